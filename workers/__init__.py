@@ -1,0 +1,1 @@
+"""What happens on a node: one trial, from its spec to its figures."""

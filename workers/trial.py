@@ -1,0 +1,230 @@
+"""The only place that says what a node is asked for (a trial and where it runs) and what it answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from tasks import AnyTask
+from tasks.backbone import BackboneSpec, FromStage, FromTrial
+
+KEY_VERSION = 1
+"""Enters every key: raise it when the same spec begins to mean another computation."""
+
+
+class OptimSpec(BaseModel):
+    """How the weights are moved: AdamW, layer decay, a schedule per step.
+
+    Source of the defaults: appendix E and Table 7 of the paper; SimMIM's fine-tuning configuration for the rest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    lr: PositiveFloat
+    """Learning rate at the top of the schedule, in the convention below."""
+    lr_convention: Literal["absolute", "per_512"] = "absolute"
+    """`absolute`: as the paper's "base learning rate". `per_512`: multiplied by batch / 512, as SimMIM's configurations."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Factor of the learning rate per level below the head (1: none)."""
+    layer_decay_scheme: Literal["timm"] = "timm"
+    """Which parameter belongs to which level. `timm`: timm.optim.param_groups_layer_decay."""
+    weight_decay: NonNegativeFloat = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    epochs: PositiveInt = 100
+    warmup_epochs: NonNegativeFloat = 20
+    """Linear from `warmup_lr` to `lr`."""
+    warmup_lr: NonNegativeFloat = 2.5e-7
+    """The same absolute number for every group, as in SimMIM's code (not scaled by layer decay)."""
+    warmup_prefix: bool = False
+    """Whether the cosine starts after the warm-up (Swin-Transformer code) or is cut by it (SimMIM code, 2022)."""
+    schedule: Literal["cosine", "step"] = "cosine"
+    min_lr: NonNegativeFloat = 2.5e-7
+    """The floor of the cosine; the same absolute number for every group."""
+    step_epochs: tuple[float, ...] = ()
+    """`step`: epochs, counted from 0, at which the learning rate is multiplied by `step_factor`."""
+    step_factor: float = Field(default=0.1, gt=0, le=1)
+    batch: PositiveInt
+    """Images per optimizer step over all workers and accumulation steps."""
+    micro_batch: PositiveInt | None = None
+    """Images per forward pass of one worker (none: all of the worker's share at once)."""
+    clip: NonNegativeFloat = 5.0
+    """Largest L2 norm of the gradient (0: not clipped)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> OptimSpec:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} must be below epochs {self.epochs}")
+        if self.schedule == "step" and not self.step_epochs:
+            raise ValueError("schedule step needs step_epochs")
+        return self
+
+    @property
+    def peak_lr(self) -> float:
+        """The absolute learning rate at the top of the schedule."""
+        return self.lr if self.lr_convention == "absolute" else self.lr * self.batch / 512
+
+
+class RuntimeSpec(BaseModel):
+    """How a trial is executed. What cannot change the figures is left out of the key (see `TrialSpec.key`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 autocast on CUDA, fp32 on a CPU; what was used is recorded with the result."""
+    channels_last: Literal["auto", "on", "off"] = "auto"
+    """`auto`: on CUDA only."""
+    compile: bool = False
+    """torch.compile of the model."""
+    deterministic: bool = False
+    """torch.use_deterministic_algorithms, for bit-equal repeats on CUDA (CPU runs are bit-equal without)."""
+    evaluate_every: PositiveInt = 1
+    """Epochs between evaluations on val. Test data are evaluated once, after the last epoch, whatever this says."""
+    checkpoint_epochs: PositiveInt = 10
+    checkpoint_minutes: PositiveFloat = 10.0
+    """A checkpoint is written when either has passed since the last one."""
+    loader_workers: int = Field(default=0, ge=0)
+    """Processes that decode images, for data sets that do not fit in memory."""
+
+
+class TrialSpec(BaseModel):
+    """One run of one task with one setting."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    task: AnyTask
+    backbone: BackboneSpec
+    optim: OptimSpec
+    runtime: RuntimeSpec = RuntimeSpec()
+    seed: int = Field(default=0, ge=0)
+    may_test: bool = False
+    """Whether test data may be opened. Set by the planner alone, for trials that come after every choice."""
+
+    @model_validator(mode="after")
+    def _no_test_before_selection(self) -> TrialSpec:
+        if self.task.reads_test and not self.may_test:
+            raise ValueError(
+                "asks for test data before selection; only a stage that takes a winner, and from which nothing "
+                "is chosen, may evaluate on test (set task.evaluate: val here)"
+            )
+        return self
+
+    @property
+    def key(self) -> str:
+        """SHA-256 (hex) of the canonical JSON of everything that can change the result.
+
+        Left out: the label of the initial weights and how often checkpoints are written or how many processes
+        decode images. Weights made by another trial enter by that trial's key, so a key covers its whole lineage.
+        Raises ValueError while `backbone.init` still names a stage instead of a trial.
+        """
+        if isinstance(self.backbone.init, FromStage):
+            raise ValueError(f"backbone.init still names stage {self.backbone.init.stage!r}: plan it first")
+        content = self.model_dump(mode="json")
+        content["backbone"]["init"].pop("name", None)
+        for name in ("checkpoint_epochs", "checkpoint_minutes", "loader_workers"):
+            content["runtime"].pop(name)
+        text = json.dumps([KEY_VERSION, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def parent(self) -> str | None:
+        """Key of the trial whose weights this one starts from, if any."""
+        return self.backbone.init.trial if isinstance(self.backbone.init, FromTrial) else None
+
+
+class ErrorClass(StrEnum):
+    """Why a trial ended without its figures."""
+
+    diverged = "diverged"  # non-finite loss: a result, never repeated
+    out_of_memory = "out_of_memory"  # at a micro-batch of 1 already
+    data = "data"  # missing, unreadable or wrong data: the user must act
+    code = "code"  # any other exception
+    node_lost = "node_lost"  # the process or its node died: repeated from the last checkpoint
+    timeout = "timeout"
+    cancelled = "cancelled"
+
+
+class TrialError(Exception):
+    """A trial ends without figures, for a stated reason. Pickles across Ray."""
+
+    def __init__(self, error_class: ErrorClass, message: str) -> None:
+        super().__init__(error_class, message)
+        self.error_class = error_class
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.error_class}: {self.message}"
+
+
+class Stopped(Exception):
+    """The trial was asked to stop, wrote a checkpoint and left; it can be resumed."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights in a file (safetensors), with the SHA-256 that is checked before they are loaded."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the orchestrator asks a node to do: a trial, and everything about its place that is not its content."""
+
+    trial: TrialSpec
+    name: str
+    """Shown in the Ray dashboard, MLflow and logs: stage/group/setting#key."""
+    token: int
+    """Fencing token of this attempt: goes back with every event, and a stale one is refused by the store."""
+    folder: str
+    """The trial's own folder on storage that every node sees: checkpoints, weights, log."""
+    data_root: str
+    parents: dict[str, Weights] = field(default_factory=dict)
+    cpus: float = 1.0
+    gpus: float = 0.0
+    workers: int = 1
+    keep_weights: bool = False
+    time_limit_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is known after an epoch: terms of the loss (`train_` prefix), learning rate, figures on val."""
+
+    epoch: int
+    """1-based; the report comes after this epoch."""
+    step: int
+    """Optimizer steps so far."""
+    values: dict[str, float]
+    seconds: float
+    """Wall time of this epoch, training and evaluation."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished trial says. Only a trial that ran to its end has one."""
+
+    figures: dict[str, float]
+    """After the last epoch (no epoch is chosen: the final trial could not, without looking at test)."""
+    facts: dict[str, Any]
+    """How it was run: device, precision, micro_batch, steps, train_images, train_seconds, step_seconds (median of
+    the run, data included), images_per_second, resumed_at, notes, data_digest, versions, host, threads, parameters."""
+    weights: Weights | None = None
+
+
+def plain_number(value: float) -> float:
+    """12 significant digits, so that 0.9500000000000001 and 0.95 are one setting with one key."""
+    return float(f"{value:.12g}") if math.isfinite(value) else value
+
+
+def trial_folder(storage: str | Path, key: str) -> Path:
+    """Where a trial keeps its files: two levels, so that no folder holds tens of thousands."""
+    return Path(storage) / "trials" / key[:2] / key
