@@ -1,150 +1,91 @@
-"""The only place that says what a user may ask for: a job, its stages, and how they follow from each other."""
+"""The only place that makes a job out of a spec file: profile, overrides, and every check before anything starts."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import ValidationError
 
-_strict = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, populate_by_name=True)
+from orchestrator import document
+from orchestrator.document import Node, Place, Problem
+from orchestrator.errors import SpecError
+from orchestrator.job import (
+    Average,
+    Axes,
+    Axis,
+    Grid,
+    JobSpec,
+    LinSpace,
+    LogSpace,
+    Near,
+    Neighbourhood,
+    One,
+    Path_,
+    Reference,
+    ReportSpec,
+    Resources,
+    Stage,
+    apply,
+    axis_values,
+    job_id,
+    points,
+)
 
-Path_ = Annotated[str, Field(pattern=r"^[a-z_]+(\.[A-Za-z0-9_]+)*$")]
-"""A field of the trial, by its dotted path: optim.lr"""
-
-
-class Resources(BaseModel):
-    """What one trial holds while it runs."""
-
-    model_config = _strict
-    cpus: NonNegativeFloat = 1
-    gpus: NonNegativeFloat = 0
-    """A fraction below 1 shares a GPU; with several workers: of each worker."""
-    custom: dict[str, NonNegativeFloat] = {}
-    """Ray custom resources, for example {a100: 1}."""
-    workers: PositiveInt = 1
-    """Processes of one trial (DDP through Ray Train when above 1); cpus and gpus are of each."""
-    time_limit_hours: PositiveFloat | None = None
-    images_per_second: PositiveFloat = 300
-    """Guess of the training speed of one worker, used by `plan` until a step time is recorded."""
-
-
-class LogSpace(BaseModel):
-    """`{logspace: [low, high, count]}`: evenly spaced in the logarithm, ends included."""
-
-    model_config = _strict
-    logspace: tuple[PositiveFloat, PositiveFloat, PositiveInt]
-
-
-class LinSpace(BaseModel):
-    """`{linspace: [low, high, count]}`: evenly spaced, ends included."""
-
-    model_config = _strict
-    linspace: tuple[float, float, PositiveInt]
+__all__ = [
+    "Average", "Axes", "Axis", "Grid", "JobSpec", "LinSpace", "LogSpace", "Near", "Neighbourhood", "One", "Path_",
+    "Reference", "ReportSpec", "Resources", "Stage", "apply", "axis_values", "job_id", "load", "points",
+]  # fmt: skip
 
 
-Axis = LogSpace | LinSpace | list[Any]
-Axes = dict[Path_, Axis]
+def load(path: str | Path, profile: str | None = None, overrides: Sequence[str] = ()) -> JobSpec:
+    """Reads a spec file, lays the profile and the overrides over it, checks everything. Raises SpecError."""
+    text, doc = document.read(path)
+    if doc.problems:
+        raise SpecError([str(p) for p in doc.problems])
+    root = doc.root
+    profiles = root.child("profiles")
+    fields = {k: v for k, v in root.value.items() if k != "profiles"}  # type: ignore
+    root = Node(root.place, fields, root.keys)
+    if profile is None:
+        named = root.child("profile")
+        profile = str(named.value) if named else ""
+    if profile:
+        root = lay(root, profiles.child(profile))  # type: ignore
+        root.value["profile"] = Node(root.place, profile)  # type: ignore
+    for override in overrides:
+        at, _, value = override.partition("=")
+        doc = document.parse_value(value, "--set " + override)
+        steps = at.split(".")
+        if steps[0] not in JobSpec.model_fields:
+            steps = ["trial", *steps]
+        here = root
+        for step in steps[:-1]:
+            if isinstance(here.value, list):
+                here = next(n for n in here.value if n.child("name").value == step)
+            else:
+                here = here.value.setdefault(step, Node(root.place, {}))  # type: ignore
+        here.value[steps[-1]] = doc.root  # type: ignore
+    try:
+        return JobSpec.model_validate(root.plain())
+    except ValidationError as error:
+        raise SpecError([f"{root.place_of(e['loc'])}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]) from None
 
 
-class One(BaseModel):
-    """No sweep: the base trial with the stage's overrides."""
-
-    model_config = _strict
-    kind: Literal["one"] = "one"
-
-
-class Grid(BaseModel):
-    """Every combination of the axes; several grids are run one after the other's end (their union)."""
-
-    model_config = _strict
-    grid: list[Axes]  # a single mapping in YAML is read as a list of one
-
-
-class Near(BaseModel):
-    """Values to try around the winner's value: multiples of it, or steps from it."""
-
-    model_config = _strict
-    multiply: list[PositiveFloat] = []
-    add: list[float] = []
-    low: float | None = None
-    """Values below (or above `high`) are left out, and the plan says so."""
-    high: float | None = None
-
-
-class Neighbourhood(BaseModel):
-    """Which settings around the winner are tried (the paper says only "in the neighborhood of the best setting")."""
-
-    model_config = _strict
-    shape: Literal["star", "box"] = "star"
-    """`star`: one field moved at a time; `box`: every combination of the moved fields."""
-    near: dict[Path_, Near]
-
-
-class Stage(BaseModel):
-    """A step of a job: a sweep of its own, or what follows from the winners of earlier stages."""
-
-    model_config = _strict
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
-    sweep: One | Grid = One()
-    per: list[Path_] = []
-    """Fields that form a group; a winner is chosen in each. A stage with `from` has the groups of its source."""
-    from_: list[str] = Field(default=[], alias="from")
-    """Stages of which this one takes each group's winner (over all of them together)."""
-    neighbourhood: Neighbourhood | None = None
-    """Try the settings around the winner; without it, a stage with `from` runs the winner itself (with overrides)."""
-    override: dict[Path_, Any] = {}
-    """Fields set for every trial of this stage."""
-    ties: list[str] = [
-        "figure:loss:min", "optim.lr:min", "optim.layer_decay:max", "backbone.drop_path:min",
-    ]
-    """How trials with equal metric are ordered, when a later stage takes the winner: a field or a figure on val,
-    with min or max; last, the key. (The paper is silent.)"""
-    resources: Resources | None = None
-    keep_weights: bool | None = None
-    """Default: kept when a later trial starts from them or when the stage takes winners to test; else removed."""
-
-
-class Average(BaseModel):
-    """A column of the table: the mean over some columns."""
-
-    model_config = _strict
-    name: str = "Average"
-    over: list[str] = []
-    """Column values; none: all columns."""
-
-
-class Reference(BaseModel):
-    """Published values, printed beside ours."""
-
-    model_config = _strict
-    source: str
-    values: dict[str, dict[str, float]]
-    """Row -> column -> value, in the table's units (percent for accuracies)."""
-
-
-class ReportSpec(BaseModel):
-    """What the job's table looks like."""
-
-    model_config = _strict
-    stage: str = ""
-    """The stage whose figures fill the cells (none: the last stage)."""
-    rows: Path_ = "backbone.init"
-    columns: Path_ = "task.dataset"
-    averages: list[Average] = [Average()]
-    reference: Reference | None = None
-    caption: str = ""
-
-
-class JobSpec(BaseModel):
-    """What a user submits. `trial` is the base that stages complete; every resulting trial is checked at load."""
-
-    model_config = _strict
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)
-    profile: str = ""
-    """The profile that was laid over (in a file: the one taken when none is asked for)."""
-    trial: dict[str, Any]
-    stages: list[Stage] = Field(min_length=1)
-    resources: Resources = Resources()
-    priority: int = 0
-    """Among jobs on one cluster the higher goes first; equal ones share."""
-    report: ReportSpec = ReportSpec()
+def lay(base: Node, over: Node) -> Node:
+    if not isinstance(base.value, dict) or not isinstance(over.value, dict):
+        if isinstance(base.value, list) and isinstance(over.value, dict):
+            items = {n.child("name").value: n for n in base.value}  # type: ignore
+            for k, v in over.value.items():
+                if v.value is None: items.pop(k)
+                else: items[k] = lay(items.get(k, Node(v.place, {"name": Node(v.place, k)})), v)
+            return Node(base.place, list(items.values()))
+        return over
+    kinds = [n.child("kind").value if n.child("kind") else None for n in (base, over)]
+    if kinds[1] is not None and kinds[0] != kinds[1]:
+        return over
+    merged = dict(base.value)
+    for k, v in over.value.items():
+        merged[k] = lay(merged[k], v) if k in merged else v
+    return Node(base.place, merged, base.keys | over.keys)

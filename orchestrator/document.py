@@ -1,0 +1,312 @@
+"""The only place that turns YAML text into values, each of which knows the line and column it was written at."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 64
+MAX_VALUES = 100_000
+"""Values after aliases are expanded: a few lines of nested aliases can stand for billions."""
+
+Scalar = str | int | float | bool | None
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where PyYAML was built with it: 10 x faster
+
+# YAML 1.2 core schema, section 10.3.2. PyYAML follows YAML 1.1, where 1e-4 is a text, `no` is false and 12:30 is 750.
+_NULL = re.compile(r"null|Null|NULL|~|")
+_BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
+_INT = re.compile(r"[-+]?[0-9]+")
+_OCTAL = re.compile(r"0o[0-7]+")
+_HEX = re.compile(r"0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_BINARY = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")}
+_TEXT = "tag:yaml.org,2002:str"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something was written. Line and column count from 1; 0 where the source has none (an override)."""
+
+    source: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in what a user wrote."""
+
+    place: Place
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value with its place; a mapping also knows the place of each key. Made by `parse`; never changed after."""
+
+    place: Place
+    value: Scalar | list[Node] | dict[str, Node]
+    keys: dict[str, Place] = field(default_factory=dict)
+
+    def plain(self) -> Any:
+        """The value as dicts, lists and scalars."""
+        if isinstance(self.value, dict):
+            return {key: child.plain() for key, child in self.value.items()}
+        if isinstance(self.value, list):
+            return [child.plain() for child in self.value]
+        return self.value
+
+    def child(self, step: str | int) -> Node | None:
+        """What stands under a key or an index, if anything does."""
+        if isinstance(self.value, dict):
+            return self.value.get(str(step))
+        if isinstance(self.value, list) and isinstance(step, int) and -1 < step < len(self.value):
+            return self.value[step]
+        return None
+
+    def place_of(self, steps: Sequence[str | int], key: bool = False) -> Place:
+        """Place of what the steps lead to, or of the deepest part of it that was written.
+
+        Steps that lead nowhere are skipped (pydantic names the member of a union in its locations).
+        `key`: of the last key itself instead of its value, for keys that should not be there.
+        """
+        node, place = self, self.place
+        for i, step in enumerate(steps):
+            child = node.child(step)
+            if child is None:
+                continue
+            last = i == len(steps) - 1
+            place = node.keys[str(step)] if key and last and str(step) in node.keys else child.place
+            node = child
+        return place
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed text: what it says, and what is wrong with it (`root` then holds what could be read)."""
+
+    root: Node
+    problems: list[Problem]
+
+
+def read(path: str | Path) -> tuple[str, Document]:
+    """The text of a YAML file and what it says. A file that cannot be read is a problem, not an exception."""
+    source = str(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        return "", _broken(source, "no such file; give the path of a YAML file" + _neighbours(Path(path)))
+    except IsADirectoryError:
+        return "", _broken(source, "is a directory; give the path of a YAML file in it" + _neighbours(Path(path) / "x"))
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        return "", _broken(source, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+    if len(data) > MAX_BYTES:
+        return "", _broken(source, f"larger than {MAX_BYTES >> 20} MiB; a spec is a few kilobytes of YAML")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        what = f"byte 0x{data[error.start]:02x} is not UTF-8: not a text file; a spec is YAML text in UTF-8"
+        return "", _broken(source, what, line, column)
+    return text, parse(text, source)
+
+
+def parse(text: str, source: str) -> Document:
+    """Reads one YAML document; never raises for what the text holds."""
+    binary = _BINARY.search(text)
+    if binary:
+        line = text.count("\n", 0, binary.start()) + 1
+        column = binary.start() - text.rfind("\n", 0, binary.start())
+        what = f"control character 0x{ord(binary.group()):02x}: not a text file; a spec is YAML text in UTF-8"
+        return _broken(source, what, line, column)
+    reader = _Reader(source)
+    try:
+        root = reader.document(yaml.parse(text, Loader=_Loader))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        what = " ".join(part for part in (error.context, error.problem) if part)
+        place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source, 1, 1)
+        return Document(Node(place, None), [Problem(place, f"not YAML: {what}")])
+    except yaml.YAMLError as error:
+        return _broken(source, "not YAML: " + " ".join(str(error).split()))
+    except _Stop as stop:
+        return Document(Node(stop.problem.place, None), [stop.problem])
+    return Document(root, reader.problems)
+
+
+def parse_value(text: str, source: str) -> Document:
+    """A value from the command line (`--set path=value`), by the rules of the file. Its places carry no line."""
+    document = parse(text, source) if text.strip() else Document(Node(Place(source), None), [])
+    unlined = [Problem(Place(source), problem.message) for problem in document.problems]
+    return Document(_move(document.root, Place(source)), unlined)
+
+
+def _move(node: Node, place: Place) -> Node:
+    if isinstance(node.value, dict):
+        moved = {key: _move(child, place) for key, child in node.value.items()}
+        return Node(place, moved, dict.fromkeys(moved, place))
+    if isinstance(node.value, list):
+        return Node(place, [_move(child, place) for child in node.value])
+    return Node(place, node.value)
+
+
+def _broken(source: str, message: str, line: int = 0, column: int = 0) -> Document:
+    place = Place(source, line, column)
+    return Document(Node(place, None), [Problem(place, message)])
+
+
+def _neighbours(path: Path) -> str:
+    """The YAML files that are where the missing one should be."""
+    try:
+        names = sorted(str(found) for found in path.parent.glob("*.y*ml"))[:10]
+    except OSError:
+        return ""
+    return f"; there: {', '.join(names)}" if names else ""
+
+
+class _Stop(Exception):
+    """Reading on makes no sense."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+class _Reader:
+    """Builds nodes from PyYAML's events, so that no tag can construct anything and every place is kept."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.problems: list[Problem] = []
+        self.anchors: dict[str, tuple[Node, int]] = {}  # with the number of values below, aliases expanded
+        self.open: set[str] = set()
+        self.values = 0
+
+    def document(self, events: Iterator[Any]) -> Node:
+        next(events)  # the stream starts
+        first = next(events)
+        if isinstance(first, yaml.StreamEndEvent):
+            raise _Stop(Problem(Place(self.source, 1, 1), "empty file; a spec has at least name, trial and stages"))
+        root = self._node(next(events), events, 0)
+        next(events)  # the document ends
+        after = next(events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            raise _Stop(Problem(self._place(after), "a second YAML document; a spec is one document (remove the ---)"))
+        if root.value is None and not self.problems:
+            raise _Stop(Problem(root.place, "empty file; a spec has at least name, trial and stages"))
+        return root
+
+    def _place(self, event: Any) -> Place:
+        return Place(self.source, event.start_mark.line + 1, event.start_mark.column + 1)
+
+    def _count(self, place: Place, values: int = 1) -> None:
+        self.values += values
+        if self.values > MAX_VALUES:
+            raise _Stop(Problem(place, f"more than {MAX_VALUES:,} values with aliases expanded; write fewer aliases"))
+
+    def _node(self, event: Any, events: Iterator[Any], depth: int) -> Node:
+        place = self._place(event)
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event.anchor, place)
+        if depth > MAX_DEPTH:
+            raise _Stop(Problem(place, f"nested more than {MAX_DEPTH} deep"))
+        before = self.values
+        self._count(place)
+        if event.tag is not None and event.tag != "!" and event.tag not in _TAGS:
+            self.problems.append(Problem(place, f"tag {event.tag}: tags make no values here; write a plain value"))
+        if event.anchor:
+            self.open.add(event.anchor)
+        if isinstance(event, yaml.ScalarEvent):
+            node = Node(place, self._scalar(event, place))
+        elif isinstance(event, yaml.SequenceStartEvent):
+            node = self._sequence(place, events, depth)
+        else:
+            node = self._mapping(place, events, depth)
+        if event.anchor:
+            self.open.discard(event.anchor)
+            self.anchors[event.anchor] = (node, self.values - before)
+        return node
+
+    def _alias(self, name: str, place: Place) -> Node:
+        if name in self.open:
+            raise _Stop(Problem(place, f"*{name} stands inside what it names"))
+        if name not in self.anchors:
+            raise _Stop(Problem(place, f"*{name}: no such anchor; anchors so far: {', '.join(self.anchors) or 'none'}"))
+        node, values = self.anchors[name]
+        self._count(place, values)
+        return node
+
+    def _sequence(self, place: Place, events: Iterator[Any], depth: int) -> Node:
+        items: list[Node] = []
+        while not isinstance(event := next(events), yaml.SequenceEndEvent):
+            items.append(self._node(event, events, depth + 1))
+        return Node(place, items)
+
+    def _mapping(self, place: Place, events: Iterator[Any], depth: int) -> Node:
+        values: dict[str, Node] = {}
+        keys: dict[str, Place] = {}
+        merged: list[Node] = []
+        while not isinstance(event := next(events), yaml.MappingEndEvent):
+            where = self._place(event)
+            if not isinstance(event, yaml.ScalarEvent):
+                raise _Stop(Problem(where, "a key must be a plain word"))
+            key = event.value  # its text: a key is a name even where it looks like a number
+            child = self._node(next(events), events, depth + 1)
+            if key == "<<" and event.implicit[0]:
+                merged += self._merge(child)
+            elif key in keys:
+                self.problems.append(Problem(where, f"key {key!r} twice; first in line {keys[key].line}"))
+            else:
+                values[key], keys[key] = child, where
+        for source in merged:  # what is written here wins, then the earlier of several
+            assert isinstance(source.value, dict)
+            for key, child in source.value.items():
+                if key not in values:
+                    values[key], keys[key] = child, source.keys[key]
+        return Node(place, values, keys)
+
+    def _merge(self, node: Node) -> list[Node]:
+        sources = node.value if isinstance(node.value, list) else [node]
+        wrong = [source for source in sources if not isinstance(source.value, dict)]
+        self.problems += [Problem(source.place, "<<: takes a mapping or a list of mappings") for source in wrong]
+        return [source for source in sources if isinstance(source.value, dict)]
+
+    def _scalar(self, event: Any, place: Place) -> Scalar:
+        text = event.value
+        if not event.implicit[0] and event.tag in (None, "!", _TEXT):
+            return str(text)  # quoted, a block, or tagged as text
+        if _NULL.fullmatch(text):
+            return None
+        if _BOOL.fullmatch(text):
+            return bool(text[0] in "tT")
+        try:
+            if _INT.fullmatch(text):
+                return int(text)
+            if _OCTAL.fullmatch(text) or _HEX.fullmatch(text):
+                return int(text, 0)
+        except ValueError:  # thousands of digits
+            self.problems.append(Problem(place, f"{text[:20]}...: number of {len(text)} digits"))
+            return 0
+        number = float(text) if _FLOAT.fullmatch(text) else None
+        if _NOT_FINITE.fullmatch(text) or (number is not None and not math.isfinite(number)):
+            self.problems.append(Problem(place, f"{text}: not a finite number; write a finite one, or quote it as a text"))
+            return None
+        return str(text) if number is None else number

@@ -1,0 +1,304 @@
+"""The only place that says what a user may ask for: a job, its stages, and how they follow from each other."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from workers.trial import plain_number
+
+_strict = ConfigDict(
+    frozen=True,
+    extra="forbid",
+    strict=True,  # the text '5' is no number and `true` is no count, whatever Python says
+    allow_inf_nan=False,
+    use_attribute_docstrings=True,
+    populate_by_name=True,
+)
+
+Path_ = Annotated[str, Field(pattern=r"^[a-z_]+(\.[A-Za-z0-9_]+)*$")]
+"""A field of the trial, by its dotted path: optim.lr"""
+
+
+def _listed(value: Any) -> Any:
+    """A single one may be written without the list around it."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+class Resources(BaseModel):
+    """What one trial holds while it runs."""
+
+    model_config = _strict
+    cpus: NonNegativeFloat = 1
+    gpus: NonNegativeFloat = 0
+    """A fraction below 1 shares a GPU; with several workers: of each worker."""
+    custom: dict[str, NonNegativeFloat] = {}
+    """Ray custom resources, for example {a100: 1}."""
+    workers: PositiveInt = 1
+    """Processes of one trial (DDP through Ray Train when above 1); cpus and gpus are of each."""
+    time_limit_hours: PositiveFloat | None = None
+    images_per_second: PositiveFloat = 300
+    """Guess of the training speed of one worker, used by `plan` until a step time is recorded."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError("above 1 only whole GPUs can be held")
+        return gpus
+
+
+class LogSpace(BaseModel):
+    """`{logspace: [low, high, count]}`: evenly spaced in the logarithm, ends included."""
+
+    model_config = _strict
+    logspace: tuple[PositiveFloat, PositiveFloat, PositiveInt] = Field(strict=False)
+
+    @field_validator("logspace")
+    @classmethod
+    def _ordered(cls, bounds: tuple[float, float, int]) -> tuple[float, float, int]:
+        return _low_high_count(bounds)
+
+
+class LinSpace(BaseModel):
+    """`{linspace: [low, high, count]}`: evenly spaced, ends included."""
+
+    model_config = _strict
+    linspace: tuple[float, float, PositiveInt] = Field(strict=False)
+
+    @field_validator("linspace")
+    @classmethod
+    def _ordered(cls, bounds: tuple[float, float, int]) -> tuple[float, float, int]:
+        return _low_high_count(bounds)
+
+
+def _low_high_count(bounds: tuple[float, float, int]) -> tuple[float, float, int]:
+    low, high, count = bounds
+    if low >= high:
+        raise ValueError(f"the low end {low:g} must be below the high end {high:g}")
+    if count < 2:
+        raise ValueError("the count must be at least 2; write a list for a single value")
+    return bounds
+
+
+def _axis_kind(value: Any) -> str | None:
+    if isinstance(value, LogSpace) or (isinstance(value, dict) and "logspace" in value):
+        return "logspace"
+    if isinstance(value, LinSpace) or (isinstance(value, dict) and "linspace" in value):
+        return "linspace"
+    return "list" if isinstance(value, list | tuple) else None
+
+
+Axis = Annotated[
+    Annotated[LogSpace, Tag("logspace")]
+    | Annotated[LinSpace, Tag("linspace")]
+    | Annotated[list[Any], Field(min_length=1), Tag("list")],
+    Discriminator(
+        _axis_kind,
+        custom_error_type="axis",
+        custom_error_message="must be a list of values, {logspace: [low, high, count]} or {linspace: [low, high, count]}",
+    ),
+]
+"""The values of one field in a grid."""
+
+Axes = Annotated[dict[Path_, Axis], Field(min_length=1)]
+
+
+class One(BaseModel):
+    """No sweep: the base trial with the stage's overrides."""
+
+    model_config = _strict
+    kind: Literal["one"] = "one"
+
+
+class Grid(BaseModel):
+    """Every combination of the axes; of several grids the union, in their order."""
+
+    model_config = _strict
+    grid: Annotated[list[Axes], Field(min_length=1), BeforeValidator(_listed)]
+    """A single mapping is read as a list of one."""
+
+
+def _sweep_kind(value: Any) -> str | None:
+    if isinstance(value, Grid) or (isinstance(value, dict) and "grid" in value):
+        return "grid"
+    return "one" if isinstance(value, One | dict) else None
+
+
+Sweep = Annotated[
+    Annotated[One, Tag("one")] | Annotated[Grid, Tag("grid")],
+    Discriminator(
+        _sweep_kind,
+        custom_error_type="sweep",
+        custom_error_message="must be {grid: {field: values, ...}} or {kind: one}",
+    ),
+]
+
+
+class Near(BaseModel):
+    """Values to try around the winner's value: multiples of it, or steps from it."""
+
+    model_config = _strict
+    multiply: list[PositiveFloat] = []
+    add: list[float] = []
+    low: float | None = None
+    """Values below (or above `high`) are left out, and the plan says so."""
+    high: float | None = None
+
+    @model_validator(mode="after")
+    def _moves(self) -> Near:
+        if not self.multiply and not self.add:
+            raise ValueError("needs values in multiply or add")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low {self.low:g} must not be above high {self.high:g}")
+        return self
+
+
+class Neighbourhood(BaseModel):
+    """Which settings around the winner are tried (the paper says only "in the neighborhood of the best setting")."""
+
+    model_config = _strict
+    shape: Literal["star", "box"] = "star"
+    """`star`: one field moved at a time; `box`: every combination of the moved fields."""
+    near: dict[Path_, Near] = Field(min_length=1)
+
+
+class Stage(BaseModel):
+    """A step of a job: a sweep of its own, or what follows from the winners of earlier stages."""
+
+    model_config = _strict
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    sweep: Sweep = One()
+    """With `from` (and no neighbourhood): every winner at every point, for example over seeds."""
+    per: Annotated[list[Path_], BeforeValidator(_listed)] = []
+    """Fields that form a group; a winner is chosen in each. A stage with `from` has the groups of its source."""
+    from_: Annotated[list[str], BeforeValidator(_listed)] = Field(default=[], alias="from")
+    """Stages of which this one takes each group's winner (over all of them together)."""
+    neighbourhood: Neighbourhood | None = None
+    """Try the settings around the winner; without it, a stage with `from` runs the winner itself (with overrides)."""
+    override: dict[Path_, Any] = {}
+    """Fields set for every trial of this stage."""
+    ties: list[str] = [
+        "figure:loss:min", "optim.lr:min", "optim.layer_decay:max", "backbone.drop_path:min",
+    ]
+    """How trials with equal metric are ordered, when a later stage takes the winner: a field or a figure on val,
+    with min or max; last, the key. (The paper is silent.)"""
+    resources: Resources | None = None
+    """None: the job's."""
+    keep_weights: bool | None = None
+    """Default: kept when a later trial starts from them or when the stage takes winners to test; else removed."""
+
+
+class Average(BaseModel):
+    """A column of the table: the mean over some columns."""
+
+    model_config = _strict
+    name: str = "Average"
+    over: list[str] = []
+    """Column values; none: all columns."""
+
+
+class Reference(BaseModel):
+    """Published values, printed beside ours."""
+
+    model_config = _strict
+    source: str
+    values: dict[str, dict[str, float]]
+    """Row -> column -> value, in the table's units (percent for accuracies)."""
+
+
+class ReportSpec(BaseModel):
+    """What the job's table looks like."""
+
+    model_config = _strict
+    stage: str = ""
+    """The stage whose figures fill the cells (none: the last stage)."""
+    rows: Path_ = "backbone.init"
+    columns: Path_ = "task.dataset"
+    averages: list[Average] = [Average()]
+    reference: Reference | None = None
+    caption: str = ""
+
+
+class JobSpec(BaseModel):
+    """What a user submits. `trial` is the base that stages complete; every resulting trial is checked at load."""
+
+    model_config = _strict
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)
+    profile: str = ""
+    """The profile that was laid over (in a file: the one taken when none is asked for)."""
+    trial: dict[str, Any]
+    """Base trial, a part of TrialSpec: task, backbone, optim, runtime, seed."""
+    stages: list[Stage] = Field(min_length=1)
+    resources: Resources = Resources()
+    priority: int = 0
+    """Among jobs on one cluster the higher goes first; equal ones share."""
+    report: ReportSpec = ReportSpec()
+
+
+def axis_values(axis: LogSpace | LinSpace | list[Any]) -> list[Any]:
+    """The values of an axis in their order; computed ones have 12 digits, so that they have one key everywhere."""
+    if isinstance(axis, list):
+        return list(axis)
+    low, high, count = axis.logspace if isinstance(axis, LogSpace) else axis.linspace
+    at = [i / (count - 1) for i in range(count)]
+    if isinstance(axis, LogSpace):
+        return [plain_number(low * (high / low) ** part) for part in at]
+    return [plain_number(low + (high - low) * part) for part in at]
+
+
+def points(sweep: One | Grid) -> list[dict[str, Any]]:
+    """Every setting of a sweep, path -> value: grids in their order, the last axis of a grid fastest."""
+    if isinstance(sweep, One):
+        return [{}]
+    return [
+        dict(zip(axes, values, strict=True))
+        for axes in sweep.grid
+        for values in itertools.product(*(axis_values(axis) for axis in axes.values()))
+    ]
+
+
+def apply(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with each dotted path set, in order; mappings on the way are copied (or made), never changed in place.
+
+    Raises ValueError when a path leads through something that is no mapping.
+    """
+    result = dict(base)
+    for path, value in values.items():
+        *way, last = path.split(".")
+        here = result
+        for step in way:
+            below = here.get(step)
+            if below is not None and not isinstance(below, Mapping):
+                raise ValueError(f"{path}: {step} is {below!r}, not a mapping")
+            here[step] = here = dict(below or {})
+        here[last] = value
+    return result
+
+
+def job_id(job: JobSpec) -> str:
+    """"<name>-<profile>-<8 hex digits>": the digits hash all that the job says, so the same content has the same id.
+
+    Also what cannot change a result (priority, resources) is in the hash: such a change makes another job, which
+    finds its trials done, because those are known by their own keys.
+    """
+    content = json.dumps(job.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+    digits = hashlib.sha256(content.encode()).hexdigest()[:8]
+    return "-".join(part for part in (job.name, job.profile, digits) if part)
