@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+
+from tasks.timm_names import check_timm_name
 
 _strict = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -26,7 +30,21 @@ class FromFile(BaseModel):
     name: str
     path: str
     """Absolute, or relative to the data root."""
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """None: not filled in yet. Such a trial can be planned and costed but not run: `missing` says what to write here."""
+
+    def missing(self, root: Path) -> str | None:
+        """None when the file is there with this SHA-256; else what to do. `root`: the data root. Reads the file."""
+        file = root / self.path
+        if not file.is_file():
+            return f"weights {self.name}: no file {file}; put it there (how to get it: see the spec's comment)"
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if self.sha256 is None:
+            return f"weights {self.name}: sha256 is not filled in; {file} has {found}: write that in the spec if you trust it"
+        if self.sha256 != found:
+            return f"weights {self.name}: {file} has SHA-256 {found}, not {self.sha256}: another or a damaged file"
+        return None
 
 
 class FromStage(BaseModel):
@@ -65,3 +83,8 @@ class BackboneSpec(BaseModel):
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Stochastic depth rate of the last block."""
     init: Init = Scratch()
+
+    @field_validator("model")
+    @classmethod
+    def _known(cls, model: str) -> str:
+        return check_timm_name(model)
