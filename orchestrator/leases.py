@@ -1,0 +1,329 @@
+"""The only place that says who holds a trial: drivers and their leases, and fencing of every write by its token."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Row
+
+from orchestrator import tables
+from orchestrator.database import Database, chunks, to_json
+from orchestrator.errors import LeaseLost
+from orchestrator.known import TrialState
+from orchestrator.records import DriverRow, Failed, Finished, Released, Reported, Running, Write
+
+FORGET_SECONDS = 86400.0
+"""A driver that has been silent for this long is no longer listed, dead or alive."""
+
+_trials, _attempts, _drivers = tables.trials, tables.attempts, tables.drivers
+
+
+def this_host() -> str:
+    """The name of this machine, and what tells apart two machines or containers of that name: the process ids of
+    one mean nothing in the other."""
+    marks = []
+    for source in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
+        path = Path(source)
+        try:
+            marks.append(os.readlink(path) if path.is_symlink() else path.read_text().strip()[:8])
+        except OSError:
+            continue  # not Linux: the name alone
+    return "/".join([socket.gethostname(), *marks])
+
+
+def driver_here(driver_id: str, job_id: str, cluster: str, priority: int = 0, slots: int = 0) -> DriverRow:
+    """The record of a driver that is this process."""
+    import psutil
+
+    pid = os.getpid()
+    started = psutil.Process(pid).create_time()
+    return DriverRow(driver_id, this_host(), pid, started, job_id, cluster, priority, slots)
+
+
+def _is_gone(host: str, pid: int, pid_started: float) -> bool:
+    """Whether the process certainly no longer exists. Of another host's nothing is certain."""
+    if host != this_host():
+        return False
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        # The start time is counted from the boot time, which moves a little when the clock is set.
+        return bool(abs(process.create_time() - pid_started) > 2.0 or process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False
+
+
+def live_drivers(db: Database, connection: sa.Connection) -> list[DriverRow]:
+    """Drivers whose lease has not run out by the database's clock, and whose process is not known to be gone."""
+    rows = connection.execute(
+        sa.select(_drivers).where(_drivers.c.expires > db.now(connection)).order_by(_drivers.c.id)
+    )
+    return [_driver(row) for row in rows if not _is_gone(row.host, row.pid, row.pid_started)]
+
+
+def _driver(row: Row[Any]) -> DriverRow:
+    return DriverRow(**{name: getattr(row, name) for name in DriverRow.__dataclass_fields__})
+
+
+def register(db: Database, connection: sa.Connection, driver: DriverRow, ttl_s: float) -> None:
+    now = db.now(connection)
+    connection.execute(sa.delete(_drivers).where(_drivers.c.expires < now - FORGET_SECONDS))
+    row = {name: getattr(driver, name) for name in DriverRow.__dataclass_fields__}
+    statement = db.insert(_drivers).values(**row, started=now, expires=now + ttl_s)
+    again = {name: statement.excluded[name] for name in row if name != "id"}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["id"], set_={**again, "expires": statement.excluded.expires})
+    )
+
+
+def heartbeat(
+    db: Database, connection: sa.Connection, driver_id: str, demand: int, running: int, ttl_s: float
+) -> list[DriverRow]:
+    kept = connection.execute(
+        sa.update(_drivers)
+        .where(_drivers.c.id == driver_id)
+        .values(demand=demand, running=running, expires=db.now(connection) + ttl_s)
+    )
+    if kept.rowcount == 0:
+        raise LeaseLost(f"driver {driver_id} is not registered any more: register it again")
+    return live_drivers(db, connection)
+
+
+def claim(db: Database, connection: sa.Connection, driver_id: str, keys: Iterable[str]) -> dict[str, int]:
+    """Takes what is pending, or held by a dead driver. What another driver is taking just now is left to it."""
+    alive = {driver.id: driver for driver in live_drivers(db, connection)}
+    mine = alive.get(driver_id)
+    if mine is None:
+        raise LeaseLost(f"driver {driver_id} holds no live lease: register it, and send heartbeats")
+    git = connection.execute(
+        sa.select(tables.jobs.c.git_commit, tables.jobs.c.git_dirty).where(tables.jobs.c.id == mine.job_id)
+    ).one()
+    free = (_trials.c.state == TrialState.pending) | (
+        (_trials.c.state == TrialState.running) & _trials.c.driver_id.not_in(list(alive))
+    )
+    taken: list[Any] = []
+    for some in chunks(sorted(set(keys))):
+        taken += connection.execute(
+            sa.select(_trials.c.id, _trials.c.key, _trials.c.token, _trials.c.state)
+            .where(_trials.c.key.in_(some), free)
+            .order_by(_trials.c.id)
+            .with_for_update(skip_locked=True)  # SQLite: the one writer holds the whole file
+        ).all()
+    if not taken:
+        return {}
+    now = db.now(connection)
+    for row in taken:
+        if row.state == TrialState.running:
+            _close(connection, row.id, row.token, now, "driver_lost", "its driver is gone")
+    connection.execute(
+        sa.update(_trials)
+        .where(_trials.c.id == sa.bindparam("row_id"))
+        .values(state=TrialState.running, token=_trials.c.token + 1, driver_id=driver_id, started=now,
+                ended=None, error_class=None, error=None, git_commit=git.git_commit, git_dirty=git.git_dirty),
+        [{"row_id": row.id} for row in taken],
+    )  # fmt: skip
+    connection.execute(
+        sa.insert(_attempts),
+        [
+            {
+                "trial_id": row.id, "token": row.token + 1, "driver_id": driver_id, "cluster": mine.cluster,
+                "host": mine.host, "git_commit": git.git_commit, "git_dirty": git.git_dirty, "started": now,
+            }
+            for row in taken
+        ],
+    )  # fmt: skip
+    return {row.key: row.token + 1 for row in taken}
+
+
+def adopt(db: Database, connection: sa.Connection, driver_id: str, key: str, token: int) -> bool:
+    alive = [driver.id for driver in live_drivers(db, connection)]
+    if driver_id not in alive:
+        raise LeaseLost(f"driver {driver_id} holds no live lease: register it, and send heartbeats")
+    trial_id = connection.execute(
+        sa.update(_trials)
+        .where(
+            _trials.c.key == key,
+            _trials.c.token == token,
+            _trials.c.state == TrialState.running,
+            _trials.c.driver_id.not_in([other for other in alive if other != driver_id]),
+        )
+        .values(driver_id=driver_id)
+        .returning(_trials.c.id)
+    ).scalar_one_or_none()
+    if trial_id is None:
+        return False
+    connection.execute(
+        sa.update(_attempts)
+        .where(_attempts.c.trial_id == trial_id, _attempts.c.token == token)
+        .values(driver_id=driver_id)
+    )
+    return True
+
+
+def running(db: Database, connection: sa.Connection, cluster: str | None) -> list[Running]:
+    alive = {driver.id for driver in live_drivers(db, connection)}
+    query = (
+        sa.select(_trials.c.key, _trials.c.token, _trials.c.driver_id, _attempts.c.cluster)
+        .join(_attempts, (_attempts.c.trial_id == _trials.c.id) & (_attempts.c.token == _trials.c.token))
+        .where(_trials.c.state == TrialState.running)
+        .order_by(_trials.c.id)
+    )
+    if cluster is not None:
+        query = query.where(_attempts.c.cluster == cluster)
+    return [
+        Running(row.key, row.token, row.driver_id, row.driver_id in alive, row.cluster)
+        for row in connection.execute(query)
+    ]
+
+
+def commit(db: Database, connection: sa.Connection, driver_id: str, writes: Sequence[Write]) -> None:
+    """All writes, or none when one of them comes with a lease that is lost."""
+    held: dict[str, Row[Any]] = {}
+    for some in chunks(sorted({write.key for write in writes})):
+        query = (
+            sa.select(
+                _trials.c.id, _trials.c.key, _trials.c.token, _trials.c.driver_id, _trials.c.state,
+                _trials.c.metric,
+            )
+            .where(_trials.c.key.in_(some))
+            .order_by(_trials.c.id)
+            .with_for_update()
+        )  # fmt: skip
+        held.update({row.key: row for row in connection.execute(query)})
+    fresh = [write for write in writes if not _already_said(driver_id, held.get(write.key), write)]
+    _write_reports(db, connection, held, [write for write in fresh if isinstance(write, Reported)])
+    now = db.now(connection)
+    for write in fresh:
+        row = held[write.key]
+        if isinstance(write, Finished):
+            _finish(connection, row, write, now)
+        elif isinstance(write, Failed):
+            state = _STATES.get(write.error_class, TrialState.failed)
+            _end(connection, row, TrialState.pending if write.retry else state, write.error_class, write.message, now)
+        elif isinstance(write, Released):
+            _end(connection, row, TrialState.pending, write.cause, "", now)
+
+
+_STATES = {"diverged": TrialState.diverged, "cancelled": TrialState.cancelled}
+
+
+def _already_said(driver_id: str, row: Row[Any] | None, write: Write) -> bool:
+    """False when the write is new, True when it repeats what is recorded (its acknowledgement was lost).
+
+    Raises LeaseLost when the trial is in other hands.
+    """
+    short = write.key[:12]
+    if row is None:
+        raise LeaseLost(f"trial {short} is not in this store")
+    if write.token != row.token:
+        raise LeaseLost(f"trial {short} was taken over: token {write.token} is stale, {row.token} is current")
+    if row.state == TrialState.running:
+        if row.driver_id != driver_id:
+            raise LeaseLost(f"trial {short} was taken over by driver {row.driver_id}")
+        return False
+    ends = isinstance(write, (Failed, Released))
+    if row.state == TrialState.pending and ends and getattr(write, "retry", True):
+        return True
+    if row.state == TrialState.done and not ends:
+        return isinstance(write, Reported)
+    if row.state in (TrialState.failed, TrialState.diverged, TrialState.cancelled) and not isinstance(
+        write, (Finished, Released)
+    ):
+        return True
+    raise LeaseLost(f"trial {short} is {row.state} already; a late {type(write).__name__} is refused")
+
+
+def _write_reports(
+    db: Database, connection: sa.Connection, held: dict[str, Row[Any]], reported: list[Reported]
+) -> None:
+    if not reported:
+        return
+    # Last one wins: PostgreSQL refuses the same row twice in one statement.
+    rows = {
+        (held[report.key].id, report.epoch): {
+            "trial_id": held[report.key].id,
+            "epoch": report.epoch,
+            "step": report.step,
+            "values_json": to_json(dict(report.values)),
+            "seconds": report.seconds,
+        }
+        for report in reported
+    }
+    statement = db.insert(tables.reports)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["trial_id", "epoch"],
+            set_={name: statement.excluded[name] for name in ("step", "values_json", "seconds")},
+        ),
+        list(rows.values()),
+    )
+    newest = {held[report.key].id: report for report in reported}
+    connection.execute(
+        sa.update(_trials)
+        .where(_trials.c.id == sa.bindparam("row_id"))
+        .values(epoch=sa.bindparam("at_epoch"), step=sa.bindparam("at_step")),
+        [{"row_id": row_id, "at_epoch": report.epoch, "at_step": report.step} for row_id, report in newest.items()],
+    )
+
+
+def _finish(connection: sa.Connection, row: Row[Any], write: Finished, now: float) -> None:
+    trial = sa.update(_trials).where(_trials.c.id == row.id)
+    weights = {"weights_path": write.weights[0], "weights_sha256": write.weights[1]} if write.weights else {}
+    if row.state == TrialState.done:
+        if weights:
+            connection.execute(trial.values(**weights))
+        return
+    facts = dict(write.facts)
+    connection.execute(
+        trial.values(
+            state=TrialState.done,
+            value=write.figures.get(row.metric, float("nan")),
+            facts_json=to_json(facts),
+            step_seconds=facts.get("step_seconds"),
+            train_seconds=facts.get("train_seconds"),
+            host=facts.get("host"),
+            device=facts.get("device"),
+            data_digest=facts.get("data_digest"),
+            versions_json=to_json(facts.get("versions") or {}),
+            ended=now,
+            **weights,
+        )
+    )
+    # A trial that was retried after it had failed has none yet; only `done` writes figures, and that once.
+    if write.figures:
+        connection.execute(
+            sa.insert(tables.figures),
+            [{"trial_id": row.id, "name": name, "value": float(value)} for name, value in write.figures.items()],
+        )
+    _close(connection, row.id, row.token, now, "done", "")
+
+
+def _end(connection: sa.Connection, row: Row[Any], state: TrialState, cause: str, message: str, now: float) -> None:
+    ended = state.ended
+    connection.execute(
+        sa.update(_trials)
+        .where(_trials.c.id == row.id)
+        .values(
+            state=state,
+            error_class=cause if ended else None,
+            error=message if ended else None,
+            ended=now if ended else None,
+        )
+    )
+    _close(connection, row.id, row.token, now, cause, message)
+
+
+def _close(connection: sa.Connection, trial_id: int, token: int, now: float, cause: str, message: str) -> None:
+    connection.execute(
+        sa.update(_attempts)
+        .where(_attempts.c.trial_id == trial_id, _attempts.c.token == token, _attempts.c.ended.is_(None))
+        .values(ended=now, cause=cause, message=message)
+    )

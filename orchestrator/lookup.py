@@ -1,0 +1,247 @@
+"""The only place with the queries behind lists of jobs and trials: written to stay fast at millions of reports."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Row
+
+from orchestrator import leases, tables
+from orchestrator.database import Database, chunks, to_json
+from orchestrator.errors import Conflict, NotFound
+from orchestrator.known import Known, TrialState
+from orchestrator.records import JobRow, JobState, PlacedRow, Placement, ReportRow, TrialRow
+
+_jobs, _trials, _placed = tables.jobs, tables.trials, tables.placed
+
+
+def jobs(db: Database, connection: sa.Connection, job_id: str | None = None) -> list[JobRow]:
+    query = sa.select(*[c for c in _jobs.c if c.name not in ("spec_json", "spec_text")])
+    counting = (
+        sa.select(_placed.c.job_id, _trials.c.state, sa.func.count())
+        .join(_trials, _trials.c.id == _placed.c.trial_id)
+        .group_by(_placed.c.job_id, _trials.c.state)
+    )
+    if job_id is not None:
+        query, counting = query.where(_jobs.c.id == job_id), counting.where(_placed.c.job_id == job_id)
+    rows = connection.execute(query.order_by(_jobs.c.created.desc(), _jobs.c.id)).all()
+    counts: dict[str, dict[TrialState, int]] = defaultdict(lambda: dict.fromkeys(TrialState, 0))
+    for job, state, count in connection.execute(counting):
+        counts[job][TrialState(state)] = count
+    driven: set[str] = set()
+    if any(row.state == JobState.running for row in rows):
+        driven = {driver.job_id for driver in leases.live_drivers(db, connection)}
+    return [
+        JobRow(
+            id=row.id,
+            name=row.name,
+            profile=row.profile,
+            state=JobState.interrupted
+            if row.state == JobState.running and row.id not in driven
+            else JobState(row.state),
+            message=row.message,
+            priority=row.priority,
+            cancel=row.cancel,
+            git_commit=row.git_commit,
+            git_dirty=row.git_dirty,
+            versions=json.loads(row.versions_json),
+            created=row.created,
+            updated=row.updated,
+            counts=counts[row.id],
+        )
+        for row in rows
+    ]
+
+
+def find_job(connection: sa.Connection, prefix: str) -> str:
+    newest = sa.select(_jobs.c.id, _jobs.c.name).order_by(_jobs.c.created.desc(), _jobs.c.id)
+    rows = connection.execute(newest).all()
+    named = [row.id for row in rows if row.name == prefix]
+    if named:
+        return str(named[0])
+    starting = [row for row in rows if row.id.startswith(prefix)] if prefix else []
+    if len(starting) == 1:
+        return str(starting[0].id)
+    if starting:
+        raise Conflict(_ambiguous("job", prefix, [f"{row.id[:12]} ({row.name})" for row in starting]))
+    raise NotFound(_missing("job", prefix, [row.name for row in rows] + [row.id for row in rows]))
+
+
+def find_trial(connection: sa.Connection, prefix: str) -> str:
+    named = connection.execute(
+        sa.select(_trials.c.key)
+        .join(_placed, _placed.c.trial_id == _trials.c.id)
+        .join(_jobs, _jobs.c.id == _placed.c.job_id)
+        .where(_placed.c.name == prefix)
+        .order_by(_jobs.c.created.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    if named is not None:
+        return str(named)
+    starting = []
+    if prefix:
+        starts_so = sa.func.substr(_trials.c.key, 1, len(prefix)) == prefix
+        starting = list(connection.execute(sa.select(_trials.c.key).where(starts_so).limit(6)).scalars())
+    if len(starting) == 1:
+        return str(starting[0])
+    if starting:
+        raise Conflict(_ambiguous("trial", prefix, [key[: max(12, len(prefix) + 4)] for key in starting]))
+    names = connection.execute(sa.select(_placed.c.name).distinct().limit(2000)).scalars()
+    raise NotFound(_missing("trial", prefix, list(names)))
+
+
+def _ambiguous(what: str, prefix: str, candidates: list[str]) -> str:
+    shown = ", ".join(candidates[:5]) + (", ..." if len(candidates) > 5 else "")
+    return f"{what} {prefix!r} is ambiguous: {shown}; write more letters"
+
+
+def _missing(what: str, prefix: str, names: list[str]) -> str:
+    near = get_close_matches(prefix, dict.fromkeys(names), n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"no {what} has the name {prefix!r} or an id that starts so{hint}"
+
+
+def place(db: Database, connection: sa.Connection, job_id: str, placements: Sequence[Placement]) -> dict[str, Known]:
+    if connection.execute(sa.select(_jobs.c.id).where(_jobs.c.id == job_id)).first() is None:
+        raise NotFound(f"no job {job_id} in this store: put_job comes first")
+    if not placements:
+        return {}
+    now = db.now(connection)
+    by_key = {placement.key: placement for placement in placements}
+    # In one order for all drivers, so that two that place the same trials do not wait for each other.
+    connection.execute(
+        db.insert(_trials).on_conflict_do_nothing(index_elements=["key"]),
+        [_new_trial(by_key[key], now) for key in sorted(by_key)],
+    )
+    ids: dict[str, int] = {}
+    for some in chunks(by_key):
+        rows = connection.execute(sa.select(_trials.c.key, _trials.c.id).where(_trials.c.key.in_(some)))
+        ids.update({row.key: row.id for row in rows})
+    connection.execute(
+        db.insert(_placed).on_conflict_do_nothing(),
+        [
+            {
+                "job_id": job_id, "stage": p.stage, "grp": p.group, "trial_id": ids[p.key], "name": p.name,
+                "position": p.position, "group_values_json": to_json(dict(p.group_values)),
+                "settings_json": to_json(dict(p.settings)),
+            }
+            for p in placements
+        ],
+    )  # fmt: skip
+    return known(connection, by_key)
+
+
+def _new_trial(placement: Placement, now: float) -> dict[str, Any]:
+    init = placement.spec.get("backbone", {}).get("init", {})
+    return {
+        "key": placement.key, "spec_json": to_json(dict(placement.spec)), "parent": init.get("trial"),
+        "state": TrialState.pending, "metric": placement.metric, "mode": placement.mode, "seed": placement.seed,
+        "epochs": placement.epochs, "epoch": 0, "step": 0, "token": 0, "facts_json": "{}",
+        "versions_json": "{}", "created": now,
+    }  # fmt: skip
+
+
+_PLACED_COLUMNS = (
+    _placed.c.stage, _placed.c.grp, _trials.c.key, _placed.c.name, _placed.c.position, _trials.c.state,
+    _trials.c.metric, _trials.c.mode, _trials.c.value, _trials.c.epoch, _trials.c.epochs, _trials.c.seed,
+    _trials.c.started, _trials.c.ended, _trials.c.train_seconds, _trials.c.error_class, _trials.c.error,
+    _placed.c.group_values_json, _placed.c.settings_json,
+)  # fmt: skip
+
+
+def placed(connection: sa.Connection, job_id: str, stage: str | None) -> list[PlacedRow]:
+    query = (
+        sa.select(*_PLACED_COLUMNS)
+        .join(_trials, _trials.c.id == _placed.c.trial_id)
+        .where(_placed.c.job_id == job_id)
+        .order_by(_placed.c.position, _placed.c.stage, _placed.c.grp, _trials.c.key)
+    )
+    if stage is not None:
+        query = query.where(_placed.c.stage == stage)
+    states = {state.value: state for state in TrialState}
+    loads = json.loads
+    rows: Sequence[Any] = connection.execute(query).all()
+    return [PlacedRow(*row[:5], states[row[5]], *row[6:17], loads(row[17]), loads(row[18])) for row in rows]
+
+
+def known(connection: sa.Connection, keys: Iterable[str]) -> dict[str, Known]:
+    wanted = list(dict.fromkeys(keys))
+    shown = figures(connection, wanted)
+    found: dict[str, Known] = {}
+    for some in chunks(wanted):
+        for row in connection.execute(sa.select(_trials).where(_trials.c.key.in_(some))):
+            found[row.key] = Known(
+                state=TrialState(row.state),
+                figures=shown.get(row.key, {}),
+                error_class=row.error_class,
+                error=row.error,
+                weights=_weights(row),
+                step_seconds=row.step_seconds,
+                train_seconds=row.train_seconds,
+                epoch=row.epoch,
+                epochs=row.epochs,
+                facts=json.loads(row.facts_json),
+            )
+    return found
+
+
+def _weights(row: Row[Any]) -> tuple[str, str] | None:
+    return (row.weights_path, row.weights_sha256) if row.weights_path is not None else None
+
+
+def figures(connection: sa.Connection, keys: Iterable[str]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    t = tables.figures
+    for some in chunks(keys):
+        query = (
+            sa.select(_trials.c.key, t.c.name, t.c.value)
+            .join(t, t.c.trial_id == _trials.c.id)
+            .where(_trials.c.key.in_(some))
+            .order_by(t.c.trial_id, t.c.name)
+        )
+        for key, name, value in connection.execute(query):
+            found.setdefault(key, {})[name] = value
+    return found
+
+
+def reports(connection: sa.Connection, by_epoch: Mapping[int, Sequence[str]]) -> dict[str, list[ReportRow]]:
+    found: dict[str, list[ReportRow]] = defaultdict(list)
+    t = tables.reports
+    for epoch, keys in by_epoch.items():
+        for some in chunks(keys):
+            query = (
+                sa.select(_trials.c.key, t.c.epoch, t.c.step, t.c.values_json, t.c.seconds)
+                .join(t, t.c.trial_id == _trials.c.id)
+                .where(_trials.c.key.in_(some), t.c.epoch > epoch)
+                .order_by(t.c.trial_id, t.c.epoch)
+            )
+            for key, at, step, values, seconds in connection.execute(query):
+                found[key].append(ReportRow(at, step, json.loads(values), seconds))
+    return dict(found)
+
+
+def trial(connection: sa.Connection, key: str) -> TrialRow:
+    row = connection.execute(sa.select(_trials).where(_trials.c.key == key)).one_or_none()
+    if row is None:
+        raise NotFound(f"no trial {key[:12]} in this store")
+    places = connection.execute(
+        sa.select(_placed.c.job_id, _placed.c.stage, _placed.c.grp, _placed.c.name)
+        .where(_placed.c.trial_id == row.id)
+        .order_by(_placed.c.job_id, _placed.c.position)
+    )
+    made = {
+        "spec": json.loads(row.spec_json),
+        "state": TrialState(row.state),
+        "figures": figures(connection, [key]).get(key, {}),
+        "weights": _weights(row),
+        "facts": json.loads(row.facts_json),
+        "versions": json.loads(row.versions_json),
+        "placed": [(place.job_id, place.stage, place.grp, place.name) for place in places],
+    }
+    plain = {name: getattr(row, name) for name in TrialRow.__dataclass_fields__ if name not in made}
+    return TrialRow(**plain, **made)

@@ -1,0 +1,227 @@
+"""The only place that says which tables the store has; `migrations/` brings a database to this state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+REVISIONS = ("0001",)
+"""Revisions of the schema, oldest first. A test holds this equal to the migrations, so that opening a store that is
+up to date needs no Alembic."""
+
+VERSION_TABLE = "orchestrator_version"
+"""Not Alembic's default name: MLflow uses that one, and both may be given the same database."""
+
+
+class Number(TypeDecorator[float]):
+    """A double that keeps NaN. SQLite would store NaN as NULL, so there it is the text 'nan', which sorts above
+    every number, as NaN does in PostgreSQL."""
+
+    impl = Double
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[float | None], Any] | None:
+        if dialect.name != "sqlite":
+            return None
+        return lambda value: "nan" if value is not None and value != value else value
+
+    def result_processor(self, dialect: Dialect, coltype: Any) -> Callable[[Any], float | None] | None:
+        if dialect.name != "sqlite":
+            return None
+        return lambda value: None if value is None else float(value)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# Times are seconds since 1970 (UTC) by the database's clock. Columns named *_json hold JSON text; Python's, so that
+# NaN and Infinity may appear in it. Rows of many refer to a trial by its number, not by its key of 64 letters.
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False, index=True),
+    Column("profile", String, nullable=False),
+    Column("spec_json", Text, nullable=False),
+    Column("spec_text", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("state", String, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("cancel", Boolean, nullable=False),
+    Column("git_commit", String),
+    Column("git_dirty", Boolean),
+    Column("versions_json", Text, nullable=False),
+    Column("created", Number, nullable=False),
+    Column("updated", Number, nullable=False),
+)
+
+stages = Table(
+    "stages",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id"), primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("body_json", Text, nullable=False),
+)
+
+trials = Table(
+    "trials",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("key", String, nullable=False, unique=True),
+    Column("spec_json", Text, nullable=False),
+    Column("parent", String, index=True),  # key of the trial whose weights it starts from
+    Column("state", String, nullable=False),
+    Column("metric", String, nullable=False),
+    Column("mode", String, nullable=False),
+    Column("value", Number),  # the figure named `metric`, again, so that a list of trials needs no second table
+    Column("seed", Integer, nullable=False),
+    Column("epochs", Integer, nullable=False),
+    Column("epoch", Integer, nullable=False),  # the last one reported
+    Column("step", Integer, nullable=False),
+    Column("token", Integer, nullable=False),  # fencing token of the newest attempt, 0 before the first
+    Column("driver_id", String),  # who holds, or last held, that attempt
+    Column("error_class", String),
+    Column("error", Text),
+    Column("weights_path", Text),
+    Column("weights_sha256", String),
+    Column("facts_json", Text, nullable=False),
+    Column("step_seconds", Number),
+    Column("train_seconds", Number),
+    Column("git_commit", String),
+    Column("git_dirty", Boolean),
+    Column("host", String),
+    Column("device", String),
+    Column("data_digest", String),
+    Column("versions_json", Text, nullable=False),
+    Column("created", Number, nullable=False),
+    Column("started", Number),
+    Column("ended", Number),
+    CheckConstraint("mode IN ('min', 'max')", name="mode"),
+    CheckConstraint("state IN ('pending', 'running', 'done', 'diverged', 'failed', 'cancelled')", name="state"),
+    CheckConstraint("state <> 'running' OR driver_id IS NOT NULL", name="held"),
+)
+Index("ix_trials_running", trials.c.driver_id, sqlite_where=trials.c.state == "running",
+      postgresql_where=trials.c.state == "running")  # fmt: skip
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
+    Column("token", Integer, primary_key=True),
+    Column("driver_id", String, nullable=False),
+    Column("cluster", String, nullable=False),
+    Column("host", String, nullable=False),
+    Column("git_commit", String),
+    Column("git_dirty", Boolean),
+    Column("started", Number, nullable=False),
+    Column("ended", Number),
+    Column("cause", String),
+    Column("message", Text),
+)
+# The database itself holds that a trial has one open attempt at most.
+Index("uq_attempts_open", attempts.c.trial_id, unique=True, sqlite_where=attempts.c.ended.is_(None),
+      postgresql_where=attempts.c.ended.is_(None))  # fmt: skip
+
+placed = Table(
+    "placed",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id"), primary_key=True),
+    Column("stage", String, primary_key=True),
+    Column("grp", String, primary_key=True),
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True, index=True),
+    Column("name", String, nullable=False, index=True),
+    Column("position", Integer, nullable=False),
+    Column("group_values_json", Text, nullable=False),
+    Column("settings_json", Text, nullable=False),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("step", Integer, nullable=False),
+    Column("values_json", Text, nullable=False),
+    Column("seconds", Number, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+figures = Table(
+    "figures",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("value", Number, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+winners = Table(
+    "winners",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id"), primary_key=True),
+    Column("stage", String, primary_key=True),
+    Column("grp", String, primary_key=True),
+    Column("key", String, nullable=False),
+    Column("value", Number, nullable=False),
+    Column("metric", String, nullable=False),
+    Column("edges_json", Text, nullable=False),
+    Column("rule_json", Text, nullable=False),
+    Column("candidates", Integer, nullable=False),
+    Column("sources_json", Text, nullable=False),
+    Column("decided", Number, nullable=False),
+)
+
+drivers = Table(
+    "drivers",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("host", String, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("pid_started", Number, nullable=False),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False),
+    Column("cluster", String, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("demand", Integer, nullable=False),
+    Column("running", Integer, nullable=False),
+    Column("started", Number, nullable=False),
+    Column("expires", Number, nullable=False),
+)
+
+tracked = Table(
+    "tracked",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id"), primary_key=True),
+    Column("stage", String, primary_key=True),
+    Column("grp", String, primary_key=True),
+    Column("key", String, primary_key=True),  # empty: the parent run of the group
+    Column("run_id", String, nullable=False),
+    Column("parent_run_id", String),
+    Column("reports_through", Integer, nullable=False),
+    Column("closed", Boolean, nullable=False),
+)
