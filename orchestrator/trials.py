@@ -1,0 +1,267 @@
+"""The only place that turns a stage and its settings into trials: groups, names, neighbours, what may read test."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from orchestrator.choice import read_tie
+from orchestrator.errors import SpecError
+from orchestrator.job import Grid, JobSpec, Near, Neighbourhood, Resources, Stage, apply, points
+from tasks.backbone import FromStage, FromTrial
+from workers.trial import TrialSpec, plain_number
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A trial in its place: what runs, for which stage and group, and what the engine must know to run it."""
+
+    key: str
+    spec: TrialSpec
+    stage: str
+    group: str
+    group_values: dict[str, Any]
+    settings: dict[str, Any]
+    """Dotted path -> JSON value of what sweeps set or ties read; initial weights by their label."""
+    name: str
+    """stage/group/lr=..,layer_decay=.."""
+    position: int
+    """In its stage's group, from 0."""
+    needs: tuple[str, ...]
+    """Keys of trials whose weights it starts from."""
+    resources: Resources
+    keep_weights: bool
+    seconds: float
+    """Estimated, of this trial."""
+    measured: bool
+    """Whether `seconds` comes from recorded step times."""
+    remaining: float
+    """Estimated seconds of the longest chain from the start of this trial to the end of what follows from it."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A trial before its initial weights are known: `spec.backbone.init` may still name a stage."""
+
+    position: int
+    spec: TrialSpec
+
+
+class Stages:
+    """What a job's stages say about each other; fixed at load."""
+
+    def __init__(self, job: JobSpec) -> None:
+        self.job = job
+        self.by_name = {stage.name: stage for stage in job.stages}
+        self.order = {stage.name: number for number, stage in enumerate(job.stages)}
+        self.takers = {
+            stage.name: [other for other in job.stages if stage.name in other.from_] for stage in job.stages
+        }
+        self.givers: set[str] = set()
+        """Stages from whose weights another stage starts; complete once the sweeps are expanded."""
+
+    def may_test(self, stage: Stage) -> bool:
+        """Only winners as they are, and only where nothing more is chosen or started from the result."""
+        after = self.takers[stage.name] or stage.name in self.givers
+        return bool(stage.from_) and stage.neighbourhood is None and not after
+
+    def resources(self, stage: Stage) -> Resources:
+        return stage.resources or self.job.resources
+
+    def keeps_weights(self, stage: Stage) -> bool:
+        """What a later trial starts from is kept whatever the stage says; else as it says; else what read test."""
+        if stage.name in self.givers:
+            return True
+        return self.may_test(stage) if stage.keep_weights is None else stage.keep_weights
+
+    def sources(self, stage: Stage) -> list[Stage]:
+        return [self.by_name[name] for name in stage.from_]
+
+    def axes(self, stage: Stage) -> list[str]:
+        """Paths that the stage's own sweep sets, and, for one with `from`, those of the sweeps it goes back to."""
+        own = [path for axes in stage.sweep.grid for path in axes] if isinstance(stage.sweep, Grid) else []
+        return _once([*own, *(path for source in self.sources(stage) for path in self.axes(source))])
+
+    def moved(self, stage: Stage) -> list[str]:
+        """Paths that tell the stage's trials apart: axes and neighbourhoods, its own and those it goes back to."""
+        own = list(stage.neighbourhood.near) if stage.neighbourhood else []
+        return _once([*self.axes(stage), *(p for source in self.sources(stage) for p in self.moved(source)), *own])
+
+    def watched(self, stage: Stage) -> list[str]:
+        """`moved`, and what later choices look at, so that all candidates of a choice state the same settings."""
+        paths = [*self.moved(stage), *self.per(stage)]
+        for taker in self.takers[stage.name]:
+            paths += [tie.name for tie in map(read_tie, self.ties(taker.from_[0])) if not tie.figure]
+            paths += [*(taker.neighbourhood.near if taker.neighbourhood else ()), *self.watched(taker)]
+        return _once(paths)
+
+    def told_apart_by(self, stage: Stage) -> list[str]:
+        """`moved` without what forms the group: what a trial's name shows."""
+        return [path for path in self.moved(stage) if path not in self.per(stage)]
+
+    def per(self, stage: Stage) -> list[str]:
+        """Paths that form the stage's groups."""
+        return self.per(self.by_name[stage.from_[0]]) if stage.from_ else stage.per
+
+    def ties(self, source: str) -> list[str]:
+        """The tie rule of a choice is that of the (first) stage it is made from."""
+        return self.by_name[source].ties
+
+    def sweeps(self, stage: Stage) -> list[str]:
+        """Names of the stages with a sweep of their own that `stage` goes back to, itself included."""
+        if not stage.from_:
+            return [stage.name]
+        return _once(name for source in self.sources(stage) for name in self.sweeps(source))
+
+
+def expand(job: JobSpec, stage: Stage) -> list[Draft]:
+    """The trials of a stage with its own sweep, in the order of the spec. Raises pydantic's ValidationError."""
+    base = apply(job.trial, stage.override)
+    return [Draft(number, _trial(apply(base, point), False)) for number, point in enumerate(points(stage.sweep))]
+
+
+def successors(winner: TrialSpec, stage: Stage, may_test: bool) -> list[TrialSpec]:
+    """The winner with the stage's overrides, at every point of the stage's sweep (one point without)."""
+    base = apply(winner.model_dump(mode="json"), stage.override)
+    return [_trial(apply(base, point), may_test) for point in points(stage.sweep)]
+
+
+def neighbours(centre: TrialSpec, around: Neighbourhood, winner: TrialSpec) -> tuple[list[TrialSpec], list[str]]:
+    """Trials around the winner, and a line for each value that was left out.
+
+    `centre` is the winner with the stage's overrides. `star` moves one field at a time; `box` takes every
+    combination of each field's own and moved values. The centre itself is tried again only where `near` lists it
+    (multiply 1 or add 0). A value outside [low, high], or one that the field refuses, is left out with a line.
+    """
+    values = centre.model_dump(mode="json")
+    origin = winner.model_dump(mode="json")
+    notes: list[str] = []
+    own, tried = {}, {}
+    for path, near in around.near.items():
+        own[path] = _number(path, lookup(origin, path))
+        tried[path] = [v for v in _near(own[path], near) if _allowed(values, path, v, near, notes)]
+    moves: Iterable[dict[str, Any]]
+    if around.shape == "star":
+        moves = [{path: value} for path in tried for value in tried[path]]
+    else:
+        axes = [[(path, v) for v in _once([own[path], *tried[path]])] for path in tried]
+        listed = any(own[path] in tried[path] for path in tried)
+        corners = [dict(combination) for combination in itertools.product(*axes)]
+        moves = corners if listed else [move for move in corners if move != own]
+    trials = []
+    for move in moves:
+        try:
+            trials.append(_trial(apply(values, move), False))
+        except ValidationError as error:  # each value alone is fine: they do not go together
+            notes.append(f"{move} left out: {error.errors()[0]['msg']}")
+    return trials, notes
+
+
+def _near(value: float, near: Near) -> list[float]:
+    moved = [*(value * factor for factor in near.multiply), *(value + step for step in near.add)]
+    return _once(plain_number(number) for number in moved)
+
+
+def _allowed(values: dict[str, Any], path: str, value: float, near: Near, notes: list[str]) -> bool:
+    if near.low is not None and value < near.low:
+        notes.append(f"{path} {value:g} left out: below low {near.low:g}")
+        return False
+    if near.high is not None and value > near.high:
+        notes.append(f"{path} {value:g} left out: above high {near.high:g}")
+        return False
+    try:
+        _trial(apply(values, {path: value}), False)
+    except ValidationError as error:
+        notes.append(f"{path} {value:g} left out: {error.errors()[0]['msg']}")
+        return False
+    return True
+
+
+def _number(path: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise SpecError([f"neighbourhood: {path} of the winner is {value!r}, not a number"])
+    return value
+
+
+def _trial(values: Mapping[str, Any], may_test: bool) -> TrialSpec:
+    """Validated. Permission to test is given only to a trial that asks for it, so that it changes no other's key."""
+    spec = TrialSpec.model_validate({**values, "may_test": may_test})
+    return spec if spec.task.reads_test else spec.model_copy(update={"may_test": False})
+
+
+def source_of_weights(spec: TrialSpec) -> str | None:
+    """The stage that the trial's initial weights come from, while that is not yet resolved to a trial."""
+    return spec.backbone.init.stage if isinstance(spec.backbone.init, FromStage) else None
+
+
+def started_from(spec: TrialSpec, key: str) -> TrialSpec:
+    """The trial with its initial weights resolved: those that trial `key` ended with."""
+    init = FromTrial(name=spec.backbone.init.name, trial=key)
+    return spec.model_copy(update={"backbone": spec.backbone.model_copy(update={"init": init})})
+
+
+def group_of(spec: TrialSpec, per: list[str]) -> tuple[str, dict[str, Any]]:
+    """Id of the trial's group ("digits/RAND"; "all" without `per`) and the values that form it."""
+    values = spec.model_dump(mode="json")
+    formed = {path: label(lookup(values, path)) for path in per}
+    return "/".join(_show(value) for value in formed.values()) or "all", formed
+
+
+def settings_of(spec: TrialSpec, paths: Iterable[str]) -> dict[str, Any]:
+    """Values at `paths`, those that the trial has; initial weights by their label."""
+    values = spec.model_dump(mode="json")
+    found = ((path, lookup(values, path, _Missing)) for path in paths)
+    return {path: label(value) for path, value in found if value is not _Missing}
+
+
+def trial_name(stage: str, group: str, settings: Mapping[str, Any], paths: Iterable[str]) -> str:
+    """stage/group/lr=0.001,layer_decay=0.75 over those of `paths` that the settings have."""
+    shown = [f"{path.rpartition('.')[2]}={_show(settings[path])}" for path in paths if path in settings]
+    return "/".join([stage, group, *([",".join(shown)] if shown else [])])
+
+
+class _Missing:
+    """Stands for a path that a trial does not have."""
+
+
+def lookup(values: Mapping[str, Any], path: str, missing: Any = None) -> Any:
+    """The value at a dotted path in nested mappings, or `missing`."""
+    found: Any = values
+    for part in path.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return missing
+        found = found[part]
+    return found
+
+
+def label(value: Any) -> Any:
+    """A mapping is shown by its name, where it has one."""
+    return value["name"] if isinstance(value, Mapping) and "name" in value else value
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _once(values: Iterable[T]) -> list[T]:
+    return list(dict.fromkeys(values))
+
+
+def each_group(drafts: Iterable[Draft], per: list[str]) -> Iterator[tuple[str, dict[str, Any], list[Draft]]]:
+    """Drafts by group, groups in the order they first appear: id, values, drafts (positions counted anew)."""
+    groups: dict[str, tuple[dict[str, Any], list[Draft]]] = {}
+    for draft in drafts:
+        identity, values = group_of(draft.spec, per)
+        members = groups.setdefault(identity, (values, []))[1]
+        members.append(Draft(len(members), draft.spec))
+    for identity, (values, members) in groups.items():
+        yield identity, values, members
