@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
 from tasks.timm_names import check_timm_name
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 _strict = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -31,7 +36,7 @@ class FromFile(BaseModel):
     path: str
     """Absolute, or relative to the data root."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    """None: not filled in yet. Such a trial can be planned and costed but not run: `missing` says what to write here."""
+    """None: not filled in yet. Such a trial can be planned and costed but not run: `missing` says what to write."""
 
     def missing(self, root: Path) -> str | None:
         """None when the file is there with this SHA-256; else what to do. `root`: the data root. Reads the file."""
@@ -41,7 +46,7 @@ class FromFile(BaseModel):
         with file.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
         if self.sha256 is None:
-            return f"weights {self.name}: sha256 is not filled in; {file} has {found}: write that in the spec if you trust it"
+            return f"weights {self.name}: sha256 is not filled in; {file} has {found}: write that if you trust it"
         if self.sha256 != found:
             return f"weights {self.name}: {file} has SHA-256 {found}, not {self.sha256}: another or a damaged file"
         return None
@@ -88,3 +93,98 @@ class BackboneSpec(BaseModel):
     @classmethod
     def _known(cls, model: str) -> str:
         return check_timm_name(model)
+
+    @field_validator("args")
+    @classmethod
+    def _not_ours(cls, args: dict[str, Any]) -> dict[str, Any]:
+        for name, instead in _DECIDED_ELSEWHERE.items():
+            if name in args:
+                raise ValueError(f"{name} is not set here: {instead}")
+        return args
+
+
+_DECIDED_ELSEWHERE = {
+    "img_size": "use image_size",
+    "drop_path_rate": "use drop_path",
+    "num_classes": "it follows from the task",
+    "in_chans": "images have three channels",
+    "pretrained": "weights come from init",
+    "checkpoint_path": "weights come from init",
+}
+
+
+def build(spec: BackboneSpec, classes: int) -> nn.Module:
+    """The timm model with a head of `classes` outputs (0: none), drawn from torch's global generator; no weights yet.
+
+    Raises ValueError when timm does not take the arguments, or a drop path that is not 0.
+    """
+    import timm
+
+    wanted: dict[str, Any] = {"img_size": spec.image_size, "drop_path_rate": spec.drop_path}
+    arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in spec.args.items()}
+    while True:
+        try:
+            model: nn.Module = timm.create_model(spec.model, num_classes=classes, **wanted, **arguments)
+            return model
+        except TypeError as error:
+            # Convolutional networks know no img_size, a few old models no drop path: only then it is left out.
+            unknown = next((name for name in wanted if f"unexpected keyword argument '{name}'" in str(error)), None)
+            if unknown is None:
+                raise ValueError(f"timm model {spec.model} with {spec.args}: {error}") from error
+            if unknown == "drop_path_rate" and spec.drop_path > 0:
+                raise ValueError(f"timm model {spec.model} has no drop path; set backbone.drop_path to 0") from error
+            del wanted[unknown]
+
+
+def head_names(model: nn.Module) -> tuple[str, ...]:
+    """Names of the modules that map features to classes, for example `head`, or `head.fc`."""
+    names = model.pretrained_cfg["classifier"]  # type: ignore[index]
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def load(model: nn.Module, weights: Mapping[str, torch.Tensor], keep_head: bool = False) -> None:
+    """Copies weights into `model`, by timm's parameter names. The head is left as it was unless `keep_head`.
+
+    Raises ValueError naming what is missing, left over or of another shape; then nothing was copied.
+    """
+    heads = tuple(f"{name}." for name in head_names(model))
+
+    def wanted(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: tensor for name, tensor in tensors.items() if keep_head or not name.startswith(heads)}
+
+    own, given = wanted(model.state_dict()), wanted(weights)
+    problems = {
+        "missing": [name for name in own if name not in given],
+        "left over": [name for name in given if name not in own],
+        "of another shape": [
+            f"{name} {tuple(given[name].shape)} for {tuple(own[name].shape)}"
+            for name in own
+            if name in given and given[name].shape != own[name].shape
+        ],
+    }
+    if any(problems.values()):
+        lines = [
+            f"{len(names)} {what}: {', '.join(names[:8])}{', ..' * (len(names) > 8)}"
+            for what, names in problems.items()
+            if names
+        ]
+        raise ValueError(f"initial weights do not fit the backbone: {'; '.join(lines)}")
+    model.load_state_dict(given, strict=False)
+
+
+def draw_head(model: nn.Module, zero: bool = False) -> None:
+    """Draws the head anew: weights normal with standard deviation 0.02, cut at +-2 (or zero); biases zero."""
+    import torch
+
+    with torch.no_grad():
+        for name in head_names(model):
+            for key, parameter in model.get_submodule(name).named_parameters():
+                if zero or key.endswith("bias"):
+                    parameter.zero_()
+                else:
+                    torch.nn.init.trunc_normal_(parameter, std=0.02)
+
+
+def parameters(spec: BackboneSpec, classes: int) -> int:
+    """Number of weights of the model; builds it (up to seconds for a large one). Raises ValueError as `build`."""
+    return sum(parameter.numel() for parameter in build(spec, classes).parameters())

@@ -99,8 +99,8 @@ class Task(BaseModel, ABC):
     @abstractmethod
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
         """The model. `weights`: a state dict of an earlier trial's model or an imported file, already verified;
-        None: random. Every backbone weight must find its place (ValueError with the list otherwise); a head of
-        another shape is drawn anew."""
+        None: random. Every backbone weight must find its place (ValueError with the list otherwise); what becomes
+        of a head is the task's matter."""
 
     @abstractmethod
     def loaders(self, place: DataPlace) -> Loaders:
@@ -111,5 +111,5 @@ class Task(BaseModel, ABC):
         """Scalar means over the batch; `loss` is what is minimised, other names are terms worth a curve."""
 
     @abstractmethod
-    def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
         """Figures, among them `metric`; and `loss` where it is defined. The model is in eval mode, gradients off."""

@@ -1,0 +1,84 @@
+"""The only place that says which augmentations a trial may ask for; `transforms` carries them out."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, field_validator
+
+_RAND = re.compile(r"rand(-(mstd\d+(\.\d+)?|mmax\d+|m\d+|n\d+|p\d+(\.\d+)?|inc[01]|t[a-z]+))*")
+
+
+class Augment(BaseModel):
+    """Augmentation of training images, and how images to evaluate on are cropped.
+
+    The defaults are Table 7 of the paper and, where it is silent, SimMIM's public fine-tuning configuration
+    (swinv2_base, 224, window 14). Table 7 calls 0.8 and 1.0 "Mixup prob" and "Cutmix prob"; in the code behind it these
+    are the two alphas, and the probability that a batch is mixed at all is 1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Area of the random crop, as a fraction of the image."""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width over height of the random crop."""
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a left-right flip."""
+    color_jitter: NonNegativeFloat = 0.4
+    """Strength for brightness, contrast and saturation. timm ignores it while `rand_augment` is set."""
+    rand_augment: str = "rand-m9-mstd0.5-inc1"
+    """timm's notation for RandAugment, or `none`."""
+    erasing: float = Field(default=0.25, ge=0, le=1)
+    """Probability that a rectangle of an image is erased."""
+    erasing_mode: Literal["pixel", "rand", "const"] = "pixel"
+    """What fills it: normal noise per pixel, one random colour, or the mean colour."""
+    erasing_count: PositiveInt = 1
+    """Rectangles per erased image; their area is divided by it."""
+    mixup: NonNegativeFloat = 0.8
+    """Alpha of mixup (0: off)."""
+    cutmix: NonNegativeFloat = 1.0
+    """Alpha of cutmix (0: off)."""
+    mixup_prob: float = Field(default=1.0, ge=0, le=1)
+    """Probability that a batch is mixed, one way or the other."""
+    switch_prob: float = Field(default=0.5, ge=0, le=1)
+    """Probability of cutmix where both are on."""
+    mixup_mode: Literal["batch", "pair", "elem"] = "batch"
+    """Whether the mixing strength is drawn per batch, per pair or per image."""
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    eval_crop: float = Field(default=224 / 256, gt=0, le=1)
+    """Evaluation resizes the shorter side to image_size / eval_crop and takes the centre."""
+
+    @field_validator("crop_scale", "crop_ratio")
+    @classmethod
+    def _is_range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError(f"{list(value)} is no range: needs 0 < low <= high")
+        return value
+
+    @field_validator("rand_augment")
+    @classmethod
+    def _is_rand_augment(cls, value: str) -> str:
+        if value != "none" and not _RAND.fullmatch(value):
+            raise ValueError(f"{value!r} is neither `none` nor timm's notation, for example rand-m9-mstd0.5-inc1")
+        return value
+
+    @classmethod
+    def none(cls) -> Augment:
+        """Nothing random, nothing smoothed, evaluation on the whole image."""
+        return cls(
+            crop_scale=(1, 1), crop_ratio=(1, 1), flip=0, color_jitter=0, rand_augment="none", erasing=0,
+            mixup=0, cutmix=0, label_smoothing=0, eval_crop=1,
+        )  # fmt: skip
+
+    @property
+    def mixes(self) -> bool:
+        """Whether labels become soft because images are mixed."""
+        return (self.mixup > 0 or self.cutmix > 0) and self.mixup_prob > 0
+
+    @property
+    def per_image(self) -> bool:
+        """Whether an augmentation is asked for that only timm's transforms of one PIL image have."""
+        return self.rand_augment != "none" or self.color_jitter > 0

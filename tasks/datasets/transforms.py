@@ -1,0 +1,181 @@
+"""The only place that changes pixels: augmentation of batches on the device or of single images, mixing, evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tasks.datasets.augment import Augment
+
+Normalize = Literal["imagenet", "half"]
+MEAN_STD: dict[Normalize, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A 63-bit seed that depends on all parts: 2 streams with different parts have nothing in common."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the three global generators that timm's transforms draw from, and puts their states back after."""
+    python, numpy, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(torch_state)
+
+
+def normalized(images: Tensor, normalize: Normalize) -> Tensor:
+    """(n, 1 or 3, h, w) in 0..255 -> (n, 3, h, w), less the mean, by the standard deviation, of each channel."""
+    mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) * 255 for v in MEAN_STD[normalize])
+    return (images.expand(-1, 3, -1, -1) - mean) / std
+
+
+def centre(images: Tensor, size: int, augment: Augment) -> Tensor:
+    """uint8 (n, c, h, w) -> float (n, c, size, size) in 0..255: shorter side to size / eval_crop, centre taken."""
+    height, width = images.shape[-2:]
+    scale = math.floor(size / augment.eval_crop) / min(height, width)
+    target = (max(size, round(height * scale)), max(size, round(width * scale)))
+    out = functional.interpolate(
+        images.float(), target, mode=augment.interpolation, antialias=True, align_corners=False
+    ).clamp_(0, 255)
+    top, left = (target[0] - size) // 2, (target[1] - size) // 2
+    return out[..., top : top + size, left : left + size]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one global batch, drawn on the CPU so that they are the same on every device.
+
+    Every rank draws all of them and takes its share: a trial sees the same images however many workers it has.
+    """
+
+    crop: Tensor
+    """(n, 5) uniform: area, ratio, x, y, flip."""
+    erase: Tensor
+    """(n, 1 + 4 * count) uniform: whether; then area, ratio, x, y of each rectangle."""
+    noise: Tensor | None
+    """(n, 3, size, size) or (n, 3, 1, 1) normal; none where nothing is filled with noise."""
+
+    @staticmethod
+    def of(seed: int, images: int, size: int, augment: Augment) -> Draws:
+        generator = torch.Generator().manual_seed(seed)
+        crop = torch.rand(images, 5, generator=generator)
+        erase = torch.rand(images, 1 + 4 * augment.erasing_count, generator=generator)
+        side = {"pixel": size, "rand": 1}.get(augment.erasing_mode)
+        noise = torch.randn(images, 3, side, side, generator=generator) if side and augment.erasing > 0 else None
+        return Draws(crop, erase, noise)
+
+    def share(self, positions: Tensor, device: str) -> Draws:
+        """The rows of these positions, on the device."""
+        noise = None if self.noise is None else self.noise[positions].to(device)
+        return Draws(self.crop[positions].to(device), self.erase[positions].to(device), noise)
+
+
+def augmented(images: Tensor, draws: Draws, size: int, augment: Augment, normalize: Normalize) -> Tensor:
+    """uint8 (n, 1 or 3, h, w) -> float (n, 3, size, size): random resized crop, flip, normalisation, erasing."""
+    out = _cropped(images, draws.crop, size, augment)
+    return _erased(normalized(out, normalize), draws, augment)
+
+
+def _between(low: float, high: float, uniform: Tensor) -> Tensor:
+    return low + (high - low) * uniform
+
+
+def _cropped(images: Tensor, uniform: Tensor, size: int, augment: Augment) -> Tensor:
+    """Random resized crop and flip of a whole batch in one resampling.
+
+    As torchvision's RandomResizedCrop, but a box that would be wider or higher than the image is cut to it at once
+    instead of being drawn again up to ten times.
+    """
+    area = _between(*augment.crop_scale, uniform[:, 0])
+    ratio = torch.exp(_between(math.log(augment.crop_ratio[0]), math.log(augment.crop_ratio[1]), uniform[:, 1]))
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    x, y = (1 - width) * (2 * uniform[:, 2] - 1), (1 - height) * (2 * uniform[:, 3] - 1)
+    mirror = 1 - 2 * (uniform[:, 4] < augment.flip).to(width.dtype)
+    zero = torch.zeros_like(width)
+    theta = torch.stack([torch.stack([width * mirror, zero, x], 1), torch.stack([zero, height, y], 1)], 1)
+    grid = functional.affine_grid(theta, [len(images), images.shape[1], size, size], align_corners=False)
+    pixels = functional.grid_sample(
+        images.float(), grid, mode=augment.interpolation, padding_mode="border", align_corners=False
+    )
+    return pixels.clamp_(0, 255)
+
+
+def _erased(images: Tensor, draws: Draws, augment: Augment) -> Tensor:
+    """Random erasing of a whole batch, with timm's ranges: area 2..33 % of the image over the number of rectangles,
+    aspect 0.3..3.3. A rectangle as large as the image is cut by one pixel instead of being drawn again."""
+    if augment.erasing == 0:
+        return images
+    size = images.shape[-1]
+    rows = torch.arange(size, device=images.device)
+    fill = torch.zeros(1, device=images.device) if draws.noise is None else draws.noise
+    chosen = draws.erase[:, 0] < augment.erasing
+    for i in range(augment.erasing_count):
+        area, ratio, x, y = draws.erase[:, 1 + 4 * i : 5 + 4 * i].unbind(1)
+        pixels = _between(0.02, 1 / 3, area) * size * size / augment.erasing_count
+        aspect = torch.exp(_between(math.log(0.3), math.log(1 / 0.3), ratio))
+        height = (pixels * aspect).sqrt().round().clamp(max=size - 1)
+        width = (pixels / aspect).sqrt().round().clamp(max=size - 1)
+        top, left = (y * (size - height + 1)).floor(), (x * (size - width + 1)).floor()
+        in_rows = (rows >= top[:, None]) & (rows < (top + height)[:, None])
+        in_columns = (rows >= left[:, None]) & (rows < (left + width)[:, None])
+        mask = chosen[:, None, None] & in_rows[:, :, None] & in_columns[:, None, :]
+        images = torch.where(mask[:, None], fill, images)
+    return images
+
+
+def single_image(size: int, augment: Augment, normalize: Normalize, training: bool) -> Callable[[Any], Tensor]:
+    """timm's transform of one PIL image to float (3, size, size); draws from the global generators (see `seeded`)."""
+    from timm.data import create_transform
+
+    mean, std = MEAN_STD[normalize]
+    if not training:
+        transform = create_transform(
+            size, is_training=False, interpolation=augment.interpolation, mean=mean, std=std, crop_pct=augment.eval_crop
+        )
+    else:
+        transform = create_transform(
+            size, is_training=True, scale=augment.crop_scale, ratio=augment.crop_ratio, hflip=augment.flip,
+            color_jitter=augment.color_jitter or None,
+            auto_augment=None if augment.rand_augment == "none" else augment.rand_augment,
+            interpolation=augment.interpolation, mean=mean, std=std,
+            re_prob=augment.erasing, re_mode=augment.erasing_mode, re_count=augment.erasing_count,
+        )  # fmt: skip
+    return transform  # type: ignore[no-any-return]
+
+
+def mixed(images: Tensor, labels: Tensor, classes: int, augment: Augment, seed: int) -> tuple[Tensor, Tensor]:
+    """Mixup or cutmix of each image with its mirror in the batch -> images, soft labels (n, classes), smoothed.
+
+    Changes `images` in place. Raises AssertionError for an odd number of images (loaders see to it).
+    """
+    from timm.data import Mixup
+
+    mix = Mixup(
+        mixup_alpha=augment.mixup, cutmix_alpha=augment.cutmix, prob=augment.mixup_prob,
+        switch_prob=augment.switch_prob, mode=augment.mixup_mode, label_smoothing=augment.label_smoothing,
+        num_classes=classes,
+    )  # fmt: skip
+    with seeded(seed):
+        images, targets = mix(images, labels)
+    return images, targets
