@@ -1,0 +1,107 @@
+"""The only place that prints a report for a terminal: plain text, no colours, so that it can be piped and read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.cells import short
+from orchestrator.contents import Column, Group, HeatCell, HeatMap, Report
+from orchestrator.render import choices, grid, notes, title
+
+WIDTH = 100
+"""Columns that tables keep to where they can."""
+MAPS = 8
+"""Groups up to which the heat maps are printed too."""
+
+
+def terminal(report: Report, width: int = WIDTH) -> str:
+    """Plain text for a terminal: table, choices, heat maps of small studies, warnings."""
+    lines = [f"{report.name}{f' ({report.profile})' if report.profile else ''}  {report.job_id}  {report.state}"]
+    lines += [report.message] if report.message else []
+    lines += [report.caption] if report.caption else []
+    lines += [title(report), ""]
+    header, body = grid(report)
+    lines += aligned(header, [line.texts for line in body], width)
+    lines += [f"  {note}" for note in notes(report)]
+    chosen, rows = choices(report)
+    if rows:
+        lines += ["", "Chosen on val", *aligned(chosen, rows, width)]
+    if len(report.groups) <= MAPS:
+        lines += _maps(report, width)
+    elif any(group.heat_maps for group in report.groups):
+        lines += ["", f"{len(report.groups)} heat maps: in the HTML page"]
+    if report.warnings:
+        lines += ["", "Warnings", *(f"  ! {warning}" for warning in report.warnings)]
+    return "\n".join(lines) + "\n"
+
+
+def aligned(header: Sequence[str], body: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Aligned columns; a table too wide is continued below, its first column repeated."""
+    sizes = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
+    numbers = [any(row[i][:1].isdigit() for row in body) for i in range(len(header))]
+    lines: list[str] = []
+    start = 1
+    while start < len(header) or start == 1:
+        end, used = start, sizes[0]
+        while end < len(header) and (end == start or used + 2 + sizes[end] <= width):
+            used += 2 + sizes[end]
+            end += 1
+        shown = [0, *range(start, end)]
+        lines += [""] if lines else []
+        for n, row in enumerate([header, *body]):
+            texts = [row[i].rjust(sizes[i]) if i and numbers[i] else row[i].ljust(sizes[i]) for i in shown]
+            lines.append("  ".join(texts).rstrip())
+            if n == 0:
+                lines.append("-" * (sum(sizes[i] for i in shown) + 2 * (len(shown) - 1)))
+        start = max(end, start + 1)
+    return lines
+
+
+def _maps(report: Report, width: int) -> list[str]:
+    blocks = [
+        (group, drawn, map_lines(report.by_column[group.column], group, drawn))
+        for group in report.groups
+        for drawn in group.heat_maps
+    ]
+    if not blocks:
+        return []
+    first = blocks[0][1]
+    axes = f"{first.x_path} across" + (f", {first.y_path} down" if first.y_path else "")
+    lines = ["", f"Values on val ({axes}; * chosen; shade ░▒▓█ from the data set's worst to its best)"]
+    row: list[list[str]] = []
+    for _, _, block in blocks:
+        if row and sum(len(one[0]) + 2 for one in row) + len(block[0]) > width:
+            lines += ["", *_beside(row)]
+            row = []
+        row.append(block)
+    return [*lines, "", *_beside(row)]
+
+
+def _beside(blocks: Sequence[Sequence[str]]) -> list[str]:
+    height = max(len(block) for block in blocks)
+    return [
+        "  ".join((block[i] if i < len(block) else "").ljust(len(block[0])) for block in blocks).rstrip()
+        for i in range(height)
+    ]
+
+
+def map_lines(column: Column, group: Group, drawn: HeatMap) -> list[str]:
+    """A heat map as lines of equal length."""
+    at = {(cell.x, cell.y): cell for cell in drawn.cells}
+    rows = [["", *(short(x) for x in drawn.xs)]]
+    for y in drawn.ys:
+        rows.append([short(y) if drawn.y_path else "", *(_map_cell(at[x, y], column) for x in drawn.xs)])
+    sizes = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(text.rjust(size) for text, size in zip(row, sizes, strict=True)) for row in rows]
+    heading = f"{group.name} {drawn.stage}"
+    size = max(len(heading), *(len(line) for line in lines))
+    return [line.ljust(size) for line in [heading, *lines]]
+
+
+def _map_cell(cell: HeatCell, column: Column) -> str:
+    if cell.value is None:
+        return {"absent": "·", "diverged": "div", "failed": "fail", "cancelled": "canc"}.get(cell.state, "…")
+    low, high = column.low, column.high
+    part = 1.0 if low is None or high is None or high == low else (cell.value - low) / (high - low)
+    shade = "░▒▓█"[min(3, int(4 * (part if column.mode == "max" else 1 - part)))]
+    return f"{column.unit.text(cell.value)}{'*' if cell.chosen else shade}"
