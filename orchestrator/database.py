@@ -226,7 +226,7 @@ def refuse_network_folder(file: Path, partitions: Sequence[Any] | None = None) -
     if kind.startswith(NETWORK_FILE_SYSTEMS) and kind not in LOCAL_FUSE:
         raise BackendUnreachable(
             f"store {file} lies on a network file system ({part.fstype} at {part.mountpoint}), where SQLite "
-            "loses data: choose a folder on a local disk (only the driver opens it), or set DATABASE_URL to a PostgreSQL"
+            "loses data: choose a folder on a local disk, or set DATABASE_URL to a PostgreSQL"
         )
 
 

@@ -163,10 +163,15 @@ def placed(connection: sa.Connection, job_id: str, stage: str | None) -> list[Pl
     )
     if stage is not None:
         query = query.where(_placed.c.stage == stage)
-    states = {state.value: state for state in TrialState}
-    loads = json.loads
-    rows: Sequence[Any] = connection.execute(query).all()
-    return [PlacedRow(*row[:5], states[row[5]], *row[6:17], loads(row[17]), loads(row[18])) for row in rows]
+    return [_placed_row(row) for row in connection.execute(query)]
+
+
+_STATES = {state.value: state for state in TrialState}
+
+
+def _placed_row(row: Sequence[Any]) -> PlacedRow:
+    values = (*row[:5], _STATES[row[5]], *row[6:17], json.loads(row[17]), json.loads(row[18]))
+    return PlacedRow(*values)
 
 
 def known(connection: sa.Connection, keys: Iterable[str]) -> dict[str, Known]:

@@ -75,7 +75,7 @@ class Store:
                 "git_dirty": job.git_dirty,
                 "versions_json": to_json(dict(job.versions)),
             }
-            made = connection.execute(
+            made = (
                 self._db.insert(tables.jobs)
                 .values(
                     id=job.id, name=job.name, profile=job.profile, spec_json=to_json(job.spec),
@@ -83,8 +83,9 @@ class Store:
                     cancel=False, created=now, updated=now, **code,
                 )
                 .on_conflict_do_nothing()
+                .returning(tables.jobs.c.id)
             )  # fmt: skip
-            if made.rowcount:
+            if connection.execute(made).first():
                 return True
             self._update_job(connection, job.id, priority=job.priority, **code)
             return False
@@ -181,7 +182,8 @@ class Store:
                 "rule_json": to_json(winner.rule), "candidates": winner.candidates,
                 "sources_json": to_json(winner.sources), "decided": self._db.now(connection),
             }  # fmt: skip
-            if connection.execute(self._db.insert(t).values(**row).on_conflict_do_nothing()).rowcount:
+            made = self._db.insert(t).values(**row).on_conflict_do_nothing().returning(t.c.key)
+            if connection.execute(made).first():
                 return
             same_place = (t.c.job_id == job_id) & (t.c.stage == winner.stage) & (t.c.grp == winner.group)
             before = connection.execute(sa.select(t.c.key).where(same_place)).scalar_one()

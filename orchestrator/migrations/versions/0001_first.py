@@ -26,7 +26,7 @@ def upgrade() -> None:
         sa.Column("versions_json", sa.Text(), nullable=False),
         sa.Column("created", sa.Double(), nullable=False),
         sa.Column("updated", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_jobs"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )
     op.create_index("ix_jobs_name", "jobs", ["name"], unique=False)
     op.create_table(
@@ -61,13 +61,13 @@ def upgrade() -> None:
         sa.Column("created", sa.Double(), nullable=False),
         sa.Column("started", sa.Double(), nullable=True),
         sa.Column("ended", sa.Double(), nullable=True),
-        sa.CheckConstraint("mode IN ('min', 'max')", name="ck_trials_mode"),
-        sa.CheckConstraint("state <> 'running' OR driver_id IS NOT NULL", name="ck_trials_held"),
+        sa.CheckConstraint("mode IN ('min', 'max')", name=op.f("ck_trials_mode")),
+        sa.CheckConstraint("state <> 'running' OR driver_id IS NOT NULL", name=op.f("ck_trials_held")),
         sa.CheckConstraint(
-            "state IN ('pending', 'running', 'done', 'diverged', 'failed', 'cancelled')", name="ck_trials_state"
+            "state IN ('pending', 'running', 'done', 'diverged', 'failed', 'cancelled')", name=op.f("ck_trials_state")
         ),
-        sa.PrimaryKeyConstraint("id", name="pk_trials"),
-        sa.UniqueConstraint("key", name="uq_trials_key"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_trials")),
+        sa.UniqueConstraint("key", name=op.f("uq_trials_key")),
     )
     op.create_index("ix_trials_parent", "trials", ["parent"], unique=False)
     op.create_index(
@@ -91,8 +91,8 @@ def upgrade() -> None:
         sa.Column("ended", sa.Double(), nullable=True),
         sa.Column("cause", sa.String(), nullable=True),
         sa.Column("message", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name="fk_attempts_trial_id"),
-        sa.PrimaryKeyConstraint("trial_id", "token", name="pk_attempts"),
+        sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name=op.f("fk_attempts_trial_id")),
+        sa.PrimaryKeyConstraint("trial_id", "token", name=op.f("pk_attempts")),
     )
     op.create_index(
         "uq_attempts_open",
@@ -116,16 +116,16 @@ def upgrade() -> None:
         sa.Column("running", sa.Integer(), nullable=False),
         sa.Column("started", sa.Double(), nullable=False),
         sa.Column("expires", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_drivers_job_id"),
-        sa.PrimaryKeyConstraint("id", name="pk_drivers"),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_drivers_job_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_drivers")),
     )
     op.create_table(
         "figures",
         sa.Column("trial_id", sa.Integer(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("value", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name="fk_figures_trial_id"),
-        sa.PrimaryKeyConstraint("trial_id", "name", name="pk_figures"),
+        sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name=op.f("fk_figures_trial_id")),
+        sa.PrimaryKeyConstraint("trial_id", "name", name=op.f("pk_figures")),
         sqlite_with_rowid=False,
     )
     op.create_table(
@@ -138,9 +138,9 @@ def upgrade() -> None:
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("group_values_json", sa.Text(), nullable=False),
         sa.Column("settings_json", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_placed_job_id"),
-        sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name="fk_placed_trial_id"),
-        sa.PrimaryKeyConstraint("job_id", "stage", "grp", "trial_id", name="pk_placed"),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_placed_job_id")),
+        sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name=op.f("fk_placed_trial_id")),
+        sa.PrimaryKeyConstraint("job_id", "stage", "grp", "trial_id", name=op.f("pk_placed")),
     )
     op.create_index("ix_placed_name", "placed", ["name"], unique=False)
     op.create_index("ix_placed_trial_id", "placed", ["trial_id"], unique=False)
@@ -151,8 +151,8 @@ def upgrade() -> None:
         sa.Column("step", sa.Integer(), nullable=False),
         sa.Column("values_json", sa.Text(), nullable=False),
         sa.Column("seconds", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name="fk_reports_trial_id"),
-        sa.PrimaryKeyConstraint("trial_id", "epoch", name="pk_reports"),
+        sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name=op.f("fk_reports_trial_id")),
+        sa.PrimaryKeyConstraint("trial_id", "epoch", name=op.f("pk_reports")),
         sqlite_with_rowid=False,
     )
     op.create_table(
@@ -161,8 +161,8 @@ def upgrade() -> None:
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("body_json", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_stages_job_id"),
-        sa.PrimaryKeyConstraint("job_id", "name", name="pk_stages"),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_stages_job_id")),
+        sa.PrimaryKeyConstraint("job_id", "name", name=op.f("pk_stages")),
     )
     op.create_table(
         "tracked",
@@ -174,8 +174,8 @@ def upgrade() -> None:
         sa.Column("parent_run_id", sa.String(), nullable=True),
         sa.Column("reports_through", sa.Integer(), nullable=False),
         sa.Column("closed", sa.Boolean(), nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_tracked_job_id"),
-        sa.PrimaryKeyConstraint("job_id", "stage", "grp", "key", name="pk_tracked"),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_tracked_job_id")),
+        sa.PrimaryKeyConstraint("job_id", "stage", "grp", "key", name=op.f("pk_tracked")),
     )
     op.create_table(
         "winners",
@@ -190,6 +190,6 @@ def upgrade() -> None:
         sa.Column("candidates", sa.Integer(), nullable=False),
         sa.Column("sources_json", sa.Text(), nullable=False),
         sa.Column("decided", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_winners_job_id"),
-        sa.PrimaryKeyConstraint("job_id", "stage", "grp", name="pk_winners"),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_winners_job_id")),
+        sa.PrimaryKeyConstraint("job_id", "stage", "grp", name=op.f("pk_winners")),
     )
