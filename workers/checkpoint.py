@@ -1,0 +1,239 @@
+"""The only place that writes a trial's state, weights and outcome to storage: a kill at any moment loses none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from workers.faults import reach
+from workers.trial import ErrorClass, Outcome, Report, TrialError, Weights
+
+FORMAT = 1
+"""Of a checkpoint and of outcome.json: raise it when what they hold changes."""
+KEPT = 2
+"""Checkpoints on storage: the newest, and the one before it in case the newest is damaged."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A trial's folder as one attempt sees it.
+
+    `checkpoint-<step>-<SHA-256>.pt`: tensors and plain values (no pickled code); the digest of the content is part of
+    the name, so one rename commits both. `weights.safetensors`: final weights. `outcome.json`: what the trial ended
+    with, until the driver has recorded it (`clear`). `token`: the attempt that owns the folder. Every write goes to
+    a temporary file, is flushed to the disk, and is then renamed.
+    """
+
+    path: Path
+    key: str
+    """Of the trial; a folder of another trial is refused."""
+    token: int
+    """Fencing token of the attempt: larger ones are newer."""
+
+    def claim(self) -> None:
+        """Makes this attempt the owner: older attempts can write no more. Raises TrialError when it is older itself."""
+        self._check_owner()
+        _write(self.path / "token", lambda file: file.write(str(self.token).encode()), lambda: None)
+        for left_over in self.path.glob("*.tmp"):
+            left_over.unlink(missing_ok=True)
+
+    def save(self, state: Mapping[str, Any], step: int) -> None:
+        """Writes a checkpoint of everything after `step` optimizer steps and removes all but the last two.
+
+        `state` holds tensors, numbers, strings, and lists, tuples and dictionaries of them.
+        Raises TrialError (data) when the storage refuses, (node_lost) when a newer attempt owns the folder.
+        """
+        content = {"format": FORMAT, "key": self.key, **state}
+
+        def commit() -> None:
+            self._check_owner()
+            reach("before_checkpoint_commit")
+
+        _write(
+            self.path / f"checkpoint-{step:09d}-{{sha256}}.pt", lambda file: torch.save(content, file), commit
+        )
+        reach("after_checkpoint_commit")
+        for old in self._checkpoints()[KEPT:]:
+            old.unlink(missing_ok=True)
+
+    def newest(self) -> tuple[Path | None, list[str]]:
+        """The newest checkpoint whose content has its digest, if any; and a line for each damaged one passed over."""
+        notes: list[str] = []
+        for path in self._checkpoints():
+            expected, found = path.stem.rsplit("-", 1)[1], _digest_of(path)
+            if found == expected:
+                return path, notes
+            size = path.stat().st_size
+            notes.append(f"{path.name[:20]} is damaged ({size} bytes): an older state was used")
+            path.replace(path.with_name(f"damaged-{path.name}"))
+        return None, notes
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """A checkpoint's state, tensors on the CPU; no code in it is run. Raises ValueError for another trial's."""
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if (state["format"], state["key"]) != (FORMAT, self.key):
+            raise ValueError(f"{path} has format {state['format']} and belongs to trial {state['key'][:8]}: remove it")
+        return state
+
+    def save_weights(self, state: Mapping[str, torch.Tensor]) -> Weights:
+        """Writes the final weights (safetensors). Raises as `save`."""
+        from safetensors.torch import save
+
+        # clones, because safetensors refuses parameters that share memory (tied weights)
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+        path = self.path / "weights.safetensors"
+        digest = _write(path, lambda file: file.write(save(tensors)), self._check_owner)
+        return Weights(str(path), digest)
+
+    def finish(self, outcome: Outcome, reports: list[Report]) -> None:
+        """Records the end, then removes the checkpoints: until `clear`, a new attempt gets the outcome at once."""
+        ended = {"outcome": asdict(outcome), "reports": [asdict(report) for report in reports]}
+        # Python's JSON, in which NaN and Infinity come back as themselves
+        text = json.dumps({"format": FORMAT, "key": self.key, **ended}).encode()
+        _write(self.path / "outcome.json", lambda file: file.write(text), self._check_owner)
+        for path in (*self._checkpoints(), *self.path.glob("damaged-*")):
+            path.unlink(missing_ok=True)
+
+    def finished(self, with_weights: bool) -> tuple[Outcome, list[Report]] | None:
+        """What an earlier attempt ended with and nobody has recorded yet; None too when wanted weights are gone."""
+        try:
+            content = json.loads((self.path / "outcome.json").read_text())
+        except FileNotFoundError:
+            return None
+        if (content["format"], content["key"]) != (FORMAT, self.key):
+            return None
+        found = content["outcome"]
+        weights = Weights(**found["weights"]) if found["weights"] else None
+        if with_weights and (weights is None or _digest_of(Path(weights.path)) != weights.sha256):
+            return None
+        reports = [Report(**report) for report in content["reports"]]
+        return Outcome(found["figures"], found["facts"], weights), reports
+
+    def _checkpoints(self) -> list[Path]:
+        """Newest first."""
+        return sorted(self.path.glob("checkpoint-*.pt"), key=lambda path: path.name[:20], reverse=True)
+
+    def _check_owner(self) -> None:
+        try:
+            owner = int((self.path / "token").read_text())
+        except FileNotFoundError:
+            return
+        if owner > self.token:
+            raise TrialError(
+                ErrorClass.node_lost, f"attempt {self.token} was given up: attempt {owner} owns {self.path} now"
+            )
+
+
+def clear(folder: Path) -> None:
+    """Removes what a recorded trial needs no more: checkpoints and outcome. Weights, log and token stay."""
+    for pattern in ("outcome.json", "checkpoint-*.pt", "damaged-*", "*.tmp"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def load_weights(weights: Weights) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, on the CPU. Raises TrialError (data) when absent or of another SHA-256."""
+    from safetensors.torch import load_file
+
+    path = Path(weights.path)
+    found = _digest_of(path)
+    problem = None
+    if found is None:
+        problem = f"there is no file {path}; the trial that makes it must run again"
+    elif found != weights.sha256:
+        problem = f"{path} has SHA-256 {found}, not {weights.sha256}: another or a damaged file"
+    elif path.suffix != ".safetensors":
+        problem = f"{path} is no .safetensors file; convert it once"
+    if problem:
+        raise TrialError(ErrorClass.data, f"initial weights: {problem}")
+    return load_file(path)
+
+
+class _Hashed:
+    """A file that is written from begin to end and knows the SHA-256 of it, and the error that ended it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._sha256 = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            self._file.write(data)
+        except OSError as error:  # torch's zip writer turns it into a RuntimeError that does not say why
+            self.error = error
+            raise
+        self._sha256.update(data)
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def sync(self) -> str:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._sha256.hexdigest()
+
+
+def _write(path: Path, fill: Callable[[Any], object], commit: Callable[[], None]) -> str:
+    """Writes a file whole or not at all and returns its SHA-256, which replaces `{sha256}` in the name.
+
+    `commit` runs last before the rename and may raise. Raises TrialError (data) when the storage refuses.
+    """
+    temporary = path.with_name(f"{path.name.split('-')[0]}-{secrets.token_hex(6)}.tmp")
+    hashed: _Hashed | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                hashed = _Hashed(file)
+                fill(hashed)
+                digest = hashed.sync()
+            commit()
+            temporary.replace(path.with_name(path.name.replace("{sha256}", digest)))
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:
+        reason = error if isinstance(error, OSError) else hashed.error if hashed else None
+        if reason is None:
+            raise
+        raise TrialError(ErrorClass.data, _refused(path, reason)) from error
+    return digest
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _refused(path: Path, reason: OSError) -> str:
+    name = path.name.split("-")[0]
+    existing = next(parent for parent in path.parents if parent.exists())
+    free = shutil.disk_usage(existing).free / 2**20
+    return (
+        f"cannot write {name} in {path.parent}: {reason.strerror} ({free:,.0f} MiB free); nothing was half-written. "
+        "Make room or permit writing, then `retry`"
+    )
+
+
+def _digest_of(path: Path) -> str | None:
+    """SHA-256 (hex) of a file; None when there is none."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None

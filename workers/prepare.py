@@ -1,0 +1,275 @@
+"""The only place that gets a trial ready to run: data, model, initial weights, numerics, and the last checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from tasks.backbone import FromFile, FromStage, FromTrial
+from tasks.base import DataError, DataPlace, Loaders
+from workers.checkpoint import Folder, load_weights
+from workers.optim import Group, Schedule, adamw, parameter_groups
+from workers.trial import ErrorClass, Report, RuntimeSpec, TrialError, TrialSpec, Weights
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a trial runs: everything that is not its content."""
+
+    folder: Path
+    """The trial's own, on storage that every node sees: checkpoints, weights, outcome."""
+    data_root: Path
+    device: str = "cpu"
+    """As torch names it: `cpu`, `cuda:0`."""
+    rank: int = 0
+    world: int = 1
+    """Processes that share the global batch; above 1 a torch.distributed process group exists already."""
+    threads: int = 1
+    parents: Mapping[str, Weights] = field(default_factory=dict)
+    """Weights of the trials that this one may start from, by key."""
+    keep_weights: bool = False
+    token: int = 0
+    time_limit_s: float | None = None
+    """Largest wall time of the trial, all its attempts together."""
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """What the spec's `auto` means on this device."""
+
+    device: torch.device
+    dtype: torch.dtype
+    """bfloat16: autocast; the weights stay fp32."""
+    channels_last: bool
+
+    @classmethod
+    def of(cls, runtime: RuntimeSpec, device: str) -> Numerics:
+        on_cuda = torch.device(device).type == "cuda"
+        precision = ("bf16" if on_cuda else "fp32") if runtime.precision == "auto" else runtime.precision
+        channels_last = on_cuda if runtime.channels_last == "auto" else runtime.channels_last == "on"
+        return cls(torch.device(device), torch.bfloat16 if precision == "bf16" else torch.float32, channels_last)
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+
+@dataclass
+class Progress:
+    """How far a trial is: what a checkpoint holds beside model and optimizer. Plain values only.
+
+    There is no state of schedule, data order or random numbers to hold: all three are functions of seed and step
+    (`Schedule.lr`, `Loaders.epoch`, `seed_all`).
+    """
+
+    micro_batch: int
+    """Images per forward pass of one worker; smaller than the spec's after memory ran out."""
+    epoch: int = 0
+    """0-based, the one under way."""
+    step_in_epoch: int = 0
+    step: int = 0
+    """Optimizer steps so far."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Terms of the loss, summed over the steps of this epoch."""
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0
+    """Wall time of all attempts, evaluation and checkpoints included; steps that were lost with a kill are not."""
+    step_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
+    """Of the latest steps, data included."""
+    reports: list[Report] = field(default_factory=list)
+    """All so far, to be said again after a resume: the process may have died before anybody heard them."""
+    notes: list[str] = field(default_factory=list)
+
+    def plain(self) -> dict[str, Any]:
+        return {**asdict(self), "step_seconds": list(self.step_seconds)}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Progress:
+        reports = [Report(**report) for report in plain["reports"]]
+        return cls(**{**plain, "step_seconds": deque(plain["step_seconds"], maxlen=1000), "reports": reports})
+
+
+@dataclass
+class Run:
+    """What the loop works with."""
+
+    trial: TrialSpec
+    place: Place
+    folder: Folder
+    numerics: Numerics
+    loaders: Loaders
+    model: nn.Module
+    """The bare model: its names are those of checkpoints and weights."""
+    wrapped: nn.Module
+    """What is trained: `model`, inside DistributedDataParallel when there are several ranks."""
+    groups: list[Group]
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    progress: Progress
+    resumed_at: int | None = None
+    """Step of the checkpoint that this attempt began from."""
+    micro_batch_fits: bool = False
+    """Whether a step of this attempt went through with this micro-batch."""
+    saved_epoch: int = 0
+    saved_step: int = -1
+    saved_at: float = field(default_factory=time.monotonic)
+    _lap: float = field(default_factory=time.monotonic)
+
+    def lap(self) -> float:
+        """Seconds since the last call; they count as the trial's."""
+        now = time.monotonic()
+        seconds, self._lap = now - self._lap, now
+        self.progress.seconds += seconds
+        self.progress.epoch_seconds += seconds
+        return seconds
+
+    def save(self) -> None:
+        """Writes a checkpoint (rank 0; the others wait, so that none leaves while it is written)."""
+        if self.place.rank == 0 and self.saved_step != self.progress.step:
+            state = {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "progress": self.progress.plain(),
+            }
+            self.folder.save(state, self.progress.step)
+        if self.place.world > 1:
+            dist.barrier()
+        self.mark_saved()
+        self.lap()
+
+    def mark_saved(self) -> None:
+        self.saved_epoch, self.saved_step = self.progress.epoch, self.progress.step
+        self.saved_at = time.monotonic()
+
+
+def prepare(trial: TrialSpec, place: Place, folder: Folder) -> Run:
+    """Opens the data, builds the model, loads initial weights or the newest sound checkpoint.
+
+    Raises DataError or TrialError (data); ValueError where the spec asks for what cannot be.
+    """
+    if trial.optim.batch % place.world:
+        raise ValueError(f"optim.batch {trial.optim.batch} does not divide among {place.world} workers")
+    if place.world > 1 and (dist.get_world_size(), dist.get_rank()) != (place.world, place.rank):
+        raise ValueError(f"the process group is not that of rank {place.rank} of {place.world}")
+    torch.set_num_threads(place.threads)
+    if trial.runtime.deterministic:  # cuBLAS reads this when CUDA starts
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(trial.runtime.deterministic)  # also back off, in a process that is used again
+    numerics = Numerics.of(trial.runtime, place.device)
+    if numerics.device.type == "cuda":
+        torch.cuda.set_device(numerics.device)
+        torch.cuda.reset_peak_memory_stats(numerics.device)
+    loaders = _open_data(trial, place)
+    seed_all(trial.seed, "model", 0)  # the same weights on every rank
+    model = trial.task.build(trial.backbone, _initial_weights(trial, place)).to(numerics.device)
+    if numerics.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    groups = parameter_groups(model, trial.optim)
+    for group in groups:
+        log.info("lr x %.4g, weight decay %g: %s", group.lr_scale, group.weight_decay, " ".join(group.names))
+    optimizer = adamw(model, groups, trial.optim)
+    share = trial.optim.batch // place.world
+    progress = Progress(micro_batch=min(trial.optim.micro_batch or share, share))
+    path, damaged = from_rank_0(place, folder.newest)
+    if path is not None:
+        state = folder.load(path)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        progress = Progress.from_plain(state["progress"])
+    progress.notes += damaged
+    if trial.runtime.compile:
+        model.compile()
+    wrapped = _distributed(model, numerics.device) if place.world > 1 else model
+    run = Run(
+        trial=trial, place=place, folder=folder, numerics=numerics, loaders=loaders, model=model, wrapped=wrapped,
+        groups=groups, optimizer=optimizer, schedule=Schedule(trial.optim, loaders.steps_per_epoch),
+        progress=progress, resumed_at=progress.step if path else None,
+    )  # fmt: skip
+    if path is not None:
+        run.mark_saved()
+    return run
+
+
+def seed_all(seed: int, purpose: str, step: int, rank: int = 0) -> None:
+    """Makes the random numbers that follow (torch on every device in use, NumPy, Python) a function of these alone.
+
+    Called before every step, so drop path and the like need no state in a checkpoint, a step that ran out of memory
+    is repeated with its own numbers, and other threads of the process cannot shift them. Costs about 8 us on a CPU;
+    torch.manual_seed, which visits every backend, costs 100.
+    """
+    text = f"{seed}/{purpose}/{step}/{rank}".encode()
+    number = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed(number)
+    np.random.seed(number & 0xFFFFFFFF)
+    random.seed(number)
+
+
+def from_rank_0(place: Place, ask: Callable[[], T]) -> T:
+    """What `ask` returns on rank 0, on every rank; the others wait for it and do not call it."""
+    if place.world == 1:
+        return ask()
+    answer = [ask() if place.rank == 0 else None]
+    dist.broadcast_object_list(answer, src=0)
+    return answer[0]  # type: ignore[return-value]
+
+
+def _open_data(trial: TrialSpec, place: Place) -> Loaders:
+    loaders = trial.task.loaders(
+        DataPlace(
+            root=place.data_root,
+            image_size=trial.backbone.image_size,
+            device=place.device,
+            seed=trial.seed,
+            batch=trial.optim.batch,
+            rank=place.rank,
+            world=place.world,
+            loader_workers=trial.runtime.loader_workers,
+            may_test=trial.may_test,
+        )
+    )
+    if loaders.steps_per_epoch < 1:
+        raise DataError(
+            f"optim.batch {trial.optim.batch} is more than the {loaders.train_images} training images: "
+            "no step would be made; use a smaller batch"
+        )
+    return loaders
+
+
+def _initial_weights(trial: TrialSpec, place: Place) -> dict[str, torch.Tensor] | None:
+    """The state dict that the model starts from, its SHA-256 verified; None: random."""
+    init = trial.backbone.init
+    if isinstance(init, FromFile):
+        problem = init.missing(place.data_root)
+        if problem or init.sha256 is None:
+            raise TrialError(ErrorClass.data, problem or f"weights {init.name}: sha256 is not filled in")
+        return load_weights(Weights(str(place.data_root / init.path), init.sha256))
+    if isinstance(init, FromTrial):
+        if init.trial not in place.parents:
+            raise ValueError(f"starts from trial {init.trial[:8]}, whose weights were not handed over")
+        return load_weights(place.parents[init.trial])
+    if isinstance(init, FromStage):
+        raise ValueError(f"backbone.init still names stage {init.stage!r}: plan it first")
+    return None
+
+
+def _distributed(model: nn.Module, device: torch.device) -> nn.Module:
+    from torch.nn.parallel import DistributedDataParallel
+
+    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)

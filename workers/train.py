@@ -1,0 +1,325 @@
+"""The only place with a training loop: `train`. It knows no Ray, no MLflow, no SQL, and no task by name."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+import socket
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from tasks.base import Batch, DataError
+from workers.checkpoint import Folder
+from workers.faults import reach
+from workers.optim import set_lr
+from workers.prepare import Place, Run, from_rank_0, prepare, seed_all
+from workers.trial import ErrorClass, Outcome, Report, Stopped, TrialError, TrialSpec
+
+__all__ = ["Place", "train"]
+
+
+@contextmanager
+def _error_classes() -> Iterator[None]:
+    """Names the class of what can be told from the exception alone."""
+    try:
+        yield
+    except DataError as error:
+        raise TrialError(ErrorClass.data, str(error)) from error
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise TrialError(ErrorClass.out_of_memory, f"outside the training step: {_first_line(error)}") from error
+
+
+@_error_classes()
+def train(trial: TrialSpec, place: Place, emit: Callable[[Report], None], stop: Callable[[], bool]) -> Outcome:
+    """Runs a trial to its end, from its last checkpoint if there is one, and returns its figures.
+
+    `emit` gets a report after every epoch, on rank 0; after a resume also those of earlier attempts, again.
+    `stop` is asked after every step; once any rank's says yes, all write a checkpoint and raise Stopped.
+    Raises TrialError for what has an error class of its own; any other exception is a mistake in code.
+    The checkpoints go once `outcome.json` is written; the caller removes that with `checkpoint.clear` when the
+    outcome is recorded, and until then a further attempt returns it without training.
+    """
+    folder = Folder(place.folder, trial.key, place.token)
+    if place.rank == 0:
+        folder.claim()
+    ended = from_rank_0(place, lambda: folder.finished(place.keep_weights))
+    if ended is not None:
+        outcome, reports = ended
+        _say_again(place, reports, emit)
+        return outcome
+    run = prepare(trial, place, folder)
+    progress = run.progress
+    _say_again(place, progress.reports, emit)
+    figures: dict[str, float] = {}
+    while progress.epoch < trial.optim.epochs:
+        run.wrapped.train()
+        for batch in run.loaders.epoch(progress.epoch, progress.step_in_epoch):
+            set_lr(run.optimizer, run.schedule, progress.step)
+            terms = _gradients(run, batch)
+            terms["grad_norm"] = _clip(run)
+            run.optimizer.step()
+            asked = _close_step(run, terms, stop())
+            reach("step")
+            if asked.checkpoint or asked.stop or asked.late:
+                run.save()
+            if asked.stop:
+                raise Stopped
+            if asked.late:
+                raise TrialError(ErrorClass.timeout, _where(run, f"ran longer than {place.time_limit_s:g} s"))
+        figures = _evaluate(run)
+        report = _close_epoch(run, figures)
+        if place.rank == 0:
+            emit(report)
+        due = progress.epoch - run.saved_epoch >= trial.runtime.checkpoint_epochs
+        if due and progress.epoch < trial.optim.epochs:
+            run.save()
+    weights = None
+    if place.rank == 0 and place.keep_weights:
+        weights = folder.save_weights(run.model.state_dict())
+    outcome = Outcome(figures, _facts(run), weights)
+    if place.rank == 0:
+        folder.finish(outcome, progress.reports)
+    return outcome
+
+
+def _gradients(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
+    """Leaves the gradients of the mean loss over the global batch in the model; returns the means of the loss's terms.
+
+    When memory runs out the micro-batch is halved and the step begun again: same images, same effective batch, same
+    learning rate. Several ranks must agree on that, and one that runs out inside DistributedDataParallel's exchange
+    leaves the others waiting: so gradients are exchanged by hand until a step went through with this micro-batch.
+    """
+    progress, ranks = run.progress, run.place.world
+    while True:
+        alone = ranks > 1 and not run.micro_batch_fits
+        moving = [(buffer, buffer.clone()) for buffer in _statistics(run.model)]
+        problem = ""
+        try:
+            terms = _accumulate(run, batch, alone)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error) or (ranks > 1 and not alone):
+                raise
+            problem = _first_line(error)
+        # past the `except`, where the exception no longer holds the tensors of the failed pass
+        if not _any_rank(run, bool(problem)):
+            if alone:
+                _average_gradients(run)
+            run.micro_batch_fits = True
+            return terms
+        for buffer, before in moving:
+            buffer.copy_(before)
+        run.optimizer.zero_grad(set_to_none=True)
+        if run.numerics.device.type == "cuda":
+            torch.cuda.empty_cache()
+        problem = problem or "on another worker"
+        if progress.micro_batch == 1:
+            raise TrialError(ErrorClass.out_of_memory, _where(run, f"at a micro-batch of 1 already: {problem}"))
+        progress.notes.append(
+            _where(run, f"out of memory: micro-batch {progress.micro_batch} -> {progress.micro_batch // 2}: {problem}")
+        )
+        progress.micro_batch //= 2
+        run.micro_batch_fits = False
+
+
+def _accumulate(run: Run, batch: Batch, alone: bool) -> dict[str, torch.Tensor]:
+    """Forward and backward over the rank's share, a micro-batch at a time; `alone`: without exchange between ranks."""
+    run.optimizer.zero_grad(set_to_none=True)
+    seed_all(run.trial.seed, "step", run.progress.step, run.place.rank)
+    share, size = run.trial.optim.batch // run.place.world, run.progress.micro_batch
+    means: dict[str, torch.Tensor] = {}
+    for first in range(0, share, size):
+        part = {name: value[first : first + size] for name, value in batch.items()}
+        if run.numerics.channels_last:
+            part = {name: _channels_last(value) for name, value in part.items()}
+        weight = min(size, share - first) / share
+        with _exchange(run, now=not alone and first + size >= share):
+            with run.numerics.autocast():
+                terms = run.trial.task.loss(run.wrapped, part)
+            (terms["loss"] * weight).backward()  # type: ignore[no-untyped-call]
+        for name, term in terms.items():
+            term = term.detach().float() * weight
+            means[name] = means[name] + term if name in means else term
+    return means
+
+
+def _exchange(run: Run, now: bool) -> AbstractContextManager[Any]:
+    """Whether DistributedDataParallel averages gradients in the backward pass inside."""
+    if isinstance(run.wrapped, DistributedDataParallel) and not now:
+        return run.wrapped.no_sync()
+    return nullcontext()
+
+
+def _average_gradients(run: Run) -> None:
+    for parameter in run.model.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= run.place.world
+            dist.all_reduce(parameter.grad)
+
+
+def _any_rank(run: Run, here: bool) -> bool:
+    """Whether it is so on any rank. Asked only while a micro-batch is untried, then no rank can differ."""
+    if run.place.world == 1 or run.micro_batch_fits:
+        return here
+    flag = torch.tensor(float(here), device=run.numerics.device)
+    dist.all_reduce(flag)
+    return flag.item() > 0
+
+
+def _clip(run: Run) -> torch.Tensor:
+    """The L2 norm of the gradient before it is clipped."""
+    gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if run.trial.optim.clip > 0:
+        torch.nn.utils.clip_grads_with_norm_(run.model.parameters(), run.trial.optim.clip, norm)
+    return norm
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be done after a step, the same on every rank."""
+
+    stop: bool
+    late: bool
+    checkpoint: bool
+
+
+def _close_step(run: Run, terms: dict[str, torch.Tensor], stop: bool) -> _Asked:
+    """Counts the step. Its one wait for the device: loss, gradient norm and what any rank asks for travel together.
+
+    Raises TrialError (diverged) when loss or gradient norm is not finite. The weights have moved by then, which does
+    not matter: such a trial ends here, and no checkpoint is written.
+    """
+    progress, limit = run.progress, run.place.time_limit_s
+    late = limit is not None and progress.seconds > limit
+    due = time.monotonic() - run.saved_at > 60 * run.trial.runtime.checkpoint_minutes
+    row = torch.stack([term.detach().float().reshape(()) for term in terms.values()])
+    if run.place.world > 1:
+        row = torch.cat([row / run.place.world, torch.tensor([stop, late, due], dtype=row.dtype, device=row.device)])
+        dist.all_reduce(row)
+    values = row.tolist()
+    if run.place.world > 1:
+        stop, late, due = [value > 0 for value in values[len(terms) :]]
+    step = dict(zip(terms, values, strict=False))
+    if not (math.isfinite(step["loss"]) and math.isfinite(step["grad_norm"])):
+        lr = run.schedule.lr(progress.step)
+        raise TrialError(
+            ErrorClass.diverged,
+            _where(run, f"loss {step['loss']:g}, gradient norm {step['grad_norm']:g} at learning rate {lr:g}"),
+        )
+    for name, value in step.items():
+        progress.sums[name] = progress.sums.get(name, 0.0) + value
+    progress.step += 1
+    progress.step_in_epoch += 1
+    progress.step_seconds.append(run.lap())
+    return _Asked(stop, late, due)
+
+
+def _evaluate(run: Run) -> dict[str, float]:
+    """Figures after this epoch, on every rank (rank 0 computes them); none when it is not time.
+
+    Test data are evaluated once, after the last epoch: a curve over them would invite a choice.
+    """
+    runtime, task, epochs = run.trial.runtime, run.trial.task, run.progress.epoch + 1
+    last = epochs == run.trial.optim.epochs
+    if not last and (task.reads_test or epochs % runtime.evaluate_every):
+        return {}
+    seed_all(run.trial.seed, "evaluate", run.progress.step)
+    run.model.eval()
+
+    def figures() -> dict[str, float]:
+        with torch.no_grad(), run.numerics.autocast():
+            return {name: float(value) for name, value in task.measure(run.model, run.loaders.evaluation()).items()}
+
+    return from_rank_0(run.place, figures)
+
+
+def _close_epoch(run: Run, figures: dict[str, float]) -> Report:
+    progress = run.progress
+    if progress.step_in_epoch != run.loaders.steps_per_epoch:
+        raise RuntimeError(
+            f"the loaders gave {progress.step_in_epoch} batches in an epoch of {run.loaders.steps_per_epoch} steps"
+        )
+    run.lap()
+    means = {f"train_{name}": total / progress.step_in_epoch for name, total in progress.sums.items()}
+    values = {"lr": run.schedule.lr(progress.step - 1), **means, **figures}
+    report = Report(progress.epoch + 1, progress.step, values, progress.epoch_seconds)
+    progress.reports.append(report)
+    progress.epoch, progress.step_in_epoch, progress.sums, progress.epoch_seconds = progress.epoch + 1, 0, {}, 0.0
+    return report
+
+
+def _say_again(place: Place, reports: list[Report], emit: Callable[[Report], None]) -> None:
+    if place.rank == 0:
+        for report in reports:
+            emit(report)
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """How the trial was run; JSON values. See `Outcome.facts`."""
+    progress, place, numerics = run.progress, run.place, run.numerics
+    step_seconds = statistics.median(progress.step_seconds)
+    on_cuda = numerics.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(numerics.device) if on_cuda else "cpu",
+        "precision": "bf16" if numerics.dtype == torch.bfloat16 else "fp32",
+        "channels_last": numerics.channels_last,
+        "compiled": run.trial.runtime.compile,
+        "micro_batch": progress.micro_batch,
+        "workers": place.world,
+        "threads": place.threads,
+        "steps": progress.step,
+        "train_images": run.loaders.train_images,
+        "train_seconds": progress.seconds,
+        "step_seconds": step_seconds,
+        "images_per_second": run.trial.optim.batch / step_seconds,
+        "gpu_memory_bytes": torch.cuda.max_memory_allocated(numerics.device) if on_cuda else 0,
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "data_digest": run.loaders.digest,
+        "resumed_at": run.resumed_at,
+        "notes": list(progress.notes),
+        "host": socket.gethostname(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("torch", "torchvision", "timm", "numpy")},
+        },
+    }
+
+
+def _channels_last(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.ndim == 4:
+        return value.contiguous(memory_format=torch.channels_last)
+    return value
+
+
+def _statistics(model: torch.nn.Module) -> list[torch.Tensor]:
+    """Buffers that a forward pass in training moves (batch norm's), which a step begun again must not move twice."""
+    normed = (module for module in model.modules() if getattr(module, "track_running_stats", False))
+    return [buffer for module in normed for buffer in module.buffers(recurse=False)]
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """On any device; the CPU allocator has no exception class of its own."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+
+
+def _where(run: Run, what: str) -> str:
+    progress = run.progress
+    return f"epoch {progress.epoch + 1}, step {progress.step + 1}: {what}"
