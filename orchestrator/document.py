@@ -80,6 +80,13 @@ class Node:
             return self.value[step]
         return None
 
+    def find(self, steps: Sequence[str | int]) -> Node | None:
+        """What the steps lead to, if all of them do."""
+        node: Node | None = self
+        for step in steps:
+            node = node.child(step) if node else None
+        return node
+
     def place_of(self, steps: Sequence[str | int], key: bool = False) -> Place:
         """Place of what the steps lead to, or of the deepest part of it that was written.
 
@@ -105,28 +112,28 @@ class Document:
     problems: list[Problem]
 
 
-def read(path: str | Path) -> tuple[str, Document]:
-    """The text of a YAML file and what it says. A file that cannot be read is a problem, not an exception."""
+def read(path: str | Path) -> Document:
+    """What a YAML file says. A file that cannot be read is a problem, not an exception."""
     source = str(path)
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        return "", _broken(source, "no such file; give the path of a YAML file" + _neighbours(Path(path)))
+        return _broken(source, "no such file; give the path of a YAML file" + _neighbours(Path(path)))
     except IsADirectoryError:
-        return "", _broken(source, "is a directory; give the path of a YAML file in it" + _neighbours(Path(path) / "x"))
+        return _broken(source, "is a directory; give the path of a YAML file in it" + _neighbours(Path(path) / "x"))
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        return "", _broken(source, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+        return _broken(source, f"cannot be read: {getattr(error, 'strerror', None) or error}")
     if len(data) > MAX_BYTES:
-        return "", _broken(source, f"larger than {MAX_BYTES >> 20} MiB; a spec is a few kilobytes of YAML")
+        return _broken(source, f"larger than {MAX_BYTES >> 20} MiB; a spec is a few kilobytes of YAML")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
         what = f"byte 0x{data[error.start]:02x} is not UTF-8: not a text file; a spec is YAML text in UTF-8"
-        return "", _broken(source, what, line, column)
-    return text, parse(text, source)
+        return _broken(source, what, line, column)
+    return parse(text, source)
 
 
 def parse(text: str, source: str) -> Document:
@@ -198,6 +205,7 @@ class _Reader:
         self.problems: list[Problem] = []
         self.anchors: dict[str, tuple[Node, int]] = {}  # with the number of values below, aliases expanded
         self.open: set[str] = set()
+        self.trail: list[str] = []  # keys and indices to where the reading is
         self.values = 0
 
     def document(self, events: Iterator[Any]) -> Node:
@@ -214,6 +222,10 @@ class _Reader:
             raise _Stop(Problem(root.place, "empty file; a spec has at least name, trial and stages"))
         return root
 
+    def _say(self, place: Place, message: str) -> None:
+        field = ".".join(self.trail)
+        self.problems.append(Problem(place, f"{field}: {message}" if field else message))
+
     def _place(self, event: Any) -> Place:
         return Place(self.source, event.start_mark.line + 1, event.start_mark.column + 1)
 
@@ -225,13 +237,13 @@ class _Reader:
     def _node(self, event: Any, events: Iterator[Any], depth: int) -> Node:
         place = self._place(event)
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event.anchor, place)
+            return self._alias(str(event.anchor), place)
         if depth > MAX_DEPTH:
             raise _Stop(Problem(place, f"nested more than {MAX_DEPTH} deep"))
         before = self.values
         self._count(place)
         if event.tag is not None and event.tag != "!" and event.tag not in _TAGS:
-            self.problems.append(Problem(place, f"tag {event.tag}: tags make no values here; write a plain value"))
+            self._say(place, f"tag {event.tag}: tags make no values here; write a plain value")
         if event.anchor:
             self.open.add(event.anchor)
         if isinstance(event, yaml.ScalarEvent):
@@ -257,7 +269,9 @@ class _Reader:
     def _sequence(self, place: Place, events: Iterator[Any], depth: int) -> Node:
         items: list[Node] = []
         while not isinstance(event := next(events), yaml.SequenceEndEvent):
+            self.trail.append(str(len(items)))
             items.append(self._node(event, events, depth + 1))
+            self.trail.pop()
         return Node(place, items)
 
     def _mapping(self, place: Place, events: Iterator[Any], depth: int) -> Node:
@@ -269,11 +283,13 @@ class _Reader:
             if not isinstance(event, yaml.ScalarEvent):
                 raise _Stop(Problem(where, "a key must be a plain word"))
             key = event.value  # its text: a key is a name even where it looks like a number
+            self.trail.append(key)
             child = self._node(next(events), events, depth + 1)
+            self.trail.pop()
             if key == "<<" and event.implicit[0]:
                 merged += self._merge(child)
             elif key in keys:
-                self.problems.append(Problem(where, f"key {key!r} twice; first in line {keys[key].line}"))
+                self._say(where, f"key {key!r} twice; first in line {keys[key].line}; keep one")
             else:
                 values[key], keys[key] = child, where
         for source in merged:  # what is written here wins, then the earlier of several
@@ -286,7 +302,8 @@ class _Reader:
     def _merge(self, node: Node) -> list[Node]:
         sources = node.value if isinstance(node.value, list) else [node]
         wrong = [source for source in sources if not isinstance(source.value, dict)]
-        self.problems += [Problem(source.place, "<<: takes a mapping or a list of mappings") for source in wrong]
+        for source in wrong:
+            self._say(source.place, "<< takes a mapping or a list of mappings")
         return [source for source in sources if isinstance(source.value, dict)]
 
     def _scalar(self, event: Any, place: Place) -> Scalar:
@@ -303,10 +320,10 @@ class _Reader:
             if _OCTAL.fullmatch(text) or _HEX.fullmatch(text):
                 return int(text, 0)
         except ValueError:  # thousands of digits
-            self.problems.append(Problem(place, f"{text[:20]}...: number of {len(text)} digits"))
+            self._say(place, f"{text[:20]}...: number of {len(text)} digits")
             return 0
         number = float(text) if _FLOAT.fullmatch(text) else None
         if _NOT_FINITE.fullmatch(text) or (number is not None and not math.isfinite(number)):
-            self.problems.append(Problem(place, f"{text}: not a finite number; write a finite one, or quote it as a text"))
+            self._say(place, f"{text}: not a finite number; write one, or quote it as a text")
             return None
         return str(text) if number is None else number

@@ -113,7 +113,7 @@ Axis = Annotated[
     Discriminator(
         _axis_kind,
         custom_error_type="axis",
-        custom_error_message="must be a list of values, {logspace: [low, high, count]} or {linspace: [low, high, count]}",
+        custom_error_message="must be a list of values, or logspace or linspace: [low, high, count]",
     ),
 ]
 """The values of one field in a grid."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
-from orchestrator import document
-from orchestrator.document import Node, Place, Problem
+from orchestrator.check import check
+from orchestrator.document import Node, read
 from orchestrator.errors import SpecError
+from orchestrator.explain import Problems
 from orchestrator.job import (
     Average,
     Axes,
@@ -32,60 +30,51 @@ from orchestrator.job import (
     job_id,
     points,
 )
+from orchestrator.overlay import with_overrides, with_profile
+from orchestrator.paths import trial_schema_paths
+from orchestrator.schema import json_schema
 
 __all__ = [
     "Average", "Axes", "Axis", "Grid", "JobSpec", "LinSpace", "LogSpace", "Near", "Neighbourhood", "One", "Path_",
-    "Reference", "ReportSpec", "Resources", "Stage", "apply", "axis_values", "job_id", "load", "points",
+    "Reference", "ReportSpec", "Resources", "Stage", "apply", "axis_values", "job_id", "json_schema", "load", "points",
+    "profiles", "trial_schema_paths",
 ]  # fmt: skip
 
 
 def load(path: str | Path, profile: str | None = None, overrides: Sequence[str] = ()) -> JobSpec:
-    """Reads a spec file, lays the profile and the overrides over it, checks everything. Raises SpecError."""
-    text, doc = document.read(path)
-    if doc.problems:
-        raise SpecError([str(p) for p in doc.problems])
-    root = doc.root
-    profiles = root.child("profiles")
-    fields = {k: v for k, v in root.value.items() if k != "profiles"}  # type: ignore
-    root = Node(root.place, fields, root.keys)
-    if profile is None:
-        named = root.child("profile")
-        profile = str(named.value) if named else ""
-    if profile:
-        root = lay(root, profiles.child(profile))  # type: ignore
-        root.value["profile"] = Node(root.place, profile)  # type: ignore
-    for override in overrides:
-        at, _, value = override.partition("=")
-        doc = document.parse_value(value, "--set " + override)
-        steps = at.split(".")
-        if steps[0] not in JobSpec.model_fields:
-            steps = ["trial", *steps]
-        here = root
-        for step in steps[:-1]:
-            if isinstance(here.value, list):
-                here = next(n for n in here.value if n.child("name").value == step)
-            else:
-                here = here.value.setdefault(step, Node(root.place, {}))  # type: ignore
-        here.value[steps[-1]] = doc.root  # type: ignore
-    try:
-        return JobSpec.model_validate(root.plain())
-    except ValidationError as error:
-        raise SpecError([f"{root.place_of(e['loc'])}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]) from None
+    """The job that a spec file describes, with one profile and then `path=value` overrides laid over.
+
+    `profile`: None takes the one that the file names; "" takes none. Raises SpecError with every problem that was
+    found, in the order of the text, each as `file:line:column: field: value: what is wrong; what is allowed`.
+    """
+    problems = Problems()
+    root = _mapping(path, problems)
+    root, found = with_profile(root, profile)
+    problems.add(*found)
+    root, found = with_overrides(root, overrides)
+    problems.add(*found)
+    unreadable = problems.places()  # a value that could not be read is reported once, not also as a wrong one
+    rest = Problems()
+    job = check(root, rest)
+    problems.add(*(problem for problem in rest if problem.place not in unreadable))
+    if job is None or len(problems):
+        raise SpecError([str(problem) for problem in problems])
+    return job
 
 
-def lay(base: Node, over: Node) -> Node:
-    if not isinstance(base.value, dict) or not isinstance(over.value, dict):
-        if isinstance(base.value, list) and isinstance(over.value, dict):
-            items = {n.child("name").value: n for n in base.value}  # type: ignore
-            for k, v in over.value.items():
-                if v.value is None: items.pop(k)
-                else: items[k] = lay(items.get(k, Node(v.place, {"name": Node(v.place, k)})), v)
-            return Node(base.place, list(items.values()))
-        return over
-    kinds = [n.child("kind").value if n.child("kind") else None for n in (base, over)]
-    if kinds[1] is not None and kinds[0] != kinds[1]:
-        return over
-    merged = dict(base.value)
-    for k, v in over.value.items():
-        merged[k] = lay(merged[k], v) if k in merged else v
-    return Node(base.place, merged, base.keys | over.keys)
+def profiles(path: str | Path) -> list[str]:
+    """Names of the profiles that a spec file offers. Raises SpecError when it is not a readable mapping."""
+    problems = Problems()
+    found = _mapping(path, problems).child("profiles")
+    return list(found.value) if found and isinstance(found.value, dict) else []
+
+
+def _mapping(path: str | Path, problems: Problems) -> Node:
+    """What a file says; its smaller problems go to `problems`, without a mapping there is nothing to go on with."""
+    document = read(path)
+    problems.add(*document.problems)
+    if not isinstance(document.root.value, dict):
+        if not len(problems):
+            problems.say(document.root.place, "a spec is a mapping with name, trial and stages")
+        raise SpecError([str(problem) for problem in problems])
+    return document.root

@@ -1,0 +1,204 @@
+"""The only place that builds a spec's trials before anything runs, and traces each of their faults to the text."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.document import Node, Place
+from orchestrator.explain import Problems, Steps, explain, show, wording
+from orchestrator.job import Near, Stage, apply, axis_values
+from orchestrator.paths import PLANNERS_OWN, axes_of
+from workers.trial import TrialSpec, plain_number
+
+MAX_TRIALS = 100_000
+"""Of one stage; more is a slip of the pen, and would fill the memory of whoever plans it."""
+
+Fields = dict[str, Any]
+Origins = dict[str, Node]
+"""Path -> where its value is written, for what does not come from the base trial."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A valid trial; for a stage with `from` a stand-in, because winners are not known yet."""
+
+    fields: Fields
+    """As written, before defaults."""
+    spec: TrialSpec
+    settings: Fields
+    """Path -> value, of overrides and axes."""
+    origins: Origins
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a stage's trials stand on: the base trial, or a trial of the stage it takes winners from."""
+
+    fields: Fields
+    origins: Origins = field(default_factory=dict)
+
+
+def check_base(root: Node, problems: Problems) -> Start:
+    """Wrong fields of the base trial, each by itself. What is missing there may come from the stages."""
+    trial = root.child("trial")
+    fields: Fields = trial.plain() if trial and isinstance(trial.value, dict) else {}
+    if fields.pop(PLANNERS_OWN, None) is not None:
+        place = root.place_of(["trial", PLANNERS_OWN], key=True)
+        problems.say(place, f"trial.{PLANNERS_OWN}", "set by the planner alone; remove it")
+    for error in _errors(fields):
+        several_fields = error["type"] == "value_error" and isinstance(error["input"], Mapping)
+        if error["type"] != "missing" and not several_fields:
+            problems.add(explain(TrialSpec, error, root, ["trial"]))
+    return Start(fields)
+
+
+def build(root: Node, stage: Stage, at: Steps, start: Start, problems: Problems) -> list[Built]:
+    """Every trial of the stage that is valid; problems for the others, each where its cause is written."""
+    reported = problems.places()
+    built: list[Built] = []
+    for settings, origins in _settings(root, stage, at, start, problems):
+        try:
+            fields = apply(start.fields, settings)
+        except ValueError as error:
+            problems.say(root.place_of(at), f"stages.{stage.name}", str(error))
+            continue
+        result = _validate(fields)
+        if isinstance(result, TrialSpec):
+            built.append(Built(fields, result, settings, {**start.origins, **origins}))
+        else:
+            _trace(root, stage, result, fields, {**start.origins, **origins}, reported, problems)
+    return built
+
+
+def check_neighbours(
+    root: Node, stage: Stage, at: Steps, stand_in: Built, values: Mapping[str, list[Any]], problems: Problems
+) -> None:
+    """Every value that the neighbourhood can move a known value to is one that its field takes.
+
+    `values`: path -> the values that the sources' grids hold; a path that is in no grid has the stand-in's.
+    """
+    assert stage.neighbourhood is not None
+    near_node = root.find([*at, "neighbourhood", "near"])
+    whole = stand_in.spec.model_dump(mode="json")
+    for path, near in stage.neighbourhood.near.items():
+        node = near_node.child(path) if near_node else None
+        place = node.place if node else root.place_of(at)
+        name = f"stages.{stage.name}.neighbourhood: {path}"
+        for value in values.get(path) or [_value(whole, path)]:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                problems.say(place, name, show(value), "no number: only numbers have a neighbourhood")
+                break
+            for moved in neighbours(near, value):
+                result = _validate(apply(stand_in.fields, {path: moved}))
+                if not isinstance(result, TrialSpec):
+                    why = "; ".join(wording(TrialSpec, error) for error in result)
+                    problems.say(place, name, f"{why} (moved from {value:g}; set low or high)")
+
+
+def neighbours(near: Near, value: float) -> list[float]:
+    """The values around one, in the order they are written; those beyond low and high are left out."""
+    moved = [value * factor for factor in near.multiply] + [value + step for step in near.add]
+    low = -math.inf if near.low is None else near.low
+    high = math.inf if near.high is None else near.high
+    return [number for number in map(plain_number, moved) if low <= number <= high]
+
+
+def check_values(root: Node, path: str, values: list[tuple[Any, Place]], stand_in: Built, problems: Problems) -> None:
+    """Each value, written at its place, is one that the field takes; for names in the report."""
+    for value, place in values:
+        result = _validate(apply(stand_in.fields, {path: value}))
+        if not isinstance(result, TrialSpec):
+            for error in result:
+                problems.say(place, f"report: {path}", wording(TrialSpec, error))
+
+
+def _settings(
+    root: Node, stage: Stage, at: Steps, start: Start, problems: Problems
+) -> Iterator[tuple[Fields, Origins]]:
+    """Overrides and axes of each trial, as `points` orders them, with where they are written."""
+    override = root.find([*at, "override"])
+    fixed = dict(stage.override)
+    origins = {path: node for path in fixed if override and (node := override.child(path))}
+    grids = list(axes_of(root, stage, at))
+    if not grids:
+        yield fixed, origins
+    for steps, axes in grids:
+        lists = {path: axis_values(axis) for path, axis in axes.items()}
+        count = math.prod(len(values) for values in lists.values())
+        if count > MAX_TRIALS:
+            what = f"{count:,} trials; at most {MAX_TRIALS:,}"
+            problems.say(root.place_of(steps), f"stages.{stage.name}.sweep", what)
+            continue
+        written = {path: root.find([*steps, path]) for path in axes}
+        for numbers in itertools.product(*(range(len(values)) for values in lists.values())):
+            chosen = dict(zip(lists, numbers, strict=True))
+            here = {path: (node.child(chosen[path]) or node) for path, node in written.items() if node}
+            yield fixed | {path: lists[path][n] for path, n in chosen.items()}, origins | here
+
+
+def _trace(
+    root: Node, stage: Stage, errors: list[Any], fields: Fields, origins: Origins, reported: set[Place],
+    problems: Problems,
+) -> None:  # fmt: skip
+    """Each error of a trial as a problem at its cause, unless something is reported there already."""
+    for error in errors:
+        loc = _real(fields, error["loc"])
+        place = trace(root, loc, origins, key=error["type"] == "extra_forbidden")
+        if place not in reported:
+            remedy = "; set it in trial, or as an axis or override of the stage" if error["type"] == "missing" else ""
+            name = ".".join(map(str, loc)) or "trial"
+            problems.say(place, f"stages.{stage.name}", name, wording(TrialSpec, error) + remedy)
+
+
+def trace(root: Node, loc: Steps, origins: Origins, key: bool = False) -> Place:
+    """Where the value at a location of a trial is written: an axis, an override, or the base trial."""
+    for length in range(len(loc), 0, -1):
+        node = origins.get(".".join(map(str, loc[:length])))
+        if node is not None:
+            return node.place_of(loc[length:], key)
+    below = [node for path, node in origins.items() if path.startswith(".".join(map(str, loc)) + ".")]
+    return below[-1].place if below else root.place_of(["trial", *loc], key)
+
+
+def _real(fields: Fields, loc: Steps) -> list[str | int]:
+    """A location of pydantic's without the names of union members."""
+    real: list[str | int] = []
+    here: Any = fields
+    for i, step in enumerate(loc):
+        inside = (isinstance(here, dict) and step in here) or (
+            isinstance(here, list) and isinstance(step, int) and step < len(here)
+        )
+        if inside:
+            here = here[step]
+        if inside or i == len(loc) - 1:
+            real.append(step)
+    return real
+
+
+def _validate(fields: Fields) -> TrialSpec | list[Any]:
+    """The trial, or what is wrong with it. Strict: the text '5' is no number. Reading test is judged by the caller,
+    who knows the stages, so it is let through here."""
+    text = json.dumps({**fields, PLANNERS_OWN: True})
+    try:
+        return TrialSpec.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        return list(error.errors())
+
+
+def _errors(fields: Fields) -> list[Any]:
+    result = _validate(fields)
+    return [] if isinstance(result, TrialSpec) else result
+
+
+def _value(whole: Fields, path: str) -> Any:
+    here: Any = whole
+    for step in path.split("."):
+        here = here.get(step) if isinstance(here, dict) else None
+    return here
