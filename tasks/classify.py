@@ -37,6 +37,9 @@ class Classify(Task):
     """Part of the official training set that is held out, stratified, as val, where there is no official val."""
     split_seed: int = Field(default=0, ge=0)
     """Of that draw (and of the 30 images per class of Caltech-101)."""
+    counts: Literal["exact", "any"] = "exact"
+    """`exact`: stop when the number of images on disk is not the published one. `any`: go on; such a result cannot be
+    compared with published ones (of Birdsnap, 39,000 to 47,000 of the 49,829 images can still be had)."""
     head: Literal["trunc_normal", "zero", "timm", "keep"] = "trunc_normal"
     """How the head starts: normal with standard deviation 0.02 cut at 2 (SimMIM's fine-tuning code), zero (Swin's code
     when the number of classes differs), as timm draws it for the model, or kept from the initial weights."""
@@ -64,7 +67,7 @@ class Classify(Task):
     @property
     def _val_images(self) -> int:
         card = self._card
-        return card.val if card.official_val else int(card.trainval * self.val_fraction + 0.5)
+        return card.val if card.official_val else datasets.held_out_images(card.trainval, self.val_fraction)
 
     @property
     def metric(self) -> str:
@@ -87,11 +90,7 @@ class Classify(Task):
         return self._card.test if self.evaluate == "test" else self._val_images
 
     def missing_data(self, root: Path) -> str | None:
-        card = self._card
-        missing = [name for name in card.needs if not (root / name).exists()]
-        if not missing:
-            return None
-        return f"{card.name}: not found under {root}: {', '.join(missing)}. {card.how_to_get}"
+        return self._card.missing(root)
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
         from tasks.backbone import build, draw_head, load
@@ -109,6 +108,11 @@ class Classify(Task):
                 f"{self.dataset}: test images are opened only by trials that come after every choice; "
                 "this one was not planned as such"
             )
+        if self._card.source == "wheel":
+            return self._from_memory(place)
+        return self._from_files(place)
+
+    def _from_memory(self, place: DataPlace) -> Loaders:
         from tasks.datasets import wheel
         from tasks.datasets.loading import MemoryLoaders
 
@@ -117,6 +121,18 @@ class Classify(Task):
         evaluation = part.test if self.evaluate == "test" else part.val
         return MemoryLoaders(
             part.images, part.labels, train, evaluation, self._card.classes, place, self.augment, self.normalize
+        )
+
+    def _from_files(self, place: DataPlace) -> Loaders:
+        from tasks.datasets import folder
+        from tasks.datasets.loading import FileLoaders
+
+        card = self._card
+        train, evaluation = folder.read_both(
+            card, place.root, self.train, self.evaluate, self.val_fraction, self.split_seed, self.counts == "any"
+        )
+        return FileLoaders(
+            card.name, train, evaluation, place.root, card.classes, place, self.augment, self.normalize
         )
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from tasks.base import Batch, DataError, DataPlace, Loaders
 from tasks.datasets import transforms
 from tasks.datasets.augment import Augment
+from tasks.datasets.folder import Images
 from tasks.datasets.splits import Indices
 from tasks.datasets.transforms import Normalize, derived_seed
 
@@ -133,3 +137,83 @@ class MemoryLoaders(ImageLoaders):
         size = min(EVALUATION_BATCH, self._place.batch)
         for start in range(0, len(labels), size):
             yield {"images": images[start : start + size], "labels": labels[start : start + size]}
+
+
+class _Decoded(Dataset[Tensor]):
+    """Decodes and augments one image at a time; randomness from (seed, epoch, index) alone. Pickles to workers."""
+
+    def __init__(self, name: str, images: Images, transform: Callable[[Any], Tensor], seed: int, epoch: int) -> None:
+        self._name, self._images, self._transform = name, images, transform
+        self._seed, self._epoch = seed, epoch
+
+    def __getitem__(self, index: int) -> Tensor:
+        image = self._open(index)
+        with transforms.seeded(derived_seed(self._seed, "augment", self._epoch, index)):
+            return self._transform(image)
+
+    def _open(self, index: int) -> Any:
+        from PIL import Image
+
+        if isinstance(self._images, np.ndarray):
+            return Image.fromarray(self._images[index])
+        path = self._images[index]
+        try:
+            with Image.open(path) as image:
+                return image.convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
+            raise DataError(f"{self._name}: cannot read image {path} ({error}); get this file again") from error
+
+
+class FileLoaders(ImageLoaders):
+    """Images decoded by worker processes, a batch at a time, and then moved to the device."""
+
+    def __init__(
+        self,
+        name: str,
+        train: tuple[Images, Sequence[int]],
+        evaluation: tuple[Images, Sequence[int]],
+        root: Path,
+        classes: int,
+        place: DataPlace,
+        augment: Augment,
+        normalize: Normalize,
+    ) -> None:
+        super().__init__(torch.tensor(train[1]).to(place.device), classes, place, augment, normalize)
+        self._name, self._train, self._evaluation = name, train[0], evaluation[0]
+        self._evaluation_labels = torch.tensor(evaluation[1])
+        self.digest = _digest(root, train, evaluation)
+
+    def _images(self, epoch: int, first_step: int, mine: Tensor) -> Iterator[Tensor]:
+        transform = transforms.single_image(self._place.image_size, self._augment, self._normalize, training=True)
+        return self._decode(_Decoded(self._name, self._train, transform, self._place.seed, epoch), mine.tolist())
+
+    def _decode(self, images: _Decoded, batches: list[list[int]]) -> Iterator[Tensor]:
+        place = self._place
+        on_cuda = place.device.startswith("cuda")
+        loader = DataLoader(images, batch_sampler=batches, num_workers=place.loader_workers, pin_memory=on_cuda)
+        try:
+            for pixels in loader:
+                yield pixels.to(place.device, non_blocking=True)
+        except DataError as error:
+            # From a worker process it comes with the traceback as text; the message proper is its last line.
+            raise DataError(str(error).strip().rpartition("DataError: ")[2]) from None
+
+    def evaluation(self) -> Iterable[Batch]:
+        place = self._place
+        transform = transforms.single_image(place.image_size, self._augment, self._normalize, training=False)
+        images = _Decoded(self._name, self._evaluation, transform, place.seed, 0)
+        parts = torch.split(torch.arange(len(self._evaluation_labels)), min(EVALUATION_BATCH, place.batch))
+        for part, pixels in zip(parts, self._decode(images, [part.tolist() for part in parts]), strict=True):
+            yield {"images": pixels, "labels": self._evaluation_labels[part].to(place.device)}
+
+
+def _digest(root: Path, *parts: tuple[Images, Sequence[int]]) -> str:
+    """SHA-256 over pixels, or else names of files below the root (their bytes are not read), and labels."""
+    content = hashlib.sha256()
+    for images, labels in parts:
+        if isinstance(images, np.ndarray):
+            content.update(images.tobytes())
+        else:
+            content.update("\n".join(str(path.relative_to(root)) for path in images).encode())
+        content.update(np.asarray(labels, dtype=np.int64).tobytes())
+    return content.hexdigest()
