@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from orchestrator.job import Resources
 from orchestrator.known import Known
+from tasks.backbone import BackboneSpec
 from workers.trial import TrialSpec
 
 EVALUATION_SHARE = 1 / 3
@@ -38,7 +39,7 @@ class Speed:
         """Takes the step time (seconds per optimizer step, data included) of a trial that ran; no-op without one."""
         parameters = known.facts.get("parameters")
         if isinstance(parameters, int):
-            self._parameters[_architecture(spec)] = parameters
+            self._parameters[architecture(spec.backbone)] = parameters
         if known.step_seconds is None or known.step_seconds <= 0:
             return
         on_gpu = not str(known.facts.get("device", "cpu")).startswith("cpu")
@@ -62,7 +63,7 @@ class Speed:
 
     def parameters(self, spec: TrialSpec) -> int | None:
         """Parameters of a trial with this backbone, where one was recorded."""
-        return self._parameters.get(_architecture(spec))
+        return self._parameters.get(architecture(spec.backbone))
 
     def _median(self, kind: tuple[object, ...]) -> float | None:
         if kind not in self._steps:
@@ -79,9 +80,10 @@ def _evaluations(spec: TrialSpec) -> int:
     return -(-spec.optim.epochs // spec.runtime.evaluate_every)
 
 
-def _architecture(spec: TrialSpec) -> str:
-    return json.dumps([spec.backbone.model, spec.backbone.args, spec.backbone.image_size], sort_keys=True)
+def architecture(backbone: BackboneSpec) -> str:
+    """What decides a backbone's size and speed, as text: model, arguments, image size."""
+    return json.dumps([backbone.model, backbone.args, backbone.image_size], sort_keys=True)
 
 
 def _kind(spec: TrialSpec, workers: int, on_gpu: bool) -> tuple[object, ...]:
-    return (_architecture(spec), spec.optim.batch, workers, on_gpu)
+    return (architecture(spec.backbone), spec.optim.batch, workers, on_gpu)
