@@ -155,11 +155,13 @@ _PLACED_COLUMNS = (
 
 
 def placed(connection: sa.Connection, job_id: str, stage: str | None) -> list[PlacedRow]:
+    t = tables.stages
     query = (
         sa.select(*_PLACED_COLUMNS)
         .join(_trials, _trials.c.id == _placed.c.trial_id)
+        .outerjoin(t, (t.c.job_id == _placed.c.job_id) & (t.c.name == _placed.c.stage))
         .where(_placed.c.job_id == job_id)
-        .order_by(_placed.c.position, _placed.c.stage, _placed.c.grp, _trials.c.key)
+        .order_by(sa.func.coalesce(t.c.position, 0), _placed.c.grp, _placed.c.position, _trials.c.key)
     )
     if stage is not None:
         query = query.where(_placed.c.stage == stage)
@@ -193,6 +195,28 @@ def known(connection: sa.Connection, keys: Iterable[str]) -> dict[str, Known]:
                 facts=json.loads(row.facts_json),
             )
     return found
+
+
+def recorded(connection: sa.Connection, limit: int) -> list[tuple[dict[str, Any], Known]]:
+    """Specs of the trials that ended last with a known step time, newest first, and what is known of them."""
+    query = (
+        sa.select(_trials.c.spec_json, _trials.c.step_seconds, _trials.c.train_seconds, _trials.c.facts_json)
+        .where(_trials.c.state == TrialState.done, _trials.c.step_seconds.is_not(None))
+        .order_by(_trials.c.ended.desc())
+        .limit(limit)
+    )
+    return [
+        (
+            json.loads(row.spec_json),
+            Known(
+                TrialState.done,
+                step_seconds=row.step_seconds,
+                train_seconds=row.train_seconds,
+                facts=json.loads(row.facts_json),
+            ),
+        )
+        for row in connection.execute(query)
+    ]
 
 
 def _weights(row: Row[Any]) -> tuple[str, str] | None:

@@ -168,7 +168,7 @@ class Store:
         return self._db.write(lambda connection: lookup.place(self._db, connection, job_id, placements))
 
     def placed(self, job_id: str, stage: str | None = None) -> list[PlacedRow]:
-        """The job's trials in their order, with how far each is."""
+        """The job's trials, with how far each is: by stage (as put_stages gave them), group and position."""
         return self._db.read(lambda connection: lookup.placed(connection, job_id, stage))
 
     def decide(self, job_id: str, winner: WinnerRow) -> None:
@@ -246,10 +246,11 @@ class Store:
         """Those alive."""
         return self._db.read(lambda connection: leases.live_drivers(self._db, connection))
 
-    def claim(self, driver_id: str, keys: Iterable[str]) -> dict[str, int]:
+    def claim(self, driver_id: str, keys: Iterable[str], for_weights: bool = False) -> dict[str, int]:
         """Of these trials, those that are now this driver's, each with the token of its new attempt: pending ones,
-        and running ones whose driver is dead (their old attempt is closed as driver_lost)."""
-        return self._db.write(lambda connection: leases.claim(self._db, connection, driver_id, keys))
+        and running ones whose driver is dead (their old attempt is closed as driver_lost). `for_weights`: done ones
+        too whose weights were not kept."""
+        return self._db.write(lambda connection: leases.claim(self._db, connection, driver_id, keys, for_weights))
 
     def adopt(self, driver_id: str, key: str, token: int) -> bool:
         """Whether the running attempt `token` goes on under this driver; its old driver must be dead."""
@@ -272,6 +273,10 @@ class Store:
     def known(self, keys: Iterable[str]) -> dict[str, Known]:
         """What is known of these trials; one that is not in the store is left out."""
         return self._db.read(lambda connection: lookup.known(connection, keys))
+
+    def recorded(self, limit: int = 200) -> list[tuple[dict[str, Any], Known]]:
+        """(spec, known) of the newest done trials that have a step time: what estimates are made from."""
+        return self._db.read(lambda connection: lookup.recorded(connection, limit))
 
     def trial(self, key: str) -> TrialRow:
         return self._db.read(lambda connection: lookup.trial(connection, key))
