@@ -165,15 +165,17 @@ def placed(connection: sa.Connection, job_id: str, stage: str | None) -> list[Pl
     )
     if stage is not None:
         query = query.where(_placed.c.stage == stage)
-    return [_placed_row(row) for row in connection.execute(query)]
+    decode = json.JSONDecoder().decode
+    shared: dict[str, dict[str, Any]] = {}  # a group's values are written once for each of its trials
+    rows = []
+    for row in connection.execute(query).all():
+        group_values = shared.get(row[17]) or shared.setdefault(row[17], decode(row[17]))
+        values = (*row[:5], _STATES[row[5]], *row[6:17], group_values, decode(row[18]))
+        rows.append(PlacedRow(*values))
+    return rows
 
 
 _STATES = {state.value: state for state in TrialState}
-
-
-def _placed_row(row: Sequence[Any]) -> PlacedRow:
-    values = (*row[:5], _STATES[row[5]], *row[6:17], json.loads(row[17]), json.loads(row[18]))
-    return PlacedRow(*values)
 
 
 def known(connection: sa.Connection, keys: Iterable[str]) -> dict[str, Known]:

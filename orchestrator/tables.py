@@ -93,7 +93,6 @@ trials = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("key", String, nullable=False, unique=True),
-    Column("spec_json", Text, nullable=False),
     Column("parent", String, index=True),  # key of the trial whose weights it starts from
     Column("state", String, nullable=False),
     Column("metric", String, nullable=False),
@@ -106,10 +105,8 @@ trials = Table(
     Column("token", Integer, nullable=False),  # fencing token of the newest attempt, 0 before the first
     Column("driver_id", String),  # who holds, or last held, that attempt
     Column("error_class", String),
-    Column("error", Text),
     Column("weights_path", Text),
     Column("weights_sha256", String),
-    Column("facts_json", Text, nullable=False),
     Column("step_seconds", Number),
     Column("train_seconds", Number),
     Column("git_commit", String),
@@ -117,10 +114,14 @@ trials = Table(
     Column("host", String),
     Column("device", String),
     Column("data_digest", String),
-    Column("versions_json", Text, nullable=False),
     Column("created", Number, nullable=False),
     Column("started", Number),
     Column("ended", Number),
+    # The long ones last: a list of trials then reads none of their overflow pages.
+    Column("spec_json", Text, nullable=False),
+    Column("error", Text),
+    Column("facts_json", Text, nullable=False),
+    Column("versions_json", Text, nullable=False),
     CheckConstraint("mode IN ('min', 'max')", name="mode"),
     CheckConstraint("state IN ('pending', 'running', 'done', 'diverged', 'failed', 'cancelled')", name="state"),
     CheckConstraint("state <> 'running' OR driver_id IS NOT NULL", name="held"),
