@@ -15,6 +15,18 @@ SHOWN = 12
 """Failed trials named one by one; the rest is counted."""
 
 
+def short_time(seconds: float) -> str:
+    """4.2 s, 12 min, 3 h 20 min, 12 days"""
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+    return f"{minutes / 1440:.1f} days"
+
+
 def warnings(
     job: JobRow,
     cells: Sequence[Cell],

@@ -12,6 +12,10 @@ from typing import Any, Literal
 from orchestrator.cells import label, short
 from orchestrator.contents import Cell, Mean, Report, Unit
 
+_PHRASES = {
+    "top1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy",
+    "map11": "11-point mAP", "top5": "top-5 accuracy",
+}  # fmt: skip
 HEADINGS = {"backbone.init": "initial weights", "task.dataset": "data set"}
 """How a path heads a column of a table; any other by its last part."""
 
@@ -49,13 +53,18 @@ def mean_unit(report: Report) -> Unit:
 def title(report: Report) -> str:
     """What the table shows, in a sentence."""
     names = list(dict.fromkeys(column.metric for column in report.columns if column.metric))
-    shown = " / ".join(name.replace("_", " ") for name in names) or "no figure yet"
+    shown = " / ".join(map(phrase, names)) or "no figure yet"
     units = {column.unit.suffix for column in report.columns if column.metric}
     suffix = f" ({units.pop()})" if len(units) == 1 and units != {""} else ""
     where = f" on {report.measured_on}" if report.measured_on else ""
     seeds = max((len(cell.seeds) for cell in report.cells), default=0)
     spread = f"; mean over {seeds} seeds ± half the 95 % confidence interval (Student t)" if seeds > 1 else "; one seed"
     return f"{shown}{suffix}{where}, stage {report.stage}{spread if seeds else ''}"
+
+
+def phrase(metric: str) -> str:
+    """A figure's name in words."""
+    return _PHRASES.get(metric, metric.replace("_", " "))
 
 
 def heading(path: str) -> str:
