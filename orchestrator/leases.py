@@ -97,8 +97,13 @@ def heartbeat(
     return live_drivers(db, connection)
 
 
-def claim(db: Database, connection: sa.Connection, driver_id: str, keys: Iterable[str]) -> dict[str, int]:
-    """Takes what is pending, or held by a dead driver. What another driver is taking just now is left to it."""
+def claim(
+    db: Database, connection: sa.Connection, driver_id: str, keys: Iterable[str], for_weights: bool = False
+) -> dict[str, int]:
+    """Takes what is pending, or held by a dead driver. What another driver is taking just now is left to it.
+
+    `for_weights`: also what is done but whose weights were not kept, since a later trial starts from them.
+    """
     alive = {driver.id: driver for driver in live_drivers(db, connection)}
     mine = alive.get(driver_id)
     if mine is None:
@@ -109,6 +114,8 @@ def claim(db: Database, connection: sa.Connection, driver_id: str, keys: Iterabl
     free = (_trials.c.state == TrialState.pending) | (
         (_trials.c.state == TrialState.running) & _trials.c.driver_id.not_in(list(alive))
     )
+    if for_weights:
+        free |= (_trials.c.state == TrialState.done) & _trials.c.weights_path.is_(None)
     taken: list[Any] = []
     for some in chunks(sorted(set(keys))):
         taken += connection.execute(

@@ -96,11 +96,13 @@ class TrialActor:
                 assignment.trial.key, assignment.name, assignment.token, tuple(self._events), self._heard, self._ended
             )
 
-    def rest(self) -> None:
-        """Everything the last trial said was recorded: its checkpoints can go."""
+    def rest(self, token: int) -> None:
+        """Everything that attempt `token` said was recorded: its checkpoints can go. Late calls change nothing."""
         with self._changed:
-            self._tidy()
-            self._events = []
+            self._asked = time.monotonic()
+            if self._ended and self._assignment is not None and self._assignment.token == token:
+                self._tidy()
+                self._events = []
 
     def stop(self) -> None:
         """Asks the running trial to write a checkpoint and leave."""

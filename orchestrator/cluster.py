@@ -1,0 +1,202 @@
+"""The only place that finds, starts and leaves a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from orchestrator.errors import BackendUnreachable
+from orchestrator.settings import Settings
+
+LINGER_S = 120.0
+"""How long a local cluster that we started stays after its last driver and its last trial."""
+TOKEN_PATH = Path("~/.ray/auth_token")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster this process is connected to."""
+
+    address: str
+    dashboard: str | None
+    """http://127.0.0.1:port, when it has one."""
+    ours: bool
+    """Whether it is the local one that we start and that leaves by itself."""
+
+
+@contextlib.contextmanager
+def connected(settings: Settings, namespace: str, cpus: int | None = None, ship: bool = True) -> Iterator[Cluster]:
+    """Connects to `settings.address`, or to the local cluster of this folder (started when it is not there).
+
+    The local cluster is a process of its own: it and the trials on it outlive a driver that is killed, and it
+    leaves `LINGER_S` after the last driver and the last trial. `ship`: on a cluster given by address the project's
+    three packages travel to the nodes (runtime_env); not needed where the image has them.
+    Raises BackendUnreachable.
+    """
+    if settings.address:
+        with _connection(settings.address, namespace, _shipped() if ship else None) as info:
+            yield Cluster(settings.address, _dashboard(info), ours=False)
+        return
+    with hold(settings.folder):
+        state = _local(settings.folder) or _start(settings.folder, cpus)
+        os.environ["RAY_AUTH_MODE"] = "token"
+        with _connection(state["address"], namespace, None):
+            yield Cluster(state["address"], state["dashboard"], ours=True)
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """While held, the local cluster of this folder does not leave. Shared: several drivers may hold it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "ray.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+def local_dashboard(folder: Path) -> str | None:
+    """Address of the local cluster's dashboard, when that cluster runs."""
+    state = _local(folder)
+    return state["dashboard"] if state else None
+
+
+def ensure_local(folder: Path, cpus: int | None = None) -> str | None:
+    """Starts the local cluster when it is not there; its dashboard's address. The caller holds `hold(folder)`."""
+    dashboard: str | None = (_local(folder) or _start(folder, cpus))["dashboard"]
+    return dashboard
+
+
+def _shipped() -> dict[str, Any]:
+    import orchestrator
+    import tasks
+    import workers
+
+    return {"py_modules": [str(Path(str(package.__file__)).parent) for package in (orchestrator, workers, tasks)]}
+
+
+@contextlib.contextmanager
+def _connection(address: str, namespace: str, runtime_env: dict[str, Any] | None) -> Iterator[Any]:
+    if "RAY_AUTH_MODE" not in os.environ and (os.environ.get("RAY_AUTH_TOKEN") or TOKEN_PATH.expanduser().exists()):
+        os.environ["RAY_AUTH_MODE"] = "token"  # with an explicit address Ray does not turn it on by itself
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    try:
+        info = ray.init(
+            address=address, namespace=namespace, runtime_env=runtime_env, log_to_driver=False, logging_level="ERROR"
+        )
+    except Exception as error:  # Ray raises many kinds here; all mean that there is no cluster for us
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BackendUnreachable(
+            f"no Ray cluster at {address}: {reason}\n"
+            "Check --address / RAY_ADDRESS (and RAY_AUTH_TOKEN_PATH), or leave it out to run on this machine."
+        ) from error
+    try:
+        yield info
+    finally:
+        ray.shutdown()
+
+
+def _dashboard(info: Any) -> str | None:
+    url = getattr(info, "dashboard_url", None) or (info.get("webui_url") if hasattr(info, "get") else None)
+    return f"http://{url}" if url else None
+
+
+def _local(folder: Path) -> dict[str, Any] | None:
+    """What the running local cluster of this folder wrote of itself; none when its process is gone."""
+    try:
+        state: dict[str, Any] = json.loads((folder / "ray.json").read_text())
+        process = psutil.Process(state["pid"])
+    except (OSError, ValueError, psutil.NoSuchProcess):
+        return None
+    alive = abs(process.create_time() - state["pid_started"]) < 2 and process.status() != psutil.STATUS_ZOMBIE
+    return state if alive else None
+
+
+def _start(folder: Path, cpus: int | None) -> dict[str, Any]:
+    """Starts the local cluster's process and waits until it can be reached (one starter at a time)."""
+    with open(folder / "ray.start", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if state := _local(folder):
+            return state
+        (folder / "ray.json").unlink(missing_ok=True)
+        log = folder / "ray.log"
+        with open(log, "w") as output:
+            command = [sys.executable, "-m", "orchestrator.cluster", str(folder), str(cpus or 0), str(LINGER_S)]
+            environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+            environment.pop("RAY_ADDRESS", None)
+            root = str(Path(__file__).parent.parent)  # also when run from a checkout that is not installed
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=environment
+            )
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            if state := _local(folder):
+                return state
+            if process.poll() is not None:
+                break
+            time.sleep(0.1)
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+        raise BackendUnreachable(f"the local Ray cluster did not start; the end of {log}:\n{tail}")
+
+
+def keep_head(folder: Path, cpus: int, linger_s: float) -> None:
+    """The local cluster's process: starts Ray, says where, and leaves when nobody has needed it for `linger_s`."""
+    import ray
+
+    for kind in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(kind, signal.SIG_IGN)  # Ctrl-C in the terminal is for the driver
+    info = ray.init(
+        address="local",
+        num_cpus=cpus or None,
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        _node_ip_address="127.0.0.1",  # nothing of it listens for other machines
+        log_to_driver=False,
+        namespace="orchestrator-head",
+    )
+    me = psutil.Process()
+    state = {
+        "address": info.address_info["gcs_address"],
+        "dashboard": f"http://{info.dashboard_url}" if info.dashboard_url else None,
+        "pid": me.pid,
+        "pid_started": me.create_time(),
+    }
+    written = folder / "ray.json.new"
+    written.write_text(json.dumps(state))
+    written.rename(folder / "ray.json")
+    needed = time.monotonic()
+    while time.monotonic() - needed < linger_s:
+        time.sleep(1.0)
+        if not folder.exists():
+            break
+        if _somebody_holds(folder) or ray.util.list_named_actors(all_namespaces=True):
+            needed = time.monotonic()
+    with contextlib.suppress(OSError):
+        (folder / "ray.json").unlink(missing_ok=True)
+    ray.shutdown()
+
+
+def _somebody_holds(folder: Path) -> bool:
+    try:
+        with open(folder / "ray.lock", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
+if __name__ == "__main__":
+    keep_head(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))

@@ -1,0 +1,241 @@
+"""The only place that puts the parts together: from a job and settings to a driven job with its report."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrator import provenance
+from orchestrator.errors import BackendUnreachable, NotFound, OrchestratorError
+from orchestrator.job import JobSpec, job_id
+from orchestrator.plan import Planner
+from orchestrator.records import JobRecord, JobState
+from orchestrator.schedule import Drive, Site, Tally
+from orchestrator.settings import Settings
+from orchestrator.speed import Speed
+from orchestrator.store import Store, open_store
+from tasks.backbone import FromFile
+from workers.trial import TrialSpec
+
+TRACKING_LAST_S = 60.0
+"""How long a finished job waits for its last curves to reach the tracking server."""
+
+
+@dataclass
+class Submitted:
+    """What a submit came to."""
+
+    job_id: str
+    state: JobState
+    tally: Tally
+    message: str = ""
+    dashboard: str | None = None
+    tracking: str | None = None
+    """Why the tracking server lacks something, if it does."""
+    files: dict[str, Path] = field(default_factory=dict)
+    """The report, by form: html, md, csv, tex, json."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, as against what."""
+
+    cpus: int | None = None
+    """CPUs of the local cluster (none: all of this machine's)."""
+    tracking: bool = True
+    ship: bool = True
+    """Send the project's code to the nodes of a cluster given by address."""
+    watch: Callable[[Drive], None] = lambda drive: None
+    say: Callable[[str], None] = lambda line: None
+
+
+def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Submitted:
+    """Runs what is missing of a job and returns when it is done, Incomplete, cancelled or interrupted.
+
+    The same content again starts nothing. Raises NotFound when data or weights are not there, BackendUnreachable,
+    Conflict; nothing recorded is lost by any of them.
+    """
+    options = options or Options()
+    make_folder(where.folder)
+    with contextlib.closing(open_store(where.database_url)) as store:
+        planner = Planner(job, recorded_speed(store))
+        missing = missing_data((planned.spec for planned in planner.placed), where.data_root)
+        if missing:
+            raise NotFound(missing)
+        identity = job_id(job)
+        put(store, job, identity)
+        drive = Drive(
+            store, job, identity, planner, _site(where), options.watch, options.say
+        )
+        result = Submitted(identity, JobState.running, drive.tally)
+        left = drive.prepare()
+        with tracked(identity, where, options) as tracking:
+            result.state = _run(drive, where, options, result) if left else drive.conclude()
+        result.tracking = tracking.problem
+        result.message = store.job(identity).message
+        from orchestrator.publish import publish
+
+        result.files = publish(store, identity, where)
+        return result
+
+
+def _run(drive: Drive, where: Settings, options: Options, result: Submitted) -> JobState:
+    from orchestrator import cluster
+    from orchestrator.pool import Pool, require
+
+    make_folder(where.storage)
+    namespace = f"orchestrator-{hashlib.sha256(where.database_url.encode()).hexdigest()[:8]}"
+    if where.address is None:
+        options.say("starting Ray on this machine (or finding it started) ...")
+    with cluster.connected(where, namespace, options.cpus, options.ship) as connection:
+        result.dashboard = connection.dashboard
+        if connection.dashboard:
+            options.say(f"Ray dashboard: {connection.dashboard}")
+        pool = Pool(f"{namespace}/")
+        require(pool, {stage.name: stage.resources or drive.job.resources for stage in drive.job.stages})
+        with stops_on_signals(drive, options.say):
+            return drive.run(pool)
+
+
+def _site(where: Settings) -> Site:
+    return Site(where.storage, where.data_root, where.address or f"local:{where.folder}")
+
+
+def put(store: Store, job: JobSpec, identity: str) -> None:
+    """Records the job and its stages, once."""
+    spec = job.model_dump(mode="json", by_alias=True)
+    commit, dirty = provenance.git()
+    store.put_job(
+        JobRecord(
+            identity, job.name, job.profile, spec, yaml.safe_dump(spec, sort_keys=False, allow_unicode=True),
+            job.priority, commit, dirty, provenance.versions(),
+        )
+    )  # fmt: skip
+    store.put_stages(identity, [(stage["name"], position, stage) for position, stage in enumerate(spec["stages"])])
+
+
+def recorded_speed(store: Store) -> Speed:
+    """Step times of the store's newest trials; rows of an older form of spec are passed over."""
+    from pydantic import ValidationError
+
+    speed = Speed()
+    for spec, known in store.recorded():
+        with contextlib.suppress(ValidationError):
+            speed.record(TrialSpec.model_validate(spec), known)
+    return speed
+
+
+def missing_data(specs: Iterator[TrialSpec], root: Path) -> str:
+    """Everything that trials need and is not there, a paragraph each; empty when all is there."""
+    seen: dict[str, str | None] = {}
+    for spec in specs:
+        task = spec.task
+        seen.setdefault(json.dumps([task.kind, getattr(task, "dataset", None)]), task.missing_data(root))
+        init = spec.backbone.init
+        if isinstance(init, FromFile):
+            seen.setdefault(f"{init.path} {init.sha256}", init.missing(root))
+    lines = [line for line in seen.values() if line]
+    if lines:
+        what = f"{len(lines)} data sets or weights are missing" if len(lines) > 1 else "missing data or weights"
+        lines.insert(0, f"{what} (data root {root}; another with --data-root or DATA_ROOT):")
+        lines.append("Nothing was started.")
+    return "\n\n".join(lines)
+
+
+def make_folder(folder: Path) -> None:
+    """Raises BackendUnreachable when the folder cannot be made or written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise BackendUnreachable(
+            f"cannot write to {folder}: {error.strerror}; choose another folder with --runs or ORCHESTRATOR_RUNS"
+        ) from error
+
+
+@contextlib.contextmanager
+def stops_on_signals(drive: Drive, say: Callable[[str], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM: running trials write checkpoints and leave; a second one leaves them running at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number: int, frame: Any) -> None:
+        if drive.stopping:
+            raise KeyboardInterrupt
+        say("stopping: running trials write a checkpoint (once more to leave them running)")
+        drive.stop("interrupted")
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class _Tracking:
+    problem: str | None = None
+
+
+@contextlib.contextmanager
+def tracked(identity: str, where: Settings, options: Options) -> Iterator[_Tracking]:
+    """Mirrors the job into MLflow beside the block, in a process of its own; it ends when its input is closed."""
+    result = _Tracking()
+    if not options.tracking:
+        yield result
+        return
+    command = [sys.executable, "-m", "orchestrator", "track", "--follow", identity]
+    addresses = {  # not on the command line, which everybody on the machine can read
+        "ORCHESTRATOR_RUNS": str(where.folder),
+        "DATABASE_URL": where.database_url,
+        "MLFLOW_TRACKING_URI": where.tracking_uri,
+    }
+    log = where.folder / "tracking.log"
+    with open(log, "w") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env={**os.environ, **addresses}
+        )
+    try:
+        yield result
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            code = process.wait(TRACKING_LAST_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = -1
+        if code != 0:
+            lines = log.read_text(errors="replace").strip().splitlines()
+            said = lines[-1] if lines else "no word from it"
+            result.problem = f"MLflow lacks a part of this job ({said}); `track --sync {identity}` fills it in"
+
+
+def read_only_store(where: Settings) -> Store:
+    """The store, which must be there already. Raises NotFound or BackendUnreachable."""
+    try:
+        return open_store(where.database_url, create=False)
+    except NotFound as error:
+        raise NotFound(f"{error}\nNothing was submitted here yet; --runs and DATABASE_URL name places.") from error
+
+
+__all__ = [
+    "Options", "OrchestratorError", "Submitted", "make_folder", "missing_data", "put", "read_only_store",
+    "recorded_speed", "submit",
+]  # fmt: skip

@@ -1,0 +1,426 @@
+"""The only place that drives a job: it asks the plan what is next, has it run, and records what comes back."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestrator.board import Decision
+from orchestrator.errors import LeaseLost, OrchestratorError
+from orchestrator.job import JobSpec, Resources
+from orchestrator.known import Known, TrialState
+from orchestrator.leases import driver_here
+from orchestrator.plan import Planner
+from orchestrator.records import (
+    Failed,
+    Finished,
+    JobState,
+    Placement,
+    Released,
+    Reported,
+    WinnerRow,
+    Write,
+)
+from orchestrator.share import Wish, allowances
+from orchestrator.store import Store
+from orchestrator.trials import Planned
+from workers.faults import reach
+from workers.run import Failure, Left, News
+from workers.trial import Assignment, ErrorClass, Outcome, Report, Weights, trial_folder
+
+BEAT_S = 3.0
+"""Seconds between heartbeats; a lease lives ten times as long."""
+LIVES = 5
+"""A trial whose process or node died is begun again so many times without progress in between, then it has failed."""
+
+RETRY: Mapping[ErrorClass, str] = {
+    ErrorClass.diverged: "never: it is a result",
+    ErrorClass.out_of_memory: "by `retry` only: the micro-batch was halved down to one image already",
+    ErrorClass.data: "by `retry` only, when the data are mended",
+    ErrorClass.code: "by `retry` only; the same error in three trials pauses their stage",
+    ErrorClass.node_lost: f"at once, from the last checkpoint; {LIVES} times without progress",
+    ErrorClass.timeout: "by `retry` only, from the last checkpoint, with a larger time_limit_hours",
+    ErrorClass.cancelled: "when the job is submitted again, from the last checkpoint",
+}
+
+
+class Hands(Protocol):
+    """What runs trials: orchestrator.pool.Pool on Ray; a fake without Ray in tests."""
+
+    def slots(self, resources: Resources) -> int: ...
+    def busy(self) -> Sequence[Any]: ...
+    def room(self, resources: Resources) -> bool: ...
+    def start(self, assignment: Assignment, resources: Resources) -> Any: ...
+    def poll(self, timeout_s: float) -> Sequence[Any]: ...
+    def heard(self, news: News, worker: Any) -> None: ...
+    def stop(self, worker: Any) -> None: ...
+    def retire(self, worker: Any) -> None: ...
+    def close(self) -> None: ...
+    def survivors(self, held: Mapping[str, int]) -> Sequence[Any]: ...
+    def adopt(self, worker: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a driver's trials keep their files and read their data, and which cluster they run on."""
+
+    storage: Path
+    data_root: Path
+    cluster: str
+
+
+@dataclass
+class Tally:
+    """What a driver did, for its last lines and for tests."""
+
+    started: int = 0
+    finished: int = 0
+    adopted: int = 0
+    found: int = 0
+    """Trials that were done already when the driver began."""
+    estimated_s: float = 0.0
+    took_s: float = 0.0
+    begun: float = field(default_factory=time.monotonic)
+
+
+class Drive:
+    """One driver of one job. `run` returns when the job is done, Incomplete, stopped or cancelled.
+
+    The store is the truth: every event is committed before the worker that said it is told to forget it, so this
+    process may die anywhere and the next one goes on. Store and cluster errors propagate: trials go on meanwhile.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        job: JobSpec,
+        job_id: str,
+        planner: Planner,
+        site: Site,
+        watch: Callable[[Drive], None] = lambda drive: None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.store, self.job, self.job_id, self.planner, self.site = store, job, job_id, planner, site
+        self.id = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.tally = Tally()
+        self.stopping: str | None = None
+        """Why running trials are asked to leave: "interrupted" or "cancelled"."""
+        self.allowed = 0
+        self._watch, self._say = watch, say
+        self._by_key: dict[str, Planned] = {}
+        self._elsewhere: dict[str, float] = {}
+        self._losses: dict[str, tuple[int, int]] = {}
+        self._beaten = 0.0
+        self._said_paused: set[str] = set()
+
+    # The loop
+
+    def prepare(self) -> bool:
+        """Records the job's first trials and learns what is known of them; whether anything is left to run."""
+        self._place(self.planner.placed, self.planner.decisions)
+        for key, known in self.store.known(self.planner.outside()).items():
+            self._learn(key, known)
+        self.tally.found = sum(state.state.ended for state in self.store.known(self._by_key).values())
+        return not self.planner.finished()
+
+    def conclude(self) -> JobState:
+        """Records how the job stands, and says it."""
+        state, message = self._verdict()
+        self.store.set_job_state(self.job_id, state, message)
+        return state
+
+    def run(self, hands: Hands) -> JobState:
+        """Drives the prepared job to its end. Raises BackendUnreachable and the like with the store intact."""
+        self.hands = hands
+        slots = self._slots()
+        self.store.register_driver(driver_here(self.id, self.job_id, self.site.cluster, self.job.priority, slots))
+        self.store.set_job_state(self.job_id, JobState.running)
+        try:
+            self._take_over()
+            self._beat(force=True)
+            while not self._over():
+                self._hand_out()
+                self._take(self.hands.poll(0.5))
+                self._beat()
+                self._watch(self)
+            return self.conclude()
+        finally:
+            self._let_go()
+
+    def stop(self, why: str) -> None:
+        """Asks every running trial to write a checkpoint and leave; the loop ends when they have."""
+        if self.stopping is None:
+            self.stopping = why
+            for worker in self.hands.busy():
+                self.hands.stop(worker)
+
+    def _over(self) -> bool:
+        if self.stopping:
+            return not self.hands.busy()
+        return self.planner.finished() and not self.hands.busy()
+
+    def _verdict(self) -> tuple[JobState, str]:
+        if self.stopping:
+            return (JobState.cancelled if self.stopping == "cancelled" else JobState.interrupted), ""
+        lines = self.planner.incomplete()
+        return (JobState.incomplete, "\n".join(lines)) if lines else (JobState.done, "")
+
+    def _let_go(self) -> None:
+        self.hands.close()
+        try:
+            self.store.unregister_driver(self.id)
+        except OrchestratorError as error:  # the lease ends by itself; what broke the loop is the error to show
+            self._say(f"could not give back the lease: {error}")
+
+    # Handing out
+
+    def _hand_out(self) -> None:
+        while self.stopping is None and len(self.hands.busy()) < self.allowed:
+            planned = self.planner.next(lambda trial: self.hands.room(trial.resources))
+            if planned is None:
+                return
+            token = self.store.claim(self.id, [planned.key], planned.keep_weights).get(planned.key)
+            if token is None:
+                self._elsewhere[planned.key] = time.monotonic()  # another driver has it
+                continue
+            reach("after_claim")
+            self.hands.start(self._assignment(planned, token), planned.resources)
+            self.tally.started += 1
+
+    def _assignment(self, planned: Planned, token: int) -> Assignment:
+        parents = {key: known.weights for key, known in self.store.known(planned.needs).items() if known.weights}
+        hours = planned.resources.time_limit_hours
+        return Assignment(
+            trial=planned.spec,
+            name=f"{planned.name} {planned.key[:8]}",
+            token=token,
+            folder=str(trial_folder(self.site.storage, planned.key)),
+            data_root=str(self.site.data_root),
+            parents={key: Weights(*weights) for key, weights in parents.items()},
+            cpus=planned.resources.cpus,
+            gpus=planned.resources.gpus,
+            workers=planned.resources.workers,
+            keep_weights=planned.keep_weights,
+            time_limit_s=hours * 3600 if hours else None,
+        )
+
+    # Hearing
+
+    def _take(self, answers: Sequence[Any]) -> None:
+        """Commits what workers said, then lets them forget it, then tells the planner."""
+        writes: list[Write] = []
+        for answer in answers:
+            writes += self._writes(answer)
+        lost = self._commit(writes)
+        for answer in answers:
+            self._acknowledge(answer, lost)
+        ended = [write for write in writes if not isinstance(write, Reported)]
+        for key in lost:
+            self._elsewhere[key] = time.monotonic()
+        self._tell(sorted({write.key for write in ended} - lost))
+
+    def _writes(self, answer: Any) -> list[Write]:
+        worker, news = answer.worker, answer.news
+        if news is None:
+            return [self._death(worker.key, worker.token, answer.reason)] if worker.key else []
+        writes: list[Write] = []
+        for event in news.events:
+            if isinstance(event, Report):
+                writes.append(
+                    Reported(news.key, news.token, event.epoch, event.step, dict(event.values), event.seconds)
+                )
+            elif isinstance(event, Outcome):
+                weights = (event.weights.path, event.weights.sha256) if event.weights else None
+                writes.append(Finished(news.key, news.token, dict(event.figures), dict(event.facts), weights))
+                self.tally.finished += 1
+            elif isinstance(event, Left):
+                writes.append(Released(news.key, news.token, self.stopping or "stopped"))
+            elif isinstance(event, Failure):
+                writes.append(self._failure(news.key, news.token, event))
+        return writes
+
+    def _failure(self, key: str, token: int, failure: Failure) -> Write:
+        if failure.error_class is ErrorClass.node_lost:
+            return self._death(key, token, failure.message)
+        return Failed(key, token, str(failure.error_class), failure.message, retry=False)
+
+    def _death(self, key: str, token: int, reason: str) -> Write:
+        """The process died: begin again, unless it died again and again at the same place."""
+        epoch = self.store.known([key])[key].epoch
+        deaths, at = self._losses.get(key, (0, epoch))
+        deaths = deaths + 1 if epoch <= at else 1
+        self._losses[key] = (deaths, epoch)
+        again = deaths < LIVES and self.stopping is None
+        self._say(f"{self.name(key)}: its process is gone ({reason}); {'it begins again' if again else 'given up'}")
+        if not again and self.stopping:
+            return Released(key, token, str(ErrorClass.node_lost))
+        return Failed(key, token, str(ErrorClass.node_lost), reason, retry=again)
+
+    def _commit(self, writes: list[Write]) -> set[str]:
+        """One transaction; keys whose lease another driver has taken are left out and returned."""
+        if not writes:
+            return set()
+        ends = any(not isinstance(write, Reported) for write in writes)
+        if ends:
+            reach("before_result_commit")
+        lost: set[str] = set()
+        try:
+            self.store.commit(self.id, writes)
+        except LeaseLost:
+            for key in {write.key for write in writes}:
+                try:
+                    self.store.commit(self.id, [write for write in writes if write.key == key])
+                except LeaseLost as error:
+                    self._say(str(error))
+                    lost.add(key)
+        reach("after_result_commit" if ends else "after_report")
+        return lost
+
+    def _acknowledge(self, answer: Any, lost: set[str]) -> None:
+        worker, news = answer.worker, answer.news
+        if news is None:
+            return
+        if news.key in lost:
+            self.hands.stop(worker)
+            self.hands.retire(worker)
+            return
+        broken = any(isinstance(e, Failure) and e.error_class is not ErrorClass.diverged for e in news.events)
+        self.hands.heard(news, worker)
+        if broken:
+            self.hands.retire(worker)  # nothing of a failed trial stays in the next one's process
+        elif self.stopping and not news.ended:
+            self.hands.stop(worker)  # it may have begun after the first call to stop
+
+    # Planning
+
+    def _tell(self, keys: Sequence[str]) -> None:
+        if not keys:
+            return
+        for key, known in self.store.known(keys).items():
+            planned = self._by_key.get(key)
+            if known.state is TrialState.pending:
+                if planned is not None:
+                    self.planner.give_back(key)
+                continue
+            if planned is not None and known.train_seconds:
+                self.tally.estimated_s += planned.seconds
+                self.tally.took_s += known.train_seconds
+            self._learn(key, known)
+        for line in self.planner.paused():
+            if line not in self._said_paused:
+                self._said_paused.add(line)
+                self._say(line)
+
+    def _learn(self, key: str, known: Known) -> None:
+        placed, decisions = self.planner.learn(key, known)
+        if placed or decisions:
+            self._place(placed, decisions)
+
+    def _place(self, placed: Sequence[Planned], decisions: Sequence[Decision]) -> None:
+        """Records new places and decisions; what the store knows of the new trials already is learnt at once."""
+        for decision in decisions:
+            reach("winner_selection")
+            self.store.decide(
+                self.job_id,
+                WinnerRow(
+                    decision.stage, decision.group, decision.key, decision.value, decision.metric,
+                    list(decision.edges), dict(decision.rule), decision.candidates, list(decision.sources),
+                ),
+            )  # fmt: skip
+        self._by_key |= {planned.key: planned for planned in placed}
+        known = self.store.place(self.job_id, [_placement(planned) for planned in placed])
+        for key, state in known.items():
+            if state.state is TrialState.running:
+                self._elsewhere[key] = 0.0
+            if state.state is not TrialState.pending:
+                self._learn(key, state)
+
+    # Others
+
+    def _take_over(self) -> None:
+        """Finds trials that outlived their driver, records what they have to say, and drives them on."""
+        held = {run.key: run.token for run in self.store.running(self.site.cluster) if not run.alive}
+        if not held:
+            return
+        answers = []
+        for answer in self.hands.survivors(held):
+            key, token = answer.news.key, answer.news.token
+            if self.store.adopt(self.id, key, token):
+                self.hands.adopt(answer.worker)
+                self._elsewhere.pop(key, None)
+                self.tally.adopted += 1
+                answers.append(answer)
+        self._take(answers)
+
+    def _look_elsewhere(self) -> None:
+        """Trials of this job in other hands: learn their end, or take them when those hands are gone."""
+        if not self._elsewhere:
+            return
+        self._take_over()
+        mine = {worker.key for worker in self.hands.busy()}
+        for key, known in self.store.known(sorted(set(self._elsewhere) - mine)).items():
+            if known.state.ended:
+                self._elsewhere.pop(key)
+                self._learn(key, known)
+            elif key in self._by_key:
+                self._elsewhere.pop(key)
+                self.planner.give_back(key)  # claiming it again finds out whether its driver lives
+        for key in mine & set(self._elsewhere):
+            self._elsewhere.pop(key)
+
+    def _beat(self, force: bool = False) -> None:
+        now = time.monotonic()
+        if not force and now - self._beaten < BEAT_S:
+            return
+        self._beaten = now
+        busy = len(self.hands.busy())
+        demand = busy + self.planner.ready()
+        try:
+            alive = self.store.heartbeat(self.id, demand, busy, ttl_s=10 * BEAT_S)
+        except LeaseLost:  # we were silent for too long: what others took since is found out at the next write
+            self.store.register_driver(
+                driver_here(self.id, self.job_id, self.site.cluster, self.job.priority, self._slots())
+            )
+            alive = self.store.heartbeat(self.id, demand, busy, ttl_s=10 * BEAT_S)
+        slots = self._slots()
+        wishes = [
+            Wish(d.id, d.priority, demand if d.id == self.id else d.demand, slots if d.id == self.id else d.slots)
+            for d in alive
+            if d.cluster == self.site.cluster
+        ]
+        self.allowed = allowances(wishes).get(self.id, slots)
+        if len(wishes) > 1:
+            self.hands.close()  # idle actors hold what another job could use
+        self._look_elsewhere()
+        if self.stopping is None and self.store.cancel_requested(self.job_id):
+            self.stop("cancelled")
+
+    def _slots(self) -> int:
+        kinds = {stage.resources or self.job.resources for stage in self.job.stages}
+        return max(self.hands.slots(resources) for resources in kinds)
+
+    def name(self, key: str) -> str:
+        return self._by_key[key].name if key in self._by_key else key[:12]
+
+
+def _placement(planned: Planned) -> Placement:
+    task = planned.spec.task
+    return Placement(
+        stage=planned.stage,
+        group=planned.group,
+        group_values=planned.group_values,
+        key=planned.key,
+        spec=planned.spec.model_dump(mode="json"),
+        settings=planned.settings,
+        name=planned.name,
+        position=planned.position,
+        metric=task.metric,
+        mode=task.mode,
+        seed=planned.spec.seed,
+        epochs=planned.spec.optim.epochs,
+    )
