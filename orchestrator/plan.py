@@ -254,7 +254,7 @@ class Planner:
         key, stage = spec.key, group.stage
         if key in group.trials:
             return
-        settings = settings_of(spec, self._stages.watched(stage))
+        settings = settings_of(spec, self._stages.watched[stage.name])
         resources = self._stages.resources(stage)
         estimate = self._speed.estimate(spec, resources)
         planned = Planned(
@@ -264,7 +264,7 @@ class Planner:
             group=group.id,
             group_values=group.values,
             settings=settings,
-            name=trial_name(stage.name, group.id, settings, self._stages.told_apart_by(stage)),
+            name=trial_name(stage.name, group.id, settings, self._stages.named_by[stage.name]),
             position=position,
             needs=(spec.parent,) if spec.parent else (),
             resources=resources,

@@ -60,12 +60,18 @@ class Stages:
     def __init__(self, job: JobSpec) -> None:
         self.job = job
         self.by_name = {stage.name: stage for stage in job.stages}
-        self.order = {stage.name: number for number, stage in enumerate(job.stages)}
         self.takers = {
             stage.name: [other for other in job.stages if stage.name in other.from_] for stage in job.stages
         }
         self.givers: set[str] = set()
         """Stages from whose weights another stage starts; complete once the sweeps are expanded."""
+        self.watched = {stage.name: self._watched(stage) for stage in job.stages}
+        """Paths that tell the stage's trials apart, form its groups, or are looked at by later choices: so all
+        candidates of a choice state the same settings."""
+        self.named_by = {
+            stage.name: [path for path in self._moved(stage) if path not in self._per(stage)] for stage in job.stages
+        }
+        """Paths that tell the trials of one group apart: what a trial's name shows."""
 
     def may_test(self, stage: Stage) -> bool:
         """Only winners as they are, and only where nothing more is chosen or started from the result."""
@@ -87,32 +93,23 @@ class Stages:
     def axes(self, stage: Stage) -> list[str]:
         """Paths that the stage's own sweep sets, and, for one with `from`, those of the sweeps it goes back to."""
         own = [path for axes in stage.sweep.grid for path in axes] if isinstance(stage.sweep, Grid) else []
-        return _once([*own, *(path for source in self.sources(stage) for path in self.axes(source))])
+        return _once([*(path for source in self.sources(stage) for path in self.axes(source)), *own])
 
-    def moved(self, stage: Stage) -> list[str]:
+    def _moved(self, stage: Stage) -> list[str]:
         """Paths that tell the stage's trials apart: axes and neighbourhoods, its own and those it goes back to."""
         own = list(stage.neighbourhood.near) if stage.neighbourhood else []
-        return _once([*self.axes(stage), *(p for source in self.sources(stage) for p in self.moved(source)), *own])
+        before = [path for source in self.sources(stage) for path in self._moved(source)]
+        return _once([*before, *self.axes(stage), *own])
 
-    def watched(self, stage: Stage) -> list[str]:
-        """`moved`, and what later choices look at, so that all candidates of a choice state the same settings."""
-        paths = [*self.moved(stage), *self.per(stage)]
+    def _watched(self, stage: Stage) -> list[str]:
+        paths = [*self._moved(stage), *self._per(stage)]
         for taker in self.takers[stage.name]:
-            paths += [tie.name for tie in map(read_tie, self.ties(taker.from_[0])) if not tie.figure]
-            paths += [*(taker.neighbourhood.near if taker.neighbourhood else ()), *self.watched(taker)]
+            paths += [tie.name for tie in map(read_tie, self.by_name[taker.from_[0]].ties) if not tie.figure]
+            paths += [*(taker.neighbourhood.near if taker.neighbourhood else ()), *self._watched(taker)]
         return _once(paths)
 
-    def told_apart_by(self, stage: Stage) -> list[str]:
-        """`moved` without what forms the group: what a trial's name shows."""
-        return [path for path in self.moved(stage) if path not in self.per(stage)]
-
-    def per(self, stage: Stage) -> list[str]:
-        """Paths that form the stage's groups."""
-        return self.per(self.by_name[stage.from_[0]]) if stage.from_ else stage.per
-
-    def ties(self, source: str) -> list[str]:
-        """The tie rule of a choice is that of the (first) stage it is made from."""
-        return self.by_name[source].ties
+    def _per(self, stage: Stage) -> list[str]:
+        return self._per(self.by_name[stage.from_[0]]) if stage.from_ else stage.per
 
     def sweeps(self, stage: Stage) -> list[str]:
         """Names of the stages with a sweep of their own that `stage` goes back to, itself included."""
