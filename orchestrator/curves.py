@@ -10,7 +10,7 @@ from orchestrator.contents import Column, Curve, Group
 from orchestrator.render import phrase
 from orchestrator.svg import FONT, text
 
-_W, _H, _PAD_LEFT, _PAD_RIGHT, _PAD_TOP, _PAD_BOTTOM = 340, 190, 46, 12, 26, 34
+_W, _H, _PAD_LEFT, _PAD_RIGHT, _PAD_TOP, _PAD_BOTTOM = 260, 170, 40, 10, 26, 34
 
 
 def curves_svg(group: Group, column: Column) -> list[str]:

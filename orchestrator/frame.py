@@ -37,6 +37,7 @@ def results(store: Store, job_id: str) -> pandas.DataFrame:
                 "value": trial.value,
                 "epoch": trial.epoch,
                 "seconds": trial.seconds,
+                "host": trial.host,
                 "started": moment(trial.started),
                 "ended": moment(trial.ended),
                 "error_class": trial.error_class,

@@ -150,7 +150,7 @@ _PLACED_COLUMNS = (
     _placed.c.stage, _placed.c.grp, _trials.c.key, _placed.c.name, _placed.c.position, _trials.c.state,
     _trials.c.metric, _trials.c.mode, _trials.c.value, _trials.c.epoch, _trials.c.epochs, _trials.c.seed,
     _trials.c.started, _trials.c.ended, _trials.c.train_seconds, _trials.c.error_class, _trials.c.error,
-    _placed.c.group_values_json, _placed.c.settings_json,
+    _placed.c.group_values_json, _placed.c.settings_json, _trials.c.host,
 )  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def placed(connection: sa.Connection, job_id: str, stage: str | None) -> list[Pl
     rows = []
     for row in connection.execute(query).all():
         group_values = shared.get(row[17]) or shared.setdefault(row[17], decode(row[17]))
-        values = (*row[:5], _STATES[row[5]], *row[6:17], group_values, decode(row[18]))
+        values = (*row[:5], _STATES[row[5]], *row[6:17], group_values, decode(row[18]), row[19])
         rows.append(PlacedRow(*values))
     return rows
 

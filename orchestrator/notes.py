@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cells import label
 from orchestrator.contents import Cell, Group, StageCount
+from orchestrator.render import edge_text
 
 if TYPE_CHECKING:
     from orchestrator.records import JobRow, PlacedRow, TrialRow
@@ -70,10 +71,8 @@ def _without_value(cells: Sequence[Cell]) -> Iterable[str]:
 def _edges(groups: Sequence[Group]) -> Iterable[str]:
     for group in groups:
         if group.choices and group.choices[-1].edges:
-            yield (
-                f"{group.row} on {group.column}: the chosen setting lies on the edge of the grid "
-                f"({'; '.join(group.choices[-1].edges)}): a wider grid may do better"
-            )
+            edges = "; ".join(map(edge_text, group.choices[-1].edges))
+            yield f"{group.row} on {group.column}: chosen on the edge of the grid: {edges}; a wider grid may do better"
 
 
 def _diverged(groups: Sequence[Group], counts: Sequence[StageCount]) -> Iterable[str]:

@@ -32,7 +32,7 @@ SIGNS = {
 """Beside the word of a state, so that no state is told by colour alone."""
 
 
-def page(report: Report, tracking: str = "") -> str:
+def html(report: Report, tracking: str = "") -> str:
     """The whole page. `tracking`: address of the MLflow UI; without it runs are named, not linked."""
     import jinja2
     from markupsafe import Markup
@@ -63,6 +63,7 @@ def page(report: Report, tracking: str = "") -> str:
         duration=short_time,
         total=short_time(report.provenance.seconds),
         phrase=phrase,
+        heading=heading,
     )
 
 

@@ -102,6 +102,8 @@ class PlacedRow:
     error: str | None
     group_values: dict[str, Any]
     settings: dict[str, Any]
+    host: str | None = None
+    """Where it ended with its figures."""
 
     @property
     def seconds(self) -> float | None:

@@ -297,6 +297,7 @@ class _Study:
                 value=None if finite(trial.value) is None or trial.value is None
                 else trial.value * unit_of(trial.metric).scale,
                 seconds=trial.seconds,
+                host=trial.host or "",
                 error=(trial.error or "").split("\n", 1)[0],
                 run_id=self.runs.get(trial.key),
             )
