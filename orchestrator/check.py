@@ -14,7 +14,7 @@ from orchestrator.expand import Built, Start, build, check_base, check_neighbour
 from orchestrator.explain import Problems, Steps, explain, offer
 from orchestrator.fields import names
 from orchestrator.job import Grid, JobSpec, Stage
-from orchestrator.paths import check_paths
+from orchestrator.paths import check_effect, check_paths
 from tasks.backbone import FromStage, FromTrial
 
 
@@ -28,6 +28,7 @@ def check(root: Node, problems: Problems) -> JobSpec | None:
     if job is None:
         return None
     bad = check_paths(root, job, problems)
+    check_effect(root, job, problems)
     stages = _Stages(root, job, problems)
     for i, stage in enumerate(job.stages):
         stages.references(i)

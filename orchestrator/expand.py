@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from orchestrator.document import Node, Place
 from orchestrator.explain import Problems, Steps, explain, show, wording
-from orchestrator.job import Near, Stage, apply, axis_values
+from orchestrator.job import Near, Stage, apply, axis_length, axis_values
 from orchestrator.paths import PLANNERS_OWN, axes_of
 from workers.trial import TrialSpec, plain_number
 
@@ -130,12 +130,12 @@ def _settings(
     if not grids:
         yield fixed, origins
     for steps, axes in grids:
-        lists = {path: axis_values(axis) for path, axis in axes.items()}
-        count = math.prod(len(values) for values in lists.values())
+        count = math.prod(axis_length(axis) for axis in axes.values())
         if count > MAX_TRIALS:
             what = f"{count:,} trials; at most {MAX_TRIALS:,}"
             problems.say(root.place_of(steps), f"stages.{stage.name}.sweep", what)
             continue
+        lists = {path: axis_values(axis) for path, axis in axes.items()}
         written = {path: root.find([*steps, path]) for path in axes}
         for numbers in itertools.product(*(range(len(values)) for values in lists.values())):
             chosen = dict(zip(lists, numbers, strict=True))

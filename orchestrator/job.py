@@ -46,15 +46,15 @@ class Resources(BaseModel):
     """What one trial holds while it runs."""
 
     model_config = _strict
-    cpus: NonNegativeFloat = 1
-    gpus: NonNegativeFloat = 0
+    cpus: NonNegativeFloat = 1.0
+    gpus: NonNegativeFloat = 0.0
     """A fraction below 1 shares a GPU; with several workers: of each worker."""
     custom: dict[str, NonNegativeFloat] = {}
     """Ray custom resources, for example {a100: 1}."""
     workers: PositiveInt = 1
     """Processes of one trial (DDP through Ray Train when above 1); cpus and gpus are of each."""
     time_limit_hours: PositiveFloat | None = None
-    images_per_second: PositiveFloat = 300
+    images_per_second: PositiveFloat = 300.0
     """Guess of the training speed of one worker, used by `plan` until a step time is recorded."""
 
     @field_validator("gpus")
@@ -251,6 +251,13 @@ class JobSpec(BaseModel):
     priority: int = 0
     """Among jobs on one cluster the higher goes first; equal ones share."""
     report: ReportSpec = ReportSpec()
+
+
+def axis_length(axis: LogSpace | LinSpace | list[Any]) -> int:
+    """How many values an axis has, without making them."""
+    if isinstance(axis, list):
+        return len(axis)
+    return axis.logspace[2] if isinstance(axis, LogSpace) else axis.linspace[2]
 
 
 def axis_values(axis: LogSpace | LinSpace | list[Any]) -> list[Any]:

@@ -64,6 +64,30 @@ def check_path(path: str, place: Place, name: str, problems: Problems) -> bool:
     return False
 
 
+def check_effect(root: Node, job: JobSpec, problems: Problems) -> None:
+    """An override of a field that every stage sets itself would be silently without effect."""
+    trial = root.child("trial")
+    for path, place in _overridden(trial, "") if trial else ():
+        setters = {
+            stage.name: [at for at in [*stage.override, *(p for _, p in _axis_paths(root, stage, ["stages", i]))]
+                         if (path + ".").startswith(at + ".")]
+            for i, stage in enumerate(job.stages) if not stage.from_
+        }  # fmt: skip
+        if setters and all(setters.values()):
+            stages = ", ".join(setters)
+            what = f"without effect: set by {stages} itself; override it there: stages.{next(iter(setters))}..."
+            problems.say(place, path, what)
+
+
+def _overridden(node: Node, path: str) -> Iterator[tuple[str, Place]]:
+    """Fields below a node that come from the command line (only what does has no line)."""
+    if path and not node.place.line:
+        yield path, node.place
+    elif isinstance(node.value, dict):
+        for key, child in node.value.items():
+            yield from _overridden(child, f"{path}.{key}" if path else key)
+
+
 def axes_of(root: Node, stage: Stage, at: Steps) -> Iterator[tuple[list[str | int], Mapping[str, Any]]]:
     """Each grid of the stage's sweep, with the steps to where it is written."""
     if not isinstance(stage.sweep, Grid):
