@@ -51,7 +51,7 @@ def connected(settings: Settings, namespace: str, cpus: int | None = None, ship:
         return
     with hold(settings.folder):
         state = _local(settings.folder) or _start(settings.folder, cpus)
-        os.environ["RAY_AUTH_MODE"] = "token"
+        _use_token()
         with _connection(state["address"], namespace, None):
             yield Cluster(state["address"], state["dashboard"], ours=True)
 
@@ -88,7 +88,7 @@ def _shipped() -> dict[str, Any]:
 @contextlib.contextmanager
 def _connection(address: str, namespace: str, runtime_env: dict[str, Any] | None) -> Iterator[Any]:
     if "RAY_AUTH_MODE" not in os.environ and (os.environ.get("RAY_AUTH_TOKEN") or TOKEN_PATH.expanduser().exists()):
-        os.environ["RAY_AUTH_MODE"] = "token"  # with an explicit address Ray does not turn it on by itself
+        _use_token()  # with an explicit address Ray does not turn it on by itself
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
@@ -106,6 +106,14 @@ def _connection(address: str, namespace: str, runtime_env: dict[str, Any] | None
         yield info
     finally:
         ray.shutdown()
+
+
+def _use_token() -> None:
+    """Turns token authentication on in this process, also when Ray was imported (and read its settings) before."""
+    os.environ["RAY_AUTH_MODE"] = "token"
+    from ray._raylet import Config
+
+    Config.initialize("")
 
 
 def _dashboard(info: Any) -> str | None:
@@ -163,7 +171,6 @@ def keep_head(folder: Path, cpus: int, linger_s: float) -> None:
         num_cpus=cpus or None,
         include_dashboard=True,
         dashboard_host="127.0.0.1",
-        _node_ip_address="127.0.0.1",  # nothing of it listens for other machines
         log_to_driver=False,
         namespace="orchestrator-head",
     )

@@ -401,8 +401,8 @@ class Drive:
             self.stop("cancelled")
 
     def _slots(self) -> int:
-        kinds = {stage.resources or self.job.resources for stage in self.job.stages}
-        return max(self.hands.slots(resources) for resources in kinds)
+        """Trials that the empty cluster holds, of the stage with the smallest ones."""
+        return max(self.hands.slots(stage.resources or self.job.resources) for stage in self.job.stages)
 
     def name(self, key: str) -> str:
         return self._by_key[key].name if key in self._by_key else key[:12]
