@@ -190,7 +190,11 @@ class FileLoaders(ImageLoaders):
     def _decode(self, images: _Decoded, batches: list[list[int]]) -> Iterator[Tensor]:
         place = self._place
         on_cuda = place.device.startswith("cuda")
-        loader = DataLoader(images, batch_sampler=batches, num_workers=place.loader_workers, pin_memory=on_cuda)
+        # A generator of its own: without, it draws a seed (that nothing here uses) from the global one.
+        loader = DataLoader(
+            images, batch_sampler=batches, num_workers=place.loader_workers, pin_memory=on_cuda,
+            generator=torch.Generator(),
+        )  # fmt: skip
         try:
             for pixels in loader:
                 yield pixels.to(place.device, non_blocking=True)

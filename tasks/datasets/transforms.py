@@ -45,21 +45,20 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def normalized(images: Tensor, normalize: Normalize) -> Tensor:
-    """(n, 1 or 3, h, w) in 0..255 -> (n, 3, h, w), less the mean, by the standard deviation, of each channel."""
+    """(n, 1 or 3, h, w), uint8 or float, in 0..255 -> float (n, 3, h, w), less the mean, by the standard deviation, of each channel."""
     mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) * 255 for v in MEAN_STD[normalize])
     return (images.expand(-1, 3, -1, -1) - mean) / std
 
 
 def centre(images: Tensor, size: int, augment: Augment) -> Tensor:
-    """uint8 (n, c, h, w) -> float (n, c, size, size) in 0..255: shorter side to size / eval_crop, centre taken."""
-    height, width = images.shape[-2:]
-    scale = math.floor(size / augment.eval_crop) / min(height, width)
-    target = (max(size, round(height * scale)), max(size, round(width * scale)))
-    out = functional.interpolate(
-        images.float(), target, mode=augment.interpolation, antialias=True, align_corners=False
-    ).clamp_(0, 255)
-    top, left = (target[0] - size) // 2, (target[1] - size) // 2
-    return out[..., top : top + size, left : left + size]
+    """uint8 (n, c, h, w) -> uint8 (n, c, size, size): shorter side to size / eval_crop, centre taken."""
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.functional import center_crop, resize
+
+    shorter = math.floor(size / augment.eval_crop)
+    resized = resize(images, [shorter], InterpolationMode(augment.interpolation), antialias=True)
+    out: Tensor = center_crop(resized, [size, size])
+    return out
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,19 @@ def single_image(size: int, augment: Augment, normalize: Normalize, training: bo
             interpolation=augment.interpolation, mean=mean, std=std,
             re_prob=augment.erasing, re_mode=augment.erasing_mode, re_count=augment.erasing_count,
         )  # fmt: skip
+        for operation in (op for step in transform.transforms for op in getattr(step, "ops", ())):
+            if operation.name.startswith("Posterize"):
+                operation.aug_fn = _posterize
     return transform  # type: ignore[no-any-return]
+
+
+def _posterize(image: Any, bits_to_keep: int, **_: Any) -> Any:
+    """timm (1.0.31) asks for 0 bits at full strength, which Pillow refuses from version 13 on; before, and in the
+    paper's time, it gave a black image."""
+    from PIL import Image
+    from timm.data.auto_augment import posterize
+
+    return posterize(image, bits_to_keep) if bits_to_keep > 0 else Image.new(image.mode, image.size)
 
 
 def mixed(images: Tensor, labels: Tensor, classes: int, augment: Augment, seed: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,197 @@
+"""Batches: order, shares of ranks, resuming, augmentation and mixing, from memory and from files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trees
+
+from tasks.base import Batch, DataError, DataPlace, Loaders
+from tasks.datasets import CARDS, folder, wheel
+from tasks.datasets.augment import Augment
+from tasks.datasets.loading import FileLoaders, MemoryLoaders, share
+
+PLAIN = Augment.none()
+BUSY = PLAIN.model_copy(
+    update={"crop_scale": (0.3, 1.0), "flip": 0.5, "erasing": 0.5, "mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1}
+)
+TIMM = Augment()
+"""The paper's: RandAugment and mixing, one image at a time."""
+
+
+def place(**other: Any) -> DataPlace:
+    return replace(DataPlace(Path("/nowhere"), image_size=16, device="cpu", seed=5, batch=40), **other)
+
+
+def from_memory(augment: Augment = PLAIN, **other: Any) -> MemoryLoaders:
+    part = wheel.load(CARDS["digits"])
+    return MemoryLoaders(part.images, part.labels, part.train, part.val, 10, place(**other), augment, "half")
+
+
+@pytest.fixture
+def from_files(tmp_path: Path) -> Callable[..., FileLoaders]:
+    card = trees.food101(tmp_path)
+
+    def make(augment: Augment = PLAIN, **other: Any) -> FileLoaders:
+        train, evaluation = folder.read_both(card, tmp_path, "train", "val", 0.2, split_seed=0)
+        here = place(root=tmp_path, batch=6, **other)
+        return FileLoaders("food101", train, evaluation, tmp_path, 3, here, augment, "imagenet")
+
+    return make
+
+
+@pytest.fixture(params=["memory", "files"])
+def make(request: pytest.FixtureRequest) -> Callable[..., Loaders]:
+    return from_memory if request.param == "memory" else request.getfixturevalue("from_files")
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def by_image(batches: list[Batch]) -> list[tuple[float, ...]]:
+    """Content of several batches without their order: a sum over each image, and its labels."""
+    rows = [
+        (round(image.double().sum().item(), 4), *target.tolist())
+        for batch in batches
+        for image, target in zip(batch["images"], batch.get("targets", batch["labels"].view(-1, 1)), strict=True)
+    ]
+    return sorted(rows)
+
+
+def test_an_epoch_shows_each_image_at_most_once_and_drops_the_rest(make: Callable[..., Loaders]) -> None:
+    loaders = make()
+    batches = list(loaders.epoch(0))
+    sums = [image.sum().item() for batch in batches for image in batch["images"]]
+    size = len(batches[0]["images"])
+    assert len(batches) == loaders.steps_per_epoch == loaders.train_images // size
+    assert len(set(sums)) == len(sums) == size * len(batches)
+
+
+@pytest.mark.parametrize("augment", [BUSY, TIMM], ids=["busy", "timm"])
+def test_what_is_seen_depends_on_seed_epoch_and_step_alone(make: Callable[..., Loaders], augment: Augment) -> None:
+    whole = list(make(augment).epoch(3))
+    torch.manual_seed(1)  # nothing that lives on may matter
+    loaders = make(augment)
+    next(loaders.epoch(0))
+    assert all(same(one, other) for one, other in zip(whole, loaders.epoch(3), strict=True))
+    resumed = list(make(augment).epoch(3, first_step=1))
+    assert all(same(one, other) for one, other in zip(whole[1:], resumed, strict=True))
+    assert not same(whole[0], next(make(augment).epoch(4)))
+    assert not same(whole[0], next(make(augment, seed=6).epoch(3)))
+
+
+def test_loading_leaves_the_global_generators_alone(make: Callable[..., Loaders]) -> None:
+    torch.manual_seed(7)
+    np.random.seed(7)
+    expected = torch.rand(1), np.random.rand()
+    torch.manual_seed(7)
+    np.random.seed(7)
+    list(make(TIMM).epoch(0))
+    list(make(BUSY).epoch(0))
+    assert (torch.rand(1), np.random.rand()) == expected
+
+
+@pytest.mark.parametrize("augment", [PLAIN, BUSY, TIMM], ids=["plain", "busy", "timm"])
+def test_two_workers_see_together_what_one_sees(make: Callable[..., Loaders], augment: Augment) -> None:
+    if make is not from_memory and augment is not PLAIN:
+        augment = augment.model_copy(update={"mixup": 0.0, "cutmix": 0.0})  # the share of 3 is odd
+    alone = list(make(augment).epoch(1))
+    ranks = [list(make(augment, rank=rank, world=2).epoch(1)) for rank in (0, 1)]
+    for step, batch in enumerate(alone):
+        assert by_image([batch]) == by_image([rank[step] for rank in ranks])
+
+
+@pytest.mark.parametrize(("batch", "world"), [(12, 1), (12, 2), (12, 3), (9, 3)])
+def test_shares_cover_the_batch_and_keep_mirror_pairs_together(batch: int, world: int) -> None:
+    shares = [share(batch, rank, world) for rank in range(world)]
+    assert sorted(torch.cat(shares).tolist()) == list(range(batch))
+    if batch // world % 2 == 0:
+        for positions in shares:
+            assert torch.equal(positions.flip(0), batch - 1 - positions)
+
+
+def test_evaluation_shows_each_image_once_in_order(make: Callable[..., Loaders]) -> None:
+    whole_image = TIMM.model_copy(update={"eval_crop": 1.0})
+    first, second = list(make(BUSY).evaluation()), list(make(whole_image).evaluation())
+    assert all(same(one, other) for one, other in zip(first, second, strict=True))  # no augmentation here
+    labels = torch.cat([batch["labels"] for batch in first]).tolist()
+    if make is from_memory:
+        part = wheel.load(CARDS["digits"])
+        assert labels == part.labels[part.val].tolist()
+    else:
+        assert labels == [0, 0, 1, 2] or sorted(labels) == labels
+        assert len({image.sum().item() for batch in first for image in batch["images"]}) == 4
+
+
+def test_a_batch_larger_than_the_training_set_is_refused() -> None:
+    with pytest.raises(DataError, match="batch 301 is larger than the training set of 300 images: lower it"):
+        from_memory(batch=301)
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(DataError, match="batch 40 does not divide by 3 workers"):
+        from_memory(world=3)
+
+
+def test_mixing_needs_an_even_share() -> None:
+    with pytest.raises(DataError, match=r"batch 10 over 2 worker\(s\) must be even"):
+        from_memory(BUSY, batch=10, world=2)
+    assert from_memory(PLAIN, batch=10, world=2).steps_per_epoch == 30
+
+
+def test_digests_tell_what_is_trained_and_evaluated_on(from_files: Callable[..., FileLoaders]) -> None:
+    part = wheel.load(CARDS["digits"])
+    other = MemoryLoaders(part.images, part.labels, part.train, part.test, 10, place(), PLAIN, "half")
+    assert from_memory().digest == from_memory(BUSY, seed=9).digest != other.digest
+    assert from_files().digest == from_files(TIMM).digest != from_memory().digest
+
+
+def test_worker_processes_change_nothing(from_files: Callable[..., FileLoaders]) -> None:
+    here, there = from_files(TIMM), from_files(TIMM, loader_workers=2)
+    assert all(same(one, other) for one, other in zip(here.epoch(0), there.epoch(0), strict=True))
+    assert all(same(one, other) for one, other in zip(here.evaluation(), there.evaluation(), strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_is_named(from_files: Callable[..., FileLoaders], tmp_path: Path, workers: int) -> None:
+    for image in sorted((tmp_path / "food-101" / "images" / "baklava").iterdir()):
+        image.write_bytes(image.read_bytes()[:200])
+    pattern = r"^food101: cannot read image .*/baklava/\d+\.jpg \(.*\); get this file again$"
+    with pytest.raises(DataError, match=pattern):
+        list(from_files(loader_workers=workers).epoch(0))
+
+
+def test_resuming_decodes_nothing_that_was_seen(
+    from_files: Callable[..., FileLoaders], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    opened: list[object] = []
+    true_open = Image.open
+    monkeypatch.setattr(Image, "open", lambda path: opened.append(path) or true_open(path))
+    loaders = from_files()
+    assert loaders.steps_per_epoch == 2
+    list(loaders.epoch(0, first_step=1))
+    assert len(opened) == 6
+    opened.clear()
+    assert list(loaders.epoch(0, first_step=2)) == []
+    assert opened == []
+
+
+def images_of(loaders: Loaders) -> Iterator[torch.Tensor]:
+    return (batch["images"] for batch in loaders.epoch(0))
+
+
+def test_colour_and_size_of_batches(make: Callable[..., Loaders]) -> None:
+    for augment in (PLAIN, BUSY, TIMM):
+        for images in images_of(make(augment)):
+            assert images.shape[1:] == (3, 16, 16)
+            assert images.dtype == torch.float32
+            assert images.isfinite().all()

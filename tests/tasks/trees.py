@@ -1,0 +1,161 @@
+"""Tiny data sets in the true layout on disk, of generated images, with the card that describes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+from torchvision import datasets as torchvision_datasets
+
+from tasks.datasets import CARDS, Card
+
+
+def draw(path: Path, seed: int) -> None:
+    """A JPEG of 40 x 32 random pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.RandomState(seed).randint(0, 256, (32, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, quality=95)
+
+
+def write(path: Path, lines: Iterable[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def food101(root: Path) -> Card:
+    """3 classes of 10 images, 6 to train on and 4 to test on."""
+    base = root / "food-101"
+    classes = ["apple_pie", "baby_back_ribs", "baklava"]
+    lists: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
+    for c, name in enumerate(classes):
+        ids = [f"{name}/{1000 * c + i}" for i in range(10)]
+        lists["train"][name], lists["test"][name] = ids[:6], ids[6:]
+        for i, image in enumerate(ids):
+            draw(base / "images" / f"{image}.jpg", 100 * c + i)
+    for part, content in lists.items():
+        (base / "meta").mkdir(exist_ok=True)
+        (base / "meta" / f"{part}.json").write_text(json.dumps(content))
+    return replace(CARDS["food101"], classes=3, train=15, val=3, test=12)
+
+
+def dtd(root: Path) -> Card:
+    base = root / "dtd" / "dtd"
+    for part, first in (("train", 0), ("val", 4), ("test", 8)):
+        names = [f"{c}/{c}_{i:04d}.jpg" for c in ("banded", "zigzagged") for i in range(first, first + 4)]
+        write(base / "labels" / f"{part}1.txt", names)
+        for i, name in enumerate(names):
+            draw(base / "images" / name, first * 10 + i)
+    return replace(CARDS["dtd"], classes=2, train=8, val=8, test=8)
+
+
+def pets(root: Path) -> Card:
+    base = root / "oxford-iiit-pet"
+    rows = [(f"{name}_{i}", label) for label, name in ((1, "Abyssinian"), (2, "american_bulldog")) for i in range(1, 11)]
+    for part, chosen in (("trainval", rows[:5] + rows[10:15]), ("test", rows[5:10] + rows[15:])):
+        write(base / "annotations" / f"{part}.txt", [f"{name} {label} {label} 1" for name, label in chosen])
+    for i, (name, _) in enumerate(rows):
+        draw(base / "images" / f"{name}.jpg", i)
+    return replace(CARDS["pets"], classes=2, train=8, val=2, test=10)
+
+
+def flowers(root: Path, patch: pytest.MonkeyPatch) -> Card:
+    base = root / "flowers-102"
+    for i in range(1, 13):
+        draw(base / "jpg" / f"image_{i:05d}.jpg", i)
+    savemat(base / "imagelabels.mat", {"labels": np.arange(12) % 2 + 1})
+    savemat(base / "setid.mat", {"trnid": [[1, 2, 3, 4]], "valid": [[5, 6, 7, 8]], "tstid": [[9, 10, 11, 12]]})
+    files = {
+        key: (name, md5(base / name) if name.endswith(".mat") else "")
+        for key, (name, _) in torchvision_datasets.Flowers102._file_dict.items()
+    }
+    patch.setattr(torchvision_datasets.Flowers102, "_file_dict", files)
+    return replace(CARDS["flowers"], classes=2, train=4, val=4, test=4)
+
+
+def cifar10(root: Path, patch: pytest.MonkeyPatch) -> Card:
+    """5 training files of 4 images and a test file of 4; torchvision's MD5 sums are replaced by theirs."""
+    base = root / "cifar-10-batches-py"
+    base.mkdir(parents=True)
+    kind = torchvision_datasets.CIFAR10
+    random = np.random.RandomState(0)
+    for name in [name for name, _ in kind.train_list + kind.test_list]:
+        data = random.randint(0, 256, (4, 3072), dtype=np.uint8)
+        (base / name).write_bytes(pickle.dumps({"data": data, "labels": [0, 1, 0, 1]}))
+    (base / "batches.meta").write_bytes(pickle.dumps({"label_names": ["airplane", "automobile"]}))
+    for listed in ("train_list", "test_list"):
+        patch.setattr(kind, listed, [[name, md5(base / name)] for name, _ in getattr(kind, listed)])
+    patch.setattr(kind, "meta", {**kind.meta, "md5": md5(base / "batches.meta")})
+    return replace(CARDS["cifar10"], classes=2, train=16, val=4, test=4)
+
+
+def aircraft(root: Path) -> Card:
+    base = root / "fgvc-aircraft-2013b" / "data"
+    write(base / "variants.txt", ["707-320", "A300 B4"])
+    for part, first in (("train", 0), ("val", 2), ("test", 4)):
+        rows = [(f"{first + i:07d}", name) for i, name in enumerate(["A300 B4", "707-320"])]
+        write(base / f"images_variant_{part}.txt", [f"{image} {name}" for image, name in rows])
+        for image, _ in rows:
+            draw(base / "images" / f"{image}.jpg", int(image))
+    return replace(CARDS["aircraft"], classes=2, train=2, val=2, test=2)
+
+
+def cars(root: Path) -> Card:
+    base = root / "stanford_cars"
+    kind = [("fname", "O"), ("class", "O")]
+    for part, annotations in (
+        ("train", base / "devkit" / "cars_train_annos.mat"),
+        ("test", base / "cars_test_annos_withlabels.mat"),
+    ):
+        annotations.parent.mkdir(parents=True, exist_ok=True)
+        rows = np.array([(f"{i:05d}.jpg", i % 2 + 1) for i in range(1, 11)], dtype=kind)
+        savemat(annotations, {"annotations": rows})
+        for i in range(1, 11):
+            draw(base / f"cars_{part}" / f"{i:05d}.jpg", i)
+    savemat(base / "devkit" / "cars_meta.mat", {"class_names": np.array(["AM General", "Acura"], dtype=object)})
+    return replace(CARDS["cars"], classes=2, train=8, val=2, test=10)
+
+
+def caltech101(root: Path) -> Card:
+    """2 classes and the background, of 33, 31 and 32 images."""
+    base = root / "caltech101" / "101_ObjectCategories"
+    for name, count in (("BACKGROUND_Google", 32), ("accordion", 33), ("yin_yang", 31)):
+        for i in range(1, count + 1):
+            draw(base / name / f"image_{i:04d}.jpg", i)
+    (base / "BACKGROUND_Google" / "tmp").write_text("as in the archive")
+    return replace(CARDS["caltech101"], classes=3, train=75, val=15, test=6)
+
+
+def sun397(root: Path) -> Card:
+    base = root / "SUN397"
+    classes = ["/a/abbey", "/a/apartment_building/outdoor"]
+    write(base / "Partitions" / "ClassName.txt", classes)
+    for listed, first in (("Training_01.txt", 0), ("Testing_01.txt", 5)):
+        names = [f"{name}/sun_{i}.jpg" for name in classes for i in range(first, first + 5)]
+        write(base / "Partitions" / listed, names)
+        for i, name in enumerate(names):
+            draw(base / name.lstrip("/"), first + i)
+    return replace(CARDS["sun397"], classes=2, train=8, val=2, test=10)
+
+
+def birdsnap(root: Path) -> Card:
+    base = root / "birdsnap"
+    rows = [(f"{species}_{i}", species) for species in (1, 2) for i in range(8)]
+    write(base / "images.txt", ["url\tmd5\tpath\tspecies_id"])
+    with (base / "images.txt").open("a") as listing:
+        for i, (name, species) in enumerate(rows):
+            listing.write(f"http://x\t0\tBird_{species}/{name}.jpg\t{species}\n")
+            draw(base / "images" / f"Bird_{species}" / f"{name}.jpg", i)
+    write(base / "test_images.txt", ["path", *(f"Bird_{s}/{n}.jpg" for n, s in rows if n.endswith(("6", "7")))])
+    return replace(CARDS["birdsnap"], classes=2, train=10, val=2, test=4)
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
