@@ -41,8 +41,7 @@ class Folder:
 
     def claim(self) -> None:
         """Makes this attempt the owner: older attempts can write no more. Raises TrialError when it is older itself."""
-        self._check_owner()
-        _write(self.path / "token", lambda file: file.write(str(self.token).encode()), lambda: None)
+        _write(self.path / "token", lambda file: file.write(str(self.token).encode()), self._check_owner)
         for left_over in self.path.glob("*.tmp"):
             left_over.unlink(missing_ok=True)
 

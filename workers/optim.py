@@ -61,9 +61,9 @@ def parameter_groups(model: nn.Module, optim: OptimSpec) -> list[Group]:
     decay for what has one dimension or is named by the model's `no_weight_decay`. Parameters that take no
     gradient are left out. Raises ValueError when layer decay is asked of a model that does not say its levels.
     """
-    from timm.optim import param_groups_layer_decay
-
     if hasattr(model, "group_matcher"):
+        from timm.optim import param_groups_layer_decay  # here: it takes seconds, and not every model is timm's
+
         skip = cast("Any", model).no_weight_decay() if hasattr(model, "no_weight_decay") else ()
         found = param_groups_layer_decay(
             model, optim.weight_decay, no_weight_decay_list=skip, layer_decay=optim.layer_decay

@@ -1,0 +1,180 @@
+"""Checkpoints, weights and outcomes on storage that fails, and under attempts that have been given up."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import pickle
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from workers.checkpoint import Folder, clear, load_weights
+from workers.trial import ErrorClass, Outcome, Report, TrialError, Weights
+
+
+def folder(path: Path, token: int = 1) -> Folder:
+    return Folder(path / "trial", "k" * 64, token)
+
+
+def checkpoints(path: Path) -> list[Path]:
+    return sorted((path / "trial").glob("checkpoint-*"))
+
+
+@contextmanager
+def no_room_beyond(size: int) -> Iterator[None]:
+    """Files cannot grow beyond `size` bytes: the write fails half-way, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_state_comes_back_and_two_are_kept(tmp_path: Path) -> None:
+    own = folder(tmp_path)
+    for step in (4, 8, 12):
+        own.save({"weight": torch.full((3,), float(step)), "plain": {"a": [1, 2.5, None], "b": "text"}}, step)
+    assert [path.name[:20] for path in checkpoints(tmp_path)] == ["checkpoint-000000008", "checkpoint-000000012"]
+    path, notes = own.newest()
+    assert path is not None
+    assert notes == []
+    state = own.load(path)
+    assert state["weight"].tolist() == [12, 12, 12]
+    assert state["plain"] == {"a": [1, 2.5, None], "b": "text"}
+
+
+@pytest.mark.parametrize("damage", ["truncated", "a bit"])
+def test_a_damaged_newest_checkpoint_is_passed_over_and_said(tmp_path: Path, damage: str) -> None:
+    own = folder(tmp_path)
+    for step in (4, 8):
+        own.save({"step": step}, step)
+    newest = checkpoints(tmp_path)[-1]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content if damage == "a bit" else content[:-100])
+    path, notes = own.newest()
+    assert path is not None
+    assert own.load(path)["step"] == 4
+    assert len(notes) == 1
+    assert "checkpoint-000000008 is damaged" in notes[0]
+    path.write_bytes(b"")
+    assert own.newest()[0] is None
+
+
+def test_a_checkpoint_of_another_trial_is_refused(tmp_path: Path) -> None:
+    Folder(tmp_path / "trial", "another", 1).save({}, 4)
+    path, _ = folder(tmp_path).newest()
+    assert path is not None
+    with pytest.raises(ValueError, match="belongs to trial another"):
+        folder(tmp_path).load(path)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    own = folder(tmp_path)
+    own.save({"harm": Harm()}, 4)
+    path, _ = own.newest()
+    assert path is not None
+    with pytest.raises(pickle.UnpicklingError):
+        own.load(path)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_an_older_attempt_can_write_no_more(tmp_path: Path) -> None:
+    old, new = folder(tmp_path, 1), folder(tmp_path, 2)
+    old.claim()
+    old.save({"by": "old"}, 4)
+    new.claim()
+    before = sorted((tmp_path / "trial").iterdir())
+    for write in (
+        lambda: old.save({"by": "old"}, 8),
+        lambda: old.save_weights({"w": torch.zeros(2)}),
+        lambda: old.finish(Outcome({}, {}), []),
+        old.claim,
+    ):
+        with pytest.raises(TrialError, match="attempt 1 was given up: attempt 2") as caught:
+            write()
+        assert caught.value.error_class is ErrorClass.node_lost
+    assert sorted((tmp_path / "trial").iterdir()) == before
+    new.save({"by": "new"}, 8)
+    path, _ = new.newest()
+    assert path is not None
+    assert new.load(path)["by"] == "new"
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    own = folder(tmp_path)
+    own.save({"step": 4}, 4)
+    before = {path: path.read_bytes() for path in (tmp_path / "trial").iterdir()}
+    large = {"large": torch.zeros(100_000)}
+    with no_room_beyond(50_000):
+        for write in (lambda: own.save(large, 8), lambda: own.save_weights(large)):
+            with pytest.raises(TrialError, match=r"cannot write .*: File too large .*free.*then `retry`") as caught:
+                write()
+            assert caught.value.error_class is ErrorClass.data
+    assert {path: path.read_bytes() for path in (tmp_path / "trial").iterdir()} == before
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "trial").write_text("a file where the folder should be")
+    with pytest.raises(TrialError, match="cannot write token in") as caught:
+        folder(tmp_path).claim()
+    assert caught.value.error_class is ErrorClass.data
+
+
+def test_weights_come_back_and_another_digest_is_refused(tmp_path: Path) -> None:
+    tied = torch.randn(3, 2)
+    weights = folder(tmp_path).save_weights({"a": tied, "b": tied, "c": tied.t()})
+    assert hashlib.sha256(Path(weights.path).read_bytes()).hexdigest() == weights.sha256
+    found = load_weights(weights)
+    assert torch.equal(found["a"], tied)
+    assert torch.equal(found["b"], tied)
+    assert torch.equal(found["c"], tied.t())
+    for wrong, words in (
+        (Weights(weights.path, "0" * 64), "another or a damaged file"),
+        (Weights(str(tmp_path / "none"), weights.sha256), "there is no file"),
+    ):
+        with pytest.raises(TrialError, match=words) as caught:
+            load_weights(wrong)
+        assert caught.value.error_class is ErrorClass.data
+
+
+def test_an_outcome_stays_until_it_is_recorded(tmp_path: Path) -> None:
+    own = folder(tmp_path)
+    own.claim()
+    own.save({}, 4)
+    assert own.finished(with_weights=False) is None
+    outcome = Outcome({"top1": math.inf, "loss": math.nan}, {"notes": ["a"]})
+    reports = [Report(1, 4, {"top1": 0.5}, 1.0)]
+    own.finish(outcome, reports)
+    assert checkpoints(tmp_path) == []
+    again = own.finished(with_weights=False)
+    assert again is not None
+    assert again[0].figures["top1"] == math.inf
+    assert math.isnan(again[0].figures["loss"])
+    assert again[1] == reports
+    assert own.finished(with_weights=True) is None
+    assert Folder(own.path, "another", 1).finished(with_weights=False) is None
+    clear(own.path)
+    assert [path.name for path in own.path.iterdir()] == ["token"]
+
+
+def test_an_outcome_with_weights_needs_them_whole(tmp_path: Path) -> None:
+    own = folder(tmp_path)
+    weights = own.save_weights({"a": torch.zeros(3)})
+    own.finish(Outcome({"top1": 1.0}, {}, weights), [])
+    again = own.finished(with_weights=True)
+    assert again is not None
+    assert again[0].weights == weights
+    Path(weights.path).write_bytes(b"damaged")
+    assert own.finished(with_weights=True) is None

@@ -1,0 +1,370 @@
+"""The loop: same figures however it is split, stopped, killed or spread; and a class for every way to fail."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from tiny import digest, run, seen, trial, undisturbed
+
+from tasks.backbone import FromFile, FromTrial
+from workers.checkpoint import Folder, clear, load_weights
+from workers.train import Place, train
+from workers.trial import ErrorClass, Outcome, Report, Stopped, TrialError, TrialSpec, Weights
+
+EXACT = {"rtol": 1e-5, "atol": 1e-6}
+"""What rounding may change in a weight when the same sum is taken in another order."""
+
+
+def weights_of(outcome: Outcome) -> dict[str, torch.Tensor]:
+    assert outcome.weights is not None
+    return load_weights(outcome.weights)
+
+
+def assert_close(first: Outcome, second: Outcome) -> None:
+    torch.testing.assert_close(weights_of(first), weights_of(second), **EXACT)
+
+
+def after(calls: int) -> Callable[[], bool]:
+    """Turns true when it has been asked so often."""
+    asked = iter(range(calls - 1))
+    return lambda: next(asked, None) is None
+
+
+def test_a_trial_learns_and_says_how_it_ran(tmp_path: Path) -> None:
+    outcome, reports = run(trial(lr=3e-2, epochs=12), tmp_path, threads=1)
+    assert [(report.epoch, report.step) for report in reports] == [(n, 4 * n) for n in range(1, 13)]
+    assert reports[-1].values["train_loss"] < 0.7 * reports[0].values["train_loss"]
+    assert {"lr", "train_loss", "train_plain", "train_grad_norm", "top1"} <= set(reports[0].values)
+    assert outcome.figures == {"top1": reports[-1].values["top1"], "evaluations": 1.0}
+    facts = outcome.facts
+    assert json.loads(json.dumps(facts)) == facts
+    assert (facts["steps"], facts["micro_batch"], facts["threads"], facts["train_images"]) == (48, 8, 1, 32)
+    assert (facts["device"], facts["precision"], facts["resumed_at"], facts["notes"]) == ("cpu", "fp32", None, [])
+    assert facts["parameters"] == 48 * 16 + 16 + 16 * 3 + 3
+    assert facts["images_per_second"] == pytest.approx(8 / facts["step_seconds"])
+    assert torch.get_num_threads() == 1
+
+
+def test_the_seed_decides_everything(tmp_path: Path) -> None:
+    first, again, other = (
+        run(trial({"dropout": 0.3, "noise": 0.1}, seed=seed), tmp_path / name)[0]
+        for seed, name in ((3, "a"), (3, "b"), (4, "c"))
+    )
+    assert digest(first) == digest(again) != digest(other)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 4])
+def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path: Path, micro_batch: int) -> None:
+    whole, whole_reports = run(trial(), tmp_path / "whole")
+    parts, part_reports = run(trial(micro_batch=micro_batch), tmp_path / "parts")
+    assert parts.facts["micro_batch"] == micro_batch
+    assert_close(whole, parts)
+    for one, two in zip(whole_reports, part_reports, strict=True):
+        assert one.values == pytest.approx(two.values, rel=1e-5)
+
+
+def test_the_gradient_is_clipped_and_its_norm_reported_as_it_was(tmp_path: Path) -> None:
+    free, clipped = (run(trial(clip=clip, lr=1e-3), tmp_path / str(clip)) for clip in (0, 1e-3))
+    assert digest(free[0]) != digest(clipped[0])
+    assert clipped[1][0].values["train_grad_norm"] > 0.1
+
+
+def test_a_killed_trial_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    scenarios = [
+        [],
+        ["step:1"],
+        ["step:6", "step:1", "step:5"],  # three deaths, the last after the end of another epoch
+        ["before_checkpoint_commit:1"],
+        ["before_checkpoint_commit:2", "after_checkpoint_commit:1"],
+        ["step:16"],
+    ]
+    script = Path(__file__).with_name("tiny.py")
+    environment = {**os.environ, "PYTHONPATH": str(script.parents[2])}
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), json.dumps(scenarios)],
+        capture_output=True, text=True, env=environment, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    expected = results[0]
+    assert len(expected["reports"]) == 4
+    for scenario, result in zip(scenarios, results, strict=True):
+        assert result["killed"] == [True] * len(scenario) + [False]
+        for what in ("sha256", "figures", "reports"):
+            assert result[what] == expected[what], (scenario, what)
+        assert result["left"] == ["outcome.json", "token", "weights.safetensors"]
+    assert [result["resumed_at"] for result in results] == [None, None, 8, None, 8, 12]
+
+
+@pytest.mark.parametrize("step", [1, 4, 6, 16])
+def test_a_stopped_trial_goes_on_to_the_same_end(tmp_path: Path, step: int) -> None:
+    spec = undisturbed()
+    whole, reports = run(spec, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        run(spec, tmp_path / "stopped", after(step))
+    assert max((tmp_path / "stopped").glob("checkpoint-*")).name.startswith(f"checkpoint-{step:09d}-")
+    resumed, again = run(spec, tmp_path / "stopped")
+    assert digest(resumed) == digest(whole)
+    assert seen(again) == seen(reports)  # those of before the stop are said again
+    assert resumed.facts["resumed_at"] == step
+
+
+def test_checkpoints_are_written_every_so_many_epochs_or_minutes(tmp_path: Path) -> None:
+    def written(name: str, **runtime: Any) -> list[int]:
+        steps = set()
+
+        def look() -> bool:
+            steps.update(int(path.name[11:20]) for path in (tmp_path / name).glob("checkpoint-*"))
+            return False
+
+        run(trial(runtime=runtime), tmp_path / name, look)
+        return sorted(steps)
+
+    assert written("epochs", checkpoint_epochs=2) == [8]
+    assert written("minutes", checkpoint_minutes=1e-9) == list(range(1, 16))
+    assert written("neither", checkpoint_epochs=50) == []
+
+
+def test_a_damaged_checkpoint_costs_one_interval_and_is_noted(tmp_path: Path) -> None:
+    spec = undisturbed()
+    whole, reports = run(spec, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        run(spec, tmp_path / "damaged", after(10))
+    newest = max((tmp_path / "damaged").glob("checkpoint-*"))
+    newest.write_bytes(newest.read_bytes()[:5000])
+    resumed, again = run(spec, tmp_path / "damaged")
+    assert digest(resumed) == digest(whole)
+    assert seen(again) == seen(reports)
+    assert resumed.facts["resumed_at"] == 8
+    assert any("checkpoint-000000010 is damaged" in note for note in resumed.facts["notes"])
+
+
+def test_an_outcome_that_nobody_recorded_is_given_again_without_training(tmp_path: Path) -> None:
+    first, reports = run(trial(), tmp_path)
+    again, said = run(trial(), tmp_path, stop=lambda: pytest.fail("it trained"))
+    assert again == first
+    assert said == reports
+    clear(tmp_path)
+    with pytest.raises(Stopped):
+        run(trial(), tmp_path, stop=lambda: True)
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_a_loss_that_is_not_finite_ends_the_trial_as_diverged(tmp_path: Path, step: int) -> None:
+    with pytest.raises(TrialError, match=rf"epoch 1, step {step + 1}: loss nan.*learning rate") as caught:
+        run(trial({"inf_at": step}, runtime={"checkpoint_minutes": 1e-9}), tmp_path)
+    assert caught.value.error_class is ErrorClass.diverged
+    assert not list(tmp_path.glob(f"checkpoint-{step + 1:09d}*"))
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(tmp_path: Path, device: str) -> None:
+    whole, _ = run(trial(), tmp_path / "whole")
+    small = {"memory": (3,), "memory_error": device}
+    halved, _ = run(trial(small), tmp_path / "halved")
+    given, _ = run(trial(micro_batch=2), tmp_path / "given")
+    assert digest(halved) == digest(given)
+    assert_close(halved, whole)
+    assert halved.facts["micro_batch"] == 2
+    notes = halved.facts["notes"]
+    assert [note.split(": ")[1:3] for note in notes] == [
+        ["out of memory", "micro-batch 8 -> 4"],
+        ["out of memory", "micro-batch 4 -> 2"],
+    ]
+
+
+def test_a_step_begun_again_begins_from_the_state_before_it(tmp_path: Path) -> None:
+    """Random numbers of the model, and the statistics of batch norm, which the failed pass had moved."""
+    task = {"batch_norm": True, "dropout": 0.3, "noise": 0.1}
+    given, _ = run(trial(task, micro_batch=4), tmp_path / "given")
+    halved, _ = run(trial({**task, "memory": (4,)}), tmp_path / "halved")
+    assert digest(halved) == digest(given)
+    assert weights_of(halved)["norm.num_batches_tracked"] == 16 * 2
+
+
+def test_the_smaller_micro_batch_survives_a_resume(tmp_path: Path) -> None:
+    spec = trial({"memory": (3,)})
+    with pytest.raises(Stopped):
+        run(spec, tmp_path, after(2))
+    outcome, _ = run(spec, tmp_path)
+    assert (outcome.facts["micro_batch"], len(outcome.facts["notes"])) == (2, 2)
+
+
+def test_out_of_memory_at_one_image_ends_the_trial(tmp_path: Path) -> None:
+    with pytest.raises(TrialError, match="at a micro-batch of 1 already: OutOfMemoryError") as caught:
+        run(trial({"memory": (0,)}), tmp_path)
+    assert caught.value.error_class is ErrorClass.out_of_memory
+
+
+def test_a_trial_over_its_time_leaves_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(TrialError, match=r"ran longer than 0 s") as caught:
+        run(undisturbed(), tmp_path / "late", time_limit_s=0.0)
+    assert caught.value.error_class is ErrorClass.timeout
+    resumed, _ = run(undisturbed(), tmp_path / "late")
+    assert resumed.facts["resumed_at"] >= 1
+    assert digest(resumed) == digest(run(undisturbed(), tmp_path / "whole")[0])
+
+
+def test_an_attempt_that_was_given_up_writes_nothing(tmp_path: Path) -> None:
+    spec = undisturbed()
+    place = Place(folder=tmp_path, data_root=tmp_path, token=1)
+
+    def taken_over(report: Report) -> None:
+        if report.epoch == 2:
+            Folder(tmp_path, spec.key, 2).claim()
+
+    with pytest.raises(TrialError, match="attempt 2 owns") as caught:
+        train(spec, place, taken_over, lambda: False)
+    assert caught.value.error_class is ErrorClass.node_lost
+    assert [path.name[:20] for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-000000004"]
+
+
+def test_data_that_cannot_be_opened_are_of_class_data(tmp_path: Path) -> None:
+    for spec, words in (
+        (trial({"broken": "no photos in /data; ask for them"}), "no photos in /data; ask for them"),
+        (trial(batch=64), "optim.batch 64 is more than the 32 training images"),
+    ):
+        with pytest.raises(TrialError, match=words) as caught:
+            run(spec, tmp_path)
+        assert caught.value.error_class is ErrorClass.data
+
+
+def test_evaluation_comes_every_so_many_epochs_and_at_the_end(tmp_path: Path) -> None:
+    _, reports = run(trial(epochs=5, runtime={"evaluate_every": 2}), tmp_path)
+    assert ["top1" in report.values for report in reports] == [False, True, False, True, True]
+
+
+def test_test_data_are_evaluated_once_after_the_last_epoch(tmp_path: Path) -> None:
+    outcome, reports = run(trial({"test": True}, may_test=True), tmp_path)
+    assert ["top1" in report.values for report in reports] == [False, False, False, True]
+    assert "top1" in outcome.figures
+
+
+def test_initial_weights_come_from_a_trial_or_a_file(tmp_path: Path) -> None:
+    parent, _ = run(trial(seed=9), tmp_path / "parent")
+    assert parent.weights is not None
+    still: dict[str, Any] = {"lr": 1e-30, "warmup_epochs": 0, "min_lr": 0, "weight_decay": 0, "epochs": 1}
+    key = "f" * 64
+    from_trial = trial(init=FromTrial(name="SUP", trial=key), **still)
+    child, _ = run(from_trial, tmp_path / "child", parents={key: parent.weights})
+    assert digest(child) == digest(parent)
+    file = FromFile(name="SUP", path="parent/weights.safetensors", sha256=parent.weights.sha256)
+    child, _ = run(trial(init=file, **still), tmp_path / "file", data_root=tmp_path)
+    assert digest(child) == digest(parent)
+
+    wrong = Weights(parent.weights.path, "0" * 64)
+    with pytest.raises(TrialError, match="SHA-256") as caught:
+        run(from_trial, tmp_path / "wrong", parents={key: wrong})
+    assert caught.value.error_class is ErrorClass.data
+    unfilled = FromFile(name="SUP", path="parent/weights.safetensors")
+    with pytest.raises(TrialError, match="sha256 is not filled in"):
+        run(trial(init=unfilled, **still), tmp_path / "unfilled", data_root=tmp_path)
+    with pytest.raises(ValueError, match="not handed over"):
+        run(from_trial, tmp_path / "orphan")
+
+
+def test_bfloat16_and_channels_last_where_asked_for(tmp_path: Path) -> None:
+    full, _ = run(trial(), tmp_path / "fp32")
+    half, _ = run(trial(runtime={"precision": "bf16", "channels_last": "on"}), tmp_path / "bf16")
+    assert (half.facts["precision"], half.facts["channels_last"]) == ("bf16", True)
+    assert digest(half) != digest(full)
+    torch.testing.assert_close(weights_of(half), weights_of(full), rtol=0.05, atol=0.02)
+    assert all(tensor.dtype == torch.float32 for tensor in weights_of(half).values())
+
+
+def test_a_real_task_is_resumed_bit_for_bit(tmp_path: Path) -> None:
+    spec = TrialSpec.model_validate(
+        {
+            "task": {"kind": "classify", "dataset": "digits", "augment": {"rand_augment": "none"}},
+            "backbone": {
+                "model": "vit_tiny_patch16_224", "image_size": 16, "drop_path": 0.2,
+                "args": {"patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2},
+            },
+            "optim": {"lr": 1e-3, "layer_decay": 0.85, "epochs": 2, "warmup_epochs": 0.5, "batch": 50},
+        }
+    )  # fmt: skip
+    whole, reports = run(spec, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        run(spec, tmp_path / "stopped", after(4))
+    resumed, again = run(spec, tmp_path / "stopped")
+    assert digest(resumed) == digest(whole)
+    assert seen(again) == seen(reports)
+
+
+def on_two_ranks(rank: int, folder: str) -> None:
+    """What each of two processes does: every scenario of `test_two_workers..`, in one process group."""
+    torch.set_num_threads(1)
+    path = Path(folder)
+    dist.init_process_group("gloo", init_method=f"file://{path / 'group'}", rank=rank, world_size=2)
+    place: dict[str, Any] = {"rank": rank, "world": 2, "data_root": path}
+    said = {}
+    for name, spec in two_rank_trials().items():
+        outcome, reports = run(spec, path / name, **place)
+        said[name] = [outcome.figures, outcome.facts["micro_batch"], seen(reports)]
+    with pytest.raises(Stopped):  # rank 1 alone is told to stop: both leave, and both go on
+        run(two_rank_trials()["drop"], path / "stopped", after(6) if rank == 1 else lambda: False, **place)
+    run(two_rank_trials()["drop"], path / "stopped", **place)
+    with pytest.raises(TrialError, match="loss nan"):
+        run(trial({"inf_at": 2}), path / "diverged", **place)
+    (path / f"said-{rank}.json").write_text(json.dumps(said))
+    dist.destroy_process_group()
+
+
+def two_rank_trials() -> dict[str, TrialSpec]:
+    return {
+        "whole": trial(clip=0.1),
+        "parts": trial(clip=0.1, micro_batch=1),
+        "oom": trial({"memory": (8, 1)}, clip=0.1),  # only rank 1 runs out of memory
+        "drop": trial({"dropout": 0.5}),
+    }
+
+
+def test_two_workers_do_what_one_does_with_the_same_global_batch(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(on_two_ranks, (str(tmp_path),), nprocs=2)
+    one, one_reports = run(trial(clip=0.1), tmp_path / "one")
+    zero, other = (json.loads((tmp_path / f"said-{rank}.json").read_text()) for rank in (0, 1))
+    expected = weights_of(one)
+
+    def weights(name: str) -> dict[str, torch.Tensor]:
+        path = tmp_path / name / "weights.safetensors"
+        return load_weights(Weights(str(path), hashlib.sha256(path.read_bytes()).hexdigest()))
+
+    for name, micro_batch in (("whole", 4), ("parts", 1), ("oom", 1)):
+        torch.testing.assert_close(weights(name), expected, **EXACT)
+        figures, used, reports = zero[name]
+        assert used == micro_batch
+        assert figures == other[name][0] == one.figures
+        assert other[name][2] == []  # only rank 0 reports
+        for (_, _, values), report in zip(reports, one_reports, strict=True):
+            assert values == pytest.approx(report.values, rel=1e-5)
+    torch.testing.assert_close(weights("stopped"), weights("drop"), rtol=0, atol=0)
+
+
+def test_ranks_draw_different_random_numbers() -> None:
+    from workers.prepare import seed_all
+
+    draws = set()
+    for step in (0, 1):
+        for rank in (0, 1):
+            seed_all(3, "step", step, rank)
+            draws.add(torch.rand(1).item())
+    assert len(draws) == 4
+
+
+def test_a_batch_that_does_not_divide_among_the_workers_is_refused(tmp_path: Path) -> None:
+    from workers.prepare import prepare
+
+    spec = trial(batch=9)
+    place = Place(folder=tmp_path, data_root=tmp_path, world=2)
+    with pytest.raises(ValueError, match="does not divide among 2 workers"):
+        prepare(spec, place, Folder(tmp_path, spec.key, 0))
