@@ -81,7 +81,8 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
         )
         result = Submitted(identity, JobState.running, drive.tally)
         left = drive.prepare()
-        with tracked(identity, where, options) as tracking:
+        mirrored = not left and _mirrored(store, identity)
+        with tracked(identity, where, options, needed=not mirrored) as tracking:
             result.state = _run(drive, where, options, result) if left else drive.conclude()
         result.tracking = tracking.problem
         result.message = store.job(identity).message
@@ -188,16 +189,23 @@ def stops_on_signals(drive: Drive, say: Callable[[str], None]) -> Iterator[None]
             signal.signal(number, handler)
 
 
+def _mirrored(store: Store, identity: str) -> bool:
+    """Whether MLflow has every trial of a job that has ended, to the end."""
+    tracked = store.tracked(identity)
+    places = [(row.stage, row.group, row.key) for row in store.placed(identity)]
+    return all(place in tracked and tracked[place].closed for place in places)
+
+
 @dataclass
 class _Tracking:
     problem: str | None = None
 
 
 @contextlib.contextmanager
-def tracked(identity: str, where: Settings, options: Options) -> Iterator[_Tracking]:
+def tracked(identity: str, where: Settings, options: Options, needed: bool) -> Iterator[_Tracking]:
     """Mirrors the job into MLflow beside the block, in a process of its own; it ends when its input is closed."""
     result = _Tracking()
-    if not options.tracking:
+    if not options.tracking or not needed:
         yield result
         return
     command = [sys.executable, "-m", "orchestrator", "track", "--follow", identity]
