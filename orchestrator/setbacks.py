@@ -39,7 +39,7 @@ class Errors:
         """A line for each stage that is paused."""
         return [
             f"stage {stage} is paused: {len(keys)} of its trials failed with the same error: {message}; "
-            f"correct it, then retry {job}"
+            f"correct it, then: python -m orchestrator retry {job}"
             for stage, errors in self._failed.items()
             for message, keys in errors.items()
             if len(keys) >= PAUSE_AFTER
@@ -55,8 +55,9 @@ def why(board: Board, group: Group, taken: bool) -> str | None:
     if failed:
         known = board.trials[failed[0]].known
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        cause = _first_line(known.error) or known.error_class or "no cause recorded"
-        return f"trial {_title(board, failed[0])} {_ended(known.state)}{more}: {cause}; retry {board.stages.job.name}"
+        cause = f": {_first_line(known.error)}" if known.error else ""
+        again = f"to run it again: python -m orchestrator retry {board.stages.job.name}"
+        return f"trial {_title(board, failed[0])} {_ended(known.state)}{more}{cause}; {again}"
     for key in group.trials:
         if cause_of_block := _blocked(board, key):
             return f"trial {_title(board, key)} is blocked: {cause_of_block}"

@@ -382,7 +382,10 @@ def test_a_failed_trial_makes_its_group_incomplete_and_no_other() -> None:
     assert {each.group for each in placed(planner, "final")} == {"digits/RAND", "digits/SUP", "faces/SUP"}
     assert not placed(planner, "refine", "faces/RAND")
     (line,) = planner.incomplete()
-    assert line == f"grid faces/RAND: trial {bad.name} ({bad.key[:8]}) failed: RuntimeError: boom; retry k12"
+    assert line == (
+        f"grid faces/RAND: trial {bad.name} ({bad.key[:8]}) failed: RuntimeError: boom; "
+        "to run it again: python -m orchestrator retry k12"
+    )
     planner.learn(bad.key, PENDING)
     assert not planner.finished()
     assert planner.incomplete() == []
@@ -395,7 +398,7 @@ def test_a_cancelled_trial_makes_its_group_incomplete() -> None:
     planner = planner_of(grid(dataset=["digits"], init=[RAND]), {**FINAL, "from": "grid"})
     run(planner, lambda each: CANCELLED if each.position in (3, 4) else done(each))
     (line,) = planner.incomplete()
-    assert "was cancelled (and 1 more): cancelled; retry k12" in line
+    assert "was cancelled (and 1 more); to run it again: python -m orchestrator retry k12" in line
     assert not planner.decisions
 
 
