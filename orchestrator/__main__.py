@@ -253,15 +253,15 @@ def newest(store: Any) -> str:
 @output
 def describe(name: str, where: Settings, form: str) -> None:
     """Everything about a job or a trial."""
-    from orchestrator import views
+    from orchestrator import describe as everything
     from orchestrator.errors import NotFound
     from orchestrator.launch import read_only_store
 
     store = read_only_store(where)
     try:
-        view: Any = views.describe_job(store, store.find_job(name))
+        view: Any = everything.job(store, store.find_job(name))
     except NotFound:
-        view = views.describe_trial(store, store.find_trial(name), where.storage)
+        view = everything.trial(store, store.find_trial(name), where.storage)
     printed(view, form)
 
 
