@@ -120,7 +120,7 @@ def retry(
 ) -> None:
     """Run a job's failed and cancelled trials again, and what waited for them; nothing else."""
     from orchestrator.job import JobSpec
-    from orchestrator.launch import read_only_store
+    from orchestrator.reading import read_only_store
 
     store = read_only_store(where)
     identity = store.find_job(job)
@@ -151,8 +151,8 @@ def drive(
 
 def finish(done: Submitted, where: Settings, again: str) -> int:
     """The last lines of a submit; its exit code."""
-    from orchestrator.launch import read_only_store
     from orchestrator.publish import text
+    from orchestrator.reading import read_only_store
     from orchestrator.records import JobState
     from orchestrator.report import build
 
@@ -220,7 +220,7 @@ def schema() -> None:
 def list_jobs(where: Settings, form: str) -> None:
     """All jobs, newest first."""
     from orchestrator import views
-    from orchestrator.launch import read_only_store
+    from orchestrator.reading import read_only_store
 
     printed(views.ls(read_only_store(where)), form)
 
@@ -232,7 +232,7 @@ def list_jobs(where: Settings, form: str) -> None:
 def status(job: str | None, where: Settings, form: str) -> None:
     """How a job stands (none given: the newest)."""
     from orchestrator import views
-    from orchestrator.launch import read_only_store
+    from orchestrator.reading import read_only_store
 
     store = read_only_store(where)
     printed(views.status(store, store.find_job(job) if job else newest(store)), form)
@@ -255,7 +255,7 @@ def describe(name: str, where: Settings, form: str) -> None:
     """Everything about a job or a trial."""
     from orchestrator import describe as everything
     from orchestrator.errors import NotFound
-    from orchestrator.launch import read_only_store
+    from orchestrator.reading import read_only_store
 
     store = read_only_store(where)
     try:
@@ -281,7 +281,7 @@ def logs(trial: str, where: Settings, follow: bool) -> None:
     import time
 
     from orchestrator.errors import NotFound
-    from orchestrator.launch import read_only_store
+    from orchestrator.reading import read_only_store
     from workers.trial import trial_folder
 
     store = read_only_store(where)
@@ -303,7 +303,7 @@ def logs(trial: str, where: Settings, follow: bool) -> None:
 @places()
 def cancel(job: str, where: Settings) -> None:
     """Stop a job: its running trials write a checkpoint and leave. Submitted again, it goes on from there."""
-    from orchestrator.launch import read_only_store
+    from orchestrator.reading import read_only_store
     from orchestrator.records import JobState
 
     store = read_only_store(where)
@@ -331,7 +331,7 @@ def cancel(job: str, where: Settings) -> None:
 def report(job: str | None, where: Settings, form: str, check: bool) -> None:
     """The job's table, choices and warnings (none given: the newest). Files are written on submit and by html."""
     from orchestrator import publish
-    from orchestrator.launch import read_only_store
+    from orchestrator.reading import read_only_store
     from orchestrator.report import build
 
     store = read_only_store(where)
@@ -361,7 +361,7 @@ def report(job: str | None, where: Settings, form: str, check: bool) -> None:
 def track(where: Settings, job: str | None, beside: str | None) -> None:
     """Fill in at the tracking server what it lacks of a job."""
     from orchestrator.errors import BackendUnreachable
-    from orchestrator.launch import read_only_store
+    from orchestrator.reading import read_only_store
     from orchestrator.svg import picture
 
     store = read_only_store(where)

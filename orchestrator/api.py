@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from orchestrator.cost import Cost
 from orchestrator.estimate import estimate, machines
 from orchestrator.job import JobSpec, job_id
-from orchestrator.launch import Options, Submitted, read_only_store
+from orchestrator.launch import Options, Submitted
 from orchestrator.launch import submit as launch
+from orchestrator.reading import read_only_store
 from orchestrator.settings import Settings, settings
 from orchestrator.spec import load
 

@@ -235,15 +235,7 @@ def tracked(identity: str, where: Settings, options: Options, needed: bool) -> I
             result.problem = f"MLflow lacks a part of this job ({said}); `track --sync {identity}` fills it in"
 
 
-def read_only_store(where: Settings) -> Store:
-    """The store, which must be there already. Raises NotFound or BackendUnreachable."""
-    try:
-        return open_store(where.database_url, create=False)
-    except NotFound as error:
-        raise NotFound(f"{error}\nNothing was submitted here yet; --runs and DATABASE_URL name places.") from error
-
-
 __all__ = [
-    "Options", "OrchestratorError", "Submitted", "make_folder", "missing_data", "put", "read_only_store",
+    "Options", "OrchestratorError", "Submitted", "make_folder", "missing_data", "put",
     "recorded_speed", "submit",
 ]  # fmt: skip
