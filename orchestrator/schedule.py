@@ -379,7 +379,7 @@ class Drive:
             return
         self._beaten = now
         busy = len(self.hands.busy())
-        demand = busy + self.planner.ready()
+        demand = max(1, busy + self.planner.ready())  # a trial may become ready before the next beat
         try:
             alive = self.store.heartbeat(self.id, demand, busy, ttl_s=10 * BEAT_S)
         except LeaseLost:  # we were silent for too long: what others took since is found out at the next write

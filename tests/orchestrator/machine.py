@@ -1,0 +1,162 @@
+"""A cluster without Ray: the real TrialActor in this process, which outlives the driver that uses it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from k12_job import figures
+from orchestrator.known import Known
+from orchestrator.job import JobSpec, Resources, job_id
+from orchestrator.launch import put
+from orchestrator.plan import Planner
+from orchestrator.records import JobState
+from orchestrator.schedule import Drive, Site
+from orchestrator.speed import Speed
+from orchestrator.store import Store
+from workers.run import Execute, News, TrialActor
+from workers.trial import Assignment, Outcome, Report, Stopped, Weights
+
+
+class Machine:
+    """Slots, and the actors on them. `ran` counts how often each trial was begun."""
+
+    def __init__(self, slots: int = 2, execute: Execute | None = None) -> None:
+        self.slots = slots
+        self.actors: list[Any] = []
+        self.ran: Counter[str] = Counter()
+        self._execute = execute or made_up
+
+    def execute(self, assignment: Assignment, emit: Any, stop: Any) -> Outcome:
+        self.ran[assignment.trial.key] += 1
+        return self._execute(assignment, emit, stop)
+
+
+def made_up(assignment: Assignment, emit: Any, stop: Any) -> Outcome:
+    """Two epochs and the figures of tests/orchestrator/k12_job.py, without training."""
+    found = figures(assignment.trial)
+    for epoch in (1, 2):
+        if stop():
+            raise Stopped
+        emit(Report(epoch, epoch * 10, {"train_loss": 1 / epoch, **found}, 0.01))
+    weights = Weights(f"{assignment.folder}/weights", "0" * 64) if assignment.keep_weights else None
+    return Outcome(found, {"train_seconds": 0.02, "step_seconds": 0.001, "device": "cpu"}, weights)
+
+
+class Hands:
+    """One driver's view of a machine: what orchestrator.pool.Pool is on Ray."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.mine: list[Any] = []
+
+    def slots(self, resources: Resources) -> int:
+        return self.machine.slots
+
+    def busy(self) -> Sequence[Any]:
+        return [worker for worker in self.mine if worker.key]
+
+    def room(self, resources: Resources) -> bool:
+        return any(not w.key for w in self.mine) or len(self.machine.actors) < self.machine.slots
+
+    def start(self, assignment: Assignment, resources: Resources) -> Any:
+        worker = next((w for w in self.mine if not w.key), None)
+        if worker is None:
+            actor = TrialActor(self.machine.execute, orphan_s=3600)
+            worker = SimpleNamespace(actor=actor, key="", token=0, acknowledged=0, dead=False)
+            self.machine.actors.append(worker)
+            self.mine.append(worker)
+        worker.key, worker.token, worker.acknowledged = assignment.trial.key, assignment.token, 0
+        worker.actor.work(assignment, wait_s=0)
+        return worker
+
+    def poll(self, timeout_s: float) -> Sequence[Any]:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            answers = [answer for worker in self.busy() if (answer := self._ask(worker))]
+            if answers:
+                return answers
+            time.sleep(0.001)
+        return []
+
+    def _ask(self, worker: Any) -> Any:
+        if worker.dead:
+            self.mine.remove(worker)
+            self.machine.actors.remove(worker)
+            return SimpleNamespace(worker=worker, news=None, reason="killed by the test")
+        news = worker.actor.news(worker.acknowledged, 0.0)
+        return SimpleNamespace(worker=worker, news=news, reason="") if news.events or news.ended else None
+
+    def heard(self, news: News, worker: Any) -> None:
+        worker.acknowledged = news.heard + len(news.events)
+        if news.ended:
+            worker.actor.rest(news.token)
+            worker.key = ""
+
+    def stop(self, worker: Any) -> None:
+        worker.actor.stop()
+
+    def retire(self, worker: Any) -> None:
+        if worker in self.mine:
+            self.mine.remove(worker)
+        if worker in self.machine.actors:
+            self.machine.actors.remove(worker)
+
+    def close(self) -> None:
+        for worker in [w for w in self.mine if not w.key]:
+            self.retire(worker)
+
+    def survivors(self, held: Mapping[str, int]) -> Sequence[Any]:
+        found = []
+        for worker in self.machine.actors:
+            news = worker.actor.news(0, 0.0)
+            if worker not in self.mine and not worker.dead and held.get(news.key) == news.token:
+                found.append(SimpleNamespace(worker=worker, news=news, reason=""))
+        return found
+
+    def adopt(self, worker: Any) -> None:
+        self.mine.append(worker)
+
+
+def a_drive(store: Store, job: JobSpec, folder: Path, **options: Any) -> Drive:
+    """A driver of a job that is recorded and prepared."""
+    put(store, job, job_id(job))
+    site = Site(folder / "storage", folder / "data", "machine")
+    drive = Drive(store, job, job_id(job), Planner(job, Speed()), site, **options)
+    drive.prepare()
+    return drive
+
+
+def drive_to_end(store: Store, job: JobSpec, machine: Machine, folder: Path, **options: Any) -> tuple[JobState, Drive]:
+    drive = a_drive(store, job, folder, **options)
+    return drive.run(Hands(machine)), drive
+
+
+def results_of(store: Store, job: JobSpec) -> dict[tuple[str, str], tuple[str, float | None]]:
+    """Of every group's final trial: key and value."""
+    rows = store.placed(job_id(job), job.stages[-1].name)
+    return {(row.stage, row.group): (row.key, row.value) for row in rows}
+
+
+class Gate:
+    """An execute that waits at its first epoch until it is opened."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.inside = threading.Semaphore(0)
+
+    def __call__(self, assignment: Assignment, emit: Any, stop: Any) -> Outcome:
+        emit(Report(1, 10, {"train_loss": 1.0}, 0.01))
+        self.inside.release()
+        while not self.open.wait(0.005):
+            if stop():
+                raise Stopped
+        return made_up(assignment, emit, stop)
+
+
+__all__ = ["Gate", "Hands", "Known", "Machine", "a_drive", "drive_to_end", "made_up", "results_of"]

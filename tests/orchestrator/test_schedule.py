@@ -1,0 +1,298 @@
+"""The control loop without Ray: what it records, what it survives, and what it never runs twice."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from k12_job import FINAL, PRETRAIN, RAND, REFINE, SUP, grid, job
+from machine import Gate, Hands, Machine, a_drive, drive_to_end, made_up, results_of
+
+from orchestrator import leases, schedule
+from orchestrator.job import JobSpec, job_id
+from orchestrator.known import TrialState
+from orchestrator.records import JobState
+from orchestrator.store import Store, open_store
+from orchestrator.verify import verify
+from workers.trial import ErrorClass, TrialError
+
+LRS = [1e-4, 6e-4]
+SMALL = job(PRETRAIN, grid(dataset=["digits"], init=[RAND, SUP], lr=LRS, layer_decay=[0.75, 0.85]), REFINE, FINAL)
+
+
+class Crash(Exception):
+    """Stands for SIGKILL of the driver: nothing after it runs (see `killed`)."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "BEAT_S", 0.02)
+
+
+def killed(drive: schedule.Drive, hands: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the driver until it raises Crash, without the goodbyes of an orderly end; its process counts as gone."""
+    monkeypatch.setattr(drive, "_let_go", lambda: None)
+    with pytest.raises(Crash):
+        drive.run(hands)
+    gone = replace(leases.driver_here(drive.id, drive.job_id, "machine"), pid=2**22 - 3)
+    drive.store.register_driver(gone)
+
+
+def test_the_whole_protocol_is_recorded(store: Store, tmp_path: Path) -> None:
+    machine = Machine()
+    state, drive = drive_to_end(store, SMALL, machine, tmp_path)
+    assert state is JobState.done
+    assert set(machine.ran.values()) == {1}
+    placed = store.placed(job_id(SMALL))
+    assert {row.state for row in placed} == {TrialState.done}
+    assert {row.key for row in placed} == set(machine.ran)
+    assert [w.stage for w in store.winners(job_id(SMALL))].count("final") == 2
+    assert verify(store, job_id(SMALL)) == []
+    assert [r.epoch for r in store.reports(placed[0].key)] == [1, 2]
+    assert store.drivers() == []
+
+
+def test_the_same_again_starts_nothing(store: Store, tmp_path: Path) -> None:
+    drive_to_end(store, SMALL, Machine(), tmp_path)
+    again = a_drive(store, SMALL, tmp_path)
+    assert again.planner.finished()
+    assert again.conclude() is JobState.done
+    assert again.tally.found == len({row.key for row in store.placed(job_id(SMALL))})
+
+
+def test_a_changed_spec_runs_only_what_is_new(store: Store, tmp_path: Path) -> None:
+    machine = Machine()
+    drive_to_end(store, SMALL, machine, tmp_path)
+    before = set(machine.ran)
+    wider = job(PRETRAIN, grid(dataset=["digits"], lr=[*LRS, 2e-3], layer_decay=[0.75, 0.85]), REFINE, FINAL)
+    state, drive = drive_to_end(store, wider, machine, tmp_path)
+    assert state is JobState.done
+    assert drive.tally.started == len(set(machine.ran) - before) >= 4
+    assert set(machine.ran.values()) == {1}
+
+
+@pytest.mark.parametrize("after", range(1, 8))
+def test_a_killed_driver_costs_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """The driver dies after its n-th round with trials out; the next one takes them over."""
+    rounds = 0
+
+    def watch(drive: schedule.Drive) -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == after:
+            raise Crash
+
+    machine = Machine()
+    first = a_drive(store, SMALL, tmp_path, watch=watch)
+    killed(first, Hands(machine), monkeypatch)
+    state, second = drive_to_end(store, SMALL, machine, tmp_path)
+    assert state is JobState.done
+    assert set(machine.ran.values()) == {1}
+    undisturbed = open_store(f"sqlite:///{tmp_path / 'other.db'}")
+    drive_to_end(undisturbed, SMALL, Machine(), tmp_path)
+    assert results_of(store, SMALL) == results_of(undisturbed, SMALL)
+    undisturbed.close()
+
+
+def test_running_trials_are_taken_over_with_their_news(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    machine = Machine(execute=gate)
+
+    def watch(drive: schedule.Drive) -> None:
+        if len(drive.hands.busy()) == 2:
+            raise Crash
+
+    job_of_two = job(grid(dataset=["digits"], init=[RAND], lr=LRS, layer_decay=[1.0]))
+    killed(a_drive(store, job_of_two, tmp_path, watch=watch), Hands(machine), monkeypatch)
+    gate.open.set()
+    state, second = drive_to_end(store, job_of_two, machine, tmp_path)
+    assert (state, second.tally.adopted, second.tally.started) == (JobState.done, 2, 0)
+    assert set(machine.ran.values()) == {1}
+    key = next(iter(machine.ran))
+    assert [attempt.cause for attempt in store.attempts(key)] == ["done"]
+    assert [report.epoch for report in store.reports(key)] == [1, 2]
+
+
+def test_two_jobs_share_a_trial_and_run_it_once(store: Store, tmp_path: Path) -> None:
+    gate = Gate()
+    machine = Machine(slots=4, execute=gate)
+    one = job(grid(dataset=["digits"], init=[RAND], lr=LRS, layer_decay=[1.0]), name="one")
+    two = job(grid(dataset=["digits"], init=[RAND], lr=[*LRS, 3e-3], layer_decay=[1.0]), name="two")
+    states: dict[str, JobState] = {}
+
+    def go(which: JobSpec) -> None:
+        own = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+        states[which.name] = drive_to_end(own, which, machine, tmp_path)[0]
+        own.close()
+
+    threads = [threading.Thread(target=go, args=(which,)) for which in (one, two)]
+    for thread in threads:
+        thread.start()
+    for _ in range(3):
+        assert gate.inside.acquire(timeout=20)
+    gate.open.set()
+    for thread in threads:
+        thread.join(30)
+    assert states == {"one": JobState.done, "two": JobState.done}
+    assert set(machine.ran.values()) == {1}
+    assert len(machine.ran) == 3
+
+
+def test_a_dead_process_begins_again_from_its_checkpoint(store: Store, tmp_path: Path) -> None:
+    deaths = 0
+
+    class Fragile(Machine):
+        def execute(self, assignment: Any, emit: Any, stop: Any) -> Any:
+            nonlocal deaths
+            if assignment.token == 1 and deaths < 2:
+                deaths += 1
+                next(w for w in self.actors if w.key == assignment.trial.key).dead = True
+                threading.Event().wait(0.05)
+            return super().execute(assignment, emit, stop)
+
+    said: list[str] = []
+    state, drive = drive_to_end(store, SMALL, Fragile(slots=1), tmp_path, say=said.append)
+    assert state is JobState.done
+    assert deaths == 2
+    assert sum("begins again" in line for line in said) == 2
+    causes = {a.cause for row in store.placed(job_id(SMALL)) for a in store.attempts(row.key)}
+    assert causes == {"done", "node_lost"}
+
+
+def test_a_trial_whose_process_dies_every_time_fails(store: Store, tmp_path: Path) -> None:
+    class Deadly(Machine):
+        def execute(self, assignment: Any, emit: Any, stop: Any) -> Any:
+            self.ran[assignment.trial.key] += 1
+            next(w for w in self.actors if w.key == assignment.trial.key).dead = True
+            threading.Event().wait(0.05)
+            raise RuntimeError("not reached by the driver")
+
+    machine = Deadly(slots=1)
+    alone = job({"name": "only"})
+    state, drive = drive_to_end(store, alone, machine, tmp_path)
+    assert state is JobState.incomplete
+    assert list(machine.ran.values()) == [schedule.LIVES]
+    (row,) = store.placed(job_id(alone))
+    assert (row.state, row.error_class) == (TrialState.failed, "node_lost")
+
+
+def failing(error: Exception, when: Any) -> Any:
+    def execute(assignment: Any, emit: Any, stop: Any) -> Any:
+        if when(assignment.trial):
+            raise error
+        return made_up(assignment, emit, stop)
+
+    return execute
+
+
+def test_a_failed_trial_makes_no_winner_and_retry_runs_only_what_is_missing(store: Store, tmp_path: Path) -> None:
+    def wrong(trial: Any) -> bool:
+        return trial.optim.lr == 1e-4 and trial.backbone.init.name == "RAND" and trial.optim.layer_decay == 0.75
+
+    broken = Machine(execute=failing(ValueError("a shape is wrong"), wrong))
+    state, drive = drive_to_end(store, SMALL, broken, tmp_path)
+    assert state is JobState.incomplete
+    final = {row.group: row.state for row in store.placed(job_id(SMALL), "final")}
+    assert final == {"digits/SUP": TrialState.done}
+    assert "digits/RAND" in store.job(job_id(SMALL)).message
+    failed = [row for row in store.placed(job_id(SMALL)) if row.state is TrialState.failed]
+    assert [(row.error_class, (row.error or "").splitlines()[0]) for row in failed] == [
+        ("code", "ValueError: a shape is wrong")
+    ]
+
+    untouched = a_drive(store, SMALL, tmp_path)
+    assert untouched.planner.finished()  # submit again does not repeat a failure
+    assert store.retry(job_id(SMALL)) == 1
+    mended = Machine()
+    state, drive = drive_to_end(store, SMALL, mended, tmp_path)
+    assert state is JobState.done
+    assert not set(mended.ran) & {row.key for row in store.placed(job_id(SMALL)) if row.key in broken.ran} - {
+        failed[0].key
+    }
+
+
+def test_the_same_code_error_three_times_pauses_the_stage(store: Store, tmp_path: Path) -> None:
+    machine = Machine(slots=1, execute=failing(KeyError("x"), lambda trial: True))
+    many = job(grid(dataset=["digits"], init=[RAND]))
+    said: list[str] = []
+    state, drive = drive_to_end(store, many, machine, tmp_path, say=said.append)
+    assert state is JobState.incomplete
+    assert len(machine.ran) == 3
+    assert any("paused" in line and "KeyError" in line for line in said)
+
+
+def test_divergence_is_a_result(store: Store, tmp_path: Path) -> None:
+    error = TrialError(ErrorClass.diverged, "loss is nan in epoch 1")
+    machine = Machine(execute=failing(error, lambda trial: trial.optim.lr == 1e-4))
+    state, drive = drive_to_end(store, SMALL, machine, tmp_path)
+    assert state is JobState.done
+    states = {row.state for row in store.placed(job_id(SMALL), "grid")}
+    assert states == {TrialState.done, TrialState.diverged}
+    assert set(machine.ran.values()) == {1}
+
+
+def test_an_interrupted_job_gives_its_trials_back_and_goes_on(store: Store, tmp_path: Path) -> None:
+    gate = Gate()
+    machine = Machine(execute=gate)
+
+    def watch(drive: schedule.Drive) -> None:
+        if len(drive.hands.busy()) == 2:
+            drive.stop("interrupted")
+
+    state, drive = drive_to_end(store, SMALL, machine, tmp_path, watch=watch)
+    assert state is JobState.interrupted
+    assert store.job(job_id(SMALL)).state is JobState.interrupted
+    assert {row.state for row in store.placed(job_id(SMALL))} == {TrialState.pending}
+    gate.open.set()
+    assert drive_to_end(store, SMALL, machine, tmp_path)[0] is JobState.done
+
+
+def test_cancel_reaches_the_driver(store: Store, tmp_path: Path) -> None:
+    def watch(drive: schedule.Drive) -> None:
+        if drive.hands.busy():
+            store.request_cancel(drive.job_id)
+
+    state, drive = drive_to_end(store, SMALL, Machine(execute=Gate()), tmp_path, watch=watch)
+    assert state is JobState.cancelled
+
+
+def test_a_driver_that_lost_its_trials_does_not_write(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver that slept through its lease: another one has taken the trial; the late result is refused."""
+    alone = job({"name": "only"})
+    gate = Gate()
+    machine = Machine(execute=gate)
+    said: list[str] = []
+    taken: dict[str, int] = {}
+
+    def watch(drive: schedule.Drive) -> None:
+        if drive.hands.busy() and not taken:
+            assert gate.inside.acquire(timeout=10)
+            store.unregister_driver(drive.id)
+            store.register_driver(leases.driver_here("other", drive.job_id, "machine"))
+            taken.update(store.claim("other", [drive.hands.busy()[0].key]))
+            gate.open.set()
+        elif taken and said:
+            drive.stop("interrupted")
+
+    drive_to_end(store, alone, machine, tmp_path, watch=watch, say=said.append)
+    (key,) = taken
+    assert "taken over" in said[0]
+    assert store.trial(key).token == 2
+    assert store.trial(key).state is TrialState.running
