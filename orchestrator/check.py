@@ -34,10 +34,12 @@ def check(root: Node, problems: Problems) -> JobSpec | None:
         stages.references(i)
         if stage.name not in bad:
             stages.trials(i, start)
+    understood = not len(problems)
     for i, stage in enumerate(job.stages):
         if stages.built.get(stage.name):
-            stages.comparable(i)
             stages.no_test_before_selection(i)
+            if understood:  # else it may only look as if winners were chosen across cells
+                stages.comparable(i)
     _report(root, job, stages, problems)
     return job
 
@@ -84,6 +86,8 @@ class _Stages:
         self.per: dict[str, list[str]] = {}
         self.started_from: dict[str, str] = {}
         """Stage whose weights are taken -> one of the stages that start from them."""
+        self.closed: set[Place] = set()
+        """Where test data were asked for in vain."""
 
     def references(self, i: int) -> None:
         """The stage's name is its own, `from` names earlier stages with equal groups, and its parts go together."""
@@ -99,7 +103,8 @@ class _Stages:
                 place = self.root.place_of([*at, "from", k])
                 self.problems.say(place, f"stages.{stage.name}.from", name, self.not_earlier(name, i))
         groups = {name: self.per[name] for name in stage.from_ if name in self.per}
-        self.per.setdefault(stage.name, next(iter(groups.values()), stage.per))
+        if groups or not (stage.from_ or stage.neighbourhood):
+            self.per.setdefault(stage.name, next(iter(groups.values()), stage.per))
         if len({tuple(per) for per in groups.values()}) > 1:
             told = "; ".join(f"{name}: {', '.join(per) or 'none'}" for name, per in groups.items())
             self.about(i, "from", f"the sources form different groups ({told}); give them the same `per`")
@@ -117,12 +122,12 @@ class _Stages:
     def not_earlier(self, name: str, i: int) -> str:
         """Why a stage that is no earlier one cannot be referred to. (Order in the file rules cycles out.)"""
         known = [each.name for each in self.job.stages]
-        allowed = offer(name, known[:i], "earlier stages")
+        earlier = f"earlier stages: {', '.join(known[:i]) or 'none'}"
         if name == known[i]:
-            return f"a stage cannot take from itself; {allowed}"
+            return f"a stage cannot take from itself; {earlier}"
         if name in known:
-            return f"comes later than {known[i]}, and stages take only from earlier ones; {allowed}"
-        return f"no such stage; {allowed}"
+            return f"comes later than {known[i]}, and stages take only from earlier ones; {earlier}"
+        return "no such stage; " + offer(name, known[:i], "earlier stages")
 
     def trials(self, i: int, base: Start) -> None:
         """Every trial of the stage is valid, its initial weights exist by then, its neighbours are allowed."""
@@ -164,7 +169,7 @@ class _Stages:
                 self.problems.say(place, name, init.stage, self.not_earlier(init.stage, i))
                 continue
             self.started_from.setdefault(init.stage, stage.name)
-            groups = {_group(source, self.per[init.stage]) for source in self.built.get(init.stage, [])}
+            groups = {_group(source, self.per.get(init.stage, [])) for source in self.built.get(init.stage, [])}
             if len(groups) > 1:
                 what = f"ends with a winner in each of {len(groups)} groups; weights come from a stage with one group"
                 self.problems.say(place, name, init.stage, what)
@@ -172,7 +177,7 @@ class _Stages:
                 self.problems.say(place, name, init.stage, "its keep_weights is false; remove that")
 
     def takers(self, i: int) -> list[str]:
-        return [each.name for each in self.job.stages if self.job.stages[i].name in each.from_]
+        return [each.name for each in self.job.stages[i + 1 :] if self.job.stages[i].name in each.from_]
 
     def comparable(self, i: int) -> None:
         """A winner is chosen among trials of one data set, and of one cell of the table."""
@@ -204,6 +209,9 @@ class _Stages:
         for trial in self.built[stage.name]:
             if trial.spec.task.reads_test:
                 place, path = self.test_origin(i, trial)
+                if place in self.closed:
+                    continue  # inherited from an earlier stage
+                self.closed.add(place)
                 what = f"test data before selection: {why}; {rule}"
                 self.problems.say(place, f"stages.{stage.name}", path, "test", what)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +14,9 @@ from pydantic import ValidationError
 
 from orchestrator.document import Node, Place
 from orchestrator.explain import Problems, Steps, explain, show, wording
-from orchestrator.job import Near, Stage, apply, axis_length, axis_values
-from orchestrator.paths import PLANNERS_OWN, axes_of
+from orchestrator.fields import missing_step
+from orchestrator.job import PLANNERS_OWN, Near, Stage, apply, axis_length, axis_values
+from orchestrator.paths import axes_of
 from workers.trial import TrialSpec, plain_number
 
 MAX_TRIALS = 100_000
@@ -67,7 +69,8 @@ def build(root: Node, stage: Stage, at: Steps, start: Start, problems: Problems)
         try:
             fields = apply(start.fields, settings)
         except ValueError as error:
-            problems.say(root.place_of(at), f"stages.{stage.name}", str(error))
+            if root.place_of(["trial", str(error).partition(".")[0]]) not in reported:
+                problems.say(root.place_of(at), f"stages.{stage.name}", str(error))
             continue
         result = _validate(fields)
         if isinstance(result, TrialSpec):
@@ -91,6 +94,8 @@ def check_neighbours(
         node = near_node.child(path) if near_node else None
         place = node.place if node else root.place_of(at)
         name = f"stages.{stage.name}.neighbourhood: {path}"
+        if missing_step(TrialSpec, path) is not None:
+            continue  # reported as such
         for value in values.get(path) or [_value(whole, path)]:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 problems.say(place, name, show(value), "no number: only numbers have a neighbourhood")
@@ -137,6 +142,12 @@ def _settings(
             continue
         lists = {path: axis_values(axis) for path, axis in axes.items()}
         written = {path: root.find([*steps, path]) for path in axes}
+        for path, values in lists.items():
+            texts = [json.dumps(value, sort_keys=True) for value in values]
+            for n, text in enumerate(texts):
+                if text in texts[:n]:
+                    place = root.place_of([*steps, path, n])
+                    problems.say(place, f"stages.{stage.name}.sweep.{path}", show(values[n]), "twice in this axis")
         for numbers in itertools.product(*(range(len(values)) for values in lists.values())):
             chosen = dict(zip(lists, numbers, strict=True))
             here = {path: (node.child(chosen[path]) or node) for path, node in written.items() if node}
@@ -149,12 +160,23 @@ def _trace(
 ) -> None:  # fmt: skip
     """Each error of a trial as a problem at its cause, unless something is reported there already."""
     for error in errors:
-        loc = _real(fields, error["loc"])
-        place = trace(root, loc, origins, key=error["type"] == "extra_forbidden")
-        if place not in reported:
-            remedy = "; set it in trial, or as an axis or override of the stage" if error["type"] == "missing" else ""
+        loc, said, remedy = _real(fields, error["loc"]), wording(TrialSpec, error), ""
+        if error["type"] == "missing":
+            if any(problem.message.endswith(f"nearest: {loc[-1]}") for problem in problems):
+                continue  # misspelt, which is reported as such
+            remedy = "; set it in trial, or as an axis or override of the stage"
+        of_key = error["type"] == "extra_forbidden"
+        places = [trace(root, each, origins, of_key) for each in [*_named(loc, error, said), loc]]
+        if not reported.intersection(places):
             name = ".".join(map(str, loc)) or "trial"
-            problems.say(place, f"stages.{stage.name}", name, wording(TrialSpec, error) + remedy)
+            problems.say(places[0], f"stages.{stage.name}", name, said + remedy)
+
+
+def _named(loc: Steps, error: Any, said: str) -> list[Steps]:
+    """The fields that an error about several of them names."""
+    if not isinstance(error["input"], dict) or error["type"] != "value_error":
+        return []
+    return [[*loc, word] for word in re.findall(r"\w+", said) if word in error["input"]]
 
 
 def trace(root: Node, loc: Steps, origins: Origins, key: bool = False) -> Place:
@@ -163,8 +185,7 @@ def trace(root: Node, loc: Steps, origins: Origins, key: bool = False) -> Place:
         node = origins.get(".".join(map(str, loc[:length])))
         if node is not None:
             return node.place_of(loc[length:], key)
-    below = [node for path, node in origins.items() if path.startswith(".".join(map(str, loc)) + ".")]
-    return below[-1].place if below else root.place_of(["trial", *loc], key)
+    return root.place_of(["trial", *loc], key)
 
 
 def _real(fields: Fields, loc: Steps) -> list[str | int]:

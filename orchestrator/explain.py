@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from orchestrator.document import Node, Place, Problem, parse
 from orchestrator.fields import names, nearest
+from orchestrator.job import PLANNERS_OWN, JobSpec
 
 Steps = Sequence[str | int]
 
@@ -41,7 +42,8 @@ def explain(model: type[BaseModel], error: Any, root: Node, prefix: Steps = ()) 
     inner: Steps = [step for step in error["loc"] if step != "[key]"]
     of_key = len(inner) < len(error["loc"]) or error["type"] == "extra_forbidden"
     place = root.place_of([*prefix, *inner], key=of_key)
-    return Problem(place, f"{dotted(root, [*prefix, *inner])}: {wording(model, error)}")
+    name = dotted(root, [*prefix, *inner], is_missing=error["type"] == "missing")
+    return Problem(place, f"{name}: {wording(model, error)}")
 
 
 def wording(model: type[BaseModel], error: Any) -> str:
@@ -51,7 +53,9 @@ def wording(model: type[BaseModel], error: Any) -> str:
     if kind == "missing":
         return "missing"
     if kind == "extra_forbidden":
-        return f"{show(error['input'])}: no such field; " + offer(str(loc[-1]), names(model, loc[:-1]), "fields")
+        allowed = [name for name in names(model, loc[:-1]) if name != PLANNERS_OWN]
+        allowed += ["profiles"] if model is JobSpec and len(loc) == 1 else []
+        return f"{show(error['input'])}: no such field; " + offer(str(loc[-1]), allowed, "fields")
     if kind == "value_error" and isinstance(error["input"], dict):
         return str(context["error"])  # of several fields together; it names their values itself
     return f"{show(error['input'])}: {_what(kind, context, error)}"
@@ -64,13 +68,16 @@ def show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def dotted(root: Node, steps: Steps) -> str:
-    """The name of a field: stages by their names, without the union members that pydantic's locations hold."""
+def dotted(root: Node, steps: Steps, is_missing: bool = False) -> str:
+    """The name of a field: stages by their names, without the union members that pydantic's locations hold.
+
+    `is_missing`: the last step is a name although nothing stands there.
+    """
     parts: list[str] = []
     node: Node | None = root
     for i, step in enumerate(steps):
         child = node.child(step) if node else None
-        if child is None and i < len(steps) - 1:
+        if child is None and not (is_missing and i == len(steps) - 1):
             continue
         name = child.child("name") if child and isinstance(step, int) else None
         if name is not None:
@@ -99,7 +106,9 @@ def _what(kind: str, context: Any, error: Any) -> str:
         return str(context["error"])
     if kind == "string_pattern_mismatch":
         return f"must look like {context['pattern']}"
-    text = str(error["msg"])
+    if kind == "too_short" and not context["actual_length"]:
+        return f"empty; must have at least {context['min_length']} item"
+    text = str(error["msg"]).replace("be an object", "be a mapping").replace("a valid dictionary", "a mapping")
     if text.startswith("Input should be"):
         return "must be" + text.removeprefix("Input should be")
     return text[:1].lower() + text[1:]

@@ -36,6 +36,9 @@ _strict = ConfigDict(
 Path_ = Annotated[str, Field(pattern=r"^[a-z_]+(\.[A-Za-z0-9_]+)*$")]
 """A field of the trial, by its dotted path: optim.lr"""
 
+PLANNERS_OWN = "may_test"
+"""The field of a trial that no spec may set."""
+
 
 def _listed(value: Any) -> Any:
     """A single one may be written without the list around it."""
@@ -100,16 +103,16 @@ def _low_high_count(bounds: tuple[float, float, int]) -> tuple[float, float, int
 
 def _axis_kind(value: Any) -> str | None:
     if isinstance(value, LogSpace) or (isinstance(value, dict) and "logspace" in value):
-        return "logspace"
+        return "LogSpace"
     if isinstance(value, LinSpace) or (isinstance(value, dict) and "linspace" in value):
-        return "linspace"
-    return "list" if isinstance(value, list | tuple) else None
+        return "LinSpace"
+    return "values" if isinstance(value, list | tuple) else None
 
 
 Axis = Annotated[
-    Annotated[LogSpace, Tag("logspace")]
-    | Annotated[LinSpace, Tag("linspace")]
-    | Annotated[list[Any], Field(min_length=1), Tag("list")],
+    Annotated[LogSpace, Tag("LogSpace")]
+    | Annotated[LinSpace, Tag("LinSpace")]
+    | Annotated[list[Any], Field(min_length=1), Tag("values")],
     Discriminator(
         _axis_kind,
         custom_error_type="axis",
@@ -138,12 +141,12 @@ class Grid(BaseModel):
 
 def _sweep_kind(value: Any) -> str | None:
     if isinstance(value, Grid) or (isinstance(value, dict) and "grid" in value):
-        return "grid"
-    return "one" if isinstance(value, One | dict) else None
+        return "Grid"
+    return "One" if isinstance(value, One | dict) else None
 
 
 Sweep = Annotated[
-    Annotated[One, Tag("one")] | Annotated[Grid, Tag("grid")],
+    Annotated[One, Tag("One")] | Annotated[Grid, Tag("Grid")],
     Discriminator(
         _sweep_kind,
         custom_error_type="sweep",

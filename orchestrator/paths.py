@@ -8,11 +8,8 @@ from typing import Any
 from orchestrator.document import Node, Place
 from orchestrator.explain import Problems, Steps, dotted
 from orchestrator.fields import leaf_paths, missing_step, nearest
-from orchestrator.job import Grid, JobSpec, Stage
+from orchestrator.job import PLANNERS_OWN, Grid, JobSpec, Stage
 from workers.trial import TrialSpec
-
-PLANNERS_OWN = "may_test"
-"""The field of a trial that no spec may set."""
 
 
 def trial_schema_paths() -> list[str]:

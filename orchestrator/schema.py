@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.job import JobSpec
-from orchestrator.paths import PLANNERS_OWN, trial_schema_paths
+from orchestrator.job import PLANNERS_OWN, JobSpec
+from orchestrator.paths import trial_schema_paths
 from workers.trial import TrialSpec
 
 Schema = dict[str, Any]
