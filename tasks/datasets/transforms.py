@@ -45,7 +45,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def normalized(images: Tensor, normalize: Normalize) -> Tensor:
-    """(n, 1 or 3, h, w), uint8 or float, in 0..255 -> float (n, 3, h, w), less the mean, by the standard deviation, of each channel."""
+    """(n, 1 or 3, h, w) in 0..255, uint8 or float -> float (n, 3, h, w), less each channel's mean, by its deviation."""
     mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) * 255 for v in MEAN_STD[normalize])
     return (images.expand(-1, 3, -1, -1) - mean) / std
 

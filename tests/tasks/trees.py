@@ -58,7 +58,8 @@ def dtd(root: Path) -> Card:
 
 def pets(root: Path) -> Card:
     base = root / "oxford-iiit-pet"
-    rows = [(f"{name}_{i}", label) for label, name in ((1, "Abyssinian"), (2, "american_bulldog")) for i in range(1, 11)]
+    names = ((1, "Abyssinian"), (2, "american_bulldog"))
+    rows = [(f"{name}_{i}", label) for label, name in names for i in range(1, 11)]
     for part, chosen in (("trainval", rows[:5] + rows[10:15]), ("test", rows[5:10] + rows[15:])):
         write(base / "annotations" / f"{part}.txt", [f"{name} {label} {label} 1" for name, label in chosen])
     for i, (name, _) in enumerate(rows):
@@ -110,13 +111,13 @@ def aircraft(root: Path) -> Card:
 def cars(root: Path) -> Card:
     base = root / "stanford_cars"
     kind = [("fname", "O"), ("class", "O")]
-    for part, annotations in (
+    for part, listed in (
         ("train", base / "devkit" / "cars_train_annos.mat"),
         ("test", base / "cars_test_annos_withlabels.mat"),
     ):
-        annotations.parent.mkdir(parents=True, exist_ok=True)
+        listed.parent.mkdir(parents=True, exist_ok=True)
         rows = np.array([(f"{i:05d}.jpg", i % 2 + 1) for i in range(1, 11)], dtype=kind)
-        savemat(annotations, {"annotations": rows})
+        savemat(listed, {"annotations": rows})
         for i in range(1, 11):
             draw(base / f"cars_{part}" / f"{i:05d}.jpg", i)
     savemat(base / "devkit" / "cars_meta.mat", {"class_names": np.array(["AM General", "Acura"], dtype=object)})
