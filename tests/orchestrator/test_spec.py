@@ -407,7 +407,7 @@ def test_every_spec_loads_in_every_profile(path: Path, profile: str) -> None:
 
 def test_schema_in_the_repository_is_current() -> None:
     stored = (ROOT / "specs" / "schema.json").read_text()
-    current = json.dumps(json_schema(), indent=2) + "\n"
+    current = json.dumps(json_schema(), indent=1) + "\n"
     assert stored == current, "run: python -m orchestrator schema > specs/schema.json"
 
 
