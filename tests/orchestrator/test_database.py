@@ -39,10 +39,11 @@ def schema_of(engine: sa.Engine) -> set[tuple[object, ...]]:
     if engine.dialect.name == "postgresql":
         queries = [
             "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns "
-            "WHERE table_schema = 'public' AND table_name <> 'orchestrator_version'",
+            "WHERE table_schema = current_schema() AND table_name <> 'orchestrator_version'",
             "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint "
-            "WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'orchestrator_version'",
-            "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'orchestrator_version'",
+            "WHERE connamespace = current_schema()::regnamespace AND conrelid::regclass::text <> 'orchestrator_version'",
+            "SELECT replace(indexdef, schemaname, '') FROM pg_indexes "
+            "WHERE schemaname = current_schema() AND tablename <> 'orchestrator_version'",
         ]
     with engine.connect() as connection:
         rows = [row for query in queries for row in connection.exec_driver_sql(query)]
@@ -59,8 +60,9 @@ def test_the_migrated_schema_is_the_one_in_tables(database_url: str, tmp_path: P
     by_migration = schema_of(migrated)
     with migrated.begin() as connection:  # the same database once more, made from tables.py
         if migrated.dialect.name == "postgresql":
-            connection.exec_driver_sql("DROP SCHEMA public CASCADE")
-            connection.exec_driver_sql("CREATE SCHEMA public")
+            name = connection.exec_driver_sql("SELECT current_schema()").scalar()
+            connection.exec_driver_sql(f"DROP SCHEMA {name} CASCADE")
+            connection.exec_driver_sql(f"CREATE SCHEMA {name}")
     if migrated.dialect.name == "sqlite":
         migrated.dispose()
         migrated = sa.create_engine(f"sqlite:///{tmp_path / 'fresh.db'}")
