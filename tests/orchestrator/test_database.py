@@ -41,7 +41,8 @@ def schema_of(engine: sa.Engine) -> set[tuple[object, ...]]:
             "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns "
             "WHERE table_schema = current_schema() AND table_name <> 'orchestrator_version'",
             "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint "
-            "WHERE connamespace = current_schema()::regnamespace AND conrelid::regclass::text <> 'orchestrator_version'",
+            "WHERE connamespace = current_schema()::regnamespace "
+            "AND conrelid::regclass::text <> 'orchestrator_version'",
             "SELECT replace(indexdef, schemaname, '') FROM pg_indexes "
             "WHERE schemaname = current_schema() AND tablename <> 'orchestrator_version'",
         ]
