@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -122,7 +122,7 @@ class Pool:
 
     def _fits(self, resources: Resources) -> bool:
         wanted = shape(resources)
-        unsettled = Counter[str]()
+        unsettled: defaultdict[str, float] = defaultdict(float)
         for worker in self._workers.values():
             if not worker.settled:
                 for name, amount in shape(worker.resources).items():

@@ -11,7 +11,7 @@ from orchestrator.errors import BackendUnreachable
 from orchestrator.report import build
 
 if TYPE_CHECKING:
-    from orchestrator.report import Report
+    from orchestrator.contents import Report
     from orchestrator.settings import Settings
     from orchestrator.store import Store
 

@@ -168,7 +168,7 @@ def run_trial(assignment: Assignment, emit: Emit, stop: Callable[[], bool]) -> O
         return _run_with_ray_train(assignment)
     from workers.train import train
 
-    return train(assignment.trial, _place(assignment, 0, _device(assignment)), emit, stop)
+    return train(assignment.trial, place_of(assignment, 0, _device(assignment)), emit, stop)
 
 
 def classify(error: BaseException) -> Failure:
@@ -184,7 +184,7 @@ def classify(error: BaseException) -> Failure:
     return Failure(ErrorClass.code, f"{first}\n{text}")
 
 
-def _place(assignment: Assignment, rank: int, device: str) -> Any:
+def place_of(assignment: Assignment, rank: int, device: str) -> Any:
     from workers.train import Place
 
     return Place(
@@ -281,7 +281,7 @@ def _worker_loop(config: dict[str, Any]) -> None:
 
     event: Event
     try:
-        event = train(assignment.trial, _place(assignment, rank, device), emit, stop)
+        event = train(assignment.trial, place_of(assignment, rank, device), emit, stop)
     except Stopped:
         event = Left()
     except Exception as error:
