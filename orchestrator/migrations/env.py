@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from alembic import context
 
-from orchestrator.tables import VERSION_TABLE, metadata
+from orchestrator.tables import VERSION_TABLE, complete
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=metadata,
+    target_metadata=complete(),
     version_table=VERSION_TABLE,
     render_as_batch=True,  # SQLite alters a table by copying it
 )
