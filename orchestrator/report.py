@@ -31,11 +31,18 @@ if TYPE_CHECKING:
     from orchestrator.store import Store
 
 
+MAPS = 8
+"""Groups up to which a terminal is given the heat maps too."""
+LOOKED_AT = 80
+"""Trials in the table up to which everything known of them is read for a terminal too."""
+
+
 def build(store: Store, job_id: str, *, full: bool = True) -> Report:
     """The report of a job, from SQL rows and the job's own spec alone.
 
     `full` False leaves out what a terminal does not show (learning curves, the list of all trials, addresses of
-    tracking runs, data digests), so that a job of 20,000 trials takes well under a second. NotFound: no such job.
+    tracking runs, heat maps of more than `MAPS` groups) and, of large tables, hosts, devices and data digests, so
+    that a job of 20,000 trials takes well under a second. NotFound: no such job.
     """
     study = _Study(store, job_id, full)
     cells = study.cells()
@@ -207,6 +214,8 @@ class _Study:
         for stage in self.chain:
             trials = self.members.get((stage, place.group), [])
             if not self.stages[stage].get("from"):
+                if not self.full and len(self.places) > MAPS:
+                    continue
                 maps.append(heat_map(stage, trials, chosen))
             elif self.stages[stage].get("neighbourhood") and (stage, place.group) in self.choices:
                 near += points(stage, trials, self.choices[stage, place.group], chosen)
@@ -265,9 +274,10 @@ class _Study:
 
     def behind(self, cells: Iterable[Cell]) -> dict[str, TrialRow]:
         """The trials whose figures are in the table, with everything known of them."""
-        if not self.full:
+        keys = [key for cell in cells for key in cell.keys if cell.values]
+        if not self.full and len(keys) > LOOKED_AT:
             return {}
-        return {key: self.store.trial(key) for cell in cells for key in cell.keys if cell.values}
+        return {key: self.store.trial(key) for key in keys}
 
     def counts(self) -> tuple[StageCount, ...]:
         by_stage: dict[str, list[PlacedRow]] = {name: [] for name in self.stages}

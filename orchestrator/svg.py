@@ -33,7 +33,7 @@ def colour(part: float) -> tuple[str, str]:
     mixed = [round(a + (b - a) * (at - low)) for a, b in zip(*pair, strict=True)]
     linear = [c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in mixed]  # WCAG 2 luminance
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "#{:02x}{:02x}{:02x}".format(*mixed), "#ffffff" if luminance < 0.179 else "#10131a"
+    return "#{:02x}{:02x}{:02x}".format(*mixed), "#ffffff" if luminance < 0.179 else "#000000"
 
 
 def part_of(value: float, column: Column) -> float:

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from orchestrator.cells import short
 from orchestrator.contents import Column, Group, HeatCell, HeatMap, Report
-from orchestrator.render import choices, grid, notes, title
+from orchestrator.render import choices, grid, heading, notes, title
+from orchestrator.report import MAPS
 
 WIDTH = 100
 """Columns that tables keep to where they can."""
-MAPS = 8
-"""Groups up to which the heat maps are printed too."""
 
 
 def terminal(report: Report, width: int = WIDTH) -> str:
     """Plain text for a terminal: table, choices, heat maps of small studies, warnings."""
     lines = [f"{report.name}{f' ({report.profile})' if report.profile else ''}  {report.job_id}  {report.state}"]
-    lines += [report.message] if report.message else []
-    lines += [report.caption] if report.caption else []
-    lines += [title(report), ""]
+    for words in (report.message, report.caption, title(report)):
+        lines += textwrap.wrap(words, width)
+    lines.append("")
     header, body = grid(report)
     lines += aligned(header, [line.texts for line in body], width)
-    lines += [f"  {note}" for note in notes(report)]
+    for note in notes(report):
+        lines += textwrap.wrap(note, width, initial_indent="  ", subsequent_indent="    ")
     chosen, rows = choices(report)
     if rows:
         lines += ["", "Chosen on val", *aligned(chosen, rows, width)]
-    if len(report.groups) <= MAPS:
-        lines += _maps(report, width)
-    elif any(group.heat_maps for group in report.groups):
-        lines += ["", f"{len(report.groups)} heat maps: in the HTML page"]
+    lines += _maps(report, width) if len(report.groups) <= MAPS else ["", "Heat maps: in the HTML page"]
     if report.warnings:
-        lines += ["", "Warnings", *(f"  ! {warning}" for warning in report.warnings)]
+        lines += ["", "Warnings"]
+    for warning in report.warnings:
+        lines += textwrap.wrap(warning, width, initial_indent="  ! ", subsequent_indent="    ", break_long_words=False)
     return "\n".join(lines) + "\n"
 
 
@@ -66,8 +66,8 @@ def _maps(report: Report, width: int) -> list[str]:
     if not blocks:
         return []
     first = blocks[0][1]
-    axes = f"{first.x_path} across" + (f", {first.y_path} down" if first.y_path else "")
-    lines = ["", f"Values on val ({axes}; * chosen; shade ░▒▓█ from the data set's worst to its best)"]
+    axes = f"{heading(first.x_path)} across" + (f", {heading(first.y_path)} down" if first.y_path else "")
+    lines = ["", f"Values on val, {axes}; * chosen; ░▒▓█ from the column's worst to its best"]
     row: list[list[str]] = []
     for _, _, block in blocks:
         if row and sum(len(one[0]) + 2 for one in row) + len(block[0]) > width:
@@ -93,9 +93,9 @@ def map_lines(column: Column, group: Group, drawn: HeatMap) -> list[str]:
         rows.append([short(y) if drawn.y_path else "", *(_map_cell(at[x, y], column) for x in drawn.xs)])
     sizes = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(text.rjust(size) for text, size in zip(row, sizes, strict=True)) for row in rows]
-    heading = f"{group.name} {drawn.stage}"
-    size = max(len(heading), *(len(line) for line in lines))
-    return [line.ljust(size) for line in [heading, *lines]]
+    name = f"{group.name} {drawn.stage}"
+    size = max(len(name), *(len(line) for line in lines))
+    return [line.ljust(size) for line in [name, *lines]]
 
 
 def _map_cell(cell: HeatCell, column: Column) -> str:
