@@ -111,9 +111,9 @@ def _connection(address: str, namespace: str, runtime_env: dict[str, Any] | None
 def _use_token() -> None:
     """Turns token authentication on in this process, also when Ray was imported (and read its settings) before."""
     os.environ["RAY_AUTH_MODE"] = "token"
-    from ray._raylet import Config
+    from ray import _raylet
 
-    Config.initialize("")
+    _raylet.Config.initialize("")  # type: ignore[attr-defined]  # what Ray itself does when it turns the mode on for a local cluster
 
 
 def _dashboard(info: Any) -> str | None:

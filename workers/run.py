@@ -127,6 +127,12 @@ class TrialActor:
 
         return {"host": socket.gethostname(), "pid": str(os.getpid()), "code": str(Path(__file__).parent)}
 
+    def node(self) -> str:
+        """Id of the Ray node this actor runs on."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
     def _run(self, assignment: Assignment) -> None:
         event: Event
         with _log_to(assignment):
