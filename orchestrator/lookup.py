@@ -170,7 +170,8 @@ def placed(connection: sa.Connection, job_id: str, stage: str | None) -> list[Pl
     rows = []
     for row in connection.execute(query).all():
         group_values = shared.get(row[17]) or shared.setdefault(row[17], decode(row[17]))
-        values = (*row[:5], _STATES[row[5]], *row[6:17], group_values, decode(row[18]), row[19])
+        value = row[8] if row[5] == "done" else None  # one that runs once more for its weights has a figure already
+        values = (*row[:5], _STATES[row[5]], *row[6:8], value, *row[9:17], group_values, decode(row[18]), row[19])
         rows.append(PlacedRow(*values))
     return rows
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from orchestrator import leases, lookup, tables
+from orchestrator import leases, lookup, said, tables
 from orchestrator.database import Database, connect, to_json
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.known import Known, TrialState
@@ -266,7 +266,7 @@ class Store:
         To say again what is recorded already is no error, so a lost acknowledgement can be answered by a repeat.
         """
         if writes:
-            self._db.write(lambda connection: leases.commit(self._db, connection, driver_id, writes))
+            self._db.write(lambda connection: said.commit(self._db, connection, driver_id, writes))
 
     # Trials
 

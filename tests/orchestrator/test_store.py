@@ -420,6 +420,28 @@ def test_finished_is_recorded_once_with_everything_said(three: Store) -> None:
     assert three.claim("d1", [key_of(1)]) == {}
 
 
+def test_a_done_trial_runs_once_more_for_its_weights_and_keeps_its_figures(three: Store) -> None:
+    facts = {"step_seconds": 0.5}
+    three.claim("d1", [key_of(1), key_of(2)])
+    three.commit("d1", [Finished(key_of(1), 1, {"top1": 0.5}, facts)])
+    three.commit("d1", [Finished(key_of(2), 1, {"top1": 0.5}, facts, ("kept", "5ha"))])
+    assert three.claim("d1", [key_of(1), key_of(2)]) == {}
+    assert three.claim("d1", [key_of(1), key_of(2)], for_weights=True) == {key_of(1): 2}
+    row = three.placed(JOB.id)[0]
+    assert (row.state, row.value) == (TrialState.running, None)
+    for _ in range(2):
+        three.commit("d1", [Released(key_of(1), 2, "stopped")])
+    assert three.placed(JOB.id)[0].state == TrialState.done
+    assert three.claim("d1", [key_of(1)]) == {}
+    assert three.claim("d1", [key_of(1)], for_weights=True) == {key_of(1): 3}
+    three.commit("d1", [Finished(key_of(1), 3, {"top1": 0.4, "new": 1.0}, {}, ("again", "5ha"))])
+    row = three.placed(JOB.id)[0]
+    assert (row.state, row.value) == (TrialState.done, 0.5)
+    known = three.known([key_of(1)])[key_of(1)]
+    assert (known.figures, known.facts, known.weights) == ({"top1": 0.5}, facts, ("again", "5ha"))
+    assert [a.cause for a in three.attempts(key_of(1))] == ["done", "stopped", "done"]
+
+
 @pytest.mark.parametrize(
     ("error_class", "state"),
     [("diverged", "diverged"), ("cancelled", "cancelled"), ("code", "failed"), ("out_of_memory", "failed")],
@@ -464,6 +486,18 @@ def test_saying_again_what_was_recorded_is_no_error(three: Store) -> None:
         three.commit("d1", [Finished(key_of(2), tokens[key_of(2)], {"top1": 0.5})])
     with pytest.raises(LeaseLost, match="is done already; a late Failed"):
         three.commit("d1", [Failed(key_of(1), tokens[key_of(1)], "code", "x")])
+
+
+def test_the_same_news_twice_in_one_batch_is_recorded_once(three: Store) -> None:
+    three.claim("d1", [key_of(1), key_of(2)])
+    finished, failed = Finished(key_of(1), 1, {"top1": 0.5}), Failed(key_of(2), 1, "code", "first")
+    report = Reported(key_of(1), 1, 1, 10, {"loss": 1.0}, 1.0)
+    kept = replace(finished, weights=("w", "5ha"))
+    three.commit("d1", [report, finished, report, finished, failed, replace(failed, message="second"), kept])
+    assert three.known([key_of(1)])[key_of(1)].weights == ("w", "5ha")
+    assert three.figures([key_of(1)]) == {key_of(1): {"top1": 0.5}}
+    assert three.known([key_of(2)])[key_of(2)].error == "first"
+    assert len(three.reports(key_of(1))) == 1
 
 
 def test_retry_resets_failed_and_cancelled_trials_only(three: Store) -> None:
