@@ -139,7 +139,7 @@ def choices(report: Report) -> tuple[list[str], list[list[str]]]:
                 *(short(choice.settings[path]) if path in choice.settings else "–" for path in paths),
                 value,
                 f"{choice.candidates}{f' ({chr(44).join(lost)})' if lost else ''}",
-                "; ".join(map(edge_text, choice.edges)) or "–",
+                "; ".join(edge_text(edge).partition(" (")[0] for edge in choice.edges) or "–",
                 choice.key[:8],
             ]
         )
