@@ -140,7 +140,7 @@ def group_tags(job: JobRow, stage: str, group: str, state: str) -> dict[str, str
     """By these tags a run is found again: job, stage, group (and trial)."""
     return cut_tags(
         {
-            "job": job.id, "stage": stage, "group": group, "profile": job.profile, "state": state,
+            "job": job.id, "stage": stage, "group": group, "level": "group", "profile": job.profile, "state": state,
             "mlflow.source.name": job.name, **_commit(job.git_commit, job.git_dirty),
         }
     )  # fmt: skip
@@ -152,7 +152,7 @@ def trial_tags(job: JobRow, row: PlacedRow, trial: TrialRow, parent_run_id: str,
         **group_tags(job, row.stage, row.group, state),
         **cut_tags(
             {
-                PARENT_TAG: parent_run_id, "trial": row.key, "seed": trial.seed,
+                PARENT_TAG: parent_run_id, "level": "trial", "trial": row.key, "seed": trial.seed,
                 **_commit(trial.git_commit, trial.git_dirty),
             }
         ),

@@ -6,13 +6,14 @@ import contextlib
 import fcntl
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from orchestrator import mirror
 from orchestrator.errors import BackendUnreachable
+from orchestrator.known import TrialState
 from orchestrator.mirror import Look, Number, Place
 from orchestrator.records import JobRow, JobState, PlacedRow, ReportRow, Tracked
 from orchestrator.tracking_server import (
@@ -58,9 +59,10 @@ class _Run:
     """A run as the tracking server has it."""
 
     run_id: str
-    start_ms: int
+    start_ms: int | None
+    """Milliseconds since 1970; None: finished long ago, not asked for."""
     through: int = 0
-    """Epochs written."""
+    """Epochs written; of a group's run, 1 when its spec is."""
     look: Look | None = None
     deleted: bool = False
     """By a user, in MLflow: it is left alone."""
@@ -173,7 +175,10 @@ class Mirror:
         if run is None:
             return mirror.trial_look(row, row.key in alive, None)
         look = mirror.trial_look(row, row.key in alive, run.look)
-        return None if run.deleted or (look == run.look and row.epoch <= run.through) else look
+        if look is None or run.deleted:
+            return None
+        missing = look != run.look or row.epoch > run.through or not (run.settled or look[0] == "RUNNING")
+        return look if missing else None
 
     def _trial(
         self, job: JobRow, row: PlacedRow, look: Look, group: Sequence[PlacedRow], reports: Sequence[ReportRow]
@@ -197,6 +202,8 @@ class Mirror:
         self._open(run, look)
         tags = {} if look == run.look else mirror.end_tags(trial, look[1], run.look)
         final = mirror.final_numbers(trial) if look[0] == "FINISHED" else []
+        if run.start_ms is None:
+            run.start_ms = int(self._client.get_run(run.run_id).info.start_time)
         for batch in mirror.batches(mirror.numbers(reports, run.through, run.start_ms), final):
             self._log(run.run_id, batch, params, tags)
             params = tags = {}
@@ -218,7 +225,7 @@ class Mirror:
             self._log(run.run_id, [], mirror.cut_params(rows[0].group_values), {})
             text = yaml.safe_dump(self._store.job_spec(job.id), sort_keys=False, allow_unicode=True)
             self._client.log_text(run.run_id, text, "spec.yaml")
-            run.through = 1  # of a group: its spec is written
+            run.through = 1
             self._keep(place, run, None)
         return run
 
@@ -262,28 +269,54 @@ class Mirror:
 
         client = MlflowClient(tracking_uri=self.uri)
         self._experiment = _experiment(client, job.name, self.uri, self.folder)
-        tracked = self._store.tracked(self.job_id)
-        self._runs = {}
-        page = None
-        while page is None or page.token:
-            page = client.search_runs(
-                [self._experiment], f"tags.job = '{self.job_id}'", ViewType.ALL, max_results=1000,
-                order_by=["attributes.start_time ASC"], page_token=page.token if page else None,
-            )  # fmt: skip
-            for found in page:
-                tags, info = found.data.tags, found.info
-                place = (tags.get("stage", ""), tags.get("group", ""), tags.get("trial", ""))
-                row = tracked.get(place)
-                mine = row is not None and row.run_id == info.run_id
-                if place in self._runs and not mine:
-                    continue
-                look = (str(info.status), tags.get("state", ""))
-                self._runs[place] = _Run(
-                    info.run_id, info.start_time, row.reports_through if row and mine else 0, look,
-                    info.lifecycle_stage == "deleted",
-                    settled=bool(row and mine and row.closed and look[0] in mirror.ENDED),
+
+        def search(condition: str) -> Iterator[Any]:
+            page = None
+            while page is None or page.token:
+                page = client.search_runs(
+                    [self._experiment], f"tags.job = '{self.job_id}' and {condition}", ViewType.ALL,
+                    max_results=1000, order_by=["attributes.start_time ASC"], page_token=page.token if page else None,
                 )  # fmt: skip
+                yield from page
+
+        tracked = self._store.tracked(self.job_id)
+        groups = list(search("tags.level = 'group'"))
+        # MLflow takes 5 to 10 ms to list a run, and those that finished do not change: of them the store's word is
+        # taken, unless a group's run shows that the store speaks of another server.
+        some = list(search("tags.level = 'trial' and attributes.status != 'FINISHED'"))
+        here = {run.info.run_id for run in groups}
+        there = {place: row.parent_run_id or row.run_id for place, row in tracked.items()}
+        listed = {run.info.run_id for run in [*groups, *some]}
+        unclear = (place for place, row in tracked.items() if not row.closed and row.run_id not in listed)
+        self._runs = {}
+        if here == set(there.values()) and not any(unclear):
+            self._runs = {
+                place: _Run(row.run_id, None, row.reports_through, ("FINISHED", TrialState.done))
+                for place, row in tracked.items()
+            }
+        else:
+            some = list(search("tags.level = 'trial'"))
+        self._take([*groups, *some], tracked)
         self._client = client
+
+    def _take(self, found: Sequence[Any], tracked: Mapping[Place, Tracked]) -> None:
+        """Of MLflow's runs those that are the trials' and groups'; of two for the same the one the store names, or
+        the older."""
+        seen: set[Place] = set()
+        for run in found:
+            tags, info = run.data.tags, run.info
+            place = (tags.get("stage", ""), tags.get("group", ""), tags.get("trial", ""))
+            row = tracked.get(place)
+            mine = row is not None and row.run_id == info.run_id
+            if place in seen and not mine:
+                continue
+            seen.add(place)
+            look = (str(info.status), tags.get("state", ""))
+            self._runs[place] = _Run(
+                info.run_id, info.start_time, row.reports_through if row and mine else 0, look,
+                info.lifecycle_stage == "deleted",
+                settled=bool(row and mine and row.closed and look[0] in mirror.ENDED),
+            )  # fmt: skip
 
     def _begin(
         self, place: Place, name: str, started: float | None, tags: Mapping[str, str], parent: str | None

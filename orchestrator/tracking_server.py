@@ -74,16 +74,31 @@ def check_reachable(uri: str) -> None:
 
 
 def _check_file(path: Path) -> None:
+    """Makes the file where it is missing; as a write-ahead log, so that the UI's reads and our writes do not wait for
+    each other."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
         file = sqlite3.connect(path, timeout=CONNECT_SECONDS)
         try:
+            if new and not _on_network(path):
+                file.execute("PRAGMA journal_mode=WAL")
             file.execute("BEGIN IMMEDIATE")
             file.rollback()
         finally:
             file.close()
     except (OSError, sqlite3.Error) as error:
         raise BackendUnreachable(f"{path} cannot be written ({error})") from error
+
+
+def _on_network(path: Path) -> bool:
+    from orchestrator.database import refuse_network_folder
+
+    try:
+        refuse_network_folder(path)
+    except BackendUnreachable:
+        return True
+    return False
 
 
 def _through_proxy(scheme: str, host: str) -> bool:

@@ -33,7 +33,7 @@ from orchestrator.records import (
     Reported,
     WinnerRow,
 )
-from orchestrator.store import Store, open_store
+from orchestrator.store import open_store
 from orchestrator.tracking import Synced, masked, sync, ui_command, ui_environment
 
 JOB = "study-0123456789abcdef"
@@ -112,13 +112,18 @@ class World:
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database; to make one takes seconds."""
-    from orchestrator.tracking_server import prepare_process
+    from orchestrator.tracking_server import check_reachable, prepare_process
 
     file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     prepare_process()
+    check_reachable(f"sqlite:///{file}")
     from mlflow import MlflowClient
 
     MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
+    connection = sqlite3.connect(file)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the file alone is copied
+    connection.close()
     return file
 
 
@@ -142,9 +147,11 @@ def contents(world: World) -> dict[str, list[tuple[Any, ...]]]:
     """All that the MLflow database says, by the runs' names, as a user would see it."""
     queries = {
         "runs": "SELECT name, status, start_time, end_time FROM runs",
-        "metrics": "SELECT r.name, m.key, m.value, m.is_nan, m.step, m.timestamp FROM metrics m JOIN runs r USING (run_uuid)",
+        "metrics": "SELECT r.name, m.key, m.value, m.is_nan, m.step, m.timestamp"
+        " FROM metrics m JOIN runs r USING (run_uuid)",
         "params": "SELECT r.name, p.key, p.value FROM params p JOIN runs r USING (run_uuid)",
-        "tags": "SELECT r.name, t.key, t.value FROM tags t JOIN runs r USING (run_uuid) WHERE t.key <> 'mlflow.parentRunId'",
+        "tags": "SELECT r.name, t.key, t.value FROM tags t JOIN runs r USING (run_uuid)"
+        " WHERE t.key <> 'mlflow.parentRunId'",
         "parents": "SELECT r.name, p.name FROM tags t JOIN runs r USING (run_uuid) JOIN runs p ON p.run_uuid = t.value"
         " WHERE t.key = 'mlflow.parentRunId'",
     }
@@ -266,7 +273,8 @@ def test_failures_are_shown_with_their_reason_and_forgotten_after_a_retry_that_w
     world.sync()
     world.store.commit(
         world.driver,
-        [Failed(failed, tokens[failed], "code", "ValueError: no"), Failed(cancelled, tokens[cancelled], "cancelled", ""),
+        [Failed(failed, tokens[failed], "code", "ValueError: no"),
+         Failed(cancelled, tokens[cancelled], "cancelled", ""),
          Released(released, tokens[released], "interrupted")],
     )  # fmt: skip
     assert world.sync().closed == 3
@@ -358,11 +366,15 @@ def test_killed_after_any_write_the_mirror_ends_the_same(
         world = new_world()
         with monkeypatch.context() as patch:
             patch.setattr("mlflow.MlflowClient", dying_client(countdown))
+            looks = True
             for _ in history(world):
                 try:
-                    world.sync(picture=draw)
+                    if looks:
+                        world.sync(picture=draw)
+                    looks = True
                 except Killed:
                     deaths += 1
+                    looks = False  # everything was killed: the next look comes after the trials went on
         assert world.sync(picture=draw).problem is None
         assert without_times(contents(world)) == expected, f"killed at write {n}"
         assert world.sync(picture=draw) == Synced()
@@ -371,3 +383,242 @@ def test_killed_after_any_write_the_mirror_ends_the_same(
             break
     assert deaths == n - 1
     assert deaths > 10
+
+
+def test_many_epochs_and_parameters_go_in_few_calls(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    sizes: list[tuple[int, int]] = []
+
+    class Watched(MlflowClient):
+        def log_batch(
+            self, run_id: str, metrics: Sequence[Any] = (), params: Sequence[Any] = (), tags: Sequence[Any] = (),
+            synchronous: bool | None = None,
+        ) -> Any:  # fmt: skip
+            sizes.append((len(metrics), len(params)))
+            assert len(metrics) + len(params) + len(tags) <= 1000
+            return super().log_batch(run_id, metrics, params, tags, synchronous)
+
+    key = world.place("grid", "digits", 0, epochs=900, extra={f"field{n}": "x" * 9000 for n in range(230)})
+    token = world.start(key)
+    world.report(key, token, range(1, 901))
+    world.finish(key, token)
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.MlflowClient", Watched)
+        assert world.sync() == Synced(runs=2, metrics=2701, closed=2)
+    # 4 for 2,701 metrics, 2 more for 235 params; 2 for the group
+    assert len(sizes) == 8
+    assert max(sizes) > (700, 0)
+    run = world.run_of("grid", "digits", key)
+    assert len(run.data.params) == 235
+    assert set(map(len, run.data.params.values())) >= {6000}
+    steps = [m.step for m in world.client().get_metric_history(run.info.run_id, "train_loss")]
+    assert sorted(steps) == list(range(1, 901))
+
+
+def test_a_trial_mlflow_refuses_does_not_hold_up_the_others(world: World) -> None:
+    first, second = (world.place("grid", "digits", n) for n in range(2))
+    tokens = {key: world.start(key) for key in (first, second)}
+    world.sync()
+    file = sqlite3.connect(world.uri.removeprefix("sqlite:///"))
+    run_id = world.store.tracked(JOB)["grid", "digits", first].run_id
+    file.execute("UPDATE params SET value = '3' WHERE key = 'optim.lr' AND run_uuid = ?", (run_id,))
+    file.commit()
+    file.close()
+    for key, token in tokens.items():
+        world.report(key, token, [1])
+        world.finish(key, token)
+    problem = world.sync().problem or ""
+    assert problem.count("\n") == 0
+    assert "1 trials were refused, the first: grid/digits/lr=0.0001" in problem
+    assert world.run_of("grid", "digits", second).info.status == "FINISHED"
+    assert world.run_of("grid", "digits", second).data.metrics["train_loss"] == 1.0
+
+
+def test_what_a_user_deleted_stays_deleted_and_another_database_gets_everything(
+    world: World, migrated: Path
+) -> None:
+    keys = [world.trial("grid", "digits", n) for n in range(2)]
+    world.sync()
+    old = world.uri
+    world.client().delete_run(world.store.tracked(JOB)["grid", "digits", keys[0]].run_id)
+    assert world.sync() == Synced()
+
+    shutil.copy(migrated, world.folder / "other.db")
+    world.uri = f"sqlite:///{world.folder / 'other.db'}"
+    assert world.sync() == Synced(runs=3, metrics=20, closed=3)
+    assert world.run_of("grid", "digits", keys[0]).info.status == "FINISHED"
+    assert world.sync() == Synced()
+
+    third = world.trial("grid", "digits", 2)
+    world.uri = old  # and back: its runs are found again by their tags
+    assert world.sync().runs == 1
+    assert world.run_of("grid", "digits", third).info.status == "FINISHED"
+    assert len(world.client().search_runs([world.run_of("grid", "digits").info.experiment_id])) == 3
+
+
+def test_a_deleted_experiment_is_a_problem_that_says_the_remedy(world: World) -> None:
+    world.trial("grid", "digits", 0)
+    world.sync()
+    experiment = world.run_of("grid", "digits").info.experiment_id
+    world.client().delete_experiment(experiment)
+    world.trial("grid", "digits", 1)
+    assert f"mlflow experiments restore -x {experiment}" in (world.sync().problem or "")
+
+
+def test_one_process_mirrors_a_job_at_a_time(world: World) -> None:
+    import fcntl
+
+    world.trial("grid", "digits", 0)
+    with (world.folder / f"mirror-{JOB[:16]}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert "another process is mirroring" in (world.sync().problem or "")
+    assert world.sync().runs == 2
+
+
+def test_out_of_time_the_rest_is_left_to_the_next_sync(world: World) -> None:
+    world.trial("grid", "digits", 0)
+    assert "1 of 1 trials" in (world.sync(limit_s=-1.0).problem or "")
+    assert world.sync() == Synced(runs=2, metrics=10, closed=2)
+
+
+def test_a_job_that_is_not_there_is_an_error(world: World) -> None:
+    with pytest.raises(NotFound):
+        sync(world.store, "no-such-job", world.uri, world.folder)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_unreachable_databases_are_a_problem_of_one_line_without_secrets(world: World, tmp_path: Path) -> None:
+    world.trial("grid", "digits", 0)
+    (tmp_path / "folder.db").mkdir()
+    (tmp_path / "text.db").write_text("this is not a database, it is a text " * 50)
+    for uri in (
+        f"sqlite:///{tmp_path / 'folder.db'}",
+        f"sqlite:///{tmp_path / 'text.db'}",
+        f"sqlite:///{tmp_path / 'text.db' / 'below.db'}",
+        f"postgresql://anna:s3cr%40t@127.0.0.1:{free_port()}/mlflow",
+        f"http://anna:s3cr%40t@127.0.0.1:{free_port()}",
+        "http://no-such-host.invalid:5000",
+    ):
+        world.uri = uri
+        done = world.sync()
+        assert done.problem
+        assert "\n" not in done.problem
+        assert "s3cr" not in done.problem
+        assert "anna" not in done.problem
+        assert (done.runs, done.metrics) == (0, 0)
+    assert world.store.tracked(JOB) == {}
+
+
+def test_a_server_that_never_answers_takes_bounded_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.trial("grid", "digits", 0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        world.uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert "the next sync fills it in" in (world.sync().problem or "")
+
+
+def test_a_server_that_was_down_gets_everything_once_it_is_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    database, address = world.uri, f"http://127.0.0.1:{port}"
+    key = world.trial("grid", "digits", 0, top1=math.nan, loss=-math.inf)
+    world.uri = address
+    assert "Connection refused" in (world.sync().problem or "")
+    environment = {**os.environ, **ui_environment(database)}
+    with (world.folder / "server.log").open("w") as log:
+        server = subprocess.Popen(ui_command(database, world.folder, port), env=environment, stdout=log, stderr=log)
+    try:
+        for _ in range(1800):
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=1)
+                break
+            except OSError:
+                assert server.poll() is None, (world.folder / "server.log").read_text()
+                time.sleep(0.1)
+        assert world.sync(picture=draw) == Synced(runs=2, metrics=11, closed=2)
+        assert world.sync(picture=draw) == Synced()
+        stranger = urllib.request.Request(f"{address}/api/2.0/mlflow/experiments/search?max_results=1")
+        stranger.add_header("Host", "10.evil.example:80")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(stranger, timeout=5)
+        assert refused.value.code == 403
+        run = world.run_of("grid", "digits", key)
+        assert run.info.status == "FINISHED"
+        assert math.isnan(run.data.metrics["final/top1"])
+        assert run.data.metrics["final/loss"] < -1e308
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+    world.uri = database
+    assert contents(world)["artifacts"] == [("heat_map.svg",), ("spec.yaml",)]
+
+
+FOLLOWER = """
+import sys
+from pathlib import Path
+from orchestrator.follow import follow
+from orchestrator.store import open_store
+database, job, uri, folder, parent = sys.argv[1:]
+done = follow(open_store(database), job, uri, Path(folder), int(parent), every_s=0.2)
+sys.exit(7 if done.problem else 0)
+"""
+
+
+@pytest.mark.parametrize("end", ["pipe", "parent", "sigterm"])
+def test_the_process_beside_the_driver_writes_the_rest_when_it_ends(world: World, end: str) -> None:
+    parent = subprocess.Popen(["sleep", "600"])
+    key = world.place("grid", "digits", 0)
+    token = world.start(key)
+    world.report(key, token, [1])
+    arguments = [f"sqlite:///{world.folder / 'store.db'}", JOB, world.uri, str(world.folder), str(parent.pid)]
+    beside = subprocess.Popen([sys.executable, "-c", FOLLOWER, *arguments], stdin=subprocess.PIPE)
+    try:
+        for _ in range(2400):
+            if ("grid", "digits", key) in world.store.tracked(JOB):
+                break
+            assert beside.poll() is None
+            time.sleep(0.05)
+        beside.send_signal(signal.SIGINT)  # Ctrl-C reaches it too, and is not for it
+        world.report(key, token, [2, 3])
+        world.finish(key, token)
+        assert beside.stdin is not None
+        if end == "pipe":
+            beside.stdin.close()
+        elif end == "parent":
+            parent.kill()
+        else:
+            beside.terminate()
+        assert beside.wait(timeout=60) == 0
+    finally:
+        beside.kill()
+        parent.kill()
+        parent.wait()
+    run = world.run_of("grid", "digits", key)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["final/top1"] == 0.5
+
+
+def test_passwords_do_not_leave_the_process() -> None:
+    uri = "postgresql://anna:p%40ss@db:5432/mlflow"
+    assert masked(f"cannot open {uri} (p@ss)", uri) == "cannot open postgresql://***@db:5432/mlflow (***)"
+    assert masked("host=db password=hunter2 user=x") == "host=db password=*** user=x"
+    command = ui_command(uri, Path("runs"), 5000)
+    assert not any("p%40ss" in part for part in command)
+    assert ui_environment(uri)["MLFLOW_BACKEND_STORE_URI"] == uri
+    assert ui_command("http://127.0.0.1:5000", Path("runs"), 5001) == []
+
+
+def test_mlflow_is_not_imported_before_it_is_needed() -> None:
+    heavy = ("mlflow", "sqlalchemy", "yaml", "torch", "ray")
+    code = f"import sys, orchestrator.follow; sys.exit(any(name in sys.modules for name in {heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
