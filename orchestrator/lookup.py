@@ -84,13 +84,14 @@ def find_trial(connection: sa.Connection, prefix: str) -> str:
     if named is not None:
         return str(named)
     starting = []
-    if prefix:
-        starts_so = sa.func.substr(_trials.c.key, 1, len(prefix)) == prefix
+    start = prefix.rpartition(" ")[2]  # Ray and MLflow show "name 01234567"
+    if start:
+        starts_so = sa.func.substr(_trials.c.key, 1, len(start)) == start
         starting = list(connection.execute(sa.select(_trials.c.key).where(starts_so).limit(6)).scalars())
     if len(starting) == 1:
         return str(starting[0])
     if starting:
-        raise Conflict(_ambiguous("trial", prefix, [key[: max(12, len(prefix) + 4)] for key in starting]))
+        raise Conflict(_ambiguous("trial", prefix, [key[: max(12, len(start) + 4)] for key in starting]))
     names = connection.execute(sa.select(_placed.c.name).distinct().limit(2000)).scalars()
     raise NotFound(_missing("trial", prefix, list(names)))
 

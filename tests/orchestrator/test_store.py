@@ -148,6 +148,7 @@ def test_find_trial_by_name_and_prefix(store: Store) -> None:
     store.place(JOB.id, [placement(1), near])
     assert store.find_trial("0101") == key_of(1)
     assert store.find_trial("grid/digits/RAND/lr=2") == near.key
+    assert store.find_trial("grid/digits/RAND/lr=2 01ff01ff") == near.key
     with pytest.raises(Conflict, match=r"010101010101.*01ff01ff01ff"):
         store.find_trial("01")
     with pytest.raises(NotFound, match="did you mean grid/digits/RAND/lr=1"):
