@@ -104,7 +104,7 @@ def _run(drive: Drive, where: Settings, options: Options, result: Submitted) -> 
         result.dashboard = connection.dashboard
         if connection.dashboard:
             options.say(f"Ray dashboard: {connection.dashboard}")
-        pool = Pool(f"{namespace}/")
+        pool = Pool(f"{namespace}/", owner=drive.id)
         require(pool, {stage.name: stage.resources or drive.job.resources for stage in drive.job.stages})
         with stops_on_signals(drive, options.say):
             return drive.run(pool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import uuid
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from orchestrator.errors import BackendUnreachable
 from orchestrator.spec import Resources
@@ -82,10 +83,13 @@ def copies(nodes: Iterable[Shape], wanted: Shape) -> int:
 
 
 class Pool:
-    """Actors of one driver on the connected cluster. `prefix` marks the actors of one store."""
+    """Actors of one driver (`owner`) on the connected cluster. `prefix` marks the actors of one store."""
 
-    def __init__(self, prefix: str, execute: Execute | None = None, orphan_s: float = 300.0) -> None:
+    def __init__(
+        self, prefix: str, execute: Execute | None = None, orphan_s: float = 300.0, owner: str = ""
+    ) -> None:
         self._prefix = prefix
+        self._owner = owner
         self._execute = execute
         self._orphan_s = orphan_s
         self._class = ray.remote(TrialActor)
@@ -211,32 +215,36 @@ class Pool:
             if worker.idle:
                 self.retire(worker)
 
-    # Survivors of an earlier driver
+    # Actors of other drivers
 
-    def survivors(self, held: Mapping[str, int]) -> list[Heard]:
-        """Actors of this store whose trial (key -> token in `held`) lost its driver, with their unacknowledged news.
+    def others(self) -> list[Heard]:
+        """Every actor of this store that is not ours, with its unacknowledged news (of which it forgets nothing).
 
-        Idle ones of nobody, and ones whose trial is not in `held` although it ended, leave by themselves.
+        One that does not answer within 10 s is left out: it left, or its node did, and its trial runs again.
         """
-        found = []
+        asked = {}
         for entry in ray.util.list_named_actors(all_namespaces=True):
             name = entry["name"]
-            if not name.startswith(self._prefix) or name in self._workers:
-                continue
-            try:
-                handle = ray.get_actor(name, namespace=entry["namespace"])
-                news: News = ray.get(handle.news.remote(0, 0.0), timeout=10)
-            except (ValueError, RayError, GetTimeoutError):
-                continue  # it left, or its node did: its trial runs again from its checkpoint
-            if held.get(news.key) != news.token:
-                continue
-            resources = Resources.model_validate_json(name.rsplit("|", 1)[1])
-            worker = Worker(name, handle, resources, key=news.key, token=news.token, settled=True, call=handle)
-            found.append(Heard(worker, news))
+            if name.startswith(self._prefix) and name not in self._workers:
+                with contextlib.suppress(ValueError):  # it left just now
+                    handle = ray.get_actor(name, namespace=entry["namespace"])
+                    asked[handle.news.remote(0, 0.0)] = (name, handle)
+        if not asked:
+            return []
+        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=10)
+        found = []
+        for call in ready:
+            name, handle = asked[call]
+            with contextlib.suppress(RayError):
+                news: News = ray.get(call)
+                resources = Resources.model_validate_json(name.rsplit("|", 1)[1])
+                worker = Worker(name, handle, resources, key=news.key, token=news.token, settled=True, call=handle)
+                found.append(Heard(worker, news))
         return found
 
     def adopt(self, worker: Worker) -> None:
         """The worker's trial is this driver's from now on."""
+        worker.handle.belong.remote(self._owner)
         self._workers[worker.name] = worker
 
     def _create(self, resources: Resources) -> Worker:
@@ -251,7 +259,7 @@ class Pool:
             num_gpus=0 if several else resources.gpus,
             resources={} if several else dict(resources.custom),
             max_restarts=0,
-        ).remote(self._execute, self._orphan_s)
+        ).remote(self._execute, self._orphan_s, self._owner)
         worker = Worker(name, handle, resources)
         self._workers[name] = worker
         return worker

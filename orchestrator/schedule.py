@@ -61,7 +61,7 @@ class Hands(Protocol):
     def stop(self, worker: Any) -> None: ...
     def retire(self, worker: Any) -> None: ...
     def close(self) -> None: ...
-    def survivors(self, held: Mapping[str, int]) -> Sequence[Any]: ...
+    def others(self) -> Sequence[Any]: ...
     def adopt(self, worker: Any) -> None: ...
 
 
@@ -114,6 +114,7 @@ class Drive:
         self._watch, self._say = watch, say
         self._by_key: dict[str, Planned] = {}
         self._elsewhere: dict[str, float] = {}
+        self._drivers: set[str] = set()
         self._losses: dict[str, tuple[int, int]] = {}
         self._beaten = 0.0
         self._said_paused: set[str] = set()
@@ -141,7 +142,7 @@ class Drive:
         self.store.register_driver(driver_here(self.id, self.job_id, self.site.cluster, self.job.priority, slots))
         self.store.set_job_state(self.job_id, JobState.running)
         try:
-            self._take_over()
+            self._take_over(tidy=True)
             self._beat(force=True)
             while not self._over():
                 self._hand_out()
@@ -342,15 +343,25 @@ class Drive:
 
     # Others
 
-    def _take_over(self) -> None:
-        """Finds trials that outlived their driver, records what they have to say, and drives them on."""
-        held = {run.key: run.token for run in self.store.running(self.site.cluster) if not run.alive}
-        if not held:
+    def _take_over(self, tidy: bool = False) -> None:
+        """Finds trials that outlived their driver, records what they have to say, and drives them on.
+
+        Actors that a dead driver left without such a trial (what they said is recorded) are ended: they hold what
+        trials need. `tidy`: looks for these even where no trial has lost its driver.
+        """
+        runs = {run.key: run for run in self.store.running(self.site.cluster)}
+        if not tidy and all(run.alive for run in runs.values()):
             return
+        others = self.hands.others()
+        drivers = {driver.id for driver in self.store.drivers()}  # asked last: who has an actor is registered
         answers = []
-        for answer in self.hands.survivors(held):
-            key, token = answer.news.key, answer.news.token
-            if self.store.adopt(self.id, key, token):
+        for answer in others:
+            key, token, owner = answer.news.key, answer.news.token, answer.news.owner
+            run = runs.get(key)
+            if run is None or run.token != token:
+                if owner not in drivers:
+                    self.hands.retire(answer.worker)
+            elif not run.alive and self.store.adopt(self.id, key, token):
                 self.hands.adopt(answer.worker)
                 self._elsewhere.pop(key, None)
                 self.tally.adopted += 1
@@ -394,6 +405,10 @@ class Drive:
             if d.cluster == self.site.cluster
         ]
         self.allowed = allowances(wishes).get(self.id, slots)
+        here = {wish.id for wish in wishes}
+        if self._drivers - here:
+            self._take_over(tidy=True)  # one has left, or died
+        self._drivers = here
         if len(wishes) > 1:
             self.hands.close()  # idle actors hold what another job could use
         self._look_elsewhere()

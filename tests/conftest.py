@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import tempfile
 import uuid
@@ -38,3 +40,26 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     with psycopg.connect(address, autocommit=True) as connection:
         connection.execute(f'CREATE SCHEMA "{name}"')
     return f"{address}&options=-csearch_path%3D{name}"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """Address of the one small Ray cluster of the session: 2 CPUs, a process of its own as a user's local one is.
+
+    For commands (`--address`) and for this process (`orchestrator.cluster.connected`); actors outlive both.
+    """
+    from small import end_cluster
+
+    from orchestrator import cluster
+
+    # Not under pytest's folder: Ray's sockets need short paths.
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    with pytest.MonkeyPatch.context() as patch, cluster.hold(folder):
+        for name in [name for name in os.environ if name.startswith(("ORCHESTRATOR_", "RAY_"))]:
+            patch.delenv(name)
+        patch.setenv("RAY_TMPDIR", str(folder))
+        cluster.ensure_local(folder, cpus=2)
+        patch.undo()
+        yield json.loads((folder / "ray.json").read_text())["address"]
+        end_cluster(folder)
+    shutil.rmtree(folder, ignore_errors=True)

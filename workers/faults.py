@@ -5,29 +5,37 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
+from pathlib import Path
 
 _reached: Counter[str] = Counter()
 
 
-def reach(point: str) -> None:
-    """Kills this process when ORCHESTRATOR_CRASH_AT is `point` or `point:n` and it is reached for the n-th time.
+def reach(point: str, where: str = "") -> None:
+    """Kills this process when ORCHESTRATOR_CRASH_AT has `point` or `point:n` and it is reached for the n-th time.
 
-    ORCHESTRATOR_CRASH_ONCE names a file: the first process to die makes it, and no process dies after that.
+    Several points are separated by commas. ORCHESTRATOR_CRASH_ONCE names a folder: who dies leaves a file there, named
+    after the point and saying `where` it died, and no process dies at that point after it.
     Without the first variable it does nothing.
     """
     wanted = os.environ.get("ORCHESTRATOR_CRASH_AT")
     if not wanted:
         return
-    name, _, count = wanted.partition(":")
-    if name != point:
-        return
-    _reached[point] += 1
-    if _reached[point] != int(count or 1):
-        return
+    for name, _, count in (entry.partition(":") for entry in wanted.split(",")):
+        if name != point:
+            continue
+        _reached[point] += 1
+        if _reached[point] == int(count or 1) and _first(point, where):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _first(point: str, where: str) -> bool:
+    """Whether no process has died at this point before; of two at once, one."""
     once = os.environ.get("ORCHESTRATOR_CRASH_ONCE")
-    if once:
-        try:
-            os.close(os.open(once, os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            return
-    os.kill(os.getpid(), signal.SIGKILL)
+    if not once:
+        return True
+    try:
+        with (Path(once) / point).open("x") as file:
+            file.write(where)
+    except FileExistsError:
+        return False
+    return True

@@ -47,6 +47,8 @@ class News:
     heard: int
     """Events before these; acknowledge with heard + len(events)."""
     ended: bool
+    owner: str = ""
+    """Id of the driver whose actor this is: the one that made it, or that took it over."""
 
 
 class TrialActor:
@@ -57,9 +59,10 @@ class TrialActor:
     ended leaves by itself. Made by orchestrator.schedule as a detached, named Ray actor with several call slots.
     """
 
-    def __init__(self, execute: Execute | None = None, orphan_s: float = 300.0) -> None:
+    def __init__(self, execute: Execute | None = None, orphan_s: float = 300.0, owner: str = "") -> None:
         self._execute = execute or run_trial
         self._orphan_s = orphan_s
+        self._owner = owner
         self._changed = threading.Condition()
         self._assignment: Assignment | None = None
         self._events: list[Event] = []
@@ -91,10 +94,11 @@ class TrialActor:
             self._asked = time.monotonic()
             assignment = self._assignment
             if assignment is None:
-                return News("", "", 0, (), 0, True)
+                return News("", "", 0, (), 0, True, self._owner)
             return News(
-                assignment.trial.key, assignment.name, assignment.token, tuple(self._events), self._heard, self._ended
-            )
+                assignment.trial.key, assignment.name, assignment.token, tuple(self._events), self._heard, self._ended,
+                self._owner,
+            )  # fmt: skip
 
     def rest(self, token: int) -> None:
         """Everything that attempt `token` said was recorded: its checkpoints can go. Late calls change nothing."""
@@ -103,6 +107,11 @@ class TrialActor:
             if self._ended and self._assignment is not None and self._assignment.token == token:
                 self._tidy()
                 self._events = []
+
+    def belong(self, owner: str) -> None:
+        """Another driver has taken this actor over."""
+        with self._changed:
+            self._owner = owner
 
     def stop(self) -> None:
         """Asks the running trial to write a checkpoint and leave."""

@@ -70,7 +70,7 @@ def train(trial: TrialSpec, place: Place, emit: Callable[[Report], None], stop: 
             terms["grad_norm"] = _clip(run)
             run.optimizer.step()
             asked = _close_step(run, terms, stop())
-            reach("step")
+            reach("step", f"{folder.key} {progress.step}")
             if asked.checkpoint or asked.stop or asked.late:
                 run.save()
             if asked.stop:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,8 +51,9 @@ def made_up(assignment: Assignment, emit: Any, stop: Any) -> Outcome:
 class Hands:
     """One driver's view of a machine: what orchestrator.pool.Pool is on Ray."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, owner: str) -> None:
         self.machine = machine
+        self.owner = owner
         self.mine: list[Any] = []
 
     def slots(self, resources: Resources) -> int:
@@ -67,7 +68,7 @@ class Hands:
     def start(self, assignment: Assignment, resources: Resources) -> Any:
         worker = next((w for w in self.mine if not w.key), None)
         if worker is None:
-            actor = TrialActor(self.machine.execute, orphan_s=3600)
+            actor = TrialActor(self.machine.execute, orphan_s=3600, owner=self.owner)
             worker = SimpleNamespace(actor=actor, key="", token=0, acknowledged=0, dead=False)
             self.machine.actors.append(worker)
             self.mine.append(worker)
@@ -111,15 +112,12 @@ class Hands:
         for worker in [w for w in self.mine if not w.key]:
             self.retire(worker)
 
-    def survivors(self, held: Mapping[str, int]) -> Sequence[Any]:
-        found = []
-        for worker in self.machine.actors:
-            news = worker.actor.news(0, 0.0)
-            if worker not in self.mine and not worker.dead and held.get(news.key) == news.token:
-                found.append(SimpleNamespace(worker=worker, news=news, reason=""))
-        return found
+    def others(self) -> Sequence[Any]:
+        theirs = [worker for worker in self.machine.actors if worker not in self.mine and not worker.dead]
+        return [SimpleNamespace(worker=worker, news=worker.actor.news(0, 0.0), reason="") for worker in theirs]
 
     def adopt(self, worker: Any) -> None:
+        worker.actor.belong(self.owner)
         self.mine.append(worker)
 
 
@@ -134,7 +132,7 @@ def a_drive(store: Store, job: JobSpec, folder: Path, **options: Any) -> Drive:
 
 def drive_to_end(store: Store, job: JobSpec, machine: Machine, folder: Path, **options: Any) -> tuple[JobState, Drive]:
     drive = a_drive(store, job, folder, **options)
-    return drive.run(Hands(machine)), drive
+    return drive.run(Hands(machine, drive.id)), drive
 
 
 def results_of(store: Store, job: JobSpec) -> dict[tuple[str, str], tuple[str, float | None]]:

@@ -97,7 +97,7 @@ def test_a_killed_driver_costs_nothing(
 
     machine = Machine()
     first = a_drive(store, SMALL, tmp_path, watch=watch)
-    killed(first, Hands(machine), monkeypatch)
+    killed(first, Hands(machine, first.id), monkeypatch)
     state, second = drive_to_end(store, SMALL, machine, tmp_path)
     assert state is JobState.done
     assert set(machine.ran.values()) == {1}
@@ -118,7 +118,8 @@ def test_running_trials_are_taken_over_with_their_news(
             raise Crash
 
     job_of_two = job(grid(dataset=["digits"], init=[RAND], lr=LRS, layer_decay=[1.0]))
-    killed(a_drive(store, job_of_two, tmp_path, watch=watch), Hands(machine), monkeypatch)
+    first = a_drive(store, job_of_two, tmp_path, watch=watch)
+    killed(first, Hands(machine, first.id), monkeypatch)
     gate.open.set()
     state, second = drive_to_end(store, job_of_two, machine, tmp_path)
     assert (state, second.tally.adopted, second.tally.started) == (JobState.done, 2, 0)
@@ -126,6 +127,26 @@ def test_running_trials_are_taken_over_with_their_news(
     key = next(iter(machine.ran))
     assert [attempt.cause for attempt in store.attempts(key)] == ["done"]
     assert [report.epoch for report in store.reports(key)] == [1, 2]
+
+
+def test_actors_of_a_dead_driver_with_nothing_to_say_are_ended(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver dies between its commit and telling the actor: the next one needs the place that the actor holds."""
+    machine = Machine(slots=1)
+    first = a_drive(store, SMALL, tmp_path)
+    hands = Hands(machine, first.id)
+
+    def heard(news: Any, worker: Any) -> None:
+        raise Crash
+
+    monkeypatch.setattr(hands, "heard", heard)
+    monkeypatch.setattr(hands, "poll", lambda timeout_s: [a for a in Hands.poll(hands, timeout_s) if a.news.ended])
+    killed(first, hands, monkeypatch)
+    assert len(machine.actors) == 1
+    state, _ = drive_to_end(store, SMALL, machine, tmp_path)
+    assert state is JobState.done
+    assert set(machine.ran.values()) == {1}
 
 
 def test_two_jobs_share_a_trial_and_run_it_once(store: Store, tmp_path: Path) -> None:
