@@ -21,7 +21,7 @@ from tasks.datasets.splits import Indices
 from tasks.datasets.transforms import Normalize, derived_seed
 
 EVALUATION_BATCH = 256
-"""Most images of one forward pass in evaluation."""
+"""Images of one forward pass in evaluation; not a part of the spec, so figures do not depend on the training batch."""
 
 
 def share(batch: int, rank: int, world: int) -> Tensor:
@@ -134,9 +134,9 @@ class MemoryLoaders(ImageLoaders):
 
     def evaluation(self) -> Iterable[Batch]:
         images, labels = self._evaluation
-        size = min(EVALUATION_BATCH, self._place.batch)
-        for start in range(0, len(labels), size):
-            yield {"images": images[start : start + size], "labels": labels[start : start + size]}
+        for start in range(0, len(labels), EVALUATION_BATCH):
+            part = slice(start, start + EVALUATION_BATCH)
+            yield {"images": images[part], "labels": labels[part]}
 
 
 class _Decoded(Dataset[Tensor]):
@@ -206,7 +206,7 @@ class FileLoaders(ImageLoaders):
         place = self._place
         transform = transforms.single_image(place.image_size, self._augment, self._normalize, training=False)
         images = _Decoded(self._name, self._evaluation, transform, place.seed, 0)
-        parts = torch.split(torch.arange(len(self._evaluation_labels)), min(EVALUATION_BATCH, place.batch))
+        parts = torch.split(torch.arange(len(self._evaluation_labels)), EVALUATION_BATCH)
         for part, pixels in zip(parts, self._decode(images, [part.tolist() for part in parts]), strict=True):
             yield {"images": pixels, "labels": self._evaluation_labels[part].to(place.device)}
 
