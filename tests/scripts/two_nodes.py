@@ -22,7 +22,7 @@ from orchestrator.settings import settings  # noqa: E402
 
 
 def main(folder: Path, spec_file: Path) -> None:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=1)
         cluster.wait_for_nodes()
