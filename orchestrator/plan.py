@@ -92,7 +92,7 @@ class Planner:
             return None
         trial = self._board.trials[planned.key]
         trial.handed, trial.asked = True, planned.keep_weights
-        self._refresh([planned.key, *planned.needs])
+        self._refresh([planned.key])
         return planned
 
     def give_back(self, key: str) -> None:

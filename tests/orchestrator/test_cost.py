@@ -122,6 +122,16 @@ def test_the_guess_is_images_over_images_per_second() -> None:
     assert four.seconds == pytest.approx(images / 400)
 
 
+def test_test_images_are_evaluated_once_and_val_as_often_as_asked() -> None:
+    spec = job(grid(dataset=["digits"], init=[RAND]), {**FINAL, "from": "grid"})
+    final = next(each.spec for each in whole(spec) if each.stage == "final")
+    every = next(each.spec for each in whole(spec) if each.stage == "grid")
+    second = every.model_copy(update={"runtime": every.runtime.model_copy(update={"evaluate_every": 3})})
+    for trial, times in ((final, 1), (every, 4), (second, 2)):
+        images = 4 * trial.task.train_images + times * trial.task.evaluation_images * EVALUATION_SHARE
+        assert Speed().estimate(trial, Resources(images_per_second=1)).seconds == pytest.approx(images)
+
+
 def test_recorded_step_times_of_the_same_kind_are_used() -> None:
     smaller = {"name": "smaller", "override": {"task.dataset": "digits-pretrain", "optim.batch": 32}}
     spec = job(grid(dataset=["digits"], init=[RAND]), smaller)

@@ -163,6 +163,18 @@ def test_groups_names_and_settings() -> None:
     assert final.settings == decision_settings(planner, "digits/RAND")
 
 
+def test_all_candidates_of_a_choice_state_the_same_settings() -> None:
+    """Also those that only a later stage moves, or only a tie reads."""
+    stage = {**grid(dataset=["digits"], init=[RAND]), "ties": ["optim.clip:min"]}
+    near = {**REFINE, "neighbourhood": {"near": {"optim.weight_decay": {"multiply": [2]}}}}
+    planner = planner_of(stage, near, FINAL)
+    run(planner)
+    for each in [*placed(planner, "grid"), *placed(planner, "refine")]:
+        assert each.settings["optim.clip"] == 5.0
+        assert each.settings["optim.weight_decay"] == (0.1 if each.stage == "refine" else 0.05)
+    assert placed(planner, "grid")[0].name.endswith("/lr=0.000125,layer_decay=0.75")
+
+
 def decision_settings(planner: Planner, group: str) -> dict[str, Any]:
     key = decision(planner, "final", group).key
     return next(each.settings for each in planner.placed if each.key == key)
@@ -517,6 +529,26 @@ def test_weights_that_were_not_kept_are_made_again_when_a_child_needs_them() -> 
     assert len(take(planner, 15)) == 15
 
 
+def test_weights_are_made_again_for_a_child_that_another_driver_gave_up() -> None:
+    planner = planner_of(PRETRAIN, grid(dataset=["digits"], init=[SUP], lr=[1e-3], layer_decay=[0.9]))
+    parent, child = planner.placed
+    planner.learn(child.key, RUNNING)
+    planner.learn(parent.key, Known(TrialState.done, figures=figures(parent.spec)))
+    assert planner.ready() == 0
+    planner.give_back(child.key)
+    assert names(take(planner, 1)) == [parent.name]
+
+
+def test_weights_of_a_winner_that_were_not_kept_are_made_again() -> None:
+    sweep = {**PRETRAIN, "sweep": {"grid": {"optim.lr": [1e-4, 6e-4]}}}
+    planner = planner_of(sweep, grid(dataset=["digits"], init=[SUP]))
+    for each in placed(planner, "pretrain"):
+        planner.learn(each.key, Known(TrialState.done, figures=figures(each.spec)))
+    (again,) = take(planner, 1)
+    assert (again.stage, again.spec.optim.lr) == ("pretrain", 6e-4)
+    assert planner.next(lambda _: True) is None
+
+
 def test_weights_that_no_child_needs_any_more_are_not_made_again() -> None:
     planner = planner_of(PRETRAIN, grid(dataset=["digits"], init=[SUP]))
     (parent,) = placed(planner, "pretrain")
@@ -639,9 +671,16 @@ def test_the_order_in_which_trials_end_changes_nothing(fates: Any) -> None:
 
 
 def test_telling_the_same_again_changes_nothing() -> None:
+    def say_twice(each: Planned) -> Known:
+        planner.learn(each.key, done(each))
+        return done(each)
+
     planner = planner_of()
-    handed = run(planner)
+    handed = run(planner, say_twice)
     before = standing(planner)
+    once = planner_of()
+    run(once)
+    assert before == standing(once)
     for each in handed:
         assert planner.learn(each.key, done(each)) == ([], [])
     assert standing(planner) == before
