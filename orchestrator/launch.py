@@ -190,9 +190,10 @@ def stops_on_signals(drive: Drive, say: Callable[[str], None]) -> Iterator[None]
 
 
 def _mirrored(store: Store, identity: str) -> bool:
-    """Whether MLflow has every trial of a job that has ended, to the end."""
+    """Whether MLflow has every trial and group of a job that has ended, to the end."""
     tracked = store.tracked(identity)
-    places = [(row.stage, row.group, row.key) for row in store.placed(identity)]
+    rows = store.placed(identity)
+    places = {(row.stage, row.group, row.key) for row in rows} | {(row.stage, row.group, "") for row in rows}
     return all(place in tracked and tracked[place].closed for place in places)
 
 
