@@ -147,7 +147,7 @@ class _Room:
     """What is free on each node. Workers of a trial may lie on different nodes; one worker lies on one node."""
 
     def __init__(self, slots: Slots) -> None:
-        self._free = [{"cpus": node.cpus, "gpus": node.gpus, **node.custom} for node in slots]
+        self._free = [_offers(node) for node in slots]
         self._held: dict[str, list[tuple[int, dict[str, float]]]] = {}
 
     def fits(self, planned: Planned) -> bool:
@@ -252,6 +252,10 @@ def _as_forecast(planned: Planned) -> Known:
     return Known(TrialState.done, figures={planned.spec.task.metric: figure}, weights=("forecast", ""))
 
 
+def _offers(node: Node) -> dict[str, float]:
+    return {"cpus": node.cpus, "gpus": node.gpus, **node.custom}
+
+
 def _needs(resources: Resources) -> dict[str, float]:
     """Of one worker."""
     amounts = {"cpus": resources.cpus, "gpus": resources.gpus, **resources.custom}
@@ -274,15 +278,34 @@ def _too_large(ran: Sequence[Planned], slots: Slots) -> list[str]:
 
 
 def _bound(ideal: _Simulation, slots: Slots) -> float | None:
-    """Seconds: the longest chain, or the work over what there is of the scarcest resource."""
+    """Seconds: the longest chain; the work over what there is of the scarcest resource; or that of one kind of trials
+    over how many of them have room at once."""
     work: dict[str, float] = defaultdict(float)
+    kinds: dict[str, tuple[Resources, float]] = {}
     for planned in ideal.ran:
-        for name, amount in _needs(planned.resources).items():
-            work[name] += ideal.seconds[planned.key] * amount * planned.resources.workers
-    there = {name: sum({"cpus": n.cpus, "gpus": n.gpus, **n.custom}.get(name, 0.0) for n in slots) for name in work}
+        resources, seconds = planned.resources, ideal.seconds[planned.key]
+        for name, amount in _needs(resources).items():
+            work[name] += seconds * amount * resources.workers
+        kind = resources.model_dump_json()
+        kinds[kind] = (resources, kinds.get(kind, (resources, 0.0))[1] + seconds)
+    there = {name: sum(_offers(node).get(name, 0.0) for node in slots) for name in work}
     if any(amount <= 0 for amount in there.values()):
         return None
-    return max([ideal.end, *(work[name] / there[name] for name in work)])
+    at_once = [(seconds, _at_once(resources, slots)) for resources, seconds in kinds.values()]
+    return max([
+        ideal.end,
+        *(work[name] / there[name] for name in work),
+        *(seconds / count for seconds, count in at_once if count),
+    ])  # fmt: skip
+
+
+def _at_once(resources: Resources, slots: Slots) -> int:
+    """How many trials of one kind have room on the empty cluster; 0 when none has, or when they need nothing."""
+    need = _needs(resources)
+    if not need:
+        return 0
+    seats = sum(min(int(_offers(node).get(name, 0.0) / need[name] + 1e-9) for name in need) for node in slots)
+    return seats // resources.workers
 
 
 def _stages(job: JobSpec, ideal: _Simulation) -> list[StageCost]:

@@ -280,6 +280,17 @@ def test_trials_share_a_gpu_and_workers_spread_over_nodes() -> None:
     assert cost(wide, nothing, Speed(), [Node(cpus=1, gpus=1)]).makespan_hours is None
 
 
+def test_the_bound_counts_whole_trials() -> None:
+    """Five CPUs have room for two trials of two."""
+    axes = grid(dataset=["digits"], init=[RAND], lr=[1e-3, 2e-3], layer_decay=[0.7, 0.8])
+    found = cost(job(axes, resources={"cpus": 2}), nothing, Speed(), [Node(cpus=5)])
+    assert found.lower_bound_hours == pytest.approx(found.makespan_hours)
+    assert found.lower_bound_hours == pytest.approx(2 * found.longest_chain_hours)
+    pairs = cost(job(axes, resources={"cpus": 2, "workers": 2}), nothing, Speed(), [Node(cpus=3)] * 5)
+    assert pairs.lower_bound_hours == pytest.approx(pairs.makespan_hours)
+    assert pairs.lower_bound_hours == pytest.approx(2 * pairs.longest_chain_hours)
+
+
 def test_what_fits_on_no_node_is_said() -> None:
     custom = {**grid(dataset=["digits"], init=[RAND]), "resources": {"custom": {"a100": 1}}}
     found = cost(job(PRETRAIN, custom), nothing, Speed(), [Node(cpus=2, gpus=2)])
@@ -288,7 +299,7 @@ def test_what_fits_on_no_node_is_said() -> None:
     assert found.trials == 16
     big = cost(job(PRETRAIN, resources={"cpus": 4}), nothing, Speed(), [Node(cpus=2), Node(cpus=2)])
     assert (big.makespan_hours, len(big.problems)) == (None, 1)
-    assert big.lower_bound_hours == pytest.approx(big.longest_chain_hours)
+    assert big.lower_bound_hours == pytest.approx(big.longest_chain_hours)  # 4 CPUs there, on two nodes
     assert cost(job(custom), nothing, Speed(), [Node(cpus=1, custom={"a100": 1})]).problems == []
 
 
