@@ -1,0 +1,23 @@
+"""timm's names without timm."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.timm_names import check_timm_name, timm_names
+
+
+def test_names_read_from_the_source_are_those_that_timm_registers() -> None:
+    import timm
+
+    assert timm_names() == set(timm.list_models())
+
+
+def test_tag_of_the_weights_is_left_to_timm() -> None:
+    name = "swinv2_base_window12_192.ms_in22k"
+    assert check_timm_name(name) == name
+
+
+def test_unknown_name_comes_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="no such timm model; nearest: vit_tiny_patch16_224,"):
+        check_timm_name("vit_tini_patch16_224")
