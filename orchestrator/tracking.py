@@ -126,7 +126,7 @@ class Mirror:
         if self._lock is not None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = (self.folder / f"mirror-{self.job_id[:16]}.lock").open("a+")
+        lock = (self.folder / f"mirror-{self.job_id}.lock").open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

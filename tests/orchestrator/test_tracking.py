@@ -470,7 +470,7 @@ def test_one_process_mirrors_a_job_at_a_time(world: World) -> None:
     import fcntl
 
     world.trial("grid", "digits", 0)
-    with (world.folder / f"mirror-{JOB[:16]}.lock").open("w") as held:
+    with (world.folder / f"mirror-{JOB}.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert "another process is mirroring" in (world.sync().problem or "")
     assert world.sync().runs == 2
