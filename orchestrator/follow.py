@@ -66,8 +66,10 @@ def follow(
 ) -> Synced:  # fmt: skip
     """Syncs every `every_s` seconds until the driver `parent_pid` is gone or says stop (SIGTERM, or the end of our
     standard input where that is a pipe), then once more within `last_s` seconds. Returns what was written in all;
-    `problem` is the last sync's. To be run as a process of its own: it takes signals over, and MLflow's Python takes
-    20 to 50 ms for a trial, which a driver would spend instead of handing out the next one. `say` gets a line when a problem begins, and when it is over.
+    `problem` is the last sync's. `say` gets a line when a problem begins, and when it is over.
+
+    To be run as a process of its own: it takes signals over, and MLflow's Python takes 20 to 50 ms for a trial, which
+    a driver would spend instead of handing out the next one.
     """
     tell = say or (lambda line: print(line, file=sys.stderr, flush=True))
     stop = _Stop(parent_pid, last_s)
