@@ -17,12 +17,17 @@ import torch.distributed as dist
 from tiny import digest, run, seen, trial, undisturbed
 
 from tasks.backbone import FromFile, FromTrial
+from tasks.base import DataPlace
 from workers.checkpoint import Folder, clear, load_weights
 from workers.train import Place, train
 from workers.trial import ErrorClass, Outcome, Report, Stopped, TrialError, TrialSpec, Weights
 
 EXACT = {"rtol": 1e-5, "atol": 1e-6}
 """What rounding may change in a weight when the same sum is taken in another order."""
+
+
+STILL: dict[str, Any] = {"lr": 1e-30, "warmup_epochs": 0, "min_lr": 0, "weight_decay": 0, "epochs": 1}
+"""Training that leaves every weight as it was."""
 
 
 def weights_of(outcome: Outcome) -> dict[str, torch.Tensor]:
@@ -61,6 +66,17 @@ def test_the_seed_decides_everything(tmp_path: Path) -> None:
         for seed, name in ((3, "a"), (3, "b"), (4, "c"))
     )
     assert digest(first) == digest(again) != digest(other)
+    drawn = [run(trial(seed=seed, **STILL), tmp_path / f"still-{seed}")[0] for seed in (3, 4)]
+    assert digest(drawn[0]) != digest(drawn[1])
+
+
+def test_a_report_gives_the_mean_over_the_epochs_images(tmp_path: Path) -> None:
+    spec = trial(**STILL)
+    outcome, reports = run(spec, tmp_path)
+    place = DataPlace(root=tmp_path, image_size=4, device="cpu", seed=spec.seed, batch=32)
+    (everything,) = spec.task.loaders(place).epoch(0)
+    expected = spec.task.loss(spec.task.build(spec.backbone, weights_of(outcome)), everything)["plain"]
+    assert reports[0].values["train_plain"] == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 4])
@@ -201,6 +217,7 @@ def test_the_smaller_micro_batch_survives_a_resume(tmp_path: Path) -> None:
 
 
 def test_out_of_memory_at_one_image_ends_the_trial(tmp_path: Path) -> None:
+    assert run(trial({"memory": (1,)}), tmp_path / "one")[0].facts["micro_batch"] == 1
     with pytest.raises(TrialError, match="at a micro-batch of 1 already: OutOfMemoryError") as caught:
         run(trial({"memory": (0,)}), tmp_path)
     assert caught.value.error_class is ErrorClass.out_of_memory
@@ -253,13 +270,12 @@ def test_test_data_are_evaluated_once_after_the_last_epoch(tmp_path: Path) -> No
 def test_initial_weights_come_from_a_trial_or_a_file(tmp_path: Path) -> None:
     parent, _ = run(trial(seed=9), tmp_path / "parent")
     assert parent.weights is not None
-    still: dict[str, Any] = {"lr": 1e-30, "warmup_epochs": 0, "min_lr": 0, "weight_decay": 0, "epochs": 1}
     key = "f" * 64
-    from_trial = trial(init=FromTrial(name="SUP", trial=key), **still)
+    from_trial = trial(init=FromTrial(name="SUP", trial=key), **STILL)
     child, _ = run(from_trial, tmp_path / "child", parents={key: parent.weights})
     assert digest(child) == digest(parent)
     file = FromFile(name="SUP", path="parent/weights.safetensors", sha256=parent.weights.sha256)
-    child, _ = run(trial(init=file, **still), tmp_path / "file", data_root=tmp_path)
+    child, _ = run(trial(init=file, **STILL), tmp_path / "file", data_root=tmp_path)
     assert digest(child) == digest(parent)
 
     wrong = Weights(parent.weights.path, "0" * 64)
@@ -268,7 +284,7 @@ def test_initial_weights_come_from_a_trial_or_a_file(tmp_path: Path) -> None:
     assert caught.value.error_class is ErrorClass.data
     unfilled = FromFile(name="SUP", path="parent/weights.safetensors")
     with pytest.raises(TrialError, match="sha256 is not filled in"):
-        run(trial(init=unfilled, **still), tmp_path / "unfilled", data_root=tmp_path)
+        run(trial(init=unfilled, **STILL), tmp_path / "unfilled", data_root=tmp_path)
     with pytest.raises(ValueError, match="not handed over"):
         run(from_trial, tmp_path / "orphan")
 
