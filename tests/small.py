@@ -31,7 +31,7 @@ trial:
     kind: classify
     normalize: half
     augment:
-      {crop_scale: [0.7, 1], flip: 0, color_jitter: 0, rand_augment: none, erasing: 0, mixup: 0, cutmix: 0, label_smoothing: 0.1, eval_crop: 1}
+      {crop_scale: [0.7, 1], flip: 0, color_jitter: 0, rand_augment: none, erasing: 0, mixup: 0, cutmix: 0}
   backbone:
     model: vit_tiny_patch16_224
     args: {patch_size: 4, embed_dim: 32, depth: 2, num_heads: 2}

@@ -1,4 +1,4 @@
-"""The only place where tests make a process die at a named point: the points are real code paths, the kill is SIGKILL."""
+"""The only place where tests make a process die at a named point: real code paths, and the kill is SIGKILL."""
 
 from __future__ import annotations
 
