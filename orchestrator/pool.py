@@ -242,10 +242,21 @@ class Pool:
                 found.append(Heard(worker, news))
         return found
 
-    def adopt(self, worker: Worker) -> None:
+    def adopt(self, heard: Heard) -> None:
         """The worker's trial is this driver's from now on."""
-        worker.handle.belong.remote(self._owner)
-        self._workers[worker.name] = worker
+        assert heard.news is not None
+        heard.worker.handle.belong.remote(self._owner, heard.news.owner)
+        self._workers[heard.worker.name] = heard.worker
+
+    def inherit(self, heard: Heard) -> None:
+        """The worker, whose driver is dead and whose trial's end is recorded, is an idle one of this driver."""
+        worker, news = heard.worker, heard.news
+        assert news is not None
+        with contextlib.suppress(RayError):  # it left just now
+            if ray.get(worker.handle.belong.remote(self._owner, news.owner), timeout=10):
+                worker.handle.rest.remote(news.token)
+                worker.call, worker.key = None, ""
+                self._workers[worker.name] = worker
 
     def _create(self, resources: Resources) -> Worker:
         # The name carries the resources, so that the next driver knows what the actor holds.

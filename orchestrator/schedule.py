@@ -62,7 +62,8 @@ class Hands(Protocol):
     def retire(self, worker: Any) -> None: ...
     def close(self) -> None: ...
     def others(self) -> Sequence[Any]: ...
-    def adopt(self, worker: Any) -> None: ...
+    def adopt(self, heard: Any) -> None: ...
+    def inherit(self, heard: Any) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -290,10 +291,9 @@ class Drive:
             self.hands.stop(worker)
             self.hands.retire(worker)
             return
-        broken = any(isinstance(e, Failure) and e.error_class is not ErrorClass.diverged for e in news.events)
         self.hands.heard(news, worker)
-        if broken:
-            self.hands.retire(worker)  # nothing of a failed trial stays in the next one's process
+        if _broken(news):
+            self.hands.retire(worker)
         elif self.stopping and not news.ended:
             self.hands.stop(worker)  # it may have begun after the first call to stop
 
@@ -346,7 +346,7 @@ class Drive:
     def _take_over(self, tidy: bool = False) -> None:
         """Finds trials that outlived their driver, records what they have to say, and drives them on.
 
-        Actors that a dead driver left without such a trial (what they said is recorded) are ended: they hold what
+        Actors that a dead driver left without such a trial (what they said is recorded) are used again: they hold what
         trials need. `tidy`: looks for these even where no trial has lost its driver.
         """
         runs = {run.key: run for run in self.store.running(self.site.cluster)}
@@ -360,13 +360,22 @@ class Drive:
             run = runs.get(key)
             if run is None or run.token != token:
                 if owner not in drivers:
-                    self.hands.retire(answer.worker)
+                    self._inherit(answer)
             elif not run.alive and self.store.adopt(self.id, key, token):
-                self.hands.adopt(answer.worker)
+                self.hands.adopt(answer)
                 self._elsewhere.pop(key, None)
                 self.tally.adopted += 1
                 answers.append(answer)
         self._take(answers)
+
+    def _inherit(self, answer: Any) -> None:
+        news = answer.news
+        known = self.store.known([news.key]).get(news.key)
+        recorded = not news.key or (known is not None and known.state.ended)  # else its checkpoints are still needed
+        if news.ended and recorded and not _broken(news):
+            self.hands.inherit(answer)
+        else:
+            self.hands.retire(answer.worker)
 
     def _look_elsewhere(self) -> None:
         """Trials of this job in other hands: learn their end, or take them when those hands are gone."""
@@ -421,6 +430,11 @@ class Drive:
 
     def name(self, key: str) -> str:
         return self._by_key[key].name if key in self._by_key else key[:12]
+
+
+def _broken(news: News) -> bool:
+    """Whether the actor is to be replaced: nothing of a failed trial stays in the next one's process."""
+    return any(isinstance(event, Failure) and event.error_class is not ErrorClass.diverged for event in news.events)
 
 
 def _placement(planned: Planned) -> Placement:

@@ -108,10 +108,13 @@ class TrialActor:
                 self._tidy()
                 self._events = []
 
-    def belong(self, owner: str) -> None:
-        """Another driver has taken this actor over."""
+    def belong(self, owner: str, before: str) -> bool:
+        """Another driver takes this actor over; whether it was still `before`'s, so that of two drivers one gets it."""
         with self._changed:
-            self._owner = owner
+            mine = self._owner == before
+            if mine:
+                self._owner = owner
+            return mine
 
     def stop(self) -> None:
         """Asks the running trial to write a checkpoint and leave."""

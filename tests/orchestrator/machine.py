@@ -116,9 +116,15 @@ class Hands:
         theirs = [worker for worker in self.machine.actors if worker not in self.mine and not worker.dead]
         return [SimpleNamespace(worker=worker, news=worker.actor.news(0, 0.0), reason="") for worker in theirs]
 
-    def adopt(self, worker: Any) -> None:
-        worker.actor.belong(self.owner)
-        self.mine.append(worker)
+    def adopt(self, heard: Any) -> None:
+        heard.worker.actor.belong(self.owner, heard.news.owner)
+        self.mine.append(heard.worker)
+
+    def inherit(self, heard: Any) -> None:
+        if heard.worker.actor.belong(self.owner, heard.news.owner):
+            heard.worker.actor.rest(heard.news.token)
+            heard.worker.key = ""
+            self.mine.append(heard.worker)
 
 
 def a_drive(store: Store, job: JobSpec, folder: Path, **options: Any) -> Drive:

@@ -129,7 +129,7 @@ def test_running_trials_are_taken_over_with_their_news(
     assert [report.epoch for report in store.reports(key)] == [1, 2]
 
 
-def test_actors_of_a_dead_driver_with_nothing_to_say_are_ended(
+def test_actors_of_a_dead_driver_with_nothing_to_say_are_used_again(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The driver dies between its commit and telling the actor: the next one needs the place that the actor holds."""
@@ -143,9 +143,12 @@ def test_actors_of_a_dead_driver_with_nothing_to_say_are_ended(
     monkeypatch.setattr(hands, "heard", heard)
     monkeypatch.setattr(hands, "poll", lambda timeout_s: [a for a in Hands.poll(hands, timeout_s) if a.news.ended])
     killed(first, hands, monkeypatch)
-    assert len(machine.actors) == 1
-    state, _ = drive_to_end(store, SMALL, machine, tmp_path)
-    assert state is JobState.done
+    (before,) = machine.actors
+    second = a_drive(store, SMALL, tmp_path)
+    used = Hands(machine, second.id)
+    monkeypatch.setattr(used, "close", lambda: None)
+    assert second.run(used) is JobState.done
+    assert machine.actors == used.mine == [before]
     assert set(machine.ran.values()) == {1}
 
 
