@@ -22,6 +22,8 @@ from orchestrator.settings import Settings
 
 LINGER_S = 120.0
 """How long a local cluster that we started stays after its last driver and its last trial."""
+NAMESPACE = "orchestrator-"
+"""Of every driver; the rest of it marks the store."""
 TOKEN_PATH = Path("~/.ray/auth_token")
 
 
@@ -189,11 +191,16 @@ def keep_head(folder: Path, cpus: int, linger_s: float) -> None:
         time.sleep(1.0)
         if not folder.exists():
             break
-        if _somebody_holds(folder) or ray.util.list_named_actors(all_namespaces=True):
+        if _somebody_holds(folder) or _ours(ray.util.list_named_actors(all_namespaces=True)):
             needed = time.monotonic()
     with contextlib.suppress(OSError):
         (folder / "ray.json").unlink(missing_ok=True)
     ray.shutdown()
+
+
+def _ours(actors: list[dict[str, str]]) -> bool:
+    """Whether any of them runs trials. Ray Train leaves named actors of its own, for as long as there is a cluster."""
+    return any(actor["namespace"].startswith(NAMESPACE) and "/" in actor["name"] for actor in actors)
 
 
 def _somebody_holds(folder: Path) -> bool:

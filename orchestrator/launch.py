@@ -97,7 +97,7 @@ def _run(drive: Drive, where: Settings, options: Options, result: Submitted) -> 
     from orchestrator.pool import Pool, require
 
     make_folder(where.storage)
-    namespace = f"orchestrator-{hashlib.sha256(where.database_url.encode()).hexdigest()[:8]}"
+    namespace = f"{cluster.NAMESPACE}{hashlib.sha256(where.database_url.encode()).hexdigest()[:8]}"
     if where.address is None:
         options.say("starting Ray on this machine (or finding it started) ...")
     with cluster.connected(where, namespace, options.cpus, options.ship) as connection:

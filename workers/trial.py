@@ -30,7 +30,8 @@ class OptimSpec(BaseModel):
     lr: PositiveFloat
     """Learning rate at the top of the schedule, in the convention below."""
     lr_convention: Literal["absolute", "per_512"] = "absolute"
-    """`absolute`: as the paper's "base learning rate". `per_512`: multiplied by batch / 512, as SimMIM's configurations."""
+    """`absolute`: as the paper's "base learning rate". `per_512`: it, `warmup_lr` and `min_lr` are
+    multiplied by batch / 512, as in SimMIM's configurations."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Factor of the learning rate per level below the head (1: none)."""
     layer_decay_scheme: Literal["timm"] = "timm"
