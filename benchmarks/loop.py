@@ -183,9 +183,7 @@ def main() -> None:
         trial = InMemoryTrial(
             task=InMemory(images=options.steps * options.batch),
             backbone=BackboneSpec(model="vit_tiny_patch16_224", drop_path=0.1, **backbone),
-            optim=OptimSpec(
-                lr=1e-3, layer_decay=0.75, epochs=options.epochs, warmup_epochs=1, batch=options.batch
-            ),
+            optim=OptimSpec(lr=1e-3, layer_decay=0.75, epochs=options.epochs, warmup_epochs=1, batch=options.batch),
         )
         compare(name, trial, options.device, options.threads)
 

@@ -115,9 +115,7 @@ def submit(
 @click.option("--no-tracking", is_flag=True, help="Leave MLflow alone.")
 @click.option("--no-ship", is_flag=True, help="The cluster's image has this project: do not send it.")
 @click.option("-q", "--quiet", is_flag=True, help="No live table, no progress lines.")
-def retry(
-    job: str, where: Settings, cpus: int | None, no_tracking: bool, no_ship: bool, quiet: bool
-) -> None:
+def retry(job: str, where: Settings, cpus: int | None, no_tracking: bool, no_ship: bool, quiet: bool) -> None:
     """Run a job's failed and cancelled trials again, and what waited for them; nothing else."""
     from orchestrator.job import JobSpec
     from orchestrator.reading import read_only_store
@@ -131,9 +129,7 @@ def retry(
     drive(spec, where, cpus, not no_tracking, not no_ship, quiet, f"python -m orchestrator retry {identity}")
 
 
-def drive(
-    job: JobSpec, where: Settings, cpus: int | None, tracking: bool, ship: bool, quiet: bool, again: str
-) -> None:
+def drive(job: JobSpec, where: Settings, cpus: int | None, tracking: bool, ship: bool, quiet: bool, again: str) -> None:
     """Runs a job under the live table, prints the end, and leaves with its exit code."""
     from orchestrator.launch import Options
     from orchestrator.launch import submit as run

@@ -42,5 +42,3 @@ def results(job: JobSpec | str, where: Settings | None = None) -> pandas.DataFra
         return frame(store, store.find_job(job if isinstance(job, str) else job_id(job)))
     finally:
         store.close()
-
-

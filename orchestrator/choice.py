@@ -38,9 +38,7 @@ def read_tie(text: str) -> Tie:
     raise ValueError(f"tie {text!r} is neither figure:NAME:min|max nor path:min|max")
 
 
-def best(
-    candidates: Iterable[Candidate], metric: str, mode: str, ties: Sequence[str] = ()
-) -> Candidate | None:
+def best(candidates: Iterable[Candidate], metric: str, mode: str, ties: Sequence[str] = ()) -> Candidate | None:
     """The candidate with the best `metric` (`mode`: max or min); equal ones are ordered by `ties`, last by key.
 
     A missing or non-finite number counts worst, in the metric and in every tie. None when no candidate has a
@@ -50,9 +48,7 @@ def best(
         raise ValueError(f"mode {mode!r} is neither max nor min")
     rules = [Tie(metric, True, mode == "max"), *(read_tie(text) for text in ties)]
     ranked = [
-        ([_rank(c, rule) for rule in rules], c.key, c)
-        for c in candidates
-        if _finite(c.figures.get(metric)) is not None
+        ([_rank(c, rule) for rule in rules], c.key, c) for c in candidates if _finite(c.figures.get(metric)) is not None
     ]
     return min(ranked, key=lambda entry: entry[:2])[2] if ranked else None
 

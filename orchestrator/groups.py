@@ -69,9 +69,7 @@ def _heat_cell(x: float, y: float, trials: list[PlacedRow], chosen: set[str]) ->
     )
 
 
-def points(
-    stage: str, trials: Iterable[PlacedRow], centre: Choice, chosen: set[str]
-) -> tuple[Point, ...]:
+def points(stage: str, trials: Iterable[PlacedRow], centre: Choice, chosen: set[str]) -> tuple[Point, ...]:
     """What each trial of a neighbourhood moved away from the `centre` (the trial its stage took), best first."""
     told = []
     for trial in best_first(trials):

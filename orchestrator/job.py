@@ -199,7 +199,10 @@ class Stage(BaseModel):
     override: dict[Path_, Any] = {}
     """Fields set for every trial of this stage."""
     ties: list[str] = [
-        "figure:loss:min", "optim.lr:min", "optim.layer_decay:max", "backbone.drop_path:min",
+        "figure:loss:min",
+        "optim.lr:min",
+        "optim.layer_decay:max",
+        "backbone.drop_path:min",
     ]
     """How trials with equal metric are ordered, when a later stage takes the winner: a field or a figure on val,
     with min or max; last, the key. (The paper is silent.)"""
@@ -304,7 +307,7 @@ def apply(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def job_id(job: JobSpec) -> str:
-    """"<name>-<profile>-<8 hex digits>": the digits hash all that the job says, so the same content has the same id.
+    """ "<name>-<profile>-<8 hex digits>": the digits hash all that the job says, so the same content has the same id.
 
     Also what cannot change a result (priority, resources) is in the hash: such a change makes another job, which
     finds its trials done, because those are known by their own keys.

@@ -76,9 +76,7 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
             raise NotFound(missing)
         identity = job_id(job)
         put(store, job, identity)
-        drive = Drive(
-            store, job, identity, planner, _site(where), options.watch, options.say
-        )
+        drive = Drive(store, job, identity, planner, _site(where), options.watch, options.say)
         result = Submitted(identity, JobState.running, drive.tally)
         left = drive.prepare()
         mirrored = not left and _mirrored(store, identity)

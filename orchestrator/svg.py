@@ -212,9 +212,7 @@ def scale_bar(column: Column) -> str:
     )
     unit = f" {column.unit.suffix}" if column.unit.suffix else ""
     return (
-        stops
-        + text(2, 29, f"worst {shown(low)}", 12, "start")
-        + text(242, 29, f"best {shown(high)}{unit}", 12, "end")
+        stops + text(2, 29, f"worst {shown(low)}", 12, "start") + text(242, 29, f"best {shown(high)}{unit}", 12, "end")
     )
 
 

@@ -49,9 +49,7 @@ class Synced:
     problem: str | None = None
 
     def __add__(self, later: Synced) -> Synced:
-        return Synced(
-            self.runs + later.runs, self.metrics + later.metrics, self.closed + later.closed, later.problem
-        )
+        return Synced(self.runs + later.runs, self.metrics + later.metrics, self.closed + later.closed, later.problem)
 
 
 @dataclass
@@ -337,9 +335,7 @@ class Mirror:
         history = self._client.get_metric_history(run.run_id, mirror.DURATION)
         return max((metric.step for metric in history), default=0)
 
-    def _log(
-        self, run_id: str, numbers: Sequence[Number], params: Mapping[str, str], tags: Mapping[str, str]
-    ) -> None:
+    def _log(self, run_id: str, numbers: Sequence[Number], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
         if not (numbers or params or tags):

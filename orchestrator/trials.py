@@ -60,9 +60,7 @@ class Stages:
     def __init__(self, job: JobSpec) -> None:
         self.job = job
         self.by_name = {stage.name: stage for stage in job.stages}
-        self.takers = {
-            stage.name: [other for other in job.stages if stage.name in other.from_] for stage in job.stages
-        }
+        self.takers = {stage.name: [other for other in job.stages if stage.name in other.from_] for stage in job.stages}
         self.givers: set[str] = set()
         """Stages from whose weights another stage starts; complete once the sweeps are expanded."""
         self.watched = {stage.name: self._watched(stage) for stage in job.stages}

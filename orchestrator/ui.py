@@ -58,8 +58,9 @@ def _require_free(port: int) -> None:
 def _wait(process: subprocess.Popen[bytes], port: int, where: Settings) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(
-            f"http://127.0.0.1:{port}/health", timeout=2
+        with (
+            contextlib.suppress(urllib.error.URLError, OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2),
         ):
             return
         time.sleep(0.3)

@@ -131,9 +131,7 @@ class Classify(Task):
         train, evaluation = folder.read_both(
             card, place.root, self.train, self.evaluate, self.val_fraction, self.split_seed, self.counts == "any"
         )
-        return FileLoaders(
-            card.name, train, evaluation, place.root, card.classes, place, self.augment, self.normalize
-        )
+        return FileLoaders(card.name, train, evaluation, place.root, card.classes, place, self.augment, self.normalize)
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         from torch.nn import functional

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from k12_job import figures
-from orchestrator.known import Known
+
 from orchestrator.job import JobSpec, Resources, job_id
+from orchestrator.known import Known
 from orchestrator.launch import put
 from orchestrator.plan import Planner
 from orchestrator.records import JobState

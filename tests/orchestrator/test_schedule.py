@@ -51,7 +51,7 @@ def killed(drive: schedule.Drive, hands: Hands, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_whole_protocol_is_recorded(store: Store, tmp_path: Path) -> None:
     machine = Machine()
-    state, drive = drive_to_end(store, SMALL, machine, tmp_path)
+    state, _drive = drive_to_end(store, SMALL, machine, tmp_path)
     assert state is JobState.done
     assert set(machine.ran.values()) == {1}
     placed = store.placed(job_id(SMALL))
@@ -98,7 +98,7 @@ def test_a_killed_driver_costs_nothing(
     machine = Machine()
     first = a_drive(store, SMALL, tmp_path, watch=watch)
     killed(first, Hands(machine, first.id), monkeypatch)
-    state, second = drive_to_end(store, SMALL, machine, tmp_path)
+    state, _second = drive_to_end(store, SMALL, machine, tmp_path)
     assert state is JobState.done
     assert set(machine.ran.values()) == {1}
     undisturbed = open_store(f"sqlite:///{tmp_path / 'other.db'}")
@@ -190,7 +190,7 @@ def test_a_dead_process_begins_again_from_its_checkpoint(store: Store, tmp_path:
             return super().execute(assignment, emit, stop)
 
     said: list[str] = []
-    state, drive = drive_to_end(store, SMALL, Fragile(slots=1), tmp_path, say=said.append)
+    state, _drive = drive_to_end(store, SMALL, Fragile(slots=1), tmp_path, say=said.append)
     assert state is JobState.done
     assert deaths == 2
     assert sum("begins again" in line for line in said) == 2
@@ -208,7 +208,7 @@ def test_a_trial_whose_process_dies_every_time_fails(store: Store, tmp_path: Pat
 
     machine = Deadly(slots=1)
     alone = job({"name": "only"})
-    state, drive = drive_to_end(store, alone, machine, tmp_path)
+    state, _drive = drive_to_end(store, alone, machine, tmp_path)
     assert state is JobState.incomplete
     assert list(machine.ran.values()) == [schedule.LIVES]
     (row,) = store.placed(job_id(alone))
@@ -243,7 +243,7 @@ def test_a_failed_trial_makes_no_winner_and_retry_runs_only_what_is_missing(stor
     assert untouched.planner.finished()  # submit again does not repeat a failure
     assert store.retry(job_id(SMALL)) == 1
     mended = Machine()
-    state, drive = drive_to_end(store, SMALL, mended, tmp_path)
+    state, _drive = drive_to_end(store, SMALL, mended, tmp_path)
     assert state is JobState.done
     assert not set(mended.ran) & {row.key for row in store.placed(job_id(SMALL)) if row.key in broken.ran} - {
         failed[0].key
@@ -254,7 +254,7 @@ def test_the_same_code_error_three_times_pauses_the_stage(store: Store, tmp_path
     machine = Machine(slots=1, execute=failing(KeyError("x"), lambda trial: True))
     many = job(grid(dataset=["digits"], init=[RAND]))
     said: list[str] = []
-    state, drive = drive_to_end(store, many, machine, tmp_path, say=said.append)
+    state, _drive = drive_to_end(store, many, machine, tmp_path, say=said.append)
     assert state is JobState.incomplete
     assert len(machine.ran) == 3
     assert any("paused" in line and "KeyError" in line for line in said)
@@ -263,7 +263,7 @@ def test_the_same_code_error_three_times_pauses_the_stage(store: Store, tmp_path
 def test_divergence_is_a_result(store: Store, tmp_path: Path) -> None:
     error = TrialError(ErrorClass.diverged, "loss is nan in epoch 1")
     machine = Machine(execute=failing(error, lambda trial: trial.optim.lr == 1e-4))
-    state, drive = drive_to_end(store, SMALL, machine, tmp_path)
+    state, _drive = drive_to_end(store, SMALL, machine, tmp_path)
     assert state is JobState.done
     states = {row.state for row in store.placed(job_id(SMALL), "grid")}
     assert states == {TrialState.done, TrialState.diverged}
@@ -278,7 +278,7 @@ def test_an_interrupted_job_gives_its_trials_back_and_goes_on(store: Store, tmp_
         if len(drive.hands.busy()) == 2:
             drive.stop("interrupted")
 
-    state, drive = drive_to_end(store, SMALL, machine, tmp_path, watch=watch)
+    state, _drive = drive_to_end(store, SMALL, machine, tmp_path, watch=watch)
     assert state is JobState.interrupted
     assert store.job(job_id(SMALL)).state is JobState.interrupted
     assert {row.state for row in store.placed(job_id(SMALL))} == {TrialState.pending}
@@ -291,7 +291,7 @@ def test_cancel_reaches_the_driver(store: Store, tmp_path: Path) -> None:
         if drive.hands.busy():
             store.request_cancel(drive.job_id)
 
-    state, drive = drive_to_end(store, SMALL, Machine(execute=Gate()), tmp_path, watch=watch)
+    state, _drive = drive_to_end(store, SMALL, Machine(execute=Gate()), tmp_path, watch=watch)
     assert state is JobState.cancelled
 
 

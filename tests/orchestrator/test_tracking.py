@@ -435,9 +435,7 @@ def test_a_trial_mlflow_refuses_does_not_hold_up_the_others(world: World) -> Non
     assert world.run_of("grid", "digits", second).data.metrics["train_loss"] == 1.0
 
 
-def test_what_a_user_deleted_stays_deleted_and_another_database_gets_everything(
-    world: World, migrated: Path
-) -> None:
+def test_what_a_user_deleted_stays_deleted_and_another_database_gets_everything(world: World, migrated: Path) -> None:
     keys = [world.trial("grid", "digits", n) for n in range(2)]
     world.sync()
     old = world.uri
@@ -526,9 +524,7 @@ def test_a_server_that_never_answers_takes_bounded_time(world: World, monkeypatc
         assert "the next sync fills it in" in (world.sync().problem or "")
 
 
-def test_a_server_that_was_down_gets_everything_once_it_is_up(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_was_down_gets_everything_once_it_is_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     database, address = world.uri, f"http://127.0.0.1:{port}"
     key = world.trial("grid", "digits", 0, top1=math.nan, loss=-math.inf)

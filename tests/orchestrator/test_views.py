@@ -49,9 +49,9 @@ def test_status_counts_by_stage_and_by_cell(study: Study) -> None:
     assert stages["refine"]["placed"] == 15
     assert stages["refine"]["expected"] == 20, "the group that failed would have had five too"
     assert stages["final"]["expected"] == 12
-    assert stages["grid"]["mean_seconds"] == pytest.approx(
-        4.0 * 57 / 60, abs=0.1
-    ), "trials without figures count their wall time, here none"
+    assert stages["grid"]["mean_seconds"] == pytest.approx(4.0 * 57 / 60, abs=0.1), (
+        "trials without figures count their wall time, here none"
+    )
     cells = {(cell["row"], cell["column"]): cell for cell in told["groups"]}
     assert cells["RAND", "digits"]["states"] == {"done": 21, "diverged": 2}
     assert cells["RAND", "digits"]["best"] == pytest.approx(90.0)

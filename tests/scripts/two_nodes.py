@@ -12,13 +12,13 @@ from pathlib import Path
 
 os.environ["RAY_AUTH_MODE"] = "token"
 
-import ray  # noqa: E402
-from ray.cluster_utils import Cluster  # noqa: E402
+import ray
+from ray.cluster_utils import Cluster
 
-from orchestrator import launch, spec  # noqa: E402
-from orchestrator.pool import Pool  # noqa: E402
-from orchestrator.schedule import Drive  # noqa: E402
-from orchestrator.settings import settings  # noqa: E402
+from orchestrator import launch, spec
+from orchestrator.pool import Pool
+from orchestrator.schedule import Drive
+from orchestrator.settings import settings
 
 
 def main(folder: Path, spec_file: Path) -> None:
