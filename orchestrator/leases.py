@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ FORGET_SECONDS = 86400.0
 _trials, _attempts, _drivers = tables.trials, tables.attempts, tables.drivers
 
 
+@functools.cache
 def this_host() -> str:
     """The name of this machine, and what tells apart two machines or containers of that name: the process ids of
     one mean nothing in the other."""
@@ -38,17 +40,24 @@ def this_host() -> str:
 
 def driver_here(driver_id: str, job_id: str, cluster: str, priority: int = 0, slots: int = 0) -> DriverRow:
     """The record of a driver that is this process."""
+    pid = os.getpid()
+    return DriverRow(driver_id, this_host(), pid, _started(pid), job_id, cluster, priority, slots)
+
+
+@functools.cache
+def _started(pid: int) -> float:
+    """When this process began; its number is asked for because a forked child is another process."""
     import psutil
 
-    pid = os.getpid()
-    started = psutil.Process(pid).create_time()
-    return DriverRow(driver_id, this_host(), pid, started, job_id, cluster, priority, slots)
+    return float(psutil.Process(pid).create_time())
 
 
 def _is_gone(host: str, pid: int, pid_started: float) -> bool:
     """Whether the process certainly no longer exists. Of another host's nothing is certain."""
     if host != this_host():
         return False
+    if pid == os.getpid():
+        return abs(_started(pid) - pid_started) > 2.0
     import psutil
 
     try:
@@ -61,11 +70,12 @@ def _is_gone(host: str, pid: int, pid_started: float) -> bool:
         return False
 
 
+_LIVE = sa.select(_drivers).where(_drivers.c.expires > sa.bindparam("now")).order_by(_drivers.c.id)
+
+
 def live_drivers(db: Database, connection: sa.Connection) -> list[DriverRow]:
     """Drivers whose lease has not run out by the database's clock, and whose process is not known to be gone."""
-    rows = connection.execute(
-        sa.select(_drivers).where(_drivers.c.expires > db.now(connection)).order_by(_drivers.c.id)
-    )
+    rows = connection.execute(_LIVE, {"now": db.now(connection)})
     return [_driver(row) for row in rows if not _is_gone(row.host, row.pid, row.pid_started)]
 
 
@@ -97,6 +107,32 @@ def heartbeat(
     return live_drivers(db, connection)
 
 
+# Statements of the engine's every trial are built once: to build one takes SQLAlchemy longer than to run it.
+_FREE = (_trials.c.state == TrialState.pending) | (
+    (_trials.c.state == TrialState.running) & _trials.c.driver_id.not_in(sa.bindparam("alive", expanding=True))
+)
+_TO_TAKE = {
+    for_weights: sa.select(_trials.c.id, _trials.c.key, _trials.c.token, _trials.c.state)
+    .where(_trials.c.key.in_(sa.bindparam("keys", expanding=True)), free)
+    .order_by(_trials.c.id)
+    .with_for_update(skip_locked=True)  # SQLite: the one writer holds the whole file
+    for for_weights, free in {
+        False: _FREE,
+        True: _FREE | ((_trials.c.state == TrialState.done) & _trials.c.weights_path.is_(None)),
+    }.items()
+}
+_TAKE = (
+    sa.update(_trials)
+    .where(_trials.c.id == sa.bindparam("row_id"))
+    .values(
+        state=TrialState.running, token=_trials.c.token + 1, driver_id=sa.bindparam("by"), started=sa.bindparam("now"),
+        ended=None, error_class=None, error=None, git_commit=sa.bindparam("commit"), git_dirty=sa.bindparam("dirty"),
+    )
+)  # fmt: skip
+_BEGIN = sa.insert(_attempts)
+_GIT = sa.select(tables.jobs.c.git_commit, tables.jobs.c.git_dirty).where(tables.jobs.c.id == sa.bindparam("job_id"))
+
+
 def claim(
     db: Database, connection: sa.Connection, driver_id: str, keys: Iterable[str], for_weights: bool = False
 ) -> dict[str, int]:
@@ -108,37 +144,20 @@ def claim(
     mine = alive.get(driver_id)
     if mine is None:
         raise LeaseLost(f"driver {driver_id} holds no live lease: register it, and send heartbeats")
-    git = connection.execute(
-        sa.select(tables.jobs.c.git_commit, tables.jobs.c.git_dirty).where(tables.jobs.c.id == mine.job_id)
-    ).one()
-    free = (_trials.c.state == TrialState.pending) | (
-        (_trials.c.state == TrialState.running) & _trials.c.driver_id.not_in(list(alive))
-    )
-    if for_weights:
-        free |= (_trials.c.state == TrialState.done) & _trials.c.weights_path.is_(None)
     taken: list[Any] = []
     for some in chunks(sorted(set(keys))):
-        taken += connection.execute(
-            sa.select(_trials.c.id, _trials.c.key, _trials.c.token, _trials.c.state)
-            .where(_trials.c.key.in_(some), free)
-            .order_by(_trials.c.id)
-            .with_for_update(skip_locked=True)  # SQLite: the one writer holds the whole file
-        ).all()
+        taken += connection.execute(_TO_TAKE[for_weights], {"keys": some, "alive": list(alive)}).all()
     if not taken:
         return {}
+    git = connection.execute(_GIT, {"job_id": mine.job_id}).one()
     now = db.now(connection)
     for row in taken:
         if row.state == TrialState.running:
             close_attempt(connection, row.id, row.token, now, "driver_lost", "its driver is gone")
+    taking = {"by": driver_id, "now": now, "commit": git.git_commit, "dirty": git.git_dirty}
+    connection.execute(_TAKE, [{"row_id": row.id, **taking} for row in taken])
     connection.execute(
-        sa.update(_trials)
-        .where(_trials.c.id == sa.bindparam("row_id"))
-        .values(state=TrialState.running, token=_trials.c.token + 1, driver_id=driver_id, started=now,
-                ended=None, error_class=None, error=None, git_commit=git.git_commit, git_dirty=git.git_dirty),
-        [{"row_id": row.id} for row in taken],
-    )  # fmt: skip
-    connection.execute(
-        sa.insert(_attempts),
+        _BEGIN,
         [
             {
                 "trial_id": row.id, "token": row.token + 1, "driver_id": driver_id, "cluster": mine.cluster,
@@ -191,9 +210,17 @@ def running(db: Database, connection: sa.Connection, cluster: str | None) -> lis
     ]
 
 
+_CLOSE = (
+    sa.update(_attempts)
+    .where(
+        _attempts.c.trial_id == sa.bindparam("of_trial"), _attempts.c.token == sa.bindparam("of_token"),
+        _attempts.c.ended.is_(None),
+    )
+    .values(ended=sa.bindparam("now"), cause=sa.bindparam("why"), message=sa.bindparam("said"))
+)  # fmt: skip
+
+
 def close_attempt(connection: sa.Connection, trial_id: int, token: int, now: float, cause: str, message: str) -> None:
     connection.execute(
-        sa.update(_attempts)
-        .where(_attempts.c.trial_id == trial_id, _attempts.c.token == token, _attempts.c.ended.is_(None))
-        .values(ended=now, cause=cause, message=message)
+        _CLOSE, {"of_trial": trial_id, "of_token": token, "now": now, "why": cause, "said": message}
     )

@@ -9,7 +9,6 @@ from difflib import get_close_matches
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Row
 
 from orchestrator import leases, tables
 from orchestrator.database import Database, chunks, to_json
@@ -180,14 +179,27 @@ def placed(connection: sa.Connection, job_id: str, stage: str | None) -> list[Pl
 _STATES = {state.value: state for state in TrialState}
 
 
+_KNOWN = sa.select(
+    _trials.c.key, _trials.c.state, _trials.c.error_class, _trials.c.error, _trials.c.weights_path,
+    _trials.c.weights_sha256, _trials.c.step_seconds, _trials.c.train_seconds, _trials.c.epoch, _trials.c.epochs,
+    _trials.c.facts_json,
+).where(_trials.c.key.in_(sa.bindparam("keys", expanding=True)))  # fmt: skip
+_FIGURES = (
+    sa.select(_trials.c.key, tables.figures.c.name, tables.figures.c.value)
+    .join(tables.figures, tables.figures.c.trial_id == _trials.c.id)
+    .where(_trials.c.key.in_(sa.bindparam("keys", expanding=True)))
+    .order_by(tables.figures.c.trial_id, tables.figures.c.name)
+)
+
+
 def known(connection: sa.Connection, keys: Iterable[str]) -> dict[str, Known]:
     wanted = list(dict.fromkeys(keys))
     shown = figures(connection, wanted)
     found: dict[str, Known] = {}
     for some in chunks(wanted):
-        for row in connection.execute(sa.select(_trials).where(_trials.c.key.in_(some))):
+        for row in connection.execute(_KNOWN, {"keys": some}):
             found[row.key] = Known(
-                state=TrialState(row.state),
+                state=_STATES[row.state],
                 figures=shown.get(row.key, {}),
                 error_class=row.error_class,
                 error=row.error,
@@ -223,21 +235,14 @@ def recorded(connection: sa.Connection, limit: int) -> list[tuple[dict[str, Any]
     ]
 
 
-def _weights(row: Row[Any]) -> tuple[str, str] | None:
+def _weights(row: Any) -> tuple[str, str] | None:
     return (row.weights_path, row.weights_sha256) if row.weights_path is not None else None
 
 
 def figures(connection: sa.Connection, keys: Iterable[str]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
-    t = tables.figures
     for some in chunks(keys):
-        query = (
-            sa.select(_trials.c.key, t.c.name, t.c.value)
-            .join(t, t.c.trial_id == _trials.c.id)
-            .where(_trials.c.key.in_(some))
-            .order_by(t.c.trial_id, t.c.name)
-        )
-        for key, name, value in connection.execute(query):
+        for key, name, value in connection.execute(_FIGURES, {"keys": some}):
             found.setdefault(key, {})[name] = value
     return found
 

@@ -42,6 +42,8 @@ class Worker:
     settled: bool = False
     """Whether it answered once: until then the cluster may still count its resources as free."""
     call: Any = None
+    ended: int | None = None
+    """Token of its last trial, whose end is recorded; None once the worker was told so, or has a next trial."""
     calls_since: float = 0.0
     unavailable_since: float | None = None
 
@@ -153,11 +155,14 @@ class Pool:
         if worker is None:
             worker = self._create(held)
         worker.assignment, worker.key, worker.token = assignment, assignment.trial.key, assignment.token
+        worker.ended = None  # the next trial says so too
         self._call(worker, worker.handle.work.options(name=assignment.name).remote(assignment))
         return worker
 
     def poll(self, timeout_s: float) -> list[Heard]:
         """Answers that have come, waiting up to `timeout_s` for the first. A worker is asked again by `heard`."""
+        for worker in self._workers.values():
+            self._tell_end(worker)
         calls = {worker.call: worker for worker in self._workers.values() if worker.call is not None}
         if not calls:
             time.sleep(timeout_s)
@@ -195,7 +200,7 @@ class Pool:
         """Everything in `news` is recorded: the worker may forget it and goes on, or is idle when its trial ended."""
         if news.ended:
             worker.call, worker.assignment, worker.key = None, None, ""
-            worker.handle.rest.remote(news.token)
+            worker.ended = news.token
         else:
             self._call(worker, worker.handle.news.remote(news.heard + len(news.events)))
 
@@ -206,8 +211,17 @@ class Pool:
     def retire(self, worker: Worker) -> None:
         """Ends an actor: an idle one that is not needed, or one whose trial failed (nothing of it stays in memory)."""
         self._workers.pop(worker.name, None)
+        if (told := self._tell_end(worker)) is not None:
+            ray.wait([told], timeout=5)  # killed before that, it would leave its trial's checkpoints
         ray.kill(worker.handle)
         self._free = (0.0, [])
+
+    def _tell_end(self, worker: Worker) -> Any:
+        """Lets an idle worker forget its last trial and remove its checkpoints, once; the call, if one was made."""
+        if worker.ended is None:
+            return None
+        token, worker.ended = worker.ended, None
+        return worker.handle.rest.remote(token)
 
     def close(self) -> None:
         """Ends the idle actors. Busy ones go on: the next driver finds them."""

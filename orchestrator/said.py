@@ -18,20 +18,33 @@ from orchestrator.records import Failed, Finished, Released, Reported, Write
 _trials = tables.trials
 
 
+# Statements of the engine's every trial are built once: to build one takes SQLAlchemy longer than to run it.
+_HELD = (
+    sa.select(
+        _trials.c.id, _trials.c.key, _trials.c.token, _trials.c.driver_id, _trials.c.state,
+        _trials.c.metric, _trials.c.value,
+    )
+    .where(_trials.c.key.in_(sa.bindparam("keys", expanding=True)))
+    .order_by(_trials.c.id)
+    .with_for_update()
+)  # fmt: skip
+_REACHED = (
+    sa.update(_trials)
+    .where(_trials.c.id == sa.bindparam("row_id"))
+    .values(epoch=sa.bindparam("at_epoch"), step=sa.bindparam("at_step"))
+)
+_FIGURES = sa.insert(tables.figures)
+_TRIAL = sa.update(_trials).where(_trials.c.id == sa.bindparam("row_id"))
+"""With the columns to set as parameters."""
+_upserts: dict[bool, Any] = {}
+"""Of a report; for SQLite, and for PostgreSQL."""
+
+
 def commit(db: Database, connection: sa.Connection, driver_id: str, writes: Sequence[Write]) -> None:
     """All writes, or none when one of them comes with a lease that is lost."""
     held: dict[str, Row[Any]] = {}
     for some in chunks(sorted({write.key for write in writes})):
-        query = (
-            sa.select(
-                _trials.c.id, _trials.c.key, _trials.c.token, _trials.c.driver_id, _trials.c.state,
-                _trials.c.metric, _trials.c.value,
-            )
-            .where(_trials.c.key.in_(some))
-            .order_by(_trials.c.id)
-            .with_for_update()
-        )  # fmt: skip
-        held.update({row.key: row for row in connection.execute(query)})
+        held.update({row.key: row for row in connection.execute(_HELD, {"keys": some})})
     fresh = [write for write in writes if not _already_said(driver_id, held.get(write.key), write)]
     _write_reports(db, connection, held, [write for write in fresh if isinstance(write, Reported)])
     now = db.now(connection)
@@ -96,29 +109,25 @@ def _write_reports(
         }
         for report in reported
     }
-    statement = db.insert(tables.reports)
-    connection.execute(
-        statement.on_conflict_do_update(
+    if db.sqlite not in _upserts:
+        statement = db.insert(tables.reports)
+        _upserts[db.sqlite] = statement.on_conflict_do_update(
             index_elements=["trial_id", "epoch"],
             set_={name: statement.excluded[name] for name in ("step", "values_json", "seconds")},
-        ),
-        list(rows.values()),
-    )
+        )
+    connection.execute(_upserts[db.sqlite], list(rows.values()))
     newest = {held[report.key].id: report for report in reported}
     connection.execute(
-        sa.update(_trials)
-        .where(_trials.c.id == sa.bindparam("row_id"))
-        .values(epoch=sa.bindparam("at_epoch"), step=sa.bindparam("at_step")),
+        _REACHED,
         [{"row_id": row_id, "at_epoch": report.epoch, "at_step": report.step} for row_id, report in newest.items()],
     )
 
 
 def _finish(connection: sa.Connection, row: Row[Any], write: Finished, now: float, again: bool) -> None:
-    trial = sa.update(_trials).where(_trials.c.id == row.id)
     weights = {"weights_path": write.weights[0], "weights_sha256": write.weights[1]} if write.weights else {}
     if again or row.state == TrialState.done:
         if weights:
-            connection.execute(trial.values(**weights))
+            connection.execute(_TRIAL, {"row_id": row.id, **weights})
         return
     facts = dict(write.facts)
     said = {
@@ -133,10 +142,11 @@ def _finish(connection: sa.Connection, row: Row[Any], write: Finished, now: floa
     }
     # A trial that ran once more for its weights keeps the figures it was judged by.
     first = row.value is None
-    connection.execute(trial.values(state=TrialState.done, ended=now, **weights, **(said if first else {})))
+    ended = {"state": TrialState.done, "ended": now, **weights, **(said if first else {})}
+    connection.execute(_TRIAL, {"row_id": row.id, **ended})
     if first and write.figures:
         rows = [{"trial_id": row.id, "name": name, "value": float(value)} for name, value in write.figures.items()]
-        connection.execute(sa.insert(tables.figures), rows)
+        connection.execute(_FIGURES, rows)
     close_attempt(connection, row.id, row.token, now, "done", "")
 
 
@@ -145,13 +155,10 @@ def _end(connection: sa.Connection, row: Row[Any], state: TrialState, cause: str
         state = TrialState.done  # it ran once more for its weights; its figures stand
     ended = state.ended and state != TrialState.done
     connection.execute(
-        sa.update(_trials)
-        .where(_trials.c.id == row.id)
-        .values(
-            state=state,
-            error_class=cause if ended else None,
-            error=message if ended else None,
-            ended=None if state == TrialState.pending else now,
-        )
-    )
+        _TRIAL,
+        {
+            "row_id": row.id, "state": state, "error_class": cause if ended else None,
+            "error": message if ended else None, "ended": None if state == TrialState.pending else now,
+        },
+    )  # fmt: skip
     close_attempt(connection, row.id, row.token, now, cause, message)

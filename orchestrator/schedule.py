@@ -195,7 +195,7 @@ class Drive:
             self.tally.started += 1
 
     def _assignment(self, planned: Planned, token: int) -> Assignment:
-        parents = {key: known.weights for key, known in self.store.known(planned.needs).items() if known.weights}
+        parents = self.store.known(planned.needs) if planned.needs else {}
         hours = planned.resources.time_limit_hours
         return Assignment(
             trial=planned.spec,
@@ -203,7 +203,7 @@ class Drive:
             token=token,
             folder=str(trial_folder(self.site.storage, planned.key)),
             data_root=str(self.site.data_root),
-            parents={key: Weights(*weights) for key, weights in parents.items()},
+            parents={key: Weights(*known.weights) for key, known in parents.items() if known.weights},
             cpus=planned.resources.cpus,
             gpus=planned.resources.gpus,
             workers=planned.resources.workers,

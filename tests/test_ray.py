@@ -85,12 +85,12 @@ def give(pool: Pool, folder: Path, batch: int, resources: Resources | None = Non
 
 
 def end_of(pool: Pool, worker: Any) -> Heard:
-    """The last word of a worker's trial; earlier ones are acknowledged."""
+    """The last word of a worker's trial; earlier ones are acknowledged. Last words of others are heard again later."""
     while True:
         for answer in pool.poll(1.0):
             if answer.worker.name == worker.name and (answer.news is None or answer.news.ended):
                 return answer
-            if answer.news is not None:
+            if answer.news is not None and not answer.news.ended:
                 pool.heard(answer.news, answer.worker)
 
 

@@ -10,12 +10,13 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import torch
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from workers.faults import reach
 from workers.trial import ErrorClass, Outcome, Report, TrialError, Weights
+
+if TYPE_CHECKING:  # loaded where it is used: `clear` is also called by processes that do without it
+    import torch
 
 FORMAT = 1
 """Of a checkpoint and of outcome.json: raise it when what they hold changes."""
@@ -51,6 +52,8 @@ class Folder:
         `state` holds tensors, numbers, strings, and lists, tuples and dictionaries of them.
         Raises TrialError (data) when the storage refuses, (node_lost) when a newer attempt owns the folder.
         """
+        import torch
+
         content = {"format": FORMAT, "key": self.key, **state}
 
         def commit() -> None:
@@ -78,6 +81,8 @@ class Folder:
 
     def load(self, path: Path) -> dict[str, Any]:
         """A checkpoint's state, tensors on the CPU; no code in it is run. Raises ValueError for another trial's."""
+        import torch
+
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if (state["format"], state["key"]) != (FORMAT, self.key):
             raise ValueError(f"{path} has format {state['format']} and belongs to trial {state['key'][:8]}: remove it")
