@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -48,6 +49,7 @@ def connected(settings: Settings, namespace: str, cpus: int | None = None, ship:
     Raises BackendUnreachable.
     """
     if settings.address:
+        _require_answer(settings.address)
         with _connection(settings.address, namespace, _shipped() if ship else None) as info:
             yield Cluster(settings.address, _dashboard(info), ours=False)
         return
@@ -87,6 +89,34 @@ def _shipped() -> dict[str, Any]:
     return {"py_modules": [str(Path(str(package.__file__)).parent) for package in (orchestrator, workers, tasks)]}
 
 
+def _require_answer(address: str) -> None:
+    """Raises BackendUnreachable when no Ray listens there: Ray itself would go on trying for ten minutes."""
+    import grpc  # type: ignore[import-untyped]
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        client = address.startswith("ray://")
+        target = address.removeprefix("ray://") if client else canonicalize_bootstrap_address(address)
+        if not target:
+            return  # "auto" that finds nothing, which Ray says at once
+        host, _, port = target.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        if os.environ.get("RAY_USE_TLS", "0") == "0":
+            with grpc.insecure_channel(target) as channel:
+                grpc.channel_ready_future(channel).result(timeout=10)
+    except (OSError, ValueError) as error:
+        raise _unreachable(address, getattr(error, "strerror", None) or str(error)) from error
+    except grpc.FutureTimeoutError as error:
+        raise _unreachable(address, "what listens there is no Ray head (whose port is 6379 by default)") from error
+
+
+def _unreachable(address: str, reason: str) -> BackendUnreachable:
+    return BackendUnreachable(
+        f"no Ray cluster at {address}: {reason}\n"
+        "Check --address / RAY_ADDRESS (and RAY_AUTH_TOKEN_PATH), or leave it out to run on this machine."
+    )
+
+
 @contextlib.contextmanager
 def _connection(address: str, namespace: str, runtime_env: dict[str, Any] | None) -> Iterator[Any]:
     if "RAY_AUTH_MODE" not in os.environ and (os.environ.get("RAY_AUTH_TOKEN") or TOKEN_PATH.expanduser().exists()):
@@ -100,10 +130,7 @@ def _connection(address: str, namespace: str, runtime_env: dict[str, Any] | None
         )
     except Exception as error:  # Ray raises many kinds here; all mean that there is no cluster for us
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BackendUnreachable(
-            f"no Ray cluster at {address}: {reason}\n"
-            "Check --address / RAY_ADDRESS (and RAY_AUTH_TOKEN_PATH), or leave it out to run on this machine."
-        ) from error
+        raise _unreachable(address, reason) from error
     try:
         yield info
     finally:
