@@ -124,11 +124,13 @@ def test_an_actor_is_reused_and_replaced_after_an_error(pool: Pool, tmp_path: Pa
 
 
 def test_idle_actors_make_room_for_another_shape(pool: Pool, tmp_path: Path) -> None:
-    both = [give(pool, tmp_path, batch) for batch in (1, 2)]
-    for worker in both:
-        answer = end_of(pool, worker)
-        assert answer.news is not None
-        pool.heard(answer.news, worker)
+    for batch in (1, 2):
+        give(pool, tmp_path, batch)
+    while pool.busy():
+        for answer in pool.poll(1.0):
+            assert answer.news is not None
+            pool.heard(answer.news, answer.worker)
+    assert len(pool._workers) == 2
     large = give(pool, tmp_path, 3, Resources(cpus=2))
     assert outcome(end_of(pool, large)).figures["threads"] == 2
     assert [worker.name for worker in pool._workers.values()] == [large.name]
