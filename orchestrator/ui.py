@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -21,6 +22,7 @@ def serve(where: Settings, port: int, say: Callable[[str], None]) -> None:
     """Prints both addresses and serves until Ctrl-C. Raises Conflict when the port is taken."""
     where.folder.mkdir(parents=True, exist_ok=True)
     command = ui_command(where.tracking_uri, where.folder, port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what it started, as Ctrl-C does
     with contextlib.ExitStack() as stack:
         process: subprocess.Popen[bytes] | None = None
         if command:
