@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -101,11 +102,7 @@ def submit(
 ) -> None:  # fmt: skip
     """Run what is missing of a job, and print its table. The same spec again starts nothing."""
     job = load(spec, profile, overrides)
-    again = " ".join(
-        ["python -m orchestrator submit", str(spec), *([f"--profile {profile}"] if profile else [])]
-        + [f"--set {item}" for item in overrides]
-    )
-    drive(job, where, cpus, not no_tracking, not no_ship, quiet, again)
+    drive(job, where, cpus, not no_tracking, not no_ship, quiet)
 
 
 @cli.command()
@@ -126,10 +123,10 @@ def retry(job: str, where: Settings, cpus: int | None, no_tracking: bool, no_shi
     spec = JobSpec.model_validate(store.job_spec(identity))
     store.close()
     say(f"{identity}: {count} failed or cancelled trials are pending again")
-    drive(spec, where, cpus, not no_tracking, not no_ship, quiet, f"python -m orchestrator retry {identity}")
+    drive(spec, where, cpus, not no_tracking, not no_ship, quiet)
 
 
-def drive(job: JobSpec, where: Settings, cpus: int | None, tracking: bool, ship: bool, quiet: bool, again: str) -> None:
+def drive(job: JobSpec, where: Settings, cpus: int | None, tracking: bool, ship: bool, quiet: bool) -> None:
     """Runs a job under the live table, prints the end, and leaves with its exit code."""
     from orchestrator.launch import Options
     from orchestrator.launch import submit as run
@@ -140,12 +137,17 @@ def drive(job: JobSpec, where: Settings, cpus: int | None, tracking: bool, ship:
         with live:
             done = run(job, where, Options(cpus, tracking, ship, live, live.say))
     except KeyboardInterrupt:
-        say(f"interrupted; trials that still run are found again by:\n  {again}")
+        say(f"interrupted; trials that still run are found again by:\n  {again()}")
         sys.exit(INTERRUPTED)
-    sys.exit(finish(done, where, again))
+    sys.exit(finish(done, where))
 
 
-def finish(done: Submitted, where: Settings, again: str) -> int:
+def again() -> str:
+    """This very command: its flags say where things are, and that is where the job goes on."""
+    return shlex.join(["python", "-m", "orchestrator", *sys.argv[1:]])
+
+
+def finish(done: Submitted, where: Settings) -> int:
     """The last lines of a submit; its exit code."""
     from orchestrator.publish import text
     from orchestrator.reading import read_only_store
@@ -165,7 +167,7 @@ def finish(done: Submitted, where: Settings, again: str) -> int:
     runs = "" if where.folder == Path("runs").absolute() else f" --runs {where.folder}"
     say(f"MLflow and Ray in a browser:  python -m orchestrator ui{runs}")
     if done.state is JobState.interrupted:
-        say(f"resume with:\n  {again}")
+        say(f"resume with:\n  {again()}")
         return INTERRUPTED
     return 0 if done.state is JobState.done else UNFINISHED
 
@@ -360,17 +362,17 @@ def track(where: Settings, job: str | None, beside: str | None) -> None:
     from orchestrator.reading import read_only_store
     from orchestrator.svg import picture
 
+    if not (beside or job):
+        raise click.UsageError("say which job: track --sync JOB")
     store = read_only_store(where)
     if beside:
         from orchestrator.follow import follow
 
         done = follow(store, beside, where.tracking_uri, where.folder, os.getppid(), picture)
-    elif job:
+    else:
         from orchestrator.tracking import sync
 
-        done = sync(store, store.find_job(job), where.tracking_uri, where.folder, picture)
-    else:
-        raise click.UsageError("say which job: track --sync JOB")
+        done = sync(store, store.find_job(str(job)), where.tracking_uri, where.folder, picture)
     if done.problem:
         raise BackendUnreachable(done.problem)
     say(f"MLflow: {done.runs} runs made, {done.metrics} metric values written, {done.closed} runs closed")
@@ -400,9 +402,6 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of a pipe has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -63,3 +63,27 @@ def ray_cluster() -> Iterator[str]:
         yield json.loads((folder / "ray.json").read_text())["address"]
         end_cluster(folder)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of the small job of tests/small.py."""
+    from small import write_spec
+
+    return write_spec(tmp_path_factory.mktemp("spec"))
+
+
+@pytest.fixture(scope="session")
+def finished(ray_cluster: str, spec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of that job, run to its end undisturbed while the tracking server was down. Not to be changed."""
+    from small import NOBODY, TRIALS, run
+
+    runs = tmp_path_factory.mktemp("finished")
+    where = ["--runs", runs, "--address", ray_cluster, "--no-ship", "--tracking-uri", f"http://{NOBODY}"]
+    done = run("submit", spec, *where)
+    assert done.returncode == 0, done.stderr
+    assert "RAND" in done.stdout
+    assert f"{TRIALS} trials started" in done.stderr
+    assert "MLflow lacks a part of this job" in done.stderr
+    assert "Traceback" not in done.stderr
+    return runs

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import psutil
 from orchestrator.records import PlacedRow
 from orchestrator.store import Store, open_store
 
+NOBODY = "127.0.0.1:1"
+"""An address where nothing listens."""
 JOB = "small"
 TRIALS = 13
 """pretrain, 2 x 3 in grid, 2 x 2 in refine, 2 final."""
@@ -98,19 +101,19 @@ def write_spec(folder: Path, text: str = SPEC) -> Path:
     return path
 
 
-@contextmanager
+@contextlib.contextmanager
 def store_of(runs: Path) -> Iterator[Store]:
     with closing(open_store(f"sqlite:///{runs / 'store.db'}", create=False)) as store:
         yield store
 
 
-def placed(runs: Path) -> list[PlacedRow]:
+def placed(runs: Path, job: str = JOB) -> list[PlacedRow]:
     """The job's trials so far; none before it is recorded."""
     from orchestrator.errors import OrchestratorError
 
     try:
         with store_of(runs) as store:
-            return store.placed(store.find_job(JOB))
+            return store.placed(store.find_job(job))
     except OrchestratorError:
         return []
 
@@ -142,6 +145,13 @@ def _same(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _same(inner) for name, inner in value.items() if name not in passing}
     return [_same(inner) for inner in value] if isinstance(value, list) else value
+
+
+def kill_cluster(folder: Path) -> None:
+    """SIGKILL to the local cluster of this folder, with everything on it, if it runs."""
+    with contextlib.suppress(OSError, psutil.NoSuchProcess):
+        head = head_of(folder)
+        kill_all([head, *head.children(recursive=True)])
 
 
 def kill_all(processes: list[psutil.Process]) -> None:

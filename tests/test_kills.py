@@ -19,34 +19,24 @@ from small import (
     JOB,
     TRIALS,
     begin,
-    end_cluster,
     ended,
-    head_of,
     kill_all,
+    kill_cluster,
     placed,
     report_of,
     run,
     store_of,
     wait_until,
-    write_spec,
 )
 
 KILLED = -9
 
 
 @pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_spec(tmp_path_factory.mktemp("spec"))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(ray_cluster: str, spec: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def undisturbed(finished: Path) -> dict[str, Any]:
     """The report of the job when nothing happens to it."""
-    runs = tmp_path_factory.mktemp("undisturbed")
-    done = run("submit", spec, *on(ray_cluster, runs))
-    assert done.returncode == 0, done.stderr
-    assert set(begun(runs).values()) == {1}
-    return report_of(runs)
+    assert set(begun(finished).values()) == {1}
+    return report_of(finished)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +44,7 @@ def own() -> Iterator[Path]:
     """A folder with a local cluster of its own, which may be killed (Ray's sockets need a short path)."""
     folder = Path(tempfile.mkdtemp(prefix="own-", dir="/tmp"))
     yield folder
-    end_cluster(folder)
+    kill_cluster(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -200,10 +190,8 @@ def test_every_process_killed_at_once_at_random_times(
         wait_until(lambda least=least: count_done(tmp_path) >= dice.randint(least, least + 3), driver)
         wait_until(lambda: workers_of(tmp_path), driver)
         time.sleep(dice.uniform(0, 0.3))
-        head = head_of(own)
-        family = [head, *head.children(recursive=True)]
         driver.kill()
-        kill_all(family)
+        kill_cluster(own)
         assert ended(driver).returncode == KILLED
         left = {path.name: step_on_disk(path) for path in (tmp_path / "storage" / "trials").glob("*/*")}
         with store_of(tmp_path) as store:
