@@ -13,7 +13,7 @@ from orchestrator.document import Node, Place
 from orchestrator.expand import Built, Start, build, check_base, check_neighbours, check_values, trace
 from orchestrator.explain import Problems, Steps, explain, offer
 from orchestrator.fields import names
-from orchestrator.job import Grid, JobSpec, Stage
+from orchestrator.job import Grid, JobSpec, Stage, one_setting
 from orchestrator.paths import check_effect, check_paths
 from tasks.backbone import FromStage, FromTrial
 
@@ -200,10 +200,13 @@ class _Stages:
             why = "this stage takes no winners"
         elif stage.neighbourhood is not None:
             why = "this stage searches a neighbourhood"
+        elif not one_setting(stage.sweep):
+            why = "this stage tries several settings, and the best of them on test would be a choice"
         else:
             return
         rule = (
-            "only a stage with `from`, without neighbourhood, on which no other stage builds, may; "
+            "only a stage with `from`, without neighbourhood or axes other than seed, on which no other stage builds, "
+            "may; "
             "allowed here: task.evaluate val"
         )
         for trial in self.built[stage.name]:

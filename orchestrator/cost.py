@@ -13,15 +13,16 @@ from orchestrator.known import Known, TrialState
 from orchestrator.plan import Planned, Planner
 from orchestrator.speed import Speed, architecture
 from tasks.backbone import BackboneSpec
+from workers.checkpoint import KEPT
 
 Lookup = Callable[[list[str]], Mapping[str, Known]]
 """What is known of trials by their keys, absent ones left out: `Store.known`."""
 
 BYTES = 4
 """Of a parameter: weights and optimizer state are kept in fp32."""
-CHECKPOINT = 3 * 2
-"""Copies of the parameters in a running trial's folder: weights and AdamW's two moments, and all of that twice while
-the next checkpoint is written beside the last one."""
+CHECKPOINT = 3 * (KEPT + 1)
+"""Copies of the parameters in a running trial's folder: weights and AdamW's two moments, in each checkpoint that is
+kept and in the next one, which is written beside them."""
 
 
 @dataclass(frozen=True)

@@ -288,6 +288,15 @@ def points(sweep: One | Grid) -> list[dict[str, Any]]:
     ]
 
 
+def one_setting(sweep: One | Grid) -> bool:
+    """Whether all points of a sweep are one setting, tried with one or several seeds."""
+    grids = sweep.grid if isinstance(sweep, Grid) else []
+    others = [{path: axis for path, axis in axes.items() if path != "seed"} for axes in grids]
+    if any(axis_length(axis) > 1 for axes in others for axis in axes.values()):
+        return False
+    return all(axes == others[0] for axes in others)
+
+
 def apply(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with each dotted path set, in order; mappings on the way are copied (or made), never changed in place.
 

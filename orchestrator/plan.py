@@ -151,7 +151,8 @@ class Planner:
                 self._add(stage, identity, values, [draft.spec for draft in members]).drafts = members
         for (name, _), spec in stand_ins.items():
             if spec.task.reads_test and not self._stages.may_test(self._stages.by_name[name]):
-                raise SpecError([f"stage {name}: asks for test data, but another stage starts from its trials"])
+                why = "another stage starts from its trials, or it tries several settings"
+                raise SpecError([f"stage {name}: asks for test data, but {why}"])
 
     def _forecast(self, stage: Stage, source: Group, winner: TrialSpec) -> TrialSpec:
         """Adds a group that waits for a winner, as it would be with the first trial of its source as the winner."""

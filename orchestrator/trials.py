@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from orchestrator.choice import read_tie
 from orchestrator.errors import SpecError
-from orchestrator.job import Grid, JobSpec, Near, Neighbourhood, Resources, Stage, apply, points
+from orchestrator.job import Grid, JobSpec, Near, Neighbourhood, Resources, Stage, apply, one_setting, points
 from tasks.backbone import FromStage, FromTrial
 from workers.trial import TrialSpec, plain_number
 
@@ -72,9 +72,10 @@ class Stages:
         """Paths that tell the trials of one group apart: what a trial's name shows."""
 
     def may_test(self, stage: Stage) -> bool:
-        """Only winners as they are, and only where nothing more is chosen or started from the result."""
+        """Only winners as they are, in one setting each, and only where nothing more is chosen or started from the
+        result: of several settings that read test, somebody would take the best."""
         after = self.takers[stage.name] or stage.name in self.givers
-        return bool(stage.from_) and stage.neighbourhood is None and not after
+        return bool(stage.from_) and stage.neighbourhood is None and one_setting(stage.sweep) and not after
 
     def resources(self, stage: Stage) -> Resources:
         return stage.resources or self.job.resources

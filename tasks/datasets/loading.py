@@ -28,7 +28,8 @@ def share(batch: int, rank: int, world: int) -> Tensor:
     """Positions within the global batch that `rank` trains on: batch / world of them.
 
     A block and its mirror image, so that mixing (each image with its mirror) pairs the same images whatever the
-    number of workers; a plain block where the share is odd (then nothing is mixed).
+    number of workers (their strengths are the same too in mixup_mode batch, not in pair and elem, where each rank draws
+    its own); a plain block where the share is odd (then nothing is mixed).
     """
     size = batch // world
     if size % 2:
@@ -71,7 +72,9 @@ class ImageLoaders(Loaders):
             if not self._augment.mixes:
                 yield {"images": images, "labels": labels}
                 continue
-            seed = derived_seed(place.seed, "mix", epoch, step)
+            # One strength for the batch is the same on every rank; those of pairs and images are each rank's own.
+            own = place.rank if self._augment.mixup_mode != "batch" else 0
+            seed = derived_seed(place.seed, "mix", epoch, step, *([own] if own else []))
             images, targets = transforms.mixed(images, labels, self._classes, self._augment, seed)
             yield {"images": images, "labels": labels, "targets": targets}
 

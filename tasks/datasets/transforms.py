@@ -104,7 +104,7 @@ def _cropped(images: Tensor, uniform: Tensor, size: int, augment: Augment) -> Te
     """Random resized crop and flip of a whole batch in one resampling.
 
     As torchvision's RandomResizedCrop, but a box that would be wider or higher than the image is cut to it at once
-    instead of being drawn again up to ten times.
+    instead of being drawn again up to ten times, and a box that is larger than `size` is not smoothed first.
     """
     area = _between(*augment.crop_scale, uniform[:, 0])
     ratio = torch.exp(_between(math.log(augment.crop_ratio[0]), math.log(augment.crop_ratio[1]), uniform[:, 1]))

@@ -315,12 +315,12 @@ def test_disk_is_weights_that_are_kept_and_checkpoints_of_what_runs_at_once() ->
 
     spec = job()
     found = cost(spec, nothing, Speed(), [Node(cpus=4)], parameters)
-    assert found.disk_bytes == 4 * 1000 * (5 + 6 * 4)  # pretrain and four finals; four at once
+    assert found.disk_bytes == 4 * 1000 * (5 + 9 * 4)  # pretrain and four finals; four at once, three checkpoints each
     assert asked == ["vit_tiny_patch16_224"]
     assert cost(spec, nothing, Speed(), ONE_CPU).disk_bytes is None
     (pretrain, *_) = Planner(spec, Speed()).placed
     recorded = Speed([(pretrain.spec, Known(TrialState.done, facts={"parameters": 2000}))])
-    assert cost(spec, nothing, recorded, ONE_CPU).disk_bytes == 4 * 2000 * (5 + 6)
+    assert cost(spec, nothing, recorded, ONE_CPU).disk_bytes == 4 * 2000 * (5 + 9)
 
 
 def test_weights_that_were_lost_are_counted_once_more() -> None:

@@ -109,6 +109,12 @@ def test_nothing_may_start_from_a_stage_that_reads_test(after: dict[str, Any]) -
         planner_of(grid(dataset=["digits"], init=[RAND]), REFINE, FINAL, after)
 
 
+@pytest.mark.parametrize("axes", [{"optim.lr": [1e-3, 2e-3]}, {"seed": [0, 1], "backbone.drop_path": [0.0, 0.1]}])
+def test_several_settings_may_not_be_tried_on_test(axes: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match="stage final: asks for test data"):
+        planner_of(grid(dataset=["digits"], init=[RAND]), {**FINAL, "from": "grid", "sweep": {"grid": axes}})
+
+
 def test_a_trial_that_was_written_down_and_read_again_keeps_its_key() -> None:
     planner = planner_of()
     run(planner)

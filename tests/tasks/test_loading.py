@@ -140,6 +140,14 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
         from_memory(world=3)
 
 
+@pytest.mark.parametrize(("mode", "equal"), [("batch", True), ("pair", False), ("elem", False)])
+def test_ranks_draw_the_strength_of_mixing_together_only_for_the_whole_batch(mode: str, equal: bool) -> None:
+    mixes = PLAIN.model_copy(update={"mixup": 0.8, "mixup_mode": mode})
+    one, other = (next(iter(from_memory(mixes, rank=rank, world=2).epoch(0)))["targets"] for rank in (0, 1))
+    strengths = [{round(value, 4) for value in targets.max(1).values.tolist()} - {1.0} for targets in (one, other)]
+    assert bool(strengths[0] & strengths[1]) == equal
+
+
 def test_mixing_needs_an_even_share() -> None:
     with pytest.raises(DataError, match=r"batch 10 over 2 worker\(s\) must be even"):
         from_memory(BUSY, batch=10, world=2)
