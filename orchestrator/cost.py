@@ -113,7 +113,7 @@ def cost(
         makespan_hours=None if problems else real.end / 3600,
         lower_bound_hours=None if bound is None else bound / 3600,
         longest_chain_hours=ideal.end / 3600,
-        disk_bytes=disk if sizes.complete else None,
+        disk_bytes=disk if sizes.complete and not problems else None,
         measured=measured,
         basis=_basis(ideal, measured, sizes.complete),
         problems=problems,
@@ -343,6 +343,6 @@ def _basis(ideal: _Simulation, measured: int, sized: bool) -> list[str]:
     lines.append(
         "disk: parameters of the backbones in fp32; data, logs and the store not counted"
         if sized
-        else "disk: not known, no parameter counts"
+        else "disk: not known (no parameter counts, or trials that fit nowhere)"
     )
     return lines

@@ -61,7 +61,8 @@ class Numerics:
     @classmethod
     def of(cls, runtime: RuntimeSpec, device: str) -> Numerics:
         on_cuda = torch.device(device).type == "cuda"
-        precision = ("bf16" if on_cuda else "fp32") if runtime.precision == "auto" else runtime.precision
+        native = on_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = ("bf16" if native else "fp32") if runtime.precision == "auto" else runtime.precision
         channels_last = on_cuda if runtime.channels_last == "auto" else runtime.channels_last == "on"
         return cls(torch.device(device), torch.bfloat16 if precision == "bf16" else torch.float32, channels_last)
 

@@ -228,8 +228,11 @@ def _close_step(run: Run, terms: dict[str, torch.Tensor], stop: bool) -> _Asked:
 def _evaluate(run: Run) -> dict[str, float]:
     """Figures after this epoch, on every rank (rank 0 computes them); none when it is not time.
 
-    Test data are evaluated once, after the last epoch: a curve over them would invite a choice.
+    Test data are evaluated once, after the last epoch: a curve over them would invite a choice. The last step's
+    own loss and gradients were finite before it; what it made of the weights is seen here (diverged).
     """
+    if not all(bool(torch.isfinite(weight).all()) for weight in run.model.parameters()):
+        raise TrialError(ErrorClass.diverged, _where(run, "weights are not finite"))
     runtime, task, epochs = run.trial.runtime, run.trial.task, run.progress.epoch + 1
     last = epochs == run.trial.optim.epochs
     if not last and (task.reads_test or epochs % runtime.evaluate_every):

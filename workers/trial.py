@@ -79,7 +79,8 @@ class RuntimeSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 autocast on CUDA, fp32 on a CPU; what was used is recorded with the result."""
+    """`auto`: bf16 autocast on a GPU that has it in hardware (Ampere and later), else fp32; what was used is recorded
+    with the result."""
     channels_last: Literal["auto", "on", "off"] = "auto"
     """`auto`: on CUDA only."""
     compile: bool = False

@@ -183,6 +183,13 @@ def test_a_loss_that_is_not_finite_ends_the_trial_as_diverged(tmp_path: Path, st
     assert not list(tmp_path.glob(f"checkpoint-{step + 1:09d}*"))
 
 
+def test_weights_that_the_last_step_broke_are_no_result(tmp_path: Path) -> None:
+    with pytest.raises(TrialError, match="weights are not finite") as caught:
+        run(trial(lr=1e39, epochs=1, warmup_epochs=0, batch=32), tmp_path)  # one step, whose loss is finite
+    assert caught.value.error_class is ErrorClass.diverged
+    assert not list(tmp_path.glob("outcome.json"))
+
+
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
 def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(tmp_path: Path, device: str) -> None:
     whole, _ = run(trial(), tmp_path / "whole")
