@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import platform
+import shutil
 import sqlite3
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ import psutil
 import ray
 from ray import cloudpickle, tune
 
-from orchestrator import launch
+from orchestrator import cluster, launch
 from orchestrator.job import JobSpec, job_id
 from orchestrator.plan import Planner
 from orchestrator.pool import Pool
@@ -70,16 +73,27 @@ def machine() -> str:
 
 @contextmanager
 def small_ray() -> Iterator[None]:
-    """A Ray of its own with as many CPUs as slots; its start is in no figure."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(
-        address="local", num_cpus=SLOTS, include_dashboard=False, log_to_driver=False, namespace="benchmark",
-        logging_level="ERROR",
-    )  # fmt: skip
+    """A local cluster as `submit` starts it, with as many CPUs as slots; its start is in no figure."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    where = settings(folder=folder)
     try:
-        yield
+        with cluster.connected(replace(where, address=None), "benchmark", cpus=SLOTS):
+            yield
     finally:
-        ray.shutdown()
+        end_cluster(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_cluster(folder: Path) -> None:
+    """Ends the local cluster of this folder now; it would leave by itself two minutes later."""
+    try:
+        head = psutil.Process(json.loads((folder / "ray.json").read_text())["pid"])
+    except (OSError, psutil.NoSuchProcess):
+        return
+    family = [head, *head.children(recursive=True)]
+    head.terminate()
+    for process in psutil.wait_procs(family, timeout=20)[1]:
+        process.kill()
 
 
 def resident_kb() -> float:

@@ -6,7 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -318,7 +318,7 @@ class Drive:
                 self._say(line)
 
     def _learn(self, key: str, known: Known) -> None:
-        placed, decisions = self.planner.learn(key, known)
+        placed, decisions = self.planner.learn(key, replace(known, facts={}))  # kept for every trial; not looked at
         if placed or decisions:
             self._place(placed, decisions)
 
