@@ -62,20 +62,23 @@ def compare(count: int, repeats: int, default_repeats: int, root: Path) -> None:
     print(f"\n{count} trials, {noop.SLOTS} slots; ms per trial: median (lowest to highest)")
     print(f"  {'':58} {'per trial':28}  {'whole call / trials':28}  runs")
     for name, title in NAMES.items():
+        if not each[name]:
+            continue
         print(f"  {title:58} {noop.spread(each[name]):28}  {noop.spread(whole[name]):28}  {len(each[name])}")
     for name in ("ours", "mirrored"):
         for kind, values in (("per trial", each), ("whole call", whole)):
-            middle = {name: statistics.median(values[name]) for name in NAMES}
-            to_tuned, to_default = middle[name] / middle["tuned"], middle["default"] / middle[name]
-            goal = "; to reach: 0.5 and 20" if name == "ours" else ""
-            print(f"  {kind}: {name} / tuned {to_tuned:.2f}, default / {name} {to_default:.0f}{goal}", flush=True)
+            middle = {other: statistics.median(found) for other, found in values.items() if found}
+            line = f"  {kind}: {name} / tuned {middle[name] / middle['tuned']:.2f}"
+            if "default" in middle:
+                line += f", default / {name} {middle['default'] / middle[name]:.0f}"
+            print(line + ("; to reach: 0.5 and 20" if name == "ours" else ""), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, nargs="+", default=[100, 300])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--default-repeats", type=int, default=1, help="default Tune takes a second per trial")
+    parser.add_argument("--default-repeats", type=int, default=1, help="over a second per trial (0: left out)")
     parser.add_argument("--folder", type=Path, help="on which disk (default: the temporary folder)")
     given = parser.parse_args()
     print(noop.machine())

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, RayError, RuntimeEnvSetupError
 
 from orchestrator.errors import BackendUnreachable
 from orchestrator.spec import Resources
@@ -160,7 +160,10 @@ class Pool:
         return worker
 
     def poll(self, timeout_s: float) -> list[Heard]:
-        """Answers that have come, waiting up to `timeout_s` for the first. A worker is asked again by `heard`."""
+        """Answers that have come, waiting up to `timeout_s` for the first. A worker is asked again by `heard`.
+
+        Raises BackendUnreachable when an actor could not be made for a reason that every other one would meet too.
+        """
         for worker in self._workers.values():
             self._tell_end(worker)
         calls = {worker.call: worker for worker in self._workers.values() if worker.call is not None}
@@ -185,10 +188,15 @@ class Pool:
                 self._call(worker, worker.handle.news.remote(0))
                 return None
             return self._lost(worker, f"out of reach for {UNAVAILABLE_S:.0f} s: {_first_line(error)}")
-        except RayActorError as error:
-            return self._lost(worker, _first_line(error))
-        except RayError as error:  # a runtime_env that cannot be set up, an object lost with its node, ...
-            return self._lost(worker, _first_line(error))
+        except RayError as error:  # the process or its node died, an object was lost with its node, ...
+            made = not (isinstance(error, RuntimeEnvSetupError) or getattr(error, "actor_init_failed", False))
+            lost = self._lost(worker, _first_line(error))
+            if made:
+                return lost
+            raise BackendUnreachable(
+                f"trials cannot run on this cluster: {_last_line(error)}\n"
+                "The nodes need this project and what it imports, at the driver's versions; nothing is lost."
+            ) from error
         worker.settled, worker.unavailable_since = True, None
         if worker.assignment is not None and (news.key, news.token) != (worker.key, worker.token):
             # The call that should have begun the trial was lost on the way.
@@ -317,6 +325,11 @@ def require(pool: Pool, stages: Mapping[str, Resources]) -> None:
 
 def _amounts(amounts: Shape) -> str:
     return ", ".join(f"{name} {amount:g}" for name, amount in amounts.items()) or "nothing"
+
+
+def _last_line(error: BaseException) -> str:
+    """Of a traceback that came from another process: the exception itself."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def _first_line(error: BaseException) -> str:

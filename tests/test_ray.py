@@ -150,6 +150,21 @@ def test_a_killed_process_is_noticed(pool: Pool, tmp_path: Path) -> None:
     assert (answer.worker.key, answer.worker.token) == (trial(batch=17).key, 1)
 
 
+class NotOnTheNode:
+    """Stands for code that the driver has and the node has not."""
+
+    def __reduce__(self) -> Any:
+        return __import__, ("no_such_module",)
+
+
+def test_an_actor_that_cannot_be_made_ends_the_driver_and_not_the_trials(pool: Pool, tmp_path: Path) -> None:
+    pool._execute = NotOnTheNode()  # type: ignore[assignment]
+    worker = give(pool, tmp_path, 1)
+    with pytest.raises(BackendUnreachable, match=r"cannot run on this cluster: .*no_such_module"):
+        end_of(pool, worker)
+    assert pool.busy() == []
+
+
 def test_a_survivor_is_found_with_its_news(pool: Pool, tmp_path: Path) -> None:
     worker = give(pool, tmp_path, 5)
     end_of(pool, worker)
