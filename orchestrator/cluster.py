@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -196,9 +196,10 @@ def _start(folder: Path, cpus: int | None) -> dict[str, Any]:
             )
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
+            ended = process.poll() is not None
             if state := _local(folder):
                 return state
-            if process.poll() is not None:
+            if ended:
                 break
             time.sleep(0.1)
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
@@ -206,7 +207,20 @@ def _start(folder: Path, cpus: int | None) -> dict[str, Any]:
 
 
 def keep_head(folder: Path, cpus: int, linger_s: float) -> None:
-    """The local cluster's process: starts Ray, says where, and leaves when nobody has needed it for `linger_s`."""
+    """The local cluster's process: starts Ray, says where, and leaves when nobody has needed it for `linger_s`.
+
+    A folder has one: a second process waits until the first has said where it is (a driver that was interrupted had
+    begun it), and ends, or until the first is gone.
+    """
+    with open(folder / "ray.head", "a") as lock:
+        while not _taken(lock):
+            if _local(folder):
+                return
+            time.sleep(0.2)
+        _keep_head(folder, cpus, linger_s)
+
+
+def _keep_head(folder: Path, cpus: int, linger_s: float) -> None:
     import ray
 
     for kind in (signal.SIGINT, signal.SIGHUP):
@@ -230,14 +244,12 @@ def keep_head(folder: Path, cpus: int, linger_s: float) -> None:
     written.write_text(json.dumps(state))
     written.rename(folder / "ray.json")
     needed = time.monotonic()
-    while time.monotonic() - needed < linger_s:
+    while folder.exists():
         time.sleep(1.0)
-        if not folder.exists():
-            break
-        if _somebody_holds(folder) or _ours(ray.util.list_named_actors(all_namespaces=True)):
+        if _held(folder) or _ours(ray.util.list_named_actors(all_namespaces=True)):
             needed = time.monotonic()
-    with contextlib.suppress(OSError):
-        (folder / "ray.json").unlink(missing_ok=True)
+        elif time.monotonic() - needed > linger_s and _leave(folder):
+            break
     ray.shutdown()
 
 
@@ -246,13 +258,28 @@ def _ours(actors: list[dict[str, str]]) -> bool:
     return any(actor["namespace"].startswith(NAMESPACE) and "/" in actor["name"] for actor in actors)
 
 
-def _somebody_holds(folder: Path) -> bool:
+def _leave(folder: Path) -> bool:
+    """Withdraws the cluster's address; False when a driver holds the cluster, which then stays."""
+    with contextlib.suppress(OSError), open(folder / "ray.lock", "a") as lock:
+        if not _taken(lock):
+            return False
+        (folder / "ray.json").unlink(missing_ok=True)  # within the lock: who comes now finds none and starts another
+    return True
+
+
+def _held(folder: Path) -> bool:
+    with contextlib.suppress(OSError), open(folder / "ray.lock", "a") as lock:
+        return not _taken(lock)
+    return False  # the folder is gone
+
+
+def _taken(lock: IO[str]) -> bool:
+    """Whether the file is ours alone now, without waiting."""
     try:
-        with open(folder / "ray.lock", "a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return True
-    return False
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
+import signal
 import tempfile
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from small import (
     TRIALS,
     begin,
     ended,
+    head_of,
     kill_all,
     kill_cluster,
     placed,
@@ -28,6 +30,8 @@ from small import (
     store_of,
     wait_until,
 )
+
+from orchestrator import cluster
 
 KILLED = -9
 
@@ -101,21 +105,47 @@ def test_a_driver_killed_at_every_named_point_loses_nothing(
     assert set(begun(tmp_path).values()) == {1}
 
 
+def test_a_start_that_was_interrupted_leaves_one_cluster(own: Path, spec: Path) -> None:
+    """Ctrl-C while Ray starts: the cluster goes on starting, and the next command uses it."""
+    driver = begin("submit", spec, "--runs", own, "--cpus", "2", "--no-tracking", **doomed(own))
+    wait_until((own / "ray.start").exists, driver)
+    time.sleep(0.5)
+    driver.send_signal(signal.SIGINT)
+    done = ended(driver)
+    assert done.returncode == 130, done.stderr
+    assert "python -m orchestrator submit" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (own / "ray.json").exists()
+    with cluster.hold(own):
+        cluster.ensure_local(own, cpus=2)
+        wait_until(lambda: len(heads(own)) == 1)
+    assert heads(own) == [head_of(own)]
+
+
+def heads(folder: Path) -> list[psutil.Process]:
+    command = ["-m", "orchestrator.cluster", str(folder)]
+    return [process for process in psutil.process_iter(["cmdline"]) if (process.info["cmdline"] or [])[1:4] == command]
+
+
+def doomed(folder: Path) -> dict[str, str]:
+    """Variables of a cluster three of whose workers die, one at each point."""
+    (folder / "deaths").mkdir(exist_ok=True)
+    return {
+        "RAY_TMPDIR": str(folder),
+        "ORCHESTRATOR_CRASH_AT": "step:7,before_checkpoint_commit:2,after_checkpoint_commit:4",
+        "ORCHESTRATOR_CRASH_ONCE": str(folder / "deaths"),
+    }
+
+
 def test_workers_killed_at_every_named_point_repeat_at_most_one_interval(
     own: Path, spec: Path, undisturbed: dict[str, Any]
 ) -> None:
     """Three workers of one job die, one at each point. Its driver sees it and goes on by itself."""
-    deaths = own / "deaths"
-    deaths.mkdir()
-    points = "step:7,before_checkpoint_commit:2,after_checkpoint_commit:4"
-    # The cluster that this command starts, and so its workers, inherit the variables.
-    done = run(
-        "submit", spec, "--runs", own, "--cpus", "2", "--no-tracking", "-q", RAY_TMPDIR=str(own),
-        ORCHESTRATOR_CRASH_AT=points, ORCHESTRATOR_CRASH_ONCE=str(deaths),
-    )  # fmt: skip
+    # The cluster that a command starts, and so its workers, inherit the variables.
+    done = run("submit", spec, "--runs", own, "--cpus", "2", "--no-tracking", "-q", **doomed(own))
     assert done.returncode == 0, done.stderr
     assert_same(own, undisturbed)
-    died = sorted(deaths.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    died = sorted((own / "deaths").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     assert sorted(path.name for path in died) == ["after_checkpoint_commit", "before_checkpoint_commit", "step"]
     last = {key: (path.name, int(step)) for path in died for key, step in [path.read_text().split()]}
     with store_of(own) as store:
