@@ -87,9 +87,7 @@ def copies(nodes: Iterable[Shape], wanted: Shape) -> int:
 class Pool:
     """Actors of one driver (`owner`) on the connected cluster. `prefix` marks the actors of one store."""
 
-    def __init__(
-        self, prefix: str, execute: Execute | None = None, orphan_s: float = 300.0, owner: str = ""
-    ) -> None:
+    def __init__(self, prefix: str, execute: Execute | None = None, orphan_s: float = 300.0, owner: str = "") -> None:
         self._prefix = prefix
         self._owner = owner
         self._execute = execute
@@ -239,10 +237,10 @@ class Pool:
 
     # Actors of other drivers
 
-    def others(self) -> list[Heard]:
+    def others(self, wait_s: float = 10.0) -> list[Heard]:
         """Every actor of this store that is not ours, with its unacknowledged news (of which it forgets nothing).
 
-        One that does not answer within 10 s is left out: it left, or its node did, and its trial runs again.
+        One that does not answer within `wait_s` is left out: it is busy, or it left, or its node did.
         """
         asked = {}
         for entry in ray.util.list_named_actors(all_namespaces=True):
@@ -253,7 +251,7 @@ class Pool:
                     asked[handle.news.remote(0, 0.0)] = (name, handle)
         if not asked:
             return []
-        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=10)
+        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=wait_s)
         found = []
         for call in ready:
             name, handle = asked[call]

@@ -35,6 +35,8 @@ from workers.trial import Assignment, ErrorClass, Outcome, Report, Weights, tria
 
 BEAT_S = 3.0
 """Seconds between heartbeats; a lease lives ten times as long."""
+FIRST_LOOK_S, LOOK_S = 10.0, 1.0
+"""How long the actors of other drivers have to answer: before anything runs, and while our own trials wait for us."""
 LIVES = 5
 """A trial whose process or node died is begun again so many times without progress in between, then it has failed."""
 
@@ -61,7 +63,7 @@ class Hands(Protocol):
     def stop(self, worker: Any) -> None: ...
     def retire(self, worker: Any) -> None: ...
     def close(self) -> None: ...
-    def others(self) -> Sequence[Any]: ...
+    def others(self, wait_s: float) -> Sequence[Any]: ...
     def adopt(self, heard: Any) -> None: ...
     def inherit(self, heard: Any) -> None: ...
 
@@ -115,6 +117,7 @@ class Drive:
         self._watch, self._say = watch, say
         self._by_key: dict[str, Planned] = {}
         self._elsewhere: dict[str, float] = {}
+        self._no_room = False
         self._drivers: set[str] = set()
         self._losses: dict[str, tuple[int, int]] = {}
         self._beaten = 0.0
@@ -182,8 +185,10 @@ class Drive:
     # Handing out
 
     def _hand_out(self) -> None:
+        self._no_room = False
         while self.stopping is None and len(self.hands.busy()) < self.allowed:
             planned = self.planner.next(lambda trial: self.hands.room(trial.resources))
+            self._no_room = planned is None and self.planner.ready() > 0
             if planned is None:
                 return
             token = self.store.claim(self.id, [planned.key], planned.keep_weights).get(planned.key)
@@ -352,7 +357,7 @@ class Drive:
         runs = {run.key: run for run in self.store.running(self.site.cluster)}
         if not tidy and all(run.alive for run in runs.values()):
             return
-        others = self.hands.others()
+        others = self.hands.others(FIRST_LOOK_S if not self._beaten else LOOK_S)
         drivers = {driver.id for driver in self.store.drivers()}  # asked last: who has an actor is registered
         answers = []
         for answer in others:
@@ -415,8 +420,8 @@ class Drive:
         ]
         self.allowed = allowances(wishes).get(self.id, slots)
         here = {wish.id for wish in wishes}
-        if self._drivers - here:
-            self._take_over(tidy=True)  # one has left, or died
+        if self._drivers - here or self._no_room:
+            self._take_over(tidy=True)  # one has left or died, or an actor did not answer when that was last looked at
         self._drivers = here
         if len(wishes) > 1:
             self.hands.close()  # idle actors hold what another job could use

@@ -113,7 +113,7 @@ class Hands:
         for worker in [w for w in self.mine if not w.key]:
             self.retire(worker)
 
-    def others(self) -> Sequence[Any]:
+    def others(self, wait_s: float) -> Sequence[Any]:
         theirs = [worker for worker in self.machine.actors if worker not in self.mine and not worker.dead]
         return [SimpleNamespace(worker=worker, news=worker.actor.news(0, 0.0), reason="") for worker in theirs]
 
