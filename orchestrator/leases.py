@@ -221,6 +221,4 @@ _CLOSE = (
 
 
 def close_attempt(connection: sa.Connection, trial_id: int, token: int, now: float, cause: str, message: str) -> None:
-    connection.execute(
-        _CLOSE, {"of_trial": trial_id, "of_token": token, "now": now, "why": cause, "said": message}
-    )
+    connection.execute(_CLOSE, {"of_trial": trial_id, "of_token": token, "now": now, "why": cause, "said": message})

@@ -60,9 +60,7 @@ class Folder:
             self._check_owner()
             reach("before_checkpoint_commit", f"{self.key} {step}")
 
-        _write(
-            self.path / f"checkpoint-{step:09d}-{{sha256}}.pt", lambda file: torch.save(content, file), commit
-        )
+        _write(self.path / f"checkpoint-{step:09d}-{{sha256}}.pt", lambda file: torch.save(content, file), commit)
         reach("after_checkpoint_commit", f"{self.key} {step}")
         for old in self._checkpoints()[KEPT:]:
             old.unlink(missing_ok=True)

@@ -233,7 +233,7 @@ def test_a_failed_trial_makes_no_winner_and_retry_runs_only_what_is_missing(stor
         return trial.optim.lr == 1e-4 and trial.backbone.init.name == "RAND" and trial.optim.layer_decay == 0.75
 
     broken = Machine(execute=failing(ValueError("a shape is wrong"), wrong))
-    state, drive = drive_to_end(store, SMALL, broken, tmp_path)
+    state, _drive = drive_to_end(store, SMALL, broken, tmp_path)
     assert state is JobState.incomplete
     final = {row.group: row.state for row in store.placed(job_id(SMALL), "final")}
     assert final == {"digits/SUP": TrialState.done}
