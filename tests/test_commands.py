@@ -308,23 +308,19 @@ def test_cancel_and_ctrl_c_stop_at_a_checkpoint_and_the_printed_line_goes_on(
 ) -> None:
     runs = tmp_path / "runs"
     path = write_spec(tmp_path, ONE)
-    submit = ["submit", path, "--set", "optim.epochs=100", "--runs", runs, "--address", ray_cluster, "--no-ship"]
+    submit = ["submit", path, "--set", "optim.epochs=250", "--runs", runs, "--address", ray_cluster, "--no-ship"]
     submit += ["--no-tracking"]
 
-    def epochs(more: int) -> Callable[[], bool]:
-        rows = placed(runs, "one")
-        reached = rows[0].epoch + more if rows else more
-        return lambda: any(row.epoch >= reached for row in placed(runs, "one"))
-
     driver = begin(*submit)
-    wait_until(epochs(2), driver)
+    wait_until(lambda: any(row.state == "running" for row in placed(runs, "one")), driver)
     assert "its driver was asked to stop" in command("cancel", "one", "--runs", runs).err
     done = ended(driver)
     assert done.returncode == 1, done.stderr
     assert json.loads(command("status", "--runs", runs, "-o", "json").out)["state"] == "cancelled"
 
     driver = begin(*submit)
-    wait_until(epochs(2), driver)
+    (row,) = placed(runs, "one")
+    wait_until(lambda: placed(runs, "one")[0].epoch >= row.epoch + 2, driver)
     driver.send_signal(signal.SIGINT)
     done = ended(driver)
     assert done.returncode == 130, done.stderr
