@@ -69,12 +69,6 @@ def hold(folder: Path) -> Iterator[None]:
         yield
 
 
-def local_dashboard(folder: Path) -> str | None:
-    """Address of the local cluster's dashboard, when that cluster runs."""
-    state = _local(folder)
-    return state["dashboard"] if state else None
-
-
 def ensure_local(folder: Path, cpus: int | None = None) -> str | None:
     """Starts the local cluster when it is not there; its dashboard's address. The caller holds `hold(folder)`."""
     dashboard: str | None = (_local(folder) or _start(folder, cpus))["dashboard"]
