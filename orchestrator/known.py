@@ -9,7 +9,8 @@ from typing import Any
 
 
 class TrialState(StrEnum):
-    """Where a trial stands. `diverged` is a result; `failed` and `cancelled` can be retried."""
+    """Where a trial stands. `diverged` is a result; `failed` and `cancelled` can be retried; `stopped` was ended early
+    by a search, is a result for that search alone, and goes on from its checkpoint for whoever wants it in full."""
 
     pending = "pending"
     running = "running"
@@ -17,6 +18,7 @@ class TrialState(StrEnum):
     diverged = "diverged"
     failed = "failed"
     cancelled = "cancelled"
+    stopped = "stopped"
 
     @property
     def ended(self) -> bool:

@@ -21,7 +21,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Revisions of the schema, oldest first. A test holds this equal to the migrations, so that opening a store that is
 up to date needs no Alembic."""
 
@@ -123,7 +123,9 @@ trials = Table(
     Column("facts_json", Text, nullable=False),
     Column("versions_json", Text, nullable=False),
     CheckConstraint("mode IN ('min', 'max')", name="mode"),
-    CheckConstraint("state IN ('pending', 'running', 'done', 'diverged', 'failed', 'cancelled')", name="state"),
+    CheckConstraint(
+        "state IN ('pending', 'running', 'done', 'diverged', 'failed', 'cancelled', 'stopped')", name="state"
+    ),
     CheckConstraint("state <> 'running' OR driver_id IS NOT NULL", name="held"),
 )
 
@@ -218,6 +220,36 @@ tracked = Table(
     Column("parent_run_id", String),
     Column("reports_through", Integer, nullable=False),
     Column("closed", Boolean, nullable=False),
+)
+
+
+search_events = Table(
+    "search_events",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id"), primary_key=True),
+    Column("stage", String, primary_key=True),
+    Column("grp", String, primary_key=True),
+    Column("number", Integer, primary_key=True),  # from 0, without gaps
+    Column("kind", String, nullable=False),
+    Column("key", String, nullable=False),
+    Column("body_json", Text, nullable=False),
+    Column("time", Number, nullable=False),
+)
+
+pictures = Table(
+    "pictures",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("path", String, primary_key=True),  # relative to the trial's folder
+)
+
+pins = Table(
+    "pins",
+    metadata,
+    Column("key", String, primary_key=True),  # of a trial whose weights are kept
+    Column("why", Text, nullable=False),
+    Column("time", Number, nullable=False),
 )
 
 

@@ -53,12 +53,16 @@ class FromFile(BaseModel):
 
 
 class FromStage(BaseModel):
-    """The weights that a stage of this job ends with; the planner replaces it by `FromTrial`."""
+    """The weights that a stage of this or of another job ends with; planning replaces it by `FromTrial`."""
 
     model_config = _strict
     kind: Literal["stage"] = "stage"
     name: str
     stage: str
+    job: str | None = None
+    """Name or id of another job (none: this one)."""
+    group: str | None = None
+    """Of another job's stage, where it has several."""
 
 
 class FromTrial(BaseModel):

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import nn
 
     from tasks.backbone import BackboneSpec
@@ -113,3 +115,10 @@ class Task(BaseModel, ABC):
     @abstractmethod
     def measure(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
         """Figures, among them `metric`; and `loss` where it is defined. The model is in eval mode, gradients off."""
+
+    def pictures(self, model: nn.Module, loaders: Loaders) -> dict[str, NDArray[np.uint8]]:
+        """Pictures of what the model does, by name, each (height, width, 3); always of the same images.
+
+        The model is in eval mode, gradients off. None by default.
+        """
+        return {}

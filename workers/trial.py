@@ -15,8 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFlo
 from tasks import AnyTask
 from tasks.backbone import BackboneSpec, FromStage, FromTrial
 
-KEY_VERSION = 1
-"""Enters every key: raise it when the same spec begins to mean another computation."""
+KEY_VERSION = 2
+"""Enters every key: raise it when the same spec begins to mean another computation, as when a default changes (fields
+at their default are left out of keys, so that a new field leaves the keys of what was recorded before as they are)."""
+
+NOT_IN_KEY = (
+    "checkpoint_epochs", "checkpoint_minutes", "loader_workers", "pictures_every", "grad_checkpointing", "parallel",
+)  # fmt: skip
+"""Fields of the runtime that say how a trial is carried out and cannot change what comes out of it (beyond the order of
+sums, as the number of workers does)."""
 
 
 class OptimSpec(BaseModel):
@@ -34,9 +41,11 @@ class OptimSpec(BaseModel):
     multiplied by batch / 512, as in SimMIM's configurations."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Factor of the learning rate per level below the head (1: none)."""
-    layer_decay_scheme: Literal["timm"] = "timm"
+    layer_decay_scheme: Literal["timm", "swin26", "swin29", "beit", "replknet13"] = "timm"
     """Which parameter belongs to which level. `timm`: timm.optim.param_groups_layer_decay."""
     weight_decay: NonNegativeFloat = 0.05
+    no_decay: Literal["timm", "simmim", "simmim_vit", "one_dimensional"] = "timm"
+    """Which parameters have no weight decay. `timm`: what has one dimension and what the model names."""
     betas: tuple[float, float] = (0.9, 0.999)
     eps: PositiveFloat = 1e-8
     epochs: PositiveInt = 100
@@ -94,6 +103,35 @@ class RuntimeSpec(BaseModel):
     """A checkpoint is written when either has passed since the last one."""
     loader_workers: int = Field(default=0, ge=0)
     """Processes that decode images, for data sets that do not fit in memory."""
+    max_unreadable: float = Field(default=0.0, ge=0, lt=1)
+    """Share of an epoch's images that may be unreadable and are replaced by others (named and counted in the facts);
+    beyond it the trial stops."""
+    pictures_every: PositiveInt | None = None
+    """Epochs between pictures of what the task shows (none: after the last epoch only)."""
+    grad_checkpointing: bool = False
+    """Forget activations and compute them again in the backward pass: less memory, the same numbers, more time."""
+    sync_batchnorm: bool | None = None
+    """With several workers: batch statistics over all of them (none: a model with batch norm is refused)."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """With several workers: whole replicas (DistributedDataParallel) or parameters in shards (FSDP2)."""
+
+
+class Span(BaseModel):
+    """A part of a schedule: epochs [first_epoch, last_epoch) of `optim.epochs`, for population-based training.
+
+    Above 0 the trial goes on from the whole training state (model and optimizer) of the trial its backbone starts from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    first_epoch: int = Field(ge=0)
+    last_epoch: PositiveInt
+
+    @model_validator(mode="after")
+    def _forward(self) -> Span:
+        if self.last_epoch <= self.first_epoch:
+            raise ValueError(f"last_epoch {self.last_epoch} must be above first_epoch {self.first_epoch}")
+        return self
 
 
 class TrialSpec(BaseModel):
@@ -106,6 +144,8 @@ class TrialSpec(BaseModel):
     optim: OptimSpec
     runtime: RuntimeSpec = RuntimeSpec()
     seed: int = Field(default=0, ge=0)
+    span: Span | None = None
+    """None: all of the schedule."""
     may_test: bool = False
     """Whether test data may be opened. Set by the planner alone, for trials that come after every choice."""
 
@@ -122,16 +162,15 @@ class TrialSpec(BaseModel):
     def key(self) -> str:
         """SHA-256 (hex) of the canonical JSON of everything that can change the result.
 
-        Left out: the label of the initial weights and how often checkpoints are written or how many processes
-        decode images. Weights made by another trial enter by that trial's key, so a key covers its whole lineage.
+        Left out: fields at their default, the label of the initial weights, and `NOT_IN_KEY`. Weights made by another
+        trial enter by that trial's key, so a key covers its whole lineage.
         Raises ValueError while `backbone.init` still names a stage instead of a trial.
         """
         if isinstance(self.backbone.init, FromStage):
             raise ValueError(f"backbone.init still names stage {self.backbone.init.stage!r}: plan it first")
-        content = self.model_dump(mode="json")
-        content["backbone"]["init"].pop("name", None)
-        for name in ("checkpoint_epochs", "checkpoint_minutes", "loader_workers"):
-            content["runtime"].pop(name)
+        content = _said(self)
+        content["backbone"].get("init", {}).pop("name", None)
+        content["runtime"] = {name: value for name, value in _said(self.runtime).items() if name not in NOT_IN_KEY}
         text = json.dumps([KEY_VERSION, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -139,6 +178,18 @@ class TrialSpec(BaseModel):
     def parent(self) -> str | None:
         """Key of the trial whose weights this one starts from, if any."""
         return self.backbone.init.trial if isinstance(self.backbone.init, FromTrial) else None
+
+
+def _said(model: BaseModel) -> dict[str, Any]:
+    """A model as JSON values, without the fields at their default; what tells the members of a union apart stays."""
+    plain = model.model_dump(mode="json")
+    said: dict[str, Any] = {}
+    for name, field_ in type(model).model_fields.items():
+        value = getattr(model, name)
+        if name != "kind" and not field_.is_required() and value == field_.get_default(call_default_factory=True):
+            continue
+        said[name] = _said(value) if isinstance(value, BaseModel) else plain[name]
+    return said
 
 
 class ErrorClass(StrEnum):
@@ -208,6 +259,8 @@ class Report:
     values: dict[str, float]
     seconds: float
     """Wall time of this epoch, training and evaluation."""
+    pictures: tuple[str, ...] = ()
+    """Files made after this epoch, relative to the trial's folder."""
 
 
 @dataclass(frozen=True)

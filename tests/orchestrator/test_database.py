@@ -276,7 +276,7 @@ def test_a_full_disk_is_named_and_the_store_stays_intact(file: Path) -> None:
     acknowledged = 0
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     # A file that may not grow is what a full disk looks like to SQLite.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
     refused = None
     try:
         while refused is None and acknowledged < 1000:
@@ -350,3 +350,30 @@ def test_a_name_with_odd_letters_is_a_file_like_any_other(tmp_path: Path) -> Non
         store.commit("d", [reported(token, 1)])
         store.close()
         assert (tmp_path / name / "store.db").exists()
+
+
+def test_a_store_of_the_first_version_goes_on_with_its_rows(tmp_path: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    file = tmp_path / "store.db"
+    engine = sa.create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(database_module.__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        columns = [row[1] for row in connection.execute(sa.text("PRAGMA table_info(trials)"))]
+        values = dict.fromkeys(columns, "0") | {"key": "old", "state": "pending", "mode": "max"}
+        names = ", ".join(f":{name}" for name in columns)
+        connection.execute(sa.text(f"INSERT INTO trials VALUES ({names})"), values)
+        with pytest.raises(sa.exc.IntegrityError, match="ck_trials_state"):
+            connection.execute(sa.text("UPDATE trials SET state = 'stopped'"))
+    engine.dispose()
+    open_store(f"sqlite:///{file}").close()
+    with sa.create_engine(f"sqlite:///{file}").begin() as connection:
+        connection.execute(sa.text("UPDATE trials SET state = 'stopped'"))
+        assert connection.execute(sa.text("SELECT key, state FROM trials")).all() == [("old", "stopped")]
+        with pytest.raises(sa.exc.IntegrityError, match="ck_trials_state"):
+            connection.execute(sa.text("UPDATE trials SET state = 'asleep'"))
+    assert intact(file)

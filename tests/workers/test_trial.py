@@ -1,0 +1,92 @@
+"""What enters a trial's key and what does not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from tasks.backbone import BackboneSpec, FromTrial
+from tasks.classify import Classify
+from tasks.datasets.augment import Augment
+from workers.trial import KEY_VERSION, NOT_IN_KEY, OptimSpec, RuntimeSpec, TrialSpec
+
+
+def spec(**changes: Any) -> TrialSpec:
+    whole = {
+        "task": {"kind": "classify", "dataset": "digits"},
+        "backbone": {"model": "vit_tiny_patch16_224", "image_size": 16},
+        "optim": {"lr": 1e-3, "batch": 8},
+        **changes,
+    }
+    return TrialSpec.model_validate(whole)
+
+
+def test_a_field_written_at_its_default_is_the_same_trial() -> None:
+    said = spec(optim={"lr": 1e-3, "batch": 8, "clip": 5.0, "weight_decay": 0.05}, runtime={"evaluate_every": 1})
+    assert said.key == spec().key
+
+
+def test_every_other_value_is_another_trial() -> None:
+    changes: list[dict[str, Any]] = [
+        {"seed": 1},
+        {"optim": {"lr": 1e-3, "batch": 8, "clip": 4.0}},
+        {"runtime": {"precision": "bf16"}},
+        {"backbone": {"model": "vit_tiny_patch16_224", "image_size": 16, "drop_path": 0.1}},
+        {"task": {"kind": "classify", "dataset": "faces"}},
+        {"span": {"first_epoch": 0, "last_epoch": 3}},
+    ]
+    assert len({spec().key, *(spec(**change).key for change in changes)}) == 1 + len(changes)
+
+
+@pytest.mark.parametrize("name", NOT_IN_KEY)
+def test_how_a_trial_is_carried_out_is_no_part_of_its_key(name: str) -> None:
+    other: dict[str, Any] = {"parallel": "fsdp", "grad_checkpointing": True}
+    assert spec(runtime={name: other.get(name, 3)}).key == spec().key
+
+
+def test_weights_enter_by_the_trial_that_made_them_and_not_by_their_label() -> None:
+    def started(name: str, trial: str) -> str:
+        backbone = spec().backbone.model_copy(update={"init": FromTrial(name=name, trial=trial)})
+        return spec().model_copy(update={"backbone": backbone}).key
+
+    assert started("MIM", "a") == started("SimMIM", "a")
+    assert started("MIM", "a") != started("MIM", "b")
+
+
+def test_defaults_are_what_recorded_keys_take_them_for() -> None:
+    """A default is no part of a key: to change one is to change what recorded keys mean, so KEY_VERSION must rise
+    (then write the new defaults here). A new field whose default means what was done before is added below."""
+    assert KEY_VERSION == 2
+    assert {model.__name__: _defaults(model) for model in (Classify, BackboneSpec, OptimSpec, RuntimeSpec)} == PINNED
+
+
+def _defaults(model: type[BaseModel]) -> dict[str, Any]:
+    plain = {}
+    for name, field in model.model_fields.items():
+        if field.is_required() or name == "kind" or name in NOT_IN_KEY:
+            continue
+        value = field.get_default(call_default_factory=True)
+        plain[name] = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
+
+
+PINNED: dict[str, dict[str, Any]] = {
+    "Classify": {
+        "train": "train", "evaluate": "val", "val_fraction": 0.2, "split_seed": 0, "counts": "exact",
+        "head": "trunc_normal", "normalize": "imagenet", "augment": Augment().model_dump(mode="json"),
+    },
+    "BackboneSpec": {"args": {}, "drop_path": 0.0, "init": {"kind": "none", "name": "RAND"}},
+    "OptimSpec": {
+        "lr_convention": "absolute", "layer_decay": 1.0, "layer_decay_scheme": "timm", "weight_decay": 0.05,
+        "no_decay": "timm", "betas": [0.9, 0.999], "eps": 1e-8, "epochs": 100, "warmup_epochs": 20,
+        "warmup_lr": 2.5e-7, "warmup_prefix": False, "schedule": "cosine", "min_lr": 2.5e-7, "step_epochs": [],
+        "step_factor": 0.1, "micro_batch": None, "clip": 5.0,
+    },
+    "RuntimeSpec": {
+        "precision": "auto", "channels_last": "auto", "compile": False, "deterministic": False, "evaluate_every": 1,
+        "max_unreadable": 0.0, "sync_batchnorm": None,
+    },
+}  # fmt: skip
