@@ -98,6 +98,10 @@ class Task(BaseModel, ABC):
     def missing_data(self, root: Path) -> str | None:
         """None when the data are there; else what is missing, where it was looked for, and how to get it."""
 
+    def check(self, backbone: BackboneSpec) -> None:  # noqa: B027 (most tasks take any backbone)
+        """Raises ValueError, naming field, value and remedy, when this task cannot be had with this backbone; from the
+        spec alone, so that it is said before anything runs."""
+
     @abstractmethod
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
         """The model. `weights`: a state dict of an earlier trial's model or an imported file, already verified;
@@ -121,4 +125,8 @@ class Task(BaseModel, ABC):
 
         The model is in eval mode, gradients off. None by default.
         """
+        return {}
+
+    def facts(self, model: nn.Module) -> dict[str, Any]:
+        """What the task found out or decided by itself, as JSON values; recorded beside the loop's own facts."""
         return {}

@@ -274,6 +274,7 @@ def _facts(run: Run) -> dict[str, Any]:
     step_seconds = statistics.median(progress.step_seconds)
     on_cuda = numerics.device.type == "cuda"
     return {
+        **run.trial.task.facts(run.model),
         "device": torch.cuda.get_device_name(numerics.device) if on_cuda else "cpu",
         "precision": "bf16" if numerics.dtype == torch.bfloat16 else "fp32",
         "channels_last": numerics.channels_last,

@@ -158,6 +158,11 @@ class TrialSpec(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _task_takes_backbone(self) -> TrialSpec:
+        self.task.check(self.backbone)
+        return self
+
     @property
     def key(self) -> str:
         """SHA-256 (hex) of the canonical JSON of everything that can change the result.

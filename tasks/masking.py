@@ -1,0 +1,87 @@
+"""The only place that says which patches of an image are hidden in pre-training, and how far hidden pixels lie."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+"""(grid, grid), one value per mask patch; true: hidden."""
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Squares of `patch` pixels on a regular grid, a fixed number of them hidden, drawn without replacement.
+
+    Raises ValueError when the patch does not divide the image, or nothing or everything would be hidden.
+    """
+
+    image_size: int
+    """Side of the image in pixels."""
+    patch: int
+    """Side of a mask patch in pixels."""
+    ratio: float
+    """Part of the patches that is hidden, rounded up to a whole patch."""
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch:
+            near = [n for n in range(1, self.image_size + 1) if self.image_size % n == 0]
+            nearest = sorted(sorted(near, key=lambda n: abs(n - self.patch))[:2])
+            raise ValueError(
+                f"mask_patch {self.patch} does not divide image_size {self.image_size}; "
+                f"for example {' or '.join(map(str, nearest))} does"
+            )
+        if not 0 < self.count < self.patches:
+            raise ValueError(
+                f"mask_ratio {self.ratio:g} hides {self.count} of {self.patches} patches of {self.patch} pixels; "
+                "some must be hidden and some seen: change mask_ratio or use a smaller mask_patch"
+            )
+
+    @property
+    def grid(self) -> int:
+        """Mask patches along a side."""
+        return self.image_size // self.patch
+
+    @property
+    def patches(self) -> int:
+        return self.grid**2
+
+    @property
+    def count(self) -> int:
+        """Hidden patches: SimMIM's code takes the ceiling (22 of 36 at 192 pixels, patch 32, ratio 0.6)."""
+        return math.ceil(self.ratio * self.patches)
+
+    def draw(self, random: np.random.RandomState) -> Mask:
+        """One mask. RandomState's stream is promised never to change, so a seed means the same mask for ever."""
+        hidden = np.zeros(self.patches, dtype=np.bool_)
+        hidden[random.permutation(self.patches)[: self.count]] = True
+        return hidden.reshape(self.grid, self.grid)
+
+    def of(self, seed: int) -> Mask:
+        """The mask that belongs to a seed of any length."""
+        words = [seed >> shift & 0xFFFFFFFF for shift in range(0, max(seed.bit_length(), 1), 32)]
+        return self.draw(np.random.RandomState(words))
+
+
+def average_distance(masks: list[Mask], patch: int) -> float:
+    """AvgDist of the paper (section 3.1): the mean, over hidden pixels, of the Euclidean distance in pixels to the
+    nearest visible pixel. `patch`: side of a mask patch in pixels. Every mask must hide and show something.
+
+    Per mask a mean over its hidden pixels, then a mean over masks; with a fixed count these are all one mean.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    found = []
+    for mask in masks:
+        pixels = np.repeat(np.repeat(mask, patch, axis=0), patch, axis=1)
+        found.append(float(distance_transform_edt(pixels)[pixels].mean()))
+    return float(np.mean(found))
+
+
+def expected_distance(masking: Masking, masks: int = 200, seed: int = 0) -> float:
+    """AvgDist of a setting in pixels, over so many masks drawn from `seed`."""
+    random = np.random.RandomState(seed)
+    return average_distance([masking.draw(random) for _ in range(masks)], masking.patch)
