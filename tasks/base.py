@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,6 +41,8 @@ class DataPlace:
     loader_workers: int = 0
     may_test: bool = False
     """Loaders refuse (DataError) to open test data without this."""
+    max_unreadable: float = 0.0
+    """Share of an epoch's images that may be unreadable and are replaced (`Loaders.unreadable`); beyond it: DataError."""
 
 
 class Loaders(ABC):
@@ -51,6 +53,10 @@ class Loaders(ABC):
     steps_per_epoch: int
     digest: str
     """SHA-256 of what is trained and evaluated on (which images, which labels)."""
+    unreadable: Sequence[str] = ()
+    """Training images that this process could not read so far and replaced by others: each once, with the reason."""
+    image_cache: str = "none"
+    """In words, whether decoded images are shared with the node's other trials; for the record."""
 
     @abstractmethod
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
