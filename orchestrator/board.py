@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator import choice
 from orchestrator.job import Stage
 from orchestrator.known import Known, TrialState
-from orchestrator.trials import Draft, Planned, Stages
+from orchestrator.trials import Draft, Giver, Planned, Stages
 
 PENDING = Known(TrialState.pending)
 RESULTS = (TrialState.done, TrialState.diverged)
@@ -164,6 +164,10 @@ class Board:
             sources=[group.stage.name for group in groups],
         )
         return decision, trials[winner.key]
+
+    def giver(self, source: Giver) -> Group:
+        """The group that weights come from."""
+        return self.of[source.stage][0] if source.group is None else self.groups[source.stage, source.group]
 
     def weights_of(self, group: Group) -> str | None:
         """Key of the trial that a stage's weights come from: its only one, or its winner once all have ended."""

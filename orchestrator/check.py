@@ -15,6 +15,7 @@ from orchestrator.explain import Problems, Steps, explain, offer
 from orchestrator.fields import names
 from orchestrator.job import Grid, JobSpec, Stage, one_setting
 from orchestrator.paths import check_effect, check_paths
+from orchestrator.trials import group_of
 from tasks.backbone import FromStage, FromTrial
 
 
@@ -169,10 +170,16 @@ class _Stages:
                 self.problems.say(place, name, init.stage, self.not_earlier(init.stage, i))
                 continue
             self.started_from.setdefault(init.stage, stage.name)
-            groups = {_group(source, self.per.get(init.stage, [])) for source in self.built.get(init.stage, [])}
-            if len(groups) > 1:
-                what = f"ends with a winner in each of {len(groups)} groups; weights come from a stage with one group"
-                self.problems.say(place, name, init.stage, what)
+            per = self.per.get(init.stage, [])
+            groups = list(dict.fromkeys(group_of(source.spec, per)[0] for source in self.built.get(init.stage, [])))
+            if init.group is None and len(groups) > 1:
+                what = f"ends with a winner in each of {len(groups)} groups; name one of them with `group`"
+                self.problems.say(place, name, init.stage, f"{what}: {', '.join(groups[:8])}")
+            elif groups and init.group is not None and init.group not in groups:
+                what = f"no such group of stage {init.stage}; " + offer(init.group, groups, "its groups")
+                self.problems.say(
+                    trace(self.root, ["backbone", "init", "group"], trial.origins), name, init.group, what
+                )
             if self.job.stages[earlier.index(init.stage)].keep_weights is False:
                 self.problems.say(place, name, init.stage, "its keep_weights is false; remove that")
 
@@ -205,8 +212,8 @@ class _Stages:
         else:
             return
         rule = (
-            "only a stage with `from`, without neighbourhood or axes other than seed, on which no other stage builds, "
-            "may; "
+            "only a stage with `from`, without neighbourhood or axes other than seed and task.dataset, on which no "
+            "other stage builds, may; "
             "allowed here: task.evaluate val"
         )
         for trial in self.built[stage.name]:

@@ -288,10 +288,15 @@ def points(sweep: One | Grid) -> list[dict[str, Any]]:
     ]
 
 
+APPLIED_TO = ("seed", "task.dataset")
+"""Fields that are no part of a setting: a chosen setting may be applied to several of them, and read test each time, as
+long as nothing is chosen from the results."""
+
+
 def one_setting(sweep: One | Grid) -> bool:
-    """Whether all points of a sweep are one setting, tried with one or several seeds."""
+    """Whether all points of a sweep are one setting, with one or several seeds, on one or several data sets."""
     grids = sweep.grid if isinstance(sweep, Grid) else []
-    others = [{path: axis for path, axis in axes.items() if path != "seed"} for axes in grids]
+    others = [{path: axis for path, axis in axes.items() if path not in APPLIED_TO} for axes in grids]
     if any(axis_length(axis) > 1 for axes in others for axis in axes.values()):
         return False
     return all(axes == others[0] for axes in others)

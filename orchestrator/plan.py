@@ -171,15 +171,21 @@ class Planner:
 
     def _note_givers(self, stage: Stage, specs: list[TrialSpec]) -> None:
         """Notes and checks the stages from whose weights trials of `stage` start."""
-        for name in dict.fromkeys(source_of_weights(spec) for spec in specs):
-            if name is None:
+        for source in dict.fromkeys(source_of_weights(spec) for spec in specs):
+            if source is None:
                 continue
-            groups = len(self._board.of[name])
-            if groups != 1:
-                problem = f"it has {groups} groups" if groups else "there is no such stage before this one"
-                raise SpecError([f"stage {stage.name}: initial weights from stage {name!r}: {problem}"])
-            self._stages.givers.add(name)
-            self._followers[name].add(stage.name)
+            groups = [group.id for group in self._board.of[source.stage]]
+            problem = ""
+            if not groups:
+                problem = "there is no such stage before this one"
+            elif source.group is None and len(groups) > 1:
+                problem = f"it has {len(groups)} groups; name one with `group`: {', '.join(groups)}"
+            elif source.group not in (None, *groups):
+                problem = f"it has no group {source.group!r}; it has: {', '.join(groups)}"
+            if problem:
+                raise SpecError([f"stage {stage.name}: initial weights from stage {source.stage!r}: {problem}"])
+            self._stages.givers.add(source.stage)
+            self._followers[source.stage].add(stage.name)
 
     def _estimate_tails(self) -> None:
         """From the last stage back: what follows from a group's winner, and from a stage's weights."""
@@ -231,7 +237,7 @@ class Planner:
             if source is None:
                 self._place(group, draft.position, draft.spec)
                 continue
-            giver = self._board.of[source][0]
+            giver = self._board.giver(source)
             key = self._board.weights_of(giver)
             if key is None:
                 left.append(draft)

@@ -62,7 +62,7 @@ def why(board: Board, group: Group, taken: bool) -> str | None:
         if cause_of_block := _blocked(board, key):
             return f"trial {_title(board, key)} is blocked: {cause_of_block}"
     for source in dict.fromkeys(source_of_weights(draft.spec) for draft in group.drafts or []):
-        giver = board.of[source][0] if source else None
+        giver = board.giver(source) if source else None
         if giver and why(board, giver, taken=False):
             return f"blocked: it starts from the weights of stage {source}, which is incomplete"
     if group.complete and not taken and board.best([group]) is None:

@@ -192,9 +192,21 @@ def _trial(values: Mapping[str, Any], may_test: bool) -> TrialSpec:
     return spec if spec.task.reads_test else spec.model_copy(update={"may_test": False})
 
 
-def source_of_weights(spec: TrialSpec) -> str | None:
-    """The stage that the trial's initial weights come from, while that is not yet resolved to a trial."""
-    return spec.backbone.init.stage if isinstance(spec.backbone.init, FromStage) else None
+@dataclass(frozen=True)
+class Giver:
+    """A group of a stage whose weights trials start from; `group` None: the stage has one group."""
+
+    stage: str
+    group: str | None = None
+
+    def __str__(self) -> str:
+        return self.stage if self.group is None else f"{self.stage} {self.group}"
+
+
+def source_of_weights(spec: TrialSpec) -> Giver | None:
+    """Where the trial's initial weights come from in this job, while that is not yet resolved to a trial."""
+    init = spec.backbone.init
+    return Giver(init.stage, init.group) if isinstance(init, FromStage) else None
 
 
 def started_from(spec: TrialSpec, key: str) -> TrialSpec:

@@ -588,6 +588,42 @@ def test_weights_of_a_stage_with_several_trials_are_its_winners() -> None:
     assert len(placed(planner, "final")) == 2
 
 
+def test_weights_may_come_from_each_group_of_a_stage() -> None:
+    sweep = {**PRETRAIN, "per": "optim.lr", "sweep": {"grid": {"optim.lr": [1e-4, 6e-4], "seed": [0, 1]}}}
+    inits = [{**SUP, "name": name, "group": name} for name in ("0.0001", "0.0006")]
+    planner = planner_of(sweep, grid(dataset=["digits"], init=inits), FINAL | {"from": "grid"})
+    assert [each.expected for each in planner.progress() if each.stage == "grid"] == [15, 15]
+    run(planner)
+    for name in ("0.0001", "0.0006"):
+        (parent,) = {each.needs[0] for each in placed(planner, "grid", f"digits/{name}")}
+        candidates = placed(planner, "pretrain", name)
+        assert len(candidates) == 2
+        assert parent in {each.key for each in candidates}
+        assert decision(planner, f"grid: weights of pretrain {name}", name).key == parent
+    assert planner.incomplete() == []
+    for group, why in ((None, "it has 2 groups; name one"), ("0.3", "it has no group '0.3'; it has: 0.0001, 0.0006")):
+        with pytest.raises(SpecError, match=why):
+            planner_of(sweep, grid(dataset=["digits"], init=[{**SUP, "group": group}]))
+
+
+def test_a_chosen_setting_is_applied_to_other_data_sets_which_nothing_touches_before_the_choice() -> None:
+    """The protocol of the Concept Generalization benchmark: search on L1, apply to L1 to L5, read test there."""
+    apply = FINAL | {"from": "grid", "sweep": {"grid": {"task.dataset": ["digits", "faces"], "seed": [0, 1]}}}
+    search = {**grid(dataset=["digits"], init=[RAND, SUP]), "per": ["backbone.init"]}
+    planner = planner_of(PRETRAIN, search, apply)
+    handed: list[str] = []
+    while planned := planner.next(lambda each: True):
+        if planned.spec.task.reads_test or planned.spec.task.dataset == "faces":  # type: ignore[union-attr]
+            group = planned.group
+            chosen = decision(planner, "final", group)
+            assert all(key in handed for key in (each.key for each in placed(planner, "grid", group)))
+            assert planned.spec.optim == next(e for e in planner.placed if e.key == chosen.key).spec.optim
+        planner.learn(planned.key, done(planned))
+        handed.append(planned.key)
+    assert Counter(each.spec.task.dataset for each in placed(planner, "final")) == {"digits": 4, "faces": 4}  # type: ignore[union-attr]
+    assert all(each.spec.may_test for each in placed(planner, "final"))
+
+
 def test_without_a_winner_there_are_no_weights() -> None:
     sweep = {**PRETRAIN, "sweep": {"grid": {"optim.lr": [1e-4, 6e-4]}}}
     planner = planner_of(sweep, grid(dataset=["digits"], init=[SUP]), FINAL | {"from": "grid"})

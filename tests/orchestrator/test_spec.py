@@ -250,6 +250,9 @@ BAD = {
     "weights of many winners": (
         "  - name: grid\n", "    per: seed\n    sweep: {grid: {seed: [0, 1]}}\n  - name: grid\n",
                                 "pretrain: ends with a winner in each of 2 groups"),
+    "weights of a group that is not there": ("{kind: stage, name: SUP, stage: pretrain}",
+                                             "{kind: stage, name: SUP, stage: pretrain, group: §faces}",
+                                             "no such group of stage pretrain"),
     "weights of a trial by key": ("{kind: stage, name: SUP, stage: pretrain}", "{kind: §trial, name: X, trial: abc}",
                                   "the planner's own kind"),
     "neighbourhood without from": ("    from: grid\n    neighbourhood", "    §neighbourhood", "needs `from`"),
