@@ -124,6 +124,8 @@ def build(spec: BackboneSpec, classes: int) -> nn.Module:
     """
     import timm
 
+    import tasks.replknet  # noqa: F401 (makes it known to timm)
+
     wanted: dict[str, Any] = {"img_size": spec.image_size, "drop_path_rate": spec.drop_path}
     arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in spec.args.items()}
     while True:

@@ -13,11 +13,11 @@ _REGISTERED = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
 
 @cache
 def timm_names() -> frozenset[str]:
-    """Every name that timm.create_model takes (without pre-training tag), read from the installed source."""
+    """Every name that timm.create_model takes (without pre-training tag), read from the installed source and ours."""
     found = importlib.util.find_spec("timm")
     if found is None or found.origin is None:
         raise ModuleNotFoundError("timm is not installed, though this project requires it")
-    files = (Path(found.origin).parent / "models").glob("*.py")
+    files = [*(Path(found.origin).parent / "models").glob("*.py"), Path(__file__).parent / "replknet.py"]
     return frozenset(name for file in files for name in _REGISTERED.findall(file.read_text(encoding="utf-8")))
 
 

@@ -22,6 +22,8 @@ def spec(model: str = "vit_tiny_patch16_224", **other: Any) -> BackboneSpec:
 
 
 def test_names_are_those_of_timm() -> None:
+    import tasks.replknet  # noqa: F401 (makes its names known to timm)
+
     assert timm_names() == set(timm.list_models())
 
 
