@@ -104,7 +104,7 @@ class Task(BaseModel, ABC):
     def missing_data(self, root: Path) -> str | None:
         """None when the data are there; else what is missing, where it was looked for, and how to get it."""
 
-    def check(self, backbone: BackboneSpec) -> None:  # noqa: B027 (most tasks take any backbone)
+    def check(self, backbone: BackboneSpec) -> None:
         """Raises ValueError, naming field, value and remedy, when this task cannot be had with this backbone; from the
         spec alone, so that it is said before anything runs."""
 
