@@ -247,9 +247,26 @@ pictures = Table(
 pins = Table(
     "pins",
     metadata,
-    Column("key", String, primary_key=True),  # of a trial whose weights are kept
+    Column("key", String, primary_key=True),  # of a trial, or the id of a job, whose weights are kept
     Column("why", Text, nullable=False),
     Column("time", Number, nullable=False),
+)
+
+
+origins = Table(
+    "origins",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id"), primary_key=True),
+    Column("asked", String, primary_key=True),  # JSON: job (name or id), stage and group, as the spec has them
+    Column("written", String, nullable=False, index=True),  # hash of the job before other jobs were looked up
+    Column("from_job", ForeignKey("jobs.id"), nullable=False),
+    Column("stage", String, nullable=False),
+    Column("grp", String, nullable=False),
+    Column("key", String, nullable=False),
+    Column("metric", String, nullable=False),
+    Column("value", Number, nullable=False),
+    Column("candidates", Integer, nullable=False),
+    Column("decided", Number, nullable=False),
 )
 
 

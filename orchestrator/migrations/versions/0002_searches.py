@@ -1,4 +1,4 @@
-"""Searches (their history, trials they stopped), pictures, and pins."""
+"""Searches (their history, trials they stopped), pictures, pins, and weights taken from other jobs."""
 
 from __future__ import annotations
 
@@ -41,6 +41,24 @@ def upgrade() -> None:
         sa.Column("time", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_pins")),
     )
+    op.create_table(
+        "origins",
+        sa.Column("job_id", sa.String(), nullable=False),
+        sa.Column("asked", sa.String(), nullable=False),
+        sa.Column("written", sa.String(), nullable=False),
+        sa.Column("from_job", sa.String(), nullable=False),
+        sa.Column("stage", sa.String(), nullable=False),
+        sa.Column("grp", sa.String(), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("metric", sa.String(), nullable=False),
+        sa.Column("value", sa.Double(), nullable=False),
+        sa.Column("candidates", sa.Integer(), nullable=False),
+        sa.Column("decided", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_origins_job_id")),
+        sa.ForeignKeyConstraint(["from_job"], ["jobs.id"], name=op.f("fk_origins_from_job")),
+        sa.PrimaryKeyConstraint("job_id", "asked", name=op.f("pk_origins")),
+    )
+    op.create_index("ix_origins_written", "origins", ["written"], unique=False)
 
 
 def _more_states() -> None:
