@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,8 +112,9 @@ class _Study:
             self.members.setdefault((trial.stage, trial.group), []).append(trial)
         self.choices = self._choices()
         self.places = self._places()
-        self.rows = tuple(dict.fromkeys(place.row for place in self.places))
-        self.column_names = tuple(dict.fromkeys(place.column for place in self.places))
+        self.cell_places = self._cell_places()
+        self.rows = tuple(dict.fromkeys(place.row for place in self.cell_places))
+        self.column_names = tuple(dict.fromkeys(place.column for place in self.cell_places))
 
     def _choices(self) -> dict[tuple[str, str], Choice]:
         found = {}
@@ -155,13 +157,38 @@ class _Study:
                 found[group] = Place(group, label(row), label(column))
         return list(found.values())
 
+    def _cell_places(self) -> list[Place]:
+        """Where the cells of each group stand: in one place, or in several when the table's stage itself goes over
+        rows or columns (a chosen setting that is applied to several data sets)."""
+        grids = self.stages[self.stage]["sweep"].get("grid") or []
+        over = [path for path in (self.row_path, self.column_path) if any(path in axes for axes in grids)]
+        if not over or not self.stages[self.stage].get("from"):
+            return self.places
+        points = [
+            dict(zip(over, map(label, values), strict=True))
+            for axes in grids
+            for values in itertools.product(*(axes.get(path, [setting(self.spec["trial"], path)]) for path in over))
+        ]
+        return [
+            Place(place.group, point.get(self.row_path, place.row), point.get(self.column_path, place.column))
+            for place in self.places
+            for point in points
+        ]
+
+    def _in_cell(self, place: Place) -> list[PlacedRow]:
+        trials = self.members.get((self.stage, place.group), [])
+        if self.cell_places is self.places:
+            return trials
+        wanted = {self.row_path: place.row, self.column_path: place.column}
+        return [t for t in trials if all(label(t.settings.get(path, value)) == value for path, value in wanted.items())]
+
     def cells(self) -> tuple[Cell, ...]:
         published = (self.table.get("reference") or {}).get("values", {})
         at: dict[tuple[str, str], list[PlacedRow]] = {}
         where: dict[tuple[str, str], Place] = {}
-        for place in self.places:
+        for place in self.cell_places:
             where.setdefault((place.row, place.column), place)
-            at.setdefault((place.row, place.column), []).extend(self.members.get((self.stage, place.group), []))
+            at.setdefault((place.row, place.column), []).extend(self._in_cell(place))
         made = []
         for row in self.rows:
             for column in self.column_names:
@@ -237,7 +264,7 @@ class _Study:
             if choice := self.choices.get((self.stage, place.group)):
                 trials = [t for source in choice.sources for t in self.members.get((source, place.group), [])]
                 here += [("chosen", trial) for trial in trials if trial.key == choice.key][:1]
-            finals = self.members.get((self.stage, place.group), [])
+            finals = self._in_cell(place)
             here += [("final", trial) for trial in finals if trial.key in tabled]
         reports = self.store.reports_since({trial.key: 0 for here in roles.values() for _, trial in here})
         return {
@@ -253,16 +280,18 @@ class _Study:
                 cell.value for drawn in group.heat_maps for cell in drawn.cells if cell.value is not None
             )
         metrics: dict[str, tuple[str, str]] = {}
-        for place in self.places:
+        for place in self.cell_places:
             for stage in self.chain:
                 if trials := self.members.get((stage, place.group)):
                     metrics[place.column] = trials[0].metric, trials[0].mode
+            if trials := self._in_cell(place):
+                metrics[place.column] = trials[0].metric, trials[0].mode
         return tuple(
             Column(
                 name,
                 *metrics.get(name, ("", "max")),
-                low=min(values[name], default=None),
-                high=max(values[name], default=None),
+                low=min(values.get(name, ()), default=None),
+                high=max(values.get(name, ()), default=None),
             )
             for name in self.column_names
         )

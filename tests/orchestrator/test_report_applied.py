@@ -1,0 +1,45 @@
+"""The table of a study whose chosen setting is applied to several data sets: a cell for each of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from k12_job import FINAL, PRETRAIN, RAND, SUP, grid, job
+from machine import Machine, a_drive, drive_to_end
+
+from orchestrator import report, schedule
+from orchestrator.job import job_id
+from orchestrator.page import html
+from orchestrator.store import open_store
+from orchestrator.terminal import terminal
+from orchestrator.verify import verify
+
+SEARCH = {**grid(dataset=["digits"], init=[RAND, SUP], lr=[1e-4, 6e-4], layer_decay=[0.85]), "per": "backbone.init"}
+APPLY = FINAL | {"from": "grid", "sweep": {"grid": {"task.dataset": ["digits", "faces"], "seed": [0, 1]}}}
+JOB = job(PRETRAIN, SEARCH, APPLY)
+
+
+def test_each_data_set_has_its_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "BEAT_S", 0.02)
+    store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    a_drive(store, JOB, tmp_path)
+    before = report.build(store, job_id(JOB))
+    assert before.rows == ("RAND", "SUP")
+    assert [column.name for column in before.columns] == ["digits", "faces"]
+    assert {cell.state for cell in before.cells} == {"missing"}
+    drive_to_end(store, JOB, Machine(), tmp_path)
+    told = report.build(store, job_id(JOB))
+    assert {(column.name, column.metric) for column in told.columns} == {
+        ("digits", "top1"), ("faces", "mean_per_class"),
+    }  # fmt: skip
+    for cell in told.cells:
+        assert (cell.state, cell.seeds, cell.best_of) == ("done", (0, 1), 1)
+        rows = [row for row in store.placed(job_id(JOB), "final") if row.key in cell.keys]
+        assert {(row.settings["task.dataset"], row.group) for row in rows} == {(cell.column, cell.row)}
+    assert len({cell.keys for cell in told.cells}) == 4
+    assert [group.name for group in told.groups] == ["RAND", "SUP"]
+    assert verify(store, job_id(JOB)) == []
+    assert "faces" in terminal(told)
+    assert "faces" in html(told)
+    store.close()
