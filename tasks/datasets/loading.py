@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from tasks.base import Batch, DataError, DataPlace, Loaders
-from tasks.datasets import transforms
+from tasks.datasets import sources, transforms
 from tasks.datasets.augment import Augment
-from tasks.datasets.folder import Images
+from tasks.datasets.reading import Item, Reader
 from tasks.datasets.splits import Indices
 from tasks.datasets.transforms import Normalize, derived_seed
 
 EVALUATION_BATCH = 256
 """Images of one forward pass in evaluation; not a part of the spec, so figures do not depend on the training batch."""
+
+Labels = Sequence[int] | NDArray[Any]
+"""One class per image; or (n, classes), 1 for each class that an image shows and 0 for the others."""
 
 
 def share(batch: int, rank: int, world: int) -> Tensor:
@@ -39,35 +43,85 @@ def share(batch: int, rank: int, world: int) -> Tensor:
     return torch.cat([front, batch - 1 - front.flip(0)])
 
 
-class ImageLoaders(Loaders):
-    """What loading from memory and from files have in common; labels are int64, one per training image."""
+class OrderedLoaders(Loaders):
+    """Which images make which batch: an order per (seed, epoch), the rank's share of it, read from any step on."""
 
-    def __init__(self, labels: Tensor, classes: int, place: DataPlace, augment: Augment, normalize: Normalize) -> None:
+    def __init__(self, train_images: int, place: DataPlace) -> None:
         """Raises DataError when the batch does not fit the data or the number of workers."""
-        self.train_images = len(labels)
-        self.steps_per_epoch = self.train_images // place.batch
-        self._labels, self._classes, self._place = labels, classes, place
-        self._augment, self._normalize = augment, normalize
+        self.train_images = train_images
+        self.steps_per_epoch = train_images // place.batch
+        self.unreadable: list[str] = []
+        self._place = place
         if self.steps_per_epoch == 0:
             raise DataError(
-                f"optim.batch {place.batch} is larger than the training set of {self.train_images} images: lower it"
+                f"optim.batch {place.batch} is larger than the training set of {train_images} images: lower it"
             )
         if place.batch % place.world:
             raise DataError(f"optim.batch {place.batch} does not divide by {place.world} workers: choose a multiple")
+        self._share = share(place.batch, place.rank, place.world)
+        self._ahead: tuple[int, Iterator[tuple[Any, Tensor]]] | None = None
+
+    def rows(self, epoch: int) -> Tensor:
+        """(steps, share): indices of the images of each of this rank's batches."""
+        place = self._place
+        generator = torch.Generator().manual_seed(derived_seed(place.seed, "order", epoch))
+        order = torch.randperm(self.train_images, generator=generator)
+        return order[: self.steps_per_epoch * place.batch].view(-1, place.batch)[:, self._share]
+
+    def read(self, reader: Reader, epoch: int, first_step: int) -> Iterator[tuple[Any, Tensor]]:
+        """What the reader gives for each of this rank's batches, and the indices of the images really shown.
+
+        Worker processes live on from one epoch to the next, and read its first images while this one is evaluated.
+        Raises DataError when more images had to be replaced than `max_unreadable` of the rank's share of the epoch
+        (since `first_step`).
+        """
+        wanted = self.rows(epoch)[first_step:]
+        if not len(wanted):
+            return
+        at, batches = self._ahead or (None, iter(()))
+        self._ahead = None  # two epochs at once: the second begins anew
+        if at != epoch or first_step:
+            batches = reader.read(self._items(epoch, first_step))
+        replaced, images = 0, self.steps_per_epoch * len(self._share)
+        for row in wanted:
+            values, indices = next(batches)
+            replaced += int((indices != row).sum())
+            self.unreadable += [failure for failure in reader.failures if failure not in self.unreadable]
+            if replaced > self._place.max_unreadable * images:
+                raise DataError(
+                    f"{replaced} of {images} images of epoch {epoch + 1} cannot be read, more than "
+                    f"runtime.max_unreadable {self._place.max_unreadable:g} allows; {_some(self.unreadable)}"
+                )
+            yield values, indices
+        self._ahead = epoch + 1, batches
+
+    def _items(self, epoch: int, first_step: int) -> Iterator[list[Item]]:
+        """Batches of this and all later epochs."""
+        for later in itertools.count(epoch):
+            for row in self.rows(later)[first_step if later == epoch else 0 :].tolist():
+                yield [(later, index) for index in row]
+
+
+def _some(failures: list[str]) -> str:
+    more = f"; and {len(failures) - 5} more" if len(failures) > 5 else ""
+    return "; ".join(failures[:5]) + more
+
+
+class ImageLoaders(OrderedLoaders):
+    """What loading from memory and from files have in common: images with labels, mixed where that is asked for."""
+
+    def __init__(self, labels: Tensor, classes: int, place: DataPlace, augment: Augment, normalize: Normalize) -> None:
+        """`labels`: int64 (n,), or float (n, classes). Raises DataError as OrderedLoaders does."""
+        super().__init__(len(labels), place)
+        self._labels, self._classes, self._augment, self._normalize = labels, classes, augment, normalize
         if augment.mixes and place.batch // place.world % 2:
             raise DataError(
                 f"mixup and cutmix pair images: optim.batch {place.batch} over {place.world} worker(s) must be even"
             )
-        self._share = share(place.batch, place.rank, place.world)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         place = self._place
-        generator = torch.Generator().manual_seed(derived_seed(place.seed, "order", epoch))
-        order = torch.randperm(self.train_images, generator=generator)
-        steps = order[: self.steps_per_epoch * place.batch].view(-1, place.batch)
-        mine = steps[first_step:, self._share]
-        batches = zip(mine, self._images(epoch, first_step, mine), strict=True)
-        for step, (indices, images) in enumerate(batches, first_step):
+        for step, (images, indices) in enumerate(self._images(epoch, first_step), first_step):
             labels = self._labels[indices.to(self._labels.device)]
             if not self._augment.mixes:
                 yield {"images": images, "labels": labels}
@@ -79,8 +133,8 @@ class ImageLoaders(Loaders):
             yield {"images": images, "labels": labels, "targets": targets}
 
     @abstractmethod
-    def _images(self, epoch: int, first_step: int, mine: Tensor) -> Iterator[Tensor]:
-        """Augmented images of each row of `mine` (steps, share), on the device."""
+    def _images(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Augmented images of each of the rank's batches, on the device, and their indices."""
 
 
 class MemoryLoaders(ImageLoaders):
@@ -88,8 +142,8 @@ class MemoryLoaders(ImageLoaders):
 
     def __init__(
         self,
-        images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
-        labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
+        images: NDArray[np.uint8],
+        labels: NDArray[Any],
         train: Indices,
         evaluation: Indices,
         classes: int,
@@ -97,9 +151,10 @@ class MemoryLoaders(ImageLoaders):
         augment: Augment,
         normalize: Normalize,
     ) -> None:
-        """`images`: grey (n, height, width)."""
-        pixels = torch.from_numpy(images).unsqueeze(1)
-        targets = torch.from_numpy(labels)
+        """`images`: grey (n, height, width) or colour (n, height, width, 3); `labels`: see `Labels`."""
+        pixels = torch.from_numpy(images)
+        pixels = pixels.unsqueeze(1) if images.ndim == 3 else pixels.permute(0, 3, 1, 2)
+        targets = _targets(labels)
         super().__init__(targets[train].to(place.device), classes, place, augment, normalize)
         self._pixels = pixels[train].to(place.device)
         ready = transforms.normalized(transforms.centre(pixels[evaluation], place.image_size, augment), normalize)
@@ -109,30 +164,29 @@ class MemoryLoaders(ImageLoaders):
             self._transform = transforms.single_image(place.image_size, augment, normalize, training=True)
         content = hashlib.sha256()
         for part in (train, evaluation):
-            content.update(images[part].tobytes() + labels[part].tobytes())
+            content.update(images[part].tobytes() + targets[part].numpy().tobytes())
         self.digest = content.hexdigest()
 
-    def _images(self, epoch: int, first_step: int, mine: Tensor) -> Iterator[Tensor]:
+    def _images(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         place, augment, device = self._place, self._augment, self._place.device
-        for step, indices in enumerate(mine, first_step):
+        for step, indices in enumerate(self.rows(epoch)[first_step:], first_step):
             if self._transform is not None:
-                yield self._one_by_one(epoch, indices)
+                yield self._one_by_one(epoch, indices), indices
                 continue
             seed = derived_seed(place.seed, "augment", epoch, step)
             draws = transforms.Draws.of(seed, place.batch, place.image_size, augment).share(self._share, device)
             pixels = self._pixels[indices.to(device)]
-            yield transforms.augmented(pixels, draws, place.image_size, augment, self._normalize)
+            yield transforms.augmented(pixels, draws, place.image_size, augment, self._normalize), indices
 
     def _one_by_one(self, epoch: int, indices: Tensor) -> Tensor:
         """The slow road, for augmentations that exist for single PIL images only (see Augment.per_image)."""
-        from PIL import Image
-
         assert self._transform is not None
         images = []
         for index in indices.tolist():
+            pixels = self._pixels[index].cpu().numpy()
+            image = sources.picture(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
             with transforms.seeded(derived_seed(self._place.seed, "augment", epoch, index)):
-                grey = Image.fromarray(self._pixels[index, 0].cpu().numpy())
-                images.append(self._transform(grey.convert("RGB")))
+                images.append(self._transform(image))
         return torch.stack(images).to(self._place.device)
 
     def evaluation(self) -> Iterable[Batch]:
@@ -142,85 +196,47 @@ class MemoryLoaders(ImageLoaders):
             yield {"images": images[part], "labels": labels[part]}
 
 
-class _Decoded(Dataset[Tensor]):
-    """Decodes and augments one image at a time; randomness from (seed, epoch, index) alone. Pickles to workers."""
-
-    def __init__(self, name: str, images: Images, transform: Callable[[Any], Tensor], seed: int, epoch: int) -> None:
-        self._name, self._images, self._transform = name, images, transform
-        self._seed, self._epoch = seed, epoch
-
-    def __getitem__(self, index: int) -> Tensor:
-        image = self._open(index)
-        with transforms.seeded(derived_seed(self._seed, "augment", self._epoch, index)):
-            return self._transform(image)
-
-    def _open(self, index: int) -> Any:
-        from PIL import Image
-
-        if isinstance(self._images, np.ndarray):
-            return Image.fromarray(self._images[index])
-        path = self._images[index]
-        try:
-            with Image.open(path) as image:
-                return image.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
-            raise DataError(f"{self._name}: cannot read image {path} ({error}); get this file again") from error
-
-
 class FileLoaders(ImageLoaders):
     """Images decoded by worker processes, a batch at a time, and then moved to the device."""
 
     def __init__(
         self,
         name: str,
-        train: tuple[Images, Sequence[int]],
-        evaluation: tuple[Images, Sequence[int]],
+        train: tuple[Any, Labels],
+        evaluation: tuple[Any, Labels],
         root: Path,
         classes: int,
         place: DataPlace,
         augment: Augment,
         normalize: Normalize,
     ) -> None:
-        super().__init__(torch.tensor(train[1]).to(place.device), classes, place, augment, normalize)
-        self._name, self._train, self._evaluation = name, train[0], evaluation[0]
-        self._evaluation_labels = torch.tensor(evaluation[1])
-        self.digest = _digest(root, train, evaluation)
+        """`train`, `evaluation`: images as `sources.of` takes them, and their labels."""
+        super().__init__(_targets(train[1]).to(place.device), classes, place, augment, normalize)
+        self._evaluation_labels = _targets(evaluation[1])
+        shown, measured = sources.of(name, root, train[0]), sources.of(name, root, evaluation[0])
+        content = hashlib.sha256()
+        for source, labels in ((shown, train[1]), (measured, evaluation[1])):
+            for part in source.content():
+                content.update(part)
+            content.update(_targets(labels).numpy().tobytes())
+        self.digest = content.hexdigest()
+        transform, plain = (
+            transforms.single_image(place.image_size, augment, normalize, training) for training in (True, False)
+        )
+        self._training = Reader(shown, transform, place, replace_unreadable=place.max_unreadable > 0)
+        self._measuring = Reader(measured, plain, place)  # figures are over all images, or there are none
 
-    def _images(self, epoch: int, first_step: int, mine: Tensor) -> Iterator[Tensor]:
-        transform = transforms.single_image(self._place.image_size, self._augment, self._normalize, training=True)
-        return self._decode(_Decoded(self._name, self._train, transform, self._place.seed, epoch), mine.tolist())
-
-    def _decode(self, images: _Decoded, batches: list[list[int]]) -> Iterator[Tensor]:
-        place = self._place
-        on_cuda = place.device.startswith("cuda")
-        # A generator of its own: without, it draws a seed (that nothing here uses) from the global one.
-        loader = DataLoader(
-            images, batch_sampler=batches, num_workers=place.loader_workers, pin_memory=on_cuda,
-            generator=torch.Generator(),
-        )  # fmt: skip
-        try:
-            for pixels in loader:
-                yield pixels.to(place.device, non_blocking=True)
-        except DataError as error:
-            # From a worker process it comes with the traceback as text; the message proper is its last line.
-            raise DataError(str(error).strip().rpartition("DataError: ")[2]) from None
+    def _images(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.read(self._training, epoch, first_step)
 
     def evaluation(self) -> Iterable[Batch]:
-        place = self._place
-        transform = transforms.single_image(place.image_size, self._augment, self._normalize, training=False)
-        images = _Decoded(self._name, self._evaluation, transform, place.seed, 0)
         parts = torch.split(torch.arange(len(self._evaluation_labels)), EVALUATION_BATCH)
-        for part, pixels in zip(parts, self._decode(images, [part.tolist() for part in parts]), strict=True):
-            yield {"images": pixels, "labels": self._evaluation_labels[part].to(place.device)}
+        batches = self._measuring.read([[(0, index) for index in part.tolist()] for part in parts])
+        for images, indices in batches:
+            yield {"images": images, "labels": self._evaluation_labels[indices].to(self._place.device)}
 
 
-def _digest(root: Path, *parts: tuple[Images, Sequence[int]]) -> str:
-    """SHA-256 over pixels, or else names of files below the root (their bytes are not read), and labels."""
-    content = hashlib.sha256()
-    for images, labels in parts:
-        if isinstance(images, np.ndarray):
-            content.update(images.tobytes())
-        else:
-            content.update("\n".join(str(path.relative_to(root)) for path in images).encode())
-        content.update(np.asarray(labels, dtype=np.int64).tobytes())
-    return content.hexdigest()
+def _targets(labels: Labels) -> Tensor:
+    """int64 (n,), or float32 (n, classes)."""
+    array = np.asarray(labels)
+    return torch.from_numpy(array.astype(np.int64) if array.ndim == 1 else array.astype(np.float32))

@@ -203,3 +203,48 @@ def test_colour_and_size_of_batches(make: Callable[..., Loaders]) -> None:
             assert images.shape[1:] == (3, 16, 16)
             assert images.dtype == torch.float32
             assert images.isfinite().all()
+
+
+def test_several_labels_per_image_pass_through_and_mix(tmp_path: Path) -> None:
+    """Multi-hot labels belong to the image they come with, and are mixed as much as it is."""
+    random = np.random.RandomState(0)
+    images = random.randint(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+    labels = random.randint(0, 2, (12, 5)).astype(np.float32)
+    indices = np.arange(12)
+    here = place(batch=6)
+    memory = MemoryLoaders(images, labels, indices, indices[:4], 5, here, PLAIN, "half")
+    files = FileLoaders("several", (images, labels), (images[:4], labels[:4]), tmp_path, 5, here, PLAIN, "half")
+    for loaders in (memory, files):
+        batch = next(loaders.epoch(0))
+        assert batch["labels"].dtype == torch.float32
+        for image, label in zip(batch["images"], batch["labels"], strict=True):
+            pixels = ((image * 0.5 + 0.5) * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)
+            found = next(i for i in range(12) if (images[i] == pixels).all())
+            assert label.tolist() == labels[found].tolist()
+        assert torch.equal(torch.cat([b["labels"] for b in loaders.evaluation()]), torch.from_numpy(labels[:4]))
+    mixing = MemoryLoaders(images, labels, indices, indices[:4], 5, here, BUSY, "half")
+    batch = next(mixing.epoch(0))
+    assert batch["targets"].shape == (6, 5)
+    assert not torch.equal(batch["targets"], batch["labels"])
+
+
+@pytest.mark.parametrize("augment", [BUSY, TIMM], ids=["busy", "timm"])
+def test_a_grey_image_and_the_same_in_colour_look_alike(augment: Augment) -> None:
+    part = wheel.load(CARDS["digits"])
+    colour = np.repeat(part.images[..., None], 3, axis=-1)
+    grey = from_memory(augment)
+    other = MemoryLoaders(colour, part.labels, part.train, part.val, 10, place(), augment, "half")
+    assert same(next(grey.epoch(0)), next(other.epoch(0)))
+    assert all(same(one, two) for one, two in zip(grey.evaluation(), other.evaluation(), strict=True))
+
+
+def test_one_stream_serves_all_epochs_and_any_jump(from_files: Callable[..., FileLoaders]) -> None:
+    """Workers that read ahead into the next epoch change nothing, also when the next thing asked for is another."""
+    fresh = {epoch: list(from_files(TIMM).epoch(epoch)) for epoch in range(3)}
+    loaders = from_files(TIMM, loader_workers=1)
+    for epoch in (0, 1, 0, 2):
+        assert all(same(one, other) for one, other in zip(fresh[epoch], loaders.epoch(epoch), strict=True))
+    unfinished = loaders.epoch(0)
+    assert same(next(unfinished), fresh[0][0])
+    assert all(same(one, other) for one, other in zip(fresh[1], loaders.epoch(1), strict=True))
+    assert same(next(unfinished), fresh[0][1])
