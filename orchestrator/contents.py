@@ -241,6 +241,29 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Dot:
+    """A cell of the table in a plot: `name` is its row, and its column where there are several."""
+
+    name: str
+    keys: tuple[str, ...]
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """The table's values, or what they lack to 100 percent, against a figure of their trials or of the parents."""
+
+    title: str
+    x_name: str
+    y_name: str
+    dots: tuple[Dot, ...]
+    """By x."""
+    left_out: tuple[str, ...] = ()
+    """Names of cells with a value of which nobody in the lineage has the figure."""
+
+
+@dataclass(frozen=True)
 class Report:
     """The whole of it."""
 
@@ -268,6 +291,7 @@ class Report:
     warnings: tuple[str, ...]
     provenance: Provenance
     trials: tuple[Trial, ...] = ()
+    plots: tuple[Scatter, ...] = ()
 
     @cached_property
     def at(self) -> Mapping[tuple[str, str], Cell]:

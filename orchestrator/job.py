@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from orchestrator.space import Point, Population, Range, Stopping, holds, middle, tried_at_load
 from workers.trial import plain_number
 
 _strict = ConfigDict(
@@ -139,18 +140,71 @@ class Grid(BaseModel):
     """A single mapping is read as a list of one."""
 
 
+class Search(BaseModel):
+    """Points that are chosen one after the other, by what is known of the earlier ones; a search of its own for every
+    combination of `each`, all at once, and with the same seed, so that groups begin with the same points."""
+
+    model_config = _strict
+    search: dict[Path_, Range] = Field(min_length=1)
+    each: dict[Path_, Axis] = {}
+    """Fields that form the groups (the stage's `per`), and their values."""
+    trials: PositiveInt
+    """Of each group."""
+    sampler: Literal["tpe", "random", "quasi_random"] = "tpe"
+    """`tpe`: tree-structured Parzen estimators (Optuna's, through Ray Tune's OptunaSearch); `random`; `quasi_random`:
+    a scrambled Sobol sequence (its first point is random)."""
+    startup: PositiveInt = 10
+    """Random points before TPE begins to model (10: Optuna's)."""
+    at_once: PositiveInt = 4
+    """Points of a group that are out at the same time. The more, the less each knows of the others."""
+    seed: int = Field(default=0, ge=0)
+    first: list[dict[Path_, Any]] = []
+    """Points to begin with; each names every field of `search`."""
+    stopping: Stopping = "none"
+    population: Population | None = None
+    """Population-based training instead of points of their own: `trials` is then `population.size`."""
+
+    @model_validator(mode="after")
+    def _together(self) -> Search:
+        if both := [path for path in self.each if path in self.search]:
+            raise ValueError(f"{both[0]} stands in search and in each; keep one of them")
+        for number, point in enumerate(self.first):
+            for path in [*self.search, *point]:
+                if path not in self.search or path not in point:
+                    raise ValueError(f"first: point {number + 1} must name each field of search: {_named(self.search)}")
+                if not holds(self.search[path], point[path]):
+                    raise ValueError(f"first: point {number + 1}: {path} {point[path]!r} is outside its range")
+        if len(self.first) > self.trials:
+            raise ValueError(f"first has {len(self.first)} points, but trials is {self.trials}")
+        if self.population is not None:
+            if self.stopping != "none":
+                raise ValueError("a population has no stopping: its worst members copy better ones instead")
+            if self.trials != self.population.size:
+                raise ValueError(f"trials {self.trials} must be population.size {self.population.size}")
+            if "optim.epochs" in self.search:
+                raise ValueError("a population cannot search optim.epochs: its members train in step")
+        return self
+
+
+def _named(paths: Mapping[str, Any]) -> str:
+    return ", ".join(paths)
+
+
 def _sweep_kind(value: Any) -> str | None:
     if isinstance(value, Grid) or (isinstance(value, dict) and "grid" in value):
         return "Grid"
+    if isinstance(value, Search) or (isinstance(value, dict) and "search" in value):
+        return "Search"
     return "One" if isinstance(value, One | dict) else None
 
 
 Sweep = Annotated[
-    Annotated[One, Tag("One")] | Annotated[Grid, Tag("Grid")],
+    Annotated[One, Tag("One")] | Annotated[Grid, Tag("Grid")] | Annotated[Search, Tag("Search")],
     Discriminator(
         _sweep_kind,
         custom_error_type="sweep",
-        custom_error_message="must be {grid: {field: values, ...}} or {kind: one}",
+        custom_error_message="must be {grid: {field: values, ...}}, {search: {field: range, ...}, trials: ...} or "
+        "{kind: one}",
     ),
 ]
 
@@ -211,6 +265,25 @@ class Stage(BaseModel):
     keep_weights: bool | None = None
     """Default: kept when a later trial starts from them or when the stage takes winners to test; else removed."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _groups_of_a_search(cls, fields: Any) -> Any:
+        """A search's groups are what its `each` says."""
+        sweep = fields.get("sweep") if isinstance(fields, dict) else None
+        each = sweep.get("each", {}) if isinstance(sweep, dict) and "search" in sweep else None
+        return {"per": list(each), **fields} if isinstance(each, dict) else fields
+
+    @model_validator(mode="after")
+    def _search_stands_alone(self) -> Stage:
+        if isinstance(self.sweep, Search):
+            if self.from_:
+                raise ValueError("a search stands on its own: remove `from` (later stages may take its winner)")
+            if self.neighbourhood is not None:
+                raise ValueError("a stage has a search or a neighbourhood, not both; make two stages of it")
+            if list(self.per) != list(self.sweep.each):
+                raise ValueError("the groups of a search are those of `each`: remove `per`")
+        return self
+
 
 class Average(BaseModel):
     """A column of the table: the mean over some columns."""
@@ -230,6 +303,20 @@ class Reference(BaseModel):
     """Row -> column -> value, in the table's units (percent for accuracies)."""
 
 
+class Plot(BaseModel):
+    """A picture beside the table: its values against another number of each trial."""
+
+    model_config = _strict
+    title: str = ""
+    x: str
+    """Name of a figure, for example avg_dist."""
+    of: Literal["trial", "parent"] = "trial"
+    """Whose figure `x` is: the table's trial's, or that of the trial whose weights it starts from (through as many
+    trials as it takes to find one that has it)."""
+    y: Literal["value", "error"] = "value"
+    """`error`: what an accuracy lacks to 100 percent."""
+
+
 class ReportSpec(BaseModel):
     """What the job's table looks like."""
 
@@ -240,6 +327,7 @@ class ReportSpec(BaseModel):
     columns: Path_ = "task.dataset"
     averages: list[Average] = [Average()]
     reference: Reference | None = None
+    plots: list[Plot] = []
     caption: str = ""
 
 
@@ -277,10 +365,15 @@ def axis_values(axis: LogSpace | LinSpace | list[Any]) -> list[Any]:
     return [plain_number(low + (high - low) * part) for part in at]
 
 
-def points(sweep: One | Grid) -> list[dict[str, Any]]:
-    """Every setting of a sweep, path -> value: grids in their order, the last axis of a grid fastest."""
+def points(sweep: One | Grid | Search) -> list[dict[str, Any]]:
+    """Every setting of a sweep, path -> value: grids in their order, the last axis of a grid fastest. Of a search, what
+    stands for it: of each group the middle, and from there each field at its ends (or at every choice)."""
     if isinstance(sweep, One):
         return [{}]
+    if isinstance(sweep, Search):
+        centre = middle(sweep.search)
+        moved = [{**centre, path: value} for path, one in sweep.search.items() for value in tried_at_load(one)]
+        return [{**group, **point} for group in groups_of(sweep) for point in [centre, *moved]]
     return [
         dict(zip(axes, values, strict=True))
         for axes in sweep.grid
@@ -288,13 +381,21 @@ def points(sweep: One | Grid) -> list[dict[str, Any]]:
     ]
 
 
+def groups_of(search: Search) -> list[Point]:
+    """The fields that form each group of a search, and their values, the last field fastest."""
+    lists = [axis_values(axis) for axis in search.each.values()]
+    return [dict(zip(search.each, values, strict=True)) for values in itertools.product(*lists)]
+
+
 APPLIED_TO = ("seed", "task.dataset")
 """Fields that are no part of a setting: a chosen setting may be applied to several of them, and read test each time, as
 long as nothing is chosen from the results."""
 
 
-def one_setting(sweep: One | Grid) -> bool:
+def one_setting(sweep: One | Grid | Search) -> bool:
     """Whether all points of a sweep are one setting, with one or several seeds, on one or several data sets."""
+    if isinstance(sweep, Search):
+        return False
     grids = sweep.grid if isinstance(sweep, Grid) else []
     others = [{path: axis for path, axis in axes.items() if path not in APPLIED_TO} for axes in grids]
     if any(axis_length(axis) > 1 for axes in others for axis in axes.values()):

@@ -23,6 +23,7 @@ from orchestrator.render import (
     signed,
     title,
 )
+from orchestrator.scatter import scatter_svg
 from orchestrator.svg import heat_map_inline, scale_bar
 
 SIGNS = {
@@ -58,6 +59,7 @@ def html(report: Report, tracking: str = "") -> str:
         chosen_header=chosen_header,
         chosen_rows=chosen_rows,
         columns=[(column, Markup(scale_bar(column)), _groups(report, column, at)) for column in report.columns],
+        plots=[(plot, Markup(scatter_svg(plot))) for plot in report.plots],
         stages=stages,
         signs=SIGNS,
         duration=short_time,

@@ -15,17 +15,20 @@ from orchestrator.contents import (
     Choice,
     Column,
     Curve,
+    Dot,
     Group,
     Mean,
     Point,
     Provenance,
     Report,
+    Scatter,
     StageCount,
     Trial,
     unit_of,
 )
 from orchestrator.groups import curve, expected, heat_map, points, setting
 from orchestrator.notes import warnings
+from orchestrator.render import phrase
 
 if TYPE_CHECKING:
     from orchestrator.records import JobRow, PlacedRow, TrialRow
@@ -73,6 +76,7 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
         warnings=warnings(study.job, cells, groups, counts, study.placed, behind),
         provenance=_provenance(study.job, cells, behind, study.placed, counts),
         trials=study.trials() if full else (),
+        plots=study.plots(cells, columns) if full else (),
     )
 
 
@@ -295,6 +299,46 @@ class _Study:
             )
             for name in self.column_names
         )
+
+    def plots(self, cells: Sequence[Cell], columns: Sequence[Column]) -> tuple[Scatter, ...]:
+        units = {column.name: column for column in columns}
+        drawn = []
+        for plot in self.table.get("plots", []):
+            dots, left_out = [], []
+            for cell in cells:
+                if cell.value is None:
+                    continue
+                name = cell.row if len(columns) == 1 else f"{cell.row}, {cell.column}"
+                found = [self._figure(key, plot["x"], plot["of"] == "parent") for key in cell.keys]
+                numbers = [number for number in found if number is not None]
+                if not numbers:
+                    left_out.append(name)
+                    continue
+                y = 100 - cell.value if plot["y"] == "error" else cell.value
+                dots.append(Dot(name, cell.keys, sum(numbers) / len(numbers), y))
+            shown = units[cells[0].column] if cells else None
+            y_name = phrase(shown.metric) if shown else ""
+            if plot["y"] == "error":
+                y_name = f"100 - {y_name}"
+            suffix = f" ({shown.unit.suffix})" if shown and shown.unit.suffix else ""
+            whose = " of the weights" if plot["of"] == "parent" else ""
+            drawn.append(
+                Scatter(
+                    plot["title"], plot["x"] + whose, y_name + suffix,
+                    tuple(sorted(dots, key=lambda dot: (dot.x, dot.name))), tuple(left_out),
+                )
+            )  # fmt: skip
+        return tuple(drawn)
+
+    def _figure(self, key: str, name: str, inherited: bool) -> float | None:
+        """A figure of a trial, or of the nearest one up its lineage of weights that has it."""
+        at: str | None = self.store.trial(key).parent if inherited else key
+        while at is not None:
+            row = self.store.trial(at)
+            if name in row.figures:
+                return finite(row.figures[name])
+            at = row.parent if inherited else None
+        return None
 
     def measured_on(self) -> str:
         override = self.stages[self.stage].get("override", {})

@@ -43,3 +43,33 @@ def test_each_data_set_has_its_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "faces" in terminal(told)
     assert "faces" in html(told)
     store.close()
+
+
+def test_the_table_against_a_figure_of_the_weights_it_starts_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figure 2a of the paper: the error of fine-tuning against AvgDist of the pre-training."""
+    monkeypatch.setattr(schedule, "BEAT_S", 0.02)
+    masks = {**PRETRAIN, "per": "optim.lr", "sweep": {"grid": {"optim.lr": [1e-4, 6e-4]}}}
+    inits = [RAND, *({**SUP, "name": f"mask {name}", "group": name} for name in ("0.0001", "0.0006"))]
+    tune = {**grid(dataset=["digits"], init=inits, lr=[6e-4], layer_decay=[0.85]), "name": "tune"}
+    plots = [{"x": "loss", "of": "parent", "y": "error"}, {"x": "loss"}]
+    study = job(masks, tune, report={"plots": plots})
+    store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    drive_to_end(store, study, Machine(), tmp_path)
+    told = report.build(store, job_id(study))
+    of_parents, own = told.plots
+    assert [dot.name for dot in of_parents.dots] == ["mask 0.0006", "mask 0.0001"]
+    assert of_parents.left_out == ("RAND",)
+    losses = {
+        row.settings["optim.lr"]: store.trial(row.key).figures["loss"]
+        for row in store.placed(job_id(study), "pretrain")
+    }
+    assert [dot.x for dot in of_parents.dots] == [losses[6e-4], losses[1e-4]]
+    for dot in of_parents.dots:
+        assert dot.y == 100 - told.at[dot.name, "digits"].value  # type: ignore[operator]
+    assert len(own.dots) == 3
+    page = html(told)
+    assert page.count('class="scatter"') == 2
+    assert "Without loss of the weights: RAND" in page
+    store.close()
