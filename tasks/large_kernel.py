@@ -13,7 +13,6 @@ import torch
 from timm.layers import DropPath
 from torch import nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
@@ -145,11 +144,13 @@ def again_in_backward(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    norms = [module for module in block.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False  # in training mode: normalise by the batch, note nothing
+    kept = [
+        (module, name, tensor) for module in block.modules() for name, tensor in module.named_buffers(recurse=False)
+    ]
+    for module, name, tensor in kept:
+        setattr(module, name, tensor.clone())  # what the second forward pass notes is thrown away
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for module, name, tensor in kept:
+            setattr(module, name, tensor)

@@ -134,9 +134,7 @@ class RepLKNet(nn.Module):
         taken, last = feature_take_indices(len(self.stages), indices)
         maps = []
         x = self.stem(self.entry(x))
-        for index, stage in enumerate(self.stages):
-            if stop_early and index > last:
-                break
+        for index, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
             x = stage(self.transitions[index - 1](x) if index else x)
             if index in taken:
                 maps.append(self.norm(x) if norm and index == len(self.stages) - 1 else x)

@@ -1,0 +1,226 @@
+"""RepLKNet: its size, its names, the merge of its kernels, its entry for SimMIM, and what timm expects of a model."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from tasks.backbone import BackboneSpec, build, head_names
+from tasks.large_kernel import LargeKernel
+from tasks.replknet import RepLKNet, official_names
+
+TINY: dict[str, Any] = {
+    "layers": (1, 1, 2, 1), "channels": (4, 6, 8, 10), "kernels": (9, 7, 7, 3), "small_kernel": 3, "num_classes": 5,
+}  # fmt: skip
+
+
+def tiny(**changes: Any) -> RepLKNet:
+    torch.manual_seed(0)
+    return RepLKNet(**{**TINY, **changes})
+
+
+def with_statistics(model: nn.Module) -> nn.Module:
+    """Batch norms as after training: nothing is 0 or 1."""
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
+                assert tensor is not None
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+    return model.eval()
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "weights"),
+    [
+        ("replknet_31b", {}, 79.86),
+        ("replknet_31b", {"small_kernel": 0}, 79.54),
+        ("replknet_31b", {"merged": True}, 79.53),
+        ("replknet_31b_mim", {"entry_channels": 0}, 79.54),
+        # the entry: 3 x 128 + 128; the first convolution of the stem: 125 more channels x 128 x 9
+        ("replknet_31b_mim", {}, 79.54 + 0.1445),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(name: str, arguments: dict[str, Any], weights: float) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name, **arguments)
+        features = model.forward_features(torch.zeros(1, 3, 192, 192))
+    assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(weights, abs=0.006)
+    assert features.shape == (1, 1024, 6, 6)
+    assert [info["reduction"] for info in model.feature_info] == [4, 8, 16, 32]
+    assert [info["num_chs"] for info in model.feature_info] == [128, 256, 512, 1024]
+
+
+def test_it_is_built_like_any_backbone() -> None:
+    arguments = {name: value for name, value in TINY.items() if name != "num_classes"}
+    spec = BackboneSpec(model="replknet_31b", args=arguments, image_size=64, drop_path=0.3)
+    model = build(spec, classes=7)
+    rates = [getattr(block.drop_path, "drop_prob", 0.0) for stage in model.stages for block in stage.blocks]
+    assert rates[::2] == rates[1::2] == pytest.approx(torch.linspace(0, 0.3, 5).tolist())
+    assert model(images(2, 3, 64, 64)).shape == (2, 7)
+    assert head_names(model) == ("head",)
+    assert model.get_classifier().out_features == 7
+    model.reset_classifier(0)
+    assert torch.equal(model.eval()(images(1, 3, 64, 64)), model.forward_features(images(1, 3, 64, 64)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("small_kernel", [0, 3])
+def test_every_weight_is_trained(small_kernel: int) -> None:
+    model = tiny(small_kernel=small_kernel, entry_channels=6)
+    model(images(2, 3, 64, 64)).square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
+
+
+def test_a_large_kernel_sees_far_and_only_in_its_channel() -> None:
+    layer = with_statistics(LargeKernel(2, 31, 5, merged=False))
+    assert isinstance(layer, LargeKernel)
+    one = torch.zeros(1, 2, 64, 64)
+    one[0, 1, 32, 32] = 1
+    seen = (layer(one) - layer(torch.zeros_like(one))).abs() > 0
+    assert not seen[0, 0].any()
+    rows = seen[0, 1].any(1).nonzero().flatten()
+    assert (rows.min(), rows.max()) == (32 - 15, 32 + 15)
+
+
+@pytest.mark.parametrize(("kernel", "small"), [(31, 5), (13, 5), (29, 0)])
+def test_merged_kernels_give_the_same_map(kernel: int, small: int) -> None:
+    torch.manual_seed(0)
+    layer = with_statistics(LargeKernel(8, kernel, small, merged=False))
+    assert isinstance(layer, LargeKernel)
+    x = images(2, 8, 40, 40)
+    before = layer(x)
+    weight, bias = layer.equivalent()
+    layer.merge()
+    assert sorted(dict(layer.named_parameters())) == ["lkb_reparam.bias", "lkb_reparam.weight"]
+    assert layer.lkb_reparam.weight.shape == (8, 1, kernel, kernel)
+    assert (layer(x) - before).abs().max() < 2e-6 * before.abs().max()
+    again, same = layer.equivalent()
+    assert torch.allclose(again, weight, atol=1e-6)
+    assert torch.allclose(same, bias, atol=1e-6)
+
+
+def test_a_merged_model_is_the_same_function_and_can_be_built_for_merged_weights() -> None:
+    model = tiny()
+    with_statistics(model)
+    x = images(2, 3, 64, 64)
+    before, weights = model.forward_features(x), sum(p.numel() for p in model.parameters())
+    model.merge()
+    model.merge()  # a second time changes nothing
+    assert (model.forward_features(x) - before).abs().max() < 5e-6 * before.abs().max()
+    assert sum(p.numel() for p in model.parameters()) < weights
+    other = tiny(merged=True).eval()
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(x), model(x))
+
+
+def test_the_entry_is_where_simmim_masks() -> None:
+    model = tiny(entry_channels=6).eval()
+    x = images(1, 3, 64, 64)
+    embedded = model.embed(x)
+    assert embedded.shape == (1, 6, 64, 64)
+    assert torch.equal(model.forward_embedded(embedded), model.forward_features(x))
+    masked = embedded.clone()
+    masked[..., :32, :32] = 0
+    assert not torch.equal(model.forward_embedded(masked), model.forward_features(x))
+    with pytest.raises(ValueError, match="set entry_channels"):
+        tiny().embed(x)
+
+
+def test_gradient_checkpointing_changes_neither_gradients_nor_running_statistics() -> None:
+    plain = tiny(drop_path_rate=0.5)
+    saving = copy.deepcopy(plain)
+    saving.set_grad_checkpointing(True)
+    for model in (plain, saving):
+        torch.manual_seed(3)  # drop path
+        model(images(4, 3, 64, 64)).square().sum().backward()
+    for (name, one), other in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert torch.equal(one.grad, other.grad), name
+    for (name, one), other in zip(plain.named_buffers(), saving.buffers(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def reference_names(depths: tuple[int, ...], small: bool) -> list[str]:
+    """Parameters and statistics as DingXiaoH/RepLKNet-pytorch's replknet.py names them, in no order."""
+    norm = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
+
+    def conv_bn(name: str) -> list[str]:
+        return [f"{name}.conv.weight", *(f"{name}.bn.{part}" for part in norm)]
+
+    names = [name for index in range(4) for name in conv_bn(f"stem.{index}")]
+    for stage, depth in enumerate(depths):
+        for block in range(2 * depth):
+            at = f"stages.{stage}.blocks.{block}"
+            names += [*conv_bn(f"{at}.pw1"), *conv_bn(f"{at}.pw2")]
+            names += [f"{at}.{'preffn_bn' if block % 2 else 'prelkb_bn'}.{part}" for part in norm]
+            if block % 2 == 0:
+                names += conv_bn(f"{at}.large_kernel.lkb_origin")
+                names += conv_bn(f"{at}.large_kernel.small_conv") if small else []
+    for transition in range(len(depths) - 1):
+        names += [*conv_bn(f"transitions.{transition}.0"), *conv_bn(f"transitions.{transition}.1")]
+    return [*names, *(f"norm.{part}" for part in norm), "head.weight", "head.bias"]
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone."])
+def test_official_weights_fit_name_for_name(prefix: str) -> None:
+    source = tiny(small_kernel=3)
+    values = source.state_dict()
+    file = {prefix + name: values[name] for name in reference_names(TINY["layers"], small=True)}
+    if prefix == "backbone.":
+        file["decode_head.conv_seg.weight"] = torch.zeros(1)
+    model = tiny(small_kernel=3)
+    with torch.no_grad():
+        model.head.weight.zero_()
+    model.load_state_dict(official_names(file))  # strict: nothing missing, nothing left over
+    assert torch.equal(model.head.weight, source.head.weight)
+
+
+def test_the_names_of_the_full_model_are_the_reference_codes() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("replknet_31b")
+    assert sorted(model.state_dict()) == sorted(reference_names((2, 2, 18, 2), small=True))
+
+
+def test_other_weights_are_no_replknets() -> None:
+    with pytest.raises(ValueError, match=r"no RepLKNet weights: .*layers.0.weight"):
+        official_names({"layers.0.weight": torch.zeros(1)})
+
+
+def test_maps_of_all_stages_come_through_timms_feature_extraction() -> None:
+    arguments = {name: value for name, value in TINY.items() if name != "num_classes"}
+    torch.manual_seed(0)
+    maps = timm.create_model("replknet_31b", features_only=True, out_indices=(1, 2), **arguments).eval()
+    assert maps.feature_info.reduction() == [8, 16]
+    whole = tiny().eval()
+    whole.load_state_dict({**whole.state_dict(), **{n.removeprefix("model."): t for n, t in maps.state_dict().items()}})
+    x = images(1, 3, 64, 64)
+    found, (last,) = maps(x), whole.forward_intermediates(x, [3], norm=True, intermediates_only=True)
+    assert [tuple(one.shape) for one in found] == [(1, 6, 8, 8), (1, 8, 4, 4)]
+    assert torch.equal(last, whole.forward_features(x))
+    features, two = whole.forward_intermediates(x, [1, 2], stop_early=True)
+    assert torch.equal(two[1], found[1])
+    assert torch.equal(features, two[1])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"kernels": (8, 7, 7, 3)}, "must be odd"),
+        ({"channels": (4, 6, 8)}, "differ in length"),
+        ({"small_kernel": 5}, "small_kernel 5 does not fit"),
+        ({"global_pool": "max"}, "neither avg nor empty"),
+    ],
+)
+def test_what_cannot_be_built_is_said(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        tiny(**wrong)
