@@ -2,86 +2,31 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.settings import Settings, settings
+from orchestrator.flags import a_spec, output, places, printed, say, show
+from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     from orchestrator.job import JobSpec
     from orchestrator.launch import Submitted
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 INTERRUPTED = 130
 UNFINISHED = 1
-
-
-def say(line: str) -> None:
-    """A message: for people, not for pipes."""
-    click.echo(line, err=True)
-
-
-def places(*wanted: str) -> Callable[[F], F]:
-    """Adds the options that say where things are; the command gets them as one `where: Settings`."""
-    known = {
-        "runs": ("--runs", "Folder of everything we write [ORCHESTRATOR_RUNS, runs]."),
-        "database_url": ("--database-url", "Results: sqlite:///... or postgresql://... [DATABASE_URL]."),
-        "tracking_uri": ("--tracking-uri", "MLflow: a server or a database [MLFLOW_TRACKING_URI]."),
-        "data_root": ("--data-root", "Where data sets and weights lie [DATA_ROOT, data]."),
-        "storage": ("--storage", "Checkpoints and weights, seen by every node [ORCHESTRATOR_STORAGE]."),
-        "address": ("--address", "Ray cluster [RAY_ADDRESS]; none: this machine."),
-    }
-    names = ("runs", "database_url", *wanted)
-
-    def decorate(command: F) -> F:
-        @functools.wraps(command)
-        def call(*arguments: Any, **options: Any) -> Any:
-            given = {name: options.pop(name) for name in names}
-            given["folder"] = given.pop("runs")
-            return command(*arguments, where=settings(**given), **options)
-
-        decorated: Any = call
-        for name in reversed(names):
-            flag, text = known[name]
-            decorated = click.option(flag, name, help=text)(decorated)
-        return decorated  # type: ignore[no-any-return]
-
-    return decorate
-
-
-def a_spec(command: F) -> F:
-    """The arguments that name a job before it is one: SPEC, --profile, --set."""
-    command = click.option(
-        "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a field: optim.epochs=5."
-    )(command)
-    command = click.option("--profile", help="A profile of the spec; none: the spec's own default.")(command)
-    return click.argument("spec", type=click.Path(path_type=Path))(command)
-
-
-def output(command: F) -> F:
-    return click.option(
-        "-o", "--output", "form", type=click.Choice(["table", "json"]), default="table", help="How to print."
-    )(command)
 
 
 def load(spec: Path, profile: str | None, overrides: Sequence[str]) -> JobSpec:
     from orchestrator import spec as specs
 
     return specs.load(spec, profile, overrides)
-
-
-def show(value: Any) -> None:
-    click.echo(json.dumps(value, indent=1, allow_nan=False))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -261,13 +206,6 @@ def describe(name: str, where: Settings, form: str) -> None:
     except NotFound:
         view = everything.trial(store, store.find_trial(name), where.storage)
     printed(view, form)
-
-
-def printed(view: Any, form: str) -> None:
-    if form == "json":
-        show(view.to_json())
-    else:
-        click.echo(view.text())
 
 
 @cli.command()
