@@ -95,6 +95,8 @@ class Progress:
     reports: list[Report] = field(default_factory=list)
     """All so far, to be said again after a resume: the process may have died before anybody heard them."""
     notes: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    """Images that were replaced by others because they could not be read, each once, with the reason."""
 
     def plain(self) -> dict[str, Any]:
         return {**asdict(self), "step_seconds": list(self.step_seconds)}
@@ -243,6 +245,7 @@ def _open_data(trial: TrialSpec, place: Place) -> Loaders:
             world=place.world,
             loader_workers=trial.runtime.loader_workers,
             may_test=trial.may_test,
+            max_unreadable=trial.runtime.max_unreadable,
         )
     )
     if loaders.steps_per_epoch < 1:

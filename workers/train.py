@@ -253,6 +253,7 @@ def _close_epoch(run: Run, figures: dict[str, float]) -> Report:
         raise RuntimeError(
             f"the loaders gave {progress.step_in_epoch} batches in an epoch of {run.loaders.steps_per_epoch} steps"
         )
+    progress.unreadable = sorted({*progress.unreadable, *_unreadable(run)})
     run.lap()
     means = {f"train_{name}": total / progress.step_in_epoch for name, total in progress.sums.items()}
     values = {"lr": run.schedule.lr(progress.step - 1), **means, **figures}
@@ -260,6 +261,15 @@ def _close_epoch(run: Run, figures: dict[str, float]) -> Report:
     progress.reports.append(report)
     progress.epoch, progress.step_in_epoch, progress.sums, progress.epoch_seconds = progress.epoch + 1, 0, {}, 0.0
     return report
+
+
+def _unreadable(run: Run) -> list[str]:
+    """Images that any rank had to replace."""
+    if run.place.world == 1 or not run.trial.runtime.max_unreadable:
+        return list(run.loaders.unreadable)
+    each: list[Any] = [None] * run.place.world
+    dist.all_gather_object(each, list(run.loaders.unreadable))
+    return [failure for of_rank in each for failure in of_rank]
 
 
 def _say_again(place: Place, reports: list[Report], emit: Callable[[Report], None]) -> None:
@@ -290,6 +300,8 @@ def _facts(run: Run) -> dict[str, Any]:
         "gpu_memory_bytes": torch.cuda.max_memory_allocated(numerics.device) if on_cuda else 0,
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "data_digest": run.loaders.digest,
+        "unreadable_images": list(progress.unreadable),
+        "image_cache": run.loaders.image_cache,
         "resumed_at": run.resumed_at,
         "notes": list(progress.notes),
         "host": socket.gethostname(),
