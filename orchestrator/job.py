@@ -273,17 +273,6 @@ class Stage(BaseModel):
         each = sweep.get("each", {}) if isinstance(sweep, dict) and "search" in sweep else None
         return {"per": list(each), **fields} if isinstance(each, dict) else fields
 
-    @model_validator(mode="after")
-    def _search_stands_alone(self) -> Stage:
-        if isinstance(self.sweep, Search):
-            if self.from_:
-                raise ValueError("a search stands on its own: remove `from` (later stages may take its winner)")
-            if self.neighbourhood is not None:
-                raise ValueError("a stage has a search or a neighbourhood, not both; make two stages of it")
-            if list(self.per) != list(self.sweep.each):
-                raise ValueError("the groups of a search are those of `each`: remove `per`")
-        return self
-
 
 class Average(BaseModel):
     """A column of the table: the mean over some columns."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.known import TrialState
 
@@ -276,4 +276,28 @@ class Released:
     cause: str
 
 
-Write = Reported | Finished | Failed | Released
+@dataclass(frozen=True)
+class StoppedEarly:
+    """A trial left at a checkpoint because the stopping rule of a search said so: `stopped`, with the reason."""
+
+    key: str
+    token: int
+    reason: str
+
+
+Write = Reported | Finished | Failed | Released | StoppedEarly
+
+
+@dataclass(frozen=True)
+class SearchEvent:
+    """A decision of a group's search, or what it was told. From its events a search is made again as it was."""
+
+    number: int
+    """From 0, without gaps, in the group."""
+    kind: Literal["asked", "told", "continued", "stopped", "exhausted"]
+    """`asked`: a point was chosen; `told`: its trial ended with a result; `continued`, `stopped`: a report was judged."""
+    key: str
+    """Of the trial; empty for `exhausted`."""
+    body: Mapping[str, Any]
+    """asked: point (and of a population: span, parent, member, how); told: value (none: diverged); continued and
+    stopped: epoch, value; exhausted: reason."""
