@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,7 @@ def average_distance(masks: list[Mask], patch: int) -> float:
     return float(np.mean(found))
 
 
+@cache
 def expected_distance(masking: Masking, masks: int = 200, seed: int = 0) -> float:
     """AvgDist of a setting in pixels, over so many masks drawn from `seed`."""
     random = np.random.RandomState(seed)

@@ -10,6 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 _RAND = re.compile(r"rand(-(mstd\d+(\.\d+)?|mmax\d+|m\d+|n\d+|p\d+(\.\d+)?|inc[01]|t[a-z]+))*")
 
 
+def is_range(value: tuple[float, float]) -> tuple[float, float]:
+    """The value. Raises ValueError when it is no range of positive numbers."""
+    if not 0 < value[0] <= value[1]:
+        raise ValueError(f"{list(value)} is no range: needs 0 < low <= high")
+    return value
+
+
 class Augment(BaseModel):
     """Augmentation of training images, and how images to evaluate on are cropped.
 
@@ -54,9 +61,7 @@ class Augment(BaseModel):
     @field_validator("crop_scale", "crop_ratio")
     @classmethod
     def _is_range(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < value[0] <= value[1]:
-            raise ValueError(f"{list(value)} is no range: needs 0 < low <= high")
-        return value
+        return is_range(value)
 
     @field_validator("rand_augment")
     @classmethod
