@@ -6,11 +6,11 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import nn
 
+from workers.levels import levels, undecayed
 from workers.trial import OptimSpec
 
 
@@ -57,35 +57,19 @@ class Schedule:
 def parameter_groups(model: nn.Module, optim: OptimSpec) -> list[Group]:
     """Which parameter is trained with which learning rate and weight decay: the table that `adamw` follows.
 
-    Levels come from timm.optim.param_groups_layer_decay, that is from the model's own `group_matcher`; no weight
-    decay for what has one dimension or is named by the model's `no_weight_decay`. Parameters that take no
-    gradient are left out. Raises ValueError when layer decay is asked of a model that does not say its levels.
+    By `optim.layer_decay_scheme` and `optim.no_decay`. Parameters that take no gradient are left out; levels that share
+    both numbers are one group, for fewer optimizer kernels. Raises ValueError when the scheme does not fit the model,
+    also where `layer_decay` is 1: a result should not carry the name of a scheme that it could not have been made with.
     """
-    if hasattr(model, "group_matcher"):
-        from timm.optim import param_groups_layer_decay  # here: it takes seconds, and not every model is timm's
-
-        skip = cast("Any", model).no_weight_decay() if hasattr(model, "no_weight_decay") else ()
-        found = param_groups_layer_decay(
-            model, optim.weight_decay, no_weight_decay_list=skip, layer_decay=optim.layer_decay
-        )
-    elif optim.layer_decay == 1:
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        found = [
-            {"lr_scale": 1.0, "weight_decay": 0.0, "params": [p for p in parameters if p.ndim <= 1]},
-            {"lr_scale": 1.0, "weight_decay": optim.weight_decay, "params": [p for p in parameters if p.ndim > 1]},
-        ]
-    else:
-        raise ValueError(
-            f"layer_decay {optim.layer_decay:g} needs a model with timm's group_matcher, which says what belongs to "
-            f"which level; {type(model).__name__} has none"
-        )
-    # timm makes a group for each level; levels that share both numbers are one group, for fewer optimizer kernels
-    name_of = {id(parameter): name for name, parameter in model.named_parameters()}
+    plain = optim.layer_decay == 1 and optim.layer_decay_scheme == "timm"  # then any model will do
+    level = {} if plain else levels(model, optim.layer_decay_scheme)
+    spared = undecayed(model, optim.no_decay)
     table: dict[tuple[float, float], list[str]] = {}
-    for group in found:
-        names = table.setdefault((group["lr_scale"], group["weight_decay"]), [])
-        names.extend(name_of[id(parameter)] for parameter in group["params"])
-    return [Group(scale, decay, tuple(names)) for (scale, decay), names in table.items() if names]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            scale = 1.0 if plain else optim.layer_decay ** level[name]
+            table.setdefault((scale, 0.0 if name in spared else optim.weight_decay), []).append(name)
+    return [Group(scale, decay, tuple(names)) for (scale, decay), names in table.items()]
 
 
 def adamw(model: nn.Module, groups: Sequence[Group], optim: OptimSpec) -> torch.optim.AdamW:

@@ -42,10 +42,30 @@ class OptimSpec(BaseModel):
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Factor of the learning rate per level below the head (1: none)."""
     layer_decay_scheme: Literal["timm", "swin26", "swin29", "beit", "replknet13"] = "timm"
-    """Which parameter belongs to which level. `timm`: timm.optim.param_groups_layer_decay."""
+    """Which parameter belongs to which level; one that does not fit the model is refused.
+
+    `timm`: timm.optim.param_groups_layer_decay, that is the model's own `group_matcher`.
+    `swin26`: SimMIM's fine-tuning of Swin and SwinV2: a patch merging at the level of the block before it, the last
+    norm at the head's (26 levels for depths 2, 2, 18, 2). timm has the one with the block after it and the other with
+    the last block: 11 of SwinV2-B's 425 tensors differ.
+    `swin29`: the paper's depth and pose code: a patch merging is a level of its own (29).
+    `beit`: SimMIM's fine-tuning of its vision transformer (14 for 12 blocks); as timm, but that the last norm, where
+    there is one before pooling, and a shared relative position bias are at the head's level.
+    `replknet13`: RepLKNet's code, two blocks a level (13 and the head's); the same as `timm` for our RepLKNet.
+    """
     weight_decay: NonNegativeFloat = 0.05
-    no_decay: Literal["timm", "simmim", "simmim_vit", "one_dimensional"] = "timm"
-    """Which parameters have no weight decay. `timm`: what has one dimension and what the model names."""
+    no_decay: Literal["timm", "simmim_swin_pretrain", "simmim_vit", "one_dimensional"] = "timm"
+    """Which parameters have no weight decay; always those of one dimension (norms, biases), and
+
+    `timm`: what the model's `no_weight_decay` names. For SwinV2 cpb_mlp and logit_scale, for Swin the relative position
+    tables: as SimMIM's fine-tuning and the depth and pose code. For vision transformers class token, position embedding
+    and (BEiT) relative position tables.
+    `simmim_swin_pretrain`: absolute_pos_embed and mask_token. What SimMIM's pre-training of Swin and SwinV2 does; it
+    means to spare cpb_mlp, logit_scale and relative position tables too, but its keywords never match, so these decay.
+    `simmim_vit`: class token and position embedding. SimMIM's vision transformer, in pre-training and fine-tuning: the
+    mask token and relative position tables decay.
+    `one_dimensional`: nothing else, as in RepLKNet's code.
+    """
     betas: tuple[float, float] = (0.9, 0.999)
     eps: PositiveFloat = 1e-8
     epochs: PositiveInt = 100
@@ -111,7 +131,8 @@ class RuntimeSpec(BaseModel):
     grad_checkpointing: bool = False
     """Forget activations and compute them again in the backward pass: less memory, the same numbers, more time."""
     sync_batchnorm: bool | None = None
-    """With several workers: batch statistics over all of them (none: a model with batch norm is refused)."""
+    """With several workers: batch statistics over all of them, or (false) of each worker's own share, so that the
+    result depends on the number of workers. None: a model with batch norm is refused there. One worker needs none."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """With several workers: whole replicas (DistributedDataParallel) or parameters in shards (FSDP2)."""
 
@@ -132,6 +153,9 @@ class Span(BaseModel):
         if self.last_epoch <= self.first_epoch:
             raise ValueError(f"last_epoch {self.last_epoch} must be above first_epoch {self.first_epoch}")
         return self
+
+
+_SCHEME_IS_FOR = {"swin26": ("swin",), "swin29": ("swin",), "beit": ("vit", "eit", "eva"), "replknet13": ("replknet",)}
 
 
 class TrialSpec(BaseModel):
@@ -159,8 +183,30 @@ class TrialSpec(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _span_fits(self) -> TrialSpec:
+        if self.last_epoch > self.optim.epochs:
+            raise ValueError(f"span.last_epoch {self.last_epoch} is above optim.epochs {self.optim.epochs}: lower it")
+        if self.first_epoch > 0 and not isinstance(self.backbone.init, FromTrial):
+            raise ValueError(
+                f"span.first_epoch {self.first_epoch} goes on from the state of a trial: backbone.init must name it "
+                f"(kind: trial), not {self.backbone.init.kind}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _task_takes_backbone(self) -> TrialSpec:
         self.task.check(self.backbone)
+        return self
+
+    @model_validator(mode="after")
+    def _layer_decay_scheme_fits(self) -> TrialSpec:
+        scheme, model = self.optim.layer_decay_scheme, self.backbone.model
+        parts = _SCHEME_IS_FOR.get(scheme)
+        if parts and not any(part in model for part in parts):  # of names alone; workers.levels looks at the parameters
+            raise ValueError(
+                f"optim.layer_decay_scheme {scheme} does not fit backbone.model {model}: it is for models with "
+                f"{' or '.join(parts)} in their name (timm fits every model)"
+            )
         return self
 
     @property
@@ -178,6 +224,16 @@ class TrialSpec(BaseModel):
         content["runtime"] = {name: value for name, value in _said(self.runtime).items() if name not in NOT_IN_KEY}
         text = json.dumps([KEY_VERSION, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def first_epoch(self) -> int:
+        """0-based, the first one that is trained."""
+        return self.span.first_epoch if self.span else 0
+
+    @property
+    def last_epoch(self) -> int:
+        """Epochs of the schedule that are behind when the trial ends."""
+        return self.span.last_epoch if self.span else self.optim.epochs
 
     @property
     def parent(self) -> str | None:
@@ -255,7 +311,8 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Report:
-    """What is known after an epoch: terms of the loss (`train_` prefix), learning rate, figures on val."""
+    """What is known after an epoch: terms of the loss (`train_` prefix), learning rate, figures on val; and how fast it
+    went (`system_` prefix: the only values that differ when the same trial runs again)."""
 
     epoch: int
     """1-based; the report comes after this epoch."""
@@ -266,6 +323,11 @@ class Report:
     """Wall time of this epoch, training and evaluation."""
     pictures: tuple[str, ...] = ()
     """Files made after this epoch, relative to the trial's folder."""
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Report:
+        """From what `dataclasses.asdict` made of it, also by way of JSON."""
+        return cls(**{**plain, "pictures": tuple(plain["pictures"])})
 
 
 @dataclass(frozen=True)
@@ -278,6 +340,7 @@ class Outcome:
     """How it was run: device, precision, micro_batch, steps, train_images, train_seconds, step_seconds (median of
     the run, data included), images_per_second, resumed_at, notes, data_digest, versions, host, threads, parameters."""
     weights: Weights | None = None
+    """Beside the file of a trial whose span ends early lies its whole state (see checkpoint.Folder)."""
 
 
 def plain_number(value: float) -> float:
