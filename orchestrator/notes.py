@@ -96,6 +96,9 @@ def _unlike(cells: Sequence[Cell], behind: Mapping[str, TrialRow]) -> Iterable[s
                 f"{cell.row} on {cell.column} is the best of {cell.best_of} settings on the same images: "
                 "an optimistic number"
             )
+    loose = {cell.column for cell in cells for key in cell.keys if key in behind and _any_count(behind[key])}
+    for column in sorted(loose):
+        yield f"{column}: fewer or more images than published may have been used (task.counts any): not comparable"
     for column, found in digests.items():
         if len(found) > 1:
             yield f"{column}: its cells were not measured on the same data ({len(found)} digests)"
@@ -105,6 +108,10 @@ def _unlike(cells: Sequence[Cell], behind: Mapping[str, TrialRow]) -> Iterable[s
     precisions = {label(trial.facts["precision"]) for trial in behind.values() if "precision" in trial.facts}
     if len(precisions) > 1:
         yield f"trials of the table ran in different precisions: {', '.join(sorted(precisions))}"
+
+
+def _any_count(trial: TrialRow) -> bool:
+    return bool(trial.spec["task"].get("counts") == "any")
 
 
 def _code(job: JobRow, behind: Mapping[str, TrialRow]) -> Iterable[str]:

@@ -73,3 +73,17 @@ def test_the_table_against_a_figure_of_the_weights_it_starts_from(
     assert page.count('class="scatter"') == 2
     assert "Without loss of the weights: RAND" in page
     store.close()
+
+
+def test_a_data_set_whose_images_were_not_counted_is_called_not_comparable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "BEAT_S", 0.02)
+    tune = grid(dataset=["digits", "faces"], init=[RAND], lr=[6e-4], layer_decay=[0.85])
+    store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    for counts, expected in (("any", 2), ("exact", 0)):
+        study = job({**tune, "override": {"task.counts": counts}})
+        drive_to_end(store, study, Machine(), tmp_path)
+        told = report.build(store, job_id(study)).warnings
+        assert sum("not comparable" in line for line in told) == expected
+    store.close()
