@@ -108,7 +108,7 @@ class Classify(Task):
                 f"{self.dataset}: test images are opened only by trials that come after every choice; "
                 "this one was not planned as such"
             )
-        if self._card.source == "wheel":
+        if self._card.source != "folder":
             return self._from_memory(place)
         return self._from_files(place)
 

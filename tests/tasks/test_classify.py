@@ -181,7 +181,7 @@ def test_specs_load_without_torch() -> None:
     """What every command pays at start."""
     code = (
         "import sys, orchestrator.spec, workers.trial, tasks\n"
-        "tasks.AnyTask(dataset='digits').train_images\n"
+        "tasks.Classify(dataset='digits').train_images\n"
         "from tasks.backbone import BackboneSpec; BackboneSpec(model='resnet50', image_size=224)\n"
         "print([name for name in ('torch', 'torchvision', 'timm', 'numpy', 'sklearn', 'ray') if name in sys.modules])"
     )
