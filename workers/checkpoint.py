@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
@@ -16,10 +18,13 @@ from workers.faults import reach
 from workers.trial import ErrorClass, Outcome, Report, TrialError, Weights
 
 if TYPE_CHECKING:  # loaded where it is used: `clear` is also called by processes that do without it
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2
 """Of a checkpoint and of outcome.json: raise it when what they hold changes."""
+STATE = "state-*.pt"
 KEPT = 2
 """Checkpoints on storage: the newest, and the one before it in case the newest is damaged."""
 
@@ -29,9 +34,10 @@ class Folder:
     """A trial's folder as one attempt sees it.
 
     `checkpoint-<step>-<SHA-256>.pt`: tensors and plain values (no pickled code); the digest of the content is part of
-    the name, so one rename commits both. `weights.safetensors`: final weights. `outcome.json`: what the trial ended
-    with, until the driver has recorded it (`clear`). `token`: the attempt that owns the folder. Every write goes to
-    a temporary file, is flushed to the disk, and is then renamed.
+    the name, so one rename commits both. `weights.safetensors`: final weights. `state-<SHA-256>.pt`: of a trial whose
+    span ends early, what it ended with, for the trial that goes on from there. `pictures/<name>-<epoch>.png`.
+    `outcome.json`: what the trial ended with, until the driver has recorded it (`clear`). `token`: the attempt that
+    owns the folder. Every write goes to a temporary file, is flushed to the disk, and is then renamed.
     """
 
     path: Path
@@ -43,7 +49,7 @@ class Folder:
     def claim(self) -> None:
         """Makes this attempt the owner: older attempts can write no more. Raises TrialError when it is older itself."""
         _write(self.path / "token", lambda file: file.write(str(self.token).encode()), self._check_owner)
-        for left_over in self.path.glob("*.tmp"):
+        for left_over in (*self.path.glob("*.tmp"), *self.path.glob("pictures/*.tmp")):
             left_over.unlink(missing_ok=True)
 
     def save(self, state: Mapping[str, Any], step: int) -> None:
@@ -96,6 +102,28 @@ class Folder:
         digest = _write(path, lambda file: file.write(save(tensors)), self._check_owner)
         return Weights(str(path), digest)
 
+    def keep_state(self, state: Mapping[str, Any]) -> None:
+        """Writes what the trial ended with, as in a checkpoint, to stay (see `load_state`). Raises as `save`."""
+        import torch
+
+        content = {"format": FORMAT, "key": self.key, **state}
+        digest = _write(self.path / "state-{sha256}.pt", lambda file: torch.save(content, file), self._check_owner)
+        for path in self.path.glob(STATE):
+            if digest not in path.name:
+                path.unlink(missing_ok=True)
+
+    def save_picture(self, name: str, epoch: int, pixels: NDArray[np.uint8]) -> str:
+        """Writes a picture (height, width, 3) as PNG; its path below this folder. Raises as `save`."""
+        from PIL import Image
+
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name.startswith("."):
+            raise ValueError(f"a picture is called {name!r}: letters, digits and _.- only")
+        encoded = io.BytesIO()
+        Image.fromarray(pixels).save(encoded, "PNG")
+        path = self.path / "pictures" / f"{name}-{epoch:04d}.png"
+        _write(path, lambda file: file.write(encoded.getvalue()), self._check_owner)
+        return str(path.relative_to(self.path))
+
     def finish(self, outcome: Outcome, reports: list[Report]) -> None:
         """Records the end, then removes the checkpoints: until `clear`, a new attempt gets the outcome at once."""
         ended = {"outcome": asdict(outcome), "reports": [asdict(report) for report in reports]}
@@ -105,8 +133,8 @@ class Folder:
         for path in (*self._checkpoints(), *self.path.glob("damaged-*")):
             path.unlink(missing_ok=True)
 
-    def finished(self, with_weights: bool) -> tuple[Outcome, list[Report]] | None:
-        """What an earlier attempt ended with and nobody has recorded yet; None too when wanted weights are gone."""
+    def finished(self, with_weights: bool, with_state: bool = False) -> tuple[Outcome, list[Report]] | None:
+        """What an earlier attempt ended with and nobody has recorded yet; None too when what is wanted is gone."""
         try:
             content = json.loads((self.path / "outcome.json").read_text())
         except FileNotFoundError:
@@ -117,7 +145,9 @@ class Folder:
         weights = Weights(**found["weights"]) if found["weights"] else None
         if with_weights and (weights is None or _digest_of(Path(weights.path)) != weights.sha256):
             return None
-        reports = [Report(**report) for report in content["reports"]]
+        if with_state and not any(True for _ in self.path.glob(STATE)):
+            return None
+        reports = [Report.from_plain(report) for report in content["reports"]]
         return Outcome(found["figures"], found["facts"], weights), reports
 
     def _checkpoints(self) -> list[Path]:
@@ -136,8 +166,9 @@ class Folder:
 
 
 def clear(folder: Path) -> None:
-    """Removes what a recorded trial needs no more: checkpoints and outcome. Weights, log and token stay."""
-    for pattern in ("outcome.json", "checkpoint-*.pt", "damaged-*", "*.tmp"):
+    """Removes what a recorded trial needs no more: checkpoints and outcome. Weights, state, pictures, log and token
+    stay."""
+    for pattern in ("outcome.json", "checkpoint-*.pt", "damaged-*", "*.tmp", "pictures/*.tmp"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 
@@ -158,6 +189,26 @@ def load_weights(weights: Weights) -> dict[str, torch.Tensor]:
     if problem:
         raise TrialError(ErrorClass.data, f"initial weights: {problem}")
     return load_file(path)
+
+
+def load_state(weights: Weights, key: str) -> dict[str, Any]:
+    """The state that trial `key` ended with, which lies beside its weights; tensors on the CPU, no code is run.
+
+    Raises TrialError (data) when there is none, or not with the SHA-256 in its name.
+    """
+    import torch
+
+    folder = Path(weights.path).parent
+    for path in folder.glob(STATE):
+        found = _digest_of(path)
+        if found != path.stem.split("-")[1]:
+            raise TrialError(ErrorClass.data, f"{path} has SHA-256 {found}: damaged; trial {key[:8]} must run again")
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if (state["format"], state["key"]) == (FORMAT, key):
+            return state
+    raise TrialError(
+        ErrorClass.data, f"trial {key[:8]} left no state-*.pt in {folder} to go on from; it must run again"
+    )
 
 
 class _Hashed:

@@ -20,9 +20,10 @@ from torch import nn
 
 from tasks.backbone import FromFile, FromStage, FromTrial
 from tasks.base import DataError, DataPlace, Loaders
-from workers.checkpoint import Folder, load_weights
+from workers import parallel
+from workers.checkpoint import Folder, load_state, load_weights
 from workers.optim import Group, Schedule, adamw, parameter_groups
-from workers.trial import ErrorClass, Report, RuntimeSpec, TrialError, TrialSpec, Weights
+from workers.trial import ErrorClass, Report, RuntimeSpec, Stopped, TrialError, TrialSpec, Weights
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -87,6 +88,10 @@ class Progress:
     """Optimizer steps so far."""
     sums: dict[str, float] = field(default_factory=dict)
     """Terms of the loss, summed over the steps of this epoch."""
+    epoch_step_seconds: float = 0.0
+    """Of this epoch's steps, data included; evaluation and checkpoints are not."""
+    epoch_wait: float = 0.0
+    """Seconds of these in which the loop waited for data."""
     epoch_seconds: float = 0.0
     seconds: float = 0.0
     """Wall time of all attempts, evaluation and checkpoints included; steps that were lost with a kill are not."""
@@ -103,7 +108,7 @@ class Progress:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Progress:
-        reports = [Report(**report) for report in plain["reports"]]
+        reports = [Report.from_plain(report) for report in plain["reports"]]
         return cls(**{**plain, "step_seconds": deque(plain["step_seconds"], maxlen=1000), "reports": reports})
 
 
@@ -119,7 +124,7 @@ class Run:
     model: nn.Module
     """The bare model: its names are those of checkpoints and weights."""
     wrapped: nn.Module
-    """What is trained: `model`, inside DistributedDataParallel when there are several ranks."""
+    """What is trained: `model`; with several ranks inside DistributedDataParallel, or itself in shards."""
     groups: list[Group]
     optimizer: torch.optim.Optimizer
     schedule: Schedule
@@ -128,6 +133,11 @@ class Run:
     """Step of the checkpoint that this attempt began from."""
     micro_batch_fits: bool = False
     """Whether a step of this attempt went through with this micro-batch."""
+    flops_asked: bool = False
+    flops_per_image: float | None = None
+    """Of one training step; None where MFU cannot be told (see workers.speed)."""
+    peak_flops: float | None = None
+    """FLOP/s of one worker's device."""
     saved_epoch: int = 0
     saved_step: int = -1
     saved_at: float = field(default_factory=time.monotonic)
@@ -141,34 +151,94 @@ class Run:
         self.progress.epoch_seconds += seconds
         return seconds
 
+    @property
+    def sharded(self) -> bool:
+        """Whether no rank has the whole model, so that every forward pass needs all of them."""
+        return parallel.is_sharded(self.model)
+
     def save(self) -> None:
         """Writes a checkpoint (rank 0; the others wait, so that none leaves while it is written)."""
-        if self.place.rank == 0 and self.saved_step != self.progress.step:
-            state = {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "progress": self.progress.plain(),
-            }
-            self.folder.save(state, self.progress.step)
+        if self.saved_step != self.progress.step:
+            state = self.state()
+            if self.place.rank == 0:
+                self.folder.save(state, self.progress.step)
         if self.place.world > 1:
             dist.barrier()
         self.mark_saved()
         self.lap()
+
+    def state(self) -> dict[str, Any]:
+        """Model, optimizer and progress, whole, for rank 0: the same whatever the number of workers. Every rank must
+        ask where the model is in shards."""
+        here = self.place.rank == 0
+        if not (here or self.sharded):
+            return {}
+        return {
+            "model": parallel.whole_weights(self.model, here),
+            "optimizer": parallel.whole_optimizer(self.model, self.optimizer, here),
+            "progress": self.progress.plain(),
+            "batch": self.trial.optim.batch,
+            "steps_per_epoch": self.loaders.steps_per_epoch,
+        }
 
     def mark_saved(self) -> None:
         self.saved_epoch, self.saved_step = self.progress.epoch, self.progress.step
         self.saved_at = time.monotonic()
 
 
-def prepare(trial: TrialSpec, place: Place, folder: Folder) -> Run:
+def prepare(trial: TrialSpec, place: Place, folder: Folder, stop: Callable[[], bool] = lambda: False) -> Run:
     """Opens the data, builds the model, loads initial weights or the newest sound checkpoint.
 
+    `stop` is asked between these, for each may take minutes: then Stopped, and nothing was changed.
     Raises DataError or TrialError (data); ValueError where the spec asks for what cannot be.
     """
+    _check_workers(trial, place)
+    numerics = _set_up(trial, place)
+    _leave_if_asked(place, stop, numerics.device)
+    loaders = _open_data(trial, place)
+    _leave_if_asked(place, stop, numerics.device)
+    path, damaged = from_rank_0(place, folder.newest)
+    state = folder.load(path) if path is not None else _handed_over(trial, place, loaders)
+    model = _model(trial, place, numerics, None if state is None else state["model"])
+    _leave_if_asked(place, stop, numerics.device)
+    groups = parameter_groups(model, trial.optim)
+    for group in groups:
+        log.info("lr x %.4g, weight decay %g: %s", group.lr_scale, group.weight_decay, " ".join(group.names))
+    if trial.runtime.compile:
+        model.compile()
+    wrapped = parallel.spread(model, trial.runtime.parallel, numerics.device) if place.world > 1 else model
+    optimizer = adamw(model, groups, trial.optim)
+    if state is not None:
+        parallel.load_optimizer(model, optimizer, state["optimizer"])
+    share = trial.optim.batch // place.world
+    progress = Progress(micro_batch=min(trial.optim.micro_batch or share, share), epoch=trial.first_epoch)
+    progress.step = progress.epoch * loaders.steps_per_epoch
+    if path is not None and state is not None:
+        progress = Progress.from_plain(state["progress"])
+        progress.micro_batch = min(progress.micro_batch, share)  # there may be more workers now
+    progress.notes += damaged
+    run = Run(
+        trial=trial, place=place, folder=folder, numerics=numerics, loaders=loaders, model=model, wrapped=wrapped,
+        groups=groups, optimizer=optimizer, schedule=Schedule(trial.optim, loaders.steps_per_epoch),
+        progress=progress, resumed_at=progress.step if path else None, saved_epoch=progress.epoch,
+    )  # fmt: skip
+    if path is not None:
+        run.mark_saved()
+    return run
+
+
+def _check_workers(trial: TrialSpec, place: Place) -> None:
     if trial.optim.batch % place.world:
-        raise ValueError(f"optim.batch {trial.optim.batch} does not divide among {place.world} workers")
+        raise ValueError(
+            f"optim.batch {trial.optim.batch} does not divide among {place.world} workers: choose a multiple, or "
+            "other resources.workers"
+        )
     if place.world > 1 and (dist.get_world_size(), dist.get_rank()) != (place.world, place.rank):
         raise ValueError(f"the process group is not that of rank {place.rank} of {place.world}")
+
+
+def _set_up(trial: TrialSpec, place: Place) -> Numerics:
+    """What holds for the whole process."""
     torch.set_num_threads(place.threads)
     if trial.runtime.deterministic:  # cuBLAS reads this when CUDA starts
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -177,35 +247,62 @@ def prepare(trial: TrialSpec, place: Place, folder: Folder) -> Run:
     if numerics.device.type == "cuda":
         torch.cuda.set_device(numerics.device)
         torch.cuda.reset_peak_memory_stats(numerics.device)
-    loaders = _open_data(trial, place)
+    return numerics
+
+
+def _leave_if_asked(place: Place, stop: Callable[[], bool], device: torch.device) -> None:
+    if parallel.on_any_rank(place.world, stop(), device):
+        raise Stopped
+
+
+def _model(trial: TrialSpec, place: Place, numerics: Numerics, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
+    """The model on its device, not spread yet; `weights`: its own, whole, in place of the initial ones."""
     seed_all(trial.seed, "model", 0)  # the same weights on every rank
-    model = trial.task.build(trial.backbone, _initial_weights(trial, place)).to(numerics.device)
+    model = trial.task.build(trial.backbone, _initial_weights(trial, place) if weights is None else None)
+    if trial.runtime.grad_checkpointing:
+        _forget_activations(model, trial.backbone.model)
+    model = parallel.normalized_together(model, trial.runtime, place.world)
+    if weights is not None:
+        model.load_state_dict(weights)
+    model = model.to(numerics.device)
     if numerics.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    groups = parameter_groups(model, trial.optim)
-    for group in groups:
-        log.info("lr x %.4g, weight decay %g: %s", group.lr_scale, group.weight_decay, " ".join(group.names))
-    optimizer = adamw(model, groups, trial.optim)
-    share = trial.optim.batch // place.world
-    progress = Progress(micro_batch=min(trial.optim.micro_batch or share, share))
-    path, damaged = from_rank_0(place, folder.newest)
-    if path is not None:
-        state = folder.load(path)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        progress = Progress.from_plain(state["progress"])
-    progress.notes += damaged
-    if trial.runtime.compile:
-        model.compile()
-    wrapped = _distributed(model, numerics.device) if place.world > 1 else model
-    run = Run(
-        trial=trial, place=place, folder=folder, numerics=numerics, loaders=loaders, model=model, wrapped=wrapped,
-        groups=groups, optimizer=optimizer, schedule=Schedule(trial.optim, loaders.steps_per_epoch),
-        progress=progress, resumed_at=progress.step if path else None,
-    )  # fmt: skip
-    if path is not None:
-        run.mark_saved()
-    return run
+    return model
+
+
+def _forget_activations(model: nn.Module, name: str) -> None:
+    """timm's gradient checkpointing, of the backbone wherever the task keeps it. Raises ValueError without one."""
+    for module in model.modules():
+        switch = getattr(module, "set_grad_checkpointing", None)
+        if switch is None:
+            continue
+        try:
+            switch(True)
+            return
+        except AssertionError:  # timm's word for a model that has none
+            break
+    raise ValueError(f"runtime.grad_checkpointing: {name} has none in timm; set it to false")
+
+
+def _handed_over(trial: TrialSpec, place: Place, loaders: Loaders) -> dict[str, Any] | None:
+    """What the trial that this span goes on from ended with. Raises ValueError when it is not the step before."""
+    init = trial.backbone.init
+    if trial.first_epoch == 0 or not isinstance(init, FromTrial):
+        return None
+    if init.trial not in place.parents:
+        raise ValueError(f"goes on from trial {init.trial[:8]}, whose state was not handed over")
+    state = load_state(place.parents[init.trial], init.trial)
+    for what, before, here in (
+        ("ended after epoch", state["progress"]["epoch"], trial.first_epoch),
+        ("has optim.batch", state["batch"], trial.optim.batch),
+        ("has steps per epoch", state["steps_per_epoch"], loaders.steps_per_epoch),
+    ):
+        if before != here:
+            raise ValueError(
+                f"trial {init.trial[:8]} {what} {before}, and this one goes on with {here}: a schedule is one "
+                "sequence of steps over all its spans"
+            )
+    return state
 
 
 def seed_all(seed: int, purpose: str, step: int, rank: int = 0) -> None:
@@ -226,11 +323,7 @@ def seed_all(seed: int, purpose: str, step: int, rank: int = 0) -> None:
 
 def from_rank_0(place: Place, ask: Callable[[], T]) -> T:
     """What `ask` returns on rank 0, on every rank; the others wait for it and do not call it."""
-    if place.world == 1:
-        return ask()
-    answer = [ask() if place.rank == 0 else None]
-    dist.broadcast_object_list(answer, src=0)
-    return answer[0]  # type: ignore[return-value]
+    return parallel.from_rank_0(place.world, place.rank, ask)
 
 
 def _open_data(trial: TrialSpec, place: Place) -> Loaders:
@@ -271,9 +364,3 @@ def _initial_weights(trial: TrialSpec, place: Place) -> dict[str, torch.Tensor] 
     if isinstance(init, FromStage):
         raise ValueError(f"backbone.init still names stage {init.stage!r}: plan it first")
     return None
-
-
-def _distributed(model: nn.Module, device: torch.device) -> nn.Module:
-    from torch.nn.parallel import DistributedDataParallel
-
-    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
-import platform
-import socket
-import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from tasks.base import Batch, DataError
+from workers import parallel, speed
 from workers.checkpoint import Folder
 from workers.faults import reach
 from workers.optim import set_lr
 from workers.prepare import Place, Run, from_rank_0, prepare, seed_all
-from workers.trial import ErrorClass, Outcome, Report, Stopped, TrialError, TrialSpec
+from workers.trial import ErrorClass, Outcome, Report, Stopped, TrialError, TrialSpec, Weights
 
 __all__ = ["Place", "train"]
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -44,8 +42,10 @@ def _error_classes() -> Iterator[None]:
 def train(trial: TrialSpec, place: Place, emit: Callable[[Report], None], stop: Callable[[], bool]) -> Outcome:
     """Runs a trial to its end, from its last checkpoint if there is one, and returns its figures.
 
+    With several workers every rank calls it; what is written, emitted and returned is rank 0's.
     `emit` gets a report after every epoch, on rank 0; after a resume also those of earlier attempts, again.
-    `stop` is asked after every step; once any rank's says yes, all write a checkpoint and raise Stopped.
+    `stop` is asked after every step, and while the trial is made ready; once any rank's says yes, all write a
+    checkpoint and raise Stopped.
     Raises TrialError for what has an error class of its own; any other exception is a mistake in code.
     The checkpoints go once `outcome.json` is written; the caller removes that with `checkpoint.clear` when the
     outcome is recorded, and until then a further attempt returns it without training.
@@ -53,21 +53,24 @@ def train(trial: TrialSpec, place: Place, emit: Callable[[Report], None], stop: 
     folder = Folder(place.folder, trial.key, place.token)
     if place.rank == 0:
         folder.claim()
-    ended = from_rank_0(place, lambda: folder.finished(place.keep_weights))
+    goes_on = trial.last_epoch < trial.optim.epochs
+    keep = place.keep_weights or goes_on
+    ended = from_rank_0(place, lambda: folder.finished(keep, with_state=goes_on))
     if ended is not None:
         outcome, reports = ended
         _say_again(place, reports, emit)
         return outcome
-    run = prepare(trial, place, folder)
+    run = prepare(trial, place, folder, stop)
     progress = run.progress
     _say_again(place, progress.reports, emit)
     figures: dict[str, float] = {}
-    while progress.epoch < trial.optim.epochs:
+    while progress.epoch < trial.last_epoch:
         run.wrapped.train()
-        for batch in run.loaders.epoch(progress.epoch, progress.step_in_epoch):
+        for batch in speed.timed(run, run.loaders.epoch(progress.epoch, progress.step_in_epoch)):
+            speed.measure_flops(run, batch)
             set_lr(run.optimizer, run.schedule, progress.step)
             terms = _gradients(run, batch)
-            terms["grad_norm"] = _clip(run)
+            terms["grad_norm"] = parallel.clip(run.model, trial.optim.clip)
             run.optimizer.step()
             asked = _close_step(run, terms, stop())
             reach("step", f"{folder.key} {progress.step}")
@@ -78,19 +81,27 @@ def train(trial: TrialSpec, place: Place, emit: Callable[[Report], None], stop: 
             if asked.late:
                 raise TrialError(ErrorClass.timeout, _where(run, f"ran longer than {place.time_limit_s:g} s"))
         figures = _evaluate(run)
-        report = _close_epoch(run, figures)
+        report = _close_epoch(run, figures, _pictures(run))
         if place.rank == 0:
             emit(report)
         due = progress.epoch - run.saved_epoch >= trial.runtime.checkpoint_epochs
-        if due and progress.epoch < trial.optim.epochs:
+        if due and progress.epoch < trial.last_epoch:
             run.save()
-    weights = None
-    if place.rank == 0 and place.keep_weights:
-        weights = folder.save_weights(run.model.state_dict())
-    outcome = Outcome(figures, _facts(run), weights)
+    outcome = Outcome(figures, speed.facts(run), _keep(run, goes_on) if keep else None)
     if place.rank == 0:
         folder.finish(outcome, progress.reports)
     return outcome
+
+
+def _keep(run: Run, with_state: bool) -> Weights | None:
+    """What stays of the trial: weights, and the whole state where another span goes on. None but on rank 0."""
+    state = run.state() if with_state else {}
+    weights = parallel.whole_weights(run.model, keep=run.place.rank == 0) if run.sharded or run.place.rank == 0 else {}
+    if run.place.rank > 0:
+        return None
+    if with_state:
+        run.folder.keep_state(state)
+    return run.folder.save_weights(weights)
 
 
 def _gradients(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
@@ -99,22 +110,28 @@ def _gradients(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
     When memory runs out the micro-batch is halved and the step begun again: same images, same effective batch, same
     learning rate. Several ranks must agree on that, and one that runs out inside DistributedDataParallel's exchange
     leaves the others waiting: so gradients are exchanged by hand until a step went through with this micro-batch.
+    Where the forward pass already needs every rank (shards, batch norm over all) the trial ends instead.
     """
     progress, ranks = run.progress, run.place.world
     while True:
-        alone = ranks > 1 and not run.micro_batch_fits
+        alone = ranks > 1 and not run.micro_batch_fits and not parallel.talks_in_forward(run.model)
         moving = [(buffer, buffer.clone()) for buffer in _statistics(run.model)]
         problem = ""
         try:
             terms = _accumulate(run, batch, alone)
         except RuntimeError as error:
-            if not _is_out_of_memory(error) or (ranks > 1 and not alone):
+            if not _is_out_of_memory(error):
                 raise
             problem = _first_line(error)
+        if problem and ranks > 1 and not alone:
+            raise TrialError(
+                ErrorClass.out_of_memory,
+                _where(run, f"{problem}; set optim.micro_batch below {progress.micro_batch}, or grad_checkpointing"),
+            )
         # past the `except`, where the exception no longer holds the tensors of the failed pass
-        if not _any_rank(run, bool(problem)):
+        if not parallel.on_any_rank(ranks if alone else 1, bool(problem), run.numerics.device):
             if alone:
-                _average_gradients(run)
+                parallel.average_gradients(run.model)
             run.micro_batch_fits = True
             return terms
         for buffer, before in moving:
@@ -137,52 +154,25 @@ def _accumulate(run: Run, batch: Batch, alone: bool) -> dict[str, torch.Tensor]:
     run.optimizer.zero_grad(set_to_none=True)
     seed_all(run.trial.seed, "step", run.progress.step, run.place.rank)
     share, size = run.trial.optim.batch // run.place.world, run.progress.micro_batch
+    # the backward pass then computes activations again, and would move batch norm's statistics a second time
+    again = _statistics(run.model) if run.trial.runtime.grad_checkpointing else []
     means: dict[str, torch.Tensor] = {}
     for first in range(0, share, size):
         part = {name: value[first : first + size] for name, value in batch.items()}
         if run.numerics.channels_last:
             part = {name: _channels_last(value) for name, value in part.items()}
         weight = min(size, share - first) / share
-        with _exchange(run, now=not alone and first + size >= share):
+        with parallel.exchange(run.wrapped, now=not alone and first + size >= share):
             with run.numerics.autocast():
                 terms = run.trial.task.loss(run.wrapped, part)
+            moved = [(buffer, buffer.clone()) for buffer in again]
             (terms["loss"] * weight).backward()  # type: ignore[no-untyped-call]
+            for buffer, once in moved:
+                buffer.copy_(once)
         for name, term in terms.items():
             term = term.detach().float() * weight
             means[name] = means[name] + term if name in means else term
     return means
-
-
-def _exchange(run: Run, now: bool) -> AbstractContextManager[Any]:
-    """Whether DistributedDataParallel averages gradients in the backward pass inside."""
-    if isinstance(run.wrapped, DistributedDataParallel) and not now:
-        return run.wrapped.no_sync()
-    return nullcontext()
-
-
-def _average_gradients(run: Run) -> None:
-    for parameter in run.model.parameters():
-        if parameter.grad is not None:
-            parameter.grad /= run.place.world
-            dist.all_reduce(parameter.grad)
-
-
-def _any_rank(run: Run, here: bool) -> bool:
-    """Whether it is so on any rank. Asked only while a micro-batch is untried, then no rank can differ."""
-    if run.place.world == 1 or run.micro_batch_fits:
-        return here
-    flag = torch.tensor(float(here), device=run.numerics.device)
-    dist.all_reduce(flag)
-    return flag.item() > 0
-
-
-def _clip(run: Run) -> torch.Tensor:
-    """The L2 norm of the gradient before it is clipped."""
-    gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    if run.trial.optim.clip > 0:
-        torch.nn.utils.clip_grads_with_norm_(run.model.parameters(), run.trial.optim.clip, norm)
-    return norm
 
 
 @dataclass(frozen=True)
@@ -221,7 +211,9 @@ def _close_step(run: Run, terms: dict[str, torch.Tensor], stop: bool) -> _Asked:
         progress.sums[name] = progress.sums.get(name, 0.0) + value
     progress.step += 1
     progress.step_in_epoch += 1
-    progress.step_seconds.append(run.lap())
+    seconds = run.lap()
+    progress.step_seconds.append(seconds)
+    progress.epoch_step_seconds += seconds
     return _Asked(stop, late, due)
 
 
@@ -231,23 +223,45 @@ def _evaluate(run: Run) -> dict[str, float]:
     Test data are evaluated once, after the last epoch: a curve over them would invite a choice. The last step's
     own loss and gradients were finite before it; what it made of the weights is seen here (diverged).
     """
-    if not all(bool(torch.isfinite(weight).all()) for weight in run.model.parameters()):
+    if not parallel.all_finite(run.model):
         raise TrialError(ErrorClass.diverged, _where(run, "weights are not finite"))
     runtime, task, epochs = run.trial.runtime, run.trial.task, run.progress.epoch + 1
-    last = epochs == run.trial.optim.epochs
+    last = epochs == run.trial.last_epoch
     if not last and (task.reads_test or epochs % runtime.evaluate_every):
         return {}
     seed_all(run.trial.seed, "evaluate", run.progress.step)
-    run.model.eval()
 
     def figures() -> dict[str, float]:
-        with torch.no_grad(), run.numerics.autocast():
-            return {name: float(value) for name, value in task.measure(run.model, run.loaders.evaluation()).items()}
+        return {name: float(value) for name, value in task.measure(run.model, run.loaders.evaluation()).items()}
 
-    return from_rank_0(run.place, figures)
+    return _at_rest(run, figures)
 
 
-def _close_epoch(run: Run, figures: dict[str, float]) -> Report:
+def _pictures(run: Run) -> tuple[str, ...]:
+    """Names of the pictures that the task makes after this epoch, written; on rank 0."""
+    trial, epochs = run.trial, run.progress.epoch + 1
+    every = trial.runtime.pictures_every
+    if epochs < trial.last_epoch and not (every and epochs % every == 0):
+        return ()
+    seed_all(trial.seed, "pictures", run.progress.step)
+    found = _at_rest(run, lambda: trial.task.pictures(run.model, run.loaders))
+    if run.place.rank > 0:
+        return ()
+    return tuple(run.folder.save_picture(name, epochs, pixels) for name, pixels in found.items())
+
+
+def _at_rest(run: Run, ask: Callable[[], T]) -> T:
+    """What rank 0 finds with the model in eval mode, gradients off; on every rank. A model in shards needs all ranks
+    for a forward pass, so there they all do the same."""
+    run.model.eval()
+    with torch.no_grad(), run.numerics.autocast():
+        if run.sharded:
+            here = ask()
+            return from_rank_0(run.place, lambda: here)
+        return from_rank_0(run.place, ask)
+
+
+def _close_epoch(run: Run, figures: dict[str, float], pictures: tuple[str, ...]) -> Report:
     progress = run.progress
     if progress.step_in_epoch != run.loaders.steps_per_epoch:
         raise RuntimeError(
@@ -256,10 +270,11 @@ def _close_epoch(run: Run, figures: dict[str, float]) -> Report:
     progress.unreadable = sorted({*progress.unreadable, *_unreadable(run)})
     run.lap()
     means = {f"train_{name}": total / progress.step_in_epoch for name, total in progress.sums.items()}
-    values = {"lr": run.schedule.lr(progress.step - 1), **means, **figures}
-    report = Report(progress.epoch + 1, progress.step, values, progress.epoch_seconds)
+    values = {"lr": run.schedule.lr(progress.step - 1), **means, **figures, **speed.of_epoch(run)}
+    report = Report(progress.epoch + 1, progress.step, values, progress.epoch_seconds, pictures)
     progress.reports.append(report)
-    progress.epoch, progress.step_in_epoch, progress.sums, progress.epoch_seconds = progress.epoch + 1, 0, {}, 0.0
+    progress.epoch, progress.step_in_epoch, progress.sums = progress.epoch + 1, 0, {}
+    progress.epoch_seconds = progress.epoch_step_seconds = progress.epoch_wait = 0.0
     return report
 
 
@@ -276,40 +291,6 @@ def _say_again(place: Place, reports: list[Report], emit: Callable[[Report], Non
     if place.rank == 0:
         for report in reports:
             emit(report)
-
-
-def _facts(run: Run) -> dict[str, Any]:
-    """How the trial was run; JSON values. See `Outcome.facts`."""
-    progress, place, numerics = run.progress, run.place, run.numerics
-    step_seconds = statistics.median(progress.step_seconds)
-    on_cuda = numerics.device.type == "cuda"
-    return {
-        **run.trial.task.facts(run.model),
-        "device": torch.cuda.get_device_name(numerics.device) if on_cuda else "cpu",
-        "precision": "bf16" if numerics.dtype == torch.bfloat16 else "fp32",
-        "channels_last": numerics.channels_last,
-        "compiled": run.trial.runtime.compile,
-        "micro_batch": progress.micro_batch,
-        "workers": place.world,
-        "threads": place.threads,
-        "steps": progress.step,
-        "train_images": run.loaders.train_images,
-        "train_seconds": progress.seconds,
-        "step_seconds": step_seconds,
-        "images_per_second": run.trial.optim.batch / step_seconds,
-        "gpu_memory_bytes": torch.cuda.max_memory_allocated(numerics.device) if on_cuda else 0,
-        "parameters": sum(p.numel() for p in run.model.parameters()),
-        "data_digest": run.loaders.digest,
-        "unreadable_images": list(progress.unreadable),
-        "image_cache": run.loaders.image_cache,
-        "resumed_at": run.resumed_at,
-        "notes": list(progress.notes),
-        "host": socket.gethostname(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("torch", "torchvision", "timm", "numpy")},
-        },
-    }
 
 
 def _channels_last(value: Any) -> Any:

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from tasks.backbone import BackboneSpec, Init, Scratch
 from tasks.base import Batch, DataError, DataPlace, Loaders, Task
+from workers.speed import PREFIX
 from workers.train import Place, train
 from workers.trial import OptimSpec, Outcome, Report, RuntimeSpec, TrialSpec, Weights
 
@@ -157,8 +158,13 @@ def digest(outcome: Outcome) -> str:
 
 
 def seen(reports: list[Report]) -> list[tuple[int, int, dict[str, float]]]:
-    """What must be the same in every run: all but the seconds."""
-    return [(report.epoch, report.step, report.values) for report in reports]
+    """What must be the same in every run: all but the seconds, and how fast it went."""
+    return [(report.epoch, report.step, outcome_values(report)) for report in reports]
+
+
+def outcome_values(report: Report) -> dict[str, float]:
+    """Values without those that say how fast it went."""
+    return {name: value for name, value in report.values.items() if not name.startswith(PREFIX)}
 
 
 def undisturbed() -> TinyTrial:
@@ -177,7 +183,7 @@ def _attempts(folder: Path, crashes: list[str]) -> dict[str, Any]:
                 with (folder.parent / f"{folder.name}.jsonl").open("a") as log:
 
                     def emit(report: Report, log: Any = log) -> None:
-                        log.write(json.dumps([report.epoch, report.step, report.values]) + "\n")
+                        log.write(json.dumps([report.epoch, report.step, outcome_values(report)]) + "\n")
                         log.flush()
 
                     place = Place(folder=folder, data_root=folder, keep_weights=True, token=token)

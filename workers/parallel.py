@@ -1,0 +1,262 @@
+"""The only place that spreads one model over several worker processes, and puts it together again for a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from workers.trial import RuntimeSpec
+
+T = TypeVar("T")
+
+
+def normalized_together(model: nn.Module, runtime: RuntimeSpec, world: int) -> nn.Module:
+    """The model with its batch norm as the spec wants it under `world` workers; parameters and names stay.
+
+    Raises ValueError for a model with batch norm when the spec does not say: each worker would normalise with the
+    statistics of its own share, so the numbers would follow the number of workers, which is no part of a trial.
+    """
+    layers = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
+    if world == 1 or not layers:
+        return model
+    if runtime.sync_batchnorm is None:
+        raise ValueError(
+            f"the model has {len(layers)} batch norm layers ({layers[0]}, ..) and {world} workers: set "
+            "runtime.sync_batchnorm to true (statistics over all workers, as with one), or to false (each worker's "
+            "own: the result then depends on the number of workers)"
+        )
+    if not runtime.sync_batchnorm:
+        return model
+    from timm.layers import convert_sync_batchnorm  # torch's own would drop the activation of timm's BatchNormAct2d
+
+    model = cast("nn.Module", convert_sync_batchnorm(model))
+    for module in model.modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            # timm's class, for example, calls its base class for the statistics: ours comes between the two
+            own = type(module)
+            bases = (own, _SyncBatchNorm) if own is not nn.SyncBatchNorm else (_SyncBatchNorm,)
+            module.__class__ = type(own.__name__, bases, {})
+    return model
+
+
+class _SyncBatchNorm(nn.SyncBatchNorm):
+    """Also works without a GPU, where torch's refuses; there its statistics are two sums over all workers."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if input.is_cuda or not self.training:
+            return super().forward(input)
+        dims = [0, *range(2, input.ndim)]
+        shape = [1, -1] + [1] * (input.ndim - 2)
+        count = dist.get_world_size() * (input.numel() // input.shape[1])
+        centred = input - (mean := _summed(input.sum(dims)) / count).view(shape)
+        variance = _summed(centred.square().sum(dims)) / count
+        if self.track_running_stats:
+            with torch.no_grad():
+                assert self.running_mean is not None
+                assert self.running_var is not None
+                assert self.num_batches_tracked is not None
+                self.num_batches_tracked += 1
+                share = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.item()
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(variance * (count / (count - 1)), share)
+        output = centred * (variance + self.eps).rsqrt().view(shape)
+        return output * self.weight.view(shape) + self.bias.view(shape) if self.affine else output
+
+
+class _Sum(torch.autograd.Function):
+    """A sum over all workers, of which each worker's loss takes its part of the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
+        total = value.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+def _summed(value: torch.Tensor) -> torch.Tensor:
+    return cast("torch.Tensor", _Sum.apply(value))
+
+
+def spread(model: nn.Module, how: str, device: torch.device) -> nn.Module:
+    """What is trained on several workers, each with its part of the global batch: `ddp` wraps the model, `fsdp` leaves
+    each worker a shard of every parameter (in place: an optimizer must be made after this). Needs a process group.
+
+    Raises ValueError when the model cannot be sharded.
+    """
+    if how == "ddp":
+        # Buffers are the same everywhere, unless batch norm moves them: then those of rank 0 count.
+        moving = any(isinstance(m, _BatchNorm) and not isinstance(m, nn.SyncBatchNorm) for m in model.modules())
+        devices = [device] if device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=moving)
+    scalars = [name for name, parameter in model.named_parameters() if parameter.ndim == 0]
+    if scalars:
+        raise ValueError(
+            f"runtime.parallel fsdp shards the first dimension of every parameter, and {scalars[0]} has none; use ddp"
+        )
+    mesh = dist.device_mesh.init_device_mesh(device.type, (dist.get_world_size(),))
+    for block in _blocks(model):
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    # the root too: whole parameters that stayed after an evaluation would be taken for the shards
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    return model
+
+
+def _blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """The repeated parts of a network, innermost: members of a list or sequence in which all are of one class."""
+
+    def repeats(module: nn.Module) -> bool:
+        members = list(module.children())
+        return isinstance(module, (nn.ModuleList, nn.Sequential)) and bool(members) and (
+            len({type(member) for member in members}) == 1 and any(True for _ in members[0].parameters())
+        )  # fmt: skip
+
+    for module in model.modules():
+        if repeats(module):
+            for member in module.children():
+                if not any(repeats(part) for part in member.modules()):
+                    yield member
+
+
+def is_sharded(model: nn.Module) -> bool:
+    return isinstance(model, FSDPModule)
+
+
+def talks_in_forward(model: nn.Module) -> bool:
+    """Whether a forward pass needs all workers, so that one that runs out of memory leaves the others waiting."""
+    return is_sharded(model) or any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+
+
+def exchange(wrapped: nn.Module, now: bool) -> AbstractContextManager[Any]:
+    """Whether gradients are averaged over the workers in the backward pass inside.
+
+    Shards are averaged in every pass: to keep whole gradients until the last one would take the memory that sharding
+    is chosen to save.
+    """
+    if isinstance(wrapped, DistributedDataParallel) and not now:
+        return wrapped.no_sync()
+    return nullcontext()
+
+
+def average_gradients(model: nn.Module) -> None:
+    """What `exchange` left undone, for a model that is not sharded."""
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= dist.get_world_size()
+            dist.all_reduce(parameter.grad)
+
+
+def clip(model: nn.Module, limit: float) -> torch.Tensor:
+    """The L2 norm of the whole gradient before it is scaled down to `limit` (0: it is not)."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
+    if limit > 0:
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
+    return norm
+
+
+def all_finite(model: nn.Module) -> bool:
+    """Whether every weight is, those of other workers' shards included; the same on every rank."""
+    own = [_local(weight.detach()) for weight in model.parameters()]
+    bad = torch.stack([(~torch.isfinite(weight)).any() for weight in own]).any().float()
+    if is_sharded(model):
+        dist.all_reduce(bad)
+    return bad.item() == 0
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+# What checkpoints and weights hold: whole tensors by the model's own names, however many workers there were.
+
+
+def whole_weights(model: nn.Module, keep: bool) -> dict[str, torch.Tensor]:
+    """The model's state dict, put together; every rank must ask, those with `keep` get it (shards: on the CPU)."""
+    return _kept({name: _whole(value, keep) for name, value in model.state_dict().items()}, keep)
+
+
+def whole_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bool) -> dict[str, dict[str, Any]]:
+    """The optimizer's state by name of the parameter, put together; as `whole_weights`.
+
+    By name, so that it also fits when parameters are grouped in another way.
+    """
+    found = {}
+    for name, parameter in model.named_parameters():
+        state = optimizer.state.get(parameter)
+        if state:
+            found[name] = {what: _whole(value, keep) for what, value in state.items()}
+    return _kept(found, keep)
+
+
+def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, dict[str, Any]]) -> None:
+    """Gives the optimizer what `whole_optimizer` said; learning rates and the like stay its own.
+
+    Raises ValueError when it is of other parameters.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    unknown = set(state) - {names[id(parameter)] for parameter in order}
+    if unknown:
+        raise ValueError(f"the optimizer's state is of other parameters: {', '.join(sorted(unknown)[:4])}")
+    plain = optimizer.state_dict()
+    plain["state"] = {
+        number: {what: _like(value, parameter) for what, value in state[names[id(parameter)]].items()}
+        for number, parameter in enumerate(order)
+        if names[id(parameter)] in state
+    }
+    optimizer.load_state_dict(plain)
+
+
+def _whole(value: Any, keep: bool) -> Any:
+    if not isinstance(value, DTensor):
+        return value
+    whole = value.full_tensor()  # one at a time: no worker holds the whole model on its device
+    return whole.cpu() if keep else None
+
+
+def _kept(found: dict[str, T], keep: bool) -> dict[str, T]:
+    return found if keep else {}
+
+
+def _like(value: Any, parameter: torch.Tensor) -> Any:
+    """This worker's part of a whole tensor."""
+    if not (isinstance(parameter, DTensor) and isinstance(value, torch.Tensor) and value.shape == parameter.shape):
+        return value
+    # every worker has the whole one, so nothing is sent
+    whole = value.to(parameter.device)
+    return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+
+
+def from_rank_0(world: int, rank: int, ask: Callable[[], T]) -> T:
+    """What `ask` returns on rank 0, on every rank; the others wait for it and do not call it."""
+    if world == 1:
+        return ask()
+    answer = [ask() if rank == 0 else None]
+    dist.broadcast_object_list(answer, src=0)
+    return answer[0]  # type: ignore[return-value]
+
+
+def on_any_rank(world: int, here: bool, device: torch.device) -> bool:
+    """Whether it is so on any rank; every rank must ask."""
+    if world == 1:
+        return here
+    flag = torch.tensor(float(here), device=device)
+    dist.all_reduce(flag)
+    return flag.item() > 0
