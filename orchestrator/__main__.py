@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cleaning import gc, pin, unpin
 from orchestrator.errors import OrchestratorError
 from orchestrator.flags import a_spec, output, places, printed, say, show
 from orchestrator.settings import Settings
@@ -324,6 +325,11 @@ def ui(where: Settings, port: int) -> None:
     from orchestrator.ui import serve
 
     serve(where, port, say)
+
+
+cli.add_command(gc)
+cli.add_command(pin)
+cli.add_command(unpin)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator import choice
 from orchestrator.known import TrialState
@@ -72,18 +72,26 @@ class Facts:
     """By job, stage and group: at least those groups of which a trial has weights."""
 
 
-def reasons(facts: Facts) -> dict[str, list[str]]:
+class Reason(NamedTuple):
+    """Why weights are kept: `kind` is one of pinned, needed, unfinished, chosen, best, last."""
+
+    kind: str
+    text: str
+
+
+def reasons(facts: Facts) -> dict[str, list[Reason]]:
     """Why each trial's weights are kept, strongest first; a trial that is not named has no claim to them.
 
     Pinned; needed by a trial that may still run; needed by a later stage of a job that is not done, or by a search
     that goes on; chosen by a stage; best of its group; last, as the end of its job.
     """
-    found: dict[str, list[str]] = defaultdict(list)
+    found: dict[str, list[Reason]] = defaultdict(list)
     for rule in (_pinned, _needed, _unfinished, _chosen, _best, _last):
-        for key, reason in rule(facts):
+        for key, text in rule(facts):
+            reason = Reason(rule.__name__[1:], text)
             if key in facts.trials and reason not in found[key]:
                 found[key].append(reason)
-    return {key: lines for key, lines in found.items() if lines}
+    return dict(found)
 
 
 def _pinned(facts: Facts) -> Iterator[tuple[str, str]]:
@@ -201,4 +209,3 @@ def tied_for_first(values: Mapping[str, float | None], mode: str) -> list[str]:
         return []
     top = (max if mode == "max" else min)(known.values())
     return [key for key, value in known.items() if value == top]
-

@@ -114,10 +114,12 @@ def place(db: Database, connection: sa.Connection, job_id: str, placements: Sequ
     now = db.now(connection)
     by_key = {placement.key: placement for placement in placements}
     # In one order for all drivers, so that two that place the same trials do not wait for each other.
-    connection.execute(
-        db.insert(_trials).on_conflict_do_nothing(index_elements=["key"]),
-        [_new_trial(by_key[key], now) for key in sorted(by_key)],
-    )
+    new = [_new_trial(by_key[key], now) for key in sorted(by_key)]
+    connection.execute(db.insert(_trials).on_conflict_do_nothing(index_elements=["key"]), new)
+    # Who forgets weights has locked their trial: its children are either seen there, or see here that they are gone.
+    for some in chunks(sorted({trial["parent"] for trial in new if trial["parent"]})):
+        parents = sa.select(_trials.c.id).where(_trials.c.key.in_(some)).order_by(_trials.c.id)
+        connection.execute(parents.with_for_update(read=True, key_share=True)).all()
     ids: dict[str, int] = {}
     for some in chunks(by_key):
         rows = connection.execute(sa.select(_trials.c.key, _trials.c.id).where(_trials.c.key.in_(some)))

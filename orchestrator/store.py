@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from orchestrator import leases, lookup, said, tables
+from orchestrator import forget, history, leases, lookup, pins, said, tables
 from orchestrator.database import Database, connect, to_json
 from orchestrator.errors import Conflict, NotFound
+from orchestrator.keep import Facts
 from orchestrator.known import Known, TrialState
 from orchestrator.leases import driver_here, this_host
 from orchestrator.records import (
@@ -28,6 +29,8 @@ from orchestrator.records import (
     Reported,
     ReportRow,
     Running,
+    SearchEvent,
+    StoppedEarly,
     Tracked,
     TrialRow,
     WinnerRow,
@@ -36,7 +39,7 @@ from orchestrator.records import (
 
 __all__ = [
     "AttemptRow", "DriverRow", "Failed", "Finished", "JobRecord", "JobRow", "JobState", "Known", "PlacedRow",
-    "Placement", "Released", "ReportRow", "Reported", "Running", "Store", "Tracked", "TrialRow", "TrialState",
+    "Placement", "Released", "ReportRow", "Reported", "Running", "SearchEvent", "StoppedEarly", "Store", "Tracked", "TrialRow", "TrialState",
     "WinnerRow", "Write", "driver_here", "open_store", "this_host",
 ]  # fmt: skip
 
@@ -163,9 +166,28 @@ class Store:
         rows = self._db.read(lambda connection: connection.execute(query).all())
         return [(row.name, row.position, json.loads(row.body_json)) for row in rows]
 
-    def place(self, job_id: str, placements: Sequence[Placement]) -> dict[str, Known]:
-        """Makes the trials that are new (pending) and records their places in the job; says what is known of all."""
-        return self._db.write(lambda connection: lookup.place(self._db, connection, job_id, placements))
+    def place(
+        self, job_id: str, placements: Sequence[Placement], events: Sequence[tuple[history.Place, SearchEvent]] = ()
+    ) -> dict[str, Known]:
+        """Makes the trials that are new (pending) and records their places in the job; says what is known of all, in
+        the order of `placements`. `events`: of the searches that led to them, recorded with them or not at all; raises
+        Conflict when another driver has gone on with one of these searches."""
+
+        def work(connection: sa.Connection) -> dict[str, Known]:
+            known = lookup.place(self._db, connection, job_id, placements)
+            history.append(self._db, connection, job_id, events)
+            return {placement.key: known[placement.key] for placement in placements}
+
+        return self._db.write(work)
+
+    def search_events(self, job_id: str) -> dict[history.Place, list[SearchEvent]]:
+        """By (stage, group): what the job's searches asked for, were told and decided, in their order."""
+        return self._db.read(lambda connection: history.events(connection, job_id))
+
+    def mark_stopped(self, reasons: Mapping[str, str]) -> None:
+        """Trials (key -> why) that a search ended while nobody ran them are `stopped`, if they are pending."""
+        if reasons:
+            self._db.write(lambda connection: history.mark_stopped(self._db, connection, reasons))
 
     def placed(self, job_id: str, stage: str | None = None) -> list[PlacedRow]:
         """The job's trials, with how far each is: by stage (as put_stages gave them), group and position."""
@@ -310,6 +332,34 @@ class Store:
         for key, epoch in keys.items():
             by_epoch[epoch].append(key)
         return self._db.read(lambda connection: lookup.reports(connection, by_epoch))
+
+    # What is kept
+
+    def pin(self, target: str, why: str = "") -> bool:
+        """Keeps the weights of a trial (its key) or of all trials of a job (its id); whether that is new."""
+        return self._db.write(lambda connection: pins.pin(self._db, connection, target, why))
+
+    def unpin(self, target: str) -> bool:
+        """Whether it was pinned."""
+        return self._db.write(lambda connection: pins.unpin(connection, target))
+
+    def pins(self) -> dict[str, str]:
+        """Key of a trial, or id of a job -> why it is pinned."""
+        return self._db.read(pins.pins)
+
+    def keeping(self) -> Facts:
+        """What decides whose weights are kept: see `keep.reasons`."""
+        return self._db.read(forget.facts)
+
+    def forget_weights(self, keys: Iterable[str]) -> set[str]:
+        """Records weights as not kept; only of trials that are done and by now have no reason to be kept. Who they
+        are: their files may go. A trial whose weights are needed again runs once more."""
+        return self._db.write(lambda connection: forget.forget(connection, keys))
+
+    def while_free(self, key: str, token: int, states: Collection[TrialState], work: Callable[[bool], None]) -> bool:
+        """Calls `work(whether weights are recorded)` while no driver can claim the trial, if it is still in one of
+        these states and was not begun again since attempt `token`; whether so. `work` may be called twice."""
+        return self._db.write(lambda connection: forget.while_free(connection, key, token, states, work))
 
     # The tracking mirror
 
