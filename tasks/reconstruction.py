@@ -1,4 +1,4 @@
-"""The only place that draws what masked image modelling makes of images: a sheet of originals, masked, reconstructed."""
+"""The only place that draws what masked image modelling makes of images: originals, what is seen, reconstructions."""
 
 from __future__ import annotations
 

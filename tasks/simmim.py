@@ -46,7 +46,7 @@ def _through_stages(encoder: Any, tokens: Tensor) -> Tensor:
 def _as_map(encoder: Any, tokens: Tensor) -> Tensor:
     """Without class token and the like: (n, c, h, w)."""
     kept = tokens[:, encoder.num_prefix_tokens :]
-    return kept.transpose(1, 2).unflatten(2, encoder.patch_embed.grid_size)
+    return kept.transpose(1, 2).reshape(len(tokens), -1, *encoder.patch_embed.grid_size)
 
 
 def _through_vit(encoder: Any, tokens: Tensor) -> Tensor:
@@ -147,8 +147,9 @@ class SimMIM(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """What the encoder names, by the names here, and the mask token."""
-        named = self.encoder.no_weight_decay() if hasattr(self.encoder, "no_weight_decay") else ()
-        return {"mask_token"} | {f"encoder.{name}" for name in cast("set[str]", named)}
+        encoder = cast("Any", self.encoder)
+        named = encoder.no_weight_decay() if hasattr(encoder, "no_weight_decay") else ()
+        return {"mask_token"} | {f"encoder.{name}" for name in named}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         cast("Any", self.encoder).set_grad_checkpointing(enable)

@@ -32,9 +32,10 @@ class _Masked(ImageLoaders):
             seeds = [derived_seed(self._place.seed, "mask", epoch, index) for index in indices.tolist()]
             yield {"images": images, "masks": self._masks(seeds)}
 
-    def evaluation(self) -> Iterable[Batch]:
+    def _masked(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Those of val, in their order."""
         index = 0
-        for batch in super().evaluation():
+        for batch in batches:
             images = batch["images"]
             seeds = [derived_seed(VAL_SEED, "val mask", i) for i in range(index, index + len(images))]
             index += len(images)
@@ -53,6 +54,9 @@ class MaskedMemory(_Masked, MemoryLoaders):
         super().__init__(*arguments)
         self.masking = masking
 
+    def evaluation(self) -> Iterable[Batch]:
+        return self._masked(super().evaluation())
+
 
 class MaskedFiles(_Masked, FileLoaders):
     """Images decoded by worker processes, with masks."""
@@ -61,3 +65,6 @@ class MaskedFiles(_Masked, FileLoaders):
         """`arguments`: those of FileLoaders."""
         super().__init__(*arguments)
         self.masking = masking
+
+    def evaluation(self) -> Iterable[Batch]:
+        return self._masked(super().evaluation())
