@@ -6,10 +6,13 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from tasks.layouts import fit, translate
 from tasks.timm_names import check_timm_name
+from tasks.windows import check_same_windows, check_windows
 
 if TYPE_CHECKING:
     import torch
@@ -34,14 +37,49 @@ class FromFile(BaseModel):
     kind: Literal["file"] = "file"
     name: str
     path: str
-    """Absolute, or relative to the data root."""
+    """Absolute, or relative to the data root, or a URI: `file://`, or `https://` (then `weights fetch` brings it, once;
+    no trial downloads). Always .safetensors: `weights import` makes one from other people's checkpoints."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    """None: not filled in yet. Such a trial can be planned and costed but not run: `missing` says what to write."""
+    """None: not filled in yet. Such a trial can be planned and costed but not run: `missing` says what to write.
+    Filling it in says which content is meant, so the trial gets another key (without, none can have run)."""
+
+    @field_validator("path")
+    @classmethod
+    def _safetensors(cls, path: str) -> str:
+        scheme, name = (urlsplit(path).scheme, urlsplit(path).path) if "://" in path else ("", path)
+        if scheme not in ("", "file", "https", "http"):
+            raise ValueError(f"{scheme}:// is not read; a path, file:// or https://")
+        if not name.endswith(".safetensors"):
+            raise ValueError(
+                "training reads .safetensors alone; convert it once: python -m orchestrator weights import FILE "
+                f"{path if not scheme else '(after: python -m orchestrator weights fetch URI)'}"
+            )
+        return path
+
+    @model_validator(mode="after")
+    def _said_which(self) -> FromFile:
+        if self.remote and self.sha256 is None:
+            raise ValueError("a URI needs sha256: what is there may change")
+        return self
+
+    @property
+    def remote(self) -> bool:
+        """Whether the file has to be fetched first."""
+        return self.path.startswith(("https://", "http://"))
+
+    def local(self, root: Path) -> Path:
+        """Where the file lies on this machine. `root`: the data root."""
+        if self.remote:
+            return fetched(self.path, str(self.sha256), root)
+        return root / (unquote(urlsplit(self.path).path) if self.path.startswith("file://") else self.path)
 
     def missing(self, root: Path) -> str | None:
         """None when the file is there with this SHA-256; else what to do. `root`: the data root. Reads the file."""
-        file = root / self.path
+        file = self.local(root)
         if not file.is_file():
+            if self.remote:
+                command = f"python -m orchestrator weights fetch {self.path} --sha256 {self.sha256}"
+                return f"weights {self.name}: not fetched to {file} yet; fetch once: {command} --data-root {root}"
             return f"weights {self.name}: no file {file}; put it there (how to get it: see the spec's comment)"
         with file.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -50,6 +88,32 @@ class FromFile(BaseModel):
         if self.sha256 != found:
             return f"weights {self.name}: {file} has SHA-256 {found}, not {self.sha256}: another or a damaged file"
         return None
+
+
+def fetched(uri: str, sha256: str, root: Path) -> Path:
+    """Where `weights fetch` puts what it downloads: named by content, so that two versions do not meet."""
+    return root / "weights" / f"{sha256[:12]}-{Path(unquote(urlsplit(uri).path)).name}"
+
+
+class FromTimm(BaseModel):
+    """Weights that timm publishes under a tag, from the hub or its cache on the node (HF_HOME), loaded by timm."""
+
+    model_config = _strict
+    kind: Literal["timm"] = "timm"
+    name: str
+    tag: str
+    """Model and pre-training tag, for example swinv2_base_window8_256.ms_in1k; the backbone may be another variant of
+    the same architecture (image size, window)."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Of the tensors under timm's names as safetensors, the digest that a trial's facts show; another is then refused.
+    None: whatever the hub has under this tag."""
+
+    @field_validator("tag")
+    @classmethod
+    def _whole(cls, tag: str) -> str:
+        if not tag.partition(".")[2]:
+            raise ValueError(f"{tag} names no pre-training; write model.tag (all: timm.list_pretrained())")
+        return check_timm_name(tag)
 
 
 class FromStage(BaseModel):
@@ -75,7 +139,7 @@ class FromTrial(BaseModel):
     """Key of the trial."""
 
 
-Init = Annotated[Scratch | FromFile | FromStage | FromTrial, Field(discriminator="kind")]
+Init = Annotated[Scratch | FromFile | FromTimm | FromStage | FromTrial, Field(discriminator="kind")]
 
 
 class BackboneSpec(BaseModel):
@@ -91,6 +155,9 @@ class BackboneSpec(BaseModel):
     """Side of the square input in pixels; passed to timm as img_size where the model takes it."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Stochastic depth rate of the last block."""
+    norm_eps: PositiveFloat | None = None
+    """Of every LayerNorm. None: as timm draws the model (Swin 1e-5, ViT and BEiT 1e-6). The reference's classification
+    and SimMIM code has 1e-5 for Swin; its depth and pose code 1e-6, also for weights that were trained with 1e-5."""
     init: Init = Scratch()
 
     @field_validator("model")
@@ -120,8 +187,23 @@ _DECIDED_ELSEWHERE = {
 def build(spec: BackboneSpec, classes: int) -> nn.Module:
     """The timm model with a head of `classes` outputs (0: none), drawn from torch's global generator; no weights yet.
 
-    Raises ValueError when timm does not take the arguments, or a drop path that is not 0.
+    Raises ValueError when timm does not take the arguments, or a drop path that is not 0, when a window does not divide
+    its map, or when `norm_eps` is set for a model without LayerNorm.
     """
+    from torch import nn
+
+    model = _create(spec, classes)
+    check_windows(model)
+    if spec.norm_eps is not None:
+        norms = [part for part in model.modules() if isinstance(part, nn.LayerNorm)]
+        if not norms:
+            raise ValueError(f"timm model {spec.model} has no LayerNorm; leave backbone.norm_eps out")
+        for norm in norms:
+            norm.eps = spec.norm_eps
+    return model
+
+
+def _create(spec: BackboneSpec, classes: int) -> nn.Module:
     import timm
 
     import tasks.replknet  # noqa: F401 (makes it known to timm)
@@ -148,17 +230,34 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def load(model: nn.Module, weights: Mapping[str, torch.Tensor], keep_head: bool = False) -> None:
-    """Copies weights into `model`, by timm's parameter names. The head is left as it was unless `keep_head`.
+def load(model: nn.Module, weights: Mapping[str, torch.Tensor], keep_head: bool = False) -> list[str]:
+    """Copies weights of any layout that tasks/layouts.py knows. The head is left as it was unless `keep_head`.
 
-    Raises ValueError naming what is missing, left over or of another shape; then nothing was copied.
+    A line for whatever was renamed, left out or resized is returned, and kept with the model (`load_notes`). Raises
+    ValueError naming what is missing, left over or of another shape; then nothing was copied.
     """
+    given, notes = fitted(model, weights, keep_head)
+    model.load_state_dict(given, strict=False)  # all but the head is there: `fitted` has seen to it
+    model.load_notes = tuple(notes)  # type: ignore[assignment]
+    return notes
+
+
+def fitted(
+    model: nn.Module, weights: Mapping[str, torch.Tensor], keep_head: bool = False
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """What `load` copies and notes; the model stays as it is, and may be on the meta device. Raises as `load`."""
     heads = tuple(f"{name}." for name in head_names(model))
 
     def wanted(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: tensor for name, tensor in tensors.items() if keep_head or not name.startswith(heads)}
 
-    own, given = wanted(model.state_dict()), wanted(weights)
+    own = wanted(model.state_dict())
+    notes: list[str] = []
+    if wanted(weights).keys() != own.keys():
+        named = translate(weights)
+        check_same_windows(model, named.windows)
+        weights, notes = named.tensors, named.notes
+    given, changes = fit(wanted(weights), model)
     problems = {
         "missing": [name for name in own if name not in given],
         "left over": [name for name in given if name not in own],
@@ -175,7 +274,12 @@ def load(model: nn.Module, weights: Mapping[str, torch.Tensor], keep_head: bool 
             if names
         ]
         raise ValueError(f"initial weights do not fit the backbone: {'; '.join(lines)}")
-    model.load_state_dict(given, strict=False)
+    return given, notes + changes
+
+
+def load_notes(model: nn.Module) -> list[str]:
+    """What `load` noted about the backbone inside `model`."""
+    return [line for part in model.modules() for line in getattr(part, "load_notes", ())]
 
 
 def draw_head(model: nn.Module, zero: bool = False) -> None:

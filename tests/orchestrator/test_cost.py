@@ -203,7 +203,7 @@ def study() -> JobSpec:
     """The paper's eleven K12 sets and two initial weights: grids of 15, 6 neighbours, 1 final; one GPU each."""
     sets = ["food101", "birdsnap", "sun397", "cars", "aircraft", "dtd", "pets", "caltech101", "flowers", "cifar10",
             "cifar100"]  # fmt: skip
-    files = [{"kind": "file", "name": name, "path": f"{name}.pth", "sha256": "0" * 64} for name in ("SUP", "MIM")]
+    files = [{"kind": "file", "name": name, "path": f"{name}.safetensors", "sha256": "0" * 64} for name in ("SUP", "MIM")]
     resources = {"cpus": 0, "gpus": 1, "images_per_second": 800}
     return job(grid(dataset=sets, init=files), REFINE, FINAL, resources=resources)
 

@@ -91,8 +91,8 @@ def test_a_head_can_be_kept() -> None:
 def test_weights_that_do_not_fit_are_listed_and_nothing_is_copied() -> None:
     model = build(spec(), classes=5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    weights = {f"encoder.{name}": torch.ones_like(value) for name, value in before.items()}
-    with pytest.raises(ValueError, match=r"missing: cls_token, .*; \d+ left over: encoder.cls_token"):
+    weights = {f"net.{name}": torch.ones_like(value) for name, value in before.items()}
+    with pytest.raises(ValueError, match=r"missing: cls_token, .*; \d+ left over: net.cls_token"):
         load(model, weights)
     weights = {name: torch.ones_like(value) for name, value in before.items()}
     weights["blocks.0.attn.qkv.weight"] = torch.ones(3, 16)

@@ -1,0 +1,41 @@
+"""The only place that knows what a weights file (safetensors) says of itself, and reads it without torch."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+from tasks.base import DataError
+from tasks.windows import Windows
+
+KEY = "orchestrator"
+"""The one entry we write: safetensors keeps several in no fixed order, and the same weights shall have one digest."""
+
+_LARGEST_HEADER = 100_000_000  # safetensors' own limit
+
+
+def packed(said: dict[str, Any]) -> dict[str, str]:
+    """What to hand to safetensors as metadata. `said`: JSON values, among them `windows` where a model has some."""
+    return {KEY: json.dumps(said, sort_keys=True)}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What the file says of itself; empty for a file that somebody else wrote. Raises DataError for no safetensors."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length)) if 2 <= length <= _LARGEST_HEADER else None
+    except (struct.error, ValueError, UnicodeDecodeError):
+        header = None
+    if not isinstance(header, dict):
+        raise DataError(f"{path} is no safetensors file, or is cut short; make or fetch it again")
+    said = header.get("__metadata__", {}).get(KEY)
+    return dict(json.loads(said)) if said else {}
+
+
+def windows(said: dict[str, Any]) -> Windows | None:
+    """The windows that SwinV2's position bias refers to, where the file says them."""
+    stages = said.get("windows")
+    return tuple((int(height), int(width)) for height, width in stages) if stages else None
