@@ -112,7 +112,7 @@ def _check_clashes(root: Node, stage: Stage, at: Steps, problems: Problems) -> N
     """An axis and an override of one field: one of them would be without effect."""
     for steps, path in _axis_paths(root, stage, at):
         for other in stage.override:
-            if (other + ".").startswith(path + ".") or (path + ".").startswith(other + "."):
+            if (other + ".").startswith(path + "."):  # above the axis: laid down first, and the axis moves a part of it
                 place = root.place_of([*at, "override", other], key=True)
                 axis = root.place_of([*steps, path], key=True)
                 what = f"also an axis of this stage's grid ({axis}); keep one of them"
