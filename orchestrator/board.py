@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator import choice
 from orchestrator.job import Stage
 from orchestrator.known import Known, TrialState
-from orchestrator.trials import Draft, Giver, Planned, Stages
+from orchestrator.trials import Draft, Giver, Planned, Searched, Stages
 
 PENDING = Known(TrialState.pending)
 RESULTS = (TrialState.done, TrialState.diverged)
@@ -65,13 +65,19 @@ class Group:
     """Estimated seconds of the longest chain that follows when the group is complete."""
     drafts: list[Draft] | None = None
     """Trials that wait for the winner whose weights they start from; None: for the group's own winner."""
+    search: Searched | None = None
+    """Of a search that may still ask for points: what its trials share."""
+    rounds: int = 1
+    """How often its longest trial fits into the time that the group takes at least: of a search, trials / at_once."""
     trials: dict[str, Planned] = field(default_factory=dict)
+    barred: set[str] = field(default_factory=set)
+    """Trials that a search ended early, or that are the beginning of another: a result here that cannot win."""
     results: int = 0
     """How many of its trials ended with a result."""
 
     @property
     def placed(self) -> bool:
-        return self.drafts is not None and not self.drafts
+        return self.drafts is not None and not self.drafts and self.search is None
 
     @property
     def complete(self) -> bool:
@@ -94,6 +100,13 @@ class Trial:
     @property
     def out(self) -> bool:
         return self.handed or self.known.state is TrialState.running
+
+    @property
+    def waiting(self) -> bool:
+        """Not ended for all who want it: pending, or stopped by a search while another place wants it in full."""
+        if self.known.state is TrialState.pending or self.known.state is TrialState.stopped:
+            return any(self.planned.key not in group.barred for group in self.groups)
+        return False
 
 
 class Board:
@@ -126,16 +139,16 @@ class Board:
         """Pending with its parents' weights there; or done, and its weights, needed by a child, were not kept."""
         if trial.out:
             return False
-        if trial.known.state is TrialState.pending:
+        if trial.waiting:
             return all(self.gives_weights(parent) for parent in trial.planned.needs)
         if trial.known.state is not TrialState.done or trial.known.weights or trial.asked:
             return False
         children = (self.trials[key] for key in self.children.get(trial.planned.key, ()))
-        return any(child.known.state is TrialState.pending and not child.out for child in children)
+        return any(child.waiting and not child.out for child in children)
 
     def best(self, groups: list[Group]) -> choice.Candidate | None:
         """The best trial of these groups so far, by the tie rule of the first of them."""
-        trials = {key: planned for group in groups for key, planned in group.trials.items()}
+        trials = candidates_of(groups)
         if not trials:
             return None
         task = next(iter(trials.values())).spec.task
@@ -147,18 +160,22 @@ class Board:
         winner = self.best(groups)
         if winner is None:
             return None
-        trials = {key: planned for group in groups for key, planned in group.trials.items()}
+        trials = candidates_of(groups)
         task = next(iter(trials.values())).spec.task
         roots = dict.fromkeys(name for group in groups for name in self.stages.sweeps(group.stage))
         swept = [planned.settings for name in roots for planned in self.groups[name, groups[0].id].trials.values()]
-        axes = dict.fromkeys(path for name in roots for path in self.stages.axes(self.stages.by_name[name]))
+        axes = dict.fromkeys(path for name in roots for path in self.stages.grid_axes(self.stages.by_name[name]))
+        ranges, choices = self.stages.ranges(roots)
         decision = Decision(
             stage=taker,
             group=groups[0].id,
             key=winner.key,
             value=winner.figures[task.metric],
             metric=task.metric,
-            edges=choice.edges(winner.settings, choice.axis_values(swept, axes)),
+            edges=[
+                *choice.edges(winner.settings, {**choice.axis_values(swept, axes), **choices}),
+                *choice.range_edges(winner.settings, ranges),
+            ],
             rule={"metric": task.metric, "mode": task.mode, "ties": list(groups[0].stage.ties), "last": "key"},
             candidates=len(trials),
             sources=[group.stage.name for group in groups],
@@ -182,6 +199,10 @@ class Board:
         for key, planned in group.trials.items():
             trial = self.trials[key]
             state = TrialState.running if trial.out else trial.known.state
+            if state is TrialState.stopped and key not in group.barred:
+                state = TrialState.pending  # stopped by another search: here it is wanted in full
+            elif state is TrialState.pending and key in group.barred:
+                state = TrialState.stopped
             states[state] += 1
             left += 0.0 if state.ended else planned.seconds
         best = self.best([group])
@@ -191,3 +212,8 @@ class Board:
     def _figures(self, key: str) -> dict[str, float]:
         known = self.trials[key].known
         return dict(known.figures) if known.state is TrialState.done else {}
+
+
+def candidates_of(groups: list[Group]) -> dict[str, Planned]:
+    """Trials of these groups that may win."""
+    return {key: planned for group in groups for key, planned in group.trials.items() if key not in group.barred}

@@ -76,6 +76,44 @@ def edges(winner: Mapping[str, Any], axes: Mapping[str, Iterable[Any]]) -> list[
     return found
 
 
+Range = tuple[float, float, bool]
+"""Low, high, and whether even in the logarithm."""
+
+NEAR_END = 0.05
+"""A searched value hardly ever lies right on an end of its range: within this share of the range it counts as there."""
+
+
+def range_edges(winner: Mapping[str, Any], ranges: Mapping[str, Range]) -> list[str]:
+    """For each range of a search: whether the winner's value lies at or beyond an end of it."""
+    found = []
+    for path, (low, high, log) in ranges.items():
+        value = _finite(winner.get(path))
+        if value is None or (log and value <= 0):
+            continue
+        share = math.log(value / low) / math.log(high / low) if log else (value - low) / (high - low)
+        if share < 0 or share > 1:
+            side, end = ("low", low) if share < 0 else ("high", high)
+            found.append(f"{path} beyond the {side} edge ({value:g}, its range ends at {end:g})")
+        elif share <= NEAR_END or share >= 1 - NEAR_END:
+            side, end = ("low", low) if share <= NEAR_END else ("high", high)
+            found.append(f"{path} at the {side} edge ({value:g}, its range ends at {end:g})")
+    return found
+
+
+def searched(search: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Range], dict[str, list[Any]]]:
+    """What a search says (as JSON, path -> range): ranges of numbers; lists of choices, with an axis's edges."""
+    ranges: dict[str, Range] = {}
+    choices: dict[str, list[Any]] = {}
+    for path, one in search.items():
+        if "choice" in one:
+            choices[path] = [_plain(value) for value in one["choice"]]
+            continue
+        form = next(form for form in ("uniform", "loguniform", "int") if form in one)
+        low, high = one[form]
+        ranges[path] = (float(low), float(high), form == "loguniform" or bool(one.get("log")))
+    return ranges, choices
+
+
 def axis_values(rows: Iterable[Mapping[str, Any]], paths: Iterable[str]) -> dict[str, list[Any]]:
     """path -> the values that occur there in `rows` (settings of a group's grid trials), each once, in their order."""
     rows = list(rows)

@@ -108,7 +108,7 @@ def heartbeat(
 
 
 # Statements of the engine's every trial are built once: to build one takes SQLAlchemy longer than to run it.
-_FREE = (_trials.c.state == TrialState.pending) | (
+_FREE = _trials.c.state.in_([TrialState.pending, TrialState.stopped]) | (
     (_trials.c.state == TrialState.running) & _trials.c.driver_id.not_in(sa.bindparam("alive", expanding=True))
 )
 _TO_TAKE = {
@@ -136,7 +136,8 @@ _GIT = sa.select(tables.jobs.c.git_commit, tables.jobs.c.git_dirty).where(tables
 def claim(
     db: Database, connection: sa.Connection, driver_id: str, keys: Iterable[str], for_weights: bool = False
 ) -> dict[str, int]:
-    """Takes what is pending, or held by a dead driver. What another driver is taking just now is left to it.
+    """Takes what is pending (or was stopped by a search, to be run in full), or held by a dead driver. What another
+    driver is taking just now is left to it.
 
     `for_weights`: also what is done but whose weights were not kept, since a later trial starts from them.
     """

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from orchestrator.board import PENDING, RESULTS, Board, Decision, Group, Progress, Trial
 from orchestrator.errors import SpecError
-from orchestrator.job import JobSpec, Stage
+from orchestrator.job import JobSpec, Search, Stage
 from orchestrator.known import Known, TrialState
 from orchestrator.queue import Queue
 from orchestrator.setbacks import Errors, why
@@ -17,9 +19,11 @@ from orchestrator.trials import (
     Draft,
     Planned,
     Stages,
+    at_point,
     each_group,
     expand,
     neighbours,
+    searches,
     settings_of,
     source_of_weights,
     started_from,
@@ -28,7 +32,10 @@ from orchestrator.trials import (
 )
 from workers.trial import TrialSpec
 
-__all__ = ["Decision", "Planned", "Planner", "Progress"]
+__all__ = ["Decision", "Place", "Planned", "Planner", "Progress"]
+
+Place = tuple[str, str]
+"""(stage, group id)"""
 
 
 class Planner:
@@ -77,7 +84,7 @@ class Planner:
         self._refresh([key, *self._board.children.get(key, ()), *trial.planned.needs])
         change = (known.state in RESULTS) - (before.state in RESULTS)
         for group in trial.groups:
-            group.results += change
+            group.results += change if key not in group.barred else 0
         if change:
             self._settle(list(trial.groups))
         return self.placed[places:], self.decisions[decisions:]
@@ -130,6 +137,80 @@ class Planner:
         """Counts per stage and group, in the order of the spec."""
         return [self._board.progress(group) for group in self._board.groups.values()]
 
+    # What searches tell and ask
+
+    def specs(self) -> list[TrialSpec]:
+        """Of the placed trials, and one for each group of a search that has none yet: what the job needs to begin."""
+        open_ = [group.search.middle for group in self._board.groups.values() if group.search and not group.trials]
+        return [planned.spec for planned in self.placed] + open_
+
+    def searching(self) -> list[Place]:
+        """Groups of searches in which points may be asked for: their initial weights are known, and `close` is to
+        come."""
+        found = [(place, group.search) for place, group in self._board.groups.items() if group.search]
+        return [place for place, search in found if self._begun(search.middle) is not None]
+
+    def middle(self, place: Place) -> TrialSpec:
+        """The trial in the middle of an open search's ranges."""
+        search = self._board.groups[place].search
+        assert search is not None, "its search is open"
+        return search.middle
+
+    def key_at(self, place: Place, body: Mapping[str, Any]) -> str | None:
+        """Key of the trial that a search's event describes; None where the values of its point do not go together."""
+        spec = self._searched(place, body)
+        return None if spec is None else spec.key
+
+    def propose(self, place: Place, body: Mapping[str, Any]) -> tuple[list[Planned], list[Decision]]:
+        """Places the trial that a search asked for."""
+        spec, group, before = self._searched(place, body), self._board.groups[place], len(self.placed)
+        assert spec is not None, "the search has asked for its key"
+        self._place(group, len(group.trials), spec)
+        return self.placed[before:], []
+
+    def bar(self, place: Place, key: str) -> tuple[list[Planned], list[Decision]]:
+        """The trial is a result of this group as it is, and will not win: it need not go on for this group's sake."""
+        group, trial = self._board.groups[place], self._board.trials[key]
+        places, decisions = len(self.placed), len(self.decisions)
+        if key not in group.barred:
+            group.barred.add(key)
+            group.results += trial.known.state not in RESULTS
+            self._refresh([key, *trial.planned.needs])
+            self._settle([group])
+        return self.placed[places:], self.decisions[decisions:]
+
+    def close(self, place: Place) -> tuple[list[Planned], list[Decision]]:
+        """The search asks for nothing more: the group is complete when its trials are."""
+        group, places, decisions = self._board.groups[place], len(self.placed), len(self.decisions)
+        group.search, group.expected = None, len(group.trials)
+        self._settle([group])
+        return self.placed[places:], self.decisions[decisions:]
+
+    def wanted(self, key: str) -> bool:
+        """Whether some group wants the trial in full."""
+        trial = self._board.trials.get(key)
+        return trial is not None and any(key not in group.barred for group in trial.groups)
+
+    def left_by_searches(self) -> list[str]:
+        """Keys of trials that nobody wants any more and that nobody runs, but that are not recorded as stopped."""
+        barred = {key for group in self._board.groups.values() for key in group.barred}
+        states = ((key, self._board.trials[key]) for key in sorted(barred))
+        return [key for key, at in states if at.known.state is TrialState.pending and not at.out and not at.waiting]
+
+    def _searched(self, place: Place, body: Mapping[str, Any]) -> TrialSpec | None:
+        search = self._board.groups[place].search
+        assert search is not None, "its search is open"
+        spec = at_point(search.fields, body["point"])
+        return None if spec is None else self._begun(spec)
+
+    def _begun(self, spec: TrialSpec) -> TrialSpec | None:
+        """The trial with its initial weights resolved, once they can be."""
+        source = source_of_weights(spec)
+        if source is None:
+            return spec
+        key = self._board.weights_of(self._board.giver(source))
+        return None if key is None else started_from(spec, key)
+
     # Groups and estimates
 
     def _make_groups(self) -> None:
@@ -144,6 +225,9 @@ class Planner:
                     winner = stand_ins[source.stage.name, source.id]
                     stand_ins[stage.name, source.id] = self._forecast(stage, source, winner)
                 continue
+            if isinstance(stage.sweep, Search):
+                self._make_searches(stage, stage.sweep, stand_ins)
+                continue
             drafts = expand(self.job, stage)
             self._note_givers(stage, [draft.spec for draft in drafts])
             for identity, values, members in each_group(drafts, stage.per):
@@ -153,6 +237,16 @@ class Planner:
             if spec.task.reads_test and not self._stages.may_test(self._stages.by_name[name]):
                 why = "another stage starts from its trials, or it tries several settings"
                 raise SpecError([f"stage {name}: asks for test data, but {why}"])
+
+    def _make_searches(self, stage: Stage, search: Search, stand_ins: dict[tuple[str, str], TrialSpec]) -> None:
+        """Adds the groups of a search, without trials: those are proposed one by one."""
+        found = searches(self.job, stage)
+        self._note_givers(stage, [one.middle for one in found])
+        for one in found:
+            stand_ins[stage.name, one.group] = one.middle
+            group = self._add(stage, one.group, one.values, [one.middle])
+            group.drafts, group.search = [], one
+            group.expected, group.rounds = search.trials, math.ceil(search.trials / search.at_once)
 
     def _forecast(self, stage: Stage, source: Group, winner: TrialSpec) -> TrialSpec:
         """Adds a group that waits for a winner, as it would be with the first trial of its source as the winner."""
@@ -193,7 +287,7 @@ class Planner:
             name = group.stage.name
             after = [self._board.groups[taker.name, group.id] for taker in self._stages.takers[name]]
             after += [other for follower in self._followers[name] for other in self._board.of[follower]]
-            group.tail = max((other.longest + other.tail for other in after), default=0.0)
+            group.tail = max((other.rounds * other.longest + other.tail for other in after), default=0.0)
 
     # Placing and deciding
 
@@ -278,7 +372,7 @@ class Planner:
             keep_weights=self._stages.keeps_weights(stage),
             seconds=estimate.seconds,
             measured=estimate.measured,
-            remaining=estimate.seconds + group.tail,
+            remaining=estimate.seconds + self._rounds_left(group) * group.longest + group.tail,
         )
         self.placed.append(planned)
         group.trials[key] = planned
@@ -295,6 +389,11 @@ class Planner:
             self._queue.remove(key)  # so that it takes its new place
         group.results += trial.known.state in RESULTS
         self._refresh([key, *planned.needs])
+
+    def _rounds_left(self, group: Group) -> int:
+        """Rounds of a search after the trial that is placed now; 0 where all of a group's trials can run at once."""
+        done = math.ceil((len(group.trials) + 1) * group.rounds / max(1, group.expected))
+        return max(0, group.rounds - done)
 
     # What is ready
 

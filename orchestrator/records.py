@@ -295,7 +295,7 @@ class SearchEvent:
     number: int
     """From 0, without gaps, in the group."""
     kind: Literal["asked", "told", "continued", "stopped", "exhausted"]
-    """`asked`: a point was chosen; `told`: its trial ended with a result; `continued`, `stopped`: a report was judged."""
+    """`asked`: a point was chosen; `told`: its trial has a result; `continued`, `stopped`: a report was judged."""
     key: str
     """Of the trial; empty for `exhausted`."""
     body: Mapping[str, Any]

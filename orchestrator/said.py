@@ -13,7 +13,7 @@ from orchestrator.database import Database, chunks, to_json
 from orchestrator.errors import LeaseLost
 from orchestrator.known import TrialState
 from orchestrator.leases import close_attempt
-from orchestrator.records import Failed, Finished, Released, Reported, Write
+from orchestrator.records import Failed, Finished, Released, Reported, StoppedEarly, Write
 
 _trials = tables.trials
 
@@ -60,6 +60,8 @@ def commit(db: Database, connection: sa.Connection, driver_id: str, writes: Sequ
             _end(connection, row, TrialState.pending if write.retry else state, write.error_class, write.message, now)
         elif isinstance(write, Released):
             _end(connection, row, TrialState.pending, write.cause, "", now)
+        elif isinstance(write, StoppedEarly):
+            _end(connection, row, TrialState.stopped, "stopped", write.reason, now)
         ended.add(write.key)
 
 
@@ -80,15 +82,17 @@ def _already_said(driver_id: str, row: Row[Any] | None, write: Write) -> bool:
         if row.driver_id != driver_id:
             raise LeaseLost(f"trial {short} was taken over by driver {row.driver_id}")
         return False
-    ends = isinstance(write, (Failed, Released))
+    ends = isinstance(write, (Failed, Released, StoppedEarly))
     # Given back: pending, or done where it had run once more for its weights.
     if row.state in (TrialState.pending, TrialState.done) and ends and getattr(write, "retry", True):
         return True
     if row.state == TrialState.done and not ends:
         return isinstance(write, Reported)
     if row.state in (TrialState.failed, TrialState.diverged, TrialState.cancelled) and not isinstance(
-        write, (Finished, Released)
+        write, (Finished, Released, StoppedEarly)
     ):
+        return True
+    if row.state == TrialState.stopped and not isinstance(write, Finished):
         return True
     raise LeaseLost(f"trial {short} is {row.state} already; a late {type(write).__name__} is refused")
 
@@ -151,7 +155,7 @@ def _finish(connection: sa.Connection, row: Row[Any], write: Finished, now: floa
 
 
 def _end(connection: sa.Connection, row: Row[Any], state: TrialState, cause: str, message: str, now: float) -> None:
-    if state == TrialState.pending and row.value is not None:
+    if state in (TrialState.pending, TrialState.stopped) and row.value is not None:
         state = TrialState.done  # it ran once more for its weights; its figures stand
     ended = state.ended and state != TrialState.done
     connection.execute(

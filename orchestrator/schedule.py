@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.board import Decision
-from orchestrator.errors import LeaseLost, OrchestratorError
+from orchestrator.board import RESULTS
+from orchestrator.errors import Conflict, LeaseLost, OrchestratorError
 from orchestrator.job import JobSpec, Resources
 from orchestrator.known import Known, TrialState
 from orchestrator.leases import driver_here
@@ -23,9 +24,11 @@ from orchestrator.records import (
     Placement,
     Released,
     Reported,
+    StoppedEarly,
     WinnerRow,
     Write,
 )
+from orchestrator.searching import Searches, Step
 from orchestrator.share import Wish, allowances
 from orchestrator.store import Store
 from orchestrator.trials import Planned
@@ -114,7 +117,10 @@ class Drive:
         self.stopping: str | None = None
         """Why running trials are asked to leave: "interrupted" or "cancelled"."""
         self.allowed = 0
+        self.searches = Searches(job, planner, lambda: store.search_events(job_id), say)
         self._watch, self._say = watch, say
+        self._news: deque[tuple[str, Known, bool]] = deque()
+        self._asked_to_leave: set[tuple[str, int]] = set()
         self._by_key: dict[str, Planned] = {}
         self._elsewhere: dict[str, float] = {}
         self._no_room = False
@@ -126,15 +132,19 @@ class Drive:
     # The loop
 
     def prepare(self) -> bool:
-        """Records the job's first trials and learns what is known of them; whether anything is left to run."""
-        self._place(self.planner.placed, self.planner.decisions)
-        for key, known in self.store.known(self.planner.outside()).items():
-            self._learn(key, known)
+        """Records the job's first trials and learns what is known of them; whether anything is left to run.
+
+        Raises Conflict when the job searches and another process drives it: two would decide for one search.
+        """
+        self._refuse_company()
+        self._follow(Step(list(self.planner.placed), list(self.planner.decisions)))
+        self._learn(self.store.known(self.planner.outside()))
         self.tally.found = sum(state.state.ended for state in self.store.known(self._by_key).values())
         return not self.planner.finished()
 
     def conclude(self) -> JobState:
         """Records how the job stands, and says it."""
+        self.store.mark_stopped(self.searches.left())
         state, message = self._verdict()
         self.store.set_job_state(self.job_id, state, message)
         return state
@@ -174,6 +184,14 @@ class Drive:
             return (JobState.cancelled if self.stopping == "cancelled" else JobState.interrupted), ""
         lines = self.planner.incomplete()
         return (JobState.incomplete, "\n".join(lines)) if lines else (JobState.done, "")
+
+    def _refuse_company(self) -> None:
+        others = [driver for driver in self.store.drivers() if driver.job_id == self.job_id]
+        if self.searches and others:
+            raise Conflict(
+                f"{self.job_id} is driven by process {others[0].pid} on {others[0].host.partition('/')[0]} already; a "
+                "job that searches has one driver: wait for it, or cancel it and submit again"
+            )
 
     def _let_go(self) -> None:
         self.hands.close()
@@ -226,10 +244,12 @@ class Drive:
         lost = self._commit(writes)
         for answer in answers:
             self._acknowledge(answer, lost)
-        ended = [write for write in writes if not isinstance(write, Reported)]
         for key in lost:
             self._elsewhere[key] = time.monotonic()
-        self._tell(sorted({write.key for write in ended} - lost))
+        ended = [write.key for write in writes if not isinstance(write, Reported) and write.key not in lost]
+        reported = [write for write in writes if isinstance(write, Reported) and write.key not in lost]
+        self._hear(reported, set(ended))
+        self._tell(list(dict.fromkeys(ended)))
 
     def _writes(self, answer: Any) -> list[Write]:
         worker, news = answer.worker, answer.news
@@ -246,7 +266,7 @@ class Drive:
                 writes.append(Finished(news.key, news.token, dict(event.figures), dict(event.facts), weights))
                 self.tally.finished += 1
             elif isinstance(event, Left):
-                writes.append(Released(news.key, news.token, self.stopping or "stopped"))
+                writes.append(self._left(news.key, news.token, self.stopping or "stopped"))
             elif isinstance(event, Failure):
                 writes.append(self._failure(news.key, news.token, event))
         return writes
@@ -256,8 +276,16 @@ class Drive:
             return self._death(key, token, failure.message)
         return Failed(key, token, str(failure.error_class), failure.message, retry=False)
 
+    def _left(self, key: str, token: int, why: str) -> Write:
+        """A trial that left unfinished: it is to go on later, unless a search has ended it."""
+        if self.searches.unwanted(key):
+            return StoppedEarly(key, token, self.searches.reason(key))
+        return Released(key, token, why)
+
     def _death(self, key: str, token: int, reason: str) -> Write:
         """The process died: begin again, unless it died again and again at the same place."""
+        if self.searches.unwanted(key):
+            return self._left(key, token, reason)
         epoch = self.store.known([key])[key].epoch
         deaths, at = self._losses.get(key, (0, epoch))
         deaths = deaths + 1 if epoch <= at else 1
@@ -304,32 +332,59 @@ class Drive:
 
     # Planning
 
+    def _hear(self, reports: Iterable[Reported], ended: set[str]) -> None:
+        """Lets the searches judge reports; the trials that they end are asked to leave once that is recorded."""
+        for report in reports:
+            self._follow(self.searches.hear(report.key, report.epoch, report.values, report.key in ended))
+            self._learn({})
+        for worker in self.hands.busy() if self.searches else ():
+            if self.searches.unwanted(worker.key) and (worker.key, worker.token) not in self._asked_to_leave:
+                self._asked_to_leave.add((worker.key, worker.token))
+                self.hands.stop(worker)
+
     def _tell(self, keys: Sequence[str]) -> None:
         if not keys:
             return
-        for key, known in self.store.known(keys).items():
+        known = self.store.known(keys)
+        for key in keys:
             planned = self._by_key.get(key)
-            if known.state is TrialState.pending:
+            if known[key].state is TrialState.pending:
                 if planned is not None:
                     self.planner.give_back(key)
                 continue
-            if planned is not None and known.train_seconds:
+            if planned is not None and known[key].train_seconds:
                 self.tally.estimated_s += planned.seconds
-                self.tally.took_s += known.train_seconds
-            self._learn(key, known)
+                self.tally.took_s += known[key].train_seconds or 0.0
+            self._learn({key: known[key]})
         for line in self.planner.paused():
             if line not in self._said_paused:
                 self._said_paused.add(line)
                 self._say(line)
 
-    def _learn(self, key: str, known: Known) -> None:
-        placed, decisions = self.planner.learn(key, replace(known, facts={}))  # kept for every trial; not looked at
-        if placed or decisions:
-            self._place(placed, decisions)
+    def _learn(self, known: Mapping[str, Known], unheard: bool = False) -> None:
+        """Tells searches and planner what is known of trials, one after the other, and follows what comes of each.
+        `unheard`: their reports did not come to this driver."""
+        self._news.extend((key, state, unheard) for key, state in known.items())
+        while self._news:
+            key, state, unheard = self._news.popleft()
+            if unheard and state.epoch and self.searches.listens(key):
+                for report in self.store.reports(key):
+                    self._follow(self.searches.hear(key, report.epoch, report.values, state.state in RESULTS))
+            if state.state is TrialState.pending:
+                continue
+            step = self.searches.tell(key, state)
+            step.add(self.planner.learn(key, replace(state, facts={})))  # kept for every trial; not looked at
+            self._follow(step)
 
-    def _place(self, placed: Sequence[Planned], decisions: Sequence[Decision]) -> None:
-        """Records new places and decisions; what the store knows of the new trials already is learnt at once."""
-        for decision in decisions:
+    def _follow(self, step: Step) -> None:
+        """Records what was decided and placed, and what the searches ask for by it; what the store knows of the new
+        trials already is news for `_learn`."""
+        more = self.searches.ask()
+        step.add((more.placed, more.decisions))
+        step.events += more.events
+        if not step:
+            return
+        for decision in step.decisions:
             reach("winner_selection")
             self.store.decide(
                 self.job_id,
@@ -338,13 +393,15 @@ class Drive:
                     list(decision.edges), dict(decision.rule), decision.candidates, list(decision.sources),
                 ),
             )  # fmt: skip
-        self._by_key |= {planned.key: planned for planned in placed}
-        known = self.store.place(self.job_id, [_placement(planned) for planned in placed])
+        self._by_key |= {planned.key: planned for planned in step.placed}
+        if step.events:
+            reach("search_event")
+        known = self.store.place(self.job_id, [_placement(planned) for planned in step.placed], step.events)
         for key, state in known.items():
             if state.state is TrialState.running:
                 self._elsewhere[key] = 0.0
-            if state.state is not TrialState.pending:
-                self._learn(key, state)
+            if state.state is not TrialState.pending or state.epoch:
+                self._news.append((key, state, True))
 
     # Others
 
@@ -391,7 +448,7 @@ class Drive:
         for key, known in self.store.known(sorted(set(self._elsewhere) - mine)).items():
             if known.state.ended:
                 self._elsewhere.pop(key)
-                self._learn(key, known)
+                self._learn({key: known}, unheard=True)
             elif key in self._by_key:
                 self._elsewhere.pop(key)
                 self.planner.give_back(key)  # claiming it again finds out whether its driver lives
@@ -426,6 +483,7 @@ class Drive:
         if len(wishes) > 1:
             self.hands.close()  # idle actors hold what another job could use
         self._look_elsewhere()
+        self.store.mark_stopped(self.searches.left())
         if self.stopping is None and self.store.cancel_requested(self.job_id):
             self.stop("cancelled")
 

@@ -22,7 +22,7 @@ KeyOf = Callable[[Mapping[str, Any]], str | None]
 
 
 class Decider(Protocol):
-    """A group's search as its driver sees it. Deterministic: made again from its events, it goes on as it would have."""
+    """A group's search as its driver sees it. Made again from its events, it goes on as it would have."""
 
     def replay(self, events: Iterable[SearchEvent]) -> list[str]:
         """Takes over what was recorded; lines on what could not be repeated exactly."""
@@ -37,17 +37,21 @@ class Decider(Protocol):
         """The next point: `asked`; or `exhausted`."""
 
     def hear(self, key: str, epoch: int, value: float | None, ended: bool = False) -> SearchEvent | None:
-        """A trial's report: `continued` or `stopped`; None where nothing depends on it. `ended`: its result is known."""
+        """A trial's report: `continued` or `stopped`; None: nothing depends on it. `ended`: its result is known."""
 
     def tell(self, key: str, value: float | None) -> SearchEvent | None:
         """A trial's result (None: diverged): `told`; None when it is known already."""
+
+
+def decider_of(search: Search, metric: str, mode: str, epochs: int, key_of: KeyOf) -> Decider:
+    """`epochs`: of a trial in full. `metric`, `mode`: what is searched for, "max" or "min" of it."""
+    return PointSearch(search, metric, mode, epochs, key_of)
 
 
 class PointSearch:
     """A search whose every point is a trial of its own."""
 
     def __init__(self, search: Search, metric: str, mode: str, epochs: int, key_of: KeyOf) -> None:
-        """`epochs`: of a trial in full. `metric`, `mode`: what is searched for, "max" or "min" of it."""
         self._search, self._metric, self._mode, self._epochs, self._key_of = search, metric, mode, epochs, key_of
         self._begin([])
 

@@ -39,8 +39,8 @@ from orchestrator.records import (
 
 __all__ = [
     "AttemptRow", "DriverRow", "Failed", "Finished", "JobRecord", "JobRow", "JobState", "Known", "PlacedRow",
-    "Placement", "Released", "ReportRow", "Reported", "Running", "SearchEvent", "StoppedEarly", "Store", "Tracked", "TrialRow", "TrialState",
-    "WinnerRow", "Write", "driver_here", "open_store", "this_host",
+    "Placement", "Released", "ReportRow", "Reported", "Running", "SearchEvent", "StoppedEarly", "Store", "Tracked",
+    "TrialRow", "TrialState", "WinnerRow", "Write", "driver_here", "open_store", "this_host",
 ]  # fmt: skip
 
 LEASE_SECONDS = 30.0

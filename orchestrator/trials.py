@@ -10,9 +10,22 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from orchestrator.choice import read_tie
+from orchestrator.choice import Range, read_tie, searched
 from orchestrator.errors import SpecError
-from orchestrator.job import Grid, JobSpec, Near, Neighbourhood, Resources, Stage, apply, one_setting, points
+from orchestrator.job import (
+    Grid,
+    JobSpec,
+    Near,
+    Neighbourhood,
+    Resources,
+    Search,
+    Stage,
+    apply,
+    groups_of,
+    one_setting,
+    points,
+)
+from orchestrator.space import middle
 from tasks.backbone import FromStage, FromTrial
 from workers.trial import TrialSpec, plain_number
 
@@ -91,8 +104,18 @@ class Stages:
 
     def axes(self, stage: Stage) -> list[str]:
         """Paths that the stage's own sweep sets, and, for one with `from`, those of the sweeps it goes back to."""
-        own = [path for axes in stage.sweep.grid for path in axes] if isinstance(stage.sweep, Grid) else []
+        own = [*stage.sweep.each, *stage.sweep.search] if isinstance(stage.sweep, Search) else self.grid_axes(stage)
         return _once([*(path for source in self.sources(stage) for path in self.axes(source)), *own])
+
+    def grid_axes(self, stage: Stage) -> list[str]:
+        """Paths that the stage's own grid sets."""
+        return _once(path for axes in stage.sweep.grid for path in axes) if isinstance(stage.sweep, Grid) else []
+
+    def ranges(self, names: Iterable[str]) -> tuple[dict[str, Range], dict[str, list[Any]]]:
+        """Of those of these stages that search: ranges of numbers, and lists of choices."""
+        sweeps = [sweep for name in names if isinstance(sweep := self.by_name[name].sweep, Search)]
+        plain = [sweep.model_dump(mode="json", by_alias=True)["search"] for sweep in sweeps]
+        return searched({path: one for search in plain for path, one in search.items()})
 
     def _moved(self, stage: Stage) -> list[str]:
         """Paths that tell the stage's trials apart: axes and neighbourhoods, its own and those it goes back to."""
@@ -121,6 +144,37 @@ def expand(job: JobSpec, stage: Stage) -> list[Draft]:
     """The trials of a stage with its own sweep, in the order of the spec. Raises pydantic's ValidationError."""
     base = apply(job.trial, stage.override)
     return [Draft(number, _trial(apply(base, point), False)) for number, point in enumerate(points(stage.sweep))]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A group of a search, before anything is asked for in it."""
+
+    group: str
+    values: dict[str, Any]
+    fields: dict[str, Any]
+    """What all its trials share, as written."""
+    middle: TrialSpec
+    """The trial in the middle of all ranges."""
+
+
+def searches(job: JobSpec, stage: Stage) -> list[Searched]:
+    """The groups of a stage that searches, in the order of the spec. Raises pydantic's ValidationError."""
+    assert isinstance(stage.sweep, Search)
+    base, found = apply(job.trial, stage.override), []
+    for values in groups_of(stage.sweep):
+        fields = apply(base, values)
+        centre = _trial(apply(fields, middle(stage.sweep.search)), False)
+        found.append(Searched(*group_of(centre, stage.per), fields, centre))
+    return found
+
+
+def at_point(fields: Mapping[str, Any], point: Mapping[str, Any]) -> TrialSpec | None:
+    """The trial of a search's group at a point; None where the values do not go together."""
+    try:
+        return _trial(apply(fields, point), False)
+    except ValidationError:
+        return None
 
 
 def successors(winner: TrialSpec, stage: Stage, may_test: bool) -> list[TrialSpec]:
