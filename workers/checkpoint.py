@@ -92,14 +92,14 @@ class Folder:
             raise ValueError(f"{path} has format {state['format']} and belongs to trial {state['key'][:8]}: remove it")
         return state
 
-    def save_weights(self, state: Mapping[str, torch.Tensor]) -> Weights:
-        """Writes the final weights (safetensors). Raises as `save`."""
+    def save_weights(self, state: Mapping[str, torch.Tensor], said: dict[str, str] | None = None) -> Weights:
+        """Writes the final weights (safetensors). `said`: what the file says of them. Raises as `save`."""
         from safetensors.torch import save
 
         # clones, because safetensors refuses parameters that share memory (tied weights)
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
         path = self.path / "weights.safetensors"
-        digest = _write(path, lambda file: file.write(save(tensors)), self._check_owner)
+        digest = _write(path, lambda file: file.write(save(tensors, said)), self._check_owner)
         return Weights(str(path), digest)
 
     def keep_state(self, state: Mapping[str, Any]) -> None:

@@ -18,12 +18,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from tasks.backbone import FromFile, FromStage, FromTrial
+from tasks.backbone import FromTrial, load_notes
 from tasks.base import DataError, DataPlace, Loaders
+from tasks.windows import check_same_windows
 from workers import parallel
-from workers.checkpoint import Folder, load_state, load_weights
+from workers.checkpoint import Folder, load_state
+from workers.initial import initial_weights
 from workers.optim import Group, Schedule, adamw, parameter_groups
-from workers.trial import ErrorClass, Report, RuntimeSpec, Stopped, TrialError, TrialSpec, Weights
+from workers.trial import Report, RuntimeSpec, Stopped, TrialSpec, Weights
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -199,7 +201,7 @@ def prepare(trial: TrialSpec, place: Place, folder: Folder, stop: Callable[[], b
     _leave_if_asked(place, stop, numerics.device)
     path, damaged = from_rank_0(place, folder.newest)
     state = folder.load(path) if path is not None else _handed_over(trial, place, loaders)
-    model = _model(trial, place, numerics, None if state is None else state["model"])
+    model, notes = _model(trial, place, numerics, None if state is None else state["model"])
     _leave_if_asked(place, stop, numerics.device)
     groups = parameter_groups(model, trial.optim)
     for group in groups:
@@ -216,7 +218,7 @@ def prepare(trial: TrialSpec, place: Place, folder: Folder, stop: Callable[[], b
     if path is not None and state is not None:
         progress = Progress.from_plain(state["progress"])
         progress.micro_batch = min(progress.micro_batch, share)  # there may be more workers now
-    progress.notes += damaged
+    progress.notes += notes + damaged
     run = Run(
         trial=trial, place=place, folder=folder, numerics=numerics, loaders=loaders, model=model, wrapped=wrapped,
         groups=groups, optimizer=optimizer, schedule=Schedule(trial.optim, loaders.steps_per_epoch),
@@ -255,19 +257,27 @@ def _leave_if_asked(place: Place, stop: Callable[[], bool], device: torch.device
         raise Stopped
 
 
-def _model(trial: TrialSpec, place: Place, numerics: Numerics, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
-    """The model on its device, not spread yet; `weights`: its own, whole, in place of the initial ones."""
+def _model(
+    trial: TrialSpec, place: Place, numerics: Numerics, weights: Mapping[str, torch.Tensor] | None
+) -> tuple[nn.Module, list[str]]:
+    """The model on its device, not spread yet, and what was noted about its initial weights.
+
+    `weights`: its own, whole, in place of the initial ones.
+    """
+    initial = initial_weights(trial.backbone.init, place.data_root, place.parents) if weights is None else None
     seed_all(trial.seed, "model", 0)  # the same weights on every rank
-    model = trial.task.build(trial.backbone, _initial_weights(trial, place) if weights is None else None)
+    model = trial.task.build(trial.backbone, initial.tensors if initial else None)
+    check_same_windows(model, initial.windows if initial else None)
+    notes = initial.notes + load_notes(model) if initial else []
     if trial.runtime.grad_checkpointing:
         _forget_activations(model, trial.backbone.model)
-    model = parallel.normalized_together(model, trial.runtime, place.world)
+    model = parallel.normalized_together(model, trial.runtime, place.world, numerics.device)
     if weights is not None:
         model.load_state_dict(weights)
     model = model.to(numerics.device)
     if numerics.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model
+    return model, notes
 
 
 def _forget_activations(model: nn.Module, name: str) -> None:
@@ -347,20 +357,3 @@ def _open_data(trial: TrialSpec, place: Place) -> Loaders:
             "no step would be made; use a smaller batch"
         )
     return loaders
-
-
-def _initial_weights(trial: TrialSpec, place: Place) -> dict[str, torch.Tensor] | None:
-    """The state dict that the model starts from, its SHA-256 verified; None: random."""
-    init = trial.backbone.init
-    if isinstance(init, FromFile):
-        problem = init.missing(place.data_root)
-        if problem or init.sha256 is None:
-            raise TrialError(ErrorClass.data, problem or f"weights {init.name}: sha256 is not filled in")
-        return load_weights(Weights(str(place.data_root / init.path), init.sha256))
-    if isinstance(init, FromTrial):
-        if init.trial not in place.parents:
-            raise ValueError(f"starts from trial {init.trial[:8]}, whose weights were not handed over")
-        return load_weights(place.parents[init.trial])
-    if isinstance(init, FromStage):
-        raise ValueError(f"backbone.init still names stage {init.stage!r}: plan it first")
-    return None

@@ -16,6 +16,7 @@ from tasks.base import Batch, DataError
 from workers import parallel, speed
 from workers.checkpoint import Folder
 from workers.faults import reach
+from workers.initial import described
 from workers.optim import set_lr
 from workers.prepare import Place, Run, from_rank_0, prepare, seed_all
 from workers.trial import ErrorClass, Outcome, Report, Stopped, TrialError, TrialSpec, Weights
@@ -101,7 +102,7 @@ def _keep(run: Run, with_state: bool) -> Weights | None:
         return None
     if with_state:
         run.folder.keep_state(state)
-    return run.folder.save_weights(weights)
+    return run.folder.save_weights(weights, described(run.model))
 
 
 def _gradients(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
