@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tasks.classify import Classify
+from typing import Annotated
 
-AnyTask = Classify
-"""Becomes `Annotated[Classify | Pretrain | ..., Field(discriminator="kind")]` with the second task."""
+from pydantic import Field
+
+from tasks.classify import Classify
+from tasks.pretrain import Pretrain
+
+AnyTask = Annotated[Classify | Pretrain, Field(discriminator="kind")]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-Mask = NDArray[np.bool_]
-"""(grid, grid), one value per mask patch; true: hidden."""
+    Mask: TypeAlias = NDArray[np.bool_]
+    """(grid, grid), one value per mask patch; true: hidden."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,16 @@ class Masking:
 
     def draw(self, random: np.random.RandomState) -> Mask:
         """One mask. RandomState's stream is promised never to change, so a seed means the same mask for ever."""
+        import numpy as np  # here: specs are checked without it
+
         hidden = np.zeros(self.patches, dtype=np.bool_)
         hidden[random.permutation(self.patches)[: self.count]] = True
         return hidden.reshape(self.grid, self.grid)
 
     def of(self, seed: int) -> Mask:
         """The mask that belongs to a seed of any length."""
+        import numpy as np
+
         words = [seed >> shift & 0xFFFFFFFF for shift in range(0, max(seed.bit_length(), 1), 32)]
         return self.draw(np.random.RandomState(words))
 
@@ -73,6 +79,7 @@ def average_distance(masks: list[Mask], patch: int) -> float:
 
     Per mask a mean over its hidden pixels, then a mean over masks; with a fixed count these are all one mean.
     """
+    import numpy as np
     from scipy.ndimage import distance_transform_edt
 
     found = []
@@ -85,5 +92,7 @@ def average_distance(masks: list[Mask], patch: int) -> float:
 @cache
 def expected_distance(masking: Masking, masks: int = 200, seed: int = 0) -> float:
     """AvgDist of a setting in pixels, over so many masks drawn from `seed`."""
+    import numpy as np
+
     random = np.random.RandomState(seed)
     return average_distance([masking.draw(random) for _ in range(masks)], masking.patch)

@@ -22,17 +22,13 @@ BEIT = {
     **VIT, "global_pool": "token", "init_values": 0.1,
     "use_abs_pos_emb": False, "use_rel_pos_bias": False, "use_shared_rel_pos_bias": True,
 }  # fmt: skip
+NO_TOKEN = {**VIT, "class_token": False, "global_pool": "avg", "fc_norm": False}
 REPLKNET = {"layers": [1, 1, 1, 1], "channels": [8, 16, 16, 16], "kernels": [7, 5, 3, 3], "entry_channels": 8}
 FAMILIES: dict[str, tuple[str, dict[str, Any], int, str]] = {
     "swinv2": ("swinv2_base_window12_192", SWIN, 32, "patch_embed"),
     "swin": ("swin_base_patch4_window7_224", SWIN, 32, "patch_embed"),
     "vit": ("vit_tiny_patch16_224", VIT, 16, "patch_embed"),
-    "vit without class token": (
-        "vit_tiny_patch16_224",
-        {**VIT, "class_token": False, "global_pool": "avg", "fc_norm": False},
-        16,
-        "patch_embed",
-    ),
+    "vit without class token": ("vit_tiny_patch16_224", NO_TOKEN, 16, "patch_embed"),
     "beit": ("beit_base_patch16_224", BEIT, 16, "patch_embed"),
     "beit with positions": ("beit_base_patch16_224", {**VIT, "global_pool": "token"}, 16, "patch_embed"),
     "replknet": ("replknet_31b_mim", REPLKNET, 32, "entry"),
