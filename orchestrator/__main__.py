@@ -195,13 +195,19 @@ def newest(store: Any) -> str:
 @click.argument("name", metavar="JOB|TRIAL")
 @places("storage")
 @output
-def describe(name: str, where: Settings, form: str) -> None:
+@click.option("--parameters", is_flag=True, help="Of a trial: learning rate and weight decay of every parameter.")
+def describe(name: str, where: Settings, form: str, parameters: bool) -> None:
     """Everything about a job or a trial."""
     from orchestrator import describe as everything
     from orchestrator.errors import NotFound
     from orchestrator.reading import read_only_store
 
     store = read_only_store(where)
+    if parameters:
+        from orchestrator.parameters import table
+
+        printed(table(store, store.find_trial(name)), form)
+        return
     try:
         view: Any = everything.job(store, store.find_job(name))
     except NotFound:
