@@ -136,15 +136,20 @@ class Board:
         return known is not None and known.state is TrialState.done and known.weights is not None
 
     def startable(self, trial: Trial) -> bool:
-        """Pending with its parents' weights there; or done, and its weights, needed by a child, were not kept."""
-        if trial.out:
+        """It waits or is wanted once more, and its parents' weights are there."""
+        if trial.out or not (trial.waiting or self.wanted_again(trial)):
             return False
-        if trial.waiting:
-            return all(self.gives_weights(parent) for parent in trial.planned.needs)
+        return all(self.gives_weights(parent) for parent in trial.planned.needs)
+
+    def wanted_again(self, trial: Trial) -> bool:
+        """Done, but its weights were not kept or have been removed, and they are pinned or needed: by a child that
+        waits, or that is itself wanted again."""
         if trial.known.state is not TrialState.done or trial.known.weights or trial.asked:
             return False
+        if trial.known.pinned:
+            return True
         children = (self.trials[key] for key in self.children.get(trial.planned.key, ()))
-        return any(child.waiting and not child.out for child in children)
+        return any((child.waiting or self.wanted_again(child)) and not child.out for child in children)
 
     def best(self, groups: list[Group]) -> choice.Candidate | None:
         """The best trial of these groups so far, by the tie rule of the first of them."""

@@ -40,3 +40,5 @@ class Known:
     epoch: int = 0
     epochs: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
+    pinned: bool = False
+    """Its weights are wanted, whether or not its stage keeps any."""

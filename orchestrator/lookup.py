@@ -184,8 +184,10 @@ _STATES = {state.value: state for state in TrialState}
 _KNOWN = sa.select(
     _trials.c.key, _trials.c.state, _trials.c.error_class, _trials.c.error, _trials.c.weights_path,
     _trials.c.weights_sha256, _trials.c.step_seconds, _trials.c.train_seconds, _trials.c.epoch, _trials.c.epochs,
-    _trials.c.facts_json,
-).where(_trials.c.key.in_(sa.bindparam("keys", expanding=True)))  # fmt: skip
+    _trials.c.facts_json, tables.pins.c.key.is_not(None).label("pinned"),
+).outerjoin(tables.pins, tables.pins.c.key == _trials.c.key).where(
+    _trials.c.key.in_(sa.bindparam("keys", expanding=True))
+)  # fmt: skip
 _FIGURES = (
     sa.select(_trials.c.key, tables.figures.c.name, tables.figures.c.value)
     .join(tables.figures, tables.figures.c.trial_id == _trials.c.id)
@@ -211,6 +213,7 @@ def known(connection: sa.Connection, keys: Iterable[str]) -> dict[str, Known]:
                 epoch=row.epoch,
                 epochs=row.epochs,
                 facts=json.loads(row.facts_json),
+                pinned=row.pinned,
             )
     return found
 

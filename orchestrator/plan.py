@@ -98,7 +98,7 @@ class Planner:
         if planned is None:
             return None
         trial = self._board.trials[planned.key]
-        trial.handed, trial.asked = True, planned.keep_weights
+        trial.handed, trial.asked = True, planned.keep_weights or trial.known.pinned
         self._refresh([planned.key])
         return planned
 
@@ -412,3 +412,5 @@ class Planner:
                 self._queue.remove(key)
             elif key not in self._queue:
                 self._queue.put(trial.planned, trial.groups[0].number)
+            if trial.known.state is TrialState.done and trial.known.weights is None:
+                self._refresh(trial.planned.needs)  # whether it is wanted again decides whether they are

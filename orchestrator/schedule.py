@@ -125,6 +125,7 @@ class Drive:
         self._elsewhere: dict[str, float] = {}
         self._no_room = False
         self._drivers: set[str] = set()
+        self._pinned: set[str] = set()
         self._losses: dict[str, tuple[int, int]] = {}
         self._beaten = 0.0
         self._said_paused: set[str] = set()
@@ -209,6 +210,8 @@ class Drive:
             self._no_room = planned is None and self.planner.ready() > 0
             if planned is None:
                 return
+            if planned.key in self._pinned:
+                planned = replace(planned, keep_weights=True)
             token = self.store.claim(self.id, [planned.key], planned.keep_weights).get(planned.key)
             if token is None:
                 self._elsewhere[planned.key] = time.monotonic()  # another driver has it
@@ -484,6 +487,7 @@ class Drive:
             self.hands.close()  # idle actors hold what another job could use
         self._look_elsewhere()
         self.store.mark_stopped(self.searches.left())
+        self._pinned = set(self.store.pins())
         if self.stopping is None and self.store.cancel_requested(self.job_id):
             self.stop("cancelled")
 

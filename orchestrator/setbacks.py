@@ -73,10 +73,11 @@ def why(board: Board, group: Group, taken: bool) -> str | None:
 
 
 def _blocked(board: Board, key: str) -> str | None:
-    """Why a pending trial cannot start for want of its parent's weights, or None."""
-    if board.trials[key].known.state is not TrialState.pending:
+    """Why a trial that is to run cannot start for want of its parent's weights, or None."""
+    trial = board.trials[key]
+    if trial.known.state is not TrialState.pending and not board.wanted_again(trial):
         return None
-    return next(_causes(board, board.trials[key].planned.needs), None)
+    return next(_causes(board, trial.planned.needs), None)
 
 
 def _causes(board: Board, parents: Iterable[str]) -> Iterator[str]:
@@ -84,7 +85,10 @@ def _causes(board: Board, parents: Iterable[str]) -> Iterator[str]:
         parent, known = board.trials.get(key), board.known(key)
         if parent is None or known is None:
             if not board.gives_weights(key):
-                yield f"it starts from trial {key[:8]}, which is not of this job and has no weights"
+                yield (
+                    f"it starts from trial {key[:8]}, which is not of this job and has no weights; to make them: "
+                    f"python -m orchestrator pin {key[:12]}, and submit that trial's job again"
+                )
         elif known.state in (*RETRIABLE, TrialState.diverged):
             yield f"it starts from trial {_title(board, key)}, which {_ended(known.state)}"
         elif known.state is TrialState.done and not known.weights and parent.asked and not parent.out:
