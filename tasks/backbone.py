@@ -171,6 +171,8 @@ class BackboneSpec(BaseModel):
         for name, instead in _DECIDED_ELSEWHERE.items():
             if name in args:
                 raise ValueError(f"{name} is not set here: {instead}")
+        if empty := [name for name, value in args.items() if value is None]:
+            raise ValueError(f"timm drops arguments that are null and uses its own default: leave out {empty[0]}")
         return args
 
 

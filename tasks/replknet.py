@@ -1,12 +1,13 @@
 """The only place that says what RepLKNet is, the large-kernel network of the paper's appendix B, which timm lacks.
 
-Ding et al. 2022 (arXiv 2203.06717); their code is DingXiaoH/RepLKNet-pytorch, whose names of parameters these are.
+Ding et al. 2022 (arXiv 2203.06717); their code is DingXiaoH/RepLKNet-pytorch, whose names of parameters these are, so
+that its files need no renaming.
 Importing this module makes `replknet_31b` and `replknet_31b_mim` known to timm.create_model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -210,20 +211,6 @@ class RepLKNet(nn.Module):
         for module in self.modules():
             if isinstance(module, LargeKernel):
                 module.merge()
-
-
-def official_names(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights of the reference code by the names here, which are the same but for a wrapper's prefix.
-
-    `module.` is DistributedDataParallel's, `backbone.` that of their detection and segmentation models, whose other
-    parts are left out. Raises ValueError when these are not RepLKNet's weights.
-    """
-    plain = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
-    if any(name.startswith("backbone.stages.") for name in plain):
-        plain = {name.removeprefix("backbone."): t for name, t in plain.items() if name.startswith("backbone.")}
-    if not any(name.startswith("stages.0.blocks.0.large_kernel.") for name in plain):
-        raise ValueError(f"no RepLKNet weights: no stages.0.blocks.0.large_kernel among {', '.join(list(plain)[:4])}")
-    return plain
 
 
 default_cfgs = generate_default_cfgs(

@@ -38,6 +38,11 @@ def test_arguments_that_are_decided_elsewhere_are_refused(name: str) -> None:
         spec(args={name: 1})
 
 
+def test_an_argument_that_timm_would_drop_is_refused() -> None:
+    with pytest.raises(ValidationError, match="timm drops arguments that are null.*leave out small_kernel"):
+        spec("replknet_31b", args={"small_kernel": None})
+
+
 def test_image_size_and_drop_path_reach_the_model() -> None:
     vit = build(spec(image_size=24, drop_path=0.3), classes=5)
     assert vit.patch_embed.img_size == (24, 24)

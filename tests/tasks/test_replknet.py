@@ -10,9 +10,9 @@ import timm
 import torch
 from torch import nn
 
-from tasks.backbone import BackboneSpec, build, head_names
+from tasks.backbone import BackboneSpec, build, head_names, load
 from tasks.large_kernel import LargeKernel
-from tasks.replknet import RepLKNet, official_names
+from tasks.replknet import RepLKNet, default_cfgs
 
 TINY: dict[str, Any] = {
     "layers": (1, 1, 2, 1), "channels": (4, 6, 8, 10), "kernels": (9, 7, 7, 3), "small_kernel": 3, "num_classes": 5,
@@ -22,6 +22,12 @@ TINY: dict[str, Any] = {
 def tiny(**changes: Any) -> RepLKNet:
     torch.manual_seed(0)
     return RepLKNet(**{**TINY, **changes})
+
+
+def pretrained(model: RepLKNet) -> RepLKNet:
+    """With what timm.create_model tells of it."""
+    model.pretrained_cfg = default_cfgs["replknet_31b"].default.to_dict()
+    return model
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
@@ -181,8 +187,8 @@ def test_official_weights_fit_name_for_name(prefix: str) -> None:
     model = tiny(small_kernel=3)
     with torch.no_grad():
         model.head.weight.zero_()
-    model.load_state_dict(official_names(file))  # strict: nothing missing, nothing left over
-    assert torch.equal(model.head.weight, source.head.weight)
+    load(pretrained(model), file, keep_head=True)  # refuses what is missing or left over
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in values.items())
 
 
 def test_the_names_of_the_full_model_are_the_reference_codes() -> None:
@@ -191,9 +197,24 @@ def test_the_names_of_the_full_model_are_the_reference_codes() -> None:
     assert sorted(model.state_dict()) == sorted(reference_names((2, 2, 18, 2), small=True))
 
 
-def test_other_weights_are_no_replknets() -> None:
-    with pytest.raises(ValueError, match=r"no RepLKNet weights: .*layers.0.weight"):
-        official_names({"layers.0.weight": torch.zeros(1)})
+def test_merged_weights_want_a_merged_model() -> None:
+    merged = tiny()
+    merged.merge()
+    with pytest.raises(ValueError, match="lkb_reparam"):
+        load(pretrained(tiny()), merged.state_dict())
+    load(pretrained(tiny(merged=True)), merged.state_dict())
+
+
+def test_pre_trained_weights_keep_their_entry() -> None:
+    from tasks.simmim import SimMIM
+
+    source = SimMIM(tiny(entry_channels=6, num_classes=0), 64, 32)
+    model = pretrained(tiny(entry_channels=6))
+    load(model, source.state_dict())
+    assert torch.equal(model.entry.weight, source.encoder.entry.weight)
+    assert torch.equal(model.stages[2].blocks[2].pw1.conv.weight, source.encoder.stages[2].blocks[2].pw1.conv.weight)
+    with pytest.raises(ValueError, match="2 left over: entry.weight, entry.bias"):
+        load(pretrained(tiny()), source.state_dict())
 
 
 def test_maps_of_all_stages_come_through_timms_feature_extraction() -> None:
