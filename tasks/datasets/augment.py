@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Literal
 
@@ -55,6 +56,10 @@ class Augment(BaseModel):
     """Whether the mixing strength is drawn per batch, per pair or per image."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    stored_size: PositiveInt | None = None
+    """Images are first made smaller until their shorter side has this many pixels, and so kept for all trials of a node
+    (less memory and time, other numbers); none: as they are on disk, with what memory there is for them (see
+    tasks/datasets/cache.py)."""
     eval_crop: float = Field(default=224 / 256, gt=0, le=1)
     """Evaluation resizes the shorter side to image_size / eval_crop and takes the centre."""
 
@@ -77,6 +82,10 @@ class Augment(BaseModel):
             crop_scale=(1, 1), crop_ratio=(1, 1), flip=0, color_jitter=0, rand_augment="none", erasing=0,
             mixup=0, cutmix=0, label_smoothing=0, eval_crop=1,
         )  # fmt: skip
+
+    def evaluation_side(self, image_size: int) -> int:
+        """Pixels of the shorter side that evaluation resizes to."""
+        return math.floor(image_size / self.eval_crop)
 
     @property
     def mixes(self) -> bool:

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from tasks.base import Batch, DataError, DataPlace, Loaders
 from tasks.datasets import sources, transforms
 from tasks.datasets.augment import Augment
+from tasks.datasets.cache import cached
 from tasks.datasets.reading import Item, Reader
+from tasks.datasets.sources import Shrunk
 from tasks.datasets.splits import Indices
 from tasks.datasets.transforms import Normalize, derived_seed
 
@@ -63,10 +66,7 @@ class OrderedLoaders(Loaders):
 
     def rows(self, epoch: int) -> Tensor:
         """(steps, share): indices of the images of each of this rank's batches."""
-        place = self._place
-        generator = torch.Generator().manual_seed(derived_seed(place.seed, "order", epoch))
-        order = torch.randperm(self.train_images, generator=generator)
-        return order[: self.steps_per_epoch * place.batch].view(-1, place.batch)[:, self._share]
+        return _rows(self.train_images, self._share, self._place, epoch)
 
     def read(self, reader: Reader, epoch: int, first_step: int) -> Iterator[tuple[Any, Tensor]]:
         """What the reader gives for each of this rank's batches, and the indices of the images really shown.
@@ -81,7 +81,7 @@ class OrderedLoaders(Loaders):
         at, batches = self._ahead or (None, iter(()))
         self._ahead = None  # two epochs at once: the second begins anew
         if at != epoch or first_step:
-            batches = reader.read(self._items(epoch, first_step))
+            batches = reader.read(_items(self.train_images, self._share, self._place, epoch, first_step))
         replaced, images = 0, self.steps_per_epoch * len(self._share)
         for row in wanted:
             values, indices = next(batches)
@@ -95,11 +95,19 @@ class OrderedLoaders(Loaders):
             yield values, indices
         self._ahead = epoch + 1, batches
 
-    def _items(self, epoch: int, first_step: int) -> Iterator[list[Item]]:
-        """Batches of this and all later epochs."""
-        for later in itertools.count(epoch):
-            for row in self.rows(later)[first_step if later == epoch else 0 :].tolist():
-                yield [(later, index) for index in row]
+
+def _rows(images: int, share: Tensor, place: DataPlace, epoch: int) -> Tensor:
+    generator = torch.Generator().manual_seed(derived_seed(place.seed, "order", epoch))
+    order = torch.randperm(images, generator=generator)
+    return order[: images // place.batch * place.batch].view(-1, place.batch)[:, share]
+
+
+def _items(images: int, share: Tensor, place: DataPlace, epoch: int, first_step: int) -> Iterator[list[Item]]:
+    """Batches of this and all later epochs. (A function: a method would keep its loaders, and so the worker processes
+    that read for them, alive in a circle.)"""
+    for later in itertools.count(epoch):
+        for row in _rows(images, share, place, later)[first_step if later == epoch else 0 :].tolist():
+            yield [(later, index) for index in row]
 
 
 def _some(failures: list[str]) -> str:
@@ -152,6 +160,12 @@ class MemoryLoaders(ImageLoaders):
         normalize: Normalize,
     ) -> None:
         """`images`: grey (n, height, width) or colour (n, height, width, 3); `labels`: see `Labels`."""
+        _check_stored_size(place, augment)
+        if augment.stored_size and augment.stored_size < min(images.shape[1:3]):
+            smaller = (
+                sources.shrunk(Image.fromarray(image), augment.stored_size, augment.interpolation) for image in images
+            )
+            images = np.stack([np.asarray(image) for image in smaller])
         pixels = torch.from_numpy(images)
         pixels = pixels.unsqueeze(1) if images.ndim == 3 else pixels.permute(0, 3, 1, 2)
         targets = _targets(labels)
@@ -213,6 +227,7 @@ class FileLoaders(ImageLoaders):
         """`train`, `evaluation`: images as `sources.of` takes them, and their labels."""
         super().__init__(_targets(train[1]).to(place.device), classes, place, augment, normalize)
         self._evaluation_labels = _targets(evaluation[1])
+        _check_stored_size(place, augment)
         shown, measured = sources.of(name, root, train[0]), sources.of(name, root, evaluation[0])
         content = hashlib.sha256()
         for source, labels in ((shown, train[1]), (measured, evaluation[1])):
@@ -220,6 +235,11 @@ class FileLoaders(ImageLoaders):
                 content.update(part)
             content.update(_targets(labels).numpy().tobytes())
         self.digest = content.hexdigest()
+        if augment.stored_size:
+            shown, measured = (Shrunk(s, augment.stored_size, augment.interpolation) for s in (shown, measured))
+        shown, first = cached(shown, place.loader_workers)
+        measured, second = cached(measured, place.loader_workers)
+        self.image_cache = f"training {first}; evaluation {second}"
         transform, plain = (
             transforms.single_image(place.image_size, augment, normalize, training) for training in (True, False)
         )
@@ -234,6 +254,15 @@ class FileLoaders(ImageLoaders):
         batches = self._measuring.read([[(0, index) for index in part.tolist()] for part in parts])
         for images, indices in batches:
             yield {"images": images, "labels": self._evaluation_labels[indices].to(self._place.device)}
+
+
+def _check_stored_size(place: DataPlace, augment: Augment) -> None:
+    least = augment.evaluation_side(place.image_size)
+    if augment.stored_size and augment.stored_size < least:
+        raise DataError(
+            f"augment.stored_size {augment.stored_size} is less than the {least} pixels that evaluation resizes to "
+            f"(image_size {place.image_size} / eval_crop {augment.eval_crop:g}): images would be made larger again"
+        )
 
 
 def _targets(labels: Labels) -> Tensor:

@@ -112,6 +112,30 @@ class Files(Source):
         return "\n".join(lines).encode(errors="surrogateescape")
 
 
+class Shrunk(Source):
+    """Another source's images, made smaller until the shorter side has `side` pixels; smaller ones stay as they are."""
+
+    def __init__(self, inner: Source, side: int, interpolation: str) -> None:
+        """`interpolation`: bicubic or bilinear, Pillow's (smoothed first)."""
+        self.name, self._inner, self._side, self._interpolation = inner.name, inner, side, interpolation
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def image(self, index: int) -> Image.Image:
+        return shrunk(self._inner.image(index), self._side, self._interpolation)
+
+    def where(self, index: int) -> str:
+        return self._inner.where(index)
+
+    def content(self) -> Iterator[bytes]:
+        """The inner source's: what is done to its images is the spec's matter."""
+        return self._inner.content()
+
+    def identity(self, first: int, last: int) -> bytes:
+        return f"shorter side {self._side} {self._interpolation}\0".encode() + self._inner.identity(first, last)
+
+
 class Names:
     """Many strings in two arrays: a list of a million would be copied into every worker process (see `Source`)."""
 
@@ -133,6 +157,17 @@ def picture(pixels: Pixels) -> Image.Image:
     from PIL import Image
 
     return Image.fromarray(pixels).convert("RGB")
+
+
+def shrunk(image: Image.Image, side: int, interpolation: str) -> Image.Image:
+    """The image with its shorter side of `side` pixels, the longer one rounded down; unchanged if not larger."""
+    from PIL import Image
+
+    shorter = min(image.size)
+    if shorter <= side:
+        return image
+    width, height = (int(side * length / shorter) for length in image.size)
+    return image.resize((width, height), Image.Resampling[interpolation.upper()])
 
 
 def opened(file: Path | bytes, name: str, where: str) -> Image.Image:

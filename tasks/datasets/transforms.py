@@ -55,8 +55,7 @@ def centre(images: Tensor, size: int, augment: Augment) -> Tensor:
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.functional import center_crop, resize
 
-    shorter = math.floor(size / augment.eval_crop)
-    resized = resize(images, [shorter], InterpolationMode(augment.interpolation), antialias=True)
+    resized = resize(images, [augment.evaluation_side(size)], InterpolationMode(augment.interpolation), antialias=True)
     out: Tensor = center_crop(resized, [size, size])
     return out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -248,3 +249,13 @@ def test_one_stream_serves_all_epochs_and_any_jump(from_files: Callable[..., Fil
     assert same(next(unfinished), fresh[0][0])
     assert all(same(one, other) for one, other in zip(fresh[1], loaders.epoch(1), strict=True))
     assert same(next(unfinished), fresh[0][1])
+
+
+def test_worker_processes_live_over_epochs_and_end_with_their_loaders(from_files: Callable[..., FileLoaders]) -> None:
+    loaders = from_files(loader_workers=1)
+    list(loaders.epoch(0))
+    (worker,) = multiprocessing.active_children()
+    list(loaders.epoch(1))
+    assert multiprocessing.active_children() == [worker]
+    del loaders  # not in a circle: then they would go at some later time, and that can take seconds each
+    assert multiprocessing.active_children() == []
