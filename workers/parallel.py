@@ -19,51 +19,63 @@ from workers.trial import RuntimeSpec
 T = TypeVar("T")
 
 
-def normalized_together(model: nn.Module, runtime: RuntimeSpec, world: int) -> nn.Module:
+def normalized_together(model: nn.Module, runtime: RuntimeSpec, world: int, device: torch.device) -> nn.Module:
     """The model with its batch norm as the spec wants it under `world` workers; parameters and names stay.
 
     Raises ValueError for a model with batch norm when the spec does not say: each worker would normalise with the
     statistics of its own share, so the numbers would follow the number of workers, which is no part of a trial.
     """
-    layers = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
     if world == 1 or not layers:
         return model
     if runtime.sync_batchnorm is None:
         raise ValueError(
-            f"the model has {len(layers)} batch norm layers ({layers[0]}, ..) and {world} workers: set "
+            f"the model has {len(layers)} batch norm layers ({next(iter(layers))}, ..) and {world} workers: set "
             "runtime.sync_batchnorm to true (statistics over all workers, as with one), or to false (each worker's "
             "own: the result then depends on the number of workers)"
         )
     if not runtime.sync_batchnorm:
         return model
-    from timm.layers import convert_sync_batchnorm  # torch's own would drop the activation of timm's BatchNormAct2d
+    from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 
-    model = cast("nn.Module", convert_sync_batchnorm(model))
-    for module in model.modules():
-        if isinstance(module, nn.SyncBatchNorm):
-            # timm's class, for example, calls its base class for the statistics: ours comes between the two
-            own = type(module)
-            bases = (own, _SyncBatchNorm) if own is not nn.SyncBatchNorm else (_SyncBatchNorm,)
-            module.__class__ = type(own.__name__, bases, {})
-    return model
+    known = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d)
+    for name, module in layers.items():
+        if type(module) not in known:
+            raise ValueError(
+                f"runtime.sync_batchnorm: {name} is a {type(module).__name__}, which cannot be made to use statistics "
+                "of all workers; set it to false, or use one worker"
+            )
+        if device.type != "cuda":
+            module.__class__ = _SummedBatchNorm
+    # torch's own conversion would drop the activation that timm's layer has inside
+    return model if device.type != "cuda" else cast("nn.Module", convert_sync_batchnorm(model))
 
 
-class _SyncBatchNorm(nn.SyncBatchNorm):
-    """Also works without a GPU, where torch's refuses; there its statistics are two sums over all workers."""
+class _SummedBatchNorm(_BatchNorm):
+    """What nn.SyncBatchNorm does on a GPU, which it refuses elsewhere: statistics are two sums over all workers.
+
+    Takes the place of a layer's own class, timm's with an activation inside too.
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if input.is_cuda or not self.training:
-            return super().forward(input)
+        output = self._normalized(input) if self.training else super().forward(input)
+        for after in ("drop", "act"):  # of timm's BatchNormAct2d
+            if (module := getattr(self, after, None)) is not None:
+                output = module(output)
+        return output
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        """Nothing: the layer's own class knew its dimensions."""
+
+    def _normalized(self, input: torch.Tensor) -> torch.Tensor:
         dims = [0, *range(2, input.ndim)]
         shape = [1, -1] + [1] * (input.ndim - 2)
         count = dist.get_world_size() * (input.numel() // input.shape[1])
-        centred = input - (mean := _summed(input.sum(dims)) / count).view(shape)
+        mean = _summed(input.sum(dims)) / count
+        centred = input - mean.view(shape)
         variance = _summed(centred.square().sum(dims)) / count
-        if self.track_running_stats:
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             with torch.no_grad():
-                assert self.running_mean is not None
-                assert self.running_var is not None
-                assert self.num_batches_tracked is not None
                 self.num_batches_tracked += 1
                 share = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.item()
                 self.running_mean.lerp_(mean, share)
@@ -99,10 +111,7 @@ def spread(model: nn.Module, how: str, device: torch.device) -> nn.Module:
     Raises ValueError when the model cannot be sharded.
     """
     if how == "ddp":
-        # Buffers are the same everywhere, unless batch norm moves them: then those of rank 0 count.
-        moving = any(isinstance(m, _BatchNorm) and not isinstance(m, nn.SyncBatchNorm) for m in model.modules())
-        devices = [device] if device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=moving)
+        return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
     scalars = [name for name, parameter in model.named_parameters() if parameter.ndim == 0]
     if scalars:
         raise ValueError(
@@ -122,7 +131,9 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
     def repeats(module: nn.Module) -> bool:
         members = list(module.children())
         return isinstance(module, (nn.ModuleList, nn.Sequential)) and bool(members) and (
-            len({type(member) for member in members}) == 1 and any(True for _ in members[0].parameters())
+            # a bare layer is too small to be fetched on its own
+            len({type(member) for member in members}) == 1 and any(True for _ in members[0].children())
+            and any(True for _ in members[0].parameters())
         )  # fmt: skip
 
     for module in model.modules():
@@ -138,7 +149,8 @@ def is_sharded(model: nn.Module) -> bool:
 
 def talks_in_forward(model: nn.Module) -> bool:
     """Whether a forward pass needs all workers, so that one that runs out of memory leaves the others waiting."""
-    return is_sharded(model) or any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+    together = (nn.SyncBatchNorm, _SummedBatchNorm)
+    return is_sharded(model) or any(isinstance(module, together) for module in model.modules())
 
 
 def exchange(wrapped: nn.Module, now: bool) -> AbstractContextManager[Any]:

@@ -2,51 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-from tiny import digest, outcome_values, run, seen, trial, undisturbed
+from PIL import Image
+from tiny import VIT, after, assert_close, digest, outcome_values, real, run, seen, trial, undisturbed, weights_of
 
 from tasks.backbone import FromFile, FromTrial
 from tasks.base import DataPlace
-from workers.checkpoint import Folder, clear, load_weights
+from workers.checkpoint import Folder, clear
 from workers.train import Place, train
-from workers.trial import ErrorClass, Outcome, Report, Stopped, TrialError, TrialSpec, Weights
-
-EXACT = {"rtol": 1e-5, "atol": 1e-6}
-"""What rounding may change in a weight when the same sum is taken in another order."""
-
+from workers.trial import ErrorClass, Report, Stopped, TrialError, TrialSpec, Weights
 
 STILL: dict[str, Any] = {"lr": 1e-30, "warmup_epochs": 0, "min_lr": 0, "weight_decay": 0, "epochs": 1}
 """Training that leaves every weight as it was."""
-
-
-def weights_of(outcome: Outcome) -> dict[str, torch.Tensor]:
-    assert outcome.weights is not None
-    return load_weights(outcome.weights)
-
-
-def assert_close(first: Outcome, second: Outcome) -> None:
-    torch.testing.assert_close(weights_of(first), weights_of(second), **EXACT)
-
-
-PREPARING = 3
-"""Times that a trial asks whether to stop before its first step."""
-
-
-def after(steps: int) -> Callable[[], bool]:
-    """Turns true after so many steps of one attempt (0: before the first)."""
-    asked = iter(range(PREPARING + steps - 1))
-    return lambda: next(asked, None) is None
 
 
 def test_a_trial_learns_and_says_how_it_ran(tmp_path: Path) -> None:
@@ -328,59 +303,6 @@ def test_a_real_task_is_resumed_bit_for_bit(tmp_path: Path) -> None:
     assert seen(again) == seen(reports)
 
 
-def on_two_ranks(rank: int, folder: str) -> None:
-    """What each of two processes does: every scenario of `test_two_workers..`, in one process group."""
-    torch.set_num_threads(1)
-    path = Path(folder)
-    dist.init_process_group("gloo", init_method=f"file://{path / 'group'}", rank=rank, world_size=2)
-    place: dict[str, Any] = {"rank": rank, "world": 2, "data_root": path}
-    said = {}
-    for name, spec in two_rank_trials().items():
-        outcome, reports = run(spec, path / name, **place)
-        said[name] = [outcome.figures, outcome.facts["micro_batch"], seen(reports)]
-    with pytest.raises(Stopped):  # rank 1 alone is told to stop: both leave, and both go on
-        run(two_rank_trials()["drop"], path / "stopped", after(6) if rank == 1 else lambda: False, **place)
-    run(two_rank_trials()["drop"], path / "stopped", **place)
-    with pytest.raises(TrialError, match="loss nan"):
-        run(trial({"inf_at": 2}), path / "diverged", **place)
-    (path / f"said-{rank}.json").write_text(json.dumps(said))
-    dist.barrier()
-    dist.destroy_process_group()
-    # Not through the interpreter's end: gloo's threads may still be closing connections, and C++ aborts over that
-    # ("terminate called without an active exception", once in several full runs). The test reads the files.
-    os._exit(0)
-
-
-def two_rank_trials() -> dict[str, TrialSpec]:
-    return {
-        "whole": trial(clip=0.1),
-        "parts": trial(clip=0.1, micro_batch=1),
-        "oom": trial({"memory": (8, 1)}, clip=0.1),  # only rank 1 runs out of memory
-        "drop": trial({"dropout": 0.5}),
-    }
-
-
-def test_two_workers_do_what_one_does_with_the_same_global_batch(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(on_two_ranks, (str(tmp_path),), nprocs=2)
-    one, one_reports = run(trial(clip=0.1), tmp_path / "one")
-    zero, other = (json.loads((tmp_path / f"said-{rank}.json").read_text()) for rank in (0, 1))
-    expected = weights_of(one)
-
-    def weights(name: str) -> dict[str, torch.Tensor]:
-        path = tmp_path / name / "weights.safetensors"
-        return load_weights(Weights(str(path), hashlib.sha256(path.read_bytes()).hexdigest()))
-
-    for name, micro_batch in (("whole", 4), ("parts", 1), ("oom", 1)):
-        torch.testing.assert_close(weights(name), expected, **EXACT)
-        figures, used, reports = zero[name]
-        assert used == micro_batch
-        assert figures == other[name][0] == one.figures
-        assert other[name][2] == []  # only rank 0 reports
-        for (_, _, values), report in zip(reports, one_reports, strict=True):
-            assert values == pytest.approx(outcome_values(report), rel=1e-5)
-    torch.testing.assert_close(weights("stopped"), weights("drop"), rtol=0, atol=0)
-
-
 def test_ranks_draw_different_random_numbers() -> None:
     from workers.prepare import seed_all
 
@@ -392,10 +314,52 @@ def test_ranks_draw_different_random_numbers() -> None:
     assert len(draws) == 4
 
 
-def test_a_batch_that_does_not_divide_among_the_workers_is_refused(tmp_path: Path) -> None:
-    from workers.prepare import prepare
+@pytest.mark.parametrize("phase", [0, 1, 2, 3])
+def test_a_stop_is_heard_while_the_trial_is_made_ready(tmp_path: Path, phase: int) -> None:
+    asked: list[int] = []
 
-    spec = trial(batch=9)
-    place = Place(folder=tmp_path, data_root=tmp_path, world=2)
-    with pytest.raises(ValueError, match="does not divide among 2 workers"):
-        prepare(spec, place, Folder(tmp_path, spec.key, 0))
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > phase
+
+    with pytest.raises(Stopped):
+        run(trial(), tmp_path, stop)
+    assert len(asked) == phase + 1
+    assert [path.name[:20] for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-000000001"] * (phase == 3)
+
+
+@pytest.mark.parametrize(
+    ("model", "args"),
+    [("vit_tiny_patch16_224", VIT), ("resnet10t", {"channels": [8, 8, 16, 16], "stem_width": 8})],
+)
+def test_forgotten_activations_give_the_same_bits(tmp_path: Path, model: str, args: dict[str, Any]) -> None:
+    """With random numbers in the forward pass (drop path), and with statistics that it moves (batch norm)."""
+    kept, reports = run(real(model, args), tmp_path / "kept")
+    again, reports_again = run(real(model, args, grad_checkpointing=True), tmp_path / "again")
+    assert digest(again) == digest(kept)
+    assert seen(reports_again) == seen(reports)
+    assert (kept.facts["grad_checkpointing"], again.facts["grad_checkpointing"]) == (False, True)
+
+
+def test_a_model_that_cannot_forget_activations_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"runtime.grad_checkpointing: vit_tiny_patch16_224 has none in timm"):
+        run(trial(runtime={"grad_checkpointing": True}), tmp_path)
+
+
+def test_pictures_are_made_every_so_many_epochs_and_at_the_end(tmp_path: Path) -> None:
+    spec = trial({"draws": 2}, epochs=5, runtime={"pictures_every": 2})
+    with pytest.raises(Stopped):
+        run(spec, tmp_path, after(14))
+    _, reports = run(spec, tmp_path)
+    expected = [(), ("0002",), (), ("0004",), ("0005",)]
+    assert [report.pictures for report in reports] == [
+        tuple(f"pictures/draw-{n}-{epoch}.png" for epoch in some for n in (0, 1)) for some in expected
+    ]
+    files = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert files == [f"draw-{n}-{epoch}.png" for n in (0, 1) for epoch in ("0002", "0004", "0005")]
+    with Image.open(tmp_path / "pictures" / files[0]) as picture:
+        assert (picture.size, picture.mode) == ((3, 5), "RGB")
+    _, said = run(spec, tmp_path, stop=lambda: pytest.fail("it trained"))  # from outcome.json
+    assert said == reports
+    _, without = run(trial({"draws": 2}), tmp_path / "end")
+    assert [len(report.pictures) for report in without] == [0, 0, 0, 2]

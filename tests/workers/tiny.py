@@ -14,16 +14,22 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
 from tasks.backbone import BackboneSpec, Init, Scratch
 from tasks.base import Batch, DataError, DataPlace, Loaders, Task
+from workers.checkpoint import load_weights
 from workers.speed import PREFIX
 from workers.train import Place, train
-from workers.trial import OptimSpec, Outcome, Report, RuntimeSpec, TrialSpec, Weights
+from workers.trial import OptimSpec, Outcome, Report, RuntimeSpec, Span, TrialSpec, Weights
 
 CLASSES = 3
+EXACT = {"rtol": 1e-5, "atol": 1e-6}
+"""What rounding may change in a weight when the same sum is taken in another order."""
+PREPARING = 3
+"""Times that a trial asks whether to stop before its first step."""
 
 
 class Tiny(Task):
@@ -33,6 +39,10 @@ class Tiny(Task):
     noise: float = 0.0
     """Added to the loss from NumPy's and Python's generators: a resume must restore those as well."""
     batch_norm: bool = False
+    blocks: int = 0
+    """Repeated layers, which are sharded one by one."""
+    draws: int = 0
+    """Pictures."""
     memory: tuple[int, ...] = ()
     """Images that fit in one forward pass, by rank; more raise what the device would raise."""
     memory_error: Literal["cuda", "cpu"] = "cuda"
@@ -71,6 +81,13 @@ class Tiny(Task):
         right = [(model(b["images"]).argmax(1) == b["labels"]).float().mean().item() for b in batches]
         return {"top1": float(np.mean(right)), "evaluations": 1.0}
 
+    def pictures(self, model: nn.Module, loaders: Loaders) -> dict[str, NDArray[np.uint8]]:
+        """The first weights as grey, so that pictures differ from epoch to epoch and need the whole model."""
+        assert not model.training
+        images = next(iter(loaders.evaluation()))["images"]
+        logits = model(images).sigmoid().mul(255).byte().numpy()
+        return {f"draw-{n}": np.repeat(logits[:, :, None], 3, axis=2) for n in range(self.draws)}
+
 
 class Perceptron(nn.Module):
     def __init__(self, task: Tiny) -> None:
@@ -78,6 +95,7 @@ class Perceptron(nn.Module):
         self.task = task
         self.first = nn.Linear(48, 16)
         self.norm = nn.BatchNorm1d(16) if task.batch_norm else nn.Identity()
+        self.body = nn.Sequential(*(Block() for _ in range(task.blocks)))
         self.drop = nn.Dropout(task.dropout)
         self.head = nn.Linear(16, CLASSES)
 
@@ -88,7 +106,16 @@ class Perceptron(nn.Module):
             if self.task.memory_error == "cuda":
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2 bytes")
-        return self.head(self.drop(functional.gelu(x)))
+        return self.head(self.drop(functional.gelu(self.body(x))))
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + functional.gelu(self.layer(x))
 
 
 class TinyLoaders(Loaders):
@@ -127,6 +154,7 @@ def trial(
     runtime: dict[str, Any] | None = None,
     seed: int = 3,
     may_test: bool = False,
+    span: Span | None = None,
     **optim: Any,
 ) -> TinyTrial:
     """4 epochs of 4 steps of 8 images; eps is large, so that rounding in a gradient stays rounding in a weight."""
@@ -138,6 +166,21 @@ def trial(
         runtime=RuntimeSpec(**(runtime or {})),
         seed=seed,
         may_test=may_test,
+        span=span,
+    )
+
+
+VIT: dict[str, Any] = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+
+
+def real(model: str, args: dict[str, Any], **runtime: Any) -> TrialSpec:
+    return TrialSpec.model_validate(
+        {
+            "task": {"kind": "classify", "dataset": "digits", "augment": {"rand_augment": "none"}},
+            "backbone": {"model": model, "image_size": 32, "args": args, "drop_path": 0.2 if "vit" in model else 0},
+            "optim": {"lr": 1e-3, "epochs": 1, "warmup_epochs": 0.5, "batch": 100, "micro_batch": 50},
+            "runtime": runtime,
+        }
     )
 
 
@@ -165,6 +208,21 @@ def seen(reports: list[Report]) -> list[tuple[int, int, dict[str, float]]]:
 def outcome_values(report: Report) -> dict[str, float]:
     """Values without those that say how fast it went."""
     return {name: value for name, value in report.values.items() if not name.startswith(PREFIX)}
+
+
+def weights_of(outcome: Outcome) -> dict[str, torch.Tensor]:
+    assert outcome.weights is not None
+    return load_weights(outcome.weights)
+
+
+def assert_close(first: Outcome, second: Outcome) -> None:
+    torch.testing.assert_close(weights_of(first), weights_of(second), **EXACT)
+
+
+def after(steps: int) -> Callable[[], bool]:
+    """Turns true after so many steps of one attempt (0: before the first)."""
+    asked = iter(range(PREPARING + steps - 1))
+    return lambda: next(asked, None) is None
 
 
 def undisturbed() -> TinyTrial:
