@@ -139,6 +139,8 @@ def again_in_backward(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _statistics_kept(block)
 
+    if torch.compiler.is_compiling():  # compiled code notes statistics once by itself, and takes no such context
+        return cast("torch.Tensor", checkpoint(block, x, use_reentrant=False))
     return cast("torch.Tensor", checkpoint(block, x, use_reentrant=False, context_fn=contexts))
 
 
