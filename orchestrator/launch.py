@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import yaml
 from orchestrator import provenance
 from orchestrator.errors import BackendUnreachable, NotFound, OrchestratorError
 from orchestrator.job import JobSpec, job_id
+from orchestrator.manifests import check_unchanged, with_manifests
 from orchestrator.plan import Planner
 from orchestrator.records import JobRecord, JobState
 from orchestrator.schedule import Drive, Site, Tally
@@ -70,11 +71,13 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
     options = options or Options()
     make_folder(where.folder)
     with contextlib.closing(open_store(where.database_url)) as store:
-        planner = Planner(job, recorded_speed(store))
-        missing = missing_data((planned.spec for planned in planner.placed), where.data_root)
+        told = with_manifests(job, where)
+        planner = Planner(told, recorded_speed(store))
+        missing = missing_data(planner.specs(), where.data_root)
         if missing:
             raise NotFound(missing)
         identity = job_id(job)
+        check_unchanged(store, identity, told)
         put(store, job, identity)
         drive = Drive(store, job, identity, planner, _site(where), options.watch, options.say)
         result = Submitted(identity, JobState.running, drive.tally)
@@ -136,7 +139,7 @@ def recorded_speed(store: Store) -> Speed:
     return speed
 
 
-def missing_data(specs: Iterator[TrialSpec], root: Path) -> str:
+def missing_data(specs: Iterable[TrialSpec], root: Path) -> str:
     """Everything that trials need and is not there, a paragraph each; empty when all is there."""
     seen: dict[str, str | None] = {}
     for spec in specs:
@@ -212,6 +215,7 @@ def tracked(identity: str, where: Settings, options: Options, needed: bool) -> I
         "ORCHESTRATOR_RUNS": str(where.folder),
         "DATABASE_URL": where.database_url,
         "MLFLOW_TRACKING_URI": where.tracking_uri,
+        "ORCHESTRATOR_STORAGE": str(where.storage),
     }
     log = where.folder / "tracking.log"
     with open(log, "w") as output:

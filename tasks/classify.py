@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tasks import datasets
 from tasks.base import Batch, DataError, DataPlace, Loaders, Task
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Classify(Task):
-    """One label per image; a linear head on the pooled features of a timm backbone.
+    """One label per image (VOC 2007: several); a linear head on the pooled features of a timm backbone.
 
     Protocol of the paper's K12 study (appendix): settings are chosen on `val` after training on `train`; the chosen
     one is trained again on `trainval` and evaluated on `test`.
@@ -40,17 +40,50 @@ class Classify(Task):
     counts: Literal["exact", "any"] = "exact"
     """`exact`: stop when the number of images on disk is not the published one. `any`: go on; such a result cannot be
     compared with published ones (of Birdsnap, 39,000 to 47,000 of the 49,829 images can still be had)."""
+    caltech_background: bool = True
+    """Whether BACKGROUND_Google is a class of Caltech-101: with it there are the 102 classes and 9,144 images that
+    Kornblith et al. count; torchvision and many others leave it out."""
+    official_val: Literal["val", "test"] = "val"
+    """What the official validation set of imagenet and inat18 is, whose test labels are not public. `val`: settings may
+    be chosen and figures are reported on it, as in the field. `test`: it is opened once, after every choice, and val is
+    held out of the training set."""
     head: Literal["trunc_normal", "zero", "timm", "keep"] = "trunc_normal"
     """How the head starts: normal with standard deviation 0.02 cut at 2 (SimMIM's fine-tuning code), zero (Swin's code
     when the number of classes differs), as timm draws it for the model, or kept from the initial weights."""
     normalize: Literal["imagenet", "half"] = "imagenet"
     """Mean and standard deviation taken from pixels: ImageNet's, or 0.5 and 0.5."""
     augment: Augment = Augment()
+    manifests: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(default={})
+    """Name of a cut -> SHA-256 of its split manifest (see tasks/datasets/manifests.py). `submit` fills it in from the
+    data that are there; a trial keeps its own cut's alone, and refuses to run on others. Empty: not compared."""
 
     @field_validator("dataset")
     @classmethod
     def _known(cls, value: str) -> str:
         return datasets.find(value).name
+
+    @field_validator("manifests")
+    @classmethod
+    def _own_manifest(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if not value or not {"dataset", *_CUT} <= set(info.data):
+            return value  # another field is wrong, and says so
+        cut = datasets.Cut(info.data["dataset"], **{name: info.data[name] for name in _CUT})
+        name = cut.name(datasets.CARDS[cut.dataset])
+        return {name: value[name]} if name in value else {}
+
+    @model_validator(mode="after")
+    def _fits_the_data(self) -> Classify:
+        card = datasets.CARDS[self.dataset]
+        if not self.caltech_background and not card.background:
+            raise ValueError(f"caltech_background: {self.dataset} has no class BACKGROUND_Google; leave it out")
+        if self.official_val == "test" and (card.source != "folder" or card.test):
+            raise ValueError(f"official_val: test is for imagenet and inat18; {self.dataset} has its own test images")
+        if card.several_labels and (self.augment.mixes or self.augment.label_smoothing):
+            raise ValueError(
+                f"{self.dataset} has several labels per image, for which mixing and smoothing labels is not defined "
+                "here: set augment.mixup, augment.cutmix and augment.label_smoothing to 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Classify:
@@ -61,8 +94,13 @@ class Classify(Task):
         return self
 
     @property
+    def cut(self) -> datasets.Cut:
+        """Which images are train, val and test."""
+        return datasets.Cut(self.dataset, **{name: getattr(self, name) for name in _CUT})
+
+    @property
     def _card(self) -> datasets.Card:
-        return datasets.CARDS[self.dataset]
+        return self.cut.of(datasets.CARDS[self.dataset])
 
     @property
     def _val_images(self) -> int:
@@ -112,11 +150,18 @@ class Classify(Task):
             return self._from_memory(place)
         return self._from_files(place)
 
+    @property
+    def _expected(self) -> str:
+        return next(iter(self.manifests.values()), "")
+
     def _from_memory(self, place: DataPlace) -> Loaders:
-        from tasks.datasets import wheel
+        from tasks.datasets import manifests, wheel
         from tasks.datasets.loading import MemoryLoaders
 
         part = wheel.load(self._card)
+        if self._expected:
+            found = manifests.make(self._card, place.root, self.cut).digest
+            manifests.check(self._card, self.cut, found, self._expected, "the installed packages")
         train = part.train if self.train == "train" else _joined(part.train, part.val)
         evaluation = part.test if self.evaluate == "test" else part.val
         return MemoryLoaders(
@@ -124,26 +169,30 @@ class Classify(Task):
         )
 
     def _from_files(self, place: DataPlace) -> Loaders:
-        from tasks.datasets import folder
+        from tasks.datasets import manifests
         from tasks.datasets.loading import FileLoaders
 
-        card = self._card
-        train, evaluation = folder.read_both(
-            card, place.root, self.train, self.evaluate, self.val_fraction, self.split_seed, self.counts == "any"
+        card, any_count = datasets.CARDS[self.dataset], self.counts == "any"
+        train, evaluation = manifests.read_both(
+            card, place.root, self.cut, self.train, self.evaluate, self._expected, any_count
         )
+        card = self._card
         return FileLoaders(card.name, train, evaluation, place.root, card.classes, place, self.augment, self.normalize)
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         from torch.nn import functional
 
         logits = model(batch["images"])
+        if self._card.several_labels:
+            return {"loss": _binary_loss(logits, batch["labels"])}
         if "targets" in batch:
             return {"loss": functional.cross_entropy(logits, batch["targets"])}
         smoothing = self.augment.label_smoothing
         return {"loss": functional.cross_entropy(logits, batch["labels"], label_smoothing=smoothing)}
 
     def measure(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """`top1` and `mean_per_class` as fractions, and `loss`: cross entropy without smoothing.
+        """`top1` and `mean_per_class` as fractions, and `loss`: cross entropy without smoothing. For several labels per
+        image: `map11` as a fraction, and `loss`: binary cross entropy.
 
         `mean_per_class` is the mean, over the classes that occur in the labels, of the part of their images that is
         classified right. (torchmetrics' macro average also counts, as zero, a class that is predicted but absent.)
@@ -151,6 +200,8 @@ class Classify(Task):
         import torch
         from torch.nn import functional
 
+        if self._card.several_labels:
+            return _several(model, batches)
         classes = self._card.classes
         right, there = torch.zeros(classes, dtype=torch.int64), torch.zeros(classes, dtype=torch.int64)
         loss = 0.0
@@ -165,6 +216,29 @@ class Classify(Task):
             "mean_per_class": (right[present].double() / there[present]).mean().item(),
             "loss": loss / there.sum().item(),
         }
+
+
+_CUT = ("val_fraction", "split_seed", "caltech_background", "official_val")
+"""Fields that say which images are in which part."""
+
+
+def _binary_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean binary cross entropy over images and classes, (n, classes) both; labels of -1 do not count."""
+    from torch.nn import functional
+
+    counted = labels >= 0
+    return functional.binary_cross_entropy_with_logits(logits[counted], labels[counted].to(logits.dtype))
+
+
+def _several(model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+    import torch
+
+    from tasks.precision import mean_average_precision
+
+    pairs = [(model(batch["images"]).float(), batch["labels"]) for batch in batches]
+    logits, labels = (torch.cat(tensors) for tensors in zip(*pairs, strict=True))
+    precision = mean_average_precision(logits.cpu().numpy(), labels.cpu().numpy())
+    return {"map11": precision, "loss": _binary_loss(logits, labels).item()}
 
 
 def _joined(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -106,7 +106,8 @@ def _grey(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if photo.ndim == 2:
         return photo
     red, green, blue = np.moveaxis(photo[..., :3].astype(np.int64), -1, 0)
-    return ((299 * red + 587 * green + 114 * blue + 500) // 1000).astype(np.uint8)
+    luma: NDArray[np.int64] = (299 * red + 587 * green + 114 * blue + 500) // 1000
+    return luma.astype(np.uint8)
 
 
 def _patches(photos: list[NDArray[np.uint8]], rows: int, columns: tuple[int, int, int]) -> Part:

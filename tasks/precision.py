@@ -1,0 +1,33 @@
+"""The only place that computes the average precision of PASCAL VOC 2007: interpolated at eleven recalls."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+RECALLS = 11
+"""0, 0.1, ..., 1 (development kit of VOC 2007; from 2010 on VOC takes the area under all points instead)."""
+
+
+def average_precision(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> float:
+    """Of one class: (n,) scores, and labels 1 (there), 0 (not there), -1 (ignored: all its objects are difficult).
+
+    The mean, over eleven recalls, of the largest precision at that recall or a higher one. NaN where no image shows the
+    class. Images of equal score keep their order.
+    """
+    scores, labels = scores[labels >= 0], labels[labels >= 0]
+    hits = labels[np.argsort(-scores, kind="stable")] == 1
+    if not hits.any():
+        return float("nan")
+    found = np.cumsum(hits)
+    precision = found / np.arange(1, len(hits) + 1)
+    # Recalls are compared in whole numbers: 3 of 10 reach 0.3 also where 3 * 0.1 is a little more.
+    reached = [(RECALLS - 1) * found >= tenth * found[-1] for tenth in range(RECALLS)]
+    return float(np.mean([precision[there].max() for there in reached]))
+
+
+def mean_average_precision(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> float:
+    """(n, classes) both; the mean over the classes that some image shows. NaN where none does."""
+    each = [average_precision(scores[:, i], labels[:, i]) for i in range(scores.shape[1])]
+    present = [value for value in each if not np.isnan(value)]
+    return float(np.mean(present)) if present else float("nan")
