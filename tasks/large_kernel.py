@@ -5,8 +5,7 @@ Ding et al. 2022 (arXiv 2203.06717), sections 3.2 and 4; names of parameters as 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -129,30 +128,7 @@ class Stage(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for block in self.blocks:
-            x = again_in_backward(block, x) if self.grad_checkpointing and self.training else block(x)
+            # batch norm sees a batch twice then: workers.train puts back what the second time did to its statistics
+            again = self.grad_checkpointing and self.training
+            x = checkpoint(block, x, use_reentrant=False) if again else block(x)
         return x
-
-
-def again_in_backward(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """`block(x)`, computed again in the backward pass, without counting the batch twice in its running statistics."""
-
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _statistics_kept(block)
-
-    if torch.compiler.is_compiling():  # compiled code notes statistics once by itself, and takes no such context
-        return cast("torch.Tensor", checkpoint(block, x, use_reentrant=False))
-    return cast("torch.Tensor", checkpoint(block, x, use_reentrant=False, context_fn=contexts))
-
-
-@contextmanager
-def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    kept = [
-        (module, name, tensor) for module in block.modules() for name, tensor in module.named_buffers(recurse=False)
-    ]
-    for module, name, tensor in kept:
-        setattr(module, name, tensor.clone())  # what the second forward pass notes is thrown away
-    try:
-        yield
-    finally:
-        for module, name, tensor in kept:
-            setattr(module, name, tensor)

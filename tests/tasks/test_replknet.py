@@ -141,31 +141,20 @@ def test_the_entry_is_where_simmim_masks() -> None:
         tiny().embed(x)
 
 
-def test_gradient_checkpointing_changes_neither_gradients_nor_running_statistics() -> None:
+def test_gradient_checkpointing_changes_no_gradient() -> None:
     plain = tiny(drop_path_rate=0.5)
     saving = copy.deepcopy(plain)
     saving.set_grad_checkpointing(True)
-    assert_trains_alike(plain, saving, tolerance=0)
-
-
-def test_nor_does_it_when_compiled() -> None:
-    plain = tiny(layers=(1,), channels=(4,), kernels=(5,))
-    saving = copy.deepcopy(plain)
-    saving.set_grad_checkpointing(True)
-    saving.compile(backend="aot_eager")  # traced and partitioned as for a GPU; no kernels are made
-    assert_trains_alike(plain, saving, tolerance=1e-5)
-
-
-def assert_trains_alike(plain: nn.Module, saving: nn.Module, tolerance: float) -> None:
+    seen = []
+    saving.stages[1].blocks[0].register_forward_pre_hook(lambda *_: seen.append(1))
     for model in (plain, saving):
         torch.manual_seed(3)  # drop path
         model(images(4, 3, 64, 64)).square().sum().backward()
+    assert len(seen) == 2  # once more in the backward pass
     for (name, one), other in zip(plain.named_parameters(), saving.parameters(), strict=True):
         assert one.grad is not None
         assert other.grad is not None
-        assert (one.grad - other.grad).abs().max() <= tolerance, name
-    for (name, one), other in zip(plain.named_buffers(), saving.buffers(), strict=True):
-        assert (one - other).abs().max() <= tolerance, name
+        assert torch.equal(one.grad, other.grad), name
 
 
 def reference_names(depths: tuple[int, ...], small: bool) -> list[str]:
@@ -225,7 +214,7 @@ def test_pre_trained_weights_keep_their_entry() -> None:
     load(model, source.state_dict())
     assert torch.equal(model.entry.weight, source.encoder.entry.weight)
     assert torch.equal(model.stages[2].blocks[2].pw1.conv.weight, source.encoder.stages[2].blocks[2].pw1.conv.weight)
-    with pytest.raises(ValueError, match="2 left over: entry.weight, entry.bias"):
+    with pytest.raises(ValueError, match=r"2 left over: entry\.weight, entry\.bias"):
         load(pretrained(tiny()), source.state_dict())
 
 
