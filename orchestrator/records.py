@@ -194,6 +194,34 @@ class WinnerRow:
 
 
 @dataclass(frozen=True)
+class OriginRow:
+    """Which trial of another job was meant by `{kind: stage, job: ...}`."""
+
+    asked: str
+    """JSON: job, stage and group as the spec has them."""
+    written: str
+    """SHA-256 of the asking job before it was looked up."""
+    from_job: str
+    stage: str
+    group: str
+    key: str
+    metric: str
+    value: float
+    candidates: int
+
+
+@dataclass(frozen=True)
+class ChildRow:
+    """A trial that starts from another's weights."""
+
+    key: str
+    name: str
+    state: TrialState
+    metric: str
+    value: float | None
+
+
+@dataclass(frozen=True)
 class DriverRow:
     """A process that drives a job. It holds its trials as long as its lease is alive."""
 
@@ -243,6 +271,8 @@ class Reported:
     step: int
     values: Mapping[str, float]
     seconds: float
+    pictures: tuple[str, ...] = ()
+    """Files, relative to the trial's folder."""
 
 
 @dataclass(frozen=True)

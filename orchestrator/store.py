@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from orchestrator import forget, history, leases, lookup, pins, said, tables
+from orchestrator import forget, history, kin, leases, lookup, pins, said, tables
 from orchestrator.database import Database, connect, to_json
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.keep import Facts
@@ -17,12 +17,14 @@ from orchestrator.known import Known, TrialState
 from orchestrator.leases import driver_here, this_host
 from orchestrator.records import (
     AttemptRow,
+    ChildRow,
     DriverRow,
     Failed,
     Finished,
     JobRecord,
     JobRow,
     JobState,
+    OriginRow,
     PlacedRow,
     Placement,
     Released,
@@ -332,6 +334,36 @@ class Store:
         for key, epoch in keys.items():
             by_epoch[epoch].append(key)
         return self._db.read(lambda connection: lookup.reports(connection, by_epoch))
+
+    def pictures(self, keys: Iterable[str]) -> dict[str, list[tuple[int, str]]]:
+        """Of each trial that made any: (epoch, file relative to the trial's folder), by epoch and name."""
+        return self._db.read(lambda connection: lookup.pictures(connection, keys))
+
+    # Lineage
+
+    def put_origins(self, job_id: str, rows: Sequence[OriginRow]) -> None:
+        """Records which trials of other jobs a job starts from, once. Raises NotFound when weights are gone by now."""
+        self._db.write(lambda connection: kin.put_origins(self._db, connection, job_id, rows))
+
+    def origins(self, written: str) -> dict[str, OriginRow]:
+        """By what was asked: what a job of this content (before other jobs were looked up) started from."""
+        return self._db.read(lambda connection: kin.origins(connection, written))
+
+    def origins_of(self, job_ids: Iterable[str]) -> list[tuple[str, OriginRow]]:
+        """(job, what it starts from of another job)."""
+        return self._db.read(lambda connection: kin.origins_of(connection, job_ids))
+
+    def decisions(self, places: Iterable[tuple[str, str, str]]) -> list[tuple[str, WinnerRow]]:
+        """(job, decision) by which places (job, stage, group) got their settings."""
+        return self._db.read(lambda connection: kin.decisions(connection, places))
+
+    def chosen(self, key: str) -> list[tuple[str, WinnerRow]]:
+        """(job, decision) by which a trial was taken."""
+        return self._db.read(lambda connection: kin.chosen(connection, key))
+
+    def first_children(self, key: str, limit: int) -> list[ChildRow]:
+        """The first of those that `children` names."""
+        return self._db.read(lambda connection: kin.children(connection, key, limit))
 
     # What is kept
 
