@@ -75,7 +75,7 @@ def finite(value: float | None) -> float | None:
 def mark_of(states: Iterable[str]) -> Mark:
     """One state for several trials that are needed together: the one that most needs looking at."""
     there = set(states)
-    order: tuple[Mark, ...] = ("failed", "cancelled", "running", "pending", "diverged", "done")
+    order: tuple[Mark, ...] = ("failed", "cancelled", "running", "pending", "stopped", "diverged", "done")
     return next((state for state in order if state in there), "missing")
 
 
@@ -106,7 +106,7 @@ def fill(
     best_of = max(1, len(by_setting))
     state = mark_of(trial.state for trial in trials)
     if best_of > 1:  # nothing chose before this stage: the best setting stands for the cell, and the cell says so
-        ended = all(trial.state in ("done", "diverged") for trial in trials)
+        ended = all(trial.state in ("done", "diverged", "stopped") for trial in trials)
         if ended and any(trial.state == "done" for trial in trials):
             best = best_first(trials)[0]
             trials = next(some for some in by_setting.values() if any(trial.key == best.key for trial in some))

@@ -13,8 +13,9 @@ from orchestrator.document import Node, Place
 from orchestrator.expand import Built, Start, build, check_base, check_neighbours, check_values, trace
 from orchestrator.explain import Problems, Steps, explain, offer
 from orchestrator.fields import names
-from orchestrator.job import Grid, JobSpec, Stage, one_setting
+from orchestrator.job import Grid, JobSpec, Search, Stage, one_setting
 from orchestrator.paths import check_effect, check_paths
+from orchestrator.searchable import check_search
 from orchestrator.trials import group_of
 from tasks.backbone import FromStage, FromTrial
 
@@ -35,6 +36,8 @@ def check(root: Node, problems: Problems) -> JobSpec | None:
         stages.references(i)
         if stage.name not in bad:
             stages.trials(i, start)
+            if isinstance(stage.sweep, Search):
+                check_search(root, stage, ["stages", i], stages.built.get(stage.name, []), problems)
     understood = not len(problems)
     for i, stage in enumerate(job.stages):
         if stages.built.get(stage.name):
@@ -109,12 +112,17 @@ class _Stages:
         if len({tuple(per) for per in groups.values()}) > 1:
             told = "; ".join(f"{name}: {', '.join(per) or 'none'}" for name, per in groups.items())
             self.about(i, "from", f"the sources form different groups ({told}); give them the same `per`")
-        if stage.from_ and stage.per:
+        if stage.from_ and stage.per and not isinstance(stage.sweep, Search):
             self.about(i, "per", "a stage with `from` has the groups of its source; remove `per`")
         if stage.neighbourhood is not None and not stage.from_:
             self.about(i, "neighbourhood", "needs `from`: the stages around whose winner it searches")
-        if stage.neighbourhood is not None and isinstance(stage.sweep, Grid):
-            self.about(i, "sweep", "a stage has a grid or a neighbourhood, not both; make two stages of it")
+        if stage.neighbourhood is not None and isinstance(stage.sweep, Grid | Search):
+            what = "grid" if isinstance(stage.sweep, Grid) else "search"
+            self.about(i, "sweep", f"a stage has a {what} or a neighbourhood, not both; make two stages of it")
+        if stage.from_ and isinstance(stage.sweep, Search):
+            self.about(i, "from", "a search stands on its own, and later stages may take its winner; remove `from`")
+        elif isinstance(stage.sweep, Search) and stage.per != list(stage.sweep.each):
+            self.about(i, "per", "the groups of a search are those of its `each`; remove `per`")
 
     def about(self, i: int, key: str, *parts: str) -> None:
         place = self.root.place_of(["stages", i, key], key=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-Mark = Literal["done", "running", "pending", "failed", "cancelled", "diverged", "missing", "absent"]
+Mark = Literal["done", "running", "pending", "failed", "cancelled", "diverged", "stopped", "missing", "absent"]
 """State of a cell. Only `done` has a value. `missing`: its trial does not exist yet (or never will, see the
 reason); `absent`: the study has no such combination."""
 

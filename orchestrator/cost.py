@@ -8,15 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from orchestrator.job import JobSpec, Resources
+from orchestrator.job import JobSpec, Resources, Search
 from orchestrator.known import Known, TrialState
-from orchestrator.plan import Planned, Planner
+from orchestrator.plan import Place, Planned, Planner
+from orchestrator.records import SearchEvent
+from orchestrator.space import at
 from orchestrator.speed import Speed, architecture
 from tasks.backbone import BackboneSpec
 from workers.checkpoint import KEPT
 
 Lookup = Callable[[list[str]], Mapping[str, Known]]
 """What is known of trials by their keys, absent ones left out: `Store.known`."""
+
+History = Mapping[Place, Sequence[SearchEvent]]
+"""What was recorded of a job's searches: `Store.search_events`."""
 
 BYTES = 4
 """Of a parameter: weights and optimizer state are kept in fp32."""
@@ -89,17 +94,19 @@ def cost(
     speed: Speed,
     slots: Slots,
     parameters: Callable[[BackboneSpec], int] | None = None,
+    history: History | None = None,
 ) -> Cost:
     """What is left of `job` on a cluster of `slots`.
 
     Stages whose trials depend on winners are forecast with the first trial of a group as its winner, unless better
-    is known. Failed and cancelled trials count as still to run; running ones with the epochs that they have left.
+    is known; points that a search has yet to ask for with the middle of its ranges, run in full. Failed and cancelled
+    trials count as still to run; running and stopped ones with the epochs that they have left.
     `parameters`: number of parameters of a backbone, asked where none was recorded.
     """
     sizes = _Sizes(speed, parameters)
-    ideal = _Simulation(job, known, speed, None, sizes)
+    ideal = _Simulation(job, known, speed, None, sizes, history or {})
     problems = _too_large(ideal.ran, slots)
-    real = ideal if problems else _Simulation(job, known, speed, _Room(slots), sizes)
+    real = ideal if problems else _Simulation(job, known, speed, _Room(slots), sizes, history or {})
     measured = sum(planned.measured for planned in ideal.ran)
     kept = {planned.key: planned for planned in ideal.planner.placed if planned.keep_weights}
     disk = BYTES * (sum(map(sizes.of, kept.values())) + CHECKPOINT * real.peak)
@@ -190,8 +197,11 @@ class _Room:
 class _Simulation:
     """A job run against a clock by the planner itself; without `room`, on a cluster without limits."""
 
-    def __init__(self, job: JobSpec, known: Lookup, speed: Speed, room: _Room | None, sizes: _Sizes) -> None:
+    def __init__(
+        self, job: JobSpec, known: Lookup, speed: Speed, room: _Room | None, sizes: _Sizes, history: History
+    ) -> None:
         self.planner = Planner(job, speed)
+        self._searches = _Searches(job, self.planner, history)
         self.done: set[str] = set()
         self.left: dict[str, float] = {}
         """Part of a running trial that is still to run."""
@@ -202,11 +212,17 @@ class _Simulation:
         """Parameters of the trials that ran at once, at the worst moment."""
         self._tell(known)
         self.known_groups = {(planned.stage, planned.group) for planned in self.planner.placed}
+        self.known_groups -= set(self.planner.searching())
         self._run(room, sizes)
+
+    @property
+    def forecast_points(self) -> int:
+        return self._searches.forecast
 
     def _tell(self, known: Lookup) -> None:
         """Teaches the planner what is recorded, and what is recorded of the trials that follow from that."""
         told = 0
+        self._searches.follow()
         while told < len(self.planner.placed):
             new = [planned.key for planned in self.planner.placed[told:]]
             told = len(self.planner.placed)
@@ -214,14 +230,17 @@ class _Simulation:
                 if state.state in (TrialState.done, TrialState.diverged):
                     self.done.add(key)
                     self.planner.learn(key, state)
-                elif state.state is TrialState.running and state.epochs:
+                    self._searches.ended(key)
+                elif state.state in (TrialState.running, TrialState.stopped) and state.epochs:
                     self.left[key] = 1 - state.epoch / state.epochs
+            self._searches.follow()
 
     def _run(self, room: _Room | None, sizes: _Sizes) -> None:
         together = 0
         running: dict[str, Planned] = {}
         ends: list[tuple[float, int, str]] = []
         while True:
+            self._searches.ask()
             while planned := self.planner.next(room.fits if room else _anything):
                 if room:
                     room.take(planned)
@@ -238,8 +257,59 @@ class _Simulation:
             ended = running.pop(key)
             together -= sizes.of(ended)
             self.planner.learn(key, _as_forecast(ended))
+            self._searches.ended(key)
             if room:
                 room.release(key)
+
+
+class _Searches:
+    """Stands for the searches of a job: what they asked for, and for what is to come the middle of their ranges."""
+
+    def __init__(self, job: JobSpec, planner: Planner, history: History) -> None:
+        self._sweeps = {stage.name: stage.sweep for stage in job.stages if isinstance(stage.sweep, Search)}
+        self._planner, self._history = planner, history
+        self._out: dict[Place, set[str]] = {}
+        self._asked: dict[Place, int] = {}
+        self.forecast = 0
+        """Points that no search has asked for yet."""
+
+    def follow(self) -> None:
+        """Repeats what was recorded of every search that can have begun."""
+        for place in self._planner.searching() if self._sweeps else ():
+            if place in self._out:
+                continue
+            self._out[place], self._asked[place] = set(), 0
+            for event in self._history.get(place, ()):
+                if event.kind == "asked":
+                    self._propose(place, event.body)
+                elif event.kind == "stopped":
+                    self._planner.bar(place, event.key)
+                    self._out[place].discard(event.key)
+                elif event.kind == "exhausted":
+                    self._planner.close(place)
+
+    def ask(self) -> None:
+        """As many points as each search may have out."""
+        self.follow()
+        for place in self._planner.searching() if self._sweeps else ():
+            search, middle = self._sweeps[place[0]], self._planner.middle(place)
+            point = {path: at(one, 0.5) for path, one in search.search.items()}
+            while self._asked[place] < search.trials and len(self._out[place]) < search.at_once:
+                seed = middle.seed + 1_000_000 + self._asked[place]  # another trial each, of the same cost
+                self.forecast += 1
+                self._propose(place, {"point": {**point, "seed": seed}})
+            if self._asked[place] >= search.trials:
+                self._planner.close(place)
+
+    def ended(self, key: str) -> None:
+        for out in self._out.values():
+            out.discard(key)
+
+    def _propose(self, place: Place, body: Mapping[str, Any]) -> None:
+        self._planner.propose(place, body)
+        key = self._planner.key_at(place, body)
+        self._asked[place] += 1
+        self._out[place].add(str(key))
 
 
 def _anything(planned: Planned) -> bool:
@@ -339,6 +409,9 @@ def _basis(ideal: _Simulation, measured: int, sized: bool) -> list[str]:
         speeds = sorted({planned.resources.images_per_second for planned in guessed})
         told = ", ".join(f"{speed:g}" for speed in speeds)
         lines.append(f"time of {len(guessed)} trials: guessed, {told} images/s a worker (resources.images_per_second)")
+    if ideal.forecast_points:
+        many = f"{ideal.forecast_points} trials of searches: forecast in the middle of their ranges and in full"
+        lines.append(f"{many}; what early stopping would save is not counted")
     lines.append("makespan: simulated, longest remaining chain first; start of workers not counted")
     lines.append(
         "disk: parameters of the backbones in fp32; data, logs and the store not counted"

@@ -21,19 +21,22 @@ CLASSES = 1000
 
 def estimate(job: JobSpec, where: Settings, nodes: list[Node]) -> Cost:
     """What is left of the job on these nodes, from what the store has recorded (a store that is not there has
-    recorded nothing). Writes nothing."""
+    recorded nothing). Writes nothing but the split manifests of data that have none yet."""
     from orchestrator.launch import recorded_speed
+    from orchestrator.manifests import with_manifests
     from orchestrator.store import open_store
 
     def nothing(keys: list[str]) -> Mapping[str, Known]:
         return {}
 
+    identity, job = job_id(job), with_manifests(job, where)
     try:
         store = open_store(where.database_url, create=False)
     except NotFound:
         return cost(job, nothing, Speed(), nodes, _parameters)
     try:
-        return cost(job, store.known, recorded_speed(store), nodes, _parameters)
+        history = store.search_events(identity)
+        return cost(job, store.known, recorded_speed(store), nodes, _parameters, history)
     finally:
         store.close()
 

@@ -15,7 +15,16 @@ from pydantic import ValidationError
 from orchestrator.document import Node, Place
 from orchestrator.explain import Problems, Steps, explain, show, wording
 from orchestrator.fields import missing_step
-from orchestrator.job import PLANNERS_OWN, Near, Stage, apply, axis_length, axis_values
+from orchestrator.job import (
+    PLANNERS_OWN,
+    Near,
+    Search,
+    Stage,
+    apply,
+    axis_length,
+    axis_values,
+    points,
+)
 from orchestrator.paths import axes_of
 from workers.trial import TrialSpec, plain_number
 
@@ -127,12 +136,17 @@ def check_values(root: Node, path: str, values: list[tuple[Any, Place]], stand_i
 def _settings(
     root: Node, stage: Stage, at: Steps, start: Start, problems: Problems
 ) -> Iterator[tuple[Fields, Origins]]:
-    """Overrides and axes of each trial, as `points` orders them, with where they are written."""
+    """Overrides and axes of each trial, as `points` orders them, with where they are written. Of a search, what stands
+    for it: what lies between the ends of its ranges is checked when it is asked for."""
     override = root.find([*at, "override"])
     fixed = dict(stage.override)
     origins = {path: node for path in fixed if override and (node := override.child(path))}
     grids = list(axes_of(root, stage, at))
-    if not grids:
+    if isinstance(stage.sweep, Search):
+        ranges = {path: node for key in ("search", "each") if (whole := root.find([*at, "sweep", key]))
+                  for path in [*stage.sweep.search, *stage.sweep.each] if (node := whole.child(path))}  # fmt: skip
+        yield from ((fixed | point, origins | ranges) for point in points(stage.sweep))
+    elif not grids:
         yield fixed, origins
     for steps, axes in grids:
         count = math.prod(axis_length(axis) for axis in axes.values())
@@ -162,8 +176,9 @@ def _trace(
     for error in errors:
         loc, said, remedy = _real(fields, error["loc"]), wording(TrialSpec, error), ""
         if error["type"] == "missing":
-            if any(problem.message.endswith(f"nearest: {loc[-1]}") for problem in problems):
-                continue  # misspelt, which is reported as such
+            name = ".".join(map(str, loc))
+            if any(problem.message.endswith(f"nearest: {loc[-1]}") or name in problem.message for problem in problems):
+                continue  # misspelt, or wrong, which is reported as such
             remedy = "; set it in trial, or as an axis or override of the stage"
         of_key = error["type"] == "extra_forbidden"
         places = [trace(root, each, origins, of_key) for each in [*_named(loc, error, said), loc]]

@@ -16,7 +16,8 @@ AXES_FIRST = ("optim.lr", "optim.layer_decay")
 
 
 def heat_map(stage: str, trials: Sequence[PlacedRow], chosen: set[str]) -> HeatMap | None:
-    """Values over the two settings that were varied; None when no numeric setting was. `chosen`: keys to mark."""
+    """Values over the two settings that were varied; None when no numeric setting was, or when the trials lie on no
+    grid, as those of a search. `chosen`: keys to mark."""
     numbers: dict[str, set[float]] = {}
     for trial in trials:
         for path, value in trial.settings.items():
@@ -34,6 +35,8 @@ def heat_map(stage: str, trials: Sequence[PlacedRow], chosen: set[str]) -> HeatM
             at.setdefault((_axis(trial, x_path), _axis(trial, y_path)), []).append(trial)
     xs = tuple(sorted({x for x, _ in at}))
     ys = tuple(sorted({y for _, y in at}))
+    if len(xs) * len(ys) > 2 * len(at):
+        return None
     return HeatMap(
         stage=stage,
         x_path=x_path,
@@ -121,7 +124,7 @@ def expected(spec: Mapping[str, Any], stages: Iterable[str]) -> list[dict[str, s
     for stage in spec["stages"]:
         if stage["name"] not in wanted or not stage.get("per"):
             continue
-        for axes in stage["sweep"].get("grid") or [{}]:
+        for axes in stage["sweep"].get("grid") or [stage["sweep"].get("each", {})]:
             found: list[dict[str, str]] = [{}]
             for path in stage["per"]:
                 axis = axes.get(path, [stage.get("override", {}).get(path, setting(spec["trial"], path))])

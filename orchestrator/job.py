@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.space import Point, Population, Range, Stopping, holds, middle, tried_at_load
+from orchestrator.space import Point, Population, Range, Stopping, middle, tried_at_load
 from workers.trial import plain_number
 
 _strict = ConfigDict(
@@ -168,12 +168,6 @@ class Search(BaseModel):
     def _together(self) -> Search:
         if both := [path for path in self.each if path in self.search]:
             raise ValueError(f"{both[0]} stands in search and in each; keep one of them")
-        for number, point in enumerate(self.first):
-            for path in [*self.search, *point]:
-                if path not in self.search or path not in point:
-                    raise ValueError(f"first: point {number + 1} must name each field of search: {_named(self.search)}")
-                if not holds(self.search[path], point[path]):
-                    raise ValueError(f"first: point {number + 1}: {path} {point[path]!r} is outside its range")
         if len(self.first) > self.trials:
             raise ValueError(f"first has {len(self.first)} points, but trials is {self.trials}")
         if self.population is not None:
@@ -184,10 +178,6 @@ class Search(BaseModel):
             if "optim.epochs" in self.search:
                 raise ValueError("a population cannot search optim.epochs: its members train in step")
         return self
-
-
-def _named(paths: Mapping[str, Any]) -> str:
-    return ", ".join(paths)
 
 
 def _sweep_kind(value: Any) -> str | None:

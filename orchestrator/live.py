@@ -96,7 +96,7 @@ def _cell(parts: list[Progress]) -> str:
     if not parts:
         return ""
     states = _states(parts)
-    done = states[TrialState.done] + states[TrialState.diverged]
+    done = states[TrialState.done] + states[TrialState.diverged] + states[TrialState.stopped]
     text = f"{done}/{sum(max(p.expected, sum(p.states.values())) for p in parts)}"
     if states[TrialState.running]:
         text += f" · {states[TrialState.running]} running"
@@ -122,11 +122,13 @@ def summary(drive: Drive, progress: list[Progress]) -> str:
     """One line: how far the job is, and about how long it will take."""
     states = _states(progress)
     total = sum(max(part.expected, sum(part.states.values())) for part in progress)
-    done = states[TrialState.done] + states[TrialState.diverged]
+    done = states[TrialState.done] + states[TrialState.diverged] + states[TrialState.stopped]
     parts = [f"{drive.job_id}: {done} of about {total} trials done", f"{len(drive.hands.busy())} running"]
     failed = states[TrialState.failed] + states[TrialState.cancelled]
     if failed:
         parts.append(f"{failed} failed")
+    if states[TrialState.stopped]:
+        parts.append(f"{states[TrialState.stopped]} stopped early")
     if states[TrialState.diverged]:
         parts.append(f"{states[TrialState.diverged]} diverged")
     left = seconds_left(drive, progress)

@@ -33,6 +33,8 @@ _STATUS = {
     TrialState.diverged: "FAILED",
     TrialState.failed: "FAILED",
     TrialState.cancelled: "KILLED",
+    # By a search, on purpose; not FINISHED, so that who filters for that gets trials that ran in full.
+    TrialState.stopped: "KILLED",
 }
 ENDED = frozenset(_STATUS.values())
 
@@ -87,7 +89,12 @@ def numbers(reports: Iterable[ReportRow], through: int, start_ms: int) -> Iterat
         if report.epoch > through:
             at = start_ms + round(seconds * 1000)
             values = {**report.values, DURATION: report.seconds}
-            yield [(name_of(name), float(value), at, report.epoch) for name, value in values.items()]
+            yield [(name_of(_shelved(name)), float(value), at, report.epoch) for name, value in values.items()]
+
+
+def _shelved(name: str) -> str:
+    """MLflow shows metrics under `system/` on a page of their own."""
+    return name.replace("system_", "system/", 1) if name.startswith("system_") else name
 
 
 def batches(epochs: Iterable[list[Number]], final: list[Number]) -> Iterator[list[Number]]:

@@ -111,7 +111,7 @@ def _unlike(cells: Sequence[Cell], behind: Mapping[str, TrialRow]) -> Iterable[s
 
 
 def _any_count(trial: TrialRow) -> bool:
-    return bool(trial.spec["task"].get("counts") == "any")
+    return bool(trial.spec.get("task", {}).get("counts") == "any")
 
 
 def _code(job: JobRow, behind: Mapping[str, TrialRow]) -> Iterable[str]:

@@ -8,7 +8,9 @@ from orchestrator.document import Node, Place, Problem, parse_value
 from orchestrator.fields import nearest
 from orchestrator.job import JobSpec
 
-_ALTERNATIVES = ("logspace", "linspace", "grid")
+_ALTERNATIVES = (
+    "logspace", "linspace", "grid", "search", "uniform", "loguniform", "int", "choice", "asha", "median",
+)  # fmt: skip
 """Keys that say which of several forms a mapping has, as `kind` does elsewhere."""
 
 

@@ -28,7 +28,7 @@ from orchestrator.svg import heat_map_inline, scale_bar
 
 SIGNS = {
     "done": "✓", "diverged": "≈", "failed": "✕", "cancelled": "–", "running": "▸", "pending": "…", "missing": "○",
-    "absent": "",
+    "stopped": "■", "absent": "",
 }  # fmt: skip
 """Beside the word of a state, so that no state is told by colour alone."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.document import Node, Place
 from orchestrator.explain import Problems, Steps, dotted
 from orchestrator.fields import leaf_paths, missing_step, nearest
-from orchestrator.job import PLANNERS_OWN, Grid, JobSpec, Stage
+from orchestrator.job import PLANNERS_OWN, Grid, JobSpec, Search, Stage
 from workers.trial import TrialSpec
 
 
@@ -22,7 +22,7 @@ def check_paths(root: Node, job: JobSpec, problems: Problems) -> set[str]:
     bad: set[str] = set()
     for i, stage in enumerate(job.stages):
         at: Steps = ["stages", i]
-        for k, path in enumerate(stage.per):
+        for k, path in enumerate([] if isinstance(stage.sweep, Search) else stage.per):
             check_path(path, root.place_of([*at, "per", k]), f"stages.{stage.name}.per", problems)
         for k, tie in enumerate(stage.ties):
             _check_tie(tie, root.place_of([*at, "ties", k]), f"stages.{stage.name}.ties", problems)
@@ -98,6 +98,9 @@ def axes_of(root: Node, stage: Stage, at: Steps) -> Iterator[tuple[list[str | in
 def _axis_paths(root: Node, stage: Stage, at: Steps) -> Iterator[tuple[Steps, str]]:
     for steps, axes in axes_of(root, stage, at):
         yield from ((steps, path) for path in axes)
+    if isinstance(stage.sweep, Search):
+        yield from (([*at, "sweep", "search"], path) for path in stage.sweep.search)
+        yield from (([*at, "sweep", "each"], path) for path in stage.sweep.each)
 
 
 def _check_tie(tie: str, place: Place, name: str, problems: Problems) -> None:

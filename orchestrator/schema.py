@@ -32,6 +32,9 @@ def json_schema() -> Schema:
     axes["anyOf"] = [_keyed_by_path(axes["items"]), {"type": "array", "items": axes.pop("items"), "minItems": 1}]
     axes.pop("type")
     axes.pop("minItems")
+    for key in ("search", "each"):
+        _keyed_by_path(definitions["Search"]["properties"][key])
+    _keyed_by_path(definitions["Search"]["properties"]["first"]["items"])
     _keyed_by_path(stage["properties"]["override"])
     _keyed_by_path(definitions["Neighbourhood"]["properties"]["near"])
     stage["properties"]["per"]["items"] = {"$ref": "#/$defs/TrialPath"}

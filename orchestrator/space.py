@@ -236,7 +236,7 @@ def _stopping_kind(value: Any) -> str | None:
     for kind in ("asha", "median"):
         if hasattr(value, kind) or (isinstance(value, dict) and kind in value):
             return kind.capitalize()
-    return "none" if isinstance(value, str) else None
+    return "none" if value == "none" else None
 
 
 Stopping = Annotated[

@@ -98,9 +98,12 @@ def map_lines(column: Column, group: Group, drawn: HeatMap) -> list[str]:
     return [line.ljust(size) for line in [name, *lines]]
 
 
+_NO_VALUE = {"absent": "·", "diverged": "div", "failed": "fail", "cancelled": "canc", "stopped": "stop"}
+
+
 def _map_cell(cell: HeatCell, column: Column) -> str:
     if cell.value is None:
-        return {"absent": "·", "diverged": "div", "failed": "fail", "cancelled": "canc"}.get(cell.state, "…")
+        return _NO_VALUE.get(cell.state, "…")
     low, high = column.low, column.high
     part = 1.0 if low is None or high is None or high == low else (cell.value - low) / (high - low)
     shade = "░▒▓█"[min(3, int(4 * (part if column.mode == "max" else 1 - part)))]

@@ -11,7 +11,7 @@ from orchestrator.render import to_json
 from orchestrator.report import build, sources
 
 if TYPE_CHECKING:
-    from orchestrator.records import PlacedRow, WinnerRow
+    from orchestrator.records import PlacedRow, SearchEvent, WinnerRow
     from orchestrator.store import Store
 
 ADDRESSES = frozenset({"run_id", "run_ids"})
@@ -33,8 +33,9 @@ def verify(store: Store, job_id: str, saved: Mapping[str, Any] | None = None) ->
     for trial in placed:
         members.setdefault((trial.stage, trial.group), []).append(trial)
     winners = store.winners(job_id)
+    barred = barred_trials(store.search_events(job_id))
     for winner in winners:
-        found += _rechosen(winner, spec, members, figures)
+        found += _rechosen(winner, spec, without(members, barred), figures)
     found += _undecided(spec, members, {(winner.stage, winner.group) for winner in winners})
     found += _last_reports(store, [winner.key for winner in winners], figures, placed)
     if saved is not None:
@@ -48,6 +49,22 @@ def _repeated(placed: Sequence[PlacedRow], figures: Mapping[str, Mapping[str, fl
             raw = figures.get(trial.key, {}).get(trial.metric)
             if not _same(raw, trial.value):
                 yield f"{trial.name} ({trial.key[:12]}): listed with {trial.metric} {trial.value}, its figure is {raw}"
+
+
+Members = Mapping[tuple[str, str], Sequence["PlacedRow"]]
+
+
+def barred_trials(events: Mapping[tuple[str, str], Iterable[SearchEvent]]) -> set[tuple[str, str, str]]:
+    """(stage, group, key) of trials that their search ended early: they cannot win there, even where another job ran
+    them in full."""
+    return {(*place, event.key) for place, told in events.items() for event in told if event.kind == "stopped"}
+
+
+def without(members: Members, barred: set[tuple[str, str, str]]) -> Members:
+    """The trials that may win."""
+    return {
+        place: [trial for trial in trials if (*place, trial.key) not in barred] for place, trials in members.items()
+    }
 
 
 def _rechosen(
@@ -84,7 +101,9 @@ def _rechosen(
         yield f"{what}: recorded with {winner.metric} {winner.value}, its figure is {value}"
     if winner.candidates not in (len(trials), len(unique)):
         yield f"{what}: recorded with {winner.candidates} candidates, there are {len(trials)}"
-    edges = choice.edges(recorded.settings, _axes(stages, winner, members))
+    ranges, choices = _ranges(stages, winner)
+    edges = choice.edges(recorded.settings, {**_axes(stages, winner, members), **choices})
+    edges += choice.range_edges(recorded.settings, ranges)
     if sorted(edges) != sorted(winner.edges):
         yield f"{what}: recorded edges {winner.edges or 'none'}, the grid says {edges or 'none'}"
 
@@ -99,6 +118,16 @@ def _axes(
     paths = [path for name in grids for axes in stages[name]["sweep"].get("grid") or [] for path in axes]
     rows = [trial.settings for name in dict.fromkeys(grids) for trial in members.get((name, winner.group), [])]
     return choice.axis_values(rows, dict.fromkeys(paths))
+
+
+def _ranges(
+    stages: Mapping[str, Mapping[str, Any]], winner: WinnerRow
+) -> tuple[dict[str, choice.Range], dict[str, list[Any]]]:
+    """The ranges of the searches that a decision goes back to."""
+    names = dict.fromkeys(name for source in winner.sources for name in sources(stages, source))
+    return choice.searched(
+        {path: one for name in names for path, one in stages[name]["sweep"].get("search", {}).items()}
+    )
 
 
 def _undecided(

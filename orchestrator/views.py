@@ -63,7 +63,7 @@ def _job(job: JobRow) -> dict[str, Any]:
 
 
 def _done(job: JobRow) -> str:
-    ended = sum(count for state, count in job.counts.items() if state in ("done", "diverged"))
+    ended = sum(count for state, count in job.counts.items() if state in ENDED)
     return f"{ended} of {job.trials}"
 
 
@@ -111,14 +111,15 @@ def _stage_counts(spec: Mapping[str, Any], placed: Iterable[PlacedRow]) -> list[
     return told
 
 
-_STATES = ("done", "diverged", "running", "pending", "failed", "cancelled")
+_STATES = ("done", "diverged", "stopped", "running", "pending", "failed", "cancelled")
+ENDED = ("done", "diverged", "stopped")
 
 
 def _expected_trials(spec: Mapping[str, Any], stage: str, trials: Sequence[PlacedRow]) -> int:
     """Placed trials, and for groups that have none yet as many as the spec makes of a winner."""
     stages = {one["name"]: one for one in spec["stages"]}
     body = stages[stage]
-    each = _points(body["sweep"])
+    each = _points(body["sweep"], body.get("override", {}).get("optim.epochs", setting(spec["trial"], "optim.epochs")))
     if not body.get("from"):
         return max(len(trials), each)
     if near := body.get("neighbourhood"):
@@ -129,12 +130,15 @@ def _expected_trials(spec: Mapping[str, Any], stage: str, trials: Sequence[Place
     return len(trials) + each * max(0, groups - len(have))
 
 
-def _points(sweep: Mapping[str, Any]) -> int:
+def _points(sweep: Mapping[str, Any], epochs: Any) -> int:
     """Settings of a sweep. A spaced axis says its count last: {logspace: [low, high, count]}."""
-    return sum(
+    each: float = sum(
         math.prod(len(axis) if isinstance(axis, list) else int(next(iter(axis.values()))[2]) for axis in axes.values())
-        for axes in sweep.get("grid") or [{}]
+        for axes in sweep.get("grid") or [sweep.get("each", {})]
     )
+    population = sweep.get("population")
+    generations = 1 if not population else max(1, int(epochs) // population["every_epochs"])
+    return int(each * sweep.get("trials", 1) * generations)
 
 
 def seconds_left(
@@ -147,7 +151,7 @@ def seconds_left(
         return None
     work = 0.0
     for count in counts:
-        ended = sum(count["states"].get(state, 0) for state in ("done", "diverged", "failed", "cancelled"))
+        ended = sum(count["states"].get(state, 0) for state in (*ENDED, "failed", "cancelled"))
         mean = count["mean_seconds"] if count["mean_seconds"] is not None else sum(took) / len(took)
         work += mean * max(0, count["expected"] - ended)
     for trial in placed:
@@ -203,20 +207,23 @@ def _best(trials: Iterable[PlacedRow]) -> float | None:
     return best * unit_of(known[0][1].metric).scale
 
 
-def _stage_lines(counts: Iterable[Mapping[str, Any]]) -> list[str]:
+def _stage_lines(counts: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = []
     for count in counts:
         states = count["states"]
-        ended = states.get("done", 0) + states.get("diverged", 0)
+        ended = sum(states.get(state, 0) for state in ENDED)
         about = "" if count["expected"] == count["placed"] else "about "
         mean = count["mean_seconds"]
         rows.append(
             [count["stage"], f"{ended} of {about}{count['expected']}",
-             *(str(states.get(name) or "–") for name in ("running", "pending", "diverged")),
+             *(str(states.get(name) or "–") for name in ("running", "pending", "diverged", "stopped")),
              str(states.get("failed", 0) + states.get("cancelled", 0) or "–"),
              "–" if mean is None else short_time(mean)]
         )  # fmt: skip
-    return aligned(["stage", "ended", "running", "pending", "diverged", "failed", "each takes"], rows, WIDTH)
+    header = ["stage", "ended", "running", "pending", "diverged", "stopped", "failed", "each takes"]
+    if not any(count["states"].get("stopped") for count in counts):  # only searches stop trials
+        header, rows = [h for h in header if h != "stopped"], [[*row[:5], *row[6:]] for row in rows]
+    return aligned(header, rows, WIDTH)
 
 
 def _matrix_lines(spec: Mapping[str, Any], matrix: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -232,7 +239,7 @@ def _cell_text(cell: Mapping[str, Any] | None, last: str) -> str:
     if cell is None:
         return "–"
     states = cell["states"]
-    ended = states.get("done", 0) + states.get("diverged", 0)
+    ended = sum(states.get(state, 0) for state in ENDED)
     parts = [f"{ended}/{sum(states.values())}" if states else "not placed yet"]
     parts += [f"▸{states['running']}"] if states.get("running") else []
     lost = states.get("failed", 0) + states.get("cancelled", 0)
