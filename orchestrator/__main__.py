@@ -131,8 +131,9 @@ def plan(
 ) -> None:  # fmt: skip
     """What a job would run and cost from here on. Starts and records nothing."""
     from orchestrator.estimate import estimate, lines, machines
+    from orchestrator.origins import assume
 
-    job = load(spec, profile, overrides)
+    job = assume(load(spec, profile, overrides), where)
     cost = estimate(job, where, machines(where, nodes, cpus, gpus))
     if form == "json":
         show(cost.to_json())
@@ -145,9 +146,11 @@ def plan(
 def validate(spec: Path, profile: str | None, overrides: tuple[str, ...]) -> None:
     """Check a spec: every mistake with its line, or what it would be."""
     from orchestrator.job import job_id
+    from orchestrator.origins import elsewhere
 
     job = load(spec, profile, overrides)
-    click.echo(f"{spec}: valid; job {job_id(job)}, stages {', '.join(stage.name for stage in job.stages)}")
+    name = f"{job.name} (its id follows from the trials of other jobs it starts from)" if elsewhere(job) else job_id(job)
+    click.echo(f"{spec}: valid; job {name}, stages {', '.join(stage.name for stage in job.stages)}")
 
 
 @cli.command()

@@ -171,8 +171,8 @@ class _Stages:
             if isinstance(init, FromTrial):
                 place = trace(self.root, ["backbone", "init", "kind"], trial.origins)
                 self.problems.say(place, name, "trial: the planner's own kind; write {kind: stage, ...}")
-            if not isinstance(init, FromStage):
-                continue
+            if not isinstance(init, FromStage) or init.job is not None:
+                continue  # another job's is looked up when this one is planned
             place = trace(self.root, ["backbone", "init", "stage"], trial.origins)
             if init.stage not in earlier:
                 self.problems.say(place, name, init.stage, self.not_earlier(init.stage, i))

@@ -226,9 +226,10 @@ class _Simulation:
         while told < len(self.planner.placed):
             new = [planned.key for planned in self.planner.placed[told:]]
             told = len(self.planner.placed)
-            for key, state in known(sorted({*new, *self.planner.outside()})).items():
+            outside = set(self.planner.outside())
+            for key, state in known(sorted({*new, *outside})).items():
                 if state.state in (TrialState.done, TrialState.diverged):
-                    self.done.add(key)
+                    self.done |= {key} - outside
                     self.planner.learn(key, state)
                     self._searches.ended(key)
                 elif state.state in (TrialState.running, TrialState.stopped) and state.epochs:

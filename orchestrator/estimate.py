@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.cost import Cost, Node, cost
@@ -11,6 +13,7 @@ from orchestrator.errors import NotFound
 from orchestrator.job import JobSpec, job_id
 from orchestrator.known import Known
 from orchestrator.live import clock
+from orchestrator.origins import assume, assumed, assumptions
 from orchestrator.settings import Settings
 from orchestrator.speed import Speed
 from tasks.backbone import BackboneSpec
@@ -27,18 +30,19 @@ def estimate(job: JobSpec, where: Settings, nodes: list[Node]) -> Cost:
     from orchestrator.store import open_store
 
     def nothing(keys: list[str]) -> Mapping[str, Known]:
-        return {}
+        return assumed(keys)
 
+    job = assume(job, where)
     identity, job = job_id(job), with_manifests(job, where)
     try:
         store = open_store(where.database_url, create=False)
     except NotFound:
-        return cost(job, nothing, Speed(), nodes, _parameters)
-    try:
-        history = store.search_events(identity)
-        return cost(job, store.known, recorded_speed(store), nodes, _parameters, history)
-    finally:
-        store.close()
+        found = cost(job, nothing, Speed(), nodes, _parameters)
+    else:
+        with contextlib.closing(store):
+            speed, history = recorded_speed(store), store.search_events(identity)
+            found = cost(job, lambda keys: {**store.known(keys), **assumed(keys)}, speed, nodes, _parameters, history)
+    return replace(found, basis=[*found.basis, *assumptions(job)])
 
 
 def _parameters(backbone: BackboneSpec) -> int:
@@ -94,7 +98,7 @@ def lines(job: JobSpec, found: Cost) -> str:
         ).rstrip()
         for row in (head, *rows)
     ]
-    text = [f"{job_id(job)}", "", *table, ""]
+    text = [job.name if assumptions(job) else job_id(job), "", *table, ""]
     if found.makespan_hours is not None:
         text.append(f"makespan on this cluster: {_hours(found.makespan_hours)}")
     if found.lower_bound_hours is not None:

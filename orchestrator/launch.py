@@ -21,6 +21,7 @@ from orchestrator import provenance
 from orchestrator.errors import BackendUnreachable, NotFound, OrchestratorError
 from orchestrator.job import JobSpec, job_id
 from orchestrator.manifests import check_unchanged, with_manifests
+from orchestrator.origins import resolve
 from orchestrator.plan import Planner
 from orchestrator.records import JobRecord, JobState
 from orchestrator.schedule import Drive, Site, Tally
@@ -71,6 +72,7 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
     options = options or Options()
     make_folder(where.folder)
     with contextlib.closing(open_store(where.database_url)) as store:
+        job, origins = resolve(job, store, options.say)
         told = with_manifests(job, where)
         planner = Planner(told, recorded_speed(store))
         missing = missing_data(planner.specs(), where.data_root)
@@ -79,6 +81,7 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
         identity = job_id(job)
         check_unchanged(store, identity, told)
         put(store, job, identity)
+        store.put_origins(identity, origins)
         drive = Drive(store, job, identity, planner, _site(where), options.watch, options.say)
         result = Submitted(identity, JobState.running, drive.tally)
         left = drive.prepare()

@@ -260,6 +260,9 @@ class Giver:
 def source_of_weights(spec: TrialSpec) -> Giver | None:
     """Where the trial's initial weights come from in this job, while that is not yet resolved to a trial."""
     init = spec.backbone.init
+    if isinstance(init, FromStage) and init.job is not None:
+        what = f"initial weights {init.name}: stage {init.stage} of job {init.job} was not looked up"
+        raise SpecError([f"{what}; write backbone.init as a whole, not by its fields"])
     return Giver(init.stage, init.group) if isinstance(init, FromStage) else None
 
 
