@@ -15,6 +15,7 @@ from orchestrator.cleaning import gc, pin, unpin
 from orchestrator.errors import OrchestratorError
 from orchestrator.flags import a_spec, output, places, printed, say, show
 from orchestrator.settings import Settings
+from orchestrator.weights import weights
 
 if TYPE_CHECKING:
     from orchestrator.job import JobSpec
@@ -339,6 +340,7 @@ def ui(where: Settings, port: int) -> None:
 cli.add_command(gc)
 cli.add_command(pin)
 cli.add_command(unpin)
+cli.add_command(weights)
 
 
 def main() -> None:

@@ -39,3 +39,9 @@ class BackendUnreachable(OrchestratorError):
     """The database, the Ray cluster, the tracking server or the disk does not answer or refuses."""
 
     exit_code = 7
+
+
+class BadInput(OrchestratorError):
+    """A file that was handed over cannot be used: damaged, of an unknown form, or with code in it."""
+
+    exit_code = 6

@@ -77,7 +77,8 @@ class Named:
 
 def _roots(names: tuple[str, ...]) -> str:
     """What a long list of names is about: mask_token, decoder, relative_position_index."""
-    roots = {name.rpartition(".")[2] if name.endswith(_DERIVED) else name.split(".")[0] for name in names}
+    alone = (*_DERIVED, "mask_token")
+    roots = {name.rpartition(".")[2] if name.endswith(alone) else name.split(".")[0] for name in names}
     return ", ".join(sorted(roots))
 
 

@@ -23,16 +23,25 @@ def packed(said: dict[str, Any]) -> dict[str, str]:
 
 def read(path: Path) -> dict[str, Any]:
     """What the file says of itself; empty for a file that somebody else wrote. Raises DataError for no safetensors."""
+    said = _header(path).get("__metadata__", {}).get(KEY)
+    return dict(json.loads(said)) if said else {}
+
+
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Of every tensor, by name; none of them is read. Raises DataError for no safetensors."""
+    return {name: tuple(entry["shape"]) for name, entry in _header(path).items() if name != "__metadata__"}
+
+
+def _header(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length)) if 2 <= length <= _LARGEST_HEADER else None
-    except (struct.error, ValueError, UnicodeDecodeError):
+    except (struct.error, ValueError):
         header = None
     if not isinstance(header, dict):
         raise DataError(f"{path} is no safetensors file, or is cut short; make or fetch it again")
-    said = header.get("__metadata__", {}).get(KEY)
-    return dict(json.loads(said)) if said else {}
+    return header
 
 
 def windows(said: dict[str, Any]) -> Windows | None:

@@ -21,7 +21,9 @@ State = dict[str, torch.Tensor]
 
 def model(name: str, args: dict[str, Any], image_size: int = 64, classes: int = 5, **other: Any) -> nn.Module:
     """A timm model in eval mode whose every parameter is drawn, so that each has its part in the output."""
-    net = build(BackboneSpec(model=name, args=args, image_size=image_size, **other), classes)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = build(BackboneSpec(model=name, args=args, image_size=image_size, **other), classes)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in net.parameters():
