@@ -150,7 +150,8 @@ def validate(spec: Path, profile: str | None, overrides: tuple[str, ...]) -> Non
     from orchestrator.origins import elsewhere
 
     job = load(spec, profile, overrides)
-    name = f"{job.name} (its id follows from the trials of other jobs it starts from)" if elsewhere(job) else job_id(job)
+    by_others = f"{job.name} (its id follows from the trials of other jobs that it starts from)"
+    name = by_others if elsewhere(job) else job_id(job)
     click.echo(f"{spec}: valid; job {name}, stages {', '.join(stage.name for stage in job.stages)}")
 
 
