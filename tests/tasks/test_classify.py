@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import trees
@@ -22,6 +23,7 @@ from tasks.base import DataError, DataPlace
 from tasks.classify import Classify
 from tasks.datasets import CARDS
 from tasks.datasets.augment import Augment
+from tasks.precision import average_precision
 
 PLAIN = Augment.none()
 VIT = BackboneSpec(
@@ -49,6 +51,11 @@ def test_a_data_set_and_nothing_else_is_needed() -> None:
         ({"dataset": "digits-pretrain", "evaluate": "test"}, "digits-pretrain has no test images"),
         ({"val_fraction": 1.0}, "less than 1"),
         ({"augmnt": {}}, "Extra inputs"),
+        ({"dataset": "voc2007"}, "voc2007 has several labels per image.*set augment.mixup, augment.cutmix and"),
+        ({"dataset": "pets", "caltech_background": False}, "pets has no class BACKGROUND_Google"),
+        ({"dataset": "pets", "official_val": "test"}, "pets has its own test images"),
+        ({"dataset": "inat18", "evaluate": "test"}, "inat18 has no test images; evaluate on val"),
+        ({"dataset": "inat18", "train": "trainval"}, "train: trainval holds the images of evaluate: val"),
         ({"augment": {"rand_augment": "auto"}}, "timm's notation"),
     ],
 )
@@ -109,16 +116,32 @@ def test_missing_files_are_named_with_the_way_to_get_them(tmp_path: Path) -> Non
         Classify(dataset="dtd").loaders(place(tmp_path))
 
 
-def test_files_on_disk_are_trained_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CARDS, "dtd", trees.dtd(tmp_path))
-    task = Classify(dataset="dtd", augment=Augment(mixup=0.8))
+@pytest.mark.parametrize("name", trees.TREES)
+def test_a_model_is_trained_for_an_epoch_from_every_set_on_disk(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = trees.plant(name, tmp_path, monkeypatch)
+    augment = PLAIN if card.several_labels else Augment(mixup=0.8)
+    task = Classify(dataset=name, augment=augment, val_fraction=0.4)
+    torch.manual_seed(0)
     model = task.build(VIT, None)
-    loaders = task.loaders(place(tmp_path))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    size = 2 if task.train_images < 20 else 18
+    loaders = task.loaders(place(tmp_path, batch=size))
+    steps = 0
     for batch in loaders.epoch(0):
-        task.loss(model, batch)["loss"].backward()
-    figures = task.measure(model.eval(), loaders.evaluation())
-    assert 0 <= figures["top1"] <= 1
-    assert figures["top1"] == figures["mean_per_class"]  # as many images of either class
+        loss = task.loss(model, batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        steps += 1
+    assert steps == task.train_images // size == loaders.steps_per_epoch
+    assert all(not torch.equal(before[key], value) for key, value in model.state_dict().items())
+    with torch.no_grad():
+        figures = task.measure(model.eval(), loaders.evaluation())
+    assert 0 <= figures[task.metric] <= 1
+    assert 0 < figures["loss"] < 5
 
 
 class Fixed(nn.Module):
@@ -162,6 +185,51 @@ def test_loss_smooths_hard_labels_and_takes_soft_ones() -> None:
     soft_loss = task.loss(Fixed(), {"images": logits, "labels": labels, "targets": soft})["loss"]
     assert hard_loss.item() == pytest.approx(soft_loss.item(), abs=1e-6)
     assert soft_loss.item() == pytest.approx((-soft * logits.log_softmax(1)).sum(1).mean().item(), abs=1e-6)
+
+
+def test_eleven_point_precision_of_a_case_worked_out_by_hand() -> None:
+    """By falling score: right, wrong, right, right, wrong. Precision 1, 1/2, 2/3, 3/4, 3/5 at recall 1/3, 1/3, 2/3, 1,
+    1: so 1 at the recalls 0, .1, .2, .3, and 3/4 at the seven others."""
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+    labels = np.array([1, 0, 1, 1, 0])
+    assert average_precision(scores, labels) == pytest.approx((4 * 1 + 7 * 0.75) / 11)
+    shuffled = np.array([3, 0, 4, 2, 1])
+    assert average_precision(scores[shuffled], labels[shuffled]) == pytest.approx((4 * 1 + 7 * 0.75) / 11)
+    with_difficult = average_precision(np.append(scores, [0.95, 0.75]), np.append(labels, [-1, -1]))
+    assert with_difficult == pytest.approx((4 * 1 + 7 * 0.75) / 11)
+    # ten images of ten: every tenth is reached, also where 3 * 0.1 > 0.3
+    assert average_precision(np.linspace(1, 0, 20), np.repeat([1, 0], 10)) == 1
+    assert np.isnan(average_precision(scores, np.array([0, 0, -1, 0, 0])))
+
+
+def test_several_labels_are_measured_and_lost_as_stated() -> None:
+    task = Classify(dataset="voc2007", augment=PLAIN)
+    assert (task.metric, task.mode) == ("map11", "max")
+    torch.manual_seed(0)
+    logits = torch.randn(30, 20)
+    labels = torch.randint(-1, 2, (30, 20)).float()
+    labels[:, 7] = 0  # a class that no image shows
+    figures = task.measure(Fixed(), in_batches(logits, labels, 8))
+    each = [average_precision(logits[:, i].numpy(), labels[:, i].numpy()) for i in range(20) if i != 7]
+    assert figures["map11"] == pytest.approx(np.mean(each))
+    counted = labels >= 0
+    by_hand = -(labels * logits.sigmoid().log() + (1 - labels) * (1 - logits.sigmoid()).log())[counted].mean()
+    assert figures["loss"] == pytest.approx(by_hand.item(), abs=1e-6)
+    loss = task.loss(Fixed(), {"images": logits, "labels": labels})["loss"]
+    assert loss.item() == pytest.approx(by_hand.item(), abs=1e-6)
+
+
+def test_voc_labels_know_several_classes_and_difficult_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.plant("voc2007", tmp_path, monkeypatch)
+    task = Classify(dataset="voc2007", augment=PLAIN)
+    labels = torch.cat([batch["labels"] for batch in task.loaders(place(tmp_path)).evaluation()])
+    assert labels.tolist() == [[1, 1, -1], [0, 1, 0], [0, 0, 1], [1, 0, 0]]
+    trees.annotation(
+        tmp_path / "VOCdevkit" / "VOC2007" / "Annotations" / "000005.xml",
+        [("bird", 1), ("bird", 0), ("bird", 1)],  # one that is not difficult is enough
+    )
+    labels = torch.cat([batch["labels"] for batch in task.loaders(place(tmp_path)).evaluation()])
+    assert labels[0].tolist() == [0, 0, 1]
 
 
 def test_weights_of_another_task_start_the_backbone_and_never_the_head() -> None:
