@@ -121,7 +121,7 @@ def finish(done: Submitted, where: Settings) -> int:
 
 @cli.command()
 @a_spec
-@places("address")
+@places("data_root", "address")
 @output
 @click.option("--nodes", type=click.IntRange(1), default=1, help="Plan for so many machines like the following.")
 @click.option("--cpus", type=float, help="CPUs of a machine [this one's].")
@@ -303,7 +303,7 @@ def report(job: str | None, where: Settings, form: str, check: bool) -> None:
 
 
 @cli.command()
-@places("tracking_uri")
+@places("tracking_uri", "storage")
 @click.option("--sync", "job", metavar="JOB", help="Bring MLflow up to date with the store, once.")
 @click.option("--follow", "beside", metavar="JOB", hidden=True, help="What a driver runs beside itself.")
 def track(where: Settings, job: str | None, beside: str | None) -> None:
@@ -318,11 +318,11 @@ def track(where: Settings, job: str | None, beside: str | None) -> None:
     if beside:
         from orchestrator.follow import follow
 
-        done = follow(store, beside, where.tracking_uri, where.folder, os.getppid(), picture)
+        done = follow(store, beside, where.tracking_uri, where.folder, os.getppid(), picture, storage=where.storage)
     else:
         from orchestrator.tracking import sync
 
-        done = sync(store, store.find_job(str(job)), where.tracking_uri, where.folder, picture)
+        done = sync(store, store.find_job(str(job)), where.tracking_uri, where.folder, picture, storage=where.storage)
     if done.problem:
         raise BackendUnreachable(done.problem)
     say(f"MLflow: {done.runs} runs made, {done.metrics} metric values written, {done.closed} runs closed")

@@ -62,7 +62,7 @@ class _Stop:
 
 def follow(
     store: Store, job_id: str, tracking_uri: str, folder: Path, parent_pid: int, picture: Picture | None = None,
-    every_s: float = 5.0, last_s: float = 30.0, say: Callable[[str], None] | None = None,
+    every_s: float = 5.0, last_s: float = 30.0, say: Callable[[str], None] | None = None, storage: Path | None = None,
 ) -> Synced:  # fmt: skip
     """Syncs every `every_s` seconds until the driver `parent_pid` is gone or says stop (SIGTERM, or the end of our
     standard input where that is a pipe), then once more within `last_s` seconds. Returns what was written in all;
@@ -75,7 +75,7 @@ def follow(
     stop = _Stop(parent_pid, last_s)
     os.nice(5)  # the trials come first
     total, opened = Synced(), False
-    with contextlib.closing(Mirror(store, job_id, tracking_uri, folder, picture)) as one:
+    with contextlib.closing(Mirror(store, job_id, tracking_uri, folder, picture, storage)) as one:
         while True:
             last = stop()
             began = time.monotonic()

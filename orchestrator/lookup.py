@@ -268,6 +268,21 @@ def reports(connection: sa.Connection, by_epoch: Mapping[int, Sequence[str]]) ->
     return dict(found)
 
 
+def pictures(connection: sa.Connection, keys: Iterable[str]) -> dict[str, list[tuple[int, str]]]:
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    t = tables.pictures
+    for some in chunks(list(keys)):
+        query = (
+            sa.select(_trials.c.key, t.c.epoch, t.c.path)
+            .join(t, t.c.trial_id == _trials.c.id)
+            .where(_trials.c.key.in_(some))
+            .order_by(t.c.trial_id, t.c.epoch, t.c.path)
+        )
+        for key, epoch, path in connection.execute(query):
+            found[key].append((epoch, path))
+    return dict(found)
+
+
 def trial(connection: sa.Connection, key: str) -> TrialRow:
     row = connection.execute(sa.select(_trials).where(_trials.c.key == key)).one_or_none()
     if row is None:

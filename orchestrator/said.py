@@ -120,6 +120,13 @@ def _write_reports(
             set_={name: statement.excluded[name] for name in ("step", "values_json", "seconds")},
         )
     connection.execute(_upserts[db.sqlite], list(rows.values()))
+    pictures = [
+        {"trial_id": held[report.key].id, "epoch": report.epoch, "path": path}
+        for report in reported
+        for path in report.pictures
+    ]
+    if pictures:
+        connection.execute(db.insert(tables.pictures).on_conflict_do_nothing(), pictures)
     newest = {held[report.key].id: report for report in reported}
     connection.execute(
         _REACHED,

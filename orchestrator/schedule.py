@@ -261,8 +261,11 @@ class Drive:
         writes: list[Write] = []
         for event in news.events:
             if isinstance(event, Report):
+                values = dict(event.values)
                 writes.append(
-                    Reported(news.key, news.token, event.epoch, event.step, dict(event.values), event.seconds)
+                    Reported(
+                        news.key, news.token, event.epoch, event.step, values, event.seconds, tuple(event.pictures)
+                    )
                 )
             elif isinstance(event, Outcome):
                 weights = (event.weights.path, event.weights.sha256) if event.weights else None
@@ -518,5 +521,5 @@ def _placement(planned: Planned) -> Placement:
         metric=task.metric,
         mode=task.mode,
         seed=planned.spec.seed,
-        epochs=planned.spec.optim.epochs,
+        epochs=planned.spec.last_epoch,
     )

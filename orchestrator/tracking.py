@@ -74,15 +74,16 @@ class _OutOfTime(BackendUnreachable):
 
 def sync(
     store: Store, job_id: str, tracking_uri: str, folder: Path, picture: Picture | None = None,
-    limit_s: float | None = None,
+    limit_s: float | None = None, storage: Path | None = None,
 ) -> Synced:  # fmt: skip
     """Writes to MLflow what the store has and MLflow lacks. Repeating it, after a kill at any point too, writes
-    nothing twice. A server or database that does not answer is no error but `Synced.problem`, one line.
+    nothing twice. A server or database that does not answer is no error but `Synced.problem`, one line. `storage`:
+    where trials keep their files, if what they drew is wanted.
 
     Raises NotFound for a job that is not in the store.
     """
     until = time.monotonic() + limit_s if limit_s is not None else float("inf")
-    with contextlib.closing(Mirror(store, job_id, tracking_uri, folder, picture)) as one:
+    with contextlib.closing(Mirror(store, job_id, tracking_uri, folder, picture, storage)) as one:
         return one.sync(lambda: time.monotonic() > until)
 
 
@@ -91,10 +92,11 @@ class Mirror:
     `folder`). What MLflow has is read once, at the first write, and again after every problem."""
 
     def __init__(
-        self, store: Store, job_id: str, tracking_uri: str, folder: Path, picture: Picture | None = None
-    ) -> None:
+        self, store: Store, job_id: str, tracking_uri: str, folder: Path, picture: Picture | None = None,
+        storage: Path | None = None,
+    ) -> None:  # fmt: skip
         self.job_id, self.uri, self.folder = job_id, tracking_uri, Path(folder)
-        self._store, self._picture = store, picture
+        self._store, self._picture, self._storage = store, picture, storage
         self._client: Any = None
         self._experiment = ""
         self._runs: dict[Place, _Run] = {}
@@ -154,11 +156,13 @@ class Mirror:
         for start in range(0, len(due), AT_ONCE):
             some = due[start : start + AT_ONCE]
             reports = self._store.reports_since({row.key: 0 for row, _ in some})
+            drawn = self._store.pictures(row.key for row, _ in some) if self._storage else {}
             for done, (row, look) in enumerate(some, start):
                 if leave():
                     raise _OutOfTime(f"out of time with {len(due) - done} of {len(due)} trials to write to MLflow")
                 try:
-                    self._trial(job, row, look, groups[row.stage, row.group], reports.get(row.key, []))
+                    group = groups[row.stage, row.group]
+                    self._trial(job, row, look, group, reports.get(row.key, []), drawn.get(row.key, []))
                 except Exception as error:
                     if getattr(error, "error_code", None) != "INVALID_PARAMETER_VALUE":
                         raise
@@ -179,8 +183,9 @@ class Mirror:
         return look if missing else None
 
     def _trial(
-        self, job: JobRow, row: PlacedRow, look: Look, group: Sequence[PlacedRow], reports: Sequence[ReportRow]
-    ) -> None:
+        self, job: JobRow, row: PlacedRow, look: Look, group: Sequence[PlacedRow], reports: Sequence[ReportRow],
+        drawn: Sequence[tuple[int, str]],
+    ) -> None:  # fmt: skip
         parent = self._group(job, group)
         if parent.deleted:
             return
@@ -202,12 +207,21 @@ class Mirror:
         final = mirror.final_numbers(trial) if look[0] == "FINISHED" else []
         if run.start_ms is None:
             run.start_ms = int(self._client.get_run(run.run_id).info.start_time)
+        self._drawn(run, row.key, drawn)
         for batch in mirror.batches(mirror.numbers(reports, run.through, run.start_ms), final):
             self._log(run.run_id, batch, params, tags)
             params = tags = {}
         run.through = max([run.through, *(report.epoch for report in reports)])
         self._end(run, look, row.ended)
         self._keep(place, run, parent.run_id)
+
+    def _drawn(self, run: _Run, key: str, drawn: Sequence[tuple[int, str]]) -> None:
+        """The trial's pictures of epochs that are not written yet: before their numbers, so that a kill in between
+        costs a repeat and no picture. One that is no longer there is left out."""
+        for epoch, path in drawn:
+            file = Path(self._storage or "") / "trials" / key[:2] / key / path
+            if epoch > run.through and file.is_file():
+                self._client.log_artifact(run.run_id, str(file), str(Path(path).parent))
 
     def _group(self, job: JobRow, rows: Sequence[PlacedRow]) -> _Run:
         """The run of the trials' group; made, with the job's spec, when its first trial needs one."""

@@ -220,6 +220,15 @@ def test_stages_and_tracked_runs(three: Store) -> None:
     assert three.tracked(JOB.id) == {group: Tracked("run0"), child: Tracked("run1", 10, True, "run0")}
 
 
+def test_pictures_are_recorded_with_their_report_once(three: Store) -> None:
+    token = three.claim("d1", [key_of(1), key_of(2)])[key_of(1)]
+    second = Reported(key_of(1), token, 2, 20, {}, 1.0, ("pictures/b-0002.png", "pictures/a-0002.png"))
+    three.commit("d1", [Reported(key_of(1), token, 1, 10, {}, 1.0), second])
+    three.commit("d1", [second, Reported(key_of(1), token, 4, 40, {}, 1.0, ("pictures/a-0004.png",))])  # said again
+    expected = [(2, "pictures/a-0002.png"), (2, "pictures/b-0002.png"), (4, "pictures/a-0004.png")]
+    assert three.pictures([key_of(1), key_of(2), "none"]) == {key_of(1): expected}
+
+
 def test_inf_and_nan_come_back(three: Store) -> None:
     tokens = three.claim("d1", [key_of(1), key_of(2)])
     odd = {"nan": math.nan, "inf": math.inf, "minus": -math.inf, "zero": 0.0, "tiny": 5e-324, "one": 1}

@@ -513,6 +513,41 @@ def test_unreachable_databases_are_a_problem_of_one_line_without_secrets(world: 
     assert world.store.tracked(JOB) == {}
 
 
+def test_what_a_trial_drew_is_with_its_run_whenever_the_server_takes_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = world.place("grid", "digits", 0)
+    token = world.start(key)
+    folder = world.folder / "trials" / key[:2] / key
+    (folder / "pictures").mkdir(parents=True)
+    for epoch in (1, 2):
+        name = f"pictures/masked-{epoch:04d}.png"
+        if epoch == 1:
+            (folder / name).write_bytes(b"png")  # that of epoch 2 was removed
+        values = {"train_loss": 1.0, "system_data_wait": 0.25}
+        world.store.commit(world.driver, [Reported(key, token, epoch, epoch, values, 1.0, (name,))])
+
+    from mlflow import MlflowClient
+
+    log = MlflowClient.log_artifact
+
+    def full(self: Any, run_id: str, path: str, *args: Any) -> None:
+        if path.endswith(".png"):
+            raise OSError("no space left")
+        log(self, run_id, path, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.MlflowClient.log_artifact", full)
+        assert "no space left" in (world.sync(storage=world.folder).problem or "")
+    assert world.sync(storage=world.folder) == Synced(metrics=6)
+    run = world.run_of("grid", "digits", key)
+    assert [file.path for file in world.client().list_artifacts(run.info.run_id, "pictures")] == [
+        "pictures/masked-0001.png"
+    ]
+    assert run.data.metrics["system/data_wait"] == 0.25
+    assert world.sync(storage=world.folder) == Synced()
+
+
 def test_a_server_that_never_answers_takes_bounded_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.trial("grid", "digits", 0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
