@@ -210,7 +210,7 @@ BAD = {
                                  "nearest: 'cifar10'"),
     "unknown timm model": ("vit_tiny_patch16_224", "§vit_tini_patch16_224", "trial.backbone.model",
                            "no such timm model; nearest: vit_tiny_patch16_224"),
-    "unknown kind": ("{kind: none, name: RAND}", "§{kind: scratch}", "no such kind", "kinds: none, file, stage, trial"),
+    "unknown kind": ("{kind: none, name: RAND}", "§{kind: scratch}", "no such kind", "kinds: none, file, timm, stage, trial"),
     "unknown choice": ("kind: classify,", "kind: classify, train: §trainvall,", "trainvall: not allowed",
                        "allowed: train, trainval; nearest: trainval"),
     "negative lr": ("[1e-4, 1e-2, 3]", "[§-1e-4, 1e-2, 3]", "-0.0001: must be greater than 0"),
