@@ -98,7 +98,7 @@ class Files(Source):
         return str(self.root / self._names[index])
 
     def content(self) -> Iterator[bytes]:
-        yield "\n".join(self._names[i] for i in range(len(self))).encode()
+        yield "\n".join(self._names).encode(errors="surrogateescape")
 
     def identity(self, first: int, last: int) -> bytes:
         """Names, sizes and times of change; a file that is not there has none."""
@@ -141,15 +141,28 @@ class Names:
 
     def __init__(self, names: Sequence[str]) -> None:
         encoded = [name.encode(errors="surrogateescape") for name in names]
-        self._text = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        self._ends = np.cumsum([0, *map(len, encoded)])
+        self.text: NDArray[np.uint8] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        self.ends: NDArray[np.int64] = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        """Where each begins, and the last one ends."""
+
+    @classmethod
+    def of_arrays(cls, text: NDArray[np.uint8], ends: NDArray[np.int64]) -> Names:
+        names = cls([])
+        names.text, names.ends = text, ends
+        return names
+
+    def taken(self, rows: NDArray[np.int64]) -> Names:
+        return Names([self[row] for row in rows.tolist()])
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self.ends) - 1
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> str:
-        first, last = self._ends[index], self._ends[index + 1]
-        return self._text[first:last].tobytes().decode(errors="surrogateescape")
+        first, last = self.ends[index], self.ends[index + 1]
+        return self.text[first:last].tobytes().decode(errors="surrogateescape")
 
 
 def picture(pixels: Pixels) -> Image.Image:
@@ -182,9 +195,13 @@ def opened(file: Path | bytes, name: str, where: str) -> Image.Image:
 
 
 def of(name: str, root: Path, images: Any) -> Source:
-    """A source made from what a data set's reader gives: a source, paths below `root`, one array, or several."""
+    """A source made from what a data set's reader gives: a source, paths below `root` (read from tar files where they
+    are packed), one array, or several."""
     if isinstance(images, Source):
         return images
     if isinstance(images, np.ndarray) or (len(images) and isinstance(images[0], np.ndarray)):
         return Arrays(name, images)
-    return Files(name, root, images)
+    from tasks.datasets.shards import instead_of_files
+
+    packed = instead_of_files(name, root, images)
+    return Files(name, root, images) if packed is None else packed
