@@ -66,6 +66,16 @@ def test_parameter_counts_are_the_published_ones(name: str, arguments: dict[str,
     assert [info["num_chs"] for info in model.feature_info] == [128, 256, 512, 1024]
 
 
+@pytest.mark.parametrize(("merged", "billions"), [(False, 15.43), (True, 15.35)])
+def test_work_per_image_is_the_published_one(merged: bool, billions: float) -> None:
+    """15.3 G multiplications at 224 pixels, once the small kernels are merged."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        timm.create_model("replknet_31b", merged=merged)(torch.zeros(1, 3, 224, 224))
+    assert counter.get_total_flops() / 2e9 == pytest.approx(billions, abs=0.006)
+
+
 def test_it_is_built_like_any_backbone() -> None:
     arguments = {name: value for name, value in TINY.items() if name != "num_classes"}
     spec = BackboneSpec(model="replknet_31b", args=arguments, image_size=64, drop_path=0.3)
