@@ -151,9 +151,21 @@ class _Stages:
         built = build(self.root, stage, at, start, self.problems)
         self.built.setdefault(stage.name, built)
         self.initial_weights(i, built)
+        self.workers(i, built)
         if stage.neighbourhood is not None and stage.from_ and built:
             values = {path: self.grid_values(stage, path) for path in stage.neighbourhood.near}
             check_neighbours(self.root, stage, at, built[0], values, self.problems)
+
+    def workers(self, i: int, built: list[Built]) -> None:
+        """A global batch is shared out evenly among a trial's workers."""
+        stage = self.job.stages[i]
+        workers = (stage.resources or self.job.resources).workers
+        for trial in built:
+            batch = trial.spec.optim.batch
+            if batch % workers:
+                place = trace(self.root, ["optim", "batch"], trial.origins)
+                what = f"does not divide among {workers} workers (resources.workers): a multiple of {workers}, at least"
+                self.problems.say(place, f"stages.{stage.name}: optim.batch", str(batch), f"{what} {workers}")
 
     def grid_values(self, stage: Stage, path: str) -> list[Any]:
         """What a winner may have at `path`, as far as the sources' grids say."""

@@ -93,6 +93,16 @@ def _problems(path: Path, profile: str | None = None, *overrides: str) -> list[s
     return caught.value.problems
 
 
+def test_a_batch_is_shared_out_among_the_workers(write: Write) -> None:
+    large = "    resources: {workers: 3}\n"
+    text = GOOD.replace("    per: [task.dataset, backbone.init]\n", "    per: [task.dataset, backbone.init]\n" + large)
+    (problem,) = _problems(write(text))
+    assert re.search(r":6:\d+: stages.grid: optim.batch: 32: does not divide among 3 workers", problem)
+    assert len(_problems(write(text), None, "optim.batch=2")) == 1
+    load(write(text), None, ["optim.batch=33"])
+    load(write(GOOD), None, ["resources.workers=8"])
+
+
 # What a good file means
 
 
