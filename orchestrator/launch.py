@@ -154,7 +154,8 @@ def missing_data(specs: Iterable[TrialSpec], root: Path) -> str:
     lines = [line for line in seen.values() if line]
     if lines:
         what = f"{len(lines)} data sets or weights are missing" if len(lines) > 1 else "missing data or weights"
-        lines.insert(0, f"{what} (data root {root}; another with --data-root or DATA_ROOT):")
+        here = "" if root.is_dir() else ", a folder that does not exist"
+        lines.insert(0, f"{what} (data root {root}{here}; another with --data-root or DATA_ROOT):")
         lines.append("Nothing was started.")
     return "\n\n".join(lines)
 

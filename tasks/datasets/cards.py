@@ -67,10 +67,17 @@ class Card:
 
     def missing(self, root: Path) -> str | None:
         """None when what it needs lies under `root`; else what does not, and how to get it."""
-        missing = [name for name in self.needs if not (root / name).exists()]
+        missing = [name for name in self.needs if not (root / name).exists() and not _packed(root, name)]
         if not missing:
             return None
-        return f"{self.name}: not found under {root}: {', '.join(missing)}. {self.how_to_get}"
+        here = "" if root.is_dir() else " (no such folder on this machine; another with --data-root or DATA_ROOT)"
+        return f"{self.name}: not found under {root}{here}: {', '.join(missing)}. {self.how_to_get}"
+
+
+def _packed(root: Path, name: str) -> bool:
+    """Whether a folder of images may be in the set's tar files instead (see shards.py; a list of images never is)."""
+    path = root / name
+    return not path.suffix and (root / Path(name).parts[0] / "shards" / "index.npz").is_file()
 
 
 @dataclass(frozen=True)

@@ -218,10 +218,17 @@ def _inat(card: Card, root: Path, part: Part, split_seed: int) -> Read:
 
 
 def _imagenet(card: Card, root: Path, part: Part, split_seed: int) -> Read:
-    """A folder per WordNet id; the label is its rank."""
+    """A folder per WordNet id; the label is its rank. Tar files, where there are any, say what is there (shards.py)."""
     import os
 
+    from tasks.datasets.shards import packed_below
+
     folder = root / "imagenet" / ("train" if part in ("train", "trainval") else "val")
+    packed = packed_below(root, folder)
+    if packed is not None:
+        found = sorted((path.parent.name, path.name) for path in packed)
+        rank = {name: number for number, name in enumerate(sorted({name for name, _ in found}))}
+        return [folder / c / name for c, name in found], [rank[c] for c, _ in found]
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
     rows = [(folder / c / name, i) for i, c in enumerate(classes) for name in sorted(os.listdir(folder / c))]
     return [path for path, _ in rows], [label for _, label in rows]

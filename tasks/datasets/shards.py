@@ -230,6 +230,16 @@ def instead_of_files(name: str, root: Path, paths: Sequence[Path]) -> Packed | N
     return Packed(name, found, rows)
 
 
+def packed_below(root: Path, folder: Path) -> list[Path] | None:
+    """The packed images of a data set that are below a folder of it, where it has tar files and any is; else None."""
+    below = folder.relative_to(root)
+    found = read_index(root / below.parts[0] / FOLDER)
+    if found is None:
+        return None
+    paths = [root / name for name in found.names if name.startswith(f"{below.as_posix()}/")]
+    return paths or None
+
+
 def _stem(name: str) -> str:
     """WebDataset's key of a file: its path up to the first dot of its name."""
     folder, slash, file = name.rpartition("/")

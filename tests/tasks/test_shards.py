@@ -122,6 +122,22 @@ def test_shards_that_changed_since_are_refused(tmp_path: Path) -> None:
         shards.read_index(out)
 
 
+def test_imagenet_can_be_nothing_but_tar_files(tmp_path: Path) -> None:
+    """The one set whose folders say what is in it."""
+    card = trees.imagenet(tmp_path)
+    plain = [folder.read(card, tmp_path, part, 0) for part in ("train", "val")]
+    paths = sorted((tmp_path / "imagenet").rglob("*.JPEG"), reverse=True)
+    shards.pack(tmp_path, paths, None, tmp_path / "imagenet" / "shards")
+    for part in ("train", "val"):
+        shutil.rmtree(tmp_path / "imagenet" / part)
+    assert card.missing(tmp_path) is None
+    assert [folder.read(card, tmp_path, part, 0) for part in ("train", "val")] == plain
+    assert isinstance(sources.of("imagenet", tmp_path, plain[0][0]), Packed)
+    shutil.rmtree(tmp_path / "imagenet" / "shards")
+    assert "imagenet: not found under" in (card.missing(tmp_path) or "")
+    assert "no such folder on this machine" in (card.missing(tmp_path / "unmounted") or "")
+
+
 def test_a_damaged_image_in_a_shard_is_named(tmp_path: Path) -> None:
     trees.food101(tmp_path)
     victim = sorted(tmp_path.rglob("*.jpg"))[3]
