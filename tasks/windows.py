@@ -38,7 +38,7 @@ def check_windows(model: nn.Module) -> None:
     fitting = [size for size in range(2, max(maps[0]) + 1) if _all_divide(size, [max(shape) for shape in maps])]
     sizes = [
         count * patch
-        for count in range(2, 4 * side // patch)
+        for count in range(window, 4 * side // patch + 1)
         if _all_divide(window, [-(-count // 2**stage) for stage in range(len(maps))])
     ]
     raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import timm
 import torch
 from pydantic import ValidationError
 
-from tasks.backbone import BackboneSpec, build, draw_head, head_names, load, parameters
+from tasks.backbone import BackboneSpec, FromFile, build, draw_head, fitted, head_names, load, parameters
 from tasks.timm_names import timm_names
 
 VIT = {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 4}
@@ -136,3 +137,89 @@ def test_heads_are_drawn_anew(model: str) -> None:
 def test_parameters_are_counted() -> None:
     model = build(spec(), classes=5)
     assert parameters(spec(), 5) == sum(p.numel() for p in model.parameters()) > 1000
+
+
+@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "swinv2_base_window12_192"])
+def test_eps_of_layer_norm_is_set_everywhere_or_left(model: str) -> None:
+    def eps(net: torch.nn.Module) -> set[float]:
+        return {part.eps for part in net.modules() if isinstance(part, torch.nn.LayerNorm)}
+
+    assert eps(build(spec(model, image_size=64), 5)) == {1e-6 if model.startswith("vit") else 1e-5}
+    assert eps(build(spec(model, image_size=64, norm_eps=1e-3), 5)) == {1e-3}
+    torch.manual_seed(0)
+    plain = build(spec(model, image_size=64), 0).eval()
+    other = build(spec(model, image_size=64, norm_eps=1e-2), 0).eval()
+    other.load_state_dict(plain.state_dict())
+    images = torch.randn(1, 3, 64, 64)
+    assert not torch.allclose(plain(images), other(images), rtol=1e-4)
+
+
+def test_eps_of_a_model_without_layer_norm_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"resnet10t has no LayerNorm; leave backbone\.norm_eps out"):
+        build(spec("resnet10t", image_size=32, norm_eps=1e-6), 5)
+
+
+@pytest.mark.parametrize("model", ["swinv2_base_window12_192", "swin_base_patch4_window7_224"])
+@pytest.mark.parametrize(
+    ("image_size", "window", "said"),
+    [
+        (
+            64,
+            5,
+            r"window 5 .* 16 x 16 tokens \(image_size 64\).* every map: 2, 4, 8, 16; image sizes for window 5: 160",
+        ),
+        (64, 3, r"window 3 does not divide"),
+        (224, 16, r"window 16 .* 56 x 56 .* every map: 7, 14, 28, 56; image sizes for window 16: 64, 128, 256, 512"),
+        (256, 14, r"window 14 .* 64 x 64 .* every map: 2, 4, 8, 16; image sizes for window 14: 224, 448, 896"),
+    ],
+)
+def test_windows_that_do_not_divide_the_map_are_refused(model: str, image_size: int, window: int, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build(spec(model, image_size=image_size, args={**SWIN, "window_size": window}), 5)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "window"), [(64, 4), (64, 16), (64, 32), (192, 12), (224, 14), (224, 7), (112, 14), (96, 12)]
+)
+def test_windows_that_divide_the_map_or_are_larger_are_fine(image_size: int, window: int) -> None:
+    build(spec("swinv2_base_window12_192", image_size=image_size, args={**SWIN, "window_size": window}), 5)
+
+
+def test_windows_of_real_models_as_in_the_reference() -> None:
+    """The sizes that the reference's classification, depth and pose configurations have."""
+    for size, window in ((192, 12), (224, 14), (256, 16), (352, 22), (480, 30), (640, 20)):
+        with torch.device("meta"):
+            build(spec("swinv2_base_window12_192", image_size=size, args={**SWIN, "window_size": window}), 0)
+
+
+@pytest.mark.parametrize("make", ["swinv2_base_window12_192", "vit_tiny_patch16_224"])
+def test_what_would_be_loaded_is_known_without_memory_for_the_model(make: str) -> None:
+    source = build(spec(make, image_size=64), 5)
+    with torch.device("meta"):
+        empty = build(spec(make, image_size=96 if make.startswith("vit") else 64), 5)
+    given, notes = fitted(empty, source.state_dict())
+    assert all(tensor.device.type == "cpu" for tensor in given.values())
+    assert len(notes) == make.startswith("vit")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("w/simmim.pth", "weights import FILE w/simmim.pth"),
+        ("s3://bucket/w.safetensors", "s3:// is not read"),
+        ("https://example.org/w.safetensors", "a URI needs sha256"),
+        ("https://example.org/w.pth", "weights import"),
+    ],
+)
+def test_paths_that_cannot_be_trained_from_are_refused_at_load(path: str, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        FromFile(name="MIM", path=path)
+
+
+def test_where_a_file_is_expected() -> None:
+    digest = "ab" * 32
+    root = Path("/data")
+    assert FromFile(name="M", path="w/m.safetensors").local(root) == Path("/data/w/m.safetensors")
+    assert FromFile(name="M", path="file:///there/my%20m.safetensors").local(root) == Path("/there/my m.safetensors")
+    remote = FromFile(name="M", path="https://example.org/a/m.safetensors?v=1", sha256=digest)
+    assert remote.local(root) == Path("/data/weights/abababababab-m.safetensors")
