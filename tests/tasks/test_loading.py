@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -175,6 +176,81 @@ def test_an_unreadable_image_is_named(from_files: Callable[..., FileLoaders], tm
     pattern = r"^food101: cannot read image .*/baklava/\d+\.jpg \(.*\); get this file again$"
     with pytest.raises(DataError, match=pattern):
         list(from_files(loader_workers=workers).epoch(0))
+
+
+def spoil(root: Path, names: list[str]) -> None:
+    """Training images of food101 that are cut short."""
+    for name in names:
+        path = root / "food-101" / "images" / name
+        path.write_bytes(path.read_bytes()[:200])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_images_up_to_a_share_are_replaced_by_the_next(
+    from_files: Callable[..., FileLoaders], tmp_path: Path, workers: int
+) -> None:
+    whole = [batch for epoch in (0, 1) for batch in from_files(PLAIN).epoch(epoch)]
+    train, _ = folder.read_both(
+        trees.food101(tmp_path / "other"), tmp_path / "other", "train", "val", 0.2, split_seed=0
+    )
+    names = [f"{path.parent.name}/{path.name}" for path in train[0]]
+    spoil(tmp_path, [names[3], names[4]])
+    loaders = from_files(PLAIN, loader_workers=workers, max_unreadable=0.2)
+    seen = [batch for epoch in (0, 1) for batch in loaders.epoch(epoch)]
+    rows = torch.cat([loaders.rows(epoch) for epoch in (0, 1)])
+    stands_in = from_files(PLAIN, max_unreadable=0.2)._training._items
+    for row, one, other in zip(rows.tolist(), whole, seen, strict=True):
+        assert len(other["images"]) == len(row)
+        for position, index in enumerate(row):
+            used = 5 if index in (3, 4) else index
+            assert torch.equal(other["images"][position], stands_in[(0, used)][0])
+            assert other["labels"][position] == train[1][used]
+            assert index in (3, 4) or torch.equal(one["images"][position], other["images"][position])
+    assert len(loaders.unreadable) == 2
+    assert {names[3], names[4]} == {"/".join(what.split(" (")[0].split("/")[-2:]) for what in loaders.unreadable}
+
+
+def test_more_unreadable_images_than_stated_stop_the_epoch(
+    from_files: Callable[..., FileLoaders], tmp_path: Path
+) -> None:
+    spoil(tmp_path, [f"baklava/{path.name}" for path in (tmp_path / "food-101" / "images" / "baklava").iterdir()])
+    pattern = (
+        r"\d of 12 images of epoch 1 cannot be read, more than runtime.max_unreadable 0.1 allows; food101: cannot read"
+    )
+    with pytest.raises(DataError, match=pattern):
+        list(from_files(max_unreadable=0.1).epoch(0))
+    with pytest.raises(DataError, match=r"^food101: cannot read image .*baklava"):
+        list(from_files(max_unreadable=0.9).evaluation())  # a figure is over all images
+
+
+def test_a_trial_records_which_images_it_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from workers.train import Place, train
+    from workers.trial import TrialSpec
+
+    card = trees.food101(tmp_path)
+    monkeypatch.setitem(CARDS, "food101", card)
+    names = sorted(str(path.relative_to(tmp_path / "food-101" / "images")) for path in tmp_path.rglob("1000.jpg"))
+    spoil(tmp_path, names)
+    spec = TrialSpec.model_validate({
+        "task": {"kind": "classify", "dataset": "food101", "augment": {"mixup": 0, "cutmix": 0}},
+        "backbone": {"model": "vit_tiny_patch16_224", "image_size": 16,
+                     "args": {"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}},
+        "optim": {"lr": 1e-3, "batch": 4, "epochs": 2, "warmup_epochs": 0},
+        "runtime": {"max_unreadable": 0.25},
+    })  # fmt: skip
+    facts = train(spec, Place(tmp_path / "trial", tmp_path), lambda report: None, lambda: False).facts
+    (said,) = facts["unreadable_images"]
+    assert names[0] in said
+    assert facts["image_cache"].startswith("training off")
+
+
+def test_a_disk_that_is_gone_is_not_taken_for_unreadable_images(
+    from_files: Callable[..., FileLoaders], tmp_path: Path
+) -> None:
+    loaders = from_files(max_unreadable=0.9)
+    shutil.rmtree(tmp_path / "food-101" / "images")
+    with pytest.raises(DataError, match=r"^food101: cannot read image .*No such file"):
+        list(loaders.epoch(0))
 
 
 def test_resuming_decodes_nothing_that_was_seen(
