@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.nn import functional
 
 from tasks.backbone import BackboneSpec, build, head_names, load
 from tasks.large_kernel import LargeKernel
@@ -206,6 +207,41 @@ def test_the_names_of_the_full_model_are_the_reference_codes() -> None:
     with torch.device("meta"):
         model = timm.create_model("replknet_31b")
     assert sorted(model.state_dict()) == sorted(reference_names((2, 2, 18, 2), small=True))
+
+
+def test_the_function_is_the_published_one() -> None:
+    """Written out once more, from the names in the file alone: which activation follows what, and what is added."""
+    model = with_statistics(tiny())
+    weights = model.state_dict()
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        mean, variance, scale, shift = (
+            weights[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return functional.batch_norm(x, mean, variance, scale, shift)
+
+    def conv(x: torch.Tensor, name: str, stride: int = 1) -> torch.Tensor:
+        kernel = weights[f"{name}.conv.weight"]
+        groups = x.shape[1] // kernel.shape[1]
+        return norm(functional.conv2d(x, kernel, None, stride, kernel.shape[-1] // 2, groups=groups), f"{name}.bn")
+
+    images_ = x = images(2, 3, 64, 64)
+    for index, stride in enumerate((2, 1, 1, 2)):
+        x = conv(x, f"stem.{index}", stride).relu()
+    for stage, depth in enumerate(TINY["layers"]):
+        if stage:
+            x = conv(x, f"transitions.{stage - 1}.0").relu()
+            x = conv(x, f"transitions.{stage - 1}.1", stride=2).relu()
+        for block in range(depth):
+            at = f"stages.{stage}.blocks.{2 * block}"
+            inner = conv(norm(x, f"{at}.prelkb_bn"), f"{at}.pw1").relu()
+            inner = conv(inner, f"{at}.large_kernel.lkb_origin") + conv(inner, f"{at}.large_kernel.small_conv")
+            x = x + conv(inner.relu(), f"{at}.pw2")
+            at = f"stages.{stage}.blocks.{2 * block + 1}"
+            inner = conv(norm(x, f"{at}.preffn_bn"), f"{at}.pw1")
+            x = x + conv(functional.gelu(inner), f"{at}.pw2")
+    logits = functional.linear(norm(x, "norm").mean((2, 3)), weights["head.weight"], weights["head.bias"])
+    assert torch.allclose(model(images_), logits, rtol=1e-5, atol=1e-5 * float(logits.abs().max()))
 
 
 def test_merged_weights_want_a_merged_model() -> None:
