@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator import lineage
 from orchestrator.cells import label, short
 from orchestrator.notes import short_time
 from orchestrator.render import edge_text, heading, to_json
@@ -71,8 +72,9 @@ def trial(store: Store, key: str, storage: str | Path) -> View:
     row = store.trial(key)
     attempts = store.attempts(key)
     reports = store.reports(key)
-    ancestors = _lineage(store, row)
-    children = store.children(key)
+    ancestors, offspring = lineage.lineage(store, row), lineage.offspring(store, key)
+    pins = store.pins()
+    pinned = {target: pins[target] for target in (key, *(place[0] for place in row.placed)) if target in pins}
     folder = Path(storage) / "trials" / key[:2] / key
     files = _files(folder)
     content = {
@@ -80,7 +82,7 @@ def trial(store: Store, key: str, storage: str | Path) -> View:
         "created": moment(row.created), "started": moment(row.started), "ended": moment(row.ended),
         "seconds": _seconds(row),
         "places": [dict(zip(("job", "stage", "group", "name"), place, strict=True)) for place in row.placed],
-        "lineage": ancestors, "children": children,
+        "lineage": to_json(ancestors), "children": to_json(offspring), "pinned": pinned,
         "attempts": [{**to_json(a), "started": moment(a.started), "ended": moment(a.ended)} for a in attempts],
         "reports": len(reports), "last_report": to_json(reports[-1]) if reports else None,
         "folder": str(folder), "files": files,
@@ -92,10 +94,10 @@ def trial(store: Store, key: str, storage: str | Path) -> View:
     if row.error:
         lines += ["", f"{row.error_class or row.state}: {row.error}"]
     lines += ["", *_figure_lines(row), *_progress_lines(row, content)]
-    for generation, ancestor in enumerate(ancestors):
-        link = "which starts from" if generation else "starts from"
-        lines.append(f"{link} {ancestor['name']} {ancestor['key'][:12]} ({ancestor['state']})")
-    lines += [f"{len(children)} trials start from it"] if children else []
+    lines += [f"pinned{f': {why}' if why else ''}" for why in pinned.values()]
+    lines += ["", "Where it comes from", *lineage.lines(key, ancestors)]
+    follows = lineage.offspring_lines(offspring)
+    lines += ["", "What follows from it", *(f"  {line}" for line in follows)] if follows else []
     lines += ["", "Attempts", *_attempt_lines(attempts)] if attempts else []
     if files:
         lines += ["", f"Files in {folder}", *(f"  {size:>14,}  {name}" for name, size in files.items())]
@@ -109,18 +111,6 @@ def _seconds(trial: TrialRow) -> float | None:
     if trial.train_seconds is not None or trial.started is None or trial.ended is None:
         return trial.train_seconds
     return trial.ended - trial.started
-
-
-def _lineage(store: Store, trial: TrialRow) -> list[dict[str, str]]:
-    """The trials whose weights this one descends from, nearest first."""
-    found: list[dict[str, str]] = []
-    seen = {trial.key}
-    while trial.parent and trial.parent not in seen:
-        seen.add(trial.parent)
-        trial = store.trial(trial.parent)
-        name = trial.placed[0][3] if trial.placed else "trial"
-        found.append({"key": trial.key, "name": name, "state": str(trial.state)})
-    return found
 
 
 def _files(folder: Path) -> dict[str, int]:

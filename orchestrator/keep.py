@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from orchestrator import choice
 from orchestrator.known import TrialState
 
+APPLIED_TO = ("seed", "task.dataset")
+"""As job.APPLIED_TO: several values of these are still one setting. (That module brings pydantic along.)"""
 RESULTS = (TrialState.done, TrialState.diverged)
 """States in which a trial needs no initial weights any more; in every other one it may still (be made to) run."""
 
@@ -162,7 +164,7 @@ def _last(facts: Facts) -> Iterator[tuple[str, str]]:
 
 
 def last_stages(spec: Mapping[str, Any]) -> list[str]:
-    """Stages with one setting (with any number of seeds) on which no other stage builds: the ends of a job."""
+    """Stages with one setting (with any seeds, on any data sets) on which no other stage builds: the ends of a job."""
     built_on = {init.get("stage") for init in initial_weights(spec) if init.get("kind") == "stage"}
     for stage in spec.get("stages", ()):
         built_on |= set(stage.get("from") or ())
@@ -177,7 +179,7 @@ def _one_setting(sweep: Mapping[str, Any]) -> bool:
     if _searches({"sweep": sweep}):
         return False
     grids = sweep.get("grid") or []
-    others = [{path: axis for path, axis in axes.items() if path != "seed"} for axes in grids]
+    others = [{path: axis for path, axis in axes.items() if path not in APPLIED_TO} for axes in grids]
     several = any(not isinstance(axis, list) or len(axis) > 1 for axes in others for axis in axes.values())
     return not several and all(axes == others[0] for axes in others)
 

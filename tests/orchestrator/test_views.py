@@ -134,9 +134,10 @@ def test_lineage(tmp_path: Path) -> None:
         child.spec["backbone"] = {"init": init}  # type: ignore[index]
     store.place(study.job_id, [first, second, third])
     told = describe.trial(store, third.key, tmp_path).to_json()
-    assert [ancestor["key"] for ancestor in told["lineage"]] == [second.key, first.key]
-    assert describe.trial(store, first.key, tmp_path).to_json()["children"] == [second.key]
-    assert f"starts from {second.name} {second.key[:12]}" in describe.trial(store, third.key, tmp_path).text()
+    assert [step.get("key") for step in told["lineage"]] == [second.key, first.key, None]
+    children = describe.trial(store, first.key, tmp_path).to_json()["children"]
+    assert (children["count"], children["first"][0]["key"]) == (1, second.key)
+    assert f"weights from {second.name} {second.key[:12]}" in describe.trial(store, third.key, tmp_path).text()
     store.close()
 
 
