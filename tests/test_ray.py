@@ -228,43 +228,60 @@ def test_the_same_grid_under_tune_gives_the_same_figures(ray_cluster: str, tmp_p
             assert metrics[name] == frame.loc[key, f"figure.{name}"]
 
 
-def test_two_workers_follow_one_workers_curve(ray_cluster: str, tmp_path: Path) -> None:
-    """Through Ray Train on gloo: the same global batch, the loss to 1e-5 (sums in another order)."""
-    from orchestrator.store import open_store
-
-    path = spec_file(tmp_path, name="ddp", stages=[{"name": "only"}])
-    curves = []
-    for workers in (1, 2):
-        data = yaml.safe_load(path.read_text())
-        data["resources"] = {"workers": workers}
-        data["trial"]["backbone"]["drop_path"] = 0.0  # drawn on each worker for its own images
-        path.write_text(yaml.safe_dump(data))
-        where = settings(folder=tmp_path / str(workers), address=ray_cluster)
-        done = submit(path, where)
-        assert done.state == "done", done.message
-        with contextlib.closing(open_store(where.database_url)) as store:
-            (row,) = store.placed(done.job_id)
-            assert store.trial(row.key).facts["workers"] == workers
-            curves.append([(r.epoch, r.step, r.values) for r in store.reports(row.key)])
-    assert len(curves[0]) == 2
-    for (epoch, step, one), (other_epoch, other_step, two) in zip(*curves, strict=True):
-        assert (epoch, step) == (other_epoch, other_step)
-        for name in ("train_loss", "loss", "lr"):
-            assert two[name] == pytest.approx(one[name], rel=1e-5)
-
-
-def test_the_code_travels_to_the_nodes_of_a_cluster(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def on_two_nodes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What tests/scripts/two_nodes.py said; `folder`: where it ran."""
+    folder = tmp_path_factory.mktemp("nodes")
     grid = {"optim.lr": [1e-3, 2e-3, 3e-3, 4e-3]}
-    path = spec_file(tmp_path, name="nodes", stages=[{"name": "grid", "sweep": {"grid": grid}}])
+    small = spec_file(folder, name="small", stages=[{"name": "grid", "sweep": {"grid": grid}}])
+    large = spec_file(folder, name="large", stages=[{"name": "only"}], resources={"workers": 2})
+    large.write_text(yaml.safe_dump({**yaml.safe_load(large.read_text()), "trial": OVER_BOTH}))
     script = Path(__file__).parent / "scripts" / "two_nodes.py"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     run = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "runs"), str(path)],
+        [sys.executable, str(script), str(folder / "runs"), str(small), str(large)],
         capture_output=True, text=True, timeout=200, check=False, env=environment,
-        cwd=tmp_path,  # not the checkout, which workers on this machine would import from
+        cwd=folder,  # not the checkout, which workers on this machine would import from
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
-    said = json.loads(run.stdout.strip().splitlines()[-1])
+    return {"folder": folder, **json.loads(run.stdout.strip().splitlines()[-1])}
+
+
+OVER_BOTH: dict[str, Any] = {
+    **TRIAL,
+    "backbone": {**TRIAL["backbone"], "drop_path": 0.0},  # drawn on each worker for its own images
+    "optim": {**TRIAL["optim"], "batch": 4, "epochs": 8, "eps": 1e-3},
+    "runtime": {"checkpoint_epochs": 1},
+}
+
+
+def test_the_code_travels_to_the_nodes_of_a_cluster(on_two_nodes: dict[str, Any]) -> None:
+    said = on_two_nodes["small"]
     assert (said["state"], said["started"]) == ("done", 4)
     assert len({place["node"] for place in said["places"]}) == 2
     assert all("py_modules" in place["code"] for place in said["places"])
+
+
+def test_a_lost_node_costs_one_checkpoint_interval_and_no_number(on_two_nodes: dict[str, Any], tmp_path: Path) -> None:
+    """Through Ray Train on gloo, two workers on two nodes, against the same trial in this process: the curve to 1e-4
+    (sums in another order, over 600 steps)."""
+    from orchestrator.store import open_store
+    from workers.train import Place, train
+
+    said = on_two_nodes["large"]
+    assert said["state"] == "done", said["message"]
+    where = settings(folder=on_two_nodes["folder"] / "runs")
+    with contextlib.closing(open_store(where.database_url)) as store:
+        (row,) = store.placed(said["job"])
+        facts, reports = store.trial(row.key).facts, store.reports(row.key)
+        causes = [attempt.cause for attempt in store.attempts(row.key)]
+    assert causes == ["node_lost", "done"]
+    assert (facts["workers"], facts["parallel"]) == (2, "ddp")
+    steps = facts["steps"] // 8
+    assert said["killed_at"] - 1 <= facts["resumed_at"] // steps < 8
+    alone: list[Report] = []
+    train(TrialSpec.model_validate(OVER_BOTH), Place(tmp_path, tmp_path), alone.append, lambda: False)
+    for mine, theirs in zip(alone, reports, strict=True):
+        assert (mine.epoch, mine.step) == (theirs.epoch, theirs.step)
+        for name in ("train_loss", "loss", "lr"):
+            assert theirs.values[name] == pytest.approx(mine.values[name], rel=1e-4)

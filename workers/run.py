@@ -188,7 +188,7 @@ class TrialActor:
 def run_trial(assignment: Assignment, emit: Emit, stop: Callable[[], bool]) -> Outcome:
     """Runs a trial on this node: in this process, or through Ray Train when it has several workers."""
     if assignment.workers > 1:
-        return _run_with_ray_train(assignment)
+        return _run_with_ray_train(assignment, stop)
     from workers.train import train
 
     return train(assignment.trial, place_of(assignment, 0, _device(assignment)), emit, stop)
@@ -203,8 +203,16 @@ def classify(error: BaseException) -> Failure:
         return Failure(ErrorClass.data, str(error))
     if isinstance(error, MemoryError):
         return Failure(ErrorClass.out_of_memory, first)
+    if _from_another_worker(error):
+        return Failure(ErrorClass.node_lost, f"another worker of the trial is gone: {first}")
     text = "".join(traceback.format_exception(error))
     return Failure(ErrorClass.code, f"{first}\n{text}")
+
+
+def _from_another_worker(error: BaseException) -> bool:
+    """Whether the network to the trial's other workers failed, as it does when one of their processes dies."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return "DistError" in names or (isinstance(error, RuntimeError) and "gloo/transport" in str(error))
 
 
 def place_of(assignment: Assignment, rank: int, device: str) -> Any:
@@ -235,11 +243,15 @@ def _device(assignment: Assignment) -> str:
     return "cuda:0"
 
 
-def _run_with_ray_train(assignment: Assignment) -> Outcome:
+def _run_with_ray_train(assignment: Assignment, stop: Callable[[], bool]) -> Outcome:
     """A trial of several workers: Ray Train places and connects them; they speak to this actor themselves.
 
-    Train's own report() is not used: it costs up to 2 s a call, and our events have an acknowledged road already.
+    Train's own report() is not used: it costs up to 2 s a call, and our events have an acknowledged road already. Nor
+    is its retry: a trial that lost a worker ends here as `node_lost`, and the driver hands it out again, from its last
+    checkpoint, as soon as there is room for it; that is also recorded as an attempt.
     """
+    if stop():
+        raise Stopped
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     import ray
     from ray.train import RunConfig, ScalingConfig
@@ -263,18 +275,24 @@ def _run_with_ray_train(assignment: Assignment) -> Outcome:
         trainer.fit()
     except Exception as error:  # what the workers themselves said counts for more
         died = error
-    for event in _conclusions:
-        if isinstance(event, Outcome):
-            return event
-        if isinstance(event, Failure):
-            raise TrialError(event.error_class, event.message)
-        raise Stopped
-    reason = str(died).splitlines()[0] if died else "no worker said how it ended"
-    raise TrialError(ErrorClass.node_lost, f"a worker process died: {reason}") from died
+    return _concluded(list(_conclusions), died)
 
 
 _conclusions: list[Event] = []
-"""How the several workers of this process's current trial say it ended (the first one to speak counts)."""
+"""How the several workers of this process's current trial say it ended."""
+
+
+def _concluded(events: list[Event], died: Exception | None) -> Outcome:
+    """What several workers' words come to: the first counts, but that another worker is gone is only a consequence."""
+    lost = [event for event in events if isinstance(event, Failure) and event.error_class is ErrorClass.node_lost]
+    for event in [*(event for event in events if event not in lost), *lost]:
+        if isinstance(event, Outcome):
+            return event
+        if isinstance(event, Failure):
+            raise TrialError(event.error_class, event.message) from died
+        raise Stopped
+    reason = str(died).splitlines()[0] if died else "no worker said how it ended"
+    raise TrialError(ErrorClass.node_lost, f"a worker process died: {reason}") from died
 
 
 def _worker_loop(config: dict[str, Any]) -> None:

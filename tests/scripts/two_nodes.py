@@ -1,16 +1,22 @@
 """Run by tests/test_ray.py in a process of its own: a cluster of two nodes, to which the project's code is sent.
 
-Prints one line of JSON: where each trial ran, where it imported the project from, and how the job ended.
+A job of small trials, then one of a single trial over both nodes, of which one dies and is replaced. Prints one line of
+JSON: where each small trial ran, where it imported the project from, how the jobs ended, and what the death cost.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 os.environ["RAY_AUTH_MODE"] = "token"
+# Of its own: Cluster leaves a file behind there by which other programs would take this cluster for theirs.
+os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
 
 import ray
 from ray.cluster_utils import Cluster
@@ -18,30 +24,53 @@ from ray.cluster_utils import Cluster
 from orchestrator import launch, spec
 from orchestrator.pool import Pool
 from orchestrator.schedule import Drive
-from orchestrator.settings import settings
+from orchestrator.settings import Settings, settings
+
+KILL_AFTER = 3
+"""Reported epochs of the trial over both nodes."""
 
 
-def main(folder: Path, spec_file: Path) -> None:
+def small_trials(where: Settings, spec_file: Path) -> dict[str, Any]:
+    seen: dict[str, dict[str, str]] = {}
+
+    def watch(drive: Drive) -> None:
+        assert isinstance(drive.hands, Pool)
+        for worker in drive.hands.busy():
+            if worker.name not in seen and worker.settled:
+                place = ray.get(worker.handle.place.remote())
+                place["node"] = ray.get(worker.handle.node.remote())
+                seen[worker.name] = place
+
+    done = launch.submit(spec.load(spec_file), where, launch.Options(tracking=False, watch=watch))
+    return {"state": done.state, "started": done.tally.started, "places": list(seen.values())}
+
+
+def over_both(where: Settings, spec_file: Path, cluster: Cluster, node: Any) -> dict[str, Any]:
+    said: dict[str, Any] = {}
+
+    def watch(drive: Drive) -> None:
+        (row,) = drive.store.placed(drive.job_id)
+        if "killed_at" not in said and row.epoch >= KILL_AFTER:
+            said["killed_at"] = row.epoch
+            cluster.remove_node(node, allow_graceful=False)
+            cluster.add_node(num_cpus=1)
+
+    done = launch.submit(spec.load(spec_file), where, launch.Options(tracking=False, watch=watch))
+    return {"state": done.state, "message": done.message, "job": done.job_id, **said}
+
+
+def main(folder: Path, small: Path, large: Path) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
-        cluster.add_node(num_cpus=1)
+        node = cluster.add_node(num_cpus=1)
         cluster.wait_for_nodes()
-        seen: dict[str, dict[str, str]] = {}
-
-        def watch(drive: Drive) -> None:
-            assert isinstance(drive.hands, Pool)
-            for worker in drive.hands.busy():
-                if worker.name not in seen and worker.settled:
-                    place = ray.get(worker.handle.place.remote())
-                    place["node"] = ray.get(worker.handle.node.remote())
-                    seen[worker.name] = place
-
         where = settings(folder=folder, address=cluster.address)
-        done = launch.submit(spec.load(spec_file), where, launch.Options(tracking=False, watch=watch))
-        print(json.dumps({"state": done.state, "started": done.tally.started, "places": list(seen.values())}))
+        said = {"small": small_trials(where, small), "large": over_both(where, large, cluster, node)}
+        print(json.dumps(said))
     finally:
         cluster.shutdown()
+        shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:]))

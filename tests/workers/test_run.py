@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tasks.base import DataError
-from workers.run import Failure, Left, News, TrialActor, classify
+from workers.run import Failure, Left, News, TrialActor, _concluded, classify
 from workers.trial import Assignment, ErrorClass, Outcome, Report, Stopped, TrialError, TrialSpec
 
 TRIAL = TrialSpec.model_validate(
@@ -97,6 +97,14 @@ def test_a_stopped_trial_says_that_it_left(tmp_path: Path) -> None:
         (DataError("cars: no folder"), (ErrorClass.data, "cars: no folder")),
         (MemoryError("too much"), (ErrorClass.out_of_memory, "MemoryError: too much")),
         (KeyError("x"), (ErrorClass.code, "KeyError: 'x'")),
+        (
+            RuntimeError("[/src/gloo/transport/tcp/pair.cc:545] Read error [::1]:14522: Connection reset by peer."),
+            (
+                ErrorClass.node_lost,
+                "another worker of the trial is gone: RuntimeError: [/src/gloo/transport/tcp/pair.cc:545] Read error "
+                "[::1]:14522: Connection reset by peer.",
+            ),
+        ),
     ],
 )
 def test_what_ends_a_trial_has_a_class(error: Exception, expected: tuple[ErrorClass, str], tmp_path: Path) -> None:
@@ -110,6 +118,22 @@ def test_what_ends_a_trial_has_a_class(error: Exception, expected: tuple[ErrorCl
     log = (tmp_path / "log.txt").read_text()
     assert expected[1] in log
     assert "begin only/all" in log
+
+
+def test_of_several_workers_the_one_that_failed_is_believed() -> None:
+    """The others only saw it go, and may say so first."""
+    gone = Failure(ErrorClass.node_lost, "another worker of the trial is gone")
+    died = RuntimeError("worker group")
+    with pytest.raises(TrialError, match="code: ValueError: no") as caught:
+        _concluded([gone, Failure(ErrorClass.code, "ValueError: no")], died)
+    assert caught.value.__cause__ is died
+    with pytest.raises(TrialError, match="node_lost: another worker"):
+        _concluded([gone], died)
+    with pytest.raises(TrialError, match="node_lost: a worker process died: worker group"):
+        _concluded([], died)
+    with pytest.raises(Stopped):
+        _concluded([Left()], None)
+    assert _concluded([Outcome({"top1": 1.0}, {})], None).figures == {"top1": 1.0}
 
 
 def test_a_code_error_carries_its_traceback() -> None:
