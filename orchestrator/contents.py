@@ -264,6 +264,18 @@ class Scatter:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A file that a trial drew after an epoch."""
+
+    name: str
+    """Of the trial."""
+    key: str
+    epoch: int
+    path: str
+    """Relative to the trial's folder."""
+
+
+@dataclass(frozen=True)
 class Report:
     """The whole of it."""
 
@@ -292,6 +304,7 @@ class Report:
     provenance: Provenance
     trials: tuple[Trial, ...] = ()
     plots: tuple[Scatter, ...] = ()
+    pictures: tuple[Picture, ...] = ()
 
     @cached_property
     def at(self) -> Mapping[tuple[str, str], Cell]:

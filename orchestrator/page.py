@@ -11,6 +11,7 @@ from orchestrator.cells import label, short
 from orchestrator.contents import Cell, Column, Group, Mean, Report, StageCount, Trial, Unit, unit_of
 from orchestrator.curves import curves_svg
 from orchestrator.notes import short_time
+from orchestrator.pictures import embedded
 from orchestrator.render import (
     cell_text,
     choices,
@@ -33,8 +34,9 @@ SIGNS = {
 """Beside the word of a state, so that no state is told by colour alone."""
 
 
-def html(report: Report, tracking: str = "") -> str:
-    """The whole page. `tracking`: address of the MLflow UI; without it runs are named, not linked."""
+def html(report: Report, tracking: str = "", storage: Path | None = None) -> str:
+    """The whole page. `tracking`: address of the MLflow UI; without it runs are named, not linked. `storage`: where the
+    trials' folders are; without it pictures are named, not shown."""
     import jinja2
     from markupsafe import Markup
 
@@ -60,6 +62,7 @@ def html(report: Report, tracking: str = "") -> str:
         chosen_rows=chosen_rows,
         columns=[(column, Markup(scale_bar(column)), _groups(report, column, at)) for column in report.columns],
         plots=[(plot, Markup(scatter_svg(plot))) for plot in report.plots],
+        pictures=[(picture, embedded(picture, storage) if storage else None) for picture in report.pictures],
         stages=stages,
         signs=SIGNS,
         duration=short_time,

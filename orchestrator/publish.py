@@ -49,7 +49,7 @@ def text(report: Report, form: str, where: Settings) -> str:
     if form == "html":
         from orchestrator import page
 
-        return page.html(report, server)
+        return page.html(report, server, where.storage)
     if form == "text":
         from orchestrator.terminal import terminal
 

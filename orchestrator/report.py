@@ -28,6 +28,7 @@ from orchestrator.contents import (
 )
 from orchestrator.groups import curve, expected, heat_map, points, setting
 from orchestrator.notes import warnings
+from orchestrator.pictures import chosen
 from orchestrator.render import phrase
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
         provenance=_provenance(study.job, cells, behind, study.placed, counts),
         trials=study.trials() if full else (),
         plots=study.plots(cells, columns) if full else (),
+        pictures=chosen(study.placed, store.pictures(row.key for row in study.placed)) if full else (),
     )
 
 

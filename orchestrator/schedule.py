@@ -212,7 +212,12 @@ class Drive:
                 return
             if planned.key in self._pinned:
                 planned = replace(planned, keep_weights=True)
-            token = self.store.claim(self.id, [planned.key], planned.keep_weights).get(planned.key)
+            try:
+                token = self.store.claim(self.id, [planned.key], planned.keep_weights).get(planned.key)
+            except LeaseLost:  # this process slept past its lease (a closed laptop): it registers again at the next beat
+                self.planner.give_back(planned.key)
+                self._beat(force=True)
+                return
             if token is None:
                 self._elsewhere[planned.key] = time.monotonic()  # another driver has it
                 continue

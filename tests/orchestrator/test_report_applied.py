@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
+from typing import Any
 
 import pytest
-from k12_job import FINAL, PRETRAIN, RAND, SUP, grid, job
+from k12_job import FINAL, PRETRAIN, RAND, SUP, figures, grid, job
 from machine import Machine, a_drive, drive_to_end
 
 from orchestrator import report, schedule
@@ -14,6 +16,7 @@ from orchestrator.page import html
 from orchestrator.store import open_store
 from orchestrator.terminal import terminal
 from orchestrator.verify import verify
+from workers.trial import Assignment, Outcome, Report
 
 SEARCH = {**grid(dataset=["digits"], init=[RAND, SUP], lr=[1e-4, 6e-4], layer_decay=[0.85]), "per": "backbone.init"}
 APPLY = FINAL | {"from": "grid", "sweep": {"grid": {"task.dataset": ["digits", "faces"], "seed": [0, 1]}}}
@@ -21,7 +24,7 @@ JOB = job(PRETRAIN, SEARCH, APPLY)
 
 
 def test_each_data_set_has_its_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule, "BEAT_S", 0.02)
+    monkeypatch.setattr(schedule, "BEAT_S", 0.2)
     store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     a_drive(store, JOB, tmp_path)
     before = report.build(store, job_id(JOB))
@@ -49,7 +52,7 @@ def test_the_table_against_a_figure_of_the_weights_it_starts_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Figure 2a of the paper: the error of fine-tuning against AvgDist of the pre-training."""
-    monkeypatch.setattr(schedule, "BEAT_S", 0.02)
+    monkeypatch.setattr(schedule, "BEAT_S", 0.2)
     masks = {**PRETRAIN, "per": "optim.lr", "sweep": {"grid": {"optim.lr": [1e-4, 6e-4]}}}
     inits = [RAND, *({**SUP, "name": f"mask {name}", "group": name} for name in ("0.0001", "0.0006"))]
     tune = {**grid(dataset=["digits"], init=inits, lr=[6e-4], layer_decay=[0.85]), "name": "tune"}
@@ -78,7 +81,7 @@ def test_the_table_against_a_figure_of_the_weights_it_starts_from(
 def test_a_data_set_whose_images_were_not_counted_is_called_not_comparable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schedule, "BEAT_S", 0.02)
+    monkeypatch.setattr(schedule, "BEAT_S", 0.2)
     tune = grid(dataset=["digits", "faces"], init=[RAND], lr=[6e-4], layer_decay=[0.85])
     store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     for counts, expected in (("any", 2), ("exact", 0)):
@@ -86,4 +89,31 @@ def test_a_data_set_whose_images_were_not_counted_is_called_not_comparable(
         drive_to_end(store, study, Machine(), tmp_path)
         told = report.build(store, job_id(study)).warnings
         assert sum("not comparable" in line for line in told) == expected
+    store.close()
+
+
+def test_pictures_are_in_the_page_as_long_as_their_files_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "BEAT_S", 0.2)
+
+    def drawing(assignment: Assignment, emit: Any, stop: Any) -> Outcome:
+        folder = Path(assignment.folder) / "pictures"
+        folder.mkdir(parents=True)
+        for epoch in (1, 2, 3):
+            (folder / f"seen-{epoch:04d}.png").write_bytes(b"PNG %d" % epoch)
+            emit(Report(epoch, epoch, {"train_loss": 1.0}, 0.1, (f"pictures/seen-{epoch:04d}.png",)))
+        return Outcome(figures(assignment.trial), {}, None)
+
+    study = job(grid(dataset=["digits"], init=[RAND], lr=[6e-4], layer_decay=[0.85]))
+    store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    drive_to_end(store, study, Machine(execute=drawing), tmp_path)
+    told = report.build(store, job_id(study))
+    assert [(picture.epoch, picture.path) for picture in told.pictures] == [
+        (1, "pictures/seen-0001.png"), (3, "pictures/seen-0003.png"),
+    ]  # fmt: skip
+    page = html(told, storage=tmp_path / "storage")
+    assert [base64.b64encode(b"PNG %d" % epoch).decode() in page for epoch in (1, 2, 3)] == [True, False, True]
+    gone = html(told, storage=tmp_path / "elsewhere")
+    assert "no file pictures/seen-0003.png" in gone
     store.close()

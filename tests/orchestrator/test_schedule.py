@@ -324,3 +324,20 @@ def test_a_driver_that_lost_its_trials_does_not_write(
     assert "taken over" in said[0]
     assert store.trial(key).token == 2
     assert store.trial(key).state is TrialState.running
+
+
+def test_a_driver_that_slept_past_its_lease_registers_again_and_goes_on(store: Store, tmp_path: Path) -> None:
+    drive = a_drive(store, SMALL, tmp_path)
+    slept = False
+
+    def forgets(driver: schedule.Drive) -> None:
+        nonlocal slept
+        if not slept and driver.tally.finished:
+            slept = True
+            store.unregister_driver(driver.id)
+
+    drive._watch = forgets
+    machine = Machine()
+    assert drive.run(Hands(machine, drive.id)) is JobState.done
+    assert slept
+    assert set(machine.ran.values()) == {1}
