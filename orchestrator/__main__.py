@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cleaning import gc, pin, unpin
+from orchestrator.data import data
 from orchestrator.errors import OrchestratorError
 from orchestrator.flags import a_spec, output, places, printed, say, show
+from orchestrator.hyperparameters import settings as table_7
 from orchestrator.settings import Settings
 from orchestrator.weights import weights
 
@@ -338,8 +340,10 @@ def ui(where: Settings, port: int) -> None:
     serve(where, port, say)
 
 
+cli.add_command(data)
 cli.add_command(gc)
 cli.add_command(pin)
+cli.add_command(table_7)
 cli.add_command(unpin)
 cli.add_command(weights)
 
