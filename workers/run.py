@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
 import time
 import traceback
@@ -261,6 +262,7 @@ def _run_with_ray_train(assignment: Assignment, stop: Callable[[], bool]) -> Out
     resources = {"CPU": assignment.cpus}
     if assignment.gpus:
         resources["GPU"] = assignment.gpus
+    records = Path(assignment.folder) / "train"
     trainer = TorchTrainer(
         _worker_loop,
         train_loop_config={"assignment": assignment, "actor": ray.get_runtime_context().current_actor},
@@ -268,13 +270,15 @@ def _run_with_ray_train(assignment: Assignment, stop: Callable[[], bool]) -> Out
         scaling_config=ScalingConfig(
             num_workers=assignment.workers, use_gpu=assignment.gpus > 0, resources_per_worker=resources
         ),
-        run_config=RunConfig(name=f"attempt-{assignment.token}", storage_path=str(Path(assignment.folder) / "train")),
+        run_config=RunConfig(name=f"attempt-{assignment.token}", storage_path=str(records)),
     )
     died: Exception | None = None
     try:
         trainer.fit()
     except Exception as error:  # what the workers themselves said counts for more
         died = error
+    finally:
+        shutil.rmtree(records, ignore_errors=True)  # Train's own, of which nothing is read again
     return _concluded(list(_conclusions), died)
 
 
