@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
-from orchestrator import tables
+from orchestrator import leases, tables
 from orchestrator.database import Database, to_json
 from orchestrator.errors import Conflict
 from orchestrator.known import TrialState
@@ -57,12 +57,14 @@ def events(connection: sa.Connection, job_id: str) -> dict[Place, list[SearchEve
 
 
 def mark_stopped(db: Database, connection: sa.Connection, reasons: Mapping[str, str]) -> None:
-    """Pending trials that a search has ended, and nobody runs, are `stopped`. (Its own worker says so by itself; this
-    is for those whose process or driver died before.)"""
+    """Trials that a search has ended, and nobody runs, are `stopped`. (A worker says so by itself; this is for those
+    whose process or driver died before.)"""
     t, now = tables.trials, db.now(connection)
-    for key in sorted(reasons):
-        connection.execute(
-            sa.update(t)
-            .where(t.c.key == key, t.c.state == TrialState.pending)
-            .values(state=TrialState.stopped, error_class="stopped", error=reasons[key], ended=now)
-        )
+    alive = [driver.id for driver in leases.live_drivers(db, connection)]
+    left = (t.c.state == TrialState.pending) | ((t.c.state == TrialState.running) & t.c.driver_id.not_in(alive))
+    found = sa.select(t.c.id, t.c.key, t.c.token, t.c.state).where(t.c.key.in_(sorted(reasons)), left).order_by(t.c.id)
+    for row in connection.execute(found.with_for_update()).all():
+        ended = {"state": TrialState.stopped, "error_class": "stopped", "error": reasons[row.key], "ended": now}
+        connection.execute(sa.update(t).where(t.c.id == row.id).values(**ended))
+        if row.state == TrialState.running:
+            leases.close_attempt(connection, row.id, row.token, now, "driver_lost", "its driver is gone")

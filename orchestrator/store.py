@@ -187,7 +187,7 @@ class Store:
         return self._db.read(lambda connection: history.events(connection, job_id))
 
     def mark_stopped(self, reasons: Mapping[str, str]) -> None:
-        """Trials (key -> why) that a search ended while nobody ran them are `stopped`, if they are pending."""
+        """Trials (key -> why) that a search ended are `stopped`, where nobody runs them."""
         if reasons:
             self._db.write(lambda connection: history.mark_stopped(self._db, connection, reasons))
 

@@ -1,0 +1,373 @@
+"""Searches under the control loop, without Ray: what is recorded, what a kill changes (nothing), what is shared."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from k12_job import BASE, FINAL, PRETRAIN, RAND, SUP, figures, grid
+from k12_job import job as a_job
+from machine import Machine, a_drive, drive_to_end
+
+from orchestrator import leases, schedule
+from orchestrator.errors import Conflict
+from orchestrator.job import JobSpec, job_id
+from orchestrator.known import TrialState
+from orchestrator.plan import Planner
+from orchestrator.records import JobState, SearchEvent
+from orchestrator.speed import Speed
+from orchestrator.store import Store, open_store
+from orchestrator.verify import verify
+from workers.trial import Assignment, Outcome, Report, Stopped, Weights
+
+LONG = {**BASE, "optim": {"lr": 1e-3, "epochs": 9, "warmup_epochs": 0, "batch": 64}}
+ASHA = {"asha": {"grace_epochs": 1, "reduction_factor": 3}}
+RANGES = {"optim.lr": {"loguniform": [1e-4, 1e-2]}, "optim.layer_decay": {"uniform": [0.6, 1]}}
+FROM_SEARCH = {**FINAL, "from": "search"}
+
+
+def search(**fields: Any) -> dict[str, Any]:
+    sweep = {
+        "search": RANGES, "each": {"task.dataset": ["digits"], "backbone.init": [RAND]}, "trials": 7, "startup": 3,
+        "at_once": 2, "stopping": ASHA,
+    }  # fmt: skip
+    return {"name": "search", "sweep": {**sweep, **fields}}
+
+
+def job(*stages: dict[str, Any], **fields: Any) -> JobSpec:
+    return a_job(*stages, **{"trial": LONG, **fields})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "BEAT_S", 0.02)
+
+
+class Trainer:
+    """Trains by making figures up, epoch by epoch from where it stopped; waits at each rung until the store knows what
+    the search says, as a real epoch takes longer than a commit."""
+
+    def __init__(self, store: Store, *jobs: JobSpec) -> None:
+        self.store = store
+        self.jobs = [
+            one for one in jobs if any(getattr(stage.sweep, "stopping", "none") != "none" for stage in one.stages)
+        ]
+        self.at: Counter[str] = Counter()
+        """Key -> epochs trained: the checkpoint."""
+        self.trained: Counter[str] = Counter()
+        """Key -> epochs that were computed, over all attempts."""
+        self.wanted: set[str] = set()
+
+    def __call__(self, assignment: Assignment, emit: Any, stop: Callable[[], bool]) -> Outcome:
+        trial, key = assignment.trial, assignment.trial.key
+        found = figures(trial)
+        for epoch in range(1, trial.optim.epochs + 1):
+            if epoch > self.at[key]:
+                if stop():
+                    raise Stopped
+                self.trained[key] += 1
+                self.at[key] = epoch
+            values = {**found, trial.task.metric: found[trial.task.metric] - (1 / epoch - 1 / trial.optim.epochs)}
+            emit(Report(epoch, epoch * 10, values, 0.01))
+            self.wait(key, epoch, trial.optim.epochs, stop)
+        weights = Weights(f"{assignment.folder}/weights", "0" * 64) if assignment.keep_weights else None
+        return Outcome(found, {"train_seconds": 0.02, "step_seconds": 0.001, "device": "cpu"}, weights)
+
+    def wait(self, key: str, epoch: int, epochs: int, stop: Callable[[], bool]) -> None:
+        """Until every search that waits for this trial has judged the rung; when one stopped it, for that order, which
+        does not come where somebody else wants the trial in full."""
+        until = time.monotonic() + (20 if key not in self.wanted else 0.3)
+        while epoch in (1, 3) and not stop() and time.monotonic() < until:
+            told = [e for one in self.jobs for log in self.store.search_events(job_id(one)).values() for e in log]
+            about = [e for e in told if e.key == key]
+            judged = [e for e in about if e.kind in ("continued", "stopped", "told")]
+            if not about or any(e.kind != "stopped" and (e.kind == "told" or e.body["epoch"] >= epoch) for e in judged):
+                return
+            time.sleep(0.002)
+
+
+def log_of(store: Store, one: JobSpec) -> list[SearchEvent]:
+    (events,) = store.search_events(job_id(one)).values()
+    return events
+
+
+def run(store: Store, one: JobSpec, folder: Path, slots: int = 1, **options: Any) -> tuple[JobState, Trainer, Machine]:
+    trainer = Trainer(store, one)
+    machine = Machine(slots=slots, execute=trainer)
+    state, _drive = drive_to_end(store, one, machine, folder, **options)
+    return state, trainer, machine
+
+
+class Crash(Exception):
+    """Stands for SIGKILL of the driver: nothing after it runs."""
+
+
+def test_a_search_is_recorded_and_its_winner_goes_to_test(store: Store, tmp_path: Path) -> None:
+    one = job(search(), FROM_SEARCH)
+    state, trainer, machine = run(store, one, tmp_path)
+    assert state is JobState.done
+    assert set(machine.ran.values()) == {1}
+    rows = store.placed(job_id(one), "search")
+    events = log_of(store, one)
+    stopped = {e.key for e in events if e.kind == "stopped"}
+    assert {row.key for row in rows if row.state is TrialState.stopped} == stopped != set()
+    assert {row.key for row in rows if row.state is TrialState.done} == {e.key for e in events if e.kind == "told"}
+    assert all(trainer.trained[key] in (1, 3) for key in stopped)
+    assert all("search digits/RAND after epoch" in (row.error or "") for row in rows if row.key in stopped)
+    (winner,) = store.winners(job_id(one))
+    assert winner.key not in stopped
+    assert winner.candidates == 7 - len(stopped)
+    (final,) = store.placed(job_id(one), "final")
+    assert final.state is TrialState.done
+    assert verify(store, job_id(one)) == []
+    again = a_drive(store, one, tmp_path)
+    assert again.planner.finished()
+    assert log_of(store, one) == events
+
+
+def test_groups_are_searched_at_once_and_begin_with_the_same_points(store: Store, tmp_path: Path) -> None:
+    each = {"task.dataset": ["digits", "faces"], "backbone.init": [RAND, SUP]}
+    one = job(PRETRAIN, search(each=each, trials=4, stopping="none"), FROM_SEARCH)
+    state, _trainer, machine = run(store, one, tmp_path, slots=8)
+    assert state is JobState.done
+    assert set(machine.ran.values()) == {1}
+    logs = store.search_events(job_id(one))
+    assert sorted(group for _, group in logs) == ["digits/RAND", "digits/SUP", "faces/RAND", "faces/SUP"]
+    firsts = {tuple(str(e.body["point"]) for e in log if e.kind == "asked")[:2] for log in logs.values()}
+    assert len(firsts) == 1
+    (pretrain,) = store.placed(job_id(one), "pretrain")
+    parents = {row.group: store.trial(row.key).parent for row in store.placed(job_id(one), "search")}
+    assert parents["faces/SUP"] == pretrain.key
+    assert parents["faces/RAND"] is None
+    assert len(store.winners(job_id(one))) == 4
+
+
+def crashing(store: Store, monkeypatch: pytest.MonkeyPatch, at: int, after: bool) -> list[int]:
+    """The driver dies at its `at`-th commit with events of a search: before it, or after."""
+    count, place = [0], store.place
+
+    def placed(job: str, placements: Any, events: Any = ()) -> Any:
+        if events:
+            count[0] += 1
+            if count[0] == at and not after:
+                raise Crash
+        known = place(job, placements, events)
+        if events and count[0] == at and after:
+            raise Crash
+        return known
+
+    monkeypatch.setattr(store, "place", placed)
+    return count
+
+
+def test_a_search_goes_on_after_a_kill_as_if_there_had_been_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver dies at each commit of the search, before one, after the next: the same points, decisions, winner."""
+    one = job(search(trials=5), FROM_SEARCH)
+    undisturbed = open_store(f"sqlite:///{tmp_path / 'undisturbed.db'}")
+    count = crashing(undisturbed, monkeypatch, 0, False)
+    run(undisturbed, one, tmp_path / "undisturbed")
+    expected, commits = log_of(undisturbed, one), count[0]
+    assert commits > 8
+    assert {"stopped", "continued", "told"} <= {event.kind for event in expected}
+    for at in range(1, commits + 1):
+        own = open_store(f"sqlite:///{tmp_path / f'{at}.db'}")
+        trainer = Trainer(own, one)
+        machine = Machine(slots=1, execute=trainer)
+        with monkeypatch.context() as patch:
+            crashing(own, patch, at, after=at % 2 == 0)
+            killed(own, one, machine, tmp_path / str(at), patch)
+        state, _drive = drive_to_end(own, one, machine, tmp_path / str(at))
+        assert state is JobState.done
+        assert log_of(own, one) == expected, f"crash at {at}"
+        assert set(machine.ran.values()) == {1}
+        assert [w.key for w in own.winners(job_id(one))] == [w.key for w in undisturbed.winners(job_id(one))]
+        assert verify(own, job_id(one)) == []
+        own.close()
+    undisturbed.close()
+
+
+def killed(store: Store, one: JobSpec, machine: Machine, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Drives until it crashes, without the goodbyes of an orderly end; its process counts as gone."""
+    patch.setattr(schedule.Drive, "_let_go", lambda drive: None)
+    drives: list[schedule.Drive] = []
+    init = schedule.Drive.__init__
+
+    def noted(drive: schedule.Drive, *arguments: Any, **options: Any) -> None:
+        init(drive, *arguments, **options)
+        drives.append(drive)
+
+    patch.setattr(schedule.Drive, "__init__", noted)
+    with pytest.raises(Crash):
+        drive_to_end(store, one, machine, folder)
+    gone = replace(leases.driver_here(drives[0].id, drives[0].job_id, "machine"), pid=2**22 - 3)
+    store.register_driver(gone)
+
+
+def test_a_stopped_trial_whose_process_and_driver_died_is_stopped(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the search decided stands: nobody runs the trial again to have it stop."""
+    one = job(search(trials=5))
+    trainer = Trainer(store, one)
+    machine = Machine(slots=1, execute=trainer)
+    place = store.place
+
+    def placed(job: str, placements: Any, events: Any = ()) -> Any:
+        known = place(job, placements, events)
+        if any(event.kind == "stopped" for _, event in events):
+            for worker in machine.actors:
+                worker.dead = True
+            raise Crash
+        return known
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "place", placed)
+        killed(store, one, machine, tmp_path, patch)
+    machine.actors.clear()
+    state, _drive = drive_to_end(store, one, machine, tmp_path)
+    assert state is JobState.done
+    assert set(machine.ran.values()) == {1}
+    stopped = {e.key for e in log_of(store, one) if e.kind == "stopped"}
+    assert {row.key for row in store.placed(job_id(one)) if row.state is TrialState.stopped} == stopped
+    assert TrialState.pending not in {row.state for row in store.placed(job_id(one))}
+
+
+def a_bad_point() -> dict[str, Any]:
+    return {"optim.lr": 1e-2, "optim.layer_decay": 0.6}
+
+
+def the_bad_trial(store: Store, one: JobSpec, stage: str) -> Any:
+    rows = store.placed(job_id(one), stage)
+    return next(row for row in rows if row.settings["optim.lr"] == 1e-2 and row.settings["optim.layer_decay"] == 0.6)
+
+
+GOOD = {"optim.lr": 6e-4, "optim.layer_decay": 0.87}
+
+
+def test_a_trial_stopped_by_one_job_goes_on_for_another_and_does_not_win_in_the_first(
+    store: Store, tmp_path: Path
+) -> None:
+    first = job(search(first=[GOOD, a_bad_point()], trials=3, at_once=1), FROM_SEARCH, name="one")
+    trainer = Trainer(store, first)
+    machine = Machine(slots=1, execute=trainer)
+    drive_to_end(store, first, machine, tmp_path)
+    bad = the_bad_trial(store, first, "search")
+    assert bad.state is TrialState.stopped
+    assert trainer.at[bad.key] == 1
+
+    other = job(grid(dataset=["digits"], init=[RAND], lr=[1e-2], layer_decay=[0.6]), name="two")
+    trainer.wanted = {bad.key}
+    assert drive_to_end(store, other, machine, tmp_path)[0] is JobState.done
+    assert the_bad_trial(store, other, "grid").key == bad.key
+    assert store.trial(bad.key).state is TrialState.done
+    assert trainer.trained[bad.key] == 9  # it went on from its checkpoint
+    assert [attempt.cause for attempt in store.attempts(bad.key)] == ["stopped", "done"]
+    before = log_of(store, first)
+    assert drive_to_end(store, first, machine, tmp_path)[0] is JobState.done
+    assert log_of(store, first) == before
+    assert verify(store, job_id(first)) == []
+
+
+def test_a_trial_that_another_stage_wants_in_full_is_not_stopped(store: Store, tmp_path: Path) -> None:
+    wanted = grid(dataset=["digits"], init=[RAND], lr=[1e-2], layer_decay=[0.6])
+    one = job(search(first=[GOOD, a_bad_point()], trials=2, at_once=1), wanted)
+    trainer = Trainer(store, one)
+    trainer.wanted = {planned.key for planned in Planner(one, Speed()).placed}
+    machine = Machine(slots=1, execute=trainer)
+    assert drive_to_end(store, one, machine, tmp_path)[0] is JobState.done
+    bad = the_bad_trial(store, one, "grid")
+    assert bad.state is TrialState.done
+    assert machine.ran[bad.key] == 1
+    (mine,) = [row for row in store.placed(job_id(one), "search") if row.key == bad.key]
+    assert mine.state is TrialState.done
+    assert verify(store, job_id(one)) == []
+
+
+def test_what_is_known_already_runs_nothing_again(store: Store, tmp_path: Path) -> None:
+    grid_job = job(grid(dataset=["digits"], init=[RAND], lr=[6e-4, 1e-2], layer_decay=[0.6]), name="grid")
+    _state, trainer, machine = run(store, grid_job, tmp_path)
+    assert len(machine.ran) == 2
+    first = [{"optim.lr": lr, "optim.layer_decay": 0.6} for lr in (6e-4, 1e-2)]
+    one = job(search(first=first, trials=3, at_once=1))
+    trainer.jobs = [one]
+    assert drive_to_end(store, one, machine, tmp_path)[0] is JobState.done
+    assert len(machine.ran) == 3
+    assert set(machine.ran.values()) == {1}
+    events = log_of(store, one)
+    assert [e.kind for e in events if e.key == events[0].key] == ["asked", "continued", "continued", "told"]
+    worse = events[4].key
+    assert [e.kind for e in events if e.key == worse][-1] == "told"  # ran in full: nothing is left to stop
+
+
+def test_a_failed_trial_leaves_its_group_incomplete_and_a_retry_goes_on(store: Store, tmp_path: Path) -> None:
+    one = job(search(trials=4, stopping="none"), FROM_SEARCH)
+    trainer = Trainer(store, one)
+    broken = []
+
+    def execute(assignment: Assignment, emit: Any, stop: Any) -> Outcome:
+        if not broken:
+            broken.append(assignment.trial.key)
+            raise ValueError("a shape is wrong")
+        return trainer(assignment, emit, stop)
+
+    machine = Machine(slots=1, execute=execute)
+    state, _drive = drive_to_end(store, one, machine, tmp_path)
+    assert state is JobState.incomplete
+    assert "digits/RAND" in store.job(job_id(one)).message
+    assert store.winners(job_id(one)) == []
+    assert store.retry(job_id(one)) == 1
+    assert drive_to_end(store, one, machine, tmp_path)[0] is JobState.done
+    assert machine.ran[broken[0]] == 2
+    assert len(store.placed(job_id(one), "search")) == 4
+
+
+def test_a_small_space_ends_with_a_line(store: Store, tmp_path: Path) -> None:
+    said: list[str] = []
+    small = {"optim.layer_decay": {"choice": [0.7, 0.8, 0.9]}}
+    one = job(search(search=small, trials=9, stopping="none"), FROM_SEARCH)
+    state, _trainer, machine = run(store, one, tmp_path, say=said.append)
+    assert state is JobState.done
+    assert len(machine.ran) == 3 + 1
+    assert [line for line in said if "exhausted after 3 points" in line]
+
+
+def test_a_search_has_one_driver(store: Store, tmp_path: Path) -> None:
+    one = job(search(trials=2))
+    drive = a_drive(store, one, tmp_path)
+    store.register_driver(leases.driver_here(drive.id, drive.job_id, "machine"))
+    with pytest.raises(Conflict, match="one driver"):
+        a_drive(store, one, tmp_path)
+    events = [(("search", "digits/RAND"), SearchEvent(0, "asked", "another", {"point": {}}))]
+    with pytest.raises(Conflict, match="another process"):
+        store.place(job_id(one), [], events)
+
+
+def test_an_interrupted_search_goes_on(store: Store, tmp_path: Path) -> None:
+    one = job(search(), FROM_SEARCH)
+
+    def watch(drive: schedule.Drive) -> None:
+        if drive.tally.finished == 1:
+            drive.stop("interrupted")
+
+    trainer = Trainer(store, one)
+    machine = Machine(slots=1, execute=trainer)
+    state, _drive = drive_to_end(store, one, machine, tmp_path, watch=watch)
+    assert state is JobState.interrupted
+    assert 0 < len(log_of(store, one)) < 15
+    assert drive_to_end(store, one, machine, tmp_path)[0] is JobState.done
+    assert max(trainer.trained.values()) <= 9
+    assert verify(store, job_id(one)) == []
