@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.cost import Cost, Node, cost
-from orchestrator.errors import NotFound
+from orchestrator.errors import NotFound, SpecError
 from orchestrator.job import JobSpec, job_id
 from orchestrator.known import Known
 from orchestrator.live import clock
@@ -48,7 +48,10 @@ def estimate(job: JobSpec, where: Settings, nodes: list[Node]) -> Cost:
 def _parameters(backbone: BackboneSpec) -> int:
     from tasks.backbone import parameters
 
-    return parameters(backbone, CLASSES)
+    try:
+        return parameters(backbone, CLASSES)
+    except ValueError as error:
+        raise SpecError([f"backbone: {error}"]) from error
 
 
 def machines(where: Settings, nodes: int, cpus: float | None, gpus: float | None) -> list[Node]:

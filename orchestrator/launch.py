@@ -24,6 +24,7 @@ from orchestrator.manifests import check_unchanged, with_manifests
 from orchestrator.origins import resolve
 from orchestrator.plan import Planner
 from orchestrator.records import JobRecord, JobState
+from orchestrator.rehearsal import Rehearsal
 from orchestrator.schedule import Drive, Site, Tally
 from orchestrator.settings import Settings
 from orchestrator.speed import Speed
@@ -74,7 +75,8 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
     with contextlib.closing(open_store(where.database_url)) as store:
         job, origins = resolve(job, store, options.say)
         told = with_manifests(job, where)
-        planner = Planner(told, recorded_speed(store))
+        speed = recorded_speed(store)
+        planner = Planner(told, speed)
         missing = missing_data(planner.specs(), where.data_root)
         if missing:
             raise NotFound(missing)
@@ -86,8 +88,9 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
         result = Submitted(identity, JobState.running, drive.tally)
         left = drive.prepare()
         mirrored = not left and _mirrored(store, identity)
-        with tracked(identity, where, options, needed=not mirrored) as tracking:
-            result.state = _run(drive, where, options, result) if left else drive.conclude()
+        rehearsal = Rehearsal(planner.specs() if left else [], speed, where.data_root)
+        with contextlib.closing(rehearsal), tracked(identity, where, options, needed=not mirrored) as tracking:
+            result.state = _run(drive, where, options, result, rehearsal) if left else drive.conclude()
         result.tracking = tracking.problem
         result.message = store.job(identity).message
         from orchestrator.publish import publish
@@ -96,7 +99,7 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
         return result
 
 
-def _run(drive: Drive, where: Settings, options: Options, result: Submitted) -> JobState:
+def _run(drive: Drive, where: Settings, options: Options, result: Submitted, rehearsal: Rehearsal) -> JobState:
     from orchestrator import cluster
     from orchestrator.pool import Pool, require
 
@@ -110,6 +113,7 @@ def _run(drive: Drive, where: Settings, options: Options, result: Submitted) -> 
             options.say(f"Ray dashboard: {connection.dashboard}")
         pool = Pool(f"{namespace}/", owner=drive.id)
         require(pool, {stage.name: stage.resources or drive.job.resources for stage in drive.job.stages})
+        rehearsal.end()
         with stops_on_signals(drive, options.say):
             return drive.run(pool)
 

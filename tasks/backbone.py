@@ -298,5 +298,8 @@ def draw_head(model: nn.Module, zero: bool = False) -> None:
 
 
 def parameters(spec: BackboneSpec, classes: int) -> int:
-    """Number of weights of the model; builds it (up to seconds for a large one). Raises ValueError as `build`."""
-    return sum(parameter.numel() for parameter in build(spec, classes).parameters())
+    """Number of weights of the model, which is built without memory for them. Raises ValueError as `build`."""
+    import torch
+
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build(spec, classes).parameters())

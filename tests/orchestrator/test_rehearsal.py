@@ -1,0 +1,68 @@
+"""A job whose backbones cannot be built, or do not take their weights, is refused before a trial starts."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from published import VIT, swinv2
+from safetensors.torch import save_file
+
+from orchestrator.errors import SpecError
+from orchestrator.known import Known
+from orchestrator.records import TrialState
+from orchestrator.rehearsal import Rehearsal
+from orchestrator.speed import Speed
+from workers.trial import TrialSpec
+
+
+def trial(args: dict[str, Any] | None = None, **backbone: Any) -> TrialSpec:
+    return TrialSpec.model_validate(
+        {
+            "task": {"kind": "classify", "dataset": "digits"},
+            "backbone": {
+                "model": "vit_base_patch16_224",
+                "image_size": 64,
+                "args": {**VIT, **(args or {})},
+                **backbone,
+            },
+            "optim": {"lr": 1e-3, "epochs": 2, "warmup_epochs": 1, "batch": 50},
+        }
+    )
+
+
+def test_every_wrong_backbone_is_said_once(tmp_path: Path) -> None:
+    save_file({name: t.clone() for name, t in swinv2().state_dict().items()}, tmp_path / "swin.safetensors")
+    digest = hashlib.sha256((tmp_path / "swin.safetensors").read_bytes()).hexdigest()
+    file = {"kind": "file", "name": "MIM", "path": "swin.safetensors", "sha256": digest}
+    wrong = [trial({"patch_sise": 4}), trial({"patch_sise": 4}, drop_path=0.0), trial(init=file), trial(init=file)]
+    with (
+        contextlib.closing(Rehearsal([trial(), *wrong], Speed(), tmp_path)) as all_,
+        pytest.raises(SpecError) as caught,
+    ):
+        all_.end()
+    said = caught.value.problems
+    assert len(said) == 3
+    assert "patch_sise" in said[0]
+    assert "missing: cls_token" in said[1]
+    assert said[2] == "No trial was started."
+
+
+def test_what_is_known_or_tells_itself_at_once_is_not_tried() -> None:
+    speed, known, new = Speed(), trial({"patch_sise": 4}), trial()
+    speed.record(known, Known(TrialState.done, facts={"parameters": 7}))
+    for specs in ([], [known], [new], [known, new, known]):
+        rehearsal = Rehearsal(specs, speed, Path("/nowhere"))
+        assert rehearsal._process is None
+        rehearsal.end()
+
+
+def test_the_process_ends_with_the_job() -> None:
+    rehearsal = Rehearsal([trial(), trial({"depth": 3})], Speed(), Path("/nowhere"))
+    assert rehearsal._process is not None
+    rehearsal.close()
+    assert rehearsal._process.returncode is not None
+    rehearsal.close()
