@@ -26,7 +26,7 @@ HIDDEN = (128, 128, 128)
 
 def sheet(model: SimMIM, loaders: Loaders, count: int, normalize: Normalize, window: int | None) -> NDArray[np.uint8]:
     """(height, width, 3): a column for each of `count` held-out images at even distances through the val set; rows:
-    original, masked, reconstruction with what was seen put back, and the model's output alone.
+    original, masked, reconstruction with what was seen put back (the model is not asked about that, and says nothing).
 
     `window`: where the target was normalised, the side of its neighbourhood. The model then says nothing about a
     region's mean and contrast, so these are taken from the original, hidden pixels included: such a picture looks
@@ -45,7 +45,6 @@ def sheet(model: SimMIM, loaders: Loaders, count: int, normalize: Normalize, win
         "original": original,
         "masked": np.where(where, grey, original),
         "reconstruction" + ("\n(local mean and\ncontrast given)" if window else ""): np.where(where, output, original),
-        "output alone": output,
     }
     return _sheet(rows)
 
