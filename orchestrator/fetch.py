@@ -134,7 +134,8 @@ def _unpack(path: Path, folder: Path, unpack: bool) -> None:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 archive.extractall(folder)
-                names = [name for name in archive.namelist() if name.endswith(".tar.gz")]
+                inner = [name for name in archive.namelist() if name.endswith(".tar.gz")]
+                names = [name for name in inner if not Path(name).name.startswith("._")]  # what macOS adds
         else:
             with tarfile.open(path) as archive:
                 archive.extractall(folder, filter="data")

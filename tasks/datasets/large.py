@@ -34,8 +34,10 @@ LARGE = (
         name="imagenet", title="ImageNet-1K", classes=1_000, metric="top1", train=1_281_167, val=50_000, test=0,
         source="folder", official_val=True, split=_REPORTED_ON_VAL, licence=_IMAGENET_TERMS,
         needs=("imagenet/train", "imagenet/val"),
-        how_to_get="Get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from image-net.org (an account is needed; "
-        "144 GB) and unpack them into imagenet/train and imagenet/val, a folder per WordNet id in both.",
+        how_to_get="Get ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz from "
+        "image-net.org (an account is needed; 144 GB) into imagenet, and there, with Python: from torchvision.datasets "
+        "import ImageNet; ImageNet('.', 'train'); ImageNet('.', 'val'). It checks and unpacks them into imagenet/train "
+        "and imagenet/val, a folder per WordNet id in both.",
     ),
     Card(
         name="inat18", title="iNat18", classes=8_142, metric="top1", train=437_513, val=24_426, test=0,

@@ -136,7 +136,7 @@ def _row(entry: dict[str, Any], classes: int) -> list[int]:
 def make(card: Card, root: Path, cut: Cut) -> Manifest:
     """From the data set's own lists, without opening an image: as they name them, complete or not.
 
-    Takes about 10 microseconds an image, and for sets that are folders of files (ImageNet, Caltech-101) one listing of
+    Takes about 25 microseconds an image, and for sets that are folders of files (ImageNet, Caltech-101) one listing of
     each folder. Raises DataError when lists are missing or damaged.
     """
     from tasks.datasets.folder import listed

@@ -9,6 +9,7 @@ import pickle
 import sys
 import tarfile
 import threading
+import zipfile
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -300,6 +301,21 @@ def test_another_content_is_not_kept(server: str, tmp_path: Path, monkeypatch: p
     del Server.files["images.tar.gz"]
     with pytest.raises(BackendUnreachable, match=r"images.tar.gz: 404 .* get the file by other means into the folder"):
         fetch(card, tmp_path / "ours", lambda *said: None)
+
+
+def test_an_archive_inside_an_archive_is_unpacked(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caltech-101 comes so."""
+    card = trees.plant("caltech101", tmp_path / "theirs", monkeypatch)
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        inner = packed(tmp_path / "theirs" / "caltech101", "101_ObjectCategories")
+        archive.writestr("caltech-101/101_ObjectCategories.tar.gz", inner)
+        archive.writestr("__MACOSX/caltech-101/._101_ObjectCategories.tar.gz", b"of no use")
+    Server.files["caltech-101.zip"] = content.getvalue()
+    md5 = hashlib.md5(content.getvalue()).hexdigest()
+    card = replace(card, downloads=(Download(f"{server}/caltech-101.zip", md5, "caltech101"),))
+    fetch(card, tmp_path / "ours", lambda *said: None)
+    assert command(tmp_path / "ours", "check", "caltech101", "--images").exit_code == 0
 
 
 def test_nothing_is_unpacked_outside_its_folder(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
