@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,13 +47,14 @@ def convert_command(
     from orchestrator.convert import convert, sidecar, spec_lines
 
     wanted = _backbone(model, arguments, image_size) if model else None
-    target = (output or where.data_root / "weights" / f"{file.stem}.safetensors").absolute()
+    stem = re.sub(r"(\.(pth|pt|bin|ckpt|tar|safetensors))+$", "", file.name)
+    target = (output or where.data_root / "weights" / f"{stem}.safetensors").absolute()
     done = convert(file, target, entry, _windows(windows), source, wanted)
     for line in done.notes:
         say(line)
     say(f"layout {done.layout}; written: {done.output} and {sidecar(done.output).name}")
     click.echo(f"# SHA-256 {done.sha256}")
-    click.echo(spec_lines(done, name or file.stem, where.data_root, wanted))
+    click.echo(spec_lines(done, name or stem, where.data_root, wanted))
 
 
 def _backbone(model: str, arguments: str, image_size: int | None) -> BackboneSpec:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 from tasks.base import DataError
 
@@ -91,7 +91,8 @@ def read(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of unusual pickle protocols: they are read or refused
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            # mapped, so that an optimizer's state, which nobody asks for, is not read
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except UnpicklingError as error:
         raise DataError(_refusal(path, str(error))) from error
     except (RuntimeError, EOFError, BadZipFile, OSError, ValueError, LookupError, AttributeError, TypeError) as error:

@@ -12,6 +12,7 @@ from tasks.backbone import BackboneSpec, build
 
 SWIN = {"embed_dim": 16, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 8], "window_size": 4}
 VIT = {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 16}
+REPLKNET = {"channels": [8, 16, 16, 16], "layers": [1, 1, 1, 1], "kernels": [7, 7, 5, 5]}
 BEIT = {**VIT, "init_values": 0.1, "use_abs_pos_emb": False}
 SHARED = {"use_shared_rel_pos_bias": True, "use_rel_pos_bias": False, "global_pool": "token"}
 OWN = {"use_shared_rel_pos_bias": False, "use_rel_pos_bias": True, "global_pool": "avg"}
@@ -45,6 +46,10 @@ def beit(image_size: int = 64, **args: Any) -> nn.Module:
 
 def vit(image_size: int = 64, **args: Any) -> nn.Module:
     return model("vit_base_patch16_224", {**VIT, **args}, image_size)
+
+
+def replknet(image_size: int = 64, name: str = "replknet_31b", **args: Any) -> nn.Module:
+    return model(name, {**REPLKNET, **args}, image_size)
 
 
 def official_swin(net: nn.Module, pretrained: tuple[int, ...] = (0, 0, 0, 0)) -> State:

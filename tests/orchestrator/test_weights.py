@@ -16,7 +16,22 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
-from published import BEIT, OWN, SHARED, SWIN, VIT, beit, moco, official_swin, simmim, swin, swinv2, vit
+from published import (
+    BEIT,
+    OWN,
+    REPLKNET,
+    SHARED,
+    SWIN,
+    VIT,
+    beit,
+    moco,
+    official_swin,
+    replknet,
+    simmim,
+    swin,
+    swinv2,
+    vit,
+)
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -41,14 +56,6 @@ def refused(error: type[OrchestratorError], *arguments: str | Path) -> str:
         CliRunner().invoke(weights, [str(argument) for argument in arguments], catch_exceptions=False)
     return str(caught.value)
 
-
-def replknet(**_: Any) -> nn.Module:
-    from published import model
-
-    return model("replknet_31b", REPLKNET, 64)
-
-
-REPLKNET = {"channels": [8, 16, 16, 16], "layers": [1, 1, 1, 1], "kernels": [7, 7, 5, 5]}
 
 CASES: dict[str, tuple[Callable[[], Any], Callable[[], nn.Module], str, dict[str, Any]]] = {
     "SimMIM SwinV2": (
@@ -76,14 +83,15 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], nn.Module], str, dict[str
 @pytest.mark.parametrize("case", CASES)
 def test_an_imported_checkpoint_gives_the_outputs_of_its_model(case: str, tmp_path: Path) -> None:
     made, source, name, args = CASES[case]
-    torch.save(made(), tmp_path / "published.pth")
+    torch.save(made(), tmp_path / "published.pth.tar")
     printed = call(
-        "import", tmp_path / "published.pth", "--data-root", tmp_path, "--model", name,
+        "import", tmp_path / "published.pth.tar", "--data-root", tmp_path, "--model", name,
         "--args", json.dumps(args), "--image-size", "64", "--name", "SUP",
     ).stdout  # fmt: skip
     said = yaml.safe_load(printed)["backbone"]
     backbone = BackboneSpec(image_size=64, **said)
     assert isinstance(backbone.init, FromFile)
+    assert backbone.init.path == "weights/published.safetensors"
     assert backbone.init.missing(tmp_path) is None
     initial = initial_weights(backbone.init, tmp_path, {})
     assert initial is not None

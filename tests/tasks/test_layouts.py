@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from published import OWN, SHARED, State, beit, coordinates, moco, official_swin, simmim, swin, swinv2, vit
+from published import OWN, SHARED, State, beit, coordinates, moco, official_swin, replknet, simmim, swin, swinv2, vit
 from torch import nn
 
-from tasks.backbone import load, load_notes
+from tasks.backbone import BackboneSpec, build, fitted, load, load_notes
 from tasks.layouts import translate
+from tasks.simmim import SimMIM
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.randn(2, 3, 64, 64, generator=GENERATOR)
@@ -216,3 +219,41 @@ def test_one_missing_tensor_is_enough_to_refuse() -> None:
     del state["encoder.layers.2.downsample.norm.bias"]
     with pytest.raises(ValueError, match=r"1 missing: layers.3.downsample.norm.bias$"):
         load(swinv2(), state)
+
+
+@pytest.mark.parametrize("make", [swinv2, swin, vit, lambda: beit(**SHARED), replknet])
+def test_what_our_own_pretraining_keeps(make: Callable[[], nn.Module]) -> None:
+    source, child = make(), fresh(make())
+    source.reset_classifier(0)  # type: ignore[operator]
+    state = SimMIM(source, 64, 32).state_dict()
+    assert {"decoder", "encoder", "mask_token"} == {name.split(".")[0] for name in state}
+    named = translate(state)
+    assert named.layout == "pretrain/timm"
+    assert all(name.startswith(("decoder.", "mask_token")) for name in named.dropped)
+    load(child, state)
+    assert same(source, child)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "tensors"),
+    [
+        ("swinv2_base_window12_192", {}, 423),
+        ("swinv2_large_window12_192", {}, 423),
+        ("swin_base_patch4_window7_224", {}, 327),
+    ],
+)
+def test_the_published_names_of_whole_models(name: str, args: dict[str, object], tensors: int) -> None:
+    """Shapes alone. (SwinV2-B has 425 tensors, head included; by its published names timm's loader finds none.)"""
+    size = 192 if "v2" in name else 224
+    with torch.device("meta"):
+        net = build(BackboneSpec(model=name, args=dict(args), image_size=size), 1000)
+    state = {key: tensor for key, tensor in simmim(official_swin(net), 1024)["model"].items() if "coords" not in key}
+    assert (
+        sum(key.startswith("encoder.") and "relative_position_index" not in key and "mask" not in key for key in state)
+        == tensors
+    )
+    given, _ = fitted(net, state)
+    assert len(given) == tensors
+    assert {key: tensor.shape for key, tensor in given.items()} == {
+        key: tensor.shape for key, tensor in net.state_dict().items() if not key.startswith("head.")
+    }
