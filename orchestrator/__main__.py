@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.avgdist import avgdist
 from orchestrator.cleaning import gc, pin, unpin
 from orchestrator.data import data
 from orchestrator.errors import OrchestratorError
@@ -340,6 +341,7 @@ def ui(where: Settings, port: int) -> None:
     serve(where, port, say)
 
 
+cli.add_command(avgdist)
 cli.add_command(data)
 cli.add_command(gc)
 cli.add_command(pin)

@@ -26,7 +26,7 @@ class Estimate:
 
 
 class Speed:
-    """Step times of earlier trials by what sets them: backbone, image size, batch, workers and kind of device."""
+    """Step times of earlier trials by what sets them: task, backbone, image size, batch, workers and kind of device."""
 
     def __init__(self, recorded: Iterable[tuple[TrialSpec, Known]] = ()) -> None:
         self._steps: dict[tuple[object, ...], list[float]] = {}
@@ -86,4 +86,4 @@ def architecture(backbone: BackboneSpec) -> str:
 
 
 def _kind(spec: TrialSpec, workers: int, on_gpu: bool) -> tuple[object, ...]:
-    return (architecture(spec.backbone), spec.optim.batch, workers, on_gpu)
+    return (type(spec.task).__name__, architecture(spec.backbone), spec.optim.batch, workers, on_gpu)

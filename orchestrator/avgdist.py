@@ -1,0 +1,71 @@
+"""The only place with the command `avgdist`: how far hidden pixels lie from what is seen, by mask ratio and patch."""
+
+from __future__ import annotations
+
+import click
+
+from orchestrator.flags import output, show
+
+RATIOS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9"
+PATCHES = "4,8,16,32,64"
+
+
+class _Numbers(click.ParamType):
+    """Numbers with commas between them."""
+
+    name = "NUMBERS"
+
+    def __init__(self, number: type[int] | type[float]) -> None:
+        self.number = number
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> list[int | float]:
+        try:
+            return [self.number(part) for part in str(value).split(",")]
+        except ValueError:
+            self.fail(f"{value!r}: give numbers with commas between them, for example {PATCHES}", param, ctx)
+
+
+@click.command("avgdist")
+@click.option("--image-size", type=click.IntRange(1), default=192, show_default=True, help="Side in pixels.")
+@click.option("--ratios", type=_Numbers(float), default=RATIOS, show_default=True, help="Parts that are hidden.")
+@click.option("--patches", type=_Numbers(int), default=PATCHES, show_default=True, help="Sides of mask patches.")
+@click.option(
+    "--masks", type=click.IntRange(1), default=200, show_default=True,
+    help="Drawn for a setting with patches of 32 and more; of smaller ones fewer say as much.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@output
+def avgdist(image_size: int, ratios: list[float], patches: list[int], masks: int, seed: int, form: str) -> None:
+    """AvgDist of mask settings: mean distance, in pixels, of hidden pixels to the nearest visible one.
+
+    Section 3.1 of the paper: at 192 pixels, fine-tuning was best where it lies between 10 and 20. A setting that would
+    hide everything has none.
+    """
+    wrong = next((patch for patch in patches if patch < 1 or image_size % patch), None)
+    if wrong is not None:
+        raise click.UsageError(f"patch {wrong} does not divide the image of {image_size} pixels")
+    if not all(0 < ratio < 1 for ratio in ratios):
+        raise click.UsageError(f"ratios {ratios}: a part that is hidden lies between 0 and 1")
+    table = {ratio: {patch: _distance(image_size, patch, ratio, masks, seed) for patch in patches} for ratio in ratios}
+    if form == "json":
+        plain = {f"{ratio:g}": {str(patch): value for patch, value in row.items()} for ratio, row in table.items()}
+        show({"image_size": image_size, "masks": masks, "seed": seed, "avg_dist": plain})
+        return
+    click.echo(f"AvgDist in pixels of {image_size}; ratio that is hidden down, side of a mask patch across\n")
+    click.echo("     " + "".join(f"{patch:>8}" for patch in patches))
+    for ratio, row in table.items():
+        texts = ("–" if value is None else f"{value:.2f}" for value in row.values())
+        click.echo(f"{ratio:<5g}" + "".join(f"{text:>8}" for text in texts))
+
+
+def _distance(image_size: int, patch: int, ratio: float, masks: int, seed: int) -> float | None:
+    """In pixels; None where all would be hidden. Small patches vary little from mask to mask: as many patches are drawn
+    of them as of 32 pixels, in at least 8 masks."""
+    from tasks.masking import Masking, expected_distance
+
+    try:
+        masking = Masking(image_size, patch, ratio)
+    except ValueError:
+        return None
+    enough = max(min(masks, 8), round(masks * min(1.0, (patch / 32) ** 2)))
+    return expected_distance(masking, enough, seed)
