@@ -44,16 +44,18 @@ class Age(click.ParamType):  # type: ignore[type-arg]
 @click.option("--older-than", "older_than_s", type=Age(), default=0.0, help="Only trials that ended so long ago: 7d.")
 @click.option("--checkpoints", is_flag=True, help="Also what stopped, cancelled and failed trials would go on from.")
 @click.option("--unknown", is_flag=True, help="Also folders of trials that this store does not know.")
+@click.option("--lost", is_flag=True, help="Also forget weights that are recorded but not there any more.")
 def gc(
-    where: Settings, form: str, only_plan: bool, job: str | None, older_than_s: float, checkpoints: bool, unknown: bool
-) -> None:
+    where: Settings, form: str, only_plan: bool, job: str | None, older_than_s: float, checkpoints: bool,
+    unknown: bool, lost: bool,
+) -> None:  # fmt: skip
     """Remove weights and checkpoints that nobody needs. Kept: chosen, best, last, pinned, and what trials that may
     still run start from."""
     from orchestrator import collect
     from orchestrator.reading import read_only_store
 
     store = read_only_store(where)
-    options = collect.Options(store.find_job(job) if job else None, older_than_s, checkpoints, unknown)
+    options = collect.Options(store.find_job(job) if job else None, older_than_s, checkpoints, unknown, lost)
     plan = collect.plan(store, where.storage, options)
     done = None if only_plan else collect.remove(store, where.storage, plan)
     if form == "json":
@@ -76,6 +78,7 @@ def to_json(plan: Plan, done: Removed | None) -> dict[str, Any]:
             for kept in plan.kept
         ],
         "kept_bytes": _size(plan.kept),
+        "lost": [{"key": trial.key, "name": trial.name, "path": trial.weights} for trial in plan.lost],
         "removed": None if done is None else [_item(item) for item in done.items],
         "removed_bytes": None if done is None else _size(done.items),
         "in_use": None if done is None else [_item(item) for item in done.in_use],
@@ -108,6 +111,8 @@ def lines(plan: Plan, done: Removed | None) -> list[str]:
         kinds = Counter(kept.reasons[0].kind for kept in plan.kept)
         told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
         text += ["", f"kept: weights of {told}: {_count(plan.kept)}"]
+    verb = "would be forgotten" if done is None else "forgotten"
+    text += [f"{verb}, because it is gone: {trial.weights}" for trial in plan.lost]
     if done is not None:
         text += [f"left, needed by now: {item.path}" for item in done.in_use]
         text += [f"left, the storage refuses ({why}): {item.path}" for item, why in done.refused]

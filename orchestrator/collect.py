@@ -1,9 +1,19 @@
 """The only place that removes files of ended trials: what `gc` would remove and why, and the removal, safe at any kill.
 
-Kept always: logs, pictures, everything of running trials, and the weights that have a reason in `keep`. A removal
-records in the store first that weights are not kept, and removes the file then: a kill between the two leaves a file
-that nobody refers to, which the next `gc` finds. What was removed too much is made again: a trial whose weights a child
-needs and which has none runs once more.
+What is kept, by the state of the trial:
+
+* running, whoever drives it: everything.
+* pending, failed, cancelled, stopped: everything. Checkpoints go when asked (`checkpoints`), unless a driver is about
+  to begin the trial or it ended without being heard.
+* done: its weights (and a training state beside them), when `keep` has a reason for it: pinned; needed by a trial that
+  may still run, or by a later stage or a search of a job that is not done; chosen by a stage; best of its group; the
+  end of its job.
+* diverged: nothing.
+* no trial of this store: everything, unless asked (`unknown`) and nothing was written there for a day.
+
+Logs and pictures stay. A storage belongs to one store: what a second one needs cannot be seen. A removal records first
+that weights are not kept, and removes the file then: a kill between the two leaves a file that nobody refers to, which
+the next `gc` finds. What was removed too much is made again: a done trial whose weights a child needs runs once more.
 """
 
 from __future__ import annotations
@@ -43,6 +53,8 @@ class Options:
     """Also what trials that were stopped, cancelled or failed would go on from."""
     unknown: bool = False
     """Also folders of trials that the store does not know."""
+    lost: bool = False
+    """Also forget weights that are recorded but not there any more."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,8 @@ class Plan:
 
     items: list[Item] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
+    lost: list[Trial] = field(default_factory=list)
+    """Their weights are recorded but not there, and are to be forgotten: where needed, they are then made again."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -91,9 +105,12 @@ class Removed:
 
 def plan(store: Store, storage: Path, options: Options | None = None) -> Plan:
     """What has no use any more, by the store as it is now and the files in `storage`. Changes nothing."""
+    root = storage.resolve() / "trials"
     look = _Look(store, options or Options())
-    for folder in _folders(storage.resolve() / "trials", look.plan.notes):
+    for folder in _folders(root, look.plan.notes):
         look.at(folder)
+    if root.is_dir():  # else nothing can be told: it may not be mounted here
+        look.for_lost_ones(root)
     return look.close()
 
 
@@ -104,6 +121,7 @@ def remove(store: Store, storage: Path, found: Plan) -> Removed:
     for item in found.items:
         by_trial[item.key].append(item)
     reach("gc_before_forget")
+    store.forget_lost({trial.key: str(trial.weights) for trial in found.lost})
     store.forget_weights(key for key, items in by_trial.items() if any(item.kind == "weights" for item in items))
     for key, items in by_trial.items():
         reach("gc_before_remove", key)
@@ -218,6 +236,22 @@ class _Look:
             self.plan.kept.append(Kept(trial, path, size, self._reasons[trial.key]))
             return ""
         return "not chosen, best or last, not pinned, and nothing needs it"
+
+    def for_lost_ones(self, root: Path) -> None:
+        """Finds weights that the store counts on and that are gone from this storage."""
+        gone = []
+        for trial in self._trials.values():
+            if trial.weights is None or trial.state is TrialState.running:
+                continue
+            path = Path(trial.weights)
+            here = path.parents[2].resolve() == root if len(path.parents) > 2 else False
+            if here and not path.exists() and self._options.job in (None, *self._jobs[trial.key]):
+                gone.append(trial)
+        if self._options.lost:
+            self.plan.lost = gone
+        elif gone:
+            what = f"weights of {len(gone)} trials are recorded but not there ({gone[0].name} {gone[0].key[:12]}, ..)"
+            self.plan.notes.append(f"{what}: --lost forgets them, so that they are made again where they are needed")
 
     def close(self) -> Plan:
         """The plan, with what belongs to no trial."""

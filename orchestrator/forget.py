@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from orchestrator import lookup, pins, tables
 from orchestrator.choice import Candidate
 from orchestrator.database import chunks
-from orchestrator.keep import Facts, Job, Place, Rivals, Trial, reasons, tied_for_first
+from orchestrator.keep import Facts, Job, Place, Rivals, Trial, is_part, reasons, tied_for_first, trains_on
 from orchestrator.known import TrialState
 from orchestrator.records import JobState
 
@@ -50,10 +50,12 @@ def facts(connection: sa.Connection) -> Facts:
         Place(row.job_id, row.stage, row.grp, row.key)
         for row in connection.execute(sa.select(w.c.job_id, w.c.stage, w.c.grp, w.c.key))
     ]
-    return Facts(trials, [place for place, _ in places], jobs, chosen, pins.pins(connection), _rivals(connection))
+    populations = {(job.id, stage["name"]) for job in jobs.values() for stage in job.spec["stages"] if trains_on(stage)}
+    rivals = _rivals(connection, populations)
+    return Facts(trials, [place for place, _ in places], jobs, chosen, pins.pins(connection), rivals)
 
 
-def _rivals(connection: sa.Connection) -> dict[tuple[str, str, str], Rivals]:
+def _rivals(connection: sa.Connection, populations: set[tuple[str, str]]) -> dict[tuple[str, str, str], Rivals]:
     """Of the groups in which a trial has weights, the trials that could win: figures beyond the metric, which only a
     tie rule asks for, are read where there is a tie."""
     with_weights = (
@@ -63,7 +65,7 @@ def _rivals(connection: sa.Connection) -> dict[tuple[str, str, str], Rivals]:
         .distinct()
         .subquery()
     )
-    rows = connection.execute(
+    found = connection.execute(
         sa.select(
             _placed.c.job_id, _placed.c.stage, _placed.c.grp, _placed.c.settings_json, _trials.c.key, _trials.c.metric,
             _trials.c.mode, _trials.c.value,
@@ -78,8 +80,12 @@ def _rivals(connection: sa.Connection) -> dict[tuple[str, str, str], Rivals]:
         .where(_trials.c.state == TrialState.done)
     )  # fmt: skip
     groups: dict[tuple[str, str, str], list[Any]] = defaultdict(list)
-    for row in rows:
+    for row in found:
         groups[row.job_id, row.stage, row.grp].append(row)
+    for place in [place for place in groups if place[:2] in populations]:
+        parts = _parts(connection, [row.key for row in groups[place]])
+        groups[place] = [row for row in groups[place] if row.key not in parts]
+    groups = {place: rows for place, rows in groups.items() if rows}
     first = {
         place: tied_for_first({row.key: row.value for row in rows}, rows[0].mode) for place, rows in groups.items()
     }
@@ -98,6 +104,15 @@ def _rivals(connection: sa.Connection) -> dict[tuple[str, str, str], Rivals]:
         )
         for place, rows in groups.items()
     }  # fmt: skip
+
+
+def _parts(connection: sa.Connection, keys: list[str]) -> set[str]:
+    """Trials that trained only the beginning of another one's schedule."""
+    parts: set[str] = set()
+    for some in chunks(keys):
+        rows = connection.execute(sa.select(_trials.c.key, _trials.c.spec_json).where(_trials.c.key.in_(some)))
+        parts.update(row.key for row in rows if is_part(json.loads(row.spec_json)))
+    return parts
 
 
 def forget(connection: sa.Connection, keys: Iterable[str]) -> set[str]:
@@ -122,6 +137,14 @@ def forget(connection: sa.Connection, keys: Iterable[str]) -> set[str]:
             sa.update(_trials).where(_trials.c.key.in_(some)).values(weights_path=None, weights_sha256=None)
         )
     return gone
+
+
+def forget_lost(connection: sa.Connection, paths: Mapping[str, str]) -> None:
+    """Records weights as not kept, whoever needs them, of done trials (by key) that still have them at this path."""
+    t = _trials.c
+    for key, path in sorted(paths.items()):
+        same = (t.key == key) & (t.weights_path == path) & (t.state == TrialState.done)
+        connection.execute(sa.update(_trials).where(same).values(weights_path=None, weights_sha256=None))
 
 
 def while_free(

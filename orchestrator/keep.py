@@ -188,6 +188,16 @@ def _searches(stage: Mapping[str, Any]) -> bool:
     return "search" in (stage.get("sweep") or {})
 
 
+def trains_on(stage: Mapping[str, Any]) -> bool:
+    """Whether the stage is population-based training, whose trials go on from each other's state."""
+    return bool((stage.get("sweep") or {}).get("population"))
+
+
+def is_part(spec: Mapping[str, Any]) -> bool:
+    """Whether a trial trained only the beginning of a schedule: its figures are not those of a whole one."""
+    return bool(spec.get("span")) and spec["span"]["last_epoch"] != spec["optim"]["epochs"]
+
+
 def _stages(spec: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {stage["name"]: stage for stage in spec.get("stages", ())}
 

@@ -68,7 +68,7 @@ def _decision(job_id: str, by: str, winner: WinnerRow) -> Step:
 
 def _from_elsewhere(job_id: str, origin: OriginRow) -> Step:
     return {
-        "job": job_id, "by": "initial weights", "group": origin.group, "sources": [origin.stage],
+        "job": job_id, "by": "its spec", "group": origin.group, "sources": [origin.stage],
         "from_job": origin.from_job, "metric": origin.metric, "value": origin.value, "candidates": origin.candidates,
         "edges": [],
     }  # fmt: skip
@@ -141,6 +141,9 @@ def _told(step: Step) -> list[str]:
 def _told_decision(decision: Step) -> str:
     rivals = f"best of {decision['candidates']}" if decision["candidates"] > 1 else "the only one"
     value = [f"{decision['metric']} {decision['value']:.6g}", *map(edge_text, decision["edges"])]
+    if "from_job" in decision:
+        where = f"stage {decision['sources'][0]}, {decision['group']}, of job {decision['from_job']}"
+        return f"meant by {where}: {rivals}, {'; '.join(value)}"
     return f"taken by {decision['by']}: {rivals} in {', '.join(decision['sources'])}, {'; '.join(value)}"
 
 

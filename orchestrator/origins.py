@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from orchestrator import choice
 from orchestrator.errors import NotFound, OrchestratorError
 from orchestrator.job import JobSpec
-from orchestrator.keep import RESULTS, initial_weights
+from orchestrator.keep import RESULTS, initial_weights, is_part, trains_on
 from orchestrator.known import Known, TrialState
 from orchestrator.plan import Planner
 from orchestrator.records import JobState, OriginRow, PlacedRow
@@ -170,10 +170,7 @@ def _is_part(store: Store, stage: Mapping[str, Any], row: PlacedRow) -> bool:
     """Whether the trial was ended early, or is only the beginning of another (population-based training)."""
     if row.state is TrialState.stopped:
         return True
-    if not (stage.get("sweep") or {}).get("population"):
-        return False
-    spec = store.trial(row.key).spec
-    return bool(spec.get("span")) and spec["span"]["last_epoch"] != spec["optim"]["epochs"]
+    return trains_on(stage) and is_part(store.trial(row.key).spec)
 
 
 def _without_weights(what: str, winner: PlacedRow, job_id: str) -> str:

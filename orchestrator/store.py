@@ -388,6 +388,10 @@ class Store:
         are: their files may go. A trial whose weights are needed again runs once more."""
         return self._db.write(lambda connection: forget.forget(connection, keys))
 
+    def forget_lost(self, paths: Mapping[str, str]) -> None:
+        """Records weights as not kept that are not where the store has them (key -> that path), whoever needs them."""
+        self._db.write(lambda connection: forget.forget_lost(connection, paths))
+
     def while_free(self, key: str, token: int, states: Collection[TrialState], work: Callable[[bool], None]) -> bool:
         """Calls `work(whether weights are recorded)` while no driver can claim the trial, if it is still in one of
         these states and was not begun again since attempt `token`; whether so. `work` may be called twice."""

@@ -70,12 +70,15 @@ class Lab:
         self.store.put_job(JobRecord(job_id, "study", "", job, ""))
         self.store.put_stages(job_id, [(stage["name"], n, stage) for n, stage in enumerate(job["stages"])])
 
-    def place(self, stage: str, number: int, parent: str | None = None, job: str = "", group: str = "all") -> str:
+    def place(
+        self, stage: str, number: int, parent: str | None = None, job: str = "", group: str = "all",
+        spec: dict[str, Any] | None = None,
+    ) -> str:  # fmt: skip
         """A pending trial; its key begins with its number."""
         init = {"kind": "none"} if parent is None else {"kind": "trial", "trial": parent}
         key = f"{number:02x}" * 32
         placement = Placement(
-            stage=stage, group=group, group_values={}, key=key, spec={"backbone": {"init": init}},
+            stage=stage, group=group, group_values={}, key=key, spec={"backbone": {"init": init}, **(spec or {})},
             settings={"optim.lr": number * 1e-4}, name=f"{stage}/{group}/{number}", position=number, metric="top1",
             mode="max", seed=0, epochs=10,
         )  # fmt: skip
@@ -296,6 +299,41 @@ def test_a_trial_that_ended_unheard_keeps_what_it_said(local: Lab) -> None:
     (local.folder(key) / "weights.safetensors").write_bytes(b"w")
     local.store.unregister_driver(local.driver.id)
     assert local.gc(checkpoints=True).items == []
+
+
+def test_the_beginning_of_a_schedule_is_not_the_best_of_its_group(tmp_path: Path) -> None:
+    """In population-based training, where a trial goes on from another: only whole schedules are results."""
+    search = {"search": {"optim.lr": {"loguniform": [1e-5, 1e-2]}}, "population": {"size": 2}}
+    lab = Lab(f"sqlite:///{tmp_path / 'store.db'}", tmp_path, spec({"name": "search", "sweep": search}))
+    for number, span, value in ((1, (0, 5), 0.9), (2, (5, 10), 0.8), (3, (5, 10), 0.7)):
+        whole = {"span": {"first_epoch": span[0], "last_epoch": span[1]}, "optim": {"epochs": 10}}
+        key = lab.place("search", number, parent=key_of(1) if number > 1 else None, spec=whole)
+        lab.end(key, "done", value, weights=True)
+    lab.finish()
+    assert [lab.kept(key_of(number)) for number in (1, 2, 3)] == [set(), {"best"}, set()]
+    lab.store.close()
+
+
+def test_weights_that_are_gone_are_named_and_forgotten_when_asked(lab: Lab) -> None:
+    """Then they are made again where they are needed; else a trial that starts from them fails for want of a file."""
+    a_finished_study(lab)
+    lab.place("grid", 20, parent=key_of(1))
+    (lab.folder(key_of(1)) / "weights.safetensors").unlink()
+    plan = collect.plan(lab.store, lab.storage)
+    assert plan.lost == []
+    assert any("weights of 1 trials are recorded but not there (pretrain/all/1" in note for note in plan.notes)
+    collect.remove(lab.store, lab.storage, plan)
+    assert lab.store.known([key_of(1)])[key_of(1)].weights is not None
+    lab.gc(lost=True)
+    assert not lab.weights(key_of(1))
+    assert lab.weights(key_of(3))
+
+
+def test_a_storage_that_is_not_there_is_no_loss(local: Lab) -> None:
+    a_finished_study(local)
+    local.storage.rename(local.storage.parent / "unmounted")
+    local.gc(lost=True)
+    assert local.store.known([key_of(3)])[key_of(3)].weights is not None
 
 
 # What is looked at
