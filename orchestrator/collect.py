@@ -250,8 +250,8 @@ class _Look:
         if self._options.lost:
             self.plan.lost = gone
         elif gone:
-            what = f"weights of {len(gone)} trials are recorded but not there ({gone[0].name} {gone[0].key[:12]}, ..)"
-            self.plan.notes.append(f"{what}: --lost forgets them, so that they are made again where they are needed")
+            what = f"recorded weights are not there: {len(gone)}, the first of {gone[0].name} ({gone[0].key[:12]})"
+            self.plan.notes.append(f"{what}; --lost forgets them, so that they are made again where they are needed")
 
     def close(self) -> Plan:
         """The plan, with what belongs to no trial."""

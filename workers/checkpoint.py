@@ -181,7 +181,7 @@ def load_weights(weights: Weights) -> dict[str, torch.Tensor]:
     found = _digest_of(path)
     problem = None
     if found is None:
-        problem = f"there is no file {path}; the trial that makes it must run again"
+        problem = f"there is no file {path}; `gc --lost`, then `retry`: the trial that makes it runs again"
     elif found != weights.sha256:
         problem = f"{path} has SHA-256 {found}, not {weights.sha256}: another or a damaged file"
     elif path.suffix != ".safetensors":

@@ -321,7 +321,7 @@ def test_weights_that_are_gone_are_named_and_forgotten_when_asked(lab: Lab) -> N
     (lab.folder(key_of(1)) / "weights.safetensors").unlink()
     plan = collect.plan(lab.store, lab.storage)
     assert plan.lost == []
-    assert any("weights of 1 trials are recorded but not there (pretrain/all/1" in note for note in plan.notes)
+    assert any("recorded weights are not there: 1, the first of pretrain/all/1" in note for note in plan.notes)
     collect.remove(lab.store, lab.storage, plan)
     assert lab.store.known([key_of(1)])[key_of(1)].weights is not None
     lab.gc(lost=True)
@@ -476,6 +476,18 @@ def test_a_trial_that_was_begun_since_the_plan_keeps_its_files(lab: Lab) -> None
     done = collect.remove(lab.store, lab.storage, plan)
     assert {item.key for item in done.items} == {key_of(3)}
     assert {item.key for item in done.in_use} == {key_of(1), key_of(2)}
+
+
+def test_weights_made_again_since_they_were_forgotten_stay(lab: Lab) -> None:
+    """A gc that slept between its two steps finds another attempt's weights under the same name."""
+    a_finished_study(lab)
+    plan = collect.plan(lab.store, lab.storage)
+    assert lab.store.forget_weights([key_of(2)]) == {key_of(2)}
+    lab.store.register_driver(lab.driver)
+    lab.end(key_of(2), "done", 0.6, weights=True)
+    done = collect.remove(lab.store, lab.storage, plan)
+    assert {item.key for item in done.in_use} == {key_of(2)}
+    assert (lab.folder(key_of(2)) / "weights.safetensors").exists()
 
 
 def test_nobody_can_claim_a_trial_while_its_files_go(lab: Lab) -> None:

@@ -15,9 +15,9 @@ from machine import Machine, drive_to_end, made_up, results_of
 
 from orchestrator import collect, describe, lineage, tables
 from orchestrator.cost import Node
-from orchestrator.errors import NotFound
+from orchestrator.errors import NotFound, SpecError
 from orchestrator.estimate import estimate
-from orchestrator.job import JobSpec, job_id
+from orchestrator.job import JobSpec, One, job_id
 from orchestrator.known import Known, TrialState
 from orchestrator.launch import put
 from orchestrator.origins import assume, assumptions, find, resolve
@@ -288,6 +288,19 @@ def test_a_pinned_trial_keeps_the_weights_that_its_stage_would_not(store: Store,
     machine = run(store, giver, tmp_path)
     assert machine.ran[key] == 1
     assert [row.key for row in store.placed(job_id(giver)) if store.trial(row.key).weights] == [key]
+
+
+def test_another_jobs_stage_that_was_not_looked_up_is_refused(store: Store, tmp_path: Path) -> None:
+    """As when only a field of backbone.init is overridden, so that the parts of it never stand together."""
+    with pytest.raises(SpecError, match="stage pretrain of job pre was not looked up; write backbone.init as a whole"):
+        planner_of(grid(**{**SMALL, "init": [FROM_OTHER]}))
+    parted = {k: v for k, v in FROM_OTHER.items() if k != "job"}
+    user = taking({"kind": "none"}, trial={**BASE, "backbone": {**BASE["backbone"], "init": parted}})  # type: ignore[dict-item]
+    grids = user.stages[0].model_copy(update={"override": {"backbone.init.job": "pre"}, "sweep": One()})
+    user = user.model_copy(update={"stages": [grids]})
+    assert resolve(user, store, deaf) == (user, [])
+    with pytest.raises(SpecError, match="was not looked up"):
+        Planner(user, Speed())
 
 
 def test_weights_that_go_while_a_job_is_submitted_are_noticed(store: Store, tmp_path: Path) -> None:
