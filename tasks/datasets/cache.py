@@ -14,7 +14,6 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -193,21 +192,31 @@ class _Builder:
         """
         path = self.files[number]
         part = path.with_suffix(".part")
-        with _held(part, wait) as file:
-            if file is None:
-                return
-            if path.exists():
-                _unlink_if_same(part, file)
-                return
-            try:
-                if self._reserve(file, number):
-                    self._write(file, number)
-                    os.rename(part, path)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-            finally:
-                _unlink_if_same(part, file)
+        while not path.exists():
+            with _open_part(part) as file:
+                if _locked(file):
+                    if _same(part, file):  # else the one before us was done, or gave up, since we opened it
+                        self._make_locked(file, number)
+                        return
+                elif not wait:
+                    return
+                else:
+                    # Shared, for by now it may be the finished file, which all its readers hold like this.
+                    fcntl.flock(file, fcntl.LOCK_SH)
+
+    def _make_locked(self, file: BinaryIO, number: int) -> None:
+        path = self.files[number]
+        part = path.with_suffix(".part")
+        try:
+            if not path.exists() and self._reserve(file, number):
+                self._write(file, number)
+                os.rename(part, path)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+        finally:
+            if _same(part, file):
+                part.unlink(missing_ok=True)
 
     def _range(self, number: int) -> range:
         return range(number * self.per_file, min((number + 1) * self.per_file, len(self.source)))
@@ -251,26 +260,20 @@ class _Files:
         return position
 
 
-@contextmanager
-def _held(part: Path, wait: bool) -> Iterator[BinaryIO | None]:
-    """The file of that name, open and locked; None where another process holds it (without `wait`)."""
-    while True:
-        with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield None
-                return
-            stat = stat_of(part)
-            another = stat is None or stat.st_ino != os.fstat(file.fileno()).st_ino
-            if another and not part.with_suffix(".pixels").exists():
-                continue  # whoever held it gave up, and it is no longer this file
-            yield file
-            return
+def _open_part(part: Path) -> BinaryIO:
+    return os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
 
 
-def _unlink_if_same(part: Path, file: BinaryIO) -> None:
-    """Removes the unfinished file, unless that name is somebody else's file by now."""
-    stat = stat_of(part)
-    if stat is not None and stat.st_ino == os.fstat(file.fileno()).st_ino:
-        part.unlink(missing_ok=True)
+def _locked(file: BinaryIO) -> bool:
+    """Whether it could be locked against all others at once."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+
+
+def _same(path: Path, file: BinaryIO) -> bool:
+    """Whether the open file is the one of that name, or only was when it was opened."""
+    stat = stat_of(path)
+    return stat is not None and stat.st_ino == os.fstat(file.fileno()).st_ino
