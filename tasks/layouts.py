@@ -46,7 +46,9 @@ _WRAPPERS = (
     _Wrapper("encoder", "encoder.", re.compile(r"decoder\.|last_layer_depth\.")),
     # mmpose, mmdetection, mmsegmentation; the pose model of Gengzigang/PCT
     _Wrapper(
-        "backbone", "backbone.", re.compile(r"(keypoint_|rpn_|roi_|bbox_|mask_|decode_|auxiliary_)?head\.|neck\.")
+        "backbone",
+        "backbone.",
+        re.compile(r"(keypoint_|rpn_|roi_|bbox_|mask_|decode_|auxiliary_)?head\.|neck\.|extra_backbone\."),
     ),
 )
 
@@ -177,7 +179,8 @@ def _share_table(state: State, model: nn.Module) -> list[str]:
 
 
 def _resize_tables(state: State, model: nn.Module) -> list[str]:
-    """Tables (positions, heads) to another window, by the geometric interpolation of BEiT's code as timm has it."""
+    """Tables (positions, heads) to another window, on the geometric grid of BEiT's and SimMIM's code as timm has it:
+    linear between its points, where theirs drew a cubic spline with a SciPy function that is no more."""
     from timm.layers import resize_rel_pos_bias_table
 
     sizes: dict[tuple[int, int], int] = {}
