@@ -14,8 +14,9 @@ from tasks.base import DataError
 from tasks.datasets import CARDS, Cut
 from tasks.datasets.manifests import FOLDER, digest
 
-KIND = "classify"
-_CUT: dict[str, Any] = {"val_fraction": 0.2, "split_seed": 0, "caltech_background": True, "official_val": "val"}
+VAL_FRACTION = {"classify": 0.2, "pretrain": 0.02}
+"""Kinds of tasks whose data have manifests, with the part that they hold out by default."""
+_CUT: dict[str, Any] = {"val_fraction": None, "split_seed": 0, "caltech_background": True, "official_val": "val"}
 """Fields of the task that say which images are in which part, with their defaults."""
 
 
@@ -28,17 +29,20 @@ def with_manifests(job: JobSpec, where: Settings) -> JobSpec:
     lists are damaged.
     """
     kinds = [_kind(stage, job) for stage in job.stages]
-    digests = _digests(job, where) if KIND in kinds else {}
+    digests = _digests(job, where, [VAL_FRACTION[kind] for kind in kinds if kind in VAL_FRACTION])
     if not digests:
         return job
     stages = [_told(stage, kind, digests) for stage, kind in zip(job.stages, kinds, strict=True)]
     return job.model_copy(update={"stages": stages})
 
 
-def _digests(job: JobSpec, where: Settings) -> dict[str, str]:
+def _digests(job: JobSpec, where: Settings, held_out: list[float]) -> dict[str, str]:
+    """Of every data set and every cut of it that the job may ask for. `held_out`: what its tasks hold out by default
+    (none: no task of it has manifests)."""
     content = job.model_dump(mode="json", by_alias=True)
     wanted = [name for name in _values(content, "dataset") if isinstance(name, str) and name in CARDS]
     fields = {name: dict.fromkeys([default, *_values(content, name)]) for name, default in _CUT.items()}
+    fields["val_fraction"] = dict.fromkeys([*held_out, *_values(content, "val_fraction")] if held_out else [])
     found: dict[str, str] = {}
     for name in dict.fromkeys(wanted):
         for values in itertools.product(*fields.values()):
@@ -93,7 +97,7 @@ def _told(stage: Stage, kind: str, digests: dict[str, str]) -> Stage:
         grids = [{path: _whole(values, digests) if path == "task" else values for path, values in axes.items()}
                  for axes in stage.sweep.grid]  # fmt: skip
         changes["sweep"] = stage.sweep.model_copy(update={"grid": grids})
-    if kind == KIND:
+    if kind in VAL_FRACTION:
         changes["override"] = {**stage.override, "task.manifests": digests}
     return stage.model_copy(update=changes)
 
@@ -103,7 +107,7 @@ def _whole(values: Any, digests: dict[str, str]) -> Any:
     if not isinstance(values, list):
         return values
     return [
-        {**value, "manifests": digests} if isinstance(value, Mapping) and value.get("kind") == KIND else value
+        {**value, "manifests": digests} if isinstance(value, Mapping) and value.get("kind") in VAL_FRACTION else value
         for value in values
     ]
 

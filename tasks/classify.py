@@ -53,7 +53,7 @@ class Classify(Task):
     normalize: Literal["imagenet", "half"] = "imagenet"
     """Mean and standard deviation taken from pixels: ImageNet's, or 0.5 and 0.5."""
     augment: Augment = Augment()
-    manifests: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(default={})
+    manifests: dict[str, Annotated[str, Field(pattern=datasets.DIGEST)]] = Field(default={})
     """Name of a cut -> SHA-256 of its split manifest (see tasks/datasets/manifests.py). `submit` fills it in from the
     data that are there; a trial keeps its own cut's alone, and refuses to run on others. Empty: not compared."""
 
@@ -68,8 +68,7 @@ class Classify(Task):
         if not value or not {"dataset", *_CUT} <= set(info.data):
             return value  # another field is wrong, and says so
         cut = datasets.Cut(info.data["dataset"], **{name: info.data[name] for name in _CUT})
-        name = cut.name(datasets.CARDS[cut.dataset])
-        return {name: value[name]} if name in value else {}
+        return cut.own(value, datasets.CARDS[cut.dataset])
 
     @model_validator(mode="after")
     def _fits_the_data(self) -> Classify:
@@ -158,10 +157,8 @@ class Classify(Task):
         from tasks.datasets import manifests, wheel
         from tasks.datasets.loading import MemoryLoaders
 
+        manifests.check_memory(self._card, self.cut, self._expected)
         part = wheel.load(self._card)
-        if self._expected:
-            found = manifests.make(self._card, place.root, self.cut).digest
-            manifests.check(self._card, self.cut, found, self._expected, "the installed packages")
         train = part.train if self.train == "train" else _joined(part.train, part.val)
         evaluation = part.test if self.evaluate == "test" else part.val
         return MemoryLoaders(

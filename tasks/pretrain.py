@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from tasks import datasets
 from tasks.base import Batch, DataPlace, Loaders, Task
@@ -42,6 +42,9 @@ class Crop(BaseModel):
     eval_crop: float = Field(default=1.0, gt=0, le=1)
     """Held-out images: the shorter side becomes image_size / eval_crop, and the centre is taken. The reference measures
     nothing on held-out images; 1 (all of the shorter side) is ours."""
+    stored_size: PositiveInt | None = None
+    """Images are first made smaller until their shorter side has this many pixels, and so kept for all trials of a node
+    (less memory and time, other numbers); none: as they are on disk."""
 
     @field_validator("crop_scale", "crop_ratio")
     @classmethod
@@ -86,6 +89,18 @@ class Pretrain(Task):
     normalize: Literal["imagenet", "half"] = "imagenet"
     """Mean and standard deviation taken from pixels: ImageNet's, or 0.5 and 0.5. The target is in these units too."""
     augment: Crop = Crop()
+    manifests: dict[str, Annotated[str, Field(pattern=datasets.DIGEST)]] = Field(default={})
+    """Name of a cut -> SHA-256 of its split manifest, filled in by `submit`; see `Classify.manifests`."""
+
+    @field_validator("manifests")
+    @classmethod
+    def _own_manifest(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        given: list[Any] = [info.data.get(name) for name in ("dataset", "val_fraction", "split_seed", "official_val")]
+        if None in given:
+            return value  # another field is wrong, and says so
+        dataset, val_fraction, split_seed, official_val = given
+        cut = datasets.Cut(dataset, val_fraction, split_seed, official_val=official_val)
+        return {} if dataset == unlabelled.NAME else cut.own(value, datasets.CARDS[dataset])
 
     @field_validator("dataset")
     @classmethod
@@ -101,6 +116,13 @@ class Pretrain(Task):
         if value % 2 == 0:
             raise ValueError(f"norm_window {value} has no middle pixel: use {value - 1} or {value + 1}")
         return value
+
+    @model_validator(mode="after")
+    def _val_is_there(self) -> Pretrain:
+        card = None if self.dataset == unlabelled.NAME else datasets.CARDS[self.dataset]
+        if self.official_val == "test" and (card is None or card.source != "folder" or card.test):
+            raise ValueError(f"official_val: test is for imagenet and inat18; {self.dataset} has its own parts")
+        return self
 
     @property
     def metric(self) -> str:
@@ -166,19 +188,14 @@ class Pretrain(Task):
             parts = np.arange(train), np.arange(train, len(pixels))
             labels = np.zeros(len(pixels), dtype=np.int64)
             return MaskedMemory(masking, pixels, labels, *parts, 1, place, augment, self.normalize)
-        card = self._card
+        from tasks.datasets import manifests, wheel
+
+        card, planned = self._card, next(iter(self.manifests.values()), "")
         if card.source == "folder":
-            from tasks.datasets import folder
-
-            train_part, val_part = folder.read_both(
-                card, place.root, "train", "val", self.val_fraction, self.split_seed, self.counts == "any"
-            )
-            name = card.name
-            return MaskedFiles(
-                masking, name, train_part, val_part, place.root, card.classes, place, augment, self.normalize
-            )
-        from tasks.datasets import wheel
-
+            whole, any_count = datasets.CARDS[self.dataset], self.counts == "any"
+            both = manifests.read_both(whole, place.root, self._cut, "train", "val", planned, any_count)
+            return MaskedFiles(masking, card.name, *both, place.root, card.classes, place, augment, self.normalize)
+        manifests.check_memory(card, self._cut, planned)
         part = wheel.load(card)
         return MaskedMemory(
             masking, part.images, part.labels, part.train, part.val, card.classes, place, augment, self.normalize

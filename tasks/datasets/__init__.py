@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 
-from tasks.datasets.cards import Card, Cut, held_out_images
+from tasks.datasets.cards import DIGEST, Card, Cut, held_out_images
 from tasks.datasets.k12 import K12
 from tasks.datasets.large import LARGE
 from tasks.datasets.small import SMALL
 
-__all__ = ["CARDS", "Card", "Cut", "find", "held_out_images"]
+__all__ = ["CARDS", "DIGEST", "Card", "Cut", "find", "held_out_images"]
 
 CARDS: dict[str, Card] = {card.name: card for card in (*SMALL, *K12, *LARGE)}
 

@@ -102,6 +102,10 @@ class Cut:
             card = replace(card, val=0, test=card.val, official_val=False)
         return card
 
+    def own(self, manifests: dict[str, str], card: Card) -> dict[str, str]:
+        """Of digests by name, this cut's, or none."""
+        return {name: digest for name, digest in manifests.items() if name == self.name(card)}
+
     def name(self, card: Card) -> str:
         """For example `pets/0.2/0` (part held out, seed), or `dtd/official` where nothing is open."""
         parts = [self.dataset]
@@ -111,6 +115,8 @@ class Cut:
         return "/".join(parts)
 
 
+DIGEST = "^[0-9a-f]{64}$"
+"""The form of a SHA-256."""
 CALTECH_TRAIN = 30
 """Images of each class of Caltech-101 to train on; all others are test (Kornblith et al.)."""
 

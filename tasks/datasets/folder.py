@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.base import DataError
-from tasks.datasets.cards import CALTECH_TRAIN, Card, held_out_images
-from tasks.datasets.splits import Indices, stratified
+from tasks.datasets.cards import CALTECH_TRAIN, Card
 
 Part = Literal["train", "val", "trainval", "test"]
 Images = Sequence[Path] | NDArray[np.uint8]
@@ -78,36 +77,6 @@ def classes_of(labels: list[Any]) -> set[int]:
     if labels and isinstance(labels[0], list):
         return {number for row in labels for number, there in enumerate(row) if there == 1}
     return set(labels)
-
-
-def read_both(
-    card: Card,
-    root: Path,
-    train: Literal["train", "trainval"],
-    evaluate: Literal["val", "test"],
-    val_fraction: float,
-    split_seed: int,
-    any_count: bool = False,
-) -> tuple[Read, Read]:
-    """What to train on and what to evaluate on; nothing else is opened. See `read`; where val is not official it is
-    a stratified part of trainval."""
-    if card.official_val:
-        taken = read(card, root, "train", split_seed, any_count)
-        if train == "trainval":
-            val = read(card, root, "val", split_seed, any_count)
-            taken = [*taken[0], *val[0]], taken[1] + val[1]
-        return taken, read(card, root, evaluate, split_seed, any_count)
-    whole = read(card, root, "trainval", split_seed, any_count)
-    held_out = held_out_images(len(whole[1]), val_fraction)
-    first, second = stratified(whole[1], [len(whole[1]) - held_out, held_out], split_seed)
-    taken = whole if train == "trainval" else _some(whole, first)
-    return taken, _some(whole, second) if evaluate == "val" else read(card, root, "test", split_seed, any_count)
-
-
-def _some(of: Read, indices: Indices) -> Read:
-    images, labels = of
-    chosen = images[indices] if isinstance(images, np.ndarray) else [images[i] for i in indices]
-    return chosen, [labels[i] for i in indices]
 
 
 def _torchvision(name: str, **fixed: Any) -> Reader:

@@ -461,6 +461,10 @@ stages:
   - name: final
     from: grid
     override: {task.train: trainval, task.evaluate: test}
+  - name: masked
+    override:
+      task: {kind: pretrain, dataset: pets, mask_patch: 4}
+      optim.lr: 1e-3
   - name: other
     override: {task: {kind: classify, dataset: pets, val_fraction: 0.4}, optim.lr: 1e-3}
 """
@@ -490,6 +494,7 @@ def test_trials_name_the_digests_of_the_data_that_are_there(
     trials = planned(told)
     assert list(trials["grid", "pets", 1e-3]) == list(trials["grid", "pets", 2e-3]) == ["pets/0.2/2"]
     assert list(trials["other", "pets", 1e-3]) == ["pets/0.4/0"]
+    assert list(trials["masked", "pets", 1e-3]) == ["pets/0.02/0"]
     assert trials["grid", "dtd", 1e-3] == {}
     assert trials["grid", "faces", 1e-3] == {"faces/official": CARDS["faces"].digest}
     assert {path.name for path in (tmp_path / "splits").iterdir()} >= {"pets-0.2-2.jsonl"}

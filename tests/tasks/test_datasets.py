@@ -14,7 +14,8 @@ import trees
 from tasks.base import DataError
 from tasks.datasets import CARDS, Card, Cut, find, wheel
 from tasks.datasets.drawn import signs
-from tasks.datasets.folder import classes_of, read, read_both
+from tasks.datasets.folder import classes_of, read
+from tasks.datasets.manifests import read_both
 from tasks.datasets.splits import stratified
 
 SMALL = [card for card in CARDS.values() if card.source != "folder"]
@@ -128,13 +129,13 @@ def test_every_set_on_disk_has_a_tree() -> None:
 def test_parts_on_disk_are_complete_and_disjoint(name: str, tree: Callable[[str], Card], tmp_path: Path) -> None:
     card = tree(name)
     assert card.missing(tmp_path) is None
-    if card.test == 0:
-        card = Cut(name, official_val="test").of(card)
+    cut = Cut(name, official_val="val" if card.test else "test")
     parts = {
-        (train, evaluate): read_both(card, tmp_path, train, evaluate, val_fraction=0.2, split_seed=0)
+        (train, evaluate): read_both(card, tmp_path, cut, train, evaluate)  # type: ignore[arg-type]
         for train, evaluate in (("train", "val"), ("trainval", "test"))
     }
     (train, val), (trainval, test) = parts["train", "val"], parts["trainval", "test"]
+    card = cut.of(card)
     contents = [sorted(_content(images, labels)) for images, labels in (train, val, trainval, test)]
     assert sorted(contents[0] + contents[1]) == contents[2]
     assert not set(contents[2]) & set(contents[3])

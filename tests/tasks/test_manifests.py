@@ -17,6 +17,7 @@ from tasks.base import DataError, DataPlace
 from tasks.classify import Classify
 from tasks.datasets import CARDS, Cut, manifests
 from tasks.datasets.augment import Augment
+from tasks.pretrain import Pretrain
 
 PLAIN = Augment.none()
 GOLDEN = {
@@ -185,6 +186,21 @@ def test_other_data_than_planned_are_refused_naming_both(tmp_path: Path, monkeyp
         wrong.loaders(place(tmp_path))
     right = wrong.model_copy(update={"manifests": {"faces/official": CARDS["faces"].digest}})
     assert right.loaders(place(tmp_path)).train_images == 40
+
+
+def test_pre_training_names_its_data_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = trees.plant("pets", tmp_path, monkeypatch)
+    found = manifests.make(card, tmp_path, Cut("pets", val_fraction=0.3)).digest
+    other = {"faces/official": CARDS["faces"].digest}
+    task = Pretrain(dataset="pets", val_fraction=0.3, mask_patch=4, manifests={**other, "pets/0.3/0": found})
+    assert task.manifests == {"pets/0.3/0": found}
+    assert task.loaders(place(tmp_path)).train_images == 7
+    with pytest.raises(DataError, match=r"pets: the split pets/0.3/0 of "):
+        task.model_copy(update={"manifests": {"pets/0.3/0": "0" * 64}}).loaders(place(tmp_path))
+    assert Pretrain(dataset="photo-tiles", manifests=other).manifests == {}
+    wrong = Pretrain(dataset="faces", mask_patch=4, manifests={"faces/official": "0" * 64})
+    with pytest.raises(DataError, match="faces: the split faces/official of the installed packages"):
+        wrong.loaders(place(tmp_path))
 
 
 def test_a_manifest_that_was_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import trees
 from PIL import Image
 
 from tasks.base import DataError, DataPlace
-from tasks.datasets import folder, shards, sources
+from tasks.datasets import Cut, folder, manifests, shards, sources
 from tasks.datasets.augment import Augment
 from tasks.datasets.loading import FileLoaders
 from tasks.datasets.shards import Packed
@@ -36,7 +36,7 @@ def test_batches_are_those_of_the_folders(tmp_path: Path, workers: int) -> None:
     card = trees.food101(tmp_path)
 
     def batches() -> tuple[list[dict[str, torch.Tensor]], str]:
-        train, evaluation = folder.read_both(card, tmp_path, "train", "val", 0.2, split_seed=0)
+        train, evaluation = manifests.read_both(card, tmp_path, Cut(card.name), "train", "val")
         place = replace(DataPlace(tmp_path, image_size=16, device="cpu", seed=1, batch=4), loader_workers=workers)
         made = FileLoaders("food101", train, evaluation, tmp_path, 3, place, Augment(), "half")
         return [*made.epoch(0), *made.epoch(1, first_step=1), *made.evaluation()], made.digest
