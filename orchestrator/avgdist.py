@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import click
 
 from orchestrator.flags import output, show
@@ -10,25 +13,25 @@ RATIOS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9"
 PATCHES = "4,8,16,32,64"
 
 
-class _Numbers(click.ParamType):
-    """Numbers with commas between them."""
+N = TypeVar("N", int, float)
 
-    name = "NUMBERS"
 
-    def __init__(self, number: type[int] | type[float]) -> None:
-        self.number = number
+def _numbers(number: Callable[[str], N]) -> Callable[[click.Context, click.Parameter, str], list[N]]:
+    """Reads numbers with commas between them."""
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> list[int | float]:
+    def read(_: click.Context, parameter: click.Parameter, text: str) -> list[N]:
         try:
-            return [self.number(part) for part in str(value).split(",")]
+            return [number(part) for part in text.split(",")]
         except ValueError:
-            self.fail(f"{value!r}: give numbers with commas between them, for example {PATCHES}", param, ctx)
+            raise click.BadParameter(f"{text!r}: give numbers with commas between them", param=parameter) from None
+
+    return read
 
 
 @click.command("avgdist")
 @click.option("--image-size", type=click.IntRange(1), default=192, show_default=True, help="Side in pixels.")
-@click.option("--ratios", type=_Numbers(float), default=RATIOS, show_default=True, help="Parts that are hidden.")
-@click.option("--patches", type=_Numbers(int), default=PATCHES, show_default=True, help="Sides of mask patches.")
+@click.option("--ratios", default=RATIOS, show_default=True, callback=_numbers(float), help="Parts that are hidden.")
+@click.option("--patches", default=PATCHES, show_default=True, callback=_numbers(int), help="Sides of mask patches.")
 @click.option(
     "--masks", type=click.IntRange(1), default=200, show_default=True,
     help="Drawn for a setting with patches of 32 and more; of smaller ones fewer say as much.",
