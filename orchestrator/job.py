@@ -56,10 +56,27 @@ class Resources(BaseModel):
     custom: dict[str, NonNegativeFloat] = {}
     """Ray custom resources, for example {a100: 1}."""
     workers: PositiveInt = 1
-    """Processes of one trial (DDP through Ray Train when above 1); cpus and gpus are of each."""
+    """Processes of one trial (through Ray Train when above 1); cpus and gpus are of each."""
+    min_workers: PositiveInt | None = None
+    """Elastic: where there is no room for `workers`, as after the loss of a node, a trial begins with half of them, a
+    third, .. down to this many, from its last checkpoint and with the same global batch. It gets no more before it
+    begins again. None: it waits for room."""
     time_limit_hours: PositiveFloat | None = None
     images_per_second: PositiveFloat = 300.0
     """Guess of the training speed of one worker, used by `plan` until a step time is recorded."""
+
+    @model_validator(mode="after")
+    def _fewer(self) -> Resources:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers {self.min_workers} is above workers {self.workers}")
+        return self
+
+    def fitting(self) -> list[Resources]:
+        """These, then those with fewer workers that may do: whole parts of `workers`, since a batch that is shared out
+        evenly among all is so among them."""
+        fewest = self.min_workers or self.workers
+        counts = [count for count in range(self.workers, fewest - 1, -1) if self.workers % count == 0]
+        return [self.model_copy(update={"workers": count, "min_workers": None}) for count in counts]
 
     @field_validator("gpus")
     @classmethod

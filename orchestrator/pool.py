@@ -104,7 +104,8 @@ class Pool:
 
     def slots(self, resources: Resources) -> int:
         """How many trials of these resources an empty cluster runs at once."""
-        return copies(self.nodes(), shape(resources)) // resources.workers
+        there = copies(self.nodes(), shape(resources))
+        return there // resources.workers or int(there >= resources.fitting()[-1].workers)
 
     def busy(self) -> list[Worker]:
         return [worker for worker in self._workers.values() if not worker.idle]
@@ -310,10 +311,11 @@ def require(pool: Pool, stages: Mapping[str, Resources]) -> None:
     lines = []
     for stage, resources in stages.items():
         wanted = shape(resources)
-        if copies(nodes, wanted) < resources.workers:
+        fewest = resources.fitting()[-1].workers
+        if copies(nodes, wanted) < fewest:
             largest = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in wanted}
             lines.append(
-                f"stage {stage}: a trial needs {resources.workers} x {_amounts(wanted)}; the largest of the "
+                f"stage {stage}: a trial needs {fewest} x {_amounts(wanted)}; the largest of the "
                 f"{len(nodes)} nodes has {_amounts(largest)}"
             )
     if lines:

@@ -206,7 +206,7 @@ class Drive:
     def _hand_out(self) -> None:
         self._no_room = False
         while self.stopping is None and len(self.hands.busy()) < self.allowed:
-            planned = self.planner.next(lambda trial: self.hands.room(trial.resources))
+            planned = self.planner.next(lambda trial: self._room(trial.resources) is not None)
             self._no_room = planned is None and self.planner.ready() > 0
             if planned is None:
                 return
@@ -214,7 +214,9 @@ class Drive:
                 planned = replace(planned, keep_weights=True)
             try:
                 token = self.store.claim(self.id, [planned.key], planned.keep_weights).get(planned.key)
-            except LeaseLost:  # this process slept past its lease (a closed laptop): it registers again at the next beat
+            except (
+                LeaseLost
+            ):  # this process slept past its lease (a closed laptop): it registers again at the next beat
                 self.planner.give_back(planned.key)
                 self._beat(force=True)
                 return
@@ -222,12 +224,17 @@ class Drive:
                 self._elsewhere[planned.key] = time.monotonic()  # another driver has it
                 continue
             reach("after_claim")
-            self.hands.start(self._assignment(planned, token), planned.resources)
+            resources = self._room(planned.resources) or planned.resources
+            self.hands.start(self._assignment(planned, token, resources), resources)
             self.tally.started += 1
 
-    def _assignment(self, planned: Planned, token: int) -> Assignment:
+    def _room(self, resources: Resources) -> Resources | None:
+        """What a trial of these resources could start with now."""
+        return next((some for some in resources.fitting() if self.hands.room(some)), None)
+
+    def _assignment(self, planned: Planned, token: int, resources: Resources) -> Assignment:
         parents = self.store.known(planned.needs) if planned.needs else {}
-        hours = planned.resources.time_limit_hours
+        hours = resources.time_limit_hours
         return Assignment(
             trial=planned.spec,
             name=f"{planned.name} {planned.key[:8]}",
@@ -235,9 +242,9 @@ class Drive:
             folder=str(trial_folder(self.site.storage, planned.key)),
             data_root=str(self.site.data_root),
             parents={key: Weights(*known.weights) for key, known in parents.items() if known.weights},
-            cpus=planned.resources.cpus,
-            gpus=planned.resources.gpus,
-            workers=planned.resources.workers,
+            cpus=resources.cpus,
+            gpus=resources.gpus,
+            workers=resources.workers,
             keep_weights=planned.keep_weights,
             time_limit_s=hours * 3600 if hours else None,
         )

@@ -181,6 +181,7 @@ class Run:
             "progress": self.progress.plain(),
             "batch": self.trial.optim.batch,
             "steps_per_epoch": self.loaders.steps_per_epoch,
+            "workers": self.place.world,
         }
 
     def mark_saved(self) -> None:
@@ -212,12 +213,12 @@ def prepare(trial: TrialSpec, place: Place, folder: Folder, stop: Callable[[], b
     optimizer = adamw(model, groups, trial.optim)
     if state is not None:
         parallel.load_optimizer(model, optimizer, state["optimizer"])
-    share = trial.optim.batch // place.world
-    progress = Progress(micro_batch=min(trial.optim.micro_batch or share, share), epoch=trial.first_epoch)
+    progress = Progress(micro_batch=_micro_batch(trial, place.world), epoch=trial.first_epoch)
     progress.step = progress.epoch * loaders.steps_per_epoch
     if path is not None and state is not None:
-        progress = Progress.from_plain(state["progress"])
-        progress.micro_batch = min(progress.micro_batch, share)  # there may be more workers now
+        as_asked, progress = progress.micro_batch, Progress.from_plain(state["progress"])
+        halved = progress.micro_batch < _micro_batch(trial, state["workers"])  # memory ran out before
+        progress.micro_batch = min(progress.micro_batch, as_asked) if halved else as_asked
     progress.notes += notes + damaged
     run = Run(
         trial=trial, place=place, folder=folder, numerics=numerics, loaders=loaders, model=model, wrapped=wrapped,
@@ -227,6 +228,12 @@ def prepare(trial: TrialSpec, place: Place, folder: Folder, stop: Callable[[], b
     if path is not None:
         run.mark_saved()
     return run
+
+
+def _micro_batch(trial: TrialSpec, workers: int) -> int:
+    """As the spec asks for it: at most a worker's share."""
+    share = trial.optim.batch // workers
+    return min(trial.optim.micro_batch or share, share)
 
 
 def _check_workers(trial: TrialSpec, place: Place) -> None:

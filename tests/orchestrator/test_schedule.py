@@ -13,7 +13,7 @@ from k12_job import FINAL, PRETRAIN, RAND, REFINE, SUP, grid, job
 from machine import Gate, Hands, Machine, a_drive, drive_to_end, made_up, results_of
 
 from orchestrator import leases, schedule
-from orchestrator.job import JobSpec, job_id
+from orchestrator.job import JobSpec, Resources, job_id
 from orchestrator.known import TrialState
 from orchestrator.records import JobState
 from orchestrator.store import Store, open_store
@@ -61,6 +61,38 @@ def test_the_whole_protocol_is_recorded(store: Store, tmp_path: Path) -> None:
     assert verify(store, job_id(SMALL)) == []
     assert [r.epoch for r in store.reports(placed[0].key)] == [1, 2]
     assert store.drivers() == []
+
+
+def test_a_trial_that_lost_a_node_goes_on_with_as_many_workers_as_fit(store: Store, tmp_path: Path) -> None:
+    workers: list[int] = []
+
+    def loses_a_node(assignment: Any, emit: Any, stop: Any) -> Any:
+        workers.append(assignment.workers)
+        if len(workers) == 1:
+            machine.slots = 3
+            raise TrialError(ErrorClass.node_lost, "another worker of the trial is gone")
+        return made_up(assignment, emit, stop)
+
+    class Wide(Hands):
+        def room(self, resources: Resources) -> bool:
+            return resources.workers <= self.machine.slots and super().room(resources)
+
+    machine = Machine(slots=4, execute=loses_a_node)
+    elastic = job(PRETRAIN, resources={"workers": 4, "min_workers": 2})
+    drive = a_drive(store, elastic, tmp_path)
+    assert drive.run(Wide(machine, drive.id)) is JobState.done
+    assert workers == [4, 2]  # three would not share the batch evenly
+
+
+def test_fewer_workers_are_whole_parts_of_all() -> None:
+    def counts(**fields: int) -> list[int]:
+        return [some.workers for some in Resources(**fields).fitting()]
+
+    assert counts(workers=8, min_workers=1) == [8, 4, 2, 1]
+    assert counts(workers=6, min_workers=3) == [6, 3]
+    assert counts(workers=6, min_workers=4) == counts(workers=6) == [6]
+    with pytest.raises(ValueError, match="min_workers 3 is above workers 2"):
+        Resources(workers=2, min_workers=3)
 
 
 def test_the_same_again_starts_nothing(store: Store, tmp_path: Path) -> None:

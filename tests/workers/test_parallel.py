@@ -34,6 +34,7 @@ def trials() -> dict[str, TrialSpec]:
         "shards": trial(deep, clip=0.1, runtime=FSDP),
         "shard parts": trial(deep, clip=0.1, micro_batch=1, runtime=FSDP),
         "swin": swin(parallel="fsdp", grad_checkpointing=True),
+        "pretrain": pretraining(parallel="fsdp", grad_checkpointing=True),
         "norm": trial({"batch_norm": True}, runtime={"sync_batchnorm": True}),
         "norm in shards": trial({"batch_norm": True}, runtime={"sync_batchnorm": True, **FSDP}),
     }
@@ -52,6 +53,23 @@ def swin(**runtime: Any) -> TrialSpec:
                 "args": {"window_size": 2, "embed_dim": 8, "depths": [2, 1], "num_heads": [1, 2]},
             },
             "optim": {"lr": 1e-3, "layer_decay": 0.8, "epochs": 1, "warmup_epochs": 0.5, "batch": 100, "eps": 1e-4},
+            "runtime": runtime,
+        }
+    )  # fmt: skip
+
+
+def pretraining(**runtime: Any) -> TrialSpec:
+    """A model whose backbone is a part of it, and a loss that needs more of it than its forward pass."""
+    return TrialSpec.model_validate(
+        {
+            "task": {"kind": "pretrain", "dataset": "digits-pretrain", "mask_patch": 4},
+            "backbone": {
+                "model": "swinv2_tiny_window8_256", "image_size": 16,
+                "args": {
+                    "patch_size": 2, "window_size": 4, "embed_dim": 8, "depths": [2, 1], "num_heads": [1, 2],
+                },
+            },
+            "optim": {"lr": 1e-3, "epochs": 1, "warmup_epochs": 0.5, "batch": 100, "eps": 1e-4},
             "runtime": runtime,
         }
     )  # fmt: skip
@@ -83,7 +101,8 @@ def on_two_ranks(rank: int, folder: str) -> None:
         outcome, reports = run(spec, path / name, **place)
         said[name] = [outcome.figures, outcome.facts["micro_batch"], seen(reports), outcome.facts["parameters"]]
     for name, spec in going_on().items():
-        run(spec, path / f"1 to 2 {name}", **place)
+        outcome, _ = run(spec, path / f"1 to 2 {name}", **place)
+        assert (outcome.facts["micro_batch"], outcome.facts["workers"], outcome.facts["resumed_at"]) == (4, 2, 6)
         stops(spec, f"2 to 1 {name}", after(6))
     dropped = trial({"dropout": 0.5})
     run(dropped, path / "drop", **place)
@@ -165,7 +184,7 @@ def test_two_workers_do_what_one_does_with_the_same_global_batch(two: Path, tmp_
         one, one_reports = run(spec, tmp_path / name)
         torch.testing.assert_close(weights(two / name), weights_of(one), **EXACT)
         figures, micro_batch, reports, parameters = zero[name]
-        assert micro_batch == {"parts": 1, "oom": 1, "shard parts": 1, "swin": 50}.get(name, 4)
+        assert micro_batch == {"parts": 1, "oom": 1, "shard parts": 1, "swin": 50, "pretrain": 50}.get(name, 4)
         assert figures == other[name][0] == pytest.approx(one.figures, rel=1e-5)
         assert parameters == one.facts["parameters"]
         assert other[name][2] == []  # only rank 0 reports
@@ -179,6 +198,7 @@ def test_a_trial_goes_on_with_another_number_of_workers(two: Path, tmp_path: Pat
         torch.testing.assert_close(weights(two / f"1 to 2 {name}"), weights_of(whole), **EXACT)
         ended, reports = run(spec, two / f"2 to 1 {name}")
         assert ended.facts["resumed_at"] == 6
+        assert (ended.facts["micro_batch"], ended.facts["workers"]) == (8, 1)  # all of the batch now
         assert_close(ended, whole)
         for one, other in zip(whole_reports, reports, strict=True):
             assert outcome_values(one) == pytest.approx(outcome_values(other), rel=1e-5)
