@@ -292,7 +292,7 @@ def test_a_pinned_trial_keeps_the_weights_that_its_stage_would_not(store: Store,
 
 def test_another_jobs_stage_that_was_not_looked_up_is_refused(store: Store, tmp_path: Path) -> None:
     """As when only a field of backbone.init is overridden, so that the parts of it never stand together."""
-    with pytest.raises(SpecError, match="stage pretrain of job pre was not looked up; write backbone.init as a whole"):
+    with pytest.raises(SpecError, match=r"stage pretrain of job pre was not looked up; write backbone.init as a whole"):
         planner_of(grid(**{**SMALL, "init": [FROM_OTHER]}))
     parted = {k: v for k, v in FROM_OTHER.items() if k != "job"}
     user = taking({"kind": "none"}, trial={**BASE, "backbone": {**BASE["backbone"], "init": parted}})  # type: ignore[dict-item]
