@@ -124,9 +124,10 @@ class FromStage(BaseModel):
     name: str
     stage: str
     job: str | None = None
-    """Name or id of another job (none: this one)."""
+    """Another job: its name (the newest of that name) or the beginning of its id; none: this one. The stage must be
+    complete and its winner's weights kept. What it meant when the spec was first submitted is recorded and stays."""
     group: str | None = None
-    """Of another job's stage, where it has several."""
+    """Of the stage, where it has several."""
 
 
 class FromTrial(BaseModel):
