@@ -28,7 +28,7 @@ EVALUATION_BATCH = 256
 """Images of one forward pass in evaluation; not a part of the spec, so figures do not depend on the training batch."""
 
 Labels = Sequence[int] | NDArray[Any]
-"""One class per image; or (n, classes), 1 for each class that an image shows and 0 for the others."""
+"""One class per image; or (n, classes), what is said of each class (see Card.several_labels), which is not mixed."""
 
 
 def share(batch: int, rank: int, world: int) -> Tensor:
@@ -122,6 +122,8 @@ class ImageLoaders(OrderedLoaders):
         """`labels`: int64 (n,), or float (n, classes). Raises DataError as OrderedLoaders does."""
         super().__init__(len(labels), place)
         self._labels, self._classes, self._augment, self._normalize = labels, classes, augment, normalize
+        if augment.mixes and labels.ndim == 2:
+            raise DataError("mixup and cutmix are for one label per image: set augment.mixup and augment.cutmix to 0")
         if augment.mixes and place.batch // place.world % 2:
             raise DataError(
                 f"mixup and cutmix pair images: optim.batch {place.batch} over {place.world} worker(s) must be even"

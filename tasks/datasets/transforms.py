@@ -177,21 +177,15 @@ def _posterize(image: Any, bits_to_keep: int, **_: Any) -> Any:
 def mixed(images: Tensor, labels: Tensor, classes: int, augment: Augment, seed: int) -> tuple[Tensor, Tensor]:
     """Mixup or cutmix of each image with its mirror in the batch -> images, soft labels (n, classes), smoothed.
 
-    `labels`: int64 (n,), or float (n, classes) where an image may show several classes.
     Changes `images` in place. Raises AssertionError for an odd number of images (loaders see to it).
     """
     from timm.data import Mixup
 
-    several = labels.ndim == 2
     mix = Mixup(
         mixup_alpha=augment.mixup, cutmix_alpha=augment.cutmix, prob=augment.mixup_prob,
-        switch_prob=augment.switch_prob, mode=augment.mixup_mode,
-        label_smoothing=0 if several else augment.label_smoothing, num_classes=len(labels) if several else classes,
+        switch_prob=augment.switch_prob, mode=augment.mixup_mode, label_smoothing=augment.label_smoothing,
+        num_classes=classes,
     )  # fmt: skip
     with seeded(seed):
-        # With several labels per image timm is asked how much of which image is in each: row i of `targets`.
-        images, targets = mix(images, torch.arange(len(labels), device=labels.device) if several else labels)
-    if several:
-        smoothing = augment.label_smoothing
-        targets = (1 - smoothing) * (targets.to(labels.dtype) @ labels) + smoothing / classes
+        images, targets = mix(images, labels)
     return images, targets
