@@ -71,7 +71,9 @@ class Group:
     """How often its longest trial fits into the time that the group takes at least: of a search, trials / at_once."""
     trials: dict[str, Planned] = field(default_factory=dict)
     barred: set[str] = field(default_factory=set)
-    """Trials that a search ended early, or that are the beginning of another: a result here that cannot win."""
+    """Trials that a search ended early: results here that cannot win."""
+    passing: set[str] = field(default_factory=set)
+    """Trials that end before their schedule does (parts of a population's member): results that cannot win."""
     results: int = 0
     """How many of its trials ended with a result."""
 
@@ -221,4 +223,9 @@ class Board:
 
 def candidates_of(groups: list[Group]) -> dict[str, Planned]:
     """Trials of these groups that may win."""
-    return {key: planned for group in groups for key, planned in group.trials.items() if key not in group.barred}
+    return {
+        key: planned
+        for group in groups
+        for key, planned in group.trials.items()
+        if key not in group.barred and key not in group.passing
+    }

@@ -15,7 +15,7 @@ from orchestrator.explain import Problems, Steps, explain, offer
 from orchestrator.fields import names
 from orchestrator.job import Grid, JobSpec, Search, Stage, one_setting
 from orchestrator.paths import check_effect, check_paths
-from orchestrator.searchable import check_search
+from orchestrator.searchable import check_after_population, check_search
 from orchestrator.trials import group_of
 from tasks.backbone import FromStage, FromTrial
 
@@ -36,6 +36,8 @@ def check(root: Node, problems: Problems) -> JobSpec | None:
         stages.references(i)
         if stage.name not in bad:
             stages.trials(i, start)
+            for source in stages.populations(i):
+                check_after_population(root, stage, ["stages", i], source, problems)
             if isinstance(stage.sweep, Search):
                 check_search(root, stage, ["stages", i], stages.built.get(stage.name, []), problems)
     understood = not len(problems)
@@ -202,6 +204,12 @@ class _Stages:
                 )
             if self.job.stages[earlier.index(init.stage)].keep_weights is False:
                 self.problems.say(place, name, init.stage, "its keep_weights is false; remove that")
+
+    def populations(self, i: int) -> list[str]:
+        """Stages with a population that this one takes winners from."""
+        sweeps = {each.name: each.sweep for each in self.job.stages[:i]}
+        sources = ((name, sweeps.get(name)) for name in self.job.stages[i].from_)
+        return [name for name, sweep in sources if isinstance(sweep, Search) and sweep.population is not None]
 
     def takers(self, i: int) -> list[str]:
         return [each.name for each in self.job.stages[i + 1 :] if self.job.stages[i].name in each.from_]

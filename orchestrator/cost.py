@@ -271,6 +271,7 @@ class _Searches:
         self._planner, self._history = planner, history
         self._out: dict[Place, set[str]] = {}
         self._asked: dict[Place, int] = {}
+        self._keys: dict[Place, list[str]] = defaultdict(list)
         self.forecast = 0
         """Points that no search has asked for yet."""
 
@@ -293,14 +294,24 @@ class _Searches:
         """As many points as each search may have out."""
         self.follow()
         for place in self._planner.searching() if self._sweeps else ():
-            search, middle = self._sweeps[place[0]], self._planner.middle(place)
-            point = {path: at(one, 0.5) for path, one in search.search.items()}
-            while self._asked[place] < search.trials and len(self._out[place]) < search.at_once:
-                seed = middle.seed + 1_000_000 + self._asked[place]  # another trial each, of the same cost
+            search, trials = self._sweeps[place[0]], self._planner.expected(place)
+            while self._asked[place] < trials and len(self._out[place]) < search.at_once:
                 self.forecast += 1
-                self._propose(place, {"point": {**point, "seed": seed}})
-            if self._asked[place] >= search.trials:
+                self._propose(place, self._stand_in(place, search))
+            if self._asked[place] >= trials:
                 self._planner.close(place)
+
+    def _stand_in(self, place: Place, search: Search) -> dict[str, Any]:
+        """A trial of its own that costs what the middle of the ranges does."""
+        middle, number = self._planner.middle(place), self._asked[place]
+        point = {path: at(one, 0.5) for path, one in search.search.items()}
+        point["seed"] = middle.seed + 1_000_000 + number
+        if search.population is None:
+            return {"point": point}
+        part, size = search.population.every_epochs, search.population.size
+        generation = number // size
+        parent = self._keys[place][number - size] if generation else None
+        return {"point": point, "span": [generation * part, (generation + 1) * part], "parent": parent}
 
     def ended(self, key: str) -> None:
         for out in self._out.values():
@@ -310,6 +321,7 @@ class _Searches:
         self._planner.propose(place, body)
         key = self._planner.key_at(place, body)
         self._asked[place] += 1
+        self._keys[place].append(str(key))
         self._out[place].add(str(key))
 
 

@@ -177,8 +177,10 @@ def _trace(
         loc, said, remedy = _real(fields, error["loc"]), wording(TrialSpec, error), ""
         if error["type"] == "missing":
             name = ".".join(map(str, loc))
-            if any(problem.message.endswith(f"nearest: {loc[-1]}") or name in problem.message for problem in problems):
-                continue  # misspelt, or wrong, which is reported as such
+            reports = [problem.message for problem in problems]
+            sweep = f"stages.{stage.name}.sweep: "
+            if any(one.endswith(f"nearest: {loc[-1]}") or name in one or one.startswith(sweep) for one in reports):
+                continue  # misspelt, or wrong (alone, or with the sweep that would set it), which is reported as such
             remedy = "; set it in trial, or as an axis or override of the stage"
         of_key = error["type"] == "extra_forbidden"
         places = [trace(root, each, origins, of_key) for each in [*_named(loc, error, said), loc]]

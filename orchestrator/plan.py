@@ -30,7 +30,7 @@ from orchestrator.trials import (
     successors,
     trial_name,
 )
-from workers.trial import TrialSpec
+from workers.trial import Span, TrialSpec
 
 __all__ = ["Decision", "Place", "Planned", "Planner", "Progress"]
 
@@ -156,6 +156,10 @@ class Planner:
         assert search is not None, "its search is open"
         return search.middle
 
+    def expected(self, place: Place) -> int:
+        """Trials of the group, as far as that is known before its search is over."""
+        return self._board.groups[place].expected
+
     def key_at(self, place: Place, body: Mapping[str, Any]) -> str | None:
         """Key of the trial that a search's event describes; None where the values of its point do not go together."""
         spec = self._searched(place, body)
@@ -165,6 +169,8 @@ class Planner:
         """Places the trial that a search asked for."""
         spec, group, before = self._searched(place, body), self._board.groups[place], len(self.placed)
         assert spec is not None, "the search has asked for its key"
+        if spec.last_epoch < spec.optim.epochs:
+            group.passing.add(spec.key)
         self._place(group, len(group.trials), spec)
         return self.placed[before:], []
 
@@ -201,6 +207,11 @@ class Planner:
         search = self._board.groups[place].search
         assert search is not None, "its search is open"
         spec = at_point(search.fields, body["point"])
+        if spec is not None and "span" in body:
+            first, last = body["span"]
+            spec = spec.model_copy(update={"span": Span(first_epoch=first, last_epoch=last)})
+            if body["parent"] is not None:
+                return started_from(spec, body["parent"])
         return None if spec is None else self._begun(spec)
 
     def _begun(self, spec: TrialSpec) -> TrialSpec | None:
@@ -244,9 +255,15 @@ class Planner:
         self._note_givers(stage, [one.middle for one in found])
         for one in found:
             stand_ins[stage.name, one.group] = one.middle
-            group = self._add(stage, one.group, one.values, [one.middle])
+            generations, trial = 1, one.middle
+            if search.population is not None:
+                generations = max(1, trial.optim.epochs // search.population.every_epochs)
+                span = Span(first_epoch=0, last_epoch=min(trial.optim.epochs, search.population.every_epochs))
+                trial = trial.model_copy(update={"span": span})
+            group = self._add(stage, one.group, one.values, [trial])
             group.drafts, group.search = [], one
-            group.expected, group.rounds = search.trials, math.ceil(search.trials / search.at_once)
+            group.expected = search.trials * generations
+            group.rounds = math.ceil(search.trials / search.at_once) * generations
 
     def _forecast(self, stage: Stage, source: Group, winner: TrialSpec) -> TrialSpec:
         """Adds a group that waits for a winner, as it would be with the first trial of its source as the winner."""
@@ -323,7 +340,7 @@ class Planner:
 
     def _place_drafts(self, group: Group) -> bool:
         """Places those trials of the group whose initial weights are known by now; whether there were any."""
-        if group.drafts is None:
+        if not group.drafts:
             return False
         left = []
         for draft in group.drafts:

@@ -43,20 +43,16 @@ class Decider(Protocol):
         """A trial's result (None: diverged): `told`; None when it is known already."""
 
 
-def decider_of(search: Search, metric: str, mode: str, epochs: int, key_of: KeyOf) -> Decider:
-    """`epochs`: of a trial in full. `metric`, `mode`: what is searched for, "max" or "min" of it."""
-    return PointSearch(search, metric, mode, epochs, key_of)
-
-
 class PointSearch:
     """A search whose every point is a trial of its own."""
 
     def __init__(self, search: Search, metric: str, mode: str, epochs: int, key_of: KeyOf) -> None:
+        """`epochs`: of a trial in full. `metric`, `mode`: what is searched for, "max" or "min" of it."""
         self._search, self._metric, self._mode, self._epochs, self._key_of = search, metric, mode, epochs, key_of
         self._begin([])
 
     def _begin(self, first: list[Point]) -> None:
-        self._sampler = _Sampler(self._search, self._metric, self._mode, first or self._search.first)
+        self._sampler = Sampler(self._search, self._metric, self._mode, first or self._search.first)
         self._rule = _rule(self._search, self._metric, self._mode, self._epochs)
         self._number = 0
         self._suggested: dict[str, str] = {}
@@ -150,7 +146,7 @@ class PointSearch:
         return SearchEvent(self._number - 1, kind, key, body)
 
 
-class _Sampler:
+class Sampler:
     """Ray Tune's OptunaSearch, with points as trials get them: rounded, and choices by their value."""
 
     def __init__(self, search: Search, metric: str, mode: str, first: list[Point]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.document import Node
 from orchestrator.expand import Built
 from orchestrator.explain import Problems, Steps, show
-from orchestrator.job import Search, Stage
+from orchestrator.job import One, Search, Stage
 from orchestrator.space import Asha, Median, Population, holds, rungs
 
 
@@ -39,7 +39,7 @@ def _first(root: Node, stage: str, search: Search, at: Steps, problems: Problems
 def _of_trial(search: Search, trial: Built) -> list[tuple[str, str]]:
     """(field, what is wrong) for one of the trials that stand for the search."""
     if search.population is not None:
-        return _of_population(search.population, trial)
+        return _of_population(search, search.population, trial)
     if search.stopping == "none":
         return []
     if "optim.epochs" in search.search or "runtime.evaluate_every" in search.search:
@@ -78,7 +78,7 @@ def _of_epochs(
     return found
 
 
-def _of_population(population: Population, trial: Built) -> list[tuple[str, str]]:
+def _of_population(search: Search, population: Population, trial: Built) -> list[tuple[str, str]]:
     spec, found = trial.spec, []
     epochs, part = spec.optim.epochs, population.every_epochs
     if epochs % part or part >= epochs:
@@ -89,4 +89,30 @@ def _of_population(population: Population, trial: Built) -> list[tuple[str, str]
         found.append(("population.every_epochs", what))
     if spec.span is not None:
         found.append(("population", "sets span itself; remove it from the trial"))
+    for path in search.search:
+        if path in _FIXED or not path.startswith(_MAY_CHANGE):
+            what = (
+                f"{path}: a member's settings change on the way, and this one cannot; what can: optim.lr and the like, "
+            )
+            found.append(("search", what + "backbone.drop_path, task.augment"))
     return found
+
+
+_MAY_CHANGE = ("optim.", "backbone.drop_path", "task.augment.")
+_FIXED = ("optim.batch", "optim.epochs", "optim.schedule", "optim.lr_convention")
+"""A schedule is one sequence of steps over all its spans."""
+
+
+def check_after_population(root: Node, stage: Stage, at: Steps, source: str, problems: Problems) -> None:
+    """A stage that takes the winner of a population gets the last part of a trial that was trained in parts: it can be
+    measured once more (on test), but not trained otherwise."""
+    why = f"{source} is a population, whose winner was trained in parts with settings that changed; "
+    said = {"neighbourhood": stage.neighbourhood, "sweep": None if isinstance(stage.sweep, One) else stage.sweep}
+    for key, value in said.items():
+        if value is not None:
+            what = why + "it has no neighbourhood and no sweep"
+            problems.say(root.place_of([*at, key], key=True), f"stages.{stage.name}.{key}", what)
+    for path in stage.override:
+        if path != "task.evaluate":
+            what = why + "its last part cannot be trained otherwise: only task.evaluate may be set"
+            problems.say(root.place_of([*at, "override", path], key=True), f"stages.{stage.name}.override", path, what)

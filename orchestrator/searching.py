@@ -10,8 +10,9 @@ from orchestrator.board import RESULTS, Decision
 from orchestrator.job import JobSpec, Search
 from orchestrator.known import Known, TrialState
 from orchestrator.plan import Place, Planner
+from orchestrator.population import PopulationSearch
 from orchestrator.records import SearchEvent
-from orchestrator.search import Decider, decider_of
+from orchestrator.search import Decider, PointSearch
 from orchestrator.trials import Planned
 
 
@@ -116,10 +117,11 @@ class Searches:
         middle = self._planner.middle(place)
         task = middle.task
         self._metrics[place] = task.metric
-        decider = decider_of(
-            self._stages[place[0]], task.metric, task.mode, middle.optim.epochs,
-            lambda body: self._planner.key_at(place, body),
-        )  # fmt: skip
+        search = self._stages[place[0]]
+        kind: type[PointSearch | PopulationSearch] = PopulationSearch if search.population else PointSearch
+        decider: Decider = kind(
+            search, task.metric, task.mode, middle.optim.epochs, lambda body: self._planner.key_at(place, body)
+        )
         self._deciders[place] = decider
         events = self._history.pop(place, [])
         for line in decider.replay(events):
@@ -132,7 +134,8 @@ class Searches:
 
     def _placed(self, place: Place, event: SearchEvent, step: Step) -> None:
         step.add(self._planner.propose(place, event.body))
-        self._places[event.key].append(place)
+        if place not in self._places[event.key]:
+            self._places[event.key].append(place)
 
     def _bar(self, place: Place, event: SearchEvent, step: Step) -> None:
         step.add(self._planner.bar(place, event.key))

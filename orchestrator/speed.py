@@ -52,13 +52,13 @@ class Speed:
 
         Measured: the median step time of trials of the same kind. Else `resources.images_per_second` of each worker.
         """
-        optim, task = spec.optim, spec.task
+        optim, task, epochs = spec.optim, spec.task, spec.last_epoch - spec.first_epoch
         evaluated = task.evaluation_images * _evaluations(spec) * EVALUATION_SHARE
         step = self._median(_kind(spec, resources.workers, resources.gpus > 0))
         if step is not None:
-            steps = optim.epochs * max(1, task.train_images // optim.batch)
+            steps = epochs * max(1, task.train_images // optim.batch)
             return Estimate(step * (steps + evaluated / optim.batch), True)
-        images = optim.epochs * task.train_images + evaluated
+        images = epochs * task.train_images + evaluated
         return Estimate(images / (resources.images_per_second * resources.workers), False)
 
     def parameters(self, spec: TrialSpec) -> int | None:
@@ -77,7 +77,7 @@ def _evaluations(spec: TrialSpec) -> int:
     """How often a trial evaluates: every `evaluate_every` epochs and after the last; on test once."""
     if spec.task.reads_test:
         return 1
-    return -(-spec.optim.epochs // spec.runtime.evaluate_every)
+    return -(-(spec.last_epoch - spec.first_epoch) // spec.runtime.evaluate_every)
 
 
 def architecture(backbone: BackboneSpec) -> str:

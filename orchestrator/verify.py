@@ -55,9 +55,14 @@ Members = Mapping[tuple[str, str], Sequence["PlacedRow"]]
 
 
 def barred_trials(events: Mapping[tuple[str, str], Iterable[SearchEvent]]) -> set[tuple[str, str, str]]:
-    """(stage, group, key) of trials that their search ended early: they cannot win there, even where another job ran
-    them in full."""
-    return {(*place, event.key) for place, told in events.items() for event in told if event.kind == "stopped"}
+    """(stage, group, key) of trials that their search ended early, or that are a part of a population's member: they
+    cannot win there, even where another job ran them in full."""
+    return {
+        (*place, event.key)
+        for place, told in events.items()
+        for event in told
+        if event.kind == "stopped" or event.body.get("passing")
+    }
 
 
 def without(members: Members, barred: set[tuple[str, str, str]]) -> Members:
