@@ -160,6 +160,25 @@ def test_a_tags_digest_is_the_one_the_trial_noted(store: Store, tmp_path: Path) 
     assert lineage.beginning(replace(trial, spec=spec, facts={}))["sha256"] is None
 
 
+def test_a_part_of_a_schedule_goes_on_from_the_part_before_it(tmp_path: Path) -> None:
+    """Population-based training: from the training state, not from the weights alone."""
+    store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    study = job(PRETRAIN)
+    put(store, study, job_id(study))
+    first = TrialSpec.model_validate({**study.trial, "span": {"first_epoch": 0, "last_epoch": 2}})
+    again = {"kind": "trial", "name": "RAND", "trial": first.key}
+    second = TrialSpec.model_validate(
+        {**study.trial, "span": {"first_epoch": 2, "last_epoch": 4}, "backbone": {**BASE["backbone"], "init": again}}  # type: ignore[dict-item]
+    )
+    (placed,) = [_placement(planned) for planned in Planner(study, Speed()).placed]
+    parts = [replace(placed, key=spec.key, spec=spec.model_dump(mode="json")) for spec in (first, second)]
+    store.place(job_id(study), parts)
+    steps = lineage.lineage(store, store.trial(second.key))
+    assert [(step["link"], step.get("key")) for step in steps] == [("state", first.key), ("weights", None)]
+    assert any("goes on from pretrain/all" in line for line in lineage.lines(second.key, steps))
+    store.close()
+
+
 # Weights of another job
 
 
