@@ -13,6 +13,12 @@ from pathlib import Path
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def without_image_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left in the node's folder of decoded images; tests of the cache set one of their own."""
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", "off")
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """Address of a real PostgreSQL server's own database, one server for the whole session."""
