@@ -253,11 +253,15 @@ def _here(card: Card, root: Path, cut: Cut, expected: str) -> Manifest:
 
 def check(card: Card, cut: Cut, found: str, expected: str, where: str) -> None:
     """Raises DataError when the digest is not the one the trial was planned with."""
-    if expected and found != expected:
-        raise DataError(
-            f"{card.name}: the split {cut.name(card)} of {where} has SHA-256 {found}, and this trial was planned for "
-            f"{expected}: other data than where the job was submitted; compare the two manifests, or submit again here"
-        )
+    if not expected or found == expected:
+        return
+    remedy = "compare the two manifests, or submit again here"
+    if card.source != "folder":
+        remedy = "install the versions of packages that pyproject.toml asks for"
+    raise DataError(
+        f"{card.name}: the split {cut.name(card)} of {where} has SHA-256 {found}, and this trial was planned for "
+        f"{expected}: other data than where the job was submitted; {remedy}"
+    )
 
 
 def check_memory(card: Card, cut: Cut, expected: str) -> None:
