@@ -146,7 +146,9 @@ def finish(store: Store, job_id: str, driver_id: str, placements: list[Placement
         for epoch in range(1, EPOCHS + 1):
             grown = value * (1 - math.exp(-epoch / 20))
             report = {"train_loss": 1 - grown, "lr": placement.settings["optim.lr"], "loss": 1.1 - grown,
-                      "top1": grown, "top5": min(1.0, grown + 0.1)}  # fmt: skip
+                      "top1": grown, "top5": min(1.0, grown + 0.1), "train_grad_norm": 2 - grown,
+                      "system_images_per_second": 1234.0, "system_data_wait": 0.01234,
+                      "system_memory_mb": 4321.0}  # fmt: skip
             writes.append(Reported(key, token, epoch, 390 * epoch, report, 41.7))
         figures = {"top1": value, "top5": min(1.0, value + 0.1), "loss": 1.1 - value}
         writes.append(Finished(key, token, figures, {**MACHINE_FACTS, "step_seconds": 0.1, "train_seconds": 4170.0}))
