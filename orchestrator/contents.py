@@ -221,6 +221,37 @@ class StageCount:
 
 
 @dataclass(frozen=True)
+class Saved:
+    """What early stopping saved in one group of a search."""
+
+    stage: str
+    group: str
+    trials: int
+    stopped: int
+    epochs_asked: int
+    """Had all its trials run in full."""
+    epochs_run: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well the order of a group's trials after an epoch agrees with that at the end; all of them ran in full."""
+
+    stage: str
+    group: str
+    epoch: int
+    epochs: int
+    trials: int
+    tau: float | None
+    """Kendall's tau-b; None where all are equal."""
+    best_is_best: bool
+    """None was ahead then of the one that is best at the end."""
+    best_is_kept: bool
+    """It was among the first 1/factor then."""
+    factor: int
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where the numbers come from."""
 
@@ -305,6 +336,8 @@ class Report:
     trials: tuple[Trial, ...] = ()
     plots: tuple[Scatter, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    saved: tuple[Saved, ...] = ()
+    agreement: tuple[Agreement, ...] = ()
 
     @cached_property
     def at(self) -> Mapping[tuple[str, str], Cell]:

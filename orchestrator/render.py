@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from orchestrator.cells import label, short
 from orchestrator.contents import Cell, Mean, Report, Unit
+from orchestrator.saving import lines as saving_lines
 
 _PHRASES = {
     "top1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy",
@@ -119,7 +120,7 @@ def notes(report: Report) -> list[str]:
     if report.source:
         computed = any(mean.reference_computed for mean in report.means)
         found.append(f"published: {report.source}{'; its averages computed here' if computed else ''}")
-    return found
+    return [*found, *saving_lines(report.saved, report.agreement)]
 
 
 def choices(report: Report) -> tuple[list[str], list[list[str]]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.cells import average, fill, finite, label
 from orchestrator.contents import (
+    Agreement,
     Cell,
     Choice,
     Column,
@@ -21,6 +22,7 @@ from orchestrator.contents import (
     Point,
     Provenance,
     Report,
+    Saved,
     Scatter,
     StageCount,
     Trial,
@@ -30,6 +32,7 @@ from orchestrator.groups import curve, expected, heat_map, points, setting
 from orchestrator.notes import warnings
 from orchestrator.pictures import chosen
 from orchestrator.render import phrase
+from orchestrator.saving import agreement, saved
 
 if TYPE_CHECKING:
     from orchestrator.records import JobRow, PlacedRow, TrialRow
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 
 MAPS = 8
 """Groups up to which a terminal is given the heat maps too."""
+RANKED = 5000
+"""Trials of a job that searches up to which their curves are compared with their ends."""
 LOOKED_AT = 80
 """Trials in the table up to which everything known of them is read for a terminal too."""
 
@@ -55,6 +60,7 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
     columns = study.with_scale(groups)
     behind = study.behind(cells)
     counts = study.counts()
+    stopping, order = study.early_stopping()
     return Report(
         job_id=study.job.id,
         name=study.job.name,
@@ -79,6 +85,8 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
         trials=study.trials() if full else (),
         plots=study.plots(cells, columns) if full else (),
         pictures=chosen(study.placed, store.pictures(row.key for row in study.placed)) if full else (),
+        saved=stopping,
+        agreement=order,
     )
 
 
@@ -367,6 +375,18 @@ class _Study:
             )
             for name, trials in by_stage.items()
         )
+
+    def early_stopping(self) -> tuple[tuple[Saved, ...], tuple[Agreement, ...]]:
+        """What searches saved, and how far the order on the way can be trusted. Only of jobs that search."""
+        if not any("search" in stage["sweep"] for stage in self.stages.values()):
+            return (), ()
+        events = self.store.search_events(self.job.id)
+        rules = [stage["sweep"].get("stopping", "none") for stage in self.stages.values()]
+        factor = next((rule["asha"]["reduction_factor"] for rule in rules if "asha" in rule), 3)
+        own = {place: trials for place, trials in self.members.items() if not self.stages[place[0]].get("from")}
+        keys = [trial.key for trials in own.values() for trial in trials]
+        reports = self.store.reports_since(dict.fromkeys(keys, 0)) if len(keys) <= RANKED else {}
+        return saved(self.members, events), agreement(own, events, reports, factor)
 
     def trials(self) -> tuple[Trial, ...]:
         order = {name: position for position, name in enumerate(self.stages)}

@@ -1,0 +1,75 @@
+"""What early stopping saved and could have cost, from plain rows."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from scipy.stats import kendalltau
+
+from orchestrator.known import TrialState
+from orchestrator.records import PlacedRow, ReportRow, SearchEvent
+from orchestrator.saving import agreement, kendall, lines, saved
+
+PLACE = ("search", "digits")
+
+
+def row(key: str, value: float | None = None, state: TrialState = TrialState.done, epoch: int = 9) -> PlacedRow:
+    return PlacedRow(
+        "search", "digits", key, key, 0, state, "top1", "max", value, epoch, 9, 0, None, None, None, None, None, {}, {}
+    )  # fmt: skip
+
+
+def curve(**values: float) -> list[ReportRow]:
+    return [ReportRow(int(name[1:]), 1, {"top1": value, "train_loss": 0.0}, 1.0) for name, value in values.items()]
+
+
+def stop(key: str, epoch: int) -> SearchEvent:
+    return SearchEvent(0, "stopped", key, {"epoch": epoch, "value": 0.1})
+
+
+def test_epochs_that_were_saved() -> None:
+    """Of four trials one was stopped after 1 (and heard of it after 2), one after 3 (and run in full by another job later), one runs still."""
+    rows = [
+        row("a", 0.9), row("b", state=TrialState.stopped, epoch=2), row("c", 0.95),
+        row("d", state=TrialState.running, epoch=4),
+    ]  # fmt: skip
+    (one,) = saved({PLACE: rows}, {PLACE: [stop("b", 1), stop("c", 3)]})
+    assert (one.trials, one.stopped, one.epochs_asked, one.epochs_run) == (4, 2, 36, 9 + 2 + 3 + 4)
+    said = lines([one], [])
+    assert "2 of 4 trials stopped early; 18 of 36 epochs (50 %) were run" in said[0]
+    assert "not known" in said[1]
+    assert lines(saved({PLACE: rows}, {}), []) == []
+
+
+def test_order_on_the_way_against_the_end() -> None:
+    rows = [row(key, value) for key, value in zip("abcdef", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), strict=True)]
+    ends = {each.key: each.value or 0.0 for each in rows}
+    reports = {key: curve(e1=-value, e3=value if key != "f" else 0.45, e9=value) for key, value in ends.items()}
+    first, second = agreement({PLACE: rows}, {}, reports)
+    assert (first.epoch, first.tau, first.best_is_best, first.best_is_kept) == (1, -1.0, False, False)
+    assert (second.epoch, second.best_is_best, second.best_is_kept) == (3, False, True)
+    assert second.tau == pytest.approx((14 - 1) / 15)
+    said = lines([], [first, second])
+    assert "after epoch 3 against that after 9, 1 group that ran in full: tau 0.87" in said[1]
+    assert "best at the end in 0, best at the end among the first 1/3 there in 1" in said[1]
+
+
+def test_only_groups_that_ran_in_full_are_judged() -> None:
+    rows = [row(key, 0.5) for key in "abcd"]
+    reports = {key: curve(e3=0.5, e9=0.5) for key in "abcd"}
+    assert len(agreement({PLACE: rows}, {}, reports)) == 1
+    assert agreement({PLACE: rows}, {}, reports)[0].tau is None
+    assert agreement({PLACE: rows}, {PLACE: [stop("a", 3)]}, reports) == ()
+    assert agreement({PLACE: rows[:3]}, {}, reports) == ()
+    assert agreement({PLACE: [*rows, row("e", state=TrialState.failed)]}, {}, reports) == ()
+    assert len(agreement({PLACE: [*rows, row("e", state=TrialState.diverged)]}, {}, reports)) == 1
+
+
+def test_kendall_is_that_of_scipy() -> None:
+    dice = random.Random(0)
+    for _ in range(50):
+        one, other = ([dice.randrange(4) for _ in range(12)] for _ in range(2))
+        ours, theirs = kendall(one, other), kendalltau(one, other).statistic
+        assert (math.isnan(theirs) and ours is None) or ours == pytest.approx(theirs)
