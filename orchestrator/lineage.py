@@ -21,9 +21,10 @@ Step = dict[str, Any]
 def lineage(store: Store, trial: TrialRow) -> list[Step]:
     """Every trial that `trial` follows from, nearest first, each once; and what the first of them began from.
 
-    A step has `link` (settings: `of` repeats it, with overrides; neighbourhood: `of` was tried around it; weights: `of`
-    starts from its weights), `of` (key of the trial that follows from it), `decision` (by which it was taken, where one
-    was made) and `kind`: `trial` with what the store knows of it; or `file`, `timm` or `none` (drawn from the seed).
+    A step has `of` (key of the trial that follows from it); `link` (settings: `of` repeats it, with overrides;
+    neighbourhood: `of` was tried around it; weights: `of` starts from its weights; state: `of` goes on with its
+    training); `decision` (by which it was taken, where one was made); and `kind`: `trial` with what the store knows of
+    it; or `file`, `timm` or `none` (drawn from the seed).
     """
     steps: list[Step] = []
     waiting, seen = [(trial, "weights")], {trial.key}
@@ -36,7 +37,7 @@ def lineage(store: Store, trial: TrialRow) -> list[Step]:
             ancestor = store.trial(key)
             steps.append({"link": link, "of": child.key, "decision": decision, **_facts(ancestor)})
             waiting.append((ancestor, link))
-        if child.parent is None and by == "weights":
+        if child.parent is None and by in ("weights", "state"):
             steps.append({"link": "weights", "of": child.key, "decision": None, **beginning(child)})
     return steps
 
@@ -48,6 +49,9 @@ def _before(store: Store, trial: TrialRow) -> Iterator[tuple[str, str, Step | No
         link = "neighbourhood" if "neighbourhood" in winner.rule else "settings"
         yield link, winner.key, _decision(job_id, winner.stage, winner)
     if trial.parent is None:
+        return
+    if (trial.spec.get("span") or {}).get("first_epoch"):
+        yield "state", trial.parent, None
         return
     takers = {(job, f"{stage}: weights of ") for job, stage, _ in places}
     for job_id, winner in store.chosen(trial.parent):
@@ -116,7 +120,12 @@ def lines(key: str, steps: list[Step]) -> list[str]:
     return text
 
 
-_LINKS = {"weights": "weights from", "settings": "settings from", "neighbourhood": "tried around"}
+_LINKS = {
+    "weights": "weights from",
+    "settings": "settings from",
+    "neighbourhood": "tried around",
+    "state": "goes on from",
+}
 
 
 def _told(step: Step) -> list[str]:
@@ -133,7 +142,7 @@ def _told(step: Step) -> list[str]:
     told.append(f"  {', '.join(part for part in (what, _epochs(step['epochs']), value + on) if part)}{state}")
     if weights := step["weights"]:
         told.append(f"  weights {weights['path']} (SHA-256 {weights['sha256']})")
-    elif step["link"] == "weights":
+    elif step["link"] in ("weights", "state"):
         told.append("  its weights are not kept: they are made again when they are needed")
     return told
 
