@@ -13,14 +13,14 @@ import sqlalchemy as sa
 from k12_job import BASE, FINAL, PRETRAIN, RAND, REFINE, SUP, grid, job, planner_of
 from machine import Machine, drive_to_end, made_up, results_of
 
-from orchestrator import collect, describe, lineage, tables
+from orchestrator import collect, describe, lineage, spec, tables
 from orchestrator.cost import Node
 from orchestrator.errors import NotFound, SpecError
 from orchestrator.estimate import estimate
 from orchestrator.job import JobSpec, One, job_id
 from orchestrator.known import Known, TrialState
 from orchestrator.launch import put
-from orchestrator.origins import assume, assumptions, find, resolve
+from orchestrator.origins import assume, assumptions, elsewhere, find, resolve
 from orchestrator.plan import Planner
 from orchestrator.records import DriverRow, JobState
 from orchestrator.schedule import _placement
@@ -205,6 +205,19 @@ def test_a_job_starts_from_the_best_of_another_jobs_stage(store: Store, tmp_path
         f"weights from {best.name} {best.key[:12]} (job {job_id(giver)})"
         in describe.trial(store, final, tmp_path).text()
     )
+
+
+def test_a_spec_file_may_name_another_jobs_stage(tmp_path: Path) -> None:
+    """Nothing is looked up when it is read; that its stage is none of this job's is no mistake."""
+    path = tmp_path / "user.yaml"
+    content = {"name": "user", "trial": BASE, "stages": [grid(**{**SMALL, "init": [FROM_OTHER]})]}
+    path.write_text(json.dumps(content))  # JSON is YAML
+    (asked,) = elsewhere(spec.load(path)).values()
+    assert (asked["job"], asked["stage"]) == ("pre", "pretrain")
+    wrong = {**FROM_OTHER, "jobs": "pre"}
+    path.write_text(json.dumps({**content, "stages": [grid(**{**SMALL, "init": [wrong]})]}))
+    with pytest.raises(SpecError, match="jobs"):
+        spec.load(path)
 
 
 def test_a_group_is_named_where_there_are_several(store: Store, tmp_path: Path) -> None:
