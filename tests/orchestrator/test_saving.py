@@ -30,7 +30,8 @@ def stop(key: str, epoch: int) -> SearchEvent:
 
 
 def test_epochs_that_were_saved() -> None:
-    """Of four trials one was stopped after 1 (and heard of it after 2), one after 3 (and run in full by another job later), one runs still."""
+    """Of four trials one was stopped after 1 (and heard of it after 2), one after 3 (and run in full by another job
+    later), one runs still."""
     rows = [
         row("a", 0.9), row("b", state=TrialState.stopped, epoch=2), row("c", 0.95),
         row("d", state=TrialState.running, epoch=4),
