@@ -77,7 +77,7 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
         told = with_manifests(job, where)
         speed = recorded_speed(store)
         planner = Planner(told, speed)
-        missing = missing_data(planner.specs(), where.data_root)
+        missing = missing_data([*planner.specs(), *planner.foreseen()], where.data_root)
         if missing:
             raise NotFound(missing)
         identity = job_id(job)
@@ -150,11 +150,12 @@ def missing_data(specs: Iterable[TrialSpec], root: Path) -> str:
     """Everything that trials need and is not there, a paragraph each; empty when all is there."""
     seen: dict[str, str | None] = {}
     for spec in specs:
-        task = spec.task
-        seen.setdefault(json.dumps([task.kind, getattr(task, "dataset", None)]), task.missing_data(root))
-        init = spec.backbone.init
-        if isinstance(init, FromFile):
-            seen.setdefault(f"{init.path} {init.sha256}", init.missing(root))
+        task, init = spec.task, spec.backbone.init
+        data = json.dumps([task.kind, getattr(task, "dataset", None)])
+        if data not in seen:
+            seen[data] = task.missing_data(root)
+        if isinstance(init, FromFile) and f"{init.path} {init.sha256}" not in seen:  # its whole file is read
+            seen[f"{init.path} {init.sha256}"] = init.missing(root)
     lines = [line for line in seen.values() if line]
     if lines:
         what = f"{len(lines)} data sets or weights are missing" if len(lines) > 1 else "missing data or weights"

@@ -55,6 +55,7 @@ class Planner:
         self._queue = Queue()
         self._out: set[str] = set()
         self._errors = Errors()
+        self._forecasts: list[TrialSpec] = []
         self._followers: dict[str, set[str]] = defaultdict(set)  # stage -> stages that start from its weights
         self._make_groups()
         self._estimate_tails()
@@ -143,6 +144,12 @@ class Planner:
         """Of the placed trials, and one for each group of a search that has none yet: what the job needs to begin."""
         open_ = [group.search.middle for group in self._board.groups.values() if group.search and not group.trials]
         return [planned.spec for planned in self.placed] + open_
+
+    def foreseen(self) -> list[TrialSpec]:
+        """Of trials that wait for weights or winners, as they would be with the first trial of a group as its winner:
+        what the job needs later."""
+        groups = self._board.groups.values()
+        return [draft.spec for group in groups for draft in group.drafts or ()] + self._forecasts
 
     def searching(self) -> list[Place]:
         """Groups of searches in which points may be asked for: their initial weights are known, and `close` is to
@@ -270,6 +277,7 @@ class Planner:
         centres = successors(winner, stage, may_test=stage.neighbourhood is None)
         specs = neighbours(centres[0], stage.neighbourhood, winner)[0] if stage.neighbourhood else centres
         self._note_givers(stage, centres)
+        self._forecasts += centres
         self._add(stage, source.id, source.values, specs)
         return centres[0]
 

@@ -10,8 +10,8 @@ from on_disk import command, trees
 
 from orchestrator import spec
 from orchestrator.errors import Conflict, NotFound
-from orchestrator.job import JobSpec, job_id
-from orchestrator.launch import put
+from orchestrator.job import Grid, JobSpec, job_id
+from orchestrator.launch import put, submit
 from orchestrator.manifests import check_unchanged, with_manifests
 from orchestrator.plan import Planner
 from orchestrator.schedule import _placement
@@ -116,3 +116,15 @@ def test_a_job_does_not_go_on_with_other_data(job: JobSpec, tmp_path: Path, monk
         assert command(tmp_path, "split", "pets", "--split-seed", "2").exit_code == 0
         with pytest.raises(Conflict, match=r"ran on other data: the split pets/0.2/2 had SHA-256 \w+, what is here"):
             check_unchanged(store, identity, with_manifests(job, there))
+
+
+def test_data_of_later_stages_are_missed_at_once(job: JobSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CoG is searched on L1 and then runs on five levels: that L5 is not there is said before the search."""
+    trees.plant("pets", tmp_path, monkeypatch)
+    trees.plant("dtd", tmp_path, monkeypatch)
+    levels = job.stages[1].model_copy(
+        update={"sweep": Grid.model_validate({"grid": {"task.dataset": ["faces", "cog-l5"]}})}
+    )
+    later = job.model_copy(update={"stages": [job.stages[0], levels]})
+    with pytest.raises(NotFound, match=r"(?s)cog-l5: not found under .*Nothing was started"):
+        submit(later, where(tmp_path))
