@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -33,6 +34,8 @@ IMAGES_PER_FILE = 512
 """A file is what one process decodes while others decode other files, and what is lost when it is killed."""
 MOST_FILES = 128
 """Of one list of images, however long: each is an open file of every process."""
+MANY = 100_000
+"""Images of which a sample is decoded before anything else."""
 SAMPLE = 64
 """Images that are decoded to estimate what all of them will take."""
 SMALL = 16 * 2**20
@@ -131,7 +134,8 @@ def cached(source: Source, workers: int = 0) -> tuple[Source, str]:
     if isinstance(source, Arrays) and (not isinstance(source.images, np.ndarray) or source.images.nbytes < SMALL):
         return source, "none: small and in memory"
     builder = _Builder(place, source)
-    if builder.missing():
+    many = len(source) > MANY  # then no file is looked at when it is clear that they do not fit
+    if many or builder.missing():
         needed = int(builder.bytes_per_image() * len(source))
         if needed > place.limit:
             return source, f"none: {needed / 1e9:.1f} GB decoded, more than the {place.limit / 1e9:.1f} GB that fit"
@@ -148,11 +152,16 @@ class _Builder:
         self.place, self.source = place, source
         self.per_file = max(IMAGES_PER_FILE, -(-len(source) // MOST_FILES))
         self._bytes_per_image: float | None = None
-        self.files: list[Path] = []
-        for first in range(0, len(source), self.per_file):
-            last = min(first + self.per_file, len(source))
-            digest = hashlib.sha256(VERSION + boot() + source.identity(first, last)).hexdigest()
-            self.files.append(place.folder / f"{digest[:40]}.pixels")
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """Named after what is in them. Looks at every file of the list, which takes a while for a million."""
+        files = []
+        for first in range(0, len(self.source), self.per_file):
+            identity = self.source.identity(first, min(first + self.per_file, len(self.source)))
+            digest = hashlib.sha256(VERSION + boot() + identity).hexdigest()
+            files.append(self.place.folder / f"{digest[:40]}.pixels")
+        return files
 
     def missing(self) -> list[int]:
         return [number for number, path in enumerate(self.files) if not path.exists()]

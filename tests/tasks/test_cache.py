@@ -189,6 +189,20 @@ def test_what_nobody_has_open_goes_first_when_room_is_short(
     assert cache.cached(sets["b"])[1].startswith("none: 0.0 GB decoded, more than")
 
 
+def test_of_very_many_images_only_a_sample_is_looked_at(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unasked(Logged):
+        def identity(self, first: int, last: int) -> bytes:
+            raise AssertionError("a million files were looked at")
+
+    source = Unasked(Files("drawn", tmp_path, draw(tmp_path)), tmp_path / "log")
+    monkeypatch.setattr(cache, "MANY", 9)
+    monkeypatch.setenv("ORCHESTRATOR_CACHE_GB", "1e-6")
+    assert cache.cached(source) == (source, "none: 0.0 GB decoded, more than the 0.0 GB that fit")
+    assert source.decoded() == {0: 1}
+
+
 def test_an_unfinished_file_of_the_dead_makes_room(tmp_path: Path, folder: Path) -> None:
     place = shelf()
     assert not isinstance(place, str)
