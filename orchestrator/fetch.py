@@ -1,4 +1,7 @@
-"""The only place that downloads data sets: goes on where it was cut off, checks sums, unpacks."""
+"""The only place that downloads data sets: goes on where it was cut off, checks sums, unpacks.
+
+Addresses and sums are torchvision's; its own downloader begins anew after a cut, which 120 GB do not forgive.
+"""
 
 from __future__ import annotations
 

@@ -199,7 +199,12 @@ def _imagenet(card: Card, root: Path, part: Part, split_seed: int) -> Read:
         rank = {name: number for number, name in enumerate(sorted({name for name, _ in found}))}
         return [folder / c / name for c, name in found], [rank[c] for c, _ in found]
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    rows = [(folder / c / name, i) for i, c in enumerate(classes) for name in sorted(os.listdir(folder / c))]
+    rows = [
+        (folder / c / name, i)
+        for i, c in enumerate(classes)
+        for name in sorted(os.listdir(folder / c))
+        if not name.startswith(".")
+    ]
     return [path for path, _ in rows], [label for _, label in rows]
 
 

@@ -161,9 +161,12 @@ def test_labels_come_from_the_lists(tree: Callable[[str], Card], tmp_path: Path)
         "birdsnap": lambda path: int(path.parent.name.removeprefix("Bird_")) - 1,
         "aircraft": lambda path: int(int(path.stem) % 2 == 0),  # variants.txt lists 707-320 first
         "caltech101": lambda path: ["BACKGROUND_Google", "accordion", "yin_yang"].index(path.parent.name),
+        "imagenet": lambda path: ["n01440764", "n01443537"].index(path.parent.name),
+        "inat18": lambda path: ["12", "7477"].index(path.parent.name),
+        "cog-l4": lambda path: ["n14000001", "n14000002"].index(path.parent.name),  # the list names the second first
     }.items():
         card = tree(name)
-        images, labels = read(card, tmp_path, "test", split_seed=0)
+        images, labels = read(card, tmp_path, "test" if card.test else "val", split_seed=0)
         assert labels == [label_of(path) for path in images], name
 
 
