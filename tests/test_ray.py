@@ -240,7 +240,7 @@ def on_two_nodes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     run = subprocess.run(
         [sys.executable, str(script), str(folder / "runs"), str(small), str(large)],
-        capture_output=True, text=True, timeout=200, check=False, env=environment,
+        capture_output=True, text=True, timeout=290, check=False, env=environment,
         cwd=folder,  # not the checkout, which workers on this machine would import from
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
@@ -250,7 +250,7 @@ def on_two_nodes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 OVER_BOTH: dict[str, Any] = {
     **TRIAL,
     "backbone": {**TRIAL["backbone"], "drop_path": 0.0},  # drawn on each worker for its own images
-    "optim": {**TRIAL["optim"], "batch": 4, "epochs": 8, "eps": 1e-3},
+    "optim": {**TRIAL["optim"], "batch": 4, "epochs": 6, "eps": 1e-3},
     "runtime": {"checkpoint_epochs": 1},
 }
 
@@ -264,7 +264,7 @@ def test_the_code_travels_to_the_nodes_of_a_cluster(on_two_nodes: dict[str, Any]
 
 def test_a_lost_node_costs_one_checkpoint_interval_and_no_number(on_two_nodes: dict[str, Any], tmp_path: Path) -> None:
     """Through Ray Train on gloo, two workers on two nodes, against the same trial in this process: the curve to 1e-4
-    (sums in another order, over 600 steps)."""
+    (sums in another order, over 450 steps)."""
     from orchestrator.store import open_store
     from workers.train import Place, train
 
@@ -277,8 +277,8 @@ def test_a_lost_node_costs_one_checkpoint_interval_and_no_number(on_two_nodes: d
         causes = [attempt.cause for attempt in store.attempts(row.key)]
     assert causes == ["node_lost", "done"]
     assert (facts["workers"], facts["parallel"]) == (2, "ddp")
-    steps = facts["steps"] // 8
-    assert said["killed_at"] - 1 <= facts["resumed_at"] // steps < 8
+    steps = facts["steps"] // 6
+    assert said["killed_at"] - 1 <= facts["resumed_at"] // steps < 6
     alone: list[Report] = []
     train(TrialSpec.model_validate(OVER_BOTH), Place(tmp_path, tmp_path), alone.append, lambda: False)
     for mine, theirs in zip(alone, reports, strict=True):

@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from tasks.base import Batch
-from workers.prepare import Run
+from workers.running import Run
 from workers.trial import TrialSpec
 
 PREFIX = "system_"

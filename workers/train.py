@@ -18,7 +18,8 @@ from workers.checkpoint import Folder
 from workers.faults import reach
 from workers.initial import described
 from workers.optim import set_lr
-from workers.prepare import Place, Run, from_rank_0, prepare, seed_all
+from workers.prepare import from_rank_0, prepare, seed_all
+from workers.running import Place, Run
 from workers.trial import ErrorClass, Outcome, Report, Stopped, TrialError, TrialSpec, Weights
 
 __all__ = ["Place", "train"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -26,8 +27,10 @@ from orchestrator.pool import Pool
 from orchestrator.schedule import Drive
 from orchestrator.settings import Settings, settings
 
-KILL_AFTER = 3
+KILL_AFTER = 2
 """Reported epochs of the trial over both nodes."""
+LIMIT_S = 260
+"""Then it ends by itself: killed, it would leave the cluster's processes."""
 
 
 def small_trials(where: Settings, spec_file: Path) -> dict[str, Any]:
@@ -59,7 +62,13 @@ def over_both(where: Settings, spec_file: Path, cluster: Cluster, node: Any) -> 
     return {"state": done.state, "message": done.message, "job": done.job_id, **said}
 
 
+def late(*_: object) -> None:
+    raise TimeoutError(f"not done after {LIMIT_S} s")
+
+
 def main(folder: Path, small: Path, large: Path) -> None:
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(LIMIT_S)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         node = cluster.add_node(num_cpus=1)
