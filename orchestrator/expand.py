@@ -86,6 +86,8 @@ def build(root: Node, stage: Stage, at: Steps, start: Start, problems: Problems)
             built.append(Built(fields, result, settings, {**start.origins, **origins}))
         else:
             _trace(root, stage, result, fields, {**start.origins, **origins}, reported, problems)
+            if isinstance(stage.sweep, Search):  # the next values stand for the same range
+                reported = problems.places()
     return built
 
 
