@@ -77,8 +77,9 @@ PINNED: dict[str, dict[str, Any]] = {
     "Classify": {
         "train": "train", "evaluate": "val", "val_fraction": 0.2, "split_seed": 0, "counts": "exact",
         "head": "trunc_normal", "normalize": "imagenet", "augment": Augment().model_dump(mode="json"),
+        "caltech_background": True, "official_val": "val", "manifests": {},
     },
-    "BackboneSpec": {"args": {}, "drop_path": 0.0, "init": {"kind": "none", "name": "RAND"}},
+    "BackboneSpec": {"args": {}, "drop_path": 0.0, "norm_eps": None, "init": {"kind": "none", "name": "RAND"}},
     "OptimSpec": {
         "lr_convention": "absolute", "layer_decay": 1.0, "layer_decay_scheme": "timm", "weight_decay": 0.05,
         "no_decay": "timm", "betas": [0.9, 0.999], "eps": 1e-8, "epochs": 100, "warmup_epochs": 20,
