@@ -4,17 +4,19 @@
     python benchmarks/images.py --candidates       also: files mapped against Ray's object store, 1 minute more
     python benchmarks/images.py --decoders --workers-start     also: Pillow against torchvision.io; what workers cost
 
-Each trial is a process that reads epochs of the same JPEGs (500 x 375, crops of the photographs in scikit-image) in its
+Each trial is a process that reads epochs of the same JPEGs (500 x 375: crops of the photographs in scikit-image) in its
 own order, without a model: timm's crop and flip to 224 pixels, or the paper's augmentation (RandAugment). `ours` is
-FileLoaders behind the cache, filled in its first epoch (`first`) and then full; `torchvision` is ImageFolder and
-DataLoader with the same transform. CPU is that of one trial per image, in epochs after the first: it tells more than
-rates where others compute too. Memory is what the processes hold together (PSS: shared pages count once), less what
-they hold before any image is read; of ours, the part that is the cache can be dropped when memory is short.
+FileLoaders behind the cache, which is filled before its first epoch (that time counts in `first`); `stored 256` is ours
+with Augment.stored_size 256; `torchvision` is ImageFolder and DataLoader with the same transform. CPU is that of one
+trial per image, in epochs after the first: it tells more than rates where others compute too. Memory is what the
+processes hold together (PSS: shared pages count once), less what they hold before any image is read; of ours, the part
+that is the cache can be dropped when memory is short.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import multiprocessing
 import os
 import shutil
@@ -47,7 +49,7 @@ Epochs = Callable[[int], int]
 """Reads the epoch of this number; how many images it had."""
 
 
-def photographs(root: Path, count: int) -> None:
+def photographs(root: Path, count: int, size: tuple[int, int]) -> None:
     from skimage import data
 
     sources = [Image.fromarray(getattr(data, name)()) for name in ("astronaut", "chelsea", "coffee", "rocket")]
@@ -59,12 +61,13 @@ def photographs(root: Path, count: int) -> None:
         x, y = random.randint(0, source.width - width + 1), random.randint(0, source.height - height + 1)
         path = root / "photographs" / f"{i % 10}" / f"{i:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        source.crop((x, y, x + width, y + height)).resize((500, 375)).convert("RGB").save(path, quality=90)
+        source.crop((x, y, x + width, y + height)).resize(size).convert("RGB").save(path, quality=90)
 
 
-def ours(root: Path, augment: Augment, seed: int) -> Epochs:
+def ours(root: Path, augment: Augment, seed: int, stored_size: int | None = None) -> Epochs:
     paths = sorted((root / "photographs").rglob("*.jpg"))
     labels = [int(path.parent.name) for path in paths]
+    augment = augment.model_copy(update={"stored_size": stored_size})
     place = DataPlace(root, image_size=SIZE, device="cpu", seed=seed, batch=BATCH)
     loaders = FileLoaders(
         "photographs", (paths, labels), (paths[:10], labels[:10]), root, 10, place, augment, "imagenet"
@@ -124,18 +127,24 @@ def concurrent(
     return first, later, cpu, sum(memory for *_, memory in results) / 2**20
 
 
+MAKERS: dict[str, Callable[..., Epochs]] = {
+    "ours": ours, "stored 256": functools.partial(ours, stored_size=256), "torchvision": torchvisions,
+}  # fmt: skip
+
+
 def compare(root: Path, most: int, epochs: int) -> None:
     print(f"{'':22}{'trials':>7}{'first img/s':>13}{'later img/s':>13}{'CPU ms':>8}{'memory MB':>11}")
     for augment in AUGMENT:
         for trials in [k for k in (1, 2, 4) if k <= most]:
             rates = {}
-            for name, make in (("ours", ours), ("torchvision", torchvisions)):
+            for name, make in MAKERS.items():
                 shutil.rmtree(root / "cache", ignore_errors=True)
                 first, later, cpu, memory = concurrent(make, root, augment, trials, epochs)
                 rates[name] = later, 1 / cpu
                 print(f"{augment:10} {name:11}{trials:7}{first:13.0f}{later:13.0f}{cpu:8.2f}{memory:11.0f}", flush=True)
-            by_rate, by_cpu = (a / b for a, b in zip(rates["ours"], rates["torchvision"], strict=True))
-            print(f"{'':10} ours / torchvision, later epochs: {by_rate:.2f} (by CPU time {by_cpu:.2f})")
+            for name in ("ours", "stored 256"):
+                by_rate, by_cpu = (a / b for a, b in zip(rates[name], rates["torchvision"], strict=True))
+                print(f"{'':10} {name} / torchvision, later epochs: {by_rate:.2f} (by CPU time {by_cpu:.2f})")
 
 
 def decoders(root: Path) -> None:
@@ -230,6 +239,7 @@ def candidates(root: Path, trials: int = 2) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--width", type=int, default=500, help="of the images, in pixels; they are 4 : 3")
     parser.add_argument("--epochs", type=int, default=3, help="at least 2")
     parser.add_argument("--trials", type=int, default=4, help="at most so many at once")
     parser.add_argument("--candidates", action="store_true")
@@ -240,10 +250,11 @@ def main() -> None:
     root = Path(tempfile.mkdtemp(prefix="images-"))
     os.environ["ORCHESTRATOR_CACHE"] = str(root / "cache")
     try:
-        photographs(root, given.images)
-        photographs(root / "warm", BATCH)
+        side = given.width, given.width * 3 // 4
+        photographs(root, given.images, side)
+        photographs(root / "warm", BATCH, side)
         size = sum(path.stat().st_size for path in (root / "photographs").rglob("*.jpg"))
-        decoded = given.images * 500 * 375 * 3
+        decoded = given.images * side[0] * side[1] * 3
         print(f"{given.images} JPEGs of {size / given.images / 1000:.0f} KB, {decoded / 2**20:.0f} MB decoded")
         compare(root, given.trials, given.epochs)
         if given.decoders:

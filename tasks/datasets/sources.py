@@ -169,7 +169,8 @@ def picture(pixels: Pixels) -> Image.Image:
     """Pixels as an RGB image; grey ones three times."""
     from PIL import Image
 
-    return Image.fromarray(pixels).convert("RGB")
+    image = Image.fromarray(pixels)
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it once more
 
 
 def shrunk(image: Image.Image, side: int, interpolation: str) -> Image.Image:
