@@ -73,6 +73,15 @@ class Masking:
         return self.draw(np.random.RandomState(words))
 
 
+def check_patch(mask_patch: int, model_patch: int) -> None:
+    """Raises ValueError when a mask patch is not made of whole patches of the model; both in pixels."""
+    if mask_patch % model_patch:
+        raise ValueError(
+            f"mask_patch {mask_patch} is no multiple of the model's patch of {model_patch} pixels: "
+            f"use for example {model_patch * max(1, round(mask_patch / model_patch))}"
+        )
+
+
 def average_distance(masks: list[Mask], patch: int) -> float:
     """AvgDist of the paper (section 3.1): the mean, over hidden pixels, of the Euclidean distance in pixels to the
     nearest visible pixel. `patch`: side of a mask patch in pixels. Every mask must hide and show something.

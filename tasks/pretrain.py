@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +13,7 @@ from tasks import datasets
 from tasks.base import Batch, DataPlace, Loaders, Task
 from tasks.datasets import unlabelled
 from tasks.datasets.augment import Augment, is_range
-from tasks.masking import Masking, expected_distance
+from tasks.masking import Masking, check_patch, expected_distance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -165,7 +166,13 @@ class Pretrain(Task):
         return Masking(image_size, self.mask_patch, self.mask_ratio)
 
     def check(self, backbone: BackboneSpec) -> None:
+        """As far as the spec alone tells: the side of the model's own patch is that of its arguments, or of its name in
+        timm. What only the model itself can tell, `build` refuses."""
         self.masking(backbone.image_size)
+        said = re.search(r"_patch(\d+)_", backbone.model)
+        patch = backbone.args.get("patch_size", int(said[1]) if said else None)
+        if isinstance(patch, int):
+            check_patch(self.mask_patch, patch)
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
         """With `weights`: those of the backbone; mask token and decoder start anew."""

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from tasks.masking import check_patch
+
 EPS_COUNT = 1e-5
 """Added to the number of hidden pixels in the loss."""
 EPS_VARIANCE = 1e-6
@@ -111,11 +113,7 @@ class SimMIM(nn.Module):
                 "norm: set backbone.args.global_pool to token for pre-training"
             )
         self.patch = model.patch_embed.patch_size[0] if known.channels_last else 1
-        if self.patch > mask_patch or mask_patch % self.patch:
-            raise ValueError(
-                f"mask_patch {mask_patch} is no multiple of the model's patch of {self.patch} pixels: "
-                f"use for example {self.patch * max(1, round(mask_patch / self.patch))}"
-            )
+        check_patch(mask_patch, self.patch)
         self.stride = int(model.feature_info[-1]["reduction"])
         if image_size % self.stride:
             raise ValueError(

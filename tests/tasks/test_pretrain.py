@@ -76,6 +76,20 @@ def test_a_mask_patch_that_does_not_divide_is_refused_with_the_spec() -> None:
         trial({**DIGITS, "mask_patch": 5})
 
 
+@pytest.mark.parametrize(
+    ("model", "args", "patch"),
+    [
+        ("swinv2_base_window12_192", {**SWIN, "patch_size": 8}, 8),
+        ("beit_base_patch16_224", {"global_pool": "token"}, 16),
+    ],
+)
+def test_a_mask_patch_that_does_not_fit_the_models_is_refused_with_the_spec(
+    model: str, args: dict[str, Any], patch: int
+) -> None:
+    with pytest.raises(ValidationError, match=f"mask_patch 4 is no multiple of the model's patch of {patch} pixels"):
+        trial(backbone={"model": model, "args": args, "image_size": 16})
+
+
 def test_counts_are_those_of_the_loaders() -> None:
     for task, batch in ((Pretrain(**DIGITS), 8), (Pretrain(dataset=unlabelled.NAME, mask_patch=4), 8)):
         loaders = task.loaders(place(batch=batch))
