@@ -181,9 +181,8 @@ def compare(trial: InMemoryTrial, device: str, threads: int) -> None:
         train(trial, place, take_turns, lambda: False)
     steps, batch = trial.task.steps, trial.optim.batch
     last = statistics.mean(plain.losses[-steps:])
-    print(
-        f"{trial.backbone.model}, batch {batch}, {threads} thread(s), {device}; loss {losses[-1]:.3f}, plain {last:.3f}"
-    )
+    print(f"{trial.backbone.model}, batch {batch}, {threads} thread(s), {device}; {trial.optim.epochs - 1} epochs each")
+    print(f"  loss in the last: ours {losses[-1]:.3f}, plain {last:.3f} (their random numbers differ)")
     for loop, times in seconds.items():
         del times[0]  # warming up
         middle = statistics.median(times)

@@ -42,7 +42,7 @@ class DataPlace:
     may_test: bool = False
     """Loaders refuse (DataError) to open test data without this."""
     max_unreadable: float = 0.0
-    """Share of an epoch's images that may be unreadable and are replaced (`Loaders.unreadable`); beyond it: DataError."""
+    """Share of an epoch's images that may be unreadable and are replaced (`Loaders.unreadable`); beyond: DataError."""
 
 
 class Loaders(ABC):
