@@ -28,9 +28,9 @@ from typing import Any
 import optuna
 import torch
 
-from orchestrator.job import Grid, Search, axis_values
 from orchestrator.search import PointSearch
 from orchestrator.spec import load
+from orchestrator.sweep import Grid, Search, axis_values
 from orchestrator.trials import at_point, expand
 from workers.train import Place, train
 from workers.trial import Report, Stopped, TrialSpec, trial_folder

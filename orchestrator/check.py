@@ -13,9 +13,10 @@ from orchestrator.document import Node, Place
 from orchestrator.expand import Built, Start, build, check_base, check_neighbours, check_values, trace
 from orchestrator.explain import Problems, Steps, explain, offer
 from orchestrator.fields import names
-from orchestrator.job import Grid, JobSpec, Search, Stage, one_setting
+from orchestrator.job import JobSpec, Stage
 from orchestrator.paths import check_effect, check_paths
 from orchestrator.searchable import check_after_population, check_search
+from orchestrator.sweep import Grid, Search, one_setting
 from orchestrator.trials import group_of
 from tasks.backbone import FromStage, FromTrial
 

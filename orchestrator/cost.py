@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from orchestrator.job import JobSpec, Resources, Search
+from orchestrator.job import JobSpec, Resources
 from orchestrator.known import Known, TrialState
 from orchestrator.plan import Place, Planned, Planner
 from orchestrator.records import SearchEvent
 from orchestrator.space import at
 from orchestrator.speed import Speed, architecture
+from orchestrator.sweep import Search
 from tasks.backbone import BackboneSpec
 from workers.checkpoint import KEPT
 

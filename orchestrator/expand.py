@@ -15,17 +15,9 @@ from pydantic import ValidationError
 from orchestrator.document import Node, Place
 from orchestrator.explain import Problems, Steps, explain, show, wording
 from orchestrator.fields import missing_step
-from orchestrator.job import (
-    PLANNERS_OWN,
-    Near,
-    Search,
-    Stage,
-    apply,
-    axis_length,
-    axis_values,
-    points,
-)
+from orchestrator.job import PLANNERS_OWN, Near, Stage, apply
 from orchestrator.paths import axes_of
+from orchestrator.sweep import Search, axis_length, axis_values, points
 from workers.trial import TrialSpec, plain_number
 
 MAX_TRIALS = 100_000

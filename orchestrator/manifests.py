@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestrator.errors import Conflict, NotFound
-from orchestrator.job import Grid, JobSpec, Stage
+from orchestrator.job import JobSpec, Stage
 from orchestrator.settings import Settings
 from orchestrator.store import Store
+from orchestrator.sweep import Grid
 from tasks.base import DataError
 from tasks.datasets import CARDS, Cut
 from tasks.datasets.manifests import FOLDER, digest

@@ -8,7 +8,8 @@ from typing import Any
 from orchestrator.document import Node, Place
 from orchestrator.explain import Problems, Steps, dotted
 from orchestrator.fields import leaf_paths, missing_step, nearest
-from orchestrator.job import PLANNERS_OWN, Grid, JobSpec, Search, Stage
+from orchestrator.job import PLANNERS_OWN, JobSpec, Stage
+from orchestrator.sweep import Grid, Search
 from workers.trial import TrialSpec
 
 

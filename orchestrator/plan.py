@@ -10,11 +10,12 @@ from typing import Any
 
 from orchestrator.board import PENDING, RESULTS, Board, Decision, Group, Progress, Trial
 from orchestrator.errors import SpecError
-from orchestrator.job import JobSpec, Search, Stage
+from orchestrator.job import JobSpec, Stage
 from orchestrator.known import Known, TrialState
 from orchestrator.queue import Queue
 from orchestrator.setbacks import Errors, why
 from orchestrator.speed import Speed
+from orchestrator.sweep import Search
 from orchestrator.trials import (
     Draft,
     Planned,

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.job import Search
 from orchestrator.records import SearchEvent
 from orchestrator.search import KeyOf, Sampler
 from orchestrator.space import Choice, Point, Population, Range, at, rounded
+from orchestrator.sweep import Search
 
 TRIES = 100
 """Draws of a changed setting before a member goes on as it is."""

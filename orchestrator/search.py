@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from orchestrator.job import Search
 from orchestrator.records import SearchEvent
 from orchestrator.space import Asha, Choice, LogUniform, Median, Point, Range, Uniform, Whole, drawn, rounded, rungs
+from orchestrator.sweep import Search
 
 TRIES = 20
 """Times that the sampler is asked for a point that was not tried yet; after that points are drawn evenly."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from orchestrator.document import Node
 from orchestrator.expand import Built
 from orchestrator.explain import Problems, Steps, show
-from orchestrator.job import One, Search, Stage
+from orchestrator.job import Stage
 from orchestrator.space import Asha, Median, Population, holds, rungs
+from orchestrator.sweep import One, Search
 
 
 def check_search(root: Node, stage: Stage, at: Steps, built: list[Built], problems: Problems) -> None:

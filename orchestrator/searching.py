@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.board import RESULTS, Decision
-from orchestrator.job import JobSpec, Search
+from orchestrator.job import JobSpec
 from orchestrator.known import Known, TrialState
 from orchestrator.plan import Place, Planner
 from orchestrator.population import PopulationSearch
 from orchestrator.records import SearchEvent
 from orchestrator.search import Decider, PointSearch
+from orchestrator.sweep import Search
 from orchestrator.trials import Planned
 
 

@@ -11,28 +11,20 @@ from orchestrator.errors import SpecError
 from orchestrator.explain import Problems
 from orchestrator.job import (
     Average,
-    Axes,
-    Axis,
-    Grid,
     JobSpec,
-    LinSpace,
-    LogSpace,
     Near,
     Neighbourhood,
-    One,
-    Path_,
     Reference,
     ReportSpec,
     Resources,
     Stage,
     apply,
-    axis_values,
     job_id,
-    points,
 )
 from orchestrator.overlay import with_overrides, with_profile
 from orchestrator.paths import trial_schema_paths
 from orchestrator.schema import json_schema
+from orchestrator.sweep import Axes, Axis, Grid, LinSpace, LogSpace, One, Path_, axis_values, points
 
 __all__ = [
     "Average", "Axes", "Axis", "Grid", "JobSpec", "LinSpace", "LogSpace", "Near", "Neighbourhood", "One", "Path_",

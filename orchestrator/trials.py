@@ -12,20 +12,9 @@ from pydantic import ValidationError
 
 from orchestrator.choice import Range, read_tie, searched
 from orchestrator.errors import SpecError
-from orchestrator.job import (
-    Grid,
-    JobSpec,
-    Near,
-    Neighbourhood,
-    Resources,
-    Search,
-    Stage,
-    apply,
-    groups_of,
-    one_setting,
-    points,
-)
+from orchestrator.job import JobSpec, Near, Neighbourhood, Resources, Stage, apply
 from orchestrator.space import middle
+from orchestrator.sweep import Grid, Search, groups_of, one_setting, points
 from tasks.backbone import FromStage, FromTrial
 from workers.trial import TrialSpec, plain_number
 

@@ -10,7 +10,7 @@ from on_disk import command, trees
 
 from orchestrator import spec
 from orchestrator.errors import Conflict, NotFound
-from orchestrator.job import Grid, JobSpec, job_id
+from orchestrator.job import JobSpec, job_id
 from orchestrator.launch import put, submit
 from orchestrator.manifests import check_unchanged, with_manifests
 from orchestrator.plan import Planner
@@ -18,6 +18,7 @@ from orchestrator.schedule import _placement
 from orchestrator.settings import Settings, settings
 from orchestrator.speed import Speed
 from orchestrator.store import open_store
+from orchestrator.sweep import Grid
 from orchestrator.trials import successors
 from tasks.datasets import CARDS
 

@@ -17,7 +17,7 @@ from orchestrator import collect, describe, lineage, spec, tables
 from orchestrator.cost import Node
 from orchestrator.errors import NotFound, SpecError
 from orchestrator.estimate import estimate
-from orchestrator.job import JobSpec, One, job_id
+from orchestrator.job import JobSpec, job_id
 from orchestrator.known import Known, TrialState
 from orchestrator.launch import put
 from orchestrator.origins import assume, assumptions, elsewhere, find, resolve
@@ -27,6 +27,7 @@ from orchestrator.schedule import _placement
 from orchestrator.settings import settings
 from orchestrator.speed import Speed
 from orchestrator.store import Store, open_store
+from orchestrator.sweep import One
 from workers.trial import TrialSpec
 
 SMALL = {"dataset": ["digits"], "init": [SUP], "lr": [1e-4, 6e-4, 1e-3], "layer_decay": [0.85]}

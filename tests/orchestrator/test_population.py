@@ -17,12 +17,13 @@ from k12_job import job as a_job
 from machine import Machine, drive_to_end
 
 from orchestrator import schedule
-from orchestrator.job import JobSpec, Search, job_id
+from orchestrator.job import JobSpec, job_id
 from orchestrator.known import TrialState
 from orchestrator.population import PopulationSearch, changed
 from orchestrator.records import JobState, SearchEvent
 from orchestrator.space import Population, holds
 from orchestrator.store import Store, open_store
+from orchestrator.sweep import Search
 from orchestrator.verify import verify
 from workers.trial import Assignment, Outcome, Report, Weights
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from orchestrator import choice
-from orchestrator.job import Search
 from orchestrator.records import SearchEvent
 from orchestrator.search import PointSearch
 from orchestrator.space import AshaRule, at, holds, middle, rungs
+from orchestrator.sweep import Search
 
 RANGES = {
     "optim.lr": {"loguniform": [1e-4, 1e-2]},

@@ -12,13 +12,14 @@ import pytest
 from orchestrator.cost import Node, cost
 from orchestrator.errors import SpecError
 from orchestrator.groups import heat_map
-from orchestrator.job import JobSpec, Search
+from orchestrator.job import JobSpec
 from orchestrator.known import Known, TrialState
 from orchestrator.mirror import group_look, trial_look
 from orchestrator.plan import Planner
 from orchestrator.records import PlacedRow, SearchEvent
 from orchestrator.spec import load
 from orchestrator.speed import Speed
+from orchestrator.sweep import Search
 
 GOOD = """\
 name: test-search
