@@ -34,7 +34,7 @@ def trials() -> dict[str, TrialSpec]:
         "shards": trial(deep, clip=0.1, runtime=FSDP),
         "shard parts": trial(deep, clip=0.1, micro_batch=1, runtime=FSDP),
         "swin": swin(parallel="fsdp", grad_checkpointing=True),
-        "pretrain": pretraining(parallel="fsdp", grad_checkpointing=True),
+        "pretrain": pretraining(grad_checkpointing=True),
         "norm": trial({"batch_norm": True}, runtime={"sync_batchnorm": True}),
         "norm in shards": trial({"batch_norm": True}, runtime={"sync_batchnorm": True, **FSDP}),
     }
