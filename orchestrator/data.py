@@ -1,4 +1,4 @@
-"""The only place with the commands `data ls`, `data check`, `data fetch`, `data split` and `data convert`."""
+"""The only place with the commands `data ls`, `data check`, `data fetch`, `data split`, `data pack`, `data convert`."""
 
 from __future__ import annotations
 
@@ -186,6 +186,32 @@ def fetch_command(name: str, where: Settings, keep: bool) -> None:
     with _Bars() as bars:
         fetch(card, where.data_root, bars.show, keep)
     click.echo(f"{name}: there, below {where.data_root}; data check {name} looks whether it is whole")
+
+
+@data.command("pack")
+@click.argument("name")
+@places("data_root")
+@click.option("--shard-mb", type=click.IntRange(1), default=1024, show_default=True, help="Size of a tar file.")
+def pack_command(name: str, where: Settings, shard_mb: int) -> None:
+    """Copy the images of a data set into tar files, which trials then read in the place of millions of small files."""
+    from tasks.base import DataError
+    from tasks.datasets import Cut, manifests, shards
+
+    card, root = _card(name), where.data_root
+    problem = card.missing(root)
+    if problem:
+        raise NotFound(problem)
+    try:
+        manifest = manifests.make(card, root, Cut(name))
+        names = [image for image in manifest.images if isinstance(image, str)]
+        if not names:
+            raise click.UsageError(f"{name} is kept in arrays, not in a file per image: nothing to pack")
+        labels = None if card.several_labels else list(manifest.labels)
+        out = root / Path(names[0]).parts[0] / shards.FOLDER
+        index = shards.pack(root, [root / image for image in names], labels, out, shard_mb * 2**20)
+    except (DataError, OSError) as error:
+        raise NotFound(str(error)) from error
+    click.echo(f"{name}: {len(index)} images in {len(index.shards)} tar files in {out}")
 
 
 class _Bars:

@@ -126,3 +126,21 @@ def test_split_writes_a_manifest_that_check_holds_against_the_data(
                for line in result.stdout.splitlines())  # fmt: skip
     assert command(tmp_path, "split", "pets", "--no-background").exit_code == 2
     assert command(tmp_path, "split", "pets").exit_code == 4
+
+
+def test_pack_copies_a_set_into_tar_files_that_trials_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.datasets import Cut, manifests, sources
+    from tasks.datasets.shards import Packed
+
+    card = trees.plant("pets", tmp_path, monkeypatch)
+    (images, _), _ = manifests.read_both(card, tmp_path, Cut("pets"), "train", "val")
+    plain = [sources.of("pets", tmp_path, images).image(i).tobytes() for i in range(len(images))]
+    result = command(tmp_path, "pack", "pets")
+    assert result.exit_code == 0, result.output
+    assert "pets: 20 images in 1 tar files in" in result.output
+    packed = sources.of("pets", tmp_path, images)
+    assert isinstance(packed, Packed)
+    assert [packed.image(i).tobytes() for i in range(len(images))] == plain
+    again = command(tmp_path, "pack", "pets")
+    assert (again.exit_code, "is there already" in again.output) == (4, True)
+    assert "kept in arrays" in command(tmp_path, "pack", "digits").output
