@@ -429,7 +429,7 @@ class Planner:
             trial = self._board.trials.get(key)
             if trial is None:
                 continue
-            if trial.out:
+            if trial.handed or (trial.out and self.wanted(key)):
                 self._out.add(key)
             else:
                 self._out.discard(key)

@@ -385,14 +385,19 @@ class Drive:
         self._news.extend((key, state, unheard) for key, state in known.items())
         while self._news:
             key, state, unheard = self._news.popleft()
-            if unheard and state.epoch and self.searches.listens(key):
-                for report in self.store.reports(key):
-                    self._follow(self.searches.hear(key, report.epoch, report.values, state.state in RESULTS))
+            if unheard:
+                self._hear_recorded(key, state)
             if state.state is TrialState.pending:
                 continue
             step = self.searches.tell(key, state)
             step.add(self.planner.learn(key, replace(state, facts={})))  # kept for every trial; not looked at
             self._follow(step)
+
+    def _hear_recorded(self, key: str, known: Known) -> None:
+        """Lets the searches judge the reports that are recorded of a trial."""
+        if known.epoch and self.searches.listens(key):
+            for report in self.store.reports(key):
+                self._follow(self.searches.hear(key, report.epoch, report.values, known.state in RESULTS))
 
     def _follow(self, step: Step) -> None:
         """Records what was decided and placed, and what the searches ask for by it; what the store knows of the new
@@ -469,9 +474,11 @@ class Drive:
                 self._learn({key: known}, unheard=True)
             elif key in self._by_key:
                 self._elsewhere.pop(key)
+                self._hear_recorded(key, known)
                 self.planner.give_back(key)  # claiming it again finds out whether its driver lives
         for key in mine & set(self._elsewhere):
             self._elsewhere.pop(key)
+        self._learn({})
 
     def _beat(self, force: bool = False) -> None:
         now = time.monotonic()

@@ -51,14 +51,15 @@ def why(board: Board, group: Group, taken: bool) -> str | None:
 
     `taken`: a winner was chosen from it (together with other groups, where a stage takes from several).
     """
-    failed = [key for key in group.trials if board.trials[key].known.state in RETRIABLE]
+    needed = [key for key in group.trials if key not in group.barred]
+    failed = [key for key in needed if board.trials[key].known.state in RETRIABLE]
     if failed:
         known = board.trials[failed[0]].known
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         cause = f": {_first_line(known.error)}" if known.error else ""
         again = f"to run it again: python -m orchestrator retry {board.stages.job.name}"
         return f"trial {_title(board, failed[0])} {_ended(known.state)}{more}{cause}; {again}"
-    for key in group.trials:
+    for key in needed:
         if cause_of_block := _blocked(board, key):
             return f"trial {_title(board, key)} is blocked: {cause_of_block}"
     for source in dict.fromkeys(source_of_weights(draft.spec) for draft in group.drafts or []):

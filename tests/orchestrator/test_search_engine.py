@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -371,3 +372,47 @@ def test_an_interrupted_search_goes_on(store: Store, tmp_path: Path) -> None:
     assert drive_to_end(store, one, machine, tmp_path)[0] is JobState.done
     assert max(trainer.trained.values()) <= 9
     assert verify(store, job_id(one)) == []
+
+
+def test_a_trial_that_another_job_runs_is_judged_by_what_that_records(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search does not wait for the end of a trial that it has given up, nor stops it for the job that runs it."""
+    monkeypatch.setattr(schedule, "BEAT_S", 1.0)  # a lease lives ten times as long: the other driver keeps its own
+    full = job(grid(dataset=["digits"], init=[RAND], lr=[1e-2], layer_decay=[0.6]), name="full")
+    one = job(search(first=[GOOD, a_bad_point()], trials=2, at_once=1), FROM_SEARCH, name="one")
+    trainer = Trainer(store, one)
+    held = threading.Event()
+
+    def execute(assignment: Assignment, emit: Any, stop: Any) -> Outcome:
+        if assignment.trial.optim.lr != 1e-2:
+            return trainer(assignment, emit, stop)
+        emit(Report(1, 10, {"train_loss": 1.0, "top1": 1.0}, 0.01))
+        assert held.wait(100)
+        return Outcome({"top1": 1.0, "loss": 1.0}, {"train_seconds": 0.02, "device": "cpu"})
+
+    machine = Machine(slots=2, execute=execute)
+    states: list[JobState] = []
+
+    def other() -> None:
+        own = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+        states.append(drive_to_end(own, full, machine, tmp_path)[0])
+        own.close()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    until = time.monotonic() + 20
+    while not any(row.epoch for row in store.placed(job_id(full))) and time.monotonic() < until:
+        time.sleep(0.01)
+    try:
+        state, _drive = drive_to_end(store, one, machine, tmp_path)
+        assert state is JobState.done
+        assert states == []  # the other job is not through: its trial waits
+        bad = the_bad_trial(store, one, "search")
+        assert (bad.state, machine.ran[bad.key]) == (TrialState.running, 1)
+        assert [e.kind for e in log_of(store, one) if e.key == bad.key] == ["asked", "stopped"]
+    finally:
+        held.set()
+        thread.join(30)
+    assert states == [JobState.done]
+    assert store.trial(bad.key).state is TrialState.done
