@@ -45,6 +45,7 @@ def check(root: Node, problems: Problems) -> JobSpec | None:
     for i, stage in enumerate(job.stages):
         if stages.built.get(stage.name):
             stages.no_test_before_selection(i)
+            stages.one_test_set(i)
             if understood:  # else it may only look as if winners were chosen across cells
                 stages.comparable(i)
     _report(root, job, stages, problems)
@@ -253,6 +254,24 @@ class _Stages:
                 self.closed.add(place)
                 what = f"test data before selection: {why}; {rule}"
                 self.problems.say(place, f"stages.{stage.name}", path, "test", what)
+
+    def one_test_set(self, i: int) -> None:
+        """Of a data set whose test images are read, no trial of the job takes other images for test: what one of them
+        trains on or chooses by would be what another is measured on."""
+        rules = {(name, rule): stage for stage, trials in self.built.items() for trial in trials
+                 for name, rule in trial.spec.task.opens.items()}  # fmt: skip
+        for trial in self.built[self.job.stages[i].name]:
+            ours = trial.spec.task.opens if trial.spec.task.reads_test else {}
+            place, path = self.test_origin(i, trial)
+            others = [(name, rule, stage) for (name, rule), stage in rules.items() if rule != ours.get(name, rule)]
+            if others and place not in self.closed:
+                self.closed.add(place)
+                name, rule, stage = others[0]
+                what = (
+                    f"test images of {name} are chosen here by task.{ours[name]}, and stage {stage} opens images of it "
+                    f"by task.{rule}, which may be some of them: let both have the same, or leave {name} out of one"
+                )
+                self.problems.say(place, f"stages.{self.job.stages[i].name}", path, "test", what)
 
     def test_origin(self, i: int, trial: Built) -> tuple[Place, str]:
         """What makes a trial read test: the field of its task that says so, where that is written."""

@@ -91,6 +91,13 @@ class Task(BaseModel, ABC):
         """Whether this task opens test data."""
 
     @property
+    def opens(self) -> Mapping[str, str]:
+        """Data sets of which this task opens images, each with the field, and its value, that settles which of them
+        are test. In a job that reads test of a set these must agree: where they differ, what one trial learns from or
+        is chosen by may be what another is measured on."""
+        return {}
+
+    @property
     @abstractmethod
     def train_images(self) -> int:
         """Training images per epoch as the data set's description states them; for cost, before data are opened."""

@@ -119,6 +119,10 @@ class Classify(Task):
         return self.evaluate == "test"
 
     @property
+    def opens(self) -> dict[str, str]:
+        return {self.dataset: self.cut.test_rule(datasets.CARDS[self.dataset])}
+
+    @property
     def train_images(self) -> int:
         return self._card.trainval - (self._val_images if self.train == "train" else 0)
 

@@ -138,6 +138,12 @@ class Pretrain(Task):
         return False
 
     @property
+    def opens(self) -> dict[str, str]:
+        if self.dataset == unlabelled.NAME:
+            return dict.fromkeys(unlabelled.SHOWS, f"dataset: {self.dataset}")
+        return {self.dataset: self._cut.test_rule(datasets.CARDS[self.dataset])}
+
+    @property
     def _card(self) -> datasets.Card:
         return self._cut.of(datasets.CARDS[self.dataset])
 

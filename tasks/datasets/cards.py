@@ -52,6 +52,8 @@ class Card:
     per_class: tuple[int, int] | None = None
     """Fewest and most training images of a class. Given where the makers publish no total: `train` is then a guess
     for `plan`, and these bounds are what is checked."""
+    draws_test: bool = False
+    """Whether test images are drawn by the split seed: the makers say of none that it is test."""
     background: int = 0
     """Images in the class BACKGROUND_Google, which `Classify.caltech_background` leaves in or out (0: none)."""
     left_out: tuple[str, ...] = ()
@@ -101,6 +103,13 @@ class Cut:
         if self.official_val == "test":
             card = replace(card, val=0, test=card.val, official_val=False)
         return card
+
+    def test_rule(self, card: Card) -> str:
+        """The field that settles which images are test, with its value: cuts that agree in it take no image for train
+        or val that is test to another of them."""
+        if card.draws_test:
+            return f"split_seed: {self.split_seed}"
+        return f"dataset: {self.dataset}" if card.test else f"official_val: {self.official_val}"
 
     def own(self, manifests: dict[str, str], card: Card) -> dict[str, str]:
         """Of digests by name, this cut's, or none."""

@@ -115,6 +115,7 @@ K12 = (
         source="folder", official_val=False, licence="CC BY 4.0", needs=("caltech101/101_ObjectCategories",),
         split="none official: 30 images per class drawn by the seed are train + val, all others test; val held out of "
         "the 30, stratified; BACKGROUND_Google is a class unless task.caltech_background is false",
+        draws_test=True,
         background=467,  # 9,144 images in all, 8,677 of them of the 101 classes
         how_to_get="Unpack caltech-101.zip (137 MB) from https://data.caltech.edu/records/mzrjq-6wc02, and the "
         "101_ObjectCategories.tar.gz in it into caltech101.",

@@ -70,8 +70,9 @@ PHOTOS = (
 )
 """The photographs in the wheels of scikit-image and scikit-learn that are larger than a tile; drawings, blurred and
 empty frames and the second picture of the stereo pair are left out. Whole photos are held out, not tiles: val shows
-things that training never saw. The sets textures and photos of `classify` are made from the same photographs, so
-weights trained here have seen their test images. Licences: scikit-image's data folder; china and flower CC BY 2.0."""
+things that training never saw. Licences: scikit-image's data folder; china and flower CC BY 2.0."""
+SHOWS = ("textures", "photos")
+"""Sets of `classify` made from the same photographs: weights trained here have seen their test images."""
 
 
 def tiles(part: Literal["train", "val"]) -> int:

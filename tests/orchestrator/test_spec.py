@@ -338,6 +338,41 @@ def test_mistake_is_named_at_its_place(case: str, write: Write) -> None:
     assert len(problems) <= 2, problems  # no flood of what follows from one mistake
 
 
+OTHER_TEST = {
+    "official val chosen by": ("imagenet", "task.official_val: test", "", "task.official_val: val"),
+    "other draw of Caltech's test": ("caltech101", "task.split_seed: 1", "", "task.split_seed: 0"),
+    "pre-trained on another draw": (
+        "caltech101", "", "{task: {kind: pretrain, dataset: caltech101, mask_patch: 16, split_seed: 2}}",
+        "task.split_seed: 2"),
+    "pre-training measured on it": (
+        "imagenet, official_val: test", "", "{task: {kind: pretrain, dataset: imagenet, mask_patch: 16}}",
+        "task.official_val: val"),
+    "pre-trained on the same photographs": (
+        "textures", "", "{task: {kind: pretrain, dataset: photo-tiles, mask_patch: 16}}", "task.dataset: photo-tiles"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OTHER_TEST)
+def test_images_that_are_test_to_one_stage_are_opened_by_no_other(case: str, write: Write) -> None:
+    dataset, final, pretrain, rule = OTHER_TEST[case]
+    name, _, field = dataset.partition(", ")
+    text = GOOD.replace("dataset: digits}", f"dataset: {dataset}}}").replace("[digits, faces]", f"[{name}]")
+    text = text.replace("{task.dataset: digits-pretrain}", pretrain or f"{{task.dataset: {name}}}")
+    asks = text.replace("task.evaluate: test", f"task.evaluate: test{final and ', '}{final}")
+    (problem,) = _problems(write(asks))
+    assert "final: " in problem
+    assert f"test images of {name} are chosen here by task." in problem
+    assert rule in problem
+
+
+@pytest.mark.parametrize("dataset", ["imagenet, official_val: test", "caltech101, split_seed: 1"])
+def test_any_rule_of_what_is_test_may_hold_for_a_whole_job(dataset: str, write: Write) -> None:
+    name, own = dataset.split(", ")
+    text = GOOD.replace("dataset: digits}", f"dataset: {dataset}}}").replace("[digits, faces]", f"[{name}]")
+    override = f"{{task: {{kind: pretrain, dataset: {name}, mask_patch: 16, {own}}}}}"
+    load(write(text.replace("{task.dataset: digits-pretrain}", override)))
+
+
 def test_several_mistakes_are_told_in_one_go_in_the_order_of_the_text(write: Write) -> None:
     text = GOOD.replace("batch: 32", "bacth: 32, betas: .inf").replace("[digits, faces]\n", "[digits, facess]\n")
     text = text.replace("optim.layer_decay: [", "optim.layer_decai: [").replace("from: grid", "from: grd")
