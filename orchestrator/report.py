@@ -382,11 +382,11 @@ class _Study:
             return (), ()
         events = self.store.search_events(self.job.id)
         rules = [stage["sweep"].get("stopping", "none") for stage in self.stages.values()]
-        factor = next((rule["asha"]["reduction_factor"] for rule in rules if "asha" in rule), 3)
+        rule = next((rule["asha"] for rule in rules if "asha" in rule), None)
         own = {place: trials for place, trials in self.members.items() if not self.stages[place[0]].get("from")}
         keys = [trial.key for trials in own.values() for trial in trials]
         reports = self.store.reports_since(dict.fromkeys(keys, 0)) if len(keys) <= RANKED else {}
-        return saved(self.members, events), agreement(own, events, reports, factor)
+        return saved(self.members, events), agreement(own, events, reports, rule)
 
     def trials(self) -> tuple[Trial, ...]:
         order = {name: position for position, name in enumerate(self.stages)}

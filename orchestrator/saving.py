@@ -48,22 +48,28 @@ def _run(trial: PlacedRow, stopped_at: int | None) -> int:
 
 
 def agreement(
-    members: Members, events: Events, reports: Mapping[str, Sequence[ReportRow]], factor: int = 3
+    members: Members, events: Events, reports: Mapping[str, Sequence[ReportRow]], rule: Mapping[str, int] | None = None
 ) -> tuple[Agreement, ...]:
-    """Of each group whose trials all ran in full, at each epoch at which all were evaluated before the last: Kendall's
+    """Of each group whose trials all ran in full, at each epoch before the last at which all were evaluated: Kendall's
     tau-b of the metric there and at the end, whether the best there is best at the end, and whether the best at the end
-    was among the best 1/`factor` there (what halving by that factor keeps). Diverged trials count as the worst."""
+    was among the best 1/factor there. `rule`: successive halving's grace_epochs and reduction_factor; then only its
+    rungs are looked at (none: every epoch, and a factor of 3). Diverged trials are left out."""
     found = []
+    factor = rule["reduction_factor"] if rule else 3
     for place, trials in members.items():
         stopped = any(event.kind == "stopped" for event in events.get(place, ()))
         done = [trial for trial in trials if trial.state == "done" and trial.value is not None]
         if stopped or len(done) < FEWEST or not all(trial.state in ("done", "diverged") for trial in trials):
             continue
+        if len({trial.epochs for trial in done}) > 1:
+            continue  # parts of a population's members
         sign = 1.0 if done[0].mode == "max" else -1.0
         end = [sign * _number(trial.value) for trial in done]
         curves = [_curve(reports.get(trial.key, ()), trial.metric, sign) for trial in done]
         last = max(trial.epochs for trial in done)
         common = set.intersection(*(set(curve) for curve in curves))
+        if rule:
+            common &= {rule["grace_epochs"] * factor**k for k in range(last)}
         for epoch in sorted(epoch for epoch in common if epoch < last):
             here = [curve[epoch] for curve in curves]
             best = max(range(len(end)), key=lambda n: (end[n], -n))

@@ -21,7 +21,7 @@ def row(key: str, value: float | None = None, state: TrialState = TrialState.don
     )  # fmt: skip
 
 
-def curve(**values: float) -> list[ReportRow]:
+def curve(**values: float | None) -> list[ReportRow]:
     return [ReportRow(int(name[1:]), 1, {"top1": value, "train_loss": 0.0}, 1.0) for name, value in values.items()]
 
 
@@ -55,6 +55,13 @@ def test_order_on_the_way_against_the_end() -> None:
     said = lines([], [first, second])
     assert "after epoch 3 against that after 9, 1 group that ran in full: tau 0.87" in said[1]
     assert "best at the end in 0, best at the end among the first 1/3 there in 1" in said[1]
+
+
+def test_of_successive_halving_the_rungs_are_looked_at() -> None:
+    rows = [row(key, value) for key, value in zip("abcd", (0.1, 0.2, 0.3, 0.4), strict=True)]
+    reports = {one.key: curve(e1=one.value, e2=one.value, e3=one.value, e4=-(one.value or 0)) for one in rows}
+    found = agreement({PLACE: rows}, {}, reports, {"grace_epochs": 2, "reduction_factor": 2})
+    assert [(one.epoch, one.tau, one.best_is_kept, one.factor) for one in found] == [(2, 1, True, 2), (4, -1, False, 2)]
 
 
 def test_only_groups_that_ran_in_full_are_judged() -> None:
