@@ -355,7 +355,7 @@ OTHER_TEST = {
 @pytest.mark.parametrize("case", OTHER_TEST)
 def test_images_that_are_test_to_one_stage_are_opened_by_no_other(case: str, write: Write) -> None:
     dataset, final, pretrain, rule = OTHER_TEST[case]
-    name, _, field = dataset.partition(", ")
+    name = dataset.partition(", ")[0]
     text = GOOD.replace("dataset: digits}", f"dataset: {dataset}}}").replace("[digits, faces]", f"[{name}]")
     text = text.replace("{task.dataset: digits-pretrain}", pretrain or f"{{task.dataset: {name}}}")
     asks = text.replace("task.evaluate: test", f"task.evaluate: test{final and ', '}{final}")
