@@ -5,7 +5,9 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from orchestrator.cost import Cost, Node, cost
 from orchestrator.job import JobSpec, Resources
 from orchestrator.known import Known, TrialState
 from orchestrator.plan import Planned, Planner
+from orchestrator.spec import load
 from orchestrator.speed import EVALUATION_SHARE, Speed
 from tasks.backbone import BackboneSpec
 
@@ -203,7 +206,9 @@ def study() -> JobSpec:
     """The paper's eleven K12 sets and two initial weights: grids of 15, 6 neighbours, 1 final; one GPU each."""
     sets = ["food101", "birdsnap", "sun397", "cars", "aircraft", "dtd", "pets", "caltech101", "flowers", "cifar10",
             "cifar100"]  # fmt: skip
-    files = [{"kind": "file", "name": name, "path": f"{name}.safetensors", "sha256": "0" * 64} for name in ("SUP", "MIM")]
+    files = [
+        {"kind": "file", "name": name, "path": f"{name}.safetensors", "sha256": "0" * 64} for name in ("SUP", "MIM")
+    ]
     resources = {"cpus": 0, "gpus": 1, "images_per_second": 800}
     return job(grid(dataset=sets, init=files), REFINE, FINAL, resources=resources)
 
@@ -330,3 +335,35 @@ def test_weights_that_were_lost_are_counted_once_more() -> None:
     found = cost(spec, among(lost), Speed(), ONE_CPU)
     assert (found.trials, found.done) == (16, 1)
     assert found.stages[0].cpu_hours == pytest.approx(pretrain.seconds / 3600)
+
+
+# What the specs say of themselves
+
+CLAIMED = {
+    ("k12_grid", "paper"): ("2,850", "320"),
+    ("cog", "paper"): ("14,300", "1,590"),
+    ("cog", "table7"): ("8,900", "990"),
+    ("inat18", "paper"): ("610", "68"),
+    ("imagenet_finetune", "paper"): ("360", "40"),
+    ("imagenet_finetune", "figure2a"): ("10,000", "1,100"),
+}
+"""GPU-hours at 100 images/s (a V100, guessed) and 900 (an H100), as the first lines of these specs have them."""
+
+
+@pytest.mark.parametrize(("name", "profile"), CLAIMED)
+def test_the_first_lines_of_a_spec_tell_what_plan_finds(name: str, profile: str) -> None:
+    path = Path(__file__).parents[2] / "specs" / f"{name}.yaml"
+    header = path.read_text().partition("\nname:")[0].replace("\n#", " ")
+    told = header[header.index("Cost, estimated") :]
+    for claimed, rate in zip(CLAIMED[name, profile], (100, 900), strict=True):
+        spec = load(path, profile, [f"resources.images_per_second={rate}"])
+        found = cost(spec, nothing, Speed(), [Node(cpus=64, gpus=8)])
+        assert found.gpu_hours == pytest.approx(float(claimed.replace(",", "")), rel=0.02)
+        assert found.makespan_hours is not None
+        assert claimed in told
+        days = found.gpu_hours / 8 / 24
+        assert any(
+            float(number.replace(",", "")) * (1 / 24 if unit == "hours" else 1) == pytest.approx(days, rel=0.06)
+            for number, unit in re.findall(r"([\d.,]+)(?: and [\d.]+)? (days|hours)", told)
+            + re.findall(r"and ([\d.]+) (days)", told)
+        ), (days, told)
