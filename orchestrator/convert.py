@@ -62,13 +62,16 @@ def convert(
     except DataError as error:
         raise BadInput(str(error)) from error
     named, settings = translate(tensors), pickles.settings(content) if entry else {}
-    known = _windows(named.windows or metadata.windows(told) or _configured(settings), windows, file)
+    # the official configuration has a SwinV2 part for whatever model
+    swinv2 = any(".attn.cpb_mlp." in name for name in named.tensors)
+    found = named.windows or metadata.windows(told) or (_configured(settings) if swinv2 else None)
+    known = _windows(found, windows, file)
     notes = [*named.notes, *_fit(model, named.tensors), *_doubts(named.layout, named.tensors, known, model)]
     said = {"layout": named.layout, "source_sha256": digest(file), **({"windows": known} if known else {})}
-    found = _write(named.tensors, output, said)
+    written = _write(named.tensors, output, said)
     description = {
         "file": output.name,
-        "sha256": found,
+        "sha256": written,
         "source": source,
         "source_file": file.name,
         "source_bytes": file.stat().st_size,
@@ -83,7 +86,7 @@ def convert(
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "safetensors", "timm")},
     }
     _describe(sidecar(output), description)
-    return Converted(output, found, named.layout, known, notes)
+    return Converted(output, written, named.layout, known, notes)
 
 
 def _windows(found: Windows | None, given: Windows | None, file: Path) -> Windows | None:

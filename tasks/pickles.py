@@ -98,6 +98,8 @@ def read(path: Path) -> dict[str, Any]:
     except (RuntimeError, EOFError, BadZipFile, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         # what the unpickler runs into depends on where the file is cut or which bytes were damaged
         first = str(error).strip().partition("\n")[0]
+        if isinstance(error, LookupError):  # a byte that is no instruction, said as a number
+            raise DataError(_no_checkpoint(path, f"unknown pickle instruction {first}")) from error
         raise DataError(f"{path} ({path.stat().st_size} bytes) is damaged or cut short: {first}") from error
     plain = _plain(content)
     if not isinstance(plain, dict):
@@ -137,9 +139,13 @@ def _refusal(path: Path, said: str) -> str:
             "program that made it: torch.save(model.state_dict(), ...)"
         )
     reason = said.replace("Weights only load failed.", "").strip().rpartition("WeightsUnpickler error: ")[2]
+    return _no_checkpoint(path, reason.strip().partition("\n")[0])
+
+
+def _no_checkpoint(path: Path, reason: str) -> str:
     return (
-        f"{path} ({path.stat().st_size} bytes) is no checkpoint of torch.save, or is damaged: "
-        f"{reason.partition(chr(10))[0]}; nothing of it was run"
+        f"{path} ({path.stat().st_size} bytes) is no checkpoint of torch.save, or is damaged: {reason}; "
+        "nothing of it was run"
     )
 
 

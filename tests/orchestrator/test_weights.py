@@ -177,6 +177,17 @@ def test_windows_come_from_the_configuration_or_are_asked_for(tmp_path: Path) ->
     assert "windows 12,12,12,6, not 4,4,4,4" in refused(BadInput, "import", tmp_path / "told.pth", *flags)
 
 
+def test_windows_in_the_configuration_of_another_model_are_not_those_of_its_weights(tmp_path: Path) -> None:
+    """The official config.py has a SwinV2 part whatever is trained; a Swin v1 in timm knows no such argument."""
+    settings = {"MODEL": {"TYPE": "swin", "SWINV2": {"WINDOW_SIZE": 7, "DEPTHS": [2, 2, 6, 2], "PATCH_SIZE": 4}}}
+    settings["DATA"] = {"IMG_SIZE": 224}
+    torch.save({"model": official_swin(swin()), "config": settings}, tmp_path / "swin.pth")
+    done = call("import", tmp_path / "swin.pth", "--data-root", tmp_path)
+    assert "layout swin" in done.stderr
+    assert "pretrained_window_sizes" not in done.stdout
+    assert "windows" not in json.loads((tmp_path / "weights" / "swin.json").read_text())
+
+
 def test_weights_that_do_not_fit_the_model_are_refused_with_the_names(tmp_path: Path) -> None:
     torch.save(simmim(official_swin(swinv2(depths=[1, 1, 3, 1])), 128), tmp_path / "deep.pth")
     flags = ("--data-root", tmp_path, "--model", "swinv2_base_window12_192", "--args", json.dumps(SWIN))

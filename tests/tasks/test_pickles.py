@@ -161,7 +161,8 @@ def test_a_file_cut_short_is_said(tmp_path: Path, zipped: bool, part: float) -> 
         (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "Git LFS pointer"),
         (b"x" * 4000, "no checkpoint of torch.save"),
-        (pickle.dumps({"model": 1}), "no checkpoint of torch.save|damaged"),
+        (b"hello, not weights", "no checkpoint of torch.save, or is damaged: unknown pickle instruction 101;"),
+        (pickle.dumps({"model": 1}), "no checkpoint of torch.save, or is damaged: Unsupported operand 149;"),
     ],
 )
 def test_what_is_no_checkpoint_is_said(tmp_path: Path, content: bytes, said: str) -> None:
