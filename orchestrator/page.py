@@ -24,6 +24,7 @@ from orchestrator.render import (
     signed,
     title,
 )
+from orchestrator.saving import lines as saving_lines
 from orchestrator.scatter import scatter_svg
 from orchestrator.svg import heat_map_inline, scale_bar
 
@@ -63,6 +64,7 @@ def html(report: Report, tracking: str = "", storage: Path | None = None) -> str
         columns=[(column, Markup(scale_bar(column)), _groups(report, column, at)) for column in report.columns],
         plots=[(plot, Markup(scatter_svg(plot))) for plot in report.plots],
         pictures=[(picture, embedded(picture, storage) if storage else None) for picture in report.pictures],
+        stopping=saving_lines(report.saved, report.agreement),
         stages=stages,
         signs=SIGNS,
         duration=short_time,
