@@ -28,6 +28,8 @@ from orchestrator.store import (
     Released,
     Reported,
     ReportRow,
+    SearchEvent,
+    StoppedEarly,
     Store,
     Tracked,
     WinnerRow,
@@ -681,3 +683,63 @@ def test_what_was_acknowledged_before_a_sigkill_is_there(three: Store, database_
     assert epochs == list(range(1, len(epochs) + 1))
     assert said <= len(epochs) <= said + 1
     assert three.known([key_of(1)])[key_of(1)].epoch == len(epochs)
+
+
+# Searches
+
+AT = ("search", "digits/RAND")
+
+
+def asked(number: int, key: str) -> SearchEvent:
+    return SearchEvent(number, "asked", key, {"point": {"optim.lr": 1e-3 * number}})
+
+
+def test_a_stopped_trial_can_be_claimed_and_run_in_full(three: Store) -> None:
+    tokens = three.claim("d1", [key_of(1), key_of(2)])
+    left = StoppedEarly(key_of(1), tokens[key_of(1)], "stopped by the search")
+    three.commit("d1", [Reported(key_of(1), tokens[key_of(1)], 2, 20, {"top1": 0.5}, 1.0), left])
+    three.commit("d1", [left])  # said again: its acknowledgement was lost
+    row = three.trial(key_of(1))
+    assert (row.state, row.epoch, row.error, row.value) == (TrialState.stopped, 2, "stopped by the search", None)
+    assert [attempt.cause for attempt in three.attempts(key_of(1))] == ["stopped"]
+    assert three.jobs()[0].counts[TrialState.stopped] == 1
+    with pytest.raises(LeaseLost, match="stopped already"):
+        three.commit("d1", [Finished(key_of(1), tokens[key_of(1)], {"top1": 0.9})])
+    assert three.retry(JOB.id) == 0
+    again = three.claim("d1", [key_of(1)])
+    assert again == {key_of(1): tokens[key_of(1)] + 1}
+    three.commit("d1", [Finished(key_of(1), again[key_of(1)], {"top1": 0.9})])
+    assert (three.trial(key_of(1)).state, three.trial(key_of(1)).error) == (TrialState.done, None)
+
+
+def test_only_what_nobody_runs_is_marked_as_stopped(three: Store) -> None:
+    three.register_driver(elsewhere("d2"), ttl_s=0.2)
+    mine, lost = three.claim("d1", [key_of(1)]), three.claim("d2", [key_of(2)])
+    time.sleep(0.3)
+    three.mark_stopped(dict.fromkeys([key_of(1), key_of(2), key_of(3)], "given up"))
+    assert [three.trial(key_of(n)).state for n in (1, 2, 3)] == [
+        TrialState.running, TrialState.stopped, TrialState.stopped,
+    ]  # fmt: skip
+    assert [attempt.cause for attempt in three.attempts(key_of(2))] == ["driver_lost"]
+    assert three.trial(key_of(3)).error == "given up"
+    with pytest.raises(LeaseLost):
+        three.commit("d2", [Finished(key_of(2), lost[key_of(2)], {"top1": 0.9})])
+    three.commit("d1", [Finished(key_of(1), mine[key_of(1)], {"top1": 0.9})])
+
+
+def test_events_of_a_search_come_with_their_trials_or_not_at_all(three: Store) -> None:
+    events = [(AT, asked(0, key_of(4))), (AT, asked(1, key_of(5))), (("search", "faces/RAND"), asked(0, key_of(4)))]
+    known = three.place(JOB.id, [placement(5, "search"), placement(4, "search")], events)
+    assert list(known) == [key_of(5), key_of(4)]
+    three.place(JOB.id, [], [(AT, SearchEvent(2, "told", key_of(4), {"value": None}))])
+    found = three.search_events(JOB.id)
+    assert [event.number for event in found[AT]] == [0, 1, 2]
+    assert found[AT][1] == asked(1, key_of(5))
+    assert found[AT][2].body == {"value": None}
+    assert len(found["search", "faces/RAND"]) == 1
+    with pytest.raises(Conflict, match="another process"):
+        three.place(JOB.id, [placement(6, "search")], [(AT, asked(3, key_of(6))), (AT, asked(2, key_of(6)))])
+    assert three.search_events(JOB.id) == found
+    with pytest.raises(NotFound):
+        three.trial(key_of(6))
+    assert three.search_events("another job") == {}
