@@ -10,7 +10,7 @@ from orchestrator.contents import Column, Group, HeatCell, HeatMap, Report
 from orchestrator.render import choices, grid, heading, notes, title
 from orchestrator.report import MAPS
 
-WIDTH = 100
+WIDTH = 110
 """Columns that tables keep to where they can."""
 
 
