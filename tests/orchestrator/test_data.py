@@ -66,7 +66,7 @@ def damaged(name: str, what: str, root: Path) -> None:
             "half",
             ["4 of 20 images that the lists name are not there or empty: oxford-iiit-pet/images/Abyssinian_1.jpg"],
         ),
-        ("damaged list", ["cannot be read: IndexError"]),
+        ("damaged list", ["annotations/test.txt:1: 'Abyssinian_6' is no name and class"]),
         ("short list", ["5 images in test, expected 10", "1 of 2 classes have no image in test: 1"]),
         ("listed twice", ["1 images are listed twice: oxford-iiit-pet/images/Abyssinian_1.jpg"]),
         ("damaged image", ["1 of 20 images cannot be read: oxford-iiit-pet/images/Abyssinian_7.jpg ("]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -209,5 +210,41 @@ def test_a_damaged_list_is_a_data_error(tree: Callable[[str], Card], tmp_path: P
 def test_archives_that_were_changed_are_not_unpickled(tree: Callable[[str], Card], tmp_path: Path) -> None:
     card = tree("cifar10")
     (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    with pytest.raises(DataError, match="not found or corrupted"):
+    with pytest.raises(DataError, match=r"not of the published MD5 sum: .*/cifar-10-batches-py/test_batch\. Unpack"):
         read(card, tmp_path, "test", split_seed=0)
+
+
+def test_a_class_that_imagenets_val_lacks_moves_no_other(tree: Callable[[str], Card], tmp_path: Path) -> None:
+    card = tree("imagenet")
+    shutil.rmtree(tmp_path / "imagenet" / "val" / "n01440764")
+    images, labels = read(card, tmp_path, "val", split_seed=0, any_count=True)
+    assert {path.parent.name for path in images} == {"n01443537"}  # type: ignore[union-attr]
+    assert set(labels) == {1}
+    (tmp_path / "imagenet" / "val" / "n99999999").mkdir()
+    with pytest.raises(DataError, match="imagenet/val: 1 folders that train has not: n99999999"):
+        read(card, tmp_path, "val", split_seed=0, any_count=True)
+
+
+DAMAGED = {
+    "pets": ("oxford-iiit-pet/annotations/test.txt", "Abyssinian_6 1\nAbyssinian_7\n",
+             "test.txt:2: 'Abyssinian_7' is no name and class"),
+    "sun397": ("SUN397/Partitions/Testing_01.txt", "/a/abbey/sun_5.jpg\n/a/abb",
+               "Testing_01.txt: /a/abb is of no class"),
+    "birdsnap": ("birdsnap/images.txt", "url\tpath\tspecies_id\nx\tBird_1/1_0.jpg\n", "images.txt:2: not 3 columns"),
+    "voc2007": ("VOCdevkit/VOC2007/Annotations/000010.xml", "<annotation><obj", "Annotations/000010.xml: "),
+    "inat18": ("inat18/val2018.json",
+               '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [], "categories": []}',
+               "val2018.json: 1 images have no category: a.jpg"),
+    "cog-l1": ("cog/l1.json", '{"n11000001": ["a"]}', "l1.json: not what `data convert cog` writes"),
+    "flowers": ("flowers-102/setid.mat", "", "MD5 sum: .*/flowers-102/setid.mat"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_is_wrong_with_a_list_is_said_with_its_file(
+    name: str, tree: Callable[[str], Card], tmp_path: Path
+) -> None:
+    card, (path, content, said) = tree(name), DAMAGED[name]
+    (tmp_path / path).write_text(content)
+    with pytest.raises(DataError, match=said):
+        read(card, tmp_path, "test" if card.test else "val", split_seed=0)
