@@ -23,7 +23,7 @@ from orchestrator.frame import results
 from orchestrator.records import JobRecord
 from orchestrator.report import build
 from orchestrator.store import Store, open_store
-from orchestrator.terminal import terminal
+from orchestrator.terminal import WIDTH, terminal
 from orchestrator.verify import verify
 
 PAPER = {"RAND": {"digits": 80.0, "faces": 70.0}, "SUP": {"digits": 96.0, "faces": 99.0, "Average": 97.0}}
@@ -323,7 +323,7 @@ def test_latex_marks_cells_without_a_number(hurt: Report) -> None:
 
 def test_terminal_keeps_to_its_width(hurt: Report) -> None:
     lines = terminal(hurt).splitlines()
-    assert max(len(line) for line in lines) <= 100
+    assert max(len(line) for line in lines) <= WIDTH
     assert any(line.startswith("RAND") and "89.2 ± 0.5" in line and "missing" in line for line in lines)
     assert any("90.0*" in line and "div" in line for line in lines)
     assert any("fail" in line and "72.2" in line for line in lines)
