@@ -128,7 +128,8 @@ class Stage(BaseModel):
     resources: Resources | None = None
     """None: the job's."""
     keep_weights: bool | None = None
-    """Default: kept when a later trial starts from them or when the stage takes winners to test; else removed."""
+    """Default: kept when a later trial starts from them, when the stage takes winners to test, and of pre-training;
+    else removed."""
 
     @model_validator(mode="before")
     @classmethod

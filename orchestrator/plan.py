@@ -395,7 +395,7 @@ class Planner:
             position=position,
             needs=(spec.parent,) if spec.parent else (),
             resources=resources,
-            keep_weights=self._stages.keeps_weights(stage),
+            keep_weights=self._stages.keeps_weights(stage, spec),
             seconds=estimate.seconds,
             measured=estimate.measured,
             remaining=estimate.seconds + self._rounds_left(group) * group.longest + group.tail,

@@ -82,11 +82,13 @@ class Stages:
     def resources(self, stage: Stage) -> Resources:
         return stage.resources or self.job.resources
 
-    def keeps_weights(self, stage: Stage) -> bool:
+    def keeps_weights(self, stage: Stage, spec: TrialSpec) -> bool:
         """What a later trial starts from is kept whatever the stage says; else as it says; else what read test."""
         if stage.name in self.givers:
             return True
-        return self.may_test(stage) if stage.keep_weights is None else stage.keep_weights
+        if stage.keep_weights is not None:
+            return stage.keep_weights
+        return self.may_test(stage) or spec.task.makes_weights
 
     def sources(self, stage: Stage) -> list[Stage]:
         return [self.by_name[name] for name in stage.from_]

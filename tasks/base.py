@@ -98,6 +98,11 @@ class Task(BaseModel, ABC):
         return {}
 
     @property
+    def makes_weights(self) -> bool:
+        """Whether the weights are what this task is run for: they are kept unless a stage says otherwise."""
+        return False
+
+    @property
     @abstractmethod
     def train_images(self) -> int:
         """Training images per epoch as the data set's description states them; for cost, before data are opened."""

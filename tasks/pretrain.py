@@ -134,6 +134,10 @@ class Pretrain(Task):
         return "min"
 
     @property
+    def makes_weights(self) -> bool:
+        return True
+
+    @property
     def reads_test(self) -> bool:
         return False
 

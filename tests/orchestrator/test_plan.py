@@ -751,3 +751,10 @@ def test_three_thousand_trials_are_planned_and_run() -> None:
     assert planner.ready() == 3000
     assert len(run(planner, slots=64)) == 3000 + 12 + 2
     assert planner.incomplete() == []
+
+
+def test_weights_of_pretraining_are_kept_unless_the_stage_says_otherwise() -> None:
+    override = {"task": {"kind": "pretrain", "dataset": "digits-pretrain", "mask_patch": 16}}
+    for said, kept in ((None, True), (False, False)):
+        planner = planner_of({"name": "simmim", "override": override, "keep_weights": said})
+        assert [each.keep_weights for each in planner.placed] == [kept]
