@@ -1,4 +1,4 @@
-"""The only place that stands for searches when a job is costed: their history, and for the rest the middle of ranges."""
+"""The only place that stands for searches when a job is costed: their history, then the middle of their ranges."""
 
 from __future__ import annotations
 
