@@ -417,8 +417,6 @@ class Drive:
                 ),
             )  # fmt: skip
         self._by_key |= {planned.key: planned for planned in step.placed}
-        if step.events:
-            reach("search_event")
         known = self.store.place(self.job_id, [_placement(planned) for planned in step.placed], step.events)
         for key, state in known.items():
             if state.state is TrialState.running:

@@ -62,7 +62,10 @@ def why(board: Board, group: Group, taken: bool) -> str | None:
     for key in needed:
         if cause_of_block := _blocked(board, key):
             return f"trial {_title(board, key)} is blocked: {cause_of_block}"
-    for source in dict.fromkeys(source_of_weights(draft.spec) for draft in group.drafts or []):
+    waiting = [draft.spec for draft in group.drafts or []]
+    if group.search is not None and not group.trials:
+        waiting.append(group.search.middle)
+    for source in dict.fromkeys(source_of_weights(spec) for spec in waiting):
         giver = board.giver(source) if source else None
         if giver and why(board, giver, taken=False):
             return f"blocked: it starts from the weights of stage {source}, which is incomplete"

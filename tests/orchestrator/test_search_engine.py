@@ -336,6 +336,38 @@ def test_a_failed_trial_leaves_its_group_incomplete_and_a_retry_goes_on(store: S
     assert len(store.placed(job_id(one), "search")) == 4
 
 
+def test_a_search_whose_initial_weights_fail_says_so(store: Store, tmp_path: Path) -> None:
+    one = job(PRETRAIN, search(each={"backbone.init": [SUP, RAND]}, trials=2, stopping="none"))
+
+    def execute(assignment: Assignment, emit: Any, stop: Any) -> Outcome:
+        if assignment.name.startswith("pretrain"):
+            raise ValueError("no such image")
+        return Trainer(store)(assignment, emit, stop)
+
+    state, _drive = drive_to_end(store, one, Machine(slots=2, execute=execute), tmp_path)
+    assert state is JobState.incomplete
+    lines = store.job(job_id(one)).message.splitlines()
+    assert any(line.startswith("pretrain all") and "no such image" in line for line in lines)
+    assert any(line.startswith("search SUP") and "it starts from trial pretrain/all" in line for line in lines)
+    states = {(row.group, row.state) for row in store.placed(job_id(one), "search")}
+    assert states == {("RAND", TrialState.done), ("SUP", TrialState.pending)}
+    assert store.retry(job_id(one)) == 1
+    trainer = Trainer(store)
+    assert drive_to_end(store, one, Machine(slots=2, execute=trainer), tmp_path)[0] is JobState.done
+
+
+def test_a_search_waits_for_the_best_of_several_initial_weights(store: Store, tmp_path: Path) -> None:
+    several = {**PRETRAIN, "sweep": {"grid": {"optim.lr": [6e-4, 1e-3]}}}
+    one = job(several, search(each={"backbone.init": [SUP]}, trials=2, stopping="none"))
+    drive = a_drive(store, one, tmp_path)
+    assert store.search_events(job_id(one)) == {}
+    assert len(drive.planner.specs()) == 3  # what the search needs is looked for before it begins
+    state, _trainer, _machine = run(store, one, tmp_path)
+    assert state is JobState.done
+    best = max(store.placed(job_id(one), "pretrain"), key=lambda row: row.value or 0)
+    assert {store.trial(row.key).parent for row in store.placed(job_id(one), "search")} == {best.key}
+
+
 def test_a_small_space_ends_with_a_line(store: Store, tmp_path: Path) -> None:
     said: list[str] = []
     small = {"optim.layer_decay": {"choice": [0.7, 0.8, 0.9]}}
