@@ -60,21 +60,27 @@ class Searches:
 
     def ask(self) -> Step:
         """Begins the searches that can, and asks for every point that is wanted now."""
-        step = Step()
-        for place in self._planner.searching() if self._stages else ():
-            if place not in self._deciders:
-                self._begin(place, step)
-            decider = self._deciders[place]
-            while decider.wants():
-                event = decider.ask()
-                step.events.append((place, event))
-                if event.kind == "exhausted":
-                    self._say(f"{' '.join(place)}: {event.body['reason']}")
-                else:
-                    self._placed(place, event, step)
-            if decider.over():
-                step.add(self._planner.close(place))
+        step, closed = Step(), bool(self._stages)
+        while closed:  # which may complete a group whose weights another search begins with
+            closed = False
+            for place in self._planner.searching():
+                self._ask(place, step)
+                if self._deciders[place].over():
+                    step.add(self._planner.close(place))
+                    closed = True
         return step
+
+    def _ask(self, place: Place, step: Step) -> None:
+        if place not in self._deciders:
+            self._begin(place, step)
+        decider = self._deciders[place]
+        while decider.wants():
+            event = decider.ask()
+            step.events.append((place, event))
+            if event.kind == "exhausted":
+                self._say(f"{' '.join(place)}: {event.body['reason']}")
+            else:
+                self._placed(place, event, step)
 
     def hear(self, key: str, epoch: int, values: Mapping[str, float], ended: bool) -> Step:
         """Takes a recorded report. `ended`: the trial's result is there, so it is not stopped any more."""

@@ -378,6 +378,18 @@ def test_a_small_space_ends_with_a_line(store: Store, tmp_path: Path) -> None:
     assert [line for line in said if "exhausted after 3 points" in line]
 
 
+def test_a_search_may_begin_with_the_weights_that_another_ended_with(store: Store, tmp_path: Path) -> None:
+    """Also when the first one ends because there is nothing more to try."""
+    few = {"search": {"optim.layer_decay": {"choice": [0.7, 0.87]}}, "trials": 9, "stopping": "none"}
+    first = {**search(**few, each={}), "name": "pretrain", "override": {"task.dataset": "digits-pretrain"}}
+    one = job(first, search(each={"backbone.init": [SUP]}, trials=2, stopping="none"))
+    state, _trainer, machine = run(store, one, tmp_path)
+    assert state is JobState.done
+    assert len(machine.ran) == 4
+    best = max(store.placed(job_id(one), "pretrain"), key=lambda row: row.value or 0)
+    assert {store.trial(row.key).parent for row in store.placed(job_id(one), "search")} == {best.key}
+
+
 def test_a_search_has_one_driver(store: Store, tmp_path: Path) -> None:
     one = job(search(trials=2))
     drive = a_drive(store, one, tmp_path)
