@@ -91,7 +91,7 @@ def list_sets(name: str | None, where: Settings, form: str) -> None:
     if form == "json":
         show(rows[0] if name else rows)
     elif name:
-        click.echo("\n".join(f"{field.replace('_', ' '):<13} {value}" for field, value in rows[0].items()))
+        click.echo("\n".join(f"{field.replace('_', ' '):<13} {_text(value)}" for field, value in rows[0].items()))
     else:
         heads = ("name", "classes", "train", "val", "test", "metric", "source", "there")
         cells = [heads, *([_text(row[head]) for head in heads] for row in rows)]
@@ -108,6 +108,8 @@ def list_sets(name: str | None, where: Settings, form: str) -> None:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(value) or "nothing"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -273,7 +275,7 @@ def convert() -> None:
 
 
 @convert.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @places("data_root")
 @click.option("--any-count", is_flag=True, help="Also when the counts are not those of CoG.")
 def cog(files: tuple[Path, ...], where: Settings, any_count: bool) -> None:

@@ -20,7 +20,15 @@ def test_ls_knows_every_set_and_which_are_there(tmp_path: Path, monkeypatch: pyt
     table = command(tmp_path, "ls").stdout.splitlines()
     assert len(table) == len(CARDS) + 1
     one = command(tmp_path, "ls", "voc2007").stdout
-    for said in ("map11", "2501", "Flickr", "marked difficult", "VOCtest_06-Nov-2007.tar"):
+    for said in (
+        "map11",
+        "2,501",
+        "Flickr",
+        "marked difficult",
+        "VOCtest_06-Nov-2007.tar",
+        "several labels yes",
+        "2007/Annotations, ",
+    ):
         assert said in one
     assert command(tmp_path, "ls", "pet").exit_code == 4
 

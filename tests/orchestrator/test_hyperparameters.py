@@ -22,7 +22,8 @@ TABLE_7 = {  # appendix E: CoG (1-5) and iNat18, per column
 }
 PER_COLUMN = ("optim.epochs", "optim.layer_decay", "optim.lr", "optim.weight_decay", "backbone.drop_path")
 COMMON = {
-    "backbone.image_size": "224", "backbone.args.window_size": "14", "optim.warmup_epochs": "20",
+    "backbone.image_size": "224", "backbone.args.window_size": "14", "backbone.args.patch_size": "4",
+    "optim.warmup_epochs": "20",
     "optim.batch": "2048", "optim.lr_convention": "absolute", "optim.eps": "1e-08", "optim.betas": "(0.9, 0.999)",
     "optim.schedule": "cosine", "optim.clip": "5", "task.augment.label_smoothing": "0.1",
     "task.augment.crop_scale": "(0.08, 1)", "task.augment.crop_ratio": "(0.75, 1.333)", "task.augment.flip": "0.5",
