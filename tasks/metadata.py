@@ -36,11 +36,14 @@ def _header(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length)) if 2 <= length <= _LARGEST_HEADER else None
-    except (struct.error, ValueError):
-        header = None
-    if not isinstance(header, dict):
-        raise DataError(f"{path} is no safetensors file, or is cut short; make or fetch it again")
+            header: dict[str, Any] = dict(json.loads(file.read(length) if 2 <= length <= _LARGEST_HEADER else b""))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            expected = 8 + length + max(ends, default=0)
+    except (struct.error, ValueError, TypeError, LookupError):
+        raise DataError(f"{path} is no safetensors file, or is cut short; make or fetch it again") from None
+    size = path.stat().st_size
+    if size != expected:
+        raise DataError(f"{path} has {size} bytes and should have {expected}: cut short; make or fetch it again")
     return header
 
 

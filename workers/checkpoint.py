@@ -174,7 +174,9 @@ def clear(folder: Path) -> None:
 
 
 def load_weights(weights: Weights) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file, on the CPU. Raises TrialError (data) when absent or of another SHA-256."""
+    """The tensors of a safetensors file, on the CPU. Raises TrialError (data) when absent, of another SHA-256, or no
+    whole such file (a digest that was taken of a file cut short is right)."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = Path(weights.path)
@@ -188,7 +190,11 @@ def load_weights(weights: Weights) -> dict[str, torch.Tensor]:
         problem = f"{path} is no .safetensors file; convert it once"
     if problem:
         raise TrialError(ErrorClass.data, f"initial weights: {problem}")
-    return load_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        said = f"initial weights: {path} is damaged or cut short ({error}); make or fetch it again"
+        raise TrialError(ErrorClass.data, said) from error
 
 
 def load_state(weights: Weights, key: str) -> dict[str, Any]:

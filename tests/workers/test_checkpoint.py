@@ -140,9 +140,12 @@ def test_weights_come_back_and_another_digest_is_refused(tmp_path: Path) -> None
     assert torch.equal(found["a"], tied)
     assert torch.equal(found["b"], tied)
     assert torch.equal(found["c"], tied.t())
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(Path(weights.path).read_bytes()[:-4])
     for wrong, words in (
         (Weights(weights.path, "0" * 64), "another or a damaged file"),
         (Weights(str(tmp_path / "none"), weights.sha256), "there is no file"),
+        (Weights(str(cut), hashlib.sha256(cut.read_bytes()).hexdigest()), "cut.safetensors is damaged or cut short"),
     ):
         with pytest.raises(TrialError, match=words) as caught:
             load_weights(wrong)

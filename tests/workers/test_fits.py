@@ -50,9 +50,12 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
         ),
     ):
         assert said in str(problem(backbone, weights))
+    whole = file.read_bytes()
     cut = tmp_path / "cut.safetensors"
-    cut.write_bytes(file.read_bytes()[:100])
-    assert "cut short" in str(problem(spec("vit_base_patch16_224", VIT), cut))
+    for size in (4, 100, len(whole) - 1000):
+        cut.write_bytes(whole[:size])
+        assert f"{cut} " in str(problem(spec("swinv2_base_window12_192", SWIN), cut))
+        assert "cut short" in str(problem(spec("swinv2_base_window12_192", SWIN), cut))
 
 
 def test_what_needs_content_is_left_to_the_trial(tmp_path: Path) -> None:
