@@ -7,7 +7,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("orchestrator", "ray", "torch", "torchvision", "timm", "mlflow", "pydantic", "sqlalchemy")
+PACKAGES = ("orchestrator", "ray", "optuna", "torch", "torchvision", "timm", "mlflow", "pydantic", "sqlalchemy")
 
 
 def git() -> tuple[str | None, bool | None]:
