@@ -26,7 +26,7 @@ SPEC = """
 name: cuts
 trial:
   task: {kind: classify, augment: {mixup: 0, cutmix: 0}, split_seed: 2}
-  backbone: {model: vit_tiny_patch16_224, image_size: 16}
+  backbone: {model: vit_tiny_patch16_224, image_size: 16, args: {patch_size: 4}}
   optim: {batch: 2, epochs: 2, warmup_epochs: 1, layer_decay: 1}
 stages:
   - name: grid
