@@ -460,3 +460,21 @@ def test_a_trial_that_another_job_runs_is_judged_by_what_that_records(
         thread.join(30)
     assert states == [JobState.done]
     assert store.trial(bad.key).state is TrialState.done
+
+
+def test_the_neighbourhood_of_a_searchs_winner_is_tried(store: Store, tmp_path: Path) -> None:
+    edge = {"optim.lr": 6e-4, "optim.layer_decay": 0.86}
+    ranges = {"optim.lr": {"loguniform": [1e-4, 1e-2]}, "optim.layer_decay": {"uniform": [0.7, 0.86]}}
+    near = {"optim.layer_decay": {"add": [-0.01, 0.01]}}
+    one = job(
+        search(search=ranges, first=[edge], trials=3, stopping="none"),
+        {"name": "near", "from": "search", "neighbourhood": {"near": near}},
+        {**FINAL, "from": ["search", "near"]},
+    )
+    state, _trainer, _machine = run(store, one, tmp_path)
+    assert state is JobState.done
+    taken = {winner.stage: winner for winner in store.winners(job_id(one))}
+    assert taken["near"].edges == ["optim.layer_decay at the high edge (0.86, its range ends at 0.86)"]
+    assert taken["final"].edges == ["optim.layer_decay beyond the high edge (0.87, its range ends at 0.86)"]
+    assert (taken["near"].candidates, taken["final"].candidates) == (3, 5)
+    assert verify(store, job_id(one)) == []
