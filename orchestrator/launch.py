@@ -21,7 +21,7 @@ from orchestrator import provenance
 from orchestrator.errors import BackendUnreachable, NotFound, OrchestratorError
 from orchestrator.job import JobSpec, job_id
 from orchestrator.manifests import check_unchanged, with_manifests
-from orchestrator.origins import resolve
+from orchestrator.origins import check_unseen, resolve
 from orchestrator.plan import Planner
 from orchestrator.records import JobRecord, JobState
 from orchestrator.rehearsal import Rehearsal
@@ -77,6 +77,7 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
         told = with_manifests(job, where)
         speed = recorded_speed(store)
         planner = Planner(told, speed)
+        check_unseen(store, origins, [*planner.specs(), *planner.foreseen()])
         missing = missing_data([*planner.specs(), *planner.foreseen()], where.data_root)
         if missing:
             raise NotFound(missing)

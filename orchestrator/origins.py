@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator import choice
-from orchestrator.errors import NotFound, OrchestratorError
+from orchestrator.errors import NotFound, OrchestratorError, SpecError
 from orchestrator.job import JobSpec
 from orchestrator.keep import RESULTS, initial_weights, is_part, trains_on
 from orchestrator.known import Known, TrialState
@@ -26,6 +26,7 @@ from orchestrator.records import JobState, OriginRow, PlacedRow
 from orchestrator.settings import Settings
 from orchestrator.speed import Speed
 from orchestrator.store import Store, open_store
+from workers.trial import TrialSpec
 
 ASSUMED = "not known yet: "
 """Begins the key that `plan` puts where the other job has no weights so far; the reason follows."""
@@ -193,6 +194,30 @@ def _say_what_changed(store: Store, init: Mapping[str, Any], before: OriginRow, 
             f"by now the words mean trial {now.key[:12]} of job {now.from_job}: to start from that, write job: "
             f"{now.from_job}"
         )
+
+
+# What they have seen
+
+
+def check_unseen(store: Store, origins: Iterable[OriginRow], specs: Iterable[TrialSpec]) -> None:
+    """Raises SpecError when another job's trial, or one that it started from in turn, opened images that may be test
+    images of these trials; check.py refuses the same within a job."""
+    wanted = {item for spec in specs if spec.task.reads_test for item in spec.task.opens.items()}
+    for origin in origins:
+        key: str | None = origin.key
+        while key:
+            try:
+                seen = TrialSpec.model_validate(store.trial(key).spec)
+            except (NotFound, ValidationError):  # forgotten, or of an older form of spec
+                break
+            for name, rule in sorted(wanted):
+                if seen.task.opens.get(name, rule) != rule:
+                    raise SpecError([
+                        f"initial weights from trial {origin.key[:12]} of job {origin.from_job}: trial {key[:12]} "
+                        f"opened images of {name} by task.{seen.task.opens[name]}, and test images are chosen here by "
+                        f"task.{rule}, which may be some of them: let both have the same, or leave {name} out of one"
+                    ])  # fmt: skip
+            key = seen.parent
 
 
 # In a spec

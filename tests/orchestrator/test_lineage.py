@@ -20,7 +20,7 @@ from orchestrator.estimate import estimate
 from orchestrator.job import JobSpec, job_id
 from orchestrator.known import Known, TrialState
 from orchestrator.launch import put
-from orchestrator.origins import assume, assumptions, elsewhere, find, resolve
+from orchestrator.origins import assume, assumptions, check_unseen, elsewhere, find, resolve
 from orchestrator.plan import Planner
 from orchestrator.records import DriverRow, JobState
 from orchestrator.schedule import _placement
@@ -206,6 +206,26 @@ def test_a_job_starts_from_the_best_of_another_jobs_stage(store: Store, tmp_path
         f"weights from {best.name} {best.key[:12]} (job {job_id(giver)})"
         in describe.trial(store, final, tmp_path).text()
     )
+
+
+def test_weights_that_have_seen_test_images_are_refused(store: Store, tmp_path: Path) -> None:
+    """photo-tiles shows the photographs of textures; the weights come through a second job."""
+    tiles = {"kind": "pretrain", "dataset": "photo-tiles", "mask_patch": 16}
+    run(store, giving({"name": "pretrain", "override": {"task": tiles}, "keep_weights": True}), tmp_path)
+    between = job({"name": "more", "override": {"backbone.init": FROM_OTHER}, "keep_weights": True}, name="between")
+    between, _ = resolve(between, store, deaf)
+    run(store, between, tmp_path)
+    init = {**FROM_OTHER, "job": "between", "stage": "more"}
+    for dataset in ("digits", "textures"):
+        sweep = grid(**{**SMALL, "dataset": [dataset], "init": [init]})
+        wanted, origins = resolve(job(sweep, FINAL | {"from": "grid"}, name="user"), store, deaf)
+        planner = Planner(wanted, Speed())
+        if dataset == "digits":
+            check_unseen(store, origins, planner.foreseen())
+            continue
+        with pytest.raises(SpecError, match=r"of job between.*opened images of textures by task.dataset: photo-tiles"):
+            check_unseen(store, origins, planner.foreseen())
+        check_unseen(store, origins, planner.specs())  # the search alone reads no test images
 
 
 def test_a_spec_file_may_name_another_jobs_stage(tmp_path: Path) -> None:
