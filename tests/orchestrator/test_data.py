@@ -152,3 +152,15 @@ def test_pack_copies_a_set_into_tar_files_that_trials_read(tmp_path: Path, monke
     again = command(tmp_path, "pack", "pets")
     assert (again.exit_code, "is there already" in again.output) == (4, True)
     assert "kept in arrays" in command(tmp_path, "pack", "digits").output
+
+
+def test_a_folder_too_few_or_too_many_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caltech-101 has no list of its classes, so a number of one would name the wrong folder."""
+    trees.plant("caltech101", tmp_path, monkeypatch)
+    folder = tmp_path / "caltech101" / "101_ObjectCategories"
+    (folder / "accordion").rename(tmp_path / "elsewhere")
+    lines = problems(command(tmp_path, "check", "caltech101"), "caltech101")
+    assert [line for line in lines if "folders" in line] == [
+        f"caltech101: 2 folders of classes with images in {part}, expected 3" for part in ("trainval", "test")
+    ]
+    assert not any("have no image" in line for line in lines)
