@@ -24,10 +24,11 @@ import ray
 from ray import cloudpickle, tune
 
 from orchestrator import cluster, launch
+from orchestrator.hands import Site
 from orchestrator.job import JobSpec, job_id
 from orchestrator.plan import Planner
 from orchestrator.pool import Pool
-from orchestrator.schedule import Drive, Site
+from orchestrator.schedule import Drive
 from orchestrator.settings import Settings, settings
 from orchestrator.speed import Speed
 from orchestrator.store import open_store

@@ -19,13 +19,14 @@ import yaml
 
 from orchestrator import provenance
 from orchestrator.errors import BackendUnreachable, NotFound, OrchestratorError
+from orchestrator.hands import Site
 from orchestrator.job import JobSpec, job_id
 from orchestrator.manifests import check_unchanged, with_manifests
 from orchestrator.origins import check_unseen, resolve
 from orchestrator.plan import Planner
 from orchestrator.records import JobRecord, JobState
 from orchestrator.rehearsal import Rehearsal
-from orchestrator.schedule import Drive, Site, Tally
+from orchestrator.schedule import Drive, Tally
 from orchestrator.settings import Settings
 from orchestrator.speed import Speed
 from orchestrator.store import Store, open_store

@@ -8,14 +8,14 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from orchestrator.board import RESULTS
+from orchestrator.company import Company
 from orchestrator.errors import Conflict, LeaseLost, OrchestratorError
+from orchestrator.hands import Hands, Site, broken
 from orchestrator.job import JobSpec, Resources
 from orchestrator.known import Known, TrialState
-from orchestrator.leases import driver_here
 from orchestrator.plan import Planner
 from orchestrator.records import (
     Failed,
@@ -29,17 +29,12 @@ from orchestrator.records import (
     Write,
 )
 from orchestrator.searching import Searches, Step
-from orchestrator.share import Wish, allowances
 from orchestrator.store import Store
 from orchestrator.trials import Planned
 from workers.faults import reach
-from workers.run import Failure, Left, News
+from workers.run import Failure, Left
 from workers.trial import Assignment, ErrorClass, Outcome, Report, Weights, trial_folder
 
-BEAT_S = 3.0
-"""Seconds between heartbeats; a lease lives ten times as long."""
-FIRST_LOOK_S, LOOK_S = 10.0, 1.0
-"""How long the actors of other drivers have to answer: before anything runs, and while our own trials wait for us."""
 LIVES = 5
 """A trial whose process or node died is begun again so many times without progress in between, then it has failed."""
 
@@ -52,32 +47,6 @@ RETRY: Mapping[ErrorClass, str] = {
     ErrorClass.timeout: "by `retry` only, from the last checkpoint, with a larger time_limit_hours",
     ErrorClass.cancelled: "when the job is submitted again, from the last checkpoint",
 }
-
-
-class Hands(Protocol):
-    """What runs trials: orchestrator.pool.Pool on Ray; a fake without Ray in tests."""
-
-    def slots(self, resources: Resources) -> int: ...
-    def busy(self) -> Sequence[Any]: ...
-    def room(self, resources: Resources) -> bool: ...
-    def start(self, assignment: Assignment, resources: Resources) -> Any: ...
-    def poll(self, timeout_s: float) -> Sequence[Any]: ...
-    def heard(self, news: News, worker: Any) -> None: ...
-    def stop(self, worker: Any) -> None: ...
-    def retire(self, worker: Any) -> None: ...
-    def close(self) -> None: ...
-    def others(self, wait_s: float) -> Sequence[Any]: ...
-    def adopt(self, heard: Any) -> None: ...
-    def inherit(self, heard: Any) -> None: ...
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where a driver's trials keep their files and read their data, and which cluster they run on."""
-
-    storage: Path
-    data_root: Path
-    cluster: str
 
 
 @dataclass
@@ -121,13 +90,11 @@ class Drive:
         self._watch, self._say = watch, say
         self._news: deque[tuple[str, Known, bool]] = deque()
         self._asked_to_leave: set[tuple[str, int]] = set()
-        self._by_key: dict[str, Planned] = {}
-        self._elsewhere: dict[str, float] = {}
-        self._no_room = False
-        self._drivers: set[str] = set()
-        self._pinned: set[str] = set()
+        self.by_key: dict[str, Planned] = {}
+        self.no_room = False
+        self.pinned: set[str] = set()
         self._losses: dict[str, tuple[int, int]] = {}
-        self._beaten = 0.0
+        self._company = Company(self)
         self._said_paused: set[str] = set()
 
     # The loop
@@ -139,8 +106,8 @@ class Drive:
         """
         self._refuse_company()
         self._follow(Step(list(self.planner.placed), list(self.planner.decisions)))
-        self._learn(self.store.known(self.planner.outside()))
-        self.tally.found = sum(state.state.ended for state in self.store.known(self._by_key).values())
+        self.learn(self.store.known(self.planner.outside()))
+        self.tally.found = sum(state.state.ended for state in self.store.known(self.by_key).values())
         return not self.planner.finished()
 
     def conclude(self) -> JobState:
@@ -153,16 +120,15 @@ class Drive:
     def run(self, hands: Hands) -> JobState:
         """Drives the prepared job to its end. Raises BackendUnreachable and the like with the store intact."""
         self.hands = hands
-        slots = self._slots()
-        self.store.register_driver(driver_here(self.id, self.job_id, self.site.cluster, self.job.priority, slots))
+        self._company.register()
         self.store.set_job_state(self.job_id, JobState.running)
         try:
-            self._take_over(tidy=True)
-            self._beat(force=True)
+            self._company.take_over(tidy=True)
+            self._company.beat(force=True)
             while not self._over():
                 self._hand_out()
-                self._take(self.hands.poll(0.5))
-                self._beat()
+                self.take(self.hands.poll(0.5))
+                self._company.beat()
                 self._watch(self)
             return self.conclude()
         finally:
@@ -204,24 +170,22 @@ class Drive:
     # Handing out
 
     def _hand_out(self) -> None:
-        self._no_room = False
+        self.no_room = False
         while self.stopping is None and len(self.hands.busy()) < self.allowed:
             planned = self.planner.next(lambda trial: self._room(trial.resources) is not None)
-            self._no_room = planned is None and self.planner.ready() > 0
+            self.no_room = planned is None and self.planner.ready() > 0
             if planned is None:
                 return
-            if planned.key in self._pinned:
+            if planned.key in self.pinned:
                 planned = replace(planned, keep_weights=True)
             try:
                 token = self.store.claim(self.id, [planned.key], planned.keep_weights).get(planned.key)
-            except (
-                LeaseLost
-            ):  # this process slept past its lease (a closed laptop): it registers again at the next beat
+            except LeaseLost:  # this process slept past its lease (a closed laptop): a beat registers it again
                 self.planner.give_back(planned.key)
-                self._beat(force=True)
+                self._company.beat(force=True)
                 return
             if token is None:
-                self._elsewhere[planned.key] = time.monotonic()  # another driver has it
+                self._company.elsewhere[planned.key] = time.monotonic()  # another driver has it
                 continue
             reach("after_claim")
             resources = self._room(planned.resources) or planned.resources
@@ -251,7 +215,7 @@ class Drive:
 
     # Hearing
 
-    def _take(self, answers: Sequence[Any]) -> None:
+    def take(self, answers: Sequence[Any]) -> None:
         """Commits what workers said, then lets them forget it, then tells the planner."""
         writes: list[Write] = []
         for answer in answers:
@@ -260,7 +224,7 @@ class Drive:
         for answer in answers:
             self._acknowledge(answer, lost)
         for key in lost:
-            self._elsewhere[key] = time.monotonic()
+            self._company.elsewhere[key] = time.monotonic()
         ended = [write.key for write in writes if not isinstance(write, Reported) and write.key not in lost]
         reported = [write for write in writes if isinstance(write, Reported) and write.key not in lost]
         self._hear(reported, set(ended))
@@ -343,7 +307,7 @@ class Drive:
             self.hands.retire(worker)
             return
         self.hands.heard(news, worker)
-        if _broken(news):
+        if broken(news):
             self.hands.retire(worker)
         elif self.stopping and not news.ended:
             self.hands.stop(worker)  # it may have begun after the first call to stop
@@ -354,7 +318,7 @@ class Drive:
         """Lets the searches judge reports; the trials that they end are asked to leave once that is recorded."""
         for report in reports:
             self._follow(self.searches.hear(report.key, report.epoch, report.values, report.key in ended))
-            self._learn({})
+            self.learn({})
         for worker in self.hands.busy() if self.searches else ():
             if self.searches.unwanted(worker.key) and (worker.key, worker.token) not in self._asked_to_leave:
                 self._asked_to_leave.add((worker.key, worker.token))
@@ -365,7 +329,7 @@ class Drive:
             return
         known = self.store.known(keys)
         for key in keys:
-            planned = self._by_key.get(key)
+            planned = self.by_key.get(key)
             if known[key].state is TrialState.pending:
                 if planned is not None:
                     self.planner.give_back(key)
@@ -373,27 +337,27 @@ class Drive:
             if planned is not None and known[key].train_seconds:
                 self.tally.estimated_s += planned.seconds
                 self.tally.took_s += known[key].train_seconds or 0.0
-            self._learn({key: known[key]})
+            self.learn({key: known[key]})
         for line in self.planner.paused():
             if line not in self._said_paused:
                 self._said_paused.add(line)
                 self._say(line)
 
-    def _learn(self, known: Mapping[str, Known], unheard: bool = False) -> None:
+    def learn(self, known: Mapping[str, Known], unheard: bool = False) -> None:
         """Tells searches and planner what is known of trials, one after the other, and follows what comes of each.
         `unheard`: their reports did not come to this driver."""
         self._news.extend((key, state, unheard) for key, state in known.items())
         while self._news:
             key, state, unheard = self._news.popleft()
             if unheard:
-                self._hear_recorded(key, state)
+                self.hear_recorded(key, state)
             if state.state is TrialState.pending:
                 continue
             step = self.searches.tell(key, state)
             step.add(self.planner.learn(key, replace(state, facts={})))  # kept for every trial; not looked at
             self._follow(step)
 
-    def _hear_recorded(self, key: str, known: Known) -> None:
+    def hear_recorded(self, key: str, known: Known) -> None:
         """Lets the searches judge the reports that are recorded of a trial."""
         if known.epoch and self.searches.listens(key):
             for report in self.store.reports(key):
@@ -416,112 +380,20 @@ class Drive:
                     list(decision.edges), dict(decision.rule), decision.candidates, list(decision.sources),
                 ),
             )  # fmt: skip
-        self._by_key |= {planned.key: planned for planned in step.placed}
+        self.by_key |= {planned.key: planned for planned in step.placed}
         known = self.store.place(self.job_id, [_placement(planned) for planned in step.placed], step.events)
         for key, state in known.items():
             if state.state is TrialState.running:
-                self._elsewhere[key] = 0.0
+                self._company.elsewhere[key] = 0.0
             if state.state is not TrialState.pending or state.epoch:
                 self._news.append((key, state, True))
 
-    # Others
-
-    def _take_over(self, tidy: bool = False) -> None:
-        """Finds trials that outlived their driver, records what they have to say, and drives them on.
-
-        Actors that a dead driver left without such a trial (what they said is recorded) are used again: they hold what
-        trials need. `tidy`: looks for these even where no trial has lost its driver.
-        """
-        runs = {run.key: run for run in self.store.running(self.site.cluster)}
-        if not tidy and all(run.alive for run in runs.values()):
-            return
-        others = self.hands.others(FIRST_LOOK_S if not self._beaten else LOOK_S)
-        drivers = {driver.id for driver in self.store.drivers()}  # asked last: who has an actor is registered
-        answers = []
-        for answer in others:
-            key, token, owner = answer.news.key, answer.news.token, answer.news.owner
-            run = runs.get(key)
-            if run is None or run.token != token:
-                if owner not in drivers:
-                    self._inherit(answer)
-            elif not run.alive and self.store.adopt(self.id, key, token):
-                self.hands.adopt(answer)
-                self._elsewhere.pop(key, None)
-                self.tally.adopted += 1
-                answers.append(answer)
-        self._take(answers)
-
-    def _inherit(self, answer: Any) -> None:
-        news = answer.news
-        known = self.store.known([news.key]).get(news.key)
-        recorded = not news.key or (known is not None and known.state.ended)  # else its checkpoints are still needed
-        if news.ended and recorded and not _broken(news):
-            self.hands.inherit(answer)
-        else:
-            self.hands.retire(answer.worker)
-
-    def _look_elsewhere(self) -> None:
-        """Trials of this job in other hands: learn their end, or take them when those hands are gone."""
-        if not self._elsewhere:
-            return
-        self._take_over()
-        mine = {worker.key for worker in self.hands.busy()}
-        for key, known in self.store.known(sorted(set(self._elsewhere) - mine)).items():
-            if known.state.ended:
-                self._elsewhere.pop(key)
-                self._learn({key: known}, unheard=True)
-            elif key in self._by_key:
-                self._elsewhere.pop(key)
-                self._hear_recorded(key, known)
-                self.planner.give_back(key)  # claiming it again finds out whether its driver lives
-        for key in mine & set(self._elsewhere):
-            self._elsewhere.pop(key)
-        self._learn({})
-
-    def _beat(self, force: bool = False) -> None:
-        now = time.monotonic()
-        if not force and now - self._beaten < BEAT_S:
-            return
-        self._beaten = now
-        busy = len(self.hands.busy())
-        demand = max(1, busy + self.planner.ready())  # a trial may become ready before the next beat
-        try:
-            alive = self.store.heartbeat(self.id, demand, busy, ttl_s=10 * BEAT_S)
-        except LeaseLost:  # we were silent for too long: what others took since is found out at the next write
-            self.store.register_driver(
-                driver_here(self.id, self.job_id, self.site.cluster, self.job.priority, self._slots())
-            )
-            alive = self.store.heartbeat(self.id, demand, busy, ttl_s=10 * BEAT_S)
-        slots = self._slots()
-        wishes = [
-            Wish(d.id, d.priority, demand if d.id == self.id else d.demand, slots if d.id == self.id else d.slots)
-            for d in alive
-            if d.cluster == self.site.cluster
-        ]
-        self.allowed = allowances(wishes).get(self.id, slots)
-        here = {wish.id for wish in wishes}
-        if self._drivers - here or self._no_room:
-            self._take_over(tidy=True)  # one has left or died, or an actor did not answer when that was last looked at
-        self._drivers = here
-        if len(wishes) > 1:
-            self.hands.close()  # idle actors hold what another job could use
-        self._look_elsewhere()
-        self.store.mark_stopped(self.searches.left())
-        self._pinned = set(self.store.pins())
-        if self.stopping is None and self.store.cancel_requested(self.job_id):
-            self.stop("cancelled")
-
-    def _slots(self) -> int:
+    def slots(self) -> int:
         """Trials that the empty cluster holds, of the stage with the smallest ones."""
         return max(self.hands.slots(stage.resources or self.job.resources) for stage in self.job.stages)
 
     def name(self, key: str) -> str:
-        return self._by_key[key].name if key in self._by_key else key[:12]
-
-
-def _broken(news: News) -> bool:
-    """Whether the actor is to be replaced: nothing of a failed trial stays in the next one's process."""
-    return any(isinstance(event, Failure) and event.error_class is not ErrorClass.diverged for event in news.events)
+        return self.by_key[key].name if key in self.by_key else key[:12]
 
 
 def _placement(planned: Planned) -> Placement:

@@ -12,12 +12,13 @@ from typing import Any
 
 from k12_job import figures
 
+from orchestrator.hands import Site
 from orchestrator.job import JobSpec, Resources, job_id
 from orchestrator.known import Known
 from orchestrator.launch import put
 from orchestrator.plan import Planner
 from orchestrator.records import JobState
-from orchestrator.schedule import Drive, Site
+from orchestrator.schedule import Drive
 from orchestrator.speed import Speed
 from orchestrator.store import Store
 from workers.run import Execute, News, TrialActor

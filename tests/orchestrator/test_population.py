@@ -16,7 +16,7 @@ from k12_job import BASE, RAND
 from k12_job import job as a_job
 from machine import Machine, drive_to_end
 
-from orchestrator import schedule
+from orchestrator import company, schedule
 from orchestrator.job import JobSpec, job_id
 from orchestrator.known import TrialState
 from orchestrator.population import PopulationSearch, changed
@@ -180,7 +180,7 @@ def a_population_job() -> JobSpec:
 def test_a_population_runs_in_parts_and_the_winner_is_of_the_last(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schedule, "BEAT_S", 0.02)
+    monkeypatch.setattr(company, "BEAT_S", 0.02)
     one, machine = a_population_job(), Machine(slots=2, execute=Trainer())
 
     def watch(drive: schedule.Drive) -> None:

@@ -10,7 +10,7 @@ import pytest
 from k12_job import FINAL, PRETRAIN, RAND, SUP, figures, grid, job
 from machine import Machine, a_drive, drive_to_end
 
-from orchestrator import report, schedule
+from orchestrator import company, report
 from orchestrator.job import job_id
 from orchestrator.page import html
 from orchestrator.store import open_store
@@ -24,7 +24,7 @@ JOB = job(PRETRAIN, SEARCH, APPLY)
 
 
 def test_each_data_set_has_its_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule, "BEAT_S", 0.2)
+    monkeypatch.setattr(company, "BEAT_S", 0.2)
     store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     a_drive(store, JOB, tmp_path)
     before = report.build(store, job_id(JOB))
@@ -52,7 +52,7 @@ def test_the_table_against_a_figure_of_the_weights_it_starts_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Figure 2a of the paper: the error of fine-tuning against AvgDist of the pre-training."""
-    monkeypatch.setattr(schedule, "BEAT_S", 0.2)
+    monkeypatch.setattr(company, "BEAT_S", 0.2)
     masks = {**PRETRAIN, "per": "optim.lr", "sweep": {"grid": {"optim.lr": [1e-4, 6e-4]}}}
     inits = [RAND, *({**SUP, "name": f"mask {name}", "group": name} for name in ("0.0001", "0.0006"))]
     tune = {**grid(dataset=["digits"], init=inits, lr=[6e-4], layer_decay=[0.85]), "name": "tune"}
@@ -81,7 +81,7 @@ def test_the_table_against_a_figure_of_the_weights_it_starts_from(
 def test_a_data_set_whose_images_were_not_counted_is_called_not_comparable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schedule, "BEAT_S", 0.2)
+    monkeypatch.setattr(company, "BEAT_S", 0.2)
     tune = grid(dataset=["digits", "faces"], init=[RAND], lr=[6e-4], layer_decay=[0.85])
     store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     for counts, expected in (("any", 2), ("exact", 0)):
@@ -95,7 +95,7 @@ def test_a_data_set_whose_images_were_not_counted_is_called_not_comparable(
 def test_pictures_are_in_the_page_as_long_as_their_files_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schedule, "BEAT_S", 0.2)
+    monkeypatch.setattr(company, "BEAT_S", 0.2)
 
     def drawing(assignment: Assignment, emit: Any, stop: Any) -> Outcome:
         folder = Path(assignment.folder) / "pictures"

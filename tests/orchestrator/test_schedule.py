@@ -12,7 +12,7 @@ import pytest
 from k12_job import FINAL, PRETRAIN, RAND, REFINE, SUP, grid, job
 from machine import Gate, Hands, Machine, a_drive, drive_to_end, made_up, results_of
 
-from orchestrator import leases, schedule
+from orchestrator import company, leases, schedule
 from orchestrator.job import JobSpec, Resources, job_id
 from orchestrator.known import TrialState
 from orchestrator.records import JobState
@@ -37,7 +37,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule, "BEAT_S", 0.02)
+    monkeypatch.setattr(company, "BEAT_S", 0.02)
 
 
 def killed(drive: schedule.Drive, hands: Hands, monkeypatch: pytest.MonkeyPatch) -> None:

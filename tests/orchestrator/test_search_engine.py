@@ -15,7 +15,7 @@ from k12_job import BASE, FINAL, PRETRAIN, RAND, SUP, figures, grid
 from k12_job import job as a_job
 from machine import Machine, a_drive, drive_to_end
 
-from orchestrator import leases, schedule
+from orchestrator import company, leases, schedule
 from orchestrator.errors import Conflict
 from orchestrator.job import JobSpec, job_id
 from orchestrator.known import TrialState
@@ -53,7 +53,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule, "BEAT_S", 0.02)
+    monkeypatch.setattr(company, "BEAT_S", 0.02)
 
 
 class Trainer:
@@ -422,7 +422,7 @@ def test_a_trial_that_another_job_runs_is_judged_by_what_that_records(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The search does not wait for the end of a trial that it has given up, nor stops it for the job that runs it."""
-    monkeypatch.setattr(schedule, "BEAT_S", 1.0)  # a lease lives ten times as long: the other driver keeps its own
+    monkeypatch.setattr(company, "BEAT_S", 1.0)  # a lease lives ten times as long: the other driver keeps its own
     full = job(grid(dataset=["digits"], init=[RAND], lr=[1e-2], layer_decay=[0.6]), name="full")
     one = job(search(first=[GOOD, a_bad_point()], trials=2, at_once=1), FROM_SEARCH, name="one")
     trainer = Trainer(store, one)

@@ -40,7 +40,7 @@ def test_arguments_that_are_decided_elsewhere_are_refused(name: str) -> None:
 
 
 def test_an_argument_that_timm_would_drop_is_refused() -> None:
-    with pytest.raises(ValidationError, match="timm drops arguments that are null.*leave out small_kernel"):
+    with pytest.raises(ValidationError, match=r"timm drops arguments that are null.*leave out small_kernel"):
         spec("replknet_31b", args={"small_kernel": None})
 
 
