@@ -197,25 +197,27 @@ def submit(path: Path, where: Any, **options: Any) -> Any:
 
 def test_the_same_grid_under_tune_gives_the_same_figures(ray_cluster: str, tmp_path: Path) -> None:
     from orchestrator import api
+    from orchestrator.store import open_store
 
     where = settings(folder=tmp_path / "ours", address=ray_cluster)
     grid = {"optim.lr": [1e-3, 4e-3], "optim.layer_decay": [0.7, 1.0]}
     path = spec_file(tmp_path, name="parity", stages=[{"name": "grid", "sweep": {"grid": grid}}])
     ours = submit(path, where)
     frame = api.results(ours.job_id, where).set_index("key")
+    store = open_store(where.database_url)
+    specs = [store.trial(key).spec for key in frame.index]
+    store.close()
+    assert [TrialSpec.model_validate(each).key for each in specs] == list(frame.index)
 
     with cluster.connected(where, "tune", ship=False):
         from ray import tune
 
         from workers.tune import TrialTrainable
 
-        settings_of = [
-            {"lr": lr, "layer_decay": decay} for lr in grid["optim.lr"] for decay in grid["optim.layer_decay"]
-        ]
         tuner = tune.Tuner(
             TrialTrainable,
             param_space={
-                "trial": tune.grid_search([trial(**each).model_dump(mode="json") for each in settings_of]),
+                "trial": tune.grid_search(specs),
                 "folder": str(tmp_path / "tune"),
             },
             tune_config=tune.TuneConfig(metric="top1", mode="max", reuse_actors=True),

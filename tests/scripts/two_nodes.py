@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -69,7 +70,12 @@ def late(*_: object) -> None:
 def main(folder: Path, small: Path, large: Path) -> None:
     signal.signal(signal.SIGALRM, late)
     signal.alarm(LIMIT_S)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    # With a dashboard, on a port of its own: Ray Train's cleaner asks it who died before it frees a dead trial's place.
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    head = {"num_cpus": 1, "include_dashboard": True, "dashboard_port": port}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         node = cluster.add_node(num_cpus=1)
         cluster.wait_for_nodes()
