@@ -190,6 +190,11 @@ class _Room:
         return seats
 
 
+def left(known: Known, first_epoch: int) -> float:
+    """The part of a begun trial's own epochs (from `first_epoch` on) that is still to run, 0 to 1."""
+    return (known.epochs - max(known.epoch, first_epoch)) / (known.epochs - first_epoch)
+
+
 class _Simulation:
     """A job run against a clock by the planner itself; without `room`, on a cluster without limits."""
 
@@ -220,7 +225,7 @@ class _Simulation:
         told = 0
         self._searches.follow()
         while told < len(self.planner.placed):
-            new = [planned.key for planned in self.planner.placed[told:]]
+            new = {planned.key: planned.spec for planned in self.planner.placed[told:]}
             told = len(self.planner.placed)
             outside = set(self.planner.outside())
             for key, state in known(sorted({*new, *outside})).items():
@@ -229,7 +234,7 @@ class _Simulation:
                     self.planner.learn(key, state)
                     self._searches.ended(key)
                 elif state.state in (TrialState.running, TrialState.stopped) and state.epochs:
-                    self.left[key] = 1 - state.epoch / state.epochs
+                    self.left[key] = left(state, new[key].first_epoch if key in new else 0)
             self._searches.follow()
 
     def _run(self, room: _Room | None, sizes: _Sizes) -> None:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from orchestrator import choice
 from orchestrator.errors import NotFound, OrchestratorError, SpecError
+from orchestrator.history import barred_trials
 from orchestrator.job import JobSpec
 from orchestrator.keep import RESULTS, initial_weights, is_part, trains_on
 from orchestrator.known import Known, TrialState
@@ -105,8 +106,10 @@ def find(store: Store, init: Mapping[str, Any], written: str = "") -> OriginRow:
     for row in store.placed(job_id, stage):
         groups.setdefault(row.group, []).append(row)
     group = _group(what, job_id, init.get("group"), groups)
-    _refuse_unfinished(store, what, job_id, spec, stage, group, groups[group])
-    winner, candidates = _winner(store, stages[stage], groups[group])
+    barred = barred_trials(store.search_events(job_id))
+    rows = [row for row in groups[group] if (stage, group, row.key) not in barred]
+    _refuse_unfinished(store, what, job_id, spec, stage, group, rows)
+    winner, candidates = _winner(store, stages[stage], rows)
     if winner is None:
         raise NotFound(f"{what}: no trial of {stage} {group} in job {job_id} ended with a figure that can be compared")
     if store.known([winner.key])[winner.key].weights is None:
@@ -157,6 +160,8 @@ def _to_come(spec: Mapping[str, Any], stage: str, group: str, placed: int) -> bo
 
 def _winner(store: Store, stage: Mapping[str, Any], rows: list[PlacedRow]) -> tuple[PlacedRow | None, int]:
     """The best trial by the stage's rule, and of how many; the only one of a group is it as long as it is done."""
+    if not rows:
+        return None, 0
     figures = store.figures(row.key for row in rows if row.state is TrialState.done)
     whole = {row.key: row for row in rows if not _is_part(store, stage, row)}
     if len(whole) == 1:

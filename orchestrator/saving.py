@@ -25,6 +25,8 @@ def saved(members: Members, events: Events) -> tuple[Saved, ...]:
     ran further in another stage or job does not count."""
     found = []
     for place, told in events.items():
+        if any("member" in event.body for event in told):
+            continue  # a population stops nobody
         stopped = {event.key: int(event.body["epoch"]) for event in told if event.kind == "stopped"}
         trials = members.get(place, ())
         found.append(

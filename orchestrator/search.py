@@ -122,9 +122,10 @@ class PointSearch:
             return None
         self._heard[key] = epoch
         self._sampler.report(self._suggested[key], epoch, value)
-        stop = self._rule.stops(key, epoch, value) and not ended
-        if recorded is not None:
-            stop = recorded == "stopped"
+        said = self._rule.stops(key, epoch, value)
+        stop = (recorded == "stopped") if recorded is not None else said and not ended
+        if said and not stop:
+            self._rule.spare(key)
         if stop:
             self._open.discard(key)
             self._sampler.end(self._suggested[key], None)
@@ -241,6 +242,9 @@ class _Rule:
     def stops(self, key: str, epoch: int, value: float) -> bool:
         return False
 
+    def spare(self, key: str) -> None:
+        """The trial goes on, although `stops` said otherwise."""
+
     def end(self, key: str, epoch: int, value: float) -> None:
         """A trial ran in full."""
 
@@ -262,7 +266,7 @@ class _TuneRule(_Rule):
     def __init__(self, search: Search, metric: str, mode: str, epochs: int) -> None:
         from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
 
-        self._metric, self._epochs, self._seed = metric, epochs, search.seed
+        self._metric, self._epochs, self._seed, self._median = metric, epochs, search.seed, MedianStoppingRule
         common = {"time_attr": "epoch", "metric": metric, "mode": mode}
         stopping = search.stopping
         if isinstance(stopping, Asha):
@@ -299,6 +303,10 @@ class _TuneRule(_Rule):
     def stops(self, key: str, epoch: int, value: float) -> bool:
         said = self.tune.on_trial_result(_Named(), _Named(key), {"epoch": epoch, self._metric: value})
         return bool(said == "STOP")
+
+    def spare(self, key: str) -> None:
+        if isinstance(self.tune, self._median):  # it refuses reports of a trial that it wanted to stop
+            self.tune._stopped_trials.discard(_Named(key))
 
     def end(self, key: str, epoch: int, value: float) -> None:
         self.tune.on_trial_complete(_Named(), _Named(key), {"epoch": epoch, self._metric: value})

@@ -94,7 +94,7 @@ class Choice(BaseModel):
     @field_validator("choice")
     @classmethod
     def _different(cls, values: list[Any]) -> list[Any]:
-        if len({repr(value) for value in values}) < len(values):
+        if any(value in values[:number] for number, value in enumerate(values)):  # 1, 1.0 and true are equal
             raise ValueError("the same value twice")
         return values
 
@@ -103,6 +103,8 @@ def _low_high(ends: tuple[float, float]) -> tuple[float, float]:
     low, high = ends
     if low >= high:
         raise ValueError(f"the low end {low:g} must be below the high end {high:g}; a fixed value goes into `override`")
+    if not math.isfinite(high - low):
+        raise ValueError(f"{low:g} to {high:g} is wider than numbers reach")
     return ends
 
 
@@ -165,8 +167,8 @@ def rounded(one: Range, value: Any) -> Any:
     if isinstance(one, Choice):
         return value
     low, high, _ = ends_of(one)
-    number = min(max(value, low), high)
-    return round(number) if isinstance(one, Whole) else plain_number(number)
+    inside = min(max(value, low), high)
+    return round(inside) if isinstance(one, Whole) else min(max(plain_number(inside), low), high)
 
 
 def holds(one: Range, value: Any) -> bool:

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import choice
+from orchestrator.history import barred_trials
 from orchestrator.render import to_json
 from orchestrator.report import build, sources
 
 if TYPE_CHECKING:
-    from orchestrator.records import PlacedRow, SearchEvent, WinnerRow
+    from orchestrator.records import PlacedRow, WinnerRow
     from orchestrator.store import Store
 
 ADDRESSES = frozenset({"run_id", "run_ids"})
@@ -52,17 +53,6 @@ def _repeated(placed: Sequence[PlacedRow], figures: Mapping[str, Mapping[str, fl
 
 
 Members = Mapping[tuple[str, str], Sequence["PlacedRow"]]
-
-
-def barred_trials(events: Mapping[tuple[str, str], Iterable[SearchEvent]]) -> set[tuple[str, str, str]]:
-    """(stage, group, key) of trials that their search ended early, or that are a part of a population's member: they
-    cannot win there, even where another job ran them in full."""
-    return {
-        (*place, event.key)
-        for place, told in events.items()
-        for event in told
-        if event.kind == "stopped" or event.body.get("passing")
-    }
 
 
 def without(members: Members, barred: set[tuple[str, str, str]]) -> Members:

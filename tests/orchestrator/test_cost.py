@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from k12_job import BASE, FINAL, PRETRAIN, RAND, REFINE, SUP, done, figures, grid, job, run
 
-from orchestrator.cost import Cost, Node, cost
+from orchestrator.cost import Cost, Node, cost, left
 from orchestrator.job import JobSpec, Resources
 from orchestrator.known import Known, TrialState
 from orchestrator.plan import Planned, Planner
@@ -93,6 +93,12 @@ def test_failed_trials_are_counted_and_running_ones_with_what_is_left() -> None:
     found = cost(spec, among(known), Speed(), ONE_CPU)
     assert found.done == 1
     assert found.cpu_hours == pytest.approx((15 - 1 - 0.75) * first.seconds / 3600)
+
+
+def test_of_a_part_of_a_schedule_only_its_own_epochs_are_left() -> None:
+    epochs = [Known(TrialState.running, epoch=epoch, epochs=12) for epoch in (0, 8, 9, 12)]
+    assert [left(known, 8) for known in epochs] == [1, 1, 0.75, 0]
+    assert [left(known, 0) for known in epochs] == [1, 1 / 3, 0.25, 0]
 
 
 def test_a_trial_of_two_stages_costs_once() -> None:

@@ -22,7 +22,7 @@ from orchestrator.known import Known, TrialState
 from orchestrator.launch import put
 from orchestrator.origins import assume, assumptions, check_unseen, elsewhere, find, resolve
 from orchestrator.plan import Planner
-from orchestrator.records import DriverRow, JobState
+from orchestrator.records import DriverRow, JobState, SearchEvent
 from orchestrator.schedule import _placement
 from orchestrator.settings import settings
 from orchestrator.speed import Speed
@@ -402,6 +402,20 @@ def test_the_winner_is_found_by_the_stages_own_rule(store: Store, tmp_path: Path
     rows = {row.settings["optim.lr"]: row for row in store.placed(job_id(giver))}
     assert rows[3e-4].value == rows[1.2e-3].value
     assert find(store, FROM_OTHER).key == rows[1.2e-3].key
+
+
+def test_what_its_stages_search_stopped_does_not_win_where_another_job_ran_it_in_full(
+    store: Store, tmp_path: Path
+) -> None:
+    giver = giving()
+    run(store, giver, tmp_path)
+    first, second = store.placed(job_id(giver))
+    best = find(store, FROM_OTHER).key
+    stopped = SearchEvent(0, "stopped", best, {"epoch": 1, "value": 0.0})
+    store.place(job_id(giver), [], [((first.stage, first.group), stopped)])
+    found = find(store, FROM_OTHER)
+    assert {best, found.key} == {first.key, second.key}
+    assert found.candidates == 1
 
 
 # What gc removed is made again

@@ -44,6 +44,11 @@ def test_epochs_that_were_saved() -> None:
     assert lines(saved({PLACE: rows}, {}), []) == []
 
 
+def test_a_population_saves_no_epochs() -> None:
+    asked = SearchEvent(0, "asked", "a", {"point": {}, "span": [0, 3], "member": 0, "parent": None, "how": "new"})
+    assert saved({PLACE: [row("a", 0.9), row("b", 0.8)]}, {PLACE: [asked]}) == ()
+
+
 def test_order_on_the_way_against_the_end() -> None:
     rows = [row(key, value) for key, value in zip("abcdef", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), strict=True)]
     ends = {each.key: each.value or 0.0 for each in rows}

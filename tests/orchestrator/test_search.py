@@ -13,7 +13,7 @@ import pytest
 from orchestrator import choice
 from orchestrator.records import SearchEvent
 from orchestrator.search import PointSearch
-from orchestrator.space import AshaRule, at, holds, middle, rungs
+from orchestrator.space import AshaRule, Uniform, at, holds, middle, rounded, rungs
 from orchestrator.sweep import Search
 
 RANGES = {
@@ -268,6 +268,21 @@ def test_median_stops_what_is_worse_than_half_of_the_others() -> None:
         heard = search.hear(key, 4, value)
         assert heard is not None
         assert heard.kind == kind
+
+
+def test_a_trial_with_a_known_result_is_not_stopped_by_the_median_at_any_report() -> None:
+    search = decider(a_search(stopping=MEDIAN, at_once=10))
+    keys = [search.ask().key for _ in range(4)]
+    for value, key in enumerate(keys[:3], 2):
+        for epoch in (4, 8):
+            search.hear(key, epoch, float(value))
+    heard = [search.hear(keys[3], epoch, 0.5, ended=True) for epoch in (4, 5, 6)]
+    assert [one.kind for one in heard if one] == ["continued"] * 3
+
+
+def test_a_value_of_twelve_digits_stays_inside_its_range() -> None:
+    one = Uniform(uniform=(1 / 3, 2 / 3))
+    assert [holds(one, rounded(one, value)) for value in (1 / 3, 0.5, 2 / 3)] == [True] * 3
 
 
 def test_a_range_ends_at_its_ends() -> None:
