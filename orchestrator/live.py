@@ -134,6 +134,8 @@ def summary(drive: Drive, progress: list[Progress]) -> str:
     left = seconds_left(drive, progress)
     if left is not None:
         parts.append(f"about {clock(left)} left")
+    if drive.no_room and not drive.hands.busy():
+        parts.append("the next trial finds no room on the cluster: `ray status` and the dashboard say who holds it")
     if drive.stopping:
         parts.append(f"{drive.stopping}: waiting for checkpoints")
     return " · ".join(parts)

@@ -12,7 +12,7 @@ import pytest
 from k12_job import FINAL, PRETRAIN, RAND, REFINE, SUP, grid, job
 from machine import Gate, Hands, Machine, a_drive, drive_to_end, made_up, results_of
 
-from orchestrator import company, leases, schedule
+from orchestrator import company, leases, live, schedule
 from orchestrator.job import JobSpec, Resources, job_id
 from orchestrator.known import TrialState
 from orchestrator.records import JobState
@@ -320,6 +320,20 @@ def test_an_interrupted_job_gives_its_trials_back_and_goes_on(store: Store, tmp_
     assert {row.state for row in store.placed(job_id(SMALL))} == {TrialState.pending}
     gate.open.set()
     assert drive_to_end(store, SMALL, machine, tmp_path)[0] is JobState.done
+
+
+def test_a_driver_that_finds_no_room_says_so(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(slots=0)
+    said: list[str] = []
+
+    def watch(drive: schedule.Drive) -> None:
+        said.append(live.summary(drive, drive.planner.progress()))
+        machine.slots = 2
+
+    monkeypatch.setattr(schedule.Drive, "slots", lambda self: 2)
+    state, _drive = drive_to_end(store, SMALL, machine, tmp_path, watch=watch)
+    assert state is JobState.done
+    assert ["finds no room" in line for line in (said[0], said[-1])] == [True, False]
 
 
 def test_cancel_reaches_the_driver(store: Store, tmp_path: Path) -> None:
