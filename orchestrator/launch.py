@@ -114,10 +114,22 @@ def _run(drive: Drive, where: Settings, options: Options, result: Submitted, reh
         if connection.dashboard:
             options.say(f"Ray dashboard: {connection.dashboard}")
         pool = Pool(f"{namespace}/", owner=drive.id)
-        require(pool, {stage.name: stage.resources or drive.job.resources for stage in drive.job.stages})
-        rehearsal.end()
+        with _refusal_kept(drive.store, drive.job_id):
+            require(pool, {stage.name: stage.resources or drive.job.resources for stage in drive.job.stages})
+            rehearsal.end()
         with stops_on_signals(drive, options.say):
             return drive.run(pool)
+
+
+@contextlib.contextmanager
+def _refusal_kept(store: Store, identity: str) -> Iterator[None]:
+    """A job that is refused before its first trial is not left queued, which would promise that it is to run."""
+    try:
+        yield
+    except OrchestratorError as error:
+        if store.job(identity).state is JobState.queued:  # else it ran before, or another driver has it
+            store.set_job_state(identity, JobState.incomplete, f"refused: {error}")
+        raise
 
 
 def _site(where: Settings) -> Site:

@@ -1,4 +1,4 @@
-"""The only place that has a job's backbones tried before any trial starts, beside the start of the cluster."""
+"""The only place that has a job's models tried before any trial starts, beside the start of the cluster."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ LONGEST_S = 120.0
 
 
 class Rehearsal:
-    """Backbones that no recorded trial has had, and weight files, tried in a process that this starts.
+    """Models that no recorded trial has had, and weight files, tried in a process that this starts.
 
-    One new backbone and no file is not worth a process: the first trial tells the same, as soon.
+    One new model and no file is not worth a process: the first trial tells the same, as soon.
     """
 
     def __init__(self, specs: Iterable[TrialSpec], speed: Speed, data_root: Path) -> None:
@@ -62,11 +62,15 @@ class Rehearsal:
 def _distinct(specs: Iterable[TrialSpec], speed: Speed, data_root: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for spec in specs:
-        backbone, init = spec.backbone, spec.backbone.init
+        backbone, init, optim = spec.backbone, spec.backbone.init, spec.optim
         path = str(init.local(data_root)) if isinstance(init, FromFile) else None
-        if path is None and speed.parameters(spec) is not None:
+        if path is None and speed.built(spec):
             continue
-        name = json.dumps([architecture(backbone), backbone.norm_eps, backbone.drop_path > 0, path])
+        how = [backbone.norm_eps, backbone.drop_path > 0, spec.runtime.grad_checkpointing, path]
+        levels = optim.layer_decay_scheme if optim.layer_decay < 1 else None
+        name = json.dumps([spec.task.kind, architecture(backbone), levels, *how])
         if name not in found:
-            found[name] = {"backbone": backbone.model_dump(mode="json", exclude={"init"}), "weights": path}
+            # a span goes on from another trial's state, which plays no part here
+            asked = spec.model_dump(mode="json", exclude={"span": True, "backbone": {"init"}})
+            found[name] = {"trial": asked, "weights": path}
     return found

@@ -31,6 +31,7 @@ class Speed:
     def __init__(self, recorded: Iterable[tuple[TrialSpec, Known]] = ()) -> None:
         self._steps: dict[tuple[object, ...], list[float]] = {}
         self._parameters: dict[str, int] = {}
+        self._built: set[tuple[str, str]] = set()
         self._medians: dict[tuple[object, ...], float] = {}
         for spec, known in recorded:
             self.record(spec, known)
@@ -40,6 +41,7 @@ class Speed:
         parameters = known.facts.get("parameters")
         if isinstance(parameters, int):
             self._parameters[architecture(spec.backbone)] = parameters
+            self._built.add((spec.task.kind, architecture(spec.backbone)))
         if known.step_seconds is None or known.step_seconds <= 0:
             return
         on_gpu = not str(known.facts.get("device", "cpu")).startswith("cpu")
@@ -64,6 +66,10 @@ class Speed:
     def parameters(self, spec: TrialSpec) -> int | None:
         """Parameters of a trial with this backbone, where one was recorded."""
         return self._parameters.get(architecture(spec.backbone))
+
+    def built(self, spec: TrialSpec) -> bool:
+        """Whether a trial of this kind of task with this backbone came so far as to have a model."""
+        return (spec.task.kind, architecture(spec.backbone)) in self._built
 
     def _median(self, kind: tuple[object, ...]) -> float | None:
         if kind not in self._steps:

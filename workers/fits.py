@@ -1,7 +1,7 @@
-"""The only place that tries, without memory or data, whether backbones can be built and take their weight files.
+"""The only place that tries, without memory or data, whether trials' models can be built and take their weight files.
 
 A process of its own (`python -m workers.fits`), since the driver that asks imports no torch: reads a JSON list of
-{backbone, weights: path or null} and prints a JSON list of answers, null or what is wrong.
+{trial, weights: path or null} and prints a JSON list of answers, null or what is wrong.
 """
 
 from __future__ import annotations
@@ -16,32 +16,36 @@ from typing import Any
 import torch
 
 from tasks import metadata
-from tasks.backbone import BackboneSpec, build, fitted
 from tasks.base import DataError
 from tasks.windows import check_same_windows
+from workers.optim import parameter_groups
+from workers.prepare import forget_activations
+from workers.trial import TrialSpec
 
 ENOUGH_S = 30.0
-"""No further backbone is begun after so long: a trial tells of what is wrong with the rest."""
+"""No further model is begun after so long: a trial tells of what is wrong with the rest."""
 
 log = logging.getLogger(__name__)
 
 
-def problem(backbone: BackboneSpec, weights: Path | None) -> str | None:
-    """Why no trial could start with this backbone, or from this file; None: nothing was found.
+def problem(trial: TrialSpec, weights: Path | None) -> str | None:
+    """Why no trial could start with this model, or from this file; None: nothing was found.
 
     Everything is on torch's meta device: shapes without content.
     """
     try:
         with torch.device("meta"):
-            model = build(backbone, 1)
-            if weights is not None:
-                shapes = metadata.shapes(weights)
-                fitted(model, {name: torch.empty(shape) for name, shape in shapes.items()})
-                check_same_windows(model, metadata.windows(metadata.read(weights)))
+            shapes = None if weights is None else metadata.shapes(weights)
+            given = None if shapes is None else {name: torch.empty(shape) for name, shape in shapes.items()}
+            model = trial.task.build(trial.backbone, given)
+            check_same_windows(model, metadata.windows(metadata.read(weights)) if weights else None)
+            if trial.runtime.grad_checkpointing:
+                forget_activations(model, trial.backbone.model)
+            parameter_groups(model, trial.optim)
     except (ValueError, DataError) as error:
         return str(error)
     except (RuntimeError, NotImplementedError) as error:  # something needs content: only a trial can tell
-        log.warning("%s was not tried: %s", backbone.model, error)
+        log.warning("%s was not tried: %s", trial.backbone.model, error)
     return None
 
 
@@ -51,7 +55,7 @@ def answers(asked: list[dict[str, Any]]) -> list[str | None]:
     for item in asked:
         path = Path(item["weights"]) if item["weights"] else None
         late = time.monotonic() > end
-        found.append(None if late else problem(BackboneSpec.model_validate(item["backbone"]), path))
+        found.append(None if late else problem(TrialSpec.model_validate(item["trial"]), path))
     return found
 
 

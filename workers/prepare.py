@@ -116,7 +116,7 @@ def _model(
     check_same_windows(model, initial.windows if initial else None)
     notes = initial.notes + load_notes(model) if initial else []
     if trial.runtime.grad_checkpointing:
-        _forget_activations(model, trial.backbone.model)
+        forget_activations(model, trial.backbone.model)
     model = parallel.normalized_together(model, trial.runtime, place.world, numerics.device)
     if weights is not None:
         model.load_state_dict(weights)
@@ -126,7 +126,7 @@ def _model(
     return model, notes
 
 
-def _forget_activations(model: nn.Module, name: str) -> None:
+def forget_activations(model: nn.Module, name: str) -> None:
     """timm's gradient checkpointing, of the backbone wherever the task keeps it. Raises ValueError without one."""
     for module in model.modules():
         switch = getattr(module, "set_grad_checkpointing", None)

@@ -60,6 +60,18 @@ def test_what_is_known_or_tells_itself_at_once_is_not_tried() -> None:
         rehearsal.end()
 
 
+def test_a_model_that_another_kind_of_task_has_had_is_tried(tmp_path: Path) -> None:
+    """What runs as a classifier may be nothing that SimMIM is written for."""
+    task = {"kind": "pretrain", "dataset": "digits-pretrain", "mask_patch": 16}
+    speed, wrong = Speed(), []
+    for name in ("resnet18", "resnet34"):
+        known = TrialSpec.model_validate({**trial().model_dump(), "backbone": {"model": name, "image_size": 64}})
+        speed.record(known, Known(TrialState.done, facts={"parameters": 7}))
+        wrong.append(TrialSpec.model_validate({**known.model_dump(), "task": task}))
+    with contextlib.closing(Rehearsal(wrong, speed, tmp_path)) as all_, pytest.raises(SpecError, match="SimMIM"):
+        all_.end()
+
+
 def test_the_process_ends_with_the_job() -> None:
     rehearsal = Rehearsal([trial(), trial({"depth": 3})], Speed(), Path("/nowhere"))
     assert rehearsal._process is not None

@@ -11,13 +11,19 @@ from published import SWIN, VIT, beit, official_swin, swinv2, vit
 from safetensors.torch import save_file
 from torch import nn
 
-from tasks.backbone import BackboneSpec
 from workers.fits import problem
 from workers.initial import described
+from workers.trial import TrialSpec
 
 
-def spec(model: str, args: dict[str, Any], image_size: int = 64) -> BackboneSpec:
-    return BackboneSpec(model=model, args=args, image_size=image_size)
+CLASSIFY = {"kind": "classify", "dataset": "digits"}
+PRETRAIN = {"kind": "pretrain", "dataset": "digits-pretrain", "mask_patch": 16}
+
+
+def spec(model: str, args: dict[str, Any], image_size: int = 64, **other: Any) -> TrialSpec:
+    backbone = {"model": model, "args": args, "image_size": image_size, "drop_path": other.pop("drop_path", 0.0)}
+    optim = {"lr": 1e-3, "epochs": 2, "warmup_epochs": 1, "batch": 50, **other.pop("optim", {})}
+    return TrialSpec.model_validate({"task": CLASSIFY, "backbone": backbone, "optim": optim, **other})
 
 
 def saved(net: nn.Module, path: Path) -> Path:
@@ -58,6 +64,16 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
         assert "cut short" in str(problem(spec("swinv2_base_window12_192", SWIN), cut))
 
 
+def test_what_only_the_task_or_the_optimizer_refuses_is_told() -> None:
+    for trial, said in (
+        (spec("resnet18", {}, task=PRETRAIN), "ResNet cannot be pre-trained with SimMIM"),
+        (spec("mobilevit_xxs", {}, optim={"layer_decay": 0.8, "layer_decay_scheme": "beit"}), "layer_decay_scheme"),
+        (spec("vgg11", {}, runtime={"grad_checkpointing": True}), "runtime.grad_checkpointing: vgg11 has none"),
+    ):
+        assert said in str(problem(trial, None))
+    assert problem(spec("vit_base_patch16_224", VIT, task=PRETRAIN), None) is None
+
+
 def test_what_needs_content_is_left_to_the_trial(tmp_path: Path) -> None:
     """A file in the official layout tells its windows by the values of a table, which are not read here."""
     save_file({name: t.clone() for name, t in official_swin(swinv2()).items()}, tmp_path / "raw.safetensors")
@@ -66,5 +82,5 @@ def test_what_needs_content_is_left_to_the_trial(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("drop_path", [0.0, 0.1])
 def test_drop_path_counts(drop_path: float) -> None:
-    found = problem(BackboneSpec(model="vgg11", image_size=64, drop_path=drop_path), None)
+    found = problem(spec("vgg11", {}, drop_path=drop_path), None)
     assert (found is None) == (drop_path == 0)
