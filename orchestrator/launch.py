@@ -114,7 +114,7 @@ def _run(drive: Drive, where: Settings, options: Options, result: Submitted, reh
         if connection.dashboard:
             options.say(f"Ray dashboard: {connection.dashboard}")
         pool = Pool(f"{namespace}/", owner=drive.id)
-        with _refusal_kept(drive.store, drive.job_id):
+        with refusal_kept(drive.store, drive.job_id):
             require(pool, {stage.name: stage.resources or drive.job.resources for stage in drive.job.stages})
             rehearsal.end()
         with stops_on_signals(drive, options.say):
@@ -122,7 +122,7 @@ def _run(drive: Drive, where: Settings, options: Options, result: Submitted, reh
 
 
 @contextlib.contextmanager
-def _refusal_kept(store: Store, identity: str) -> Iterator[None]:
+def refusal_kept(store: Store, identity: str) -> Iterator[None]:
     """A job that is refused before its first trial is not left queued, which would promise that it is to run."""
     try:
         yield

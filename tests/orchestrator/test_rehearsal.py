@@ -13,9 +13,11 @@ from safetensors.torch import save_file
 
 from orchestrator.errors import SpecError
 from orchestrator.known import Known
-from orchestrator.records import TrialState
+from orchestrator.launch import refusal_kept
+from orchestrator.records import JobRecord, JobState, TrialState
 from orchestrator.rehearsal import Rehearsal
 from orchestrator.speed import Speed
+from orchestrator.store import open_store
 from workers.trial import TrialSpec
 
 
@@ -78,3 +80,18 @@ def test_the_process_ends_with_the_job() -> None:
     rehearsal.close()
     assert rehearsal._process.returncode is not None
     rehearsal.close()
+
+
+def test_a_refused_job_is_not_left_queued(tmp_path: Path) -> None:
+    """Queued would promise that it is to run; what a job said of an earlier run stays."""
+    with contextlib.closing(open_store(f"sqlite:///{tmp_path}/r.db")) as store:
+        for name, before, after in (
+            ("a-1", JobState.queued, JobState.incomplete),
+            ("b-2", JobState.cancelled, JobState.cancelled),
+        ):
+            store.put_job(JobRecord(name, name, "", {}, ""))
+            store.set_job_state(name, before)
+            with pytest.raises(SpecError), refusal_kept(store, name):
+                raise SpecError(["backbone: 1 missing: cls_token"])
+            assert store.job(name).state is after
+        assert store.job("a-1").message == "refused: backbone: 1 missing: cls_token"

@@ -15,7 +15,6 @@ from workers.fits import problem
 from workers.initial import described
 from workers.trial import TrialSpec
 
-
 CLASSIFY = {"kind": "classify", "dataset": "digits"}
 PRETRAIN = {"kind": "pretrain", "dataset": "digits-pretrain", "mask_patch": 16}
 
