@@ -3,6 +3,7 @@ known of them as JSON beside."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import BadInput, Conflict
+from orchestrator.errors import BackendUnreachable, BadInput, Conflict
 from tasks import metadata, pickles
 from tasks.base import DataError
 from tasks.layouts import translate
@@ -52,9 +53,12 @@ def convert(
     """Reads `file` without running code of it and writes `output` and its sidecar, both whole or not at all.
 
     The same file gives the same digest. `windows`: what SwinV2's position bias refers to, where the file does not say.
-    `model`: also makes sure that the weights fit it whole. Raises BadInput when file, windows or model are not as they
-    should be, Conflict when `output` holds something else.
+    `model`: also makes sure that the weights fit it whole. Raises BadInput when file, windows, model or the name of
+    `output` are not as they should be, Conflict when it holds something else, BackendUnreachable when the disk
+    refuses it.
     """
+    if output.suffix != ".safetensors":
+        raise BadInput(f"--output {output}: training reads .safetensors alone, so the name has to end in it")
     try:
         content = pickles.read(file)
         tensors, entry = pickles.state_dict(content, entry)
@@ -62,10 +66,11 @@ def convert(
     except DataError as error:
         raise BadInput(str(error)) from error
     named, settings = translate(tensors), pickles.settings(content) if entry else {}
+    _check_finite(named.tensors, file)
+    stages = _stages_with_windows(named.tensors)
     # the official configuration has a SwinV2 part for whatever model
-    swinv2 = any(".attn.cpb_mlp." in name for name in named.tensors)
-    found = named.windows or metadata.windows(told) or (_configured(settings) if swinv2 else None)
-    known = _windows(found, windows, file)
+    found = named.windows or metadata.windows(told) or (_configured(settings) if stages else None)
+    known = _windows(found, windows, stages, file)
     notes = [*named.notes, *_fit(model, named.tensors), *_doubts(named.layout, named.tensors, known, model)]
     said = {"layout": named.layout, "source_sha256": digest(file), **({"windows": known} if known else {})}
     written = _write(named.tensors, output, said)
@@ -89,7 +94,24 @@ def convert(
     return Converted(output, written, named.layout, known, notes)
 
 
-def _windows(found: Windows | None, given: Windows | None, file: Path) -> Windows | None:
+def _check_finite(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Such weights would be read without a word, and every trial that starts from them diverge in its first step."""
+    wrong = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if wrong:
+        names = f"{', '.join(wrong[:8])}{', ..' * (len(wrong) > 8)}"
+        raise BadInput(f"{file}: {len(wrong)} weights are not finite (nan or inf): {names}; take an earlier checkpoint")
+
+
+def _stages_with_windows(tensors: Mapping[str, torch.Tensor]) -> int:
+    """How many stages SwinV2 has; 0 for any other model, where windows of pre-training mean nothing."""
+    return len({name.split(".blocks.")[0] for name in tensors if ".attn.cpb_mlp." in name})
+
+
+def _windows(found: Windows | None, given: Windows | None, stages: int, file: Path) -> Windows | None:
+    if given and not stages:
+        raise BadInput(f"--windows {_sides(given)}: only SwinV2 has them, and {file} is none: leave --windows out")
+    if given and len(given) != stages:
+        raise BadInput(f"--windows {_sides(given)}: {file} has {stages} stages: say {stages} windows")
     if found and given and found != given:
         raise BadInput(f"{file} was made with windows {_sides(found)}, not {_sides(given)}: leave --windows out")
     return found or given
@@ -172,16 +194,19 @@ def _describe(path: Path, description: dict[str, Any]) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise BackendUnreachable(f"cannot write {path}: {error.strerror}; write elsewhere: --output PATH") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def spec_lines(done: Converted, name: str, data_root: Path, model: BackboneSpec | None) -> str:

@@ -226,6 +226,34 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     assert "no file" in refused(NotFound, "show", tmp_path / "absent.pth")
 
 
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    state = dict(vit().state_dict())
+    state["norm.weight"] = state["norm.weight"] * float("nan")
+    torch.save(state, tmp_path / "vit.pth")
+    said = refused(BadInput, "import", tmp_path / "vit.pth", "--data-root", tmp_path)
+    assert "1 weights are not finite (nan or inf): norm.weight" in said
+    assert os.listdir(tmp_path) == ["vit.pth"]
+
+
+def test_windows_are_asked_of_swinv2_alone_one_a_stage(tmp_path: Path) -> None:
+    torch.save(dict(vit().state_dict()), tmp_path / "vit.pth")
+    torch.save(dict(swinv2().state_dict()), tmp_path / "swin.pth")
+    for name, said, windows in (
+        ("vit.pth", "only SwinV2 has them", "8,8,8,8"),
+        ("swin.pth", "has 4 stages: say 4 windows", "12"),
+    ):
+        assert said in refused(BadInput, "import", tmp_path / name, "--windows", windows, "--data-root", tmp_path)
+
+
+def test_an_output_that_cannot_be_is_said(tmp_path: Path) -> None:
+    torch.save(dict(vit().state_dict()), tmp_path / "vit.pth")
+    under_a_file = tmp_path / "vit.pth" / "vit.safetensors"
+    said = refused(BackendUnreachable, "import", tmp_path / "vit.pth", "--output", under_a_file)
+    assert said.startswith(f"cannot write {under_a_file}: ")
+    said = refused(BadInput, "import", tmp_path / "vit.pth", "--output", tmp_path / "new.pth")
+    assert "new.pth: training reads .safetensors alone" in said
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
