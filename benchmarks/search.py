@@ -1,6 +1,6 @@
 """Epochs that searches need to reach the grid's chosen validation value on the digits study of specs/k12_grid.yaml.
 
-    python benchmarks/search.py                    10 seeds of the searches; about an hour on 2 quiet cores
+    python benchmarks/search.py                    10 seeds of the searches; about two hours on one core
     python benchmarks/search.py --seeds 1          some minutes
 
 The study: random weights on digits, the laptop profile's grid of 5 learning rates x 3 layer decays, 20 epochs each. Its
@@ -108,6 +108,7 @@ def searched(search: Search, fields: dict[str, Any], epochs: int, aim: float, tr
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="default: all")
     parser.add_argument("--trials", type=int, default=30, help="of a search, at most")
     parser.add_argument("--slack", type=float, default=0.0, help="percentage points below the grid's best that will do")
     parser.add_argument("--threads", type=int, default=1)
@@ -135,8 +136,8 @@ def main() -> None:
         "optim.layer_decay": {"uniform": [min(decays), max(decays)]},
     }
     rows = []
-    for name, method in METHODS.items():
-        found = []
+    for name in options.methods:
+        found, method = [], METHODS[name]
         for seed in range(options.seeds):
             asked = {"search": ranges, "trials": options.trials, "startup": 5, "at_once": 1, "seed": seed, **method}
             found.append(searched(Search.model_validate(asked), fields, epochs, aim, trials))
