@@ -6,12 +6,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from k12_job import figures
 
+from orchestrator import leases, schedule
 from orchestrator.hands import Site
 from orchestrator.job import JobSpec, Resources, job_id
 from orchestrator.known import Known
@@ -166,3 +169,42 @@ class Gate:
 
 
 __all__ = ["Gate", "Hands", "Known", "Machine", "a_drive", "drive_to_end", "made_up", "results_of"]
+
+
+class Crash(Exception):
+    """Stands for SIGKILL of the driver: nothing after it runs."""
+
+
+def crashing(store: Store, monkeypatch: pytest.MonkeyPatch, at: int, after: bool) -> list[int]:
+    """The driver dies at its `at`-th commit with events of a search: before it, or after."""
+    count, place = [0], store.place
+
+    def placed(job: str, placements: Any, events: Any = ()) -> Any:
+        if events:
+            count[0] += 1
+            if count[0] == at and not after:
+                raise Crash
+        known = place(job, placements, events)
+        if events and count[0] == at and after:
+            raise Crash
+        return known
+
+    monkeypatch.setattr(store, "place", placed)
+    return count
+
+
+def killed(store: Store, one: JobSpec, machine: Machine, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Drives until it crashes, without the goodbyes of an orderly end; its process counts as gone."""
+    patch.setattr(schedule.Drive, "_let_go", lambda drive: None)
+    drives: list[schedule.Drive] = []
+    init = schedule.Drive.__init__
+
+    def noted(drive: schedule.Drive, *arguments: Any, **options: Any) -> None:
+        init(drive, *arguments, **options)
+        drives.append(drive)
+
+    patch.setattr(schedule.Drive, "__init__", noted)
+    with pytest.raises(Crash):
+        drive_to_end(store, one, machine, folder)
+    gone = replace(leases.driver_here(drives[0].id, drives[0].job_id, "machine"), pid=2**22 - 3)
+    store.register_driver(gone)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from k12_job import BASE, RAND
 from k12_job import job as a_job
-from machine import Machine, drive_to_end
+from machine import Machine, crashing, drive_to_end, killed
 
 from orchestrator import company, schedule
 from orchestrator.job import JobSpec, job_id
@@ -145,8 +145,8 @@ def test_changes_stay_in_their_ranges() -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+def store(database_url: str) -> Iterator[Store]:
+    opened = open_store(database_url)
     yield opened
     opened.close()
 
@@ -204,4 +204,32 @@ def test_a_population_runs_in_parts_and_the_winner_is_of_the_last(
     undisturbed = open_store(f"sqlite:///{tmp_path / 'other.db'}")
     drive_to_end(undisturbed, one, Machine(slots=1, execute=Trainer()), tmp_path / "other")
     assert [w.key for w in undisturbed.winners(job_id(one))] == [winner.key]
+    undisturbed.close()
+
+
+def test_a_population_goes_on_after_a_kill_as_if_there_had_been_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver dies at each commit of the population, before one, after the next: the same members and winner, and
+    no part of one is trained twice."""
+    monkeypatch.setattr(company, "BEAT_S", 0.02)
+    one = a_population_job()
+    undisturbed = open_store(f"sqlite:///{tmp_path / 'undisturbed.db'}")
+    count = crashing(undisturbed, monkeypatch, 0, False)
+    drive_to_end(undisturbed, one, Machine(slots=1, execute=Trainer()), tmp_path / "undisturbed")
+    (expected,) = undisturbed.search_events(job_id(one)).values()
+    (winner,) = undisturbed.winners(job_id(one))
+    assert count[0] > SIZE
+    for at in range(1, count[0] + 1):
+        own = open_store(f"sqlite:///{tmp_path / f'{at}.db'}")
+        machine = Machine(slots=1, execute=Trainer())
+        with monkeypatch.context() as patch:
+            crashing(own, patch, at, after=at % 2 == 0)
+            killed(own, one, machine, tmp_path / str(at), patch)
+        assert drive_to_end(own, one, machine, tmp_path / str(at))[0] is JobState.done
+        (events,) = own.search_events(job_id(one)).values()
+        assert events == expected, f"crash at {at}"
+        assert [each.key for each in own.winners(job_id(one))] == [winner.key]
+        assert set(machine.ran.values()) == {1}
+        own.close()
     undisturbed.close()

@@ -6,14 +6,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from k12_job import BASE, FINAL, PRETRAIN, RAND, SUP, figures, grid
 from k12_job import job as a_job
-from machine import Machine, a_drive, drive_to_end
+from machine import Crash, Machine, a_drive, crashing, drive_to_end, killed
 
 from orchestrator import company, leases, schedule
 from orchestrator.errors import Conflict
@@ -45,8 +44,8 @@ def job(*stages: dict[str, Any], **fields: Any) -> JobSpec:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+def store(database_url: str) -> Iterator[Store]:
+    opened = open_store(database_url)
     yield opened
     opened.close()
 
@@ -111,10 +110,6 @@ def run(store: Store, one: JobSpec, folder: Path, slots: int = 1, **options: Any
     return state, trainer, machine
 
 
-class Crash(Exception):
-    """Stands for SIGKILL of the driver: nothing after it runs."""
-
-
 def test_a_search_is_recorded_and_its_winner_goes_to_test(store: Store, tmp_path: Path) -> None:
     one = job(search(), FROM_SEARCH)
     state, trainer, machine = run(store, one, tmp_path)
@@ -155,24 +150,6 @@ def test_groups_are_searched_at_once_and_begin_with_the_same_points(store: Store
     assert len(store.winners(job_id(one))) == 4
 
 
-def crashing(store: Store, monkeypatch: pytest.MonkeyPatch, at: int, after: bool) -> list[int]:
-    """The driver dies at its `at`-th commit with events of a search: before it, or after."""
-    count, place = [0], store.place
-
-    def placed(job: str, placements: Any, events: Any = ()) -> Any:
-        if events:
-            count[0] += 1
-            if count[0] == at and not after:
-                raise Crash
-        known = place(job, placements, events)
-        if events and count[0] == at and after:
-            raise Crash
-        return known
-
-    monkeypatch.setattr(store, "place", placed)
-    return count
-
-
 def test_a_search_goes_on_after_a_kill_as_if_there_had_been_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,23 +176,6 @@ def test_a_search_goes_on_after_a_kill_as_if_there_had_been_none(
         assert verify(own, job_id(one)) == []
         own.close()
     undisturbed.close()
-
-
-def killed(store: Store, one: JobSpec, machine: Machine, folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Drives until it crashes, without the goodbyes of an orderly end; its process counts as gone."""
-    patch.setattr(schedule.Drive, "_let_go", lambda drive: None)
-    drives: list[schedule.Drive] = []
-    init = schedule.Drive.__init__
-
-    def noted(drive: schedule.Drive, *arguments: Any, **options: Any) -> None:
-        init(drive, *arguments, **options)
-        drives.append(drive)
-
-    patch.setattr(schedule.Drive, "__init__", noted)
-    with pytest.raises(Crash):
-        drive_to_end(store, one, machine, folder)
-    gone = replace(leases.driver_here(drives[0].id, drives[0].job_id, "machine"), pid=2**22 - 3)
-    store.register_driver(gone)
 
 
 def test_a_stopped_trial_whose_process_and_driver_died_is_stopped(
@@ -419,7 +379,7 @@ def test_an_interrupted_search_goes_on(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_trial_that_another_job_runs_is_judged_by_what_that_records(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The search does not wait for the end of a trial that it has given up, nor stops it for the job that runs it."""
     monkeypatch.setattr(company, "BEAT_S", 1.0)  # a lease lives ten times as long: the other driver keeps its own
@@ -439,7 +399,7 @@ def test_a_trial_that_another_job_runs_is_judged_by_what_that_records(
     states: list[JobState] = []
 
     def other() -> None:
-        own = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+        own = open_store(database_url)
         states.append(drive_to_end(own, full, machine, tmp_path)[0])
         own.close()
 
