@@ -41,7 +41,7 @@ class FromFile(BaseModel):
     no trial downloads). Always .safetensors: `weights import` makes one from other people's checkpoints."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """None: not filled in yet. Such a trial can be planned and costed but not run: `missing` says what to write.
-    Filling it in says which content is meant, so the trial gets another key (without, none can have run)."""
+    Filled in, it says which content is meant: it enters the key, and the path no longer does."""
 
     @field_validator("path")
     @classmethod

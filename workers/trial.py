@@ -214,13 +214,16 @@ class TrialSpec(BaseModel):
         """SHA-256 (hex) of the canonical JSON of everything that can change the result.
 
         Left out: fields at their default, the label of the initial weights, and `NOT_IN_KEY`. Weights made by another
-        trial enter by that trial's key, so a key covers its whole lineage.
+        trial enter by that trial's key, so a key covers its whole lineage; a file's by their digest, wherever it lies.
         Raises ValueError while `backbone.init` still names a stage instead of a trial.
         """
         if isinstance(self.backbone.init, FromStage):
             raise ValueError(f"backbone.init still names stage {self.backbone.init.stage!r}: plan it first")
         content = _said(self)
-        content["backbone"].get("init", {}).pop("name", None)
+        init = content["backbone"].get("init", {})
+        init.pop("name", None)
+        if init.get("sha256"):
+            init.pop("path")
         content["runtime"] = {name: value for name, value in _said(self.runtime).items() if name not in NOT_IN_KEY}
         text = json.dumps([KEY_VERSION, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tasks.backbone import BackboneSpec, FromTrial
+from tasks.backbone import BackboneSpec, FromFile, FromTrial
 from tasks.classify import Classify
 from tasks.datasets.augment import Augment
 from workers.trial import KEY_VERSION, NOT_IN_KEY, OptimSpec, RuntimeSpec, TrialSpec
@@ -54,6 +54,16 @@ def test_weights_enter_by_the_trial_that_made_them_and_not_by_their_label() -> N
 
     assert started("MIM", "a") == started("SimMIM", "a")
     assert started("MIM", "a") != started("MIM", "b")
+
+
+def test_a_file_enters_by_its_digest_wherever_it_lies() -> None:
+    def started(path: str, sha256: str | None) -> str:
+        backbone = spec().backbone.model_copy(update={"init": FromFile(name="MIM", path=path, sha256=sha256)})
+        return spec().model_copy(update={"backbone": backbone}).key
+
+    assert started("a.safetensors", "1" * 64) == started("https://host/b.safetensors", "1" * 64)
+    assert started("a.safetensors", "1" * 64) != started("a.safetensors", "2" * 64)
+    assert started("a.safetensors", None) != started("b.safetensors", None)
 
 
 def test_defaults_are_what_recorded_keys_take_them_for() -> None:
