@@ -190,12 +190,13 @@ _DECIDED_ELSEWHERE = {
 def build(spec: BackboneSpec, classes: int) -> nn.Module:
     """The timm model with a head of `classes` outputs (0: none), drawn from torch's global generator; no weights yet.
 
-    Raises ValueError when timm does not take the arguments, or a drop path that is not 0, when a window does not divide
-    its map, or when `norm_eps` is set for a model without LayerNorm.
+    Raises ValueError when timm does not take the arguments, or a drop path that is not 0, when patches do not divide
+    the image or a window its map, or when `norm_eps` is set for a model without LayerNorm.
     """
     from torch import nn
 
     model = _create(spec, classes)
+    _check_patch(model, spec)
     check_windows(model)
     if spec.norm_eps is not None:
         norms = [part for part in model.modules() if isinstance(part, nn.LayerNorm)]
@@ -225,6 +226,25 @@ def _create(spec: BackboneSpec, classes: int) -> nn.Module:
             if unknown == "drop_path_rate" and spec.drop_path > 0:
                 raise ValueError(f"timm model {spec.model} has no drop path; set backbone.drop_path to 0") from error
             del wanted[unknown]
+        except (AssertionError, ArithmeticError, LookupError) as error:  # what timm takes and cannot use
+            raise ValueError(f"timm model {spec.model} with {spec.args}: {type(error).__name__}: {error}") from error
+
+
+def _check_patch(model: nn.Module, spec: BackboneSpec) -> None:
+    """timm leaves out, without a word, the pixels at the right and below that make no whole patch."""
+    embed = getattr(model, "patch_embed", None)
+    patch = getattr(embed, "patch_size", None)
+    padded = getattr(embed, "dynamic_img_pad", False)
+    if not isinstance(patch, tuple) or getattr(embed, "img_size", None) is None or padded:
+        return
+    left = max(spec.image_size % side for side in patch)
+    if left:
+        whole = spec.image_size // patch[0]
+        sizes = " or ".join(str(count * patch[0]) for count in (whole, whole + 1) if count)
+        raise ValueError(
+            f"patches of {patch[0]} pixels do not divide image_size {spec.image_size}: {left} pixels a row would never "
+            f"be seen; use image_size {sizes}, or another patch_size in backbone.args"
+        )
 
 
 def head_names(model: nn.Module) -> tuple[str, ...]:

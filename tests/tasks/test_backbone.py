@@ -68,6 +68,17 @@ def test_an_argument_that_timm_does_not_take_is_named() -> None:
         build(spec(args={"patch_sise": 4}), classes=5)
 
 
+def test_arguments_that_timm_takes_and_cannot_use_are_named() -> None:
+    with pytest.raises(ValueError, match=r"vit_tiny_patch16_224 with .*'num_heads': 3.*divisible by num_heads"):
+        build(spec(args={**VIT, "num_heads": 3}), 0)
+
+
+def test_patches_that_do_not_divide_the_image_are_refused() -> None:
+    said = "patches of 5 pixels do not divide image_size 16: 1 pixels a row .* use image_size 15 or 20"
+    with pytest.raises(ValueError, match=said):
+        build(spec(args={**VIT, "patch_size": 5}), 0)
+
+
 def test_weights_find_their_place_and_the_head_is_left() -> None:
     torch.manual_seed(0)
     source, model = build(spec(), classes=5), build(spec(), classes=7)
