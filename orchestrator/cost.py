@@ -97,8 +97,10 @@ def cost(
     Stages whose trials depend on winners are forecast with the first trial of a group as its winner, unless better
     is known; points that a search has yet to ask for with the middle of its ranges, run in full. Failed and cancelled
     trials count as still to run; running and stopped ones with the epochs that they have left.
+    Trials that may do with fewer workers (`min_workers`) have as many as the cluster has room for when it is empty.
     `parameters`: number of parameters of a backbone, asked where none was recorded.
     """
+    job, fewer = _on(job, slots)
     sizes = _Sizes(speed, parameters)
     ideal = _Simulation(job, known, speed, None, sizes, history or {})
     problems = _too_large(ideal.ran, slots)
@@ -118,7 +120,7 @@ def cost(
         longest_chain_hours=ideal.end / 3600,
         disk_bytes=disk if sizes.complete and not problems else None,
         measured=measured,
-        basis=_basis(ideal, measured, sizes.complete),
+        basis=[*_basis(ideal, measured, sizes.complete), *fewer],
         problems=problems,
     )
 
@@ -155,10 +157,10 @@ class _Room:
         self._held: dict[str, list[tuple[int, dict[str, float]]]] = {}
 
     def fits(self, planned: Planned) -> bool:
-        return self._seats(planned.resources) is not None
+        return self.seats(planned.resources) is not None
 
     def take(self, planned: Planned) -> None:
-        seats = self._seats(planned.resources)
+        seats = self.seats(planned.resources)
         assert seats is not None, "asked only for what fits"
         need = _needs(planned.resources)
         self._held[planned.key] = [(node, need) for node in seats]
@@ -174,7 +176,7 @@ class _Room:
         for name, amount in need.items():
             free[name] = round(free.get(name, 0.0) + sign * amount, 9)  # thirds of a GPU add up to one
 
-    def _seats(self, resources: Resources) -> list[int] | None:
+    def seats(self, resources: Resources) -> list[int] | None:
         """The node of each worker, the first that has room; None when some worker finds none."""
         need, seats = _needs(resources), []
         taken: dict[int, int] = defaultdict(int)
@@ -277,6 +279,25 @@ def _as_forecast(planned: Planned) -> Known:
 
 def _offers(node: Node) -> dict[str, float]:
     return {"cpus": node.cpus, "gpus": node.gpus, **node.custom}
+
+
+def _on(job: JobSpec, slots: Slots) -> tuple[JobSpec, list[str]]:
+    """The job with as many workers per trial as fit on the empty cluster, at least `min_workers`; a line where these
+    are fewer than it asks for."""
+    lines: dict[str, None] = {}
+
+    def fit(resources: Resources) -> Resources:
+        room = _Room(slots)
+        found = next((some for some in resources.fitting() if room.seats(some) is not None), resources)
+        if found.workers < resources.workers:
+            lines[f"{found.workers} of {resources.workers} workers a trial have room here (min_workers)"] = None
+        return found
+
+    stages = [
+        stage.model_copy(update={"resources": fit(stage.resources)}) if stage.resources else stage
+        for stage in job.stages
+    ]
+    return job.model_copy(update={"resources": fit(job.resources), "stages": stages}), list(lines)
 
 
 def _needs(resources: Resources) -> dict[str, float]:

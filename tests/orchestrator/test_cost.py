@@ -101,6 +101,16 @@ def test_of_a_part_of_a_schedule_only_its_own_epochs_are_left() -> None:
     assert [left(known, 0) for known in epochs] == [1, 1 / 3, 0.25, 0]
 
 
+def test_a_trial_that_may_do_with_fewer_workers_is_planned_with_those_that_fit() -> None:
+    spec = job(grid(dataset=["digits"], init=[RAND]), resources={"cpus": 1, "workers": 4, "min_workers": 1})
+    two = cost(spec, nothing, Speed(), [Node(cpus=1), Node(cpus=2)])  # 3 are no whole part of 4
+    all_ = cost(spec, nothing, Speed(), [Node(cpus=4)])
+    assert (two.problems, all_.problems) == ([], [])
+    assert two.makespan_hours == pytest.approx(2 * (all_.makespan_hours or 0))
+    assert ["2 of 4 workers" in line for line in (two.basis[-1], all_.basis[-1])] == [True, False]
+    assert cost(spec, nothing, Speed(), [Node(cpus=0.5)]).problems
+
+
 def test_a_trial_of_two_stages_costs_once() -> None:
     again = {**grid(dataset=["digits"], init=[RAND]), "name": "again"}
     found = cost(job(grid(dataset=["digits"], init=[RAND]), again), nothing, Speed(), ONE_CPU)
@@ -213,7 +223,8 @@ def study() -> JobSpec:
     sets = ["food101", "birdsnap", "sun397", "cars", "aircraft", "dtd", "pets", "caltech101", "flowers", "cifar10",
             "cifar100"]  # fmt: skip
     files = [
-        {"kind": "file", "name": name, "path": f"{name}.safetensors", "sha256": "0" * 64} for name in ("SUP", "MIM")
+        {"kind": "file", "name": name, "path": f"{name}.safetensors", "sha256": digit * 64}
+        for name, digit in (("SUP", "1"), ("MIM", "2"))
     ]
     resources = {"cpus": 0, "gpus": 1, "images_per_second": 800}
     return job(grid(dataset=sets, init=files), REFINE, FINAL, resources=resources)
