@@ -32,14 +32,10 @@ def _numbers(number: Callable[[str], N]) -> Callable[[click.Context, click.Param
 @click.option("--image-size", type=click.IntRange(1), default=192, show_default=True, help="Side in pixels.")
 @click.option("--ratios", default=RATIOS, show_default=True, callback=_numbers(float), help="Parts that are hidden.")
 @click.option("--patches", default=PATCHES, show_default=True, callback=_numbers(int), help="Sides of mask patches.")
-@click.option(
-    "--masks", type=click.IntRange(1), default=200, show_default=True,
-    help="Drawn for a setting with patches of 32 and more; of smaller ones fewer say as much.",
-)  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @output
-def avgdist(image_size: int, ratios: list[float], patches: list[int], masks: int, seed: int, form: str) -> None:
-    """AvgDist of mask settings: mean distance, in pixels, of hidden pixels to the nearest visible one.
+def avgdist(image_size: int, ratios: list[float], patches: list[int], form: str) -> None:
+    """AvgDist of mask settings: mean distance, in pixels, of hidden pixels to the nearest visible one, over all masks
+    that can be drawn.
 
     Section 3.1 of the paper: at 192 pixels, fine-tuning was best where it lies between 10 and 20. A setting that would
     hide everything has none.
@@ -49,10 +45,10 @@ def avgdist(image_size: int, ratios: list[float], patches: list[int], masks: int
         raise click.UsageError(f"patch {wrong} does not divide the image of {image_size} pixels")
     if not all(0 < ratio < 1 for ratio in ratios):
         raise click.UsageError(f"ratios {ratios}: a part that is hidden lies between 0 and 1")
-    table = {ratio: {patch: _distance(image_size, patch, ratio, masks, seed) for patch in patches} for ratio in ratios}
+    table = {ratio: {patch: _distance(image_size, patch, ratio) for patch in patches} for ratio in ratios}
     if form == "json":
         plain = {f"{ratio:g}": {str(patch): value for patch, value in row.items()} for ratio, row in table.items()}
-        show({"image_size": image_size, "masks": masks, "seed": seed, "avg_dist": plain})
+        show({"image_size": image_size, "avg_dist": plain})
         return
     click.echo(f"AvgDist in pixels of {image_size}; ratio that is hidden down, side of a mask patch across\n")
     click.echo("     " + "".join(f"{patch:>8}" for patch in patches))
@@ -61,14 +57,11 @@ def avgdist(image_size: int, ratios: list[float], patches: list[int], masks: int
         click.echo(f"{ratio:<5g}" + "".join(f"{text:>8}" for text in texts))
 
 
-def _distance(image_size: int, patch: int, ratio: float, masks: int, seed: int) -> float | None:
-    """In pixels; None where all would be hidden. Small patches vary little from mask to mask: as many patches are drawn
-    of them as of 32 pixels, in at least 8 masks."""
+def _distance(image_size: int, patch: int, ratio: float) -> float | None:
+    """In pixels; None where all would be hidden."""
     from tasks.masking import Masking, expected_distance
 
     try:
-        masking = Masking(image_size, patch, ratio)
+        return expected_distance(Masking(image_size, patch, ratio))
     except ValueError:
         return None
-    enough = max(min(masks, 8), round(masks * min(1.0, (patch / 32) ** 2)))
-    return expected_distance(masking, enough, seed)

@@ -99,9 +99,31 @@ def average_distance(masks: list[Mask], patch: int) -> float:
 
 
 @cache
-def expected_distance(masking: Masking, masks: int = 200, seed: int = 0) -> float:
-    """AvgDist of a setting in pixels, over so many masks drawn from `seed`."""
+def expected_distance(masking: Masking) -> float:
+    """AvgDist of a setting in pixels: the mean of `average_distance` over all masks that can be drawn, exactly.
+
+    A hidden pixel's nearest visible patch is its m-th nearest one (m from 0) when the m before it are hidden too: with
+    k of n patches hidden that is a product of m fractions (k - 1 - i) / (n - 1 - i). Pixels are all as often hidden.
+    """
     import numpy as np
 
-    random = np.random.RandomState(seed)
-    return average_distance([masking.draw(random) for _ in range(masks)], masking.patch)
+    n, k, patch, grid = masking.patches, masking.count, masking.patch, masking.grid
+    order = np.arange(k)
+    before = np.concatenate([[1.0], np.cumprod((k - 1 - order[:-1]) / (n - 1 - order[:-1]))])
+    chance = before - np.append(before[1:], 0.0)  # that the nearest m are hidden and the next one is not
+    enough = int(np.searchsorted(-chance, -1e-12))
+    first = np.arange(grid) * patch
+    total = weight = 0.0
+    for row in range((grid + 1) // 2):  # the others mirror these
+        y = row * patch + np.arange(patch)[:, None]
+        down = np.maximum(np.maximum(first - y, y - first - patch + 1), 0)
+        for column in range((grid + 1) // 2):
+            x = column * patch + np.arange(patch)[:, None]
+            right = np.maximum(np.maximum(first - x, x - first - patch + 1), 0)
+            squares = (down**2)[:, None, :, None] + (right**2)[None, :, None, :]
+            squares = np.delete(squares.reshape(patch**2, n), row * grid + column, axis=1)
+            nearest = np.sort(np.partition(squares, min(enough, n - 2), axis=1)[:, :enough], axis=1)
+            times = (1 if 2 * row + 1 == grid else 2) * (1 if 2 * column + 1 == grid else 2)
+            total += times * float((np.sqrt(nearest) @ chance[:enough]).mean())
+            weight += times
+    return total / weight

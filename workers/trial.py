@@ -94,6 +94,11 @@ class OptimSpec(BaseModel):
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} must be below epochs {self.epochs}")
         if self.schedule == "step" and not self.step_epochs:
             raise ValueError("schedule step needs step_epochs")
+        outside = [epoch for epoch in self.step_epochs if not 0 < epoch < self.epochs]
+        if self.schedule == "step" and outside:
+            raise ValueError(
+                f"step_epochs {outside[0]:g} lies outside the {self.epochs} epochs, so that step never comes"
+            )
         return self
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -80,7 +81,23 @@ def test_average_distances_of_the_papers_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("patch", "ratio", "expected"), [(16, 0.6, 7.28), (8, 0.6, 3.70), (8, 0.8, 6.06), (4, 0.6, 2.08), (4, 0.8, 3.25)]
+    ("patch", "ratio", "expected"),
+    [(32, 0.6, 15.37), (32, 0.5, 12.58), (32, 0.1, 7.65), (16, 0.6, 7.28), (16, 0.8, 12.51), (8, 0.6, 3.70),
+     (8, 0.8, 6.06), (4, 0.6, 2.08), (4, 0.8, 3.25)],
+)  # fmt: skip
+def test_expected_distance_is_near_that_of_drawn_masks(patch: int, ratio: float, expected: float) -> None:
+    """The same independent computation, of 200 masks."""
+    assert expected_distance(Masking(192, patch, ratio)) == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "ratio"), [(12, 4, 0.5), (8, 4, 0.5), (12, 4, 0.7), (12, 6, 0.5), (12, 4, 0.1), (12, 4, 0.85)]
 )
-def test_average_distance_of_smaller_patches(patch: int, ratio: float, expected: float) -> None:
-    assert expected_distance(Masking(192, patch, ratio), masks=100) == pytest.approx(expected, abs=0.1)
+def test_expected_distance_is_the_mean_of_all_masks(size: int, patch: int, ratio: float) -> None:
+    masking = Masking(size, patch, ratio)
+    masks = []
+    for chosen in itertools.combinations(range(masking.patches), masking.count):
+        mask = np.zeros(masking.patches, bool)
+        mask[list(chosen)] = True
+        masks.append(mask.reshape(masking.grid, masking.grid))
+    assert expected_distance(masking) == pytest.approx(average_distance(masks, patch), rel=1e-9)

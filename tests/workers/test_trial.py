@@ -101,3 +101,11 @@ PINNED: dict[str, dict[str, Any]] = {
         "max_unreadable": 0.0, "sync_batchnorm": None,
     },
 }  # fmt: skip
+
+
+def test_a_step_that_never_comes_is_refused() -> None:
+    step = {"lr": 1e-3, "batch": 8, "schedule": "step", "epochs": 30}
+    assert spec(optim={**step, "step_epochs": [29.5]}).optim.step_epochs == (29.5,)
+    for epoch in (0, 30):
+        with pytest.raises(ValueError, match=f"step_epochs {epoch} never comes in 30 epochs"):
+            spec(optim={**step, "step_epochs": [20, epoch]})
