@@ -97,7 +97,7 @@ class OptimSpec(BaseModel):
         outside = [epoch for epoch in self.step_epochs if not 0 < epoch < self.epochs]
         if self.schedule == "step" and outside:
             raise ValueError(
-                f"step_epochs {outside[0]:g} lies outside the {self.epochs} epochs, so that step never comes"
+                f"step_epochs {outside[0]:g} never comes in {self.epochs} epochs: from 1 to {self.epochs - 1}"
             )
         return self
 
