@@ -128,6 +128,8 @@ class Search(BaseModel):
     at_once: PositiveInt = 4
     """Points of a group that are out at the same time. The more, the less each knows of the others."""
     seed: int = Field(default=0, ge=0)
+    """Of the points. Random and quasi-random ones are always the same for it. TPE and early stopping answer to results
+    in the order in which they come: with `at_once: 1` all is the same again, with more it is what the log recorded."""
     first: list[dict[Path_, Any]] = []
     """Points to begin with; each names every field of `search`."""
     stopping: Stopping = "none"
