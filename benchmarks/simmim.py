@@ -157,7 +157,7 @@ def trial_of(model: str, batch: int, steps: int, epochs: int, **runtime: Any) ->
         task=InMemory(dataset="imagenet", mask_patch=MASK_PATCH, steps=steps),
         backbone=BackboneSpec(model=model, image_size=SIDE, drop_path=0.1),
         optim=OptimSpec(
-            lr=4e-4, epochs=epochs, warmup_epochs=0, schedule="step", step_epochs=(epochs,), batch=batch,
+            lr=4e-4, epochs=epochs, warmup_epochs=0, schedule="step", step_epochs=(epochs - 0.5,), batch=batch,
             no_decay="simmim_swin_pretrain",
         ),
         runtime=RuntimeSpec(checkpoint_epochs=10**6, checkpoint_minutes=10**6, **runtime),

@@ -67,11 +67,15 @@ def convert(
         raise BadInput(str(error)) from error
     named, settings = translate(tensors), pickles.settings(content) if entry else {}
     _check_finite(named.tensors, file)
+    others = [name for name in pickles.entries(content) if name != entry]
     stages = _stages_with_windows(named.tensors)
     # the official configuration has a SwinV2 part for whatever model
     found = named.windows or metadata.windows(told) or (_configured(settings) if stages else None)
     known = _windows(found, windows, stages, file)
-    notes = [*named.notes, *_fit(model, named.tensors), *_doubts(named.layout, named.tensors, known, model)]
+    choice = (
+        [f"weights of entry {entry}; there are others, for --entry: {', '.join(others)}"] if entry and others else []
+    )
+    notes = [*choice, *named.notes, *_fit(model, named.tensors), *_doubts(named.layout, named.tensors, known, model)]
     said = {"layout": named.layout, "source_sha256": digest(file), **({"windows": known} if known else {})}
     written = _write(named.tensors, output, said)
     description = {

@@ -165,25 +165,27 @@ def state_dict(content: Mapping[str, Any], entry: str | None = None) -> tuple[di
 
     `entry`: take this one (`model_ema`). Raises DataError naming what there is when no entry holds named tensors.
     """
-    import torch
-
-    def weights(value: Any) -> bool:
-        return (
-            isinstance(value, Mapping)
-            and bool(value)
-            and all(isinstance(item, torch.Tensor) for item in value.values())
-        )
-
-    if entry is None and weights(content):
+    if entry is None and _weights(content):
         return dict(content), ""
     for name in [entry] if entry else _ENTRIES:
-        if weights(content.get(name)):
+        if _weights(content.get(name)):
             return dict(content[name]), name
     there = ", ".join(f"{name} ({type(value).__name__})" for name, value in list(content.items())[:12])
     wanted = (
         f"entry {entry!r} holds no named tensors" if entry else f"no entry {', '.join(_ENTRIES)} holds named tensors"
     )
     raise DataError(f"no weights found: {wanted}; there are: {there or 'no entries'}")
+
+
+def entries(content: Mapping[str, Any]) -> list[str]:
+    """Every entry of a checkpoint that holds named tensors."""
+    return [str(name) for name, value in content.items() if _weights(value)]
+
+
+def _weights(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(item, torch.Tensor) for item in value.values())
 
 
 def settings(content: Mapping[str, Any]) -> dict[str, Any]:

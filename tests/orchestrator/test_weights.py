@@ -235,6 +235,14 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["vit.pth"]
 
 
+def test_of_several_weights_in_a_file_it_is_said_which_were_taken(tmp_path: Path) -> None:
+    net = vit()
+    torch.save({"model": net.state_dict(), "model_ema": net.state_dict(), "epoch": 3}, tmp_path / "two.pth")
+    for taken, other, flags in (("model", "model_ema", []), ("model_ema", "model", ["--entry", "model_ema"])):
+        said = call("import", tmp_path / "two.pth", "--output", tmp_path / f"{taken}.safetensors", *flags).output
+        assert f"weights of entry {taken}; there are others, for --entry: {other}" in " ".join(said.split())
+
+
 def test_windows_are_asked_of_swinv2_alone_one_a_stage(tmp_path: Path) -> None:
     torch.save(dict(vit().state_dict()), tmp_path / "vit.pth")
     torch.save(dict(swinv2().state_dict()), tmp_path / "swin.pth")
