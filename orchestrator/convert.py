@@ -67,15 +67,12 @@ def convert(
         raise BadInput(str(error)) from error
     named, settings = translate(tensors), pickles.settings(content) if entry else {}
     _check_finite(named.tensors, file)
-    others = [name for name in pickles.entries(content) if name != entry]
     stages = _stages_with_windows(named.tensors)
     # the official configuration has a SwinV2 part for whatever model
     found = named.windows or metadata.windows(told) or (_configured(settings) if stages else None)
     known = _windows(found, windows, stages, file)
-    choice = (
-        [f"weights of entry {entry}; there are others, for --entry: {', '.join(others)}"] if entry and others else []
-    )
-    notes = [*choice, *named.notes, *_fit(model, named.tensors), *_doubts(named.layout, named.tensors, known, model)]
+    notes = [*_beside(content, entry), *named.notes, *_fit(model, named.tensors)]
+    notes += _doubts(named.layout, named.tensors, known, model)
     said = {"layout": named.layout, "source_sha256": digest(file), **({"windows": known} if known else {})}
     written = _write(named.tensors, output, said)
     description = {
@@ -96,6 +93,12 @@ def convert(
     }
     _describe(sidecar(output), description)
     return Converted(output, written, named.layout, known, notes)
+
+
+def _beside(content: Mapping[str, Any], entry: str) -> list[str]:
+    """A line where the file holds other weights than those that were taken."""
+    others = [name for name in pickles.entries(content) if name != entry]
+    return [f"weights of entry {entry}; there are others, for --entry: {', '.join(others)}"] if entry and others else []
 
 
 def _check_finite(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
