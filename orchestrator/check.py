@@ -161,7 +161,7 @@ class _Stages:
             check_neighbours(self.root, stage, at, built[0], values, self.problems)
 
     def workers(self, i: int, built: list[Built]) -> None:
-        """A global batch is shared out evenly among a trial's workers."""
+        """A global batch is shared out evenly among a trial's workers, to each an even part where images are paired."""
         stage = self.job.stages[i]
         workers = (stage.resources or self.job.resources).workers
         for trial in built:
@@ -170,6 +170,10 @@ class _Stages:
                 place = trace(self.root, ["optim", "batch"], trial.origins)
                 what = f"does not divide among {workers} workers (resources.workers): a multiple of {workers}, at least"
                 self.problems.say(place, f"stages.{stage.name}: optim.batch", str(batch), f"{what} {workers}")
+            elif trial.spec.task.pairs_images and batch // workers % 2:
+                place = trace(self.root, ["optim", "batch"], trial.origins)
+                what = f"mixup and cutmix pair the images of a worker: a multiple of {2 * workers}, or without them"
+                self.problems.say(place, f"stages.{stage.name}: optim.batch", str(batch), what)
 
     def grid_values(self, stage: Stage, path: str) -> list[Any]:
         """What a winner may have at `path`, as far as the sources' grids say."""

@@ -103,6 +103,11 @@ class Task(BaseModel, ABC):
         return False
 
     @property
+    def pairs_images(self) -> bool:
+        """Whether training mixes images two by two, so that each worker's part of a batch has to be even."""
+        return False
+
+    @property
     @abstractmethod
     def train_images(self) -> int:
         """Training images per epoch as the data set's description states them; for cost, before data are opened."""

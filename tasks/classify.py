@@ -123,6 +123,10 @@ class Classify(Task):
         return {self.dataset: self.cut.test_rule(datasets.CARDS[self.dataset])}
 
     @property
+    def pairs_images(self) -> bool:
+        return self.augment.mixes
+
+    @property
     def train_images(self) -> int:
         return self._card.trainval - (self._val_images if self.train == "train" else 0)
 

@@ -99,8 +99,15 @@ def test_a_batch_is_shared_out_among_the_workers(write: Write) -> None:
     (problem,) = _problems(write(text))
     assert re.search(r":6:\d+: stages.grid: optim.batch: 32: does not divide among 3 workers", problem)
     assert len(_problems(write(text), None, "optim.batch=2")) == 1
-    load(write(text), None, ["optim.batch=33"])
+    load(write(text), None, ["optim.batch=36"])
     load(write(GOOD), None, ["resources.workers=8"])
+
+
+def test_a_workers_part_of_a_batch_is_even_where_images_are_paired(write: Write) -> None:
+    (problem,) = _problems(write(GOOD), None, "optim.batch=33")[:1]
+    assert "33: mixup and cutmix pair the images of a worker: a multiple of 2" in problem
+    assert "a multiple of 4" in _problems(write(GOOD), None, "resources.workers=2", "optim.batch=34")[0]
+    load(write(GOOD), None, ["optim.batch=33", "task.augment.mixup=0", "task.augment.cutmix=0"])
 
 
 # What a good file means
