@@ -167,13 +167,14 @@ class _Stages:
         for trial in built:
             batch = trial.spec.optim.batch
             if batch % workers:
-                place = trace(self.root, ["optim", "batch"], trial.origins)
                 what = f"does not divide among {workers} workers (resources.workers): a multiple of {workers}, at least"
-                self.problems.say(place, f"stages.{stage.name}: optim.batch", str(batch), f"{what} {workers}")
+                wrong = f"{what} {workers}"
             elif trial.spec.task.pairs_images and batch // workers % 2:
-                place = trace(self.root, ["optim", "batch"], trial.origins)
-                what = f"mixup and cutmix pair the images of a worker: a multiple of {2 * workers}, or without them"
-                self.problems.say(place, f"stages.{stage.name}: optim.batch", str(batch), what)
+                wrong = f"mixup and cutmix pair the images of a worker: a multiple of {2 * workers}, or without them"
+            else:
+                continue
+            place = trace(self.root, ["optim", "batch"], trial.origins)
+            self.problems.say(place, f"stages.{stage.name}: optim.batch", str(batch), wrong)
 
     def grid_values(self, stage: Stage, path: str) -> list[Any]:
         """What a winner may have at `path`, as far as the sources' grids say."""

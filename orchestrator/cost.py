@@ -288,7 +288,9 @@ def _on(job: JobSpec, slots: Slots) -> tuple[JobSpec, list[str]]:
 
     def fit(resources: Resources) -> Resources:
         room = _Room(slots)
-        found = next((some for some in resources.fitting() if room.seats(some) is not None), resources)
+        found = next((some for some in resources.fitting() if room.seats(some) is not None), None)
+        if found is None:
+            return resources.fitting()[-1]  # `_too_large` says that even these find no room
         if found.workers < resources.workers:
             lines[f"{found.workers} of {resources.workers} workers a trial have room here (min_workers)"] = None
         return found

@@ -266,7 +266,9 @@ class _TuneRule(_Rule):
     def __init__(self, search: Search, metric: str, mode: str, epochs: int) -> None:
         from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
 
-        self._metric, self._epochs, self._seed, self._median = metric, epochs, search.seed, MedianStoppingRule
+        self._metric, self._epochs, self._seed = metric, epochs, search.seed
+        self._refused: set[Any] = set()
+        """Trials that the rule wanted to stop, of which it takes no further report."""
         common = {"time_attr": "epoch", "metric": metric, "mode": mode}
         stopping = search.stopping
         if isinstance(stopping, Asha):
@@ -287,6 +289,7 @@ class _TuneRule(_Rule):
                 min_samples_required=stopping.median.min_trials,
                 **common,
             )
+            self._refused = self.tune._stopped_trials
             self._rungs = set(range(1, epochs))
 
     def listens(self, epoch: int) -> bool:
@@ -305,8 +308,7 @@ class _TuneRule(_Rule):
         return bool(said == "STOP")
 
     def spare(self, key: str) -> None:
-        if isinstance(self.tune, self._median):  # it refuses reports of a trial that it wanted to stop
-            self.tune._stopped_trials.discard(_Named(key))
+        self._refused.discard(_Named(key))
 
     def end(self, key: str, epoch: int, value: float) -> None:
         self.tune.on_trial_complete(_Named(), _Named(key), {"epoch": epoch, self._metric: value})
