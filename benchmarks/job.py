@@ -24,7 +24,7 @@ from pathlib import Path
 
 import noop
 
-from orchestrator.records import AttemptRow
+from orchestrator.records.rows import AttemptRow
 from orchestrator.store import open_store
 from workers.trial import trial_folder
 

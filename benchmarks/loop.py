@@ -26,9 +26,10 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 from torch.nn import functional
 
-from tasks.backbone import BackboneSpec, build
+from tasks.backbones.model import BackboneSpec, build
 from tasks.base import Batch, DataPlace, Loaders, Task
-from workers.train import Place, train
+from workers.state import Place
+from workers.train import train
 from workers.trial import OptimSpec, Report, TrialSpec
 
 CLASSES = 10

@@ -25,7 +25,7 @@ from pathlib import Path
 import noop
 from noop import resident_kb
 
-from orchestrator.schedule import Drive
+from orchestrator.engine.driver import Drive
 
 EVERY = 250
 Samples = list[tuple[int, float]]

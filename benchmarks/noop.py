@@ -23,14 +23,15 @@ import psutil
 import ray
 from ray import cloudpickle, tune
 
-from orchestrator import cluster, launch
-from orchestrator.hands import Site
-from orchestrator.job import JobSpec, job_id
-from orchestrator.plan import Planner
-from orchestrator.pool import Pool
-from orchestrator.schedule import Drive
+from orchestrator.engine import ray_cluster
+from orchestrator.engine.backend import Site
+from orchestrator.engine.driver import Drive
+from orchestrator.engine.ray_backend import Pool
+from orchestrator.launch import submit
+from orchestrator.plan.durations import Speed
+from orchestrator.plan.planner import Planner
 from orchestrator.settings import Settings, settings
-from orchestrator.speed import Speed
+from orchestrator.spec import JobSpec, job_id
 from orchestrator.store import open_store
 from workers.run import News
 from workers.trial import Assignment, Outcome, Report
@@ -78,7 +79,7 @@ def small_ray() -> Iterator[None]:
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
     where = settings(folder=folder)
     try:
-        with cluster.connected(replace(where, address=None), "benchmark", cpus=SLOTS):
+        with ray_cluster.connected(replace(where, address=None), "benchmark", cpus=SLOTS):
             yield
     finally:
         end_cluster(folder)
@@ -156,13 +157,13 @@ def ours(
     with closing(open_store(where.database_url)) as store:
         begun = time.perf_counter()
         identity = job_id(job)
-        launch.put(store, job, identity)
+        submit.put(store, job, identity)
         site = Site(where.storage, folder, "benchmark")
         drive = Drive(store, job, identity, Planner(job, Speed()), site, watch, say=_unexpected)
         drive.prepare()
         ends.planning = time.perf_counter() - begun
         planned()
-        with launch.tracked(identity, where, launch.Options(tracking=mirrored), needed=mirrored) as tracking:
+        with submit.tracked(identity, where, submit.Options(tracking=mirrored), needed=mirrored) as tracking:
             if mirrored:
                 _wait_for_mirror(where, job.name)
             pool = Timed(f"benchmark-{time.time_ns()}/", nothing, owner=drive.id)

@@ -29,11 +29,12 @@ from typing import Any
 import optuna
 import torch
 
-from orchestrator.search import PointSearch
-from orchestrator.spec import load
-from orchestrator.sweep import Grid, Search, axis_values
-from orchestrator.trials import at_point, expand
-from workers.train import Place, train
+from orchestrator.plan.expansion import at_point, expand
+from orchestrator.search.point_search import PointSearch
+from orchestrator.spec import Grid, axis_values, load
+from orchestrator.spec.sweep import Search
+from workers.state import Place
+from workers.train import train
 from workers.trial import Report, Stopped, TrialSpec, trial_folder
 
 SPEC = Path(__file__).parents[1] / "specs" / "k12_grid.yaml"

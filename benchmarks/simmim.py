@@ -29,12 +29,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.backbone import BackboneSpec, build
+from tasks.backbones.model import BackboneSpec, build
 from tasks.base import Batch, DataPlace, Loaders
-from tasks.masking import Masking
-from tasks.pretrain import Pretrain
-from workers.speed import flops_per_image, peak_flops
-from workers.train import Place, train
+from tasks.pretraining.masking import Masking
+from tasks.pretraining.task import Pretrain
+from workers.state import Place
+from workers.throughput import flops_per_image, peak_flops
+from workers.train import train
 from workers.trial import OptimSpec, Report, RuntimeSpec, TrialSpec
 
 SIDE, MASK_PATCH, STRIDE, TOKEN, WINDOW = 192, 32, 32, 4, 47

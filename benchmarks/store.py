@@ -27,10 +27,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.job import JobSpec, apply
-from orchestrator.leases import driver_here
-from orchestrator.records import Finished, JobRecord, Placement, Reported, WinnerRow, Write
+from orchestrator.records.rows import Finished, JobRecord, Placement, Reported, WinnerRow, Write
+from orchestrator.spec import JobSpec, apply
 from orchestrator.store import Store, open_store
+from orchestrator.store.leases import driver_here
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA_SETS = ("food101", "birdsnap", "cifar10", "cifar100", "sun397", "cars",

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.avgdist import avgdist
-from orchestrator.cleaning import gc, pin, unpin
-from orchestrator.data import data
+from orchestrator.cli.avgdist import avgdist
+from orchestrator.cli.cleanup import gc, pin, unpin
+from orchestrator.cli.data import data
+from orchestrator.cli.options import a_spec, output, places, printed, say, show
+from orchestrator.cli.settings_table import settings as table_7
+from orchestrator.cli.weights import weights
 from orchestrator.errors import OrchestratorError
-from orchestrator.flags import a_spec, output, places, printed, say, show
-from orchestrator.hyperparameters import settings as table_7
 from orchestrator.settings import Settings
-from orchestrator.weights import weights
 
 if TYPE_CHECKING:
-    from orchestrator.job import JobSpec
-    from orchestrator.launch import Submitted
+    from orchestrator.launch.submit import Submitted
+    from orchestrator.spec.job import JobSpec
 
 INTERRUPTED = 130
 UNFINISHED = 1
@@ -64,8 +64,8 @@ def submit(
 @click.option("-q", "--quiet", is_flag=True, help="No live table, no progress lines.")
 def retry(job: str, where: Settings, cpus: int | None, no_tracking: bool, no_ship: bool, quiet: bool) -> None:
     """Run a job's failed and cancelled trials again, and what waited for them; nothing else."""
-    from orchestrator.job import JobSpec
-    from orchestrator.reading import read_only_store
+    from orchestrator.spec.job import JobSpec
+    from orchestrator.store.reading import read_only_store
 
     store = read_only_store(where)
     identity = store.find_job(job)
@@ -78,9 +78,9 @@ def retry(job: str, where: Settings, cpus: int | None, no_tracking: bool, no_shi
 
 def drive(job: JobSpec, where: Settings, cpus: int | None, tracking: bool, ship: bool, quiet: bool) -> None:
     """Runs a job under the live table, prints the end, and leaves with its exit code."""
-    from orchestrator.launch import Options
-    from orchestrator.launch import submit as run
-    from orchestrator.live import Live
+    from orchestrator.cli.progress import Live
+    from orchestrator.launch.submit import Options
+    from orchestrator.launch.submit import submit as run
 
     live = Live(quiet)
     try:
@@ -99,10 +99,10 @@ def again() -> str:
 
 def finish(done: Submitted, where: Settings) -> int:
     """The last lines of a submit; its exit code."""
-    from orchestrator.publish import text
-    from orchestrator.reading import read_only_store
-    from orchestrator.records import JobState
-    from orchestrator.report import build
+    from orchestrator.records.rows import JobState
+    from orchestrator.report.build import build
+    from orchestrator.report.publish import text
+    from orchestrator.store.reading import read_only_store
 
     store = read_only_store(where)
     click.echo(text(build(store, done.job_id, full=False), "text", where))
@@ -134,8 +134,8 @@ def plan(
     cpus: float | None, gpus: float | None,
 ) -> None:  # fmt: skip
     """What a job would run and cost from here on. Starts and records nothing."""
-    from orchestrator.estimate import estimate, lines, machines
-    from orchestrator.origins import assume
+    from orchestrator.launch.estimate import estimate, lines, machines
+    from orchestrator.launch.other_jobs import assume
 
     job = assume(load(spec, profile, overrides), where)
     cost = estimate(job, where, machines(where, nodes, cpus, gpus))
@@ -149,8 +149,8 @@ def plan(
 @a_spec
 def validate(spec: Path, profile: str | None, overrides: tuple[str, ...]) -> None:
     """Check a spec: every mistake with its line, or what it would be."""
-    from orchestrator.job import job_id
-    from orchestrator.origins import elsewhere
+    from orchestrator.launch.other_jobs import elsewhere
+    from orchestrator.spec.job import job_id
 
     job = load(spec, profile, overrides)
     by_others = f"{job.name} (its id follows from the trials of other jobs that it starts from)"
@@ -161,7 +161,7 @@ def validate(spec: Path, profile: str | None, overrides: tuple[str, ...]) -> Non
 @cli.command()
 def schema() -> None:
     """The JSON Schema of a spec file, for editors."""
-    from orchestrator.schema import json_schema
+    from orchestrator.spec.json_schema import json_schema
 
     show(json_schema())
 
@@ -171,8 +171,8 @@ def schema() -> None:
 @output
 def list_jobs(where: Settings, form: str) -> None:
     """All jobs, newest first."""
-    from orchestrator import views
-    from orchestrator.reading import read_only_store
+    from orchestrator.report import status as views
+    from orchestrator.store.reading import read_only_store
 
     printed(views.ls(read_only_store(where)), form)
 
@@ -183,8 +183,8 @@ def list_jobs(where: Settings, form: str) -> None:
 @output
 def status(job: str | None, where: Settings, form: str) -> None:
     """How a job stands (none given: the newest)."""
-    from orchestrator import views
-    from orchestrator.reading import read_only_store
+    from orchestrator.report import status as views
+    from orchestrator.store.reading import read_only_store
 
     store = read_only_store(where)
     printed(views.status(store, store.find_job(job) if job else newest(store)), form)
@@ -206,13 +206,13 @@ def newest(store: Any) -> str:
 @click.option("--parameters", is_flag=True, help="Of a trial: learning rate and weight decay of every parameter.")
 def describe(name: str, where: Settings, form: str, parameters: bool) -> None:
     """Everything about a job or a trial."""
-    from orchestrator import describe as everything
     from orchestrator.errors import NotFound
-    from orchestrator.reading import read_only_store
+    from orchestrator.report import describe as everything
+    from orchestrator.store.reading import read_only_store
 
     store = read_only_store(where)
     if parameters:
-        from orchestrator.parameters import table
+        from orchestrator.cli.parameter_groups import table
 
         printed(table(store, store.find_trial(name)), form)
         return
@@ -232,7 +232,7 @@ def logs(trial: str, where: Settings, follow: bool) -> None:
     import time
 
     from orchestrator.errors import NotFound
-    from orchestrator.reading import read_only_store
+    from orchestrator.store.reading import read_only_store
     from workers.trial import trial_folder
 
     store = read_only_store(where)
@@ -254,8 +254,8 @@ def logs(trial: str, where: Settings, follow: bool) -> None:
 @places()
 def cancel(job: str, where: Settings) -> None:
     """Stop a job: its running trials write a checkpoint and leave. Submitted again, it goes on from there."""
-    from orchestrator.reading import read_only_store
-    from orchestrator.records import JobState
+    from orchestrator.records.rows import JobState
+    from orchestrator.store.reading import read_only_store
 
     store = read_only_store(where)
     identity = store.find_job(job)
@@ -281,14 +281,14 @@ def cancel(job: str, where: Settings) -> None:
 @click.option("--verify", "check", is_flag=True, help="Rebuild everything from SQL; differences are listed, exit 1.")
 def report(job: str | None, where: Settings, form: str, check: bool) -> None:
     """The job's table, choices and warnings (none given: the newest). Files are written on submit and by html."""
-    from orchestrator import publish
-    from orchestrator.reading import read_only_store
-    from orchestrator.report import build
+    from orchestrator.report import publish
+    from orchestrator.report.build import build
+    from orchestrator.store.reading import read_only_store
 
     store = read_only_store(where)
     identity = store.find_job(job) if job else newest(store)
     if check:
-        from orchestrator.verify import verify
+        from orchestrator.report.verify import verify
 
         written = publish.saved(where, identity)
         if written is None:
@@ -312,18 +312,18 @@ def report(job: str | None, where: Settings, form: str, check: bool) -> None:
 def track(where: Settings, job: str | None, beside: str | None) -> None:
     """Fill in at the tracking server what it lacks of a job."""
     from orchestrator.errors import BackendUnreachable
-    from orchestrator.reading import read_only_store
-    from orchestrator.svg import picture
+    from orchestrator.report.svg.heat_map import picture
+    from orchestrator.store.reading import read_only_store
 
     if not (beside or job):
         raise click.UsageError("say which job: track --sync JOB")
     store = read_only_store(where)
     if beside:
-        from orchestrator.follow import follow
+        from orchestrator.tracking.process import follow
 
         done = follow(store, beside, where.tracking_uri, where.folder, os.getppid(), picture, storage=where.storage)
     else:
-        from orchestrator.tracking import sync
+        from orchestrator.tracking.mlflow_mirror import sync
 
         done = sync(store, store.find_job(str(job)), where.tracking_uri, where.folder, picture, storage=where.storage)
     if done.problem:
@@ -336,7 +336,7 @@ def track(where: Settings, job: str | None, beside: str | None) -> None:
 @click.option("--port", type=int, default=5000, help="Of the MLflow UI.")
 def ui(where: Settings, port: int) -> None:
     """Open the MLflow UI and the Ray dashboard on this machine's loopback address, until Ctrl-C."""
-    from orchestrator.ui import serve
+    from orchestrator.cli.ui import serve
 
     serve(where, port, say)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.cost import Cost
-from orchestrator.estimate import estimate, machines
-from orchestrator.job import JobSpec, job_id
-from orchestrator.launch import Options, Submitted
-from orchestrator.launch import submit as launch
-from orchestrator.reading import read_only_store
+from orchestrator.launch.estimate import estimate, machines
+from orchestrator.launch.submit import Options, Submitted
+from orchestrator.launch.submit import submit as launch
+from orchestrator.plan.cost import Cost
 from orchestrator.settings import Settings, settings
-from orchestrator.spec import load
+from orchestrator.spec.job import JobSpec, job_id
+from orchestrator.spec.load import load
+from orchestrator.store.reading import read_only_store
 
 if TYPE_CHECKING:
     import pandas
@@ -35,7 +35,7 @@ def submit(job: JobSpec, where: Settings | None = None, options: Options | None 
 
 def results(job: JobSpec | str, where: Settings | None = None) -> pandas.DataFrame:
     """One row per trial of a job (or of the job with this id prefix or name): settings, figures, state, key."""
-    from orchestrator.frame import results as frame
+    from orchestrator.report.dataframe import results as frame
 
     store = read_only_store(where or settings())
     try:

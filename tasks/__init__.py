@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tasks.classify import Classify
-from tasks.pretrain import Pretrain
+from tasks.classification.task import Classify
+from tasks.pretraining.task import Pretrain
 
 AnyTask = Annotated[Classify | Pretrain, Field(discriminator="kind")]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from tasks.backbone import BackboneSpec
+    from tasks.backbones.model import BackboneSpec
 
 Batch = dict[str, Any]
 """Tensors by name, first dimension the image; a task reads only what its own loaders made."""

@@ -52,11 +52,11 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def ray_cluster() -> Iterator[str]:
     """Address of the one small Ray cluster of the session: 2 CPUs, a process of its own as a user's local one is.
 
-    For commands (`--address`) and for this process (`orchestrator.cluster.connected`); actors outlive both.
+    For commands (`--address`) and for this process (`orchestrator.engine.ray_cluster.connected`); actors outlive both.
     """
-    from small import end_cluster
+    from small_job import end_cluster
 
-    from orchestrator import cluster
+    from orchestrator.engine import ray_cluster as cluster
 
     # Not under pytest's folder: Ray's sockets need short paths.
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
@@ -73,8 +73,8 @@ def ray_cluster() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of the small job of tests/small.py."""
-    from small import write_spec
+    """The file of the small job of tests/support/small_job.py."""
+    from small_job import write_spec
 
     return write_spec(tmp_path_factory.mktemp("spec"))
 
@@ -82,7 +82,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished(ray_cluster: str, spec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of that job, run to its end undisturbed while the tracking server was down. Not to be changed."""
-    from small import NOBODY, TRIALS, run
+    from small_job import NOBODY, TRIALS, run
 
     runs = tmp_path_factory.mktemp("finished")
     where = ["--runs", runs, "--address", ray_cluster, "--no-ship", "--tracking-uri", f"http://{NOBODY}"]

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from workers.faults import reach
+from workers.fault_injection import reach
 from workers.trial import ErrorClass, Outcome, Report, TrialError, Weights
 
 if TYPE_CHECKING:  # loaded where it is used: `clear` is also called by processes that do without it

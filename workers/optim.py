@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from workers.levels import levels, undecayed
+from workers.layer_decay import levels, undecayed
 from workers.trial import OptimSpec
 
 

@@ -14,14 +14,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from tasks.backbone import FromTrial, load_notes
+from tasks.backbones.model import FromTrial, load_notes
+from tasks.backbones.swin_windows import check_same_windows
 from tasks.base import DataError, DataPlace, Loaders
-from tasks.windows import check_same_windows
-from workers import parallel
+from workers import distributed
 from workers.checkpoint import Folder, load_state
-from workers.initial import initial_weights
+from workers.initial_weights import initial_weights
 from workers.optim import Schedule, adamw, parameter_groups
-from workers.running import Numerics, Place, Progress, Run
+from workers.state import Numerics, Place, Progress, Run
 from workers.trial import Stopped, TrialSpec
 
 T = TypeVar("T")
@@ -48,10 +48,10 @@ def prepare(trial: TrialSpec, place: Place, folder: Folder, stop: Callable[[], b
         log.info("lr x %.4g, weight decay %g: %s", group.lr_scale, group.weight_decay, " ".join(group.names))
     if trial.runtime.compile:
         model.compile()
-    wrapped = parallel.spread(model, trial.runtime.parallel, numerics.device) if place.world > 1 else model
+    wrapped = distributed.spread(model, trial.runtime.parallel, numerics.device) if place.world > 1 else model
     optimizer = adamw(model, groups, trial.optim)
     if state is not None:
-        parallel.load_optimizer(model, optimizer, state["optimizer"])
+        distributed.load_optimizer(model, optimizer, state["optimizer"])
     progress = Progress(micro_batch=_micro_batch(trial, place.world), epoch=trial.first_epoch)
     progress.step = progress.epoch * loaders.steps_per_epoch
     if path is not None and state is not None:
@@ -99,7 +99,7 @@ def _set_up(trial: TrialSpec, place: Place) -> Numerics:
 
 
 def _leave_if_asked(place: Place, stop: Callable[[], bool], device: torch.device) -> None:
-    if parallel.on_any_rank(place.world, stop(), device):
+    if distributed.on_any_rank(place.world, stop(), device):
         raise Stopped
 
 
@@ -117,7 +117,7 @@ def _model(
     notes = initial.notes + load_notes(model) if initial else []
     if trial.runtime.grad_checkpointing:
         forget_activations(model, trial.backbone.model)
-    model = parallel.normalized_together(model, trial.runtime, place.world, numerics.device)
+    model = distributed.normalized_together(model, trial.runtime, place.world, numerics.device)
     if weights is not None:
         model.load_state_dict(weights)
     model = model.to(numerics.device)
@@ -179,7 +179,7 @@ def seed_all(seed: int, purpose: str, step: int, rank: int = 0) -> None:
 
 def from_rank_0(place: Place, ask: Callable[[], T]) -> T:
     """What `ask` returns on rank 0, on every rank; the others wait for it and do not call it."""
-    return parallel.from_rank_0(place.world, place.rank, ask)
+    return distributed.from_rank_0(place.world, place.rank, ask)
 
 
 def _open_data(trial: TrialSpec, place: Place) -> Loaders:

@@ -60,7 +60,7 @@ class TrialActor:
 
     Events are kept until the driver acknowledges them (it does so after its commit): a driver that dies in
     between costs nothing, the next one asks again. An actor that nobody has asked for `orphan_s` after its trial
-    ended leaves by itself. Made by orchestrator.schedule as a detached, named Ray actor with several call slots.
+    ended leaves by itself. Made by orchestrator.engine.driver as a detached, named Ray actor with several call slots.
     """
 
     def __init__(self, execute: Execute | None = None, orphan_s: float = 300.0, owner: str = "") -> None:
@@ -217,7 +217,7 @@ def _from_another_worker(error: BaseException) -> bool:
 
 
 def place_of(assignment: Assignment, rank: int, device: str) -> Any:
-    from workers.train import Place
+    from workers.state import Place
 
     return Place(
         folder=Path(assignment.folder),

@@ -13,13 +13,13 @@ import torch
 import torch.distributed as dist
 
 from tasks.base import Batch, DataError
-from workers import parallel, speed
+from workers import distributed, throughput
 from workers.checkpoint import Folder
-from workers.faults import reach
-from workers.initial import described
+from workers.fault_injection import reach
+from workers.initial_weights import described
 from workers.optim import set_lr
 from workers.prepare import from_rank_0, prepare, seed_all
-from workers.running import Place, Run
+from workers.state import Place, Run
 from workers.trial import ErrorClass, Outcome, Report, Stopped, TrialError, TrialSpec, Weights
 
 __all__ = ["Place", "train"]
@@ -68,11 +68,11 @@ def train(trial: TrialSpec, place: Place, emit: Callable[[Report], None], stop: 
     figures: dict[str, float] = {}
     while progress.epoch < trial.last_epoch:
         run.wrapped.train()
-        for batch in speed.timed(run, run.loaders.epoch(progress.epoch, progress.step_in_epoch)):
-            speed.measure_flops(run, batch)
+        for batch in throughput.timed(run, run.loaders.epoch(progress.epoch, progress.step_in_epoch)):
+            throughput.measure_flops(run, batch)
             set_lr(run.optimizer, run.schedule, progress.step)
             terms = _gradients(run, batch)
-            terms["grad_norm"] = parallel.clip(run.model, trial.optim.clip)
+            terms["grad_norm"] = distributed.clip(run.model, trial.optim.clip)
             run.optimizer.step()
             asked = _close_step(run, terms, stop())
             reach("step", f"{folder.key} {progress.step}")
@@ -89,7 +89,7 @@ def train(trial: TrialSpec, place: Place, emit: Callable[[Report], None], stop: 
         due = progress.epoch - run.saved_epoch >= trial.runtime.checkpoint_epochs
         if due and progress.epoch < trial.last_epoch:
             run.save()
-    outcome = Outcome(figures, speed.facts(run), _keep(run, goes_on) if keep else None)
+    outcome = Outcome(figures, throughput.facts(run), _keep(run, goes_on) if keep else None)
     if place.rank == 0:
         folder.finish(outcome, progress.reports)
     return outcome
@@ -98,7 +98,8 @@ def train(trial: TrialSpec, place: Place, emit: Callable[[Report], None], stop: 
 def _keep(run: Run, with_state: bool) -> Weights | None:
     """What stays of the trial: weights, and the whole state where another span goes on. None but on rank 0."""
     state = run.state() if with_state else {}
-    weights = parallel.whole_weights(run.model, keep=run.place.rank == 0) if run.sharded or run.place.rank == 0 else {}
+    asked = run.sharded or run.place.rank == 0
+    weights = distributed.whole_weights(run.model, keep=run.place.rank == 0) if asked else {}
     if run.place.rank > 0:
         return None
     if with_state:
@@ -116,7 +117,7 @@ def _gradients(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
     """
     progress, ranks = run.progress, run.place.world
     while True:
-        alone = ranks > 1 and not run.micro_batch_fits and not parallel.talks_in_forward(run.model)
+        alone = ranks > 1 and not run.micro_batch_fits and not distributed.talks_in_forward(run.model)
         moving = [(buffer, buffer.clone()) for buffer in _statistics(run.model)]
         problem = ""
         try:
@@ -131,9 +132,9 @@ def _gradients(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
                 _where(run, f"{problem}; set optim.micro_batch below {progress.micro_batch}, or grad_checkpointing"),
             )
         # past the `except`, where the exception no longer holds the tensors of the failed pass
-        if not parallel.on_any_rank(ranks if alone else 1, bool(problem), run.numerics.device):
+        if not distributed.on_any_rank(ranks if alone else 1, bool(problem), run.numerics.device):
             if alone:
-                parallel.average_gradients(run.model)
+                distributed.average_gradients(run.model)
             run.micro_batch_fits = True
             return terms
         for buffer, before in moving:
@@ -164,7 +165,7 @@ def _accumulate(run: Run, batch: Batch, alone: bool) -> dict[str, torch.Tensor]:
         if run.numerics.channels_last:
             part = {name: _channels_last(value) for name, value in part.items()}
         weight = min(size, share - first) / share
-        with parallel.exchange(run.wrapped, now=not alone and first + size >= share):
+        with distributed.exchange(run.wrapped, now=not alone and first + size >= share):
             with run.numerics.autocast():
                 terms = run.trial.task.loss(run.wrapped, part)
             moved = [(buffer, buffer.clone()) for buffer in again]
@@ -225,7 +226,7 @@ def _evaluate(run: Run) -> dict[str, float]:
     Test data are evaluated once, after the last epoch: a curve over them would invite a choice. The last step's
     own loss and gradients were finite before it; what it made of the weights is seen here (diverged).
     """
-    if not parallel.all_finite(run.model):
+    if not distributed.all_finite(run.model):
         raise TrialError(ErrorClass.diverged, _where(run, "weights are not finite"))
     runtime, task, epochs = run.trial.runtime, run.trial.task, run.progress.epoch + 1
     last = epochs == run.trial.last_epoch
@@ -272,7 +273,7 @@ def _close_epoch(run: Run, figures: dict[str, float], pictures: tuple[str, ...])
     progress.unreadable = sorted({*progress.unreadable, *_unreadable(run)})
     run.lap()
     means = {f"train_{name}": total / progress.step_in_epoch for name, total in progress.sums.items()}
-    values = {"lr": run.schedule.lr(progress.step - 1), **means, **figures, **speed.of_epoch(run)}
+    values = {"lr": run.schedule.lr(progress.step - 1), **means, **figures, **throughput.of_epoch(run)}
     report = Report(progress.epoch + 1, progress.step, values, progress.epoch_seconds, pictures)
     progress.reports.append(report)
     progress.epoch, progress.step_in_epoch, progress.sums = progress.epoch + 1, 0, {}

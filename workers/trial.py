@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from tasks import AnyTask
-from tasks.backbone import BackboneSpec, FromStage, FromTrial
+from tasks.backbones.model import BackboneSpec, FromStage, FromTrial
 
 KEY_VERSION = 2
 """Enters every key: raise it when the same spec begins to mean another computation, as when a default changes (fields
@@ -207,7 +207,7 @@ class TrialSpec(BaseModel):
     def _layer_decay_scheme_fits(self) -> TrialSpec:
         scheme, model = self.optim.layer_decay_scheme, self.backbone.model
         parts = _SCHEME_IS_FOR.get(scheme)
-        if parts and not any(part in model for part in parts):  # of names alone; workers.levels looks at the parameters
+        if parts and not any(part in model for part in parts):  # by name; workers.layer_decay looks at parameters
             raise ValueError(
                 f"optim.layer_decay_scheme {scheme} does not fit backbone.model {model}: it is for models with "
                 f"{' or '.join(parts)} in their name (timm fits every model)"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 
-from tasks.datasets.cards import DIGEST, Card, Cut, held_out_images
-from tasks.datasets.k12 import K12
-from tasks.datasets.large import LARGE
-from tasks.datasets.small import SMALL
+from tasks.datasets.labelled.bundled import SMALL
+from tasks.datasets.labelled.card import DIGEST, Card, Cut, held_out_images
+from tasks.datasets.labelled.imagenet import LARGE
+from tasks.datasets.labelled.kornblith12 import K12
 
 __all__ = ["CARDS", "DIGEST", "Card", "Cut", "find", "held_out_images"]
 

@@ -59,7 +59,7 @@ class Augment(BaseModel):
     stored_size: PositiveInt | None = None
     """Images are first made smaller until their shorter side has this many pixels, and so kept for all trials of a node
     (less memory and time, other numbers); none: as they are on disk, with what memory there is for them (see
-    tasks/datasets/cache.py)."""
+    tasks/datasets/images/cache.py)."""
     eval_crop: float = Field(default=224 / 256, gt=0, le=1)
     """Evaluation resizes the shorter side to image_size / eval_crop and takes the centre."""
 

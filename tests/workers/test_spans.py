@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import after, digest, run, seen, trial
+from tiny_task import after, digest, run, seen, trial
 
-from tasks.backbone import FromTrial
+from tasks.backbones.model import FromTrial
 from workers.checkpoint import clear
 from workers.trial import ErrorClass, Span, Stopped, TrialError, TrialSpec
 

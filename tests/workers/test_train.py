@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tiny import VIT, after, assert_close, digest, outcome_values, real, run, seen, trial, undisturbed, weights_of
+from tiny_task import VIT, after, assert_close, digest, outcome_values, real, run, seen, trial, undisturbed, weights_of
 
-from tasks.backbone import FromFile, FromTrial
+from tasks.backbones.model import FromFile, FromTrial
 from tasks.base import DataPlace
 from workers.checkpoint import Folder, clear
-from workers.train import Place, train
+from workers.state import Place
+from workers.train import train
 from workers.trial import ErrorClass, Report, Stopped, TrialError, TrialSpec, Weights
 
 STILL: dict[str, Any] = {"lr": 1e-30, "warmup_epochs": 0, "min_lr": 0, "weight_decay": 0, "epochs": 1}
@@ -83,7 +84,7 @@ def test_a_killed_trial_ends_as_one_that_was_not(tmp_path: Path) -> None:
         ["before_checkpoint_commit:2", "after_checkpoint_commit:1"],
         ["step:16"],
     ]
-    script = Path(__file__).with_name("tiny.py")
+    script = Path(__file__).parents[1] / "support" / "tiny_task.py"
     environment = {**os.environ, "PYTHONPATH": str(script.parents[2])}
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path), json.dumps(scenarios)],

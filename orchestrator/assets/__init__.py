@@ -1,0 +1,1 @@
+"""Data sets and weights, fetched or converted by hand."""

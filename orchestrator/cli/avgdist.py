@@ -1,0 +1,67 @@
+"""The only place with the command `avgdist`: how far hidden pixels lie from what is seen, by mask ratio and patch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+
+from orchestrator.cli.options import output, show
+
+RATIOS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9"
+PATCHES = "4,8,16,32,64"
+
+
+N = TypeVar("N", int, float)
+
+
+def _numbers(number: Callable[[str], N]) -> Callable[[click.Context, click.Parameter, str], list[N]]:
+    """Reads numbers with commas between them."""
+
+    def read(_: click.Context, parameter: click.Parameter, text: str) -> list[N]:
+        try:
+            return [number(part) for part in text.split(",")]
+        except ValueError:
+            raise click.BadParameter(f"{text!r}: give numbers with commas between them", param=parameter) from None
+
+    return read
+
+
+@click.command("avgdist")
+@click.option("--image-size", type=click.IntRange(1), default=192, show_default=True, help="Side in pixels.")
+@click.option("--ratios", default=RATIOS, show_default=True, callback=_numbers(float), help="Parts that are hidden.")
+@click.option("--patches", default=PATCHES, show_default=True, callback=_numbers(int), help="Sides of mask patches.")
+@output
+def avgdist(image_size: int, ratios: list[float], patches: list[int], form: str) -> None:
+    """AvgDist of mask settings: mean distance, in pixels, of hidden pixels to the nearest visible one, over all masks
+    that can be drawn.
+
+    Section 3.1 of the paper: at 192 pixels, fine-tuning was best where it lies between 10 and 20. A setting that would
+    hide everything has none.
+    """
+    wrong = next((patch for patch in patches if patch < 1 or image_size % patch), None)
+    if wrong is not None:
+        raise click.UsageError(f"patch {wrong} does not divide the image of {image_size} pixels")
+    if not all(0 < ratio < 1 for ratio in ratios):
+        raise click.UsageError(f"ratios {ratios}: a part that is hidden lies between 0 and 1")
+    table = {ratio: {patch: _distance(image_size, patch, ratio) for patch in patches} for ratio in ratios}
+    if form == "json":
+        plain = {f"{ratio:g}": {str(patch): value for patch, value in row.items()} for ratio, row in table.items()}
+        show({"image_size": image_size, "avg_dist": plain})
+        return
+    click.echo(f"AvgDist in pixels of {image_size}; ratio that is hidden down, side of a mask patch across\n")
+    click.echo("     " + "".join(f"{patch:>8}" for patch in patches))
+    for ratio, row in table.items():
+        texts = ("–" if value is None else f"{value:.2f}" for value in row.values())
+        click.echo(f"{ratio:<5g}" + "".join(f"{text:>8}" for text in texts))
+
+
+def _distance(image_size: int, patch: int, ratio: float) -> float | None:
+    """In pixels; None where all would be hidden."""
+    from tasks.pretraining.masking import Masking, expected_distance
+
+    try:
+        return expected_distance(Masking(image_size, patch, ratio))
+    except ValueError:
+        return None

@@ -1,0 +1,119 @@
+"""The only place with the commands `weights import`, `weights show` and `weights fetch`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.options import places, say
+
+if TYPE_CHECKING:
+    from orchestrator.settings import Settings
+    from tasks.backbones.model import BackboneSpec
+    from tasks.backbones.swin_windows import Windows
+
+A_FILE = click.argument("file", type=click.Path(path_type=Path))
+
+
+@click.group()
+def weights() -> None:
+    """Initial weights: convert other people's checkpoints, look into files, fetch from an address."""
+
+
+@weights.command("import")
+@A_FILE
+@places("data_root")
+@click.option("--output", type=click.Path(path_type=Path), help="[weights/NAME.safetensors below the data root]")
+@click.option("--model", metavar="NAME", help="timm's name of the backbone: makes sure that every weight fits it.")
+@click.option("--args", "arguments", default="{}", metavar="JSON", help="Arguments of that model, as in backbone.args.")
+@click.option("--image-size", type=click.IntRange(1), help="Of that model [as timm built it].")
+@click.option("--entry", help="Which entry of the checkpoint holds the weights [model, state_dict or module].")
+@click.option("--windows", metavar="12,12,12,6", help="SwinV2: windows of pre-training, where the file tells none.")
+@click.option("--name", help="Row label in tables [the file's name].")
+@click.option("--source", default="", help="Where the file comes from; kept beside the weights.")
+def convert_command(
+    file: Path, where: Settings, output: Path | None, model: str | None, arguments: str, image_size: int | None,
+    entry: str | None, windows: str | None, name: str | None, source: str,
+) -> None:  # fmt: skip
+    """Convert a checkpoint (.pth) once into what training loads, and print the lines for a spec.
+
+    No code in the checkpoint is run. SimMIM, Swin, SwinV2, BEiT, MoCo v3, DeiT, RepLKNet, depth and pose code, timm and
+    our own layouts are recognised.
+    """
+    from orchestrator.assets.convert_weights import convert, sidecar, spec_lines
+
+    wanted = _backbone(model, arguments, image_size) if model else None
+    stem = re.sub(r"(\.(pth|pt|bin|ckpt|tar|safetensors))+$", "", file.name)
+    target = (output or where.data_root / "weights" / f"{stem}.safetensors").absolute()
+    done = convert(file, target, entry, _windows(windows), source, wanted)
+    for line in done.notes:
+        say(line)
+    say(f"layout {done.layout}; written: {done.output} and {sidecar(done.output).name}")
+    click.echo(f"# SHA-256 {done.sha256}")
+    click.echo(spec_lines(done, name or stem, where.data_root, wanted))
+
+
+def _backbone(model: str, arguments: str, image_size: int | None) -> BackboneSpec:
+    from pydantic import ValidationError
+
+    from orchestrator.assets.convert_weights import image_size as usual
+    from tasks.backbones.model import BackboneSpec
+    from tasks.backbones.timm_names import check_timm_name
+
+    try:
+        size = image_size or usual(check_timm_name(model))
+        return BackboneSpec(model=model, args=json.loads(arguments), image_size=size)
+    except ValidationError as error:
+        raise click.UsageError("; ".join(str(problem["msg"]) for problem in error.errors())) from error
+    except ValueError as error:
+        raise click.UsageError(f"--model {model}, --args {arguments}: {error}") from error
+
+
+def _windows(text: str | None) -> Windows | None:
+    if text is None:
+        return None
+    sides = text.split(",")
+    if not all(side.strip().isdigit() and int(side) > 0 for side in sides):
+        raise click.UsageError(f"--windows {text}: one whole number a stage, for example 12,12,12,6")
+    return tuple((int(side), int(side)) for side in sides)
+
+
+@weights.command()
+@A_FILE
+@click.option("--names", is_flag=True, help="Also every tensor with its shape.")
+def show(file: Path, names: bool) -> None:
+    """What a weights file is: digest, layout, windows, parameters, where it came from."""
+    from orchestrator.assets.inspect_weights import contained
+
+    for label, value in contained(file, names).items():
+        if isinstance(value, dict | list):
+            click.echo(f"{label}:")
+            click.echo("\n".join(f"  {line}" for line in _lines(value)))
+        else:
+            click.echo(f"{label}: {value}")
+
+
+def _lines(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [f"{key}: {item if isinstance(item, str) else json.dumps(item)}" for key, item in value.items()]
+    return [str(item) for item in value]
+
+
+@weights.command()
+@click.argument("uri")
+@places("data_root")
+@click.option("--sha256", required=True, help="Of the file; what is there under another digest is not kept.")
+def fetch(uri: str, where: Settings, sha256: str) -> None:
+    """Download a file once to where specs that name its address find it. No trial downloads by itself."""
+    from orchestrator.assets.fetch_weights import download
+
+    path = download(uri, sha256, where.data_root)
+    say(f"there: {path}, SHA-256 {sha256}")
+    if path.suffix == ".safetensors":
+        click.echo(f"init: {{kind: file, name: {json.dumps(path.stem)}, path: {json.dumps(uri)}, sha256: {sha256}}}")
+    else:
+        say(f"convert it once: python -m orchestrator weights import {path}")

@@ -1,0 +1,414 @@
+"""The only place that drives a job: it asks the plan what is next, has it run, and records what comes back."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from orchestrator.engine.backend import Hands, Site, broken
+from orchestrator.engine.takeover import Company
+from orchestrator.errors import Conflict, LeaseLost, OrchestratorError
+from orchestrator.plan.expansion import Planned
+from orchestrator.plan.planner import Planner
+from orchestrator.plan.state import RESULTS
+from orchestrator.records.rows import (
+    Failed,
+    Finished,
+    JobState,
+    Placement,
+    Released,
+    Reported,
+    StoppedEarly,
+    WinnerRow,
+    Write,
+)
+from orchestrator.records.states import Known, TrialState
+from orchestrator.search.searches import Searches, Step
+from orchestrator.spec.job import JobSpec, Resources
+from orchestrator.store.store import Store
+from workers.fault_injection import reach
+from workers.run import Failure, Left
+from workers.trial import Assignment, ErrorClass, Outcome, Report, Weights, trial_folder
+
+LIVES = 5
+"""A trial whose process or node died is begun again so many times without progress in between, then it has failed."""
+
+RETRY: Mapping[ErrorClass, str] = {
+    ErrorClass.diverged: "never: it is a result",
+    ErrorClass.out_of_memory: "by `retry` only: the micro-batch was halved down to one image already",
+    ErrorClass.data: "by `retry` only, when the data are mended",
+    ErrorClass.code: "by `retry` only; the same error in three trials pauses their stage",
+    ErrorClass.node_lost: f"at once, from the last checkpoint; {LIVES} times without progress",
+    ErrorClass.timeout: "by `retry` only, from the last checkpoint, with a larger time_limit_hours",
+    ErrorClass.cancelled: "when the job is submitted again, from the last checkpoint",
+}
+
+
+@dataclass
+class Tally:
+    """What a driver did, for its last lines and for tests."""
+
+    started: int = 0
+    finished: int = 0
+    adopted: int = 0
+    found: int = 0
+    """Trials that were done already when the driver began."""
+    estimated_s: float = 0.0
+    took_s: float = 0.0
+    begun: float = field(default_factory=time.monotonic)
+
+
+class Drive:
+    """One driver of one job. `run` returns when the job is done, Incomplete, stopped or cancelled.
+
+    The store is the truth: every event is committed before the worker that said it is told to forget it, so this
+    process may die anywhere and the next one goes on. Store and cluster errors propagate: trials go on meanwhile.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        job: JobSpec,
+        job_id: str,
+        planner: Planner,
+        site: Site,
+        watch: Callable[[Drive], None] = lambda drive: None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.store, self.job, self.job_id, self.planner, self.site = store, job, job_id, planner, site
+        self.id = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.tally = Tally()
+        self.stopping: str | None = None
+        """Why running trials are asked to leave: "interrupted" or "cancelled"."""
+        self.allowed = 0
+        self.searches = Searches(job, planner, lambda: store.search_events(job_id), say)
+        self._watch, self._say = watch, say
+        self._news: deque[tuple[str, Known, bool]] = deque()
+        self._asked_to_leave: set[tuple[str, int]] = set()
+        self.by_key: dict[str, Planned] = {}
+        self.no_room = False
+        self.pinned: set[str] = set()
+        self._losses: dict[str, tuple[int, int]] = {}
+        self._company = Company(self)
+        self._said_paused: set[str] = set()
+
+    # The loop
+
+    def prepare(self) -> bool:
+        """Records the job's first trials and learns what is known of them; whether anything is left to run.
+
+        Raises Conflict when the job searches and another process drives it: two would decide for one search.
+        """
+        self._refuse_company()
+        self._follow(Step(list(self.planner.placed), list(self.planner.decisions)))
+        self.learn(self.store.known(self.planner.outside()))
+        self.tally.found = sum(state.state.ended for state in self.store.known(self.by_key).values())
+        return not self.planner.finished()
+
+    def conclude(self) -> JobState:
+        """Records how the job stands, and says it."""
+        self.store.mark_stopped(self.searches.left())
+        state, message = self._verdict()
+        self.store.set_job_state(self.job_id, state, message)
+        return state
+
+    def run(self, hands: Hands) -> JobState:
+        """Drives the prepared job to its end. Raises BackendUnreachable and the like with the store intact."""
+        self.hands = hands
+        self._company.register()
+        self.store.set_job_state(self.job_id, JobState.running)
+        try:
+            self._company.take_over(tidy=True)
+            self._company.beat(force=True)
+            while not self._over():
+                self._hand_out()
+                self.take(self.hands.poll(0.5))
+                self._company.beat()
+                self._watch(self)
+            return self.conclude()
+        finally:
+            self._let_go()
+
+    def stop(self, why: str) -> None:
+        """Asks every running trial to write a checkpoint and leave; the loop ends when they have."""
+        if self.stopping is None:
+            self.stopping = why
+            for worker in self.hands.busy():
+                self.hands.stop(worker)
+
+    def _over(self) -> bool:
+        if self.stopping:
+            return not self.hands.busy()
+        return self.planner.finished() and not self.hands.busy()
+
+    def _verdict(self) -> tuple[JobState, str]:
+        if self.stopping:
+            return (JobState.cancelled if self.stopping == "cancelled" else JobState.interrupted), ""
+        lines = self.planner.incomplete()
+        return (JobState.incomplete, "\n".join(lines)) if lines else (JobState.done, "")
+
+    def _refuse_company(self) -> None:
+        others = [driver for driver in self.store.drivers() if driver.job_id == self.job_id]
+        if self.searches and others:
+            raise Conflict(
+                f"{self.job_id} is driven by process {others[0].pid} on {others[0].host.partition('/')[0]} already; a "
+                "job that searches has one driver: wait for it, or cancel it and submit again"
+            )
+
+    def _let_go(self) -> None:
+        self.hands.close()
+        try:
+            self.store.unregister_driver(self.id)
+        except OrchestratorError as error:  # the lease ends by itself; what broke the loop is the error to show
+            self._say(f"could not give back the lease: {error}")
+
+    # Handing out
+
+    def _hand_out(self) -> None:
+        self.no_room = False
+        while self.stopping is None and len(self.hands.busy()) < self.allowed:
+            planned = self.planner.next(lambda trial: self._room(trial.resources) is not None)
+            self.no_room = planned is None and self.planner.ready() > 0
+            if planned is None:
+                return
+            if planned.key in self.pinned:
+                planned = replace(planned, keep_weights=True)
+            try:
+                token = self.store.claim(self.id, [planned.key], planned.keep_weights).get(planned.key)
+            except LeaseLost:  # this process slept past its lease (a closed laptop): a beat registers it again
+                self.planner.give_back(planned.key)
+                self._company.beat(force=True)
+                return
+            if token is None:
+                self._company.elsewhere[planned.key] = time.monotonic()  # another driver has it
+                continue
+            reach("after_claim")
+            resources = self._room(planned.resources) or planned.resources
+            self.hands.start(self._assignment(planned, token, resources), resources)
+            self.tally.started += 1
+
+    def _room(self, resources: Resources) -> Resources | None:
+        """What a trial of these resources could start with now."""
+        return next((some for some in resources.fitting() if self.hands.room(some)), None)
+
+    def _assignment(self, planned: Planned, token: int, resources: Resources) -> Assignment:
+        parents = self.store.known(planned.needs) if planned.needs else {}
+        hours = resources.time_limit_hours
+        return Assignment(
+            trial=planned.spec,
+            name=f"{planned.name} {planned.key[:8]}",
+            token=token,
+            folder=str(trial_folder(self.site.storage, planned.key)),
+            data_root=str(self.site.data_root),
+            parents={key: Weights(*known.weights) for key, known in parents.items() if known.weights},
+            cpus=resources.cpus,
+            gpus=resources.gpus,
+            workers=resources.workers,
+            keep_weights=planned.keep_weights,
+            time_limit_s=hours * 3600 if hours else None,
+        )
+
+    # Hearing
+
+    def take(self, answers: Sequence[Any]) -> None:
+        """Commits what workers said, then lets them forget it, then tells the planner."""
+        writes: list[Write] = []
+        for answer in answers:
+            writes += self._writes(answer)
+        lost = self._commit(writes)
+        for answer in answers:
+            self._acknowledge(answer, lost)
+        for key in lost:
+            self._company.elsewhere[key] = time.monotonic()
+        ended = [write.key for write in writes if not isinstance(write, Reported) and write.key not in lost]
+        reported = [write for write in writes if isinstance(write, Reported) and write.key not in lost]
+        self._hear(reported, set(ended))
+        self._tell(list(dict.fromkeys(ended)))
+
+    def _writes(self, answer: Any) -> list[Write]:
+        worker, news = answer.worker, answer.news
+        if news is None:
+            return [self._death(worker.key, worker.token, answer.reason)] if worker.key else []
+        writes: list[Write] = []
+        for event in news.events:
+            if isinstance(event, Report):
+                values = dict(event.values)
+                writes.append(
+                    Reported(
+                        news.key, news.token, event.epoch, event.step, values, event.seconds, tuple(event.pictures)
+                    )
+                )
+            elif isinstance(event, Outcome):
+                weights = (event.weights.path, event.weights.sha256) if event.weights else None
+                writes.append(Finished(news.key, news.token, dict(event.figures), dict(event.facts), weights))
+                self.tally.finished += 1
+            elif isinstance(event, Left):
+                writes.append(self._left(news.key, news.token, self.stopping or "stopped"))
+            elif isinstance(event, Failure):
+                writes.append(self._failure(news.key, news.token, event))
+        return writes
+
+    def _failure(self, key: str, token: int, failure: Failure) -> Write:
+        if failure.error_class is ErrorClass.node_lost:
+            return self._death(key, token, failure.message)
+        return Failed(key, token, str(failure.error_class), failure.message, retry=False)
+
+    def _left(self, key: str, token: int, why: str) -> Write:
+        """A trial that left unfinished: it is to go on later, unless a search has ended it."""
+        if self.searches.unwanted(key):
+            return StoppedEarly(key, token, self.searches.reason(key))
+        return Released(key, token, why)
+
+    def _death(self, key: str, token: int, reason: str) -> Write:
+        """The process died: begin again, unless it died again and again at the same place."""
+        if self.searches.unwanted(key):
+            return self._left(key, token, reason)
+        epoch = self.store.known([key])[key].epoch
+        deaths, at = self._losses.get(key, (0, epoch))
+        deaths = deaths + 1 if epoch <= at else 1
+        self._losses[key] = (deaths, epoch)
+        again = deaths < LIVES and self.stopping is None
+        self._say(f"{self.name(key)}: its process is gone ({reason}); {'it begins again' if again else 'given up'}")
+        if not again and self.stopping:
+            return Released(key, token, str(ErrorClass.node_lost))
+        return Failed(key, token, str(ErrorClass.node_lost), reason, retry=again)
+
+    def _commit(self, writes: list[Write]) -> set[str]:
+        """One transaction; keys whose lease another driver has taken are left out and returned."""
+        if not writes:
+            return set()
+        ends = any(not isinstance(write, Reported) for write in writes)
+        if ends:
+            reach("before_result_commit")
+        lost: set[str] = set()
+        try:
+            self.store.commit(self.id, writes)
+        except LeaseLost:
+            for key in {write.key for write in writes}:
+                try:
+                    self.store.commit(self.id, [write for write in writes if write.key == key])
+                except LeaseLost as error:
+                    self._say(str(error))
+                    lost.add(key)
+        reach("after_result_commit" if ends else "after_report")
+        return lost
+
+    def _acknowledge(self, answer: Any, lost: set[str]) -> None:
+        worker, news = answer.worker, answer.news
+        if news is None:
+            return
+        if news.key in lost:
+            self.hands.stop(worker)
+            self.hands.retire(worker)
+            return
+        self.hands.heard(news, worker)
+        if broken(news):
+            self.hands.retire(worker)
+        elif self.stopping and not news.ended:
+            self.hands.stop(worker)  # it may have begun after the first call to stop
+
+    # Planning
+
+    def _hear(self, reports: Iterable[Reported], ended: set[str]) -> None:
+        """Lets the searches judge reports; the trials that they end are asked to leave once that is recorded."""
+        for report in reports:
+            self._follow(self.searches.hear(report.key, report.epoch, report.values, report.key in ended))
+            self.learn({})
+        for worker in self.hands.busy() if self.searches else ():
+            if self.searches.unwanted(worker.key) and (worker.key, worker.token) not in self._asked_to_leave:
+                self._asked_to_leave.add((worker.key, worker.token))
+                self.hands.stop(worker)
+
+    def _tell(self, keys: Sequence[str]) -> None:
+        if not keys:
+            return
+        known = self.store.known(keys)
+        for key in keys:
+            planned = self.by_key.get(key)
+            if known[key].state is TrialState.pending:
+                if planned is not None:
+                    self.planner.give_back(key)
+                continue
+            if planned is not None and known[key].train_seconds:
+                self.tally.estimated_s += planned.seconds
+                self.tally.took_s += known[key].train_seconds or 0.0
+            self.learn({key: known[key]})
+        for line in self.planner.paused():
+            if line not in self._said_paused:
+                self._said_paused.add(line)
+                self._say(line)
+
+    def learn(self, known: Mapping[str, Known], unheard: bool = False) -> None:
+        """Tells searches and planner what is known of trials, one after the other, and follows what comes of each.
+        `unheard`: their reports did not come to this driver."""
+        self._news.extend((key, state, unheard) for key, state in known.items())
+        while self._news:
+            key, state, unheard = self._news.popleft()
+            if unheard:
+                self.hear_recorded(key, state)
+            if state.state is TrialState.pending:
+                continue
+            step = self.searches.tell(key, state)
+            step.add(self.planner.learn(key, replace(state, facts={})))  # kept for every trial; not looked at
+            self._follow(step)
+
+    def hear_recorded(self, key: str, known: Known) -> None:
+        """Lets the searches judge the reports that are recorded of a trial."""
+        if known.epoch and self.searches.listens(key):
+            for report in self.store.reports(key):
+                self._follow(self.searches.hear(key, report.epoch, report.values, known.state in RESULTS))
+
+    def _follow(self, step: Step) -> None:
+        """Records what was decided and placed, and what the searches ask for by it; what the store knows of the new
+        trials already is news for `_learn`."""
+        more = self.searches.ask()
+        step.add((more.placed, more.decisions))
+        step.events += more.events
+        if not step:
+            return
+        for decision in step.decisions:
+            reach("winner_selection")
+            self.store.decide(
+                self.job_id,
+                WinnerRow(
+                    decision.stage, decision.group, decision.key, decision.value, decision.metric,
+                    list(decision.edges), dict(decision.rule), decision.candidates, list(decision.sources),
+                ),
+            )  # fmt: skip
+        self.by_key |= {planned.key: planned for planned in step.placed}
+        known = self.store.place(self.job_id, [_placement(planned) for planned in step.placed], step.events)
+        for key, state in known.items():
+            if state.state is TrialState.running:
+                self._company.elsewhere[key] = 0.0
+            if state.state is not TrialState.pending or state.epoch:
+                self._news.append((key, state, True))
+
+    def slots(self) -> int:
+        """Trials that the empty cluster holds, of the stage with the smallest ones."""
+        return max(self.hands.slots(stage.resources or self.job.resources) for stage in self.job.stages)
+
+    def name(self, key: str) -> str:
+        return self.by_key[key].name if key in self.by_key else key[:12]
+
+
+def _placement(planned: Planned) -> Placement:
+    task = planned.spec.task
+    return Placement(
+        stage=planned.stage,
+        group=planned.group,
+        group_values=planned.group_values,
+        key=planned.key,
+        spec=planned.spec.model_dump(mode="json"),
+        settings=planned.settings,
+        name=planned.name,
+        position=planned.position,
+        metric=task.metric,
+        mode=task.mode,
+        seed=planned.spec.seed,
+        epochs=planned.spec.last_epoch,
+    )

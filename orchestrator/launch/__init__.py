@@ -1,0 +1,1 @@
+"""Everything between a spec and its first trial."""

@@ -1,0 +1,267 @@
+"""The only place that puts the parts together: from a job and settings to a driven job with its report."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrator.engine.backend import Site
+from orchestrator.engine.driver import Drive, Tally
+from orchestrator.errors import BackendUnreachable, NotFound, OrchestratorError
+from orchestrator.launch import provenance
+from orchestrator.launch.data_manifests import check_unchanged, with_manifests
+from orchestrator.launch.other_jobs import check_unseen, resolve
+from orchestrator.launch.preflight import Rehearsal
+from orchestrator.plan.durations import Speed
+from orchestrator.plan.planner import Planner
+from orchestrator.records.rows import JobRecord, JobState
+from orchestrator.settings import Settings
+from orchestrator.spec.job import JobSpec, job_id
+from orchestrator.store.store import Store, open_store
+from tasks.backbones.model import FromFile
+from workers.trial import TrialSpec
+
+TRACKING_LAST_S = 60.0
+"""How long a finished job waits for its last curves to reach the tracking server."""
+
+
+@dataclass
+class Submitted:
+    """What a submit came to."""
+
+    job_id: str
+    state: JobState
+    tally: Tally
+    message: str = ""
+    dashboard: str | None = None
+    tracking: str | None = None
+    """Why the tracking server lacks something, if it does."""
+    files: dict[str, Path] = field(default_factory=dict)
+    """The report, by form: html, md, csv, tex, json."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, as against what."""
+
+    cpus: int | None = None
+    """CPUs of the local cluster (none: all of this machine's)."""
+    tracking: bool = True
+    ship: bool = True
+    """Send the project's code to the nodes of a cluster given by address."""
+    watch: Callable[[Drive], None] = lambda drive: None
+    say: Callable[[str], None] = lambda line: None
+
+
+def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Submitted:
+    """Runs what is missing of a job and returns when it is done, Incomplete, cancelled or interrupted.
+
+    The same content again starts nothing. Raises NotFound when data or weights are not there, BackendUnreachable,
+    Conflict; nothing recorded is lost by any of them.
+    """
+    options = options or Options()
+    make_folder(where.folder)
+    with contextlib.closing(open_store(where.database_url)) as store:
+        job, origins = resolve(job, store, options.say)
+        told = with_manifests(job, where)
+        speed = recorded_speed(store)
+        planner = Planner(told, speed)
+        check_unseen(store, origins, [*planner.specs(), *planner.foreseen()])
+        missing = missing_data([*planner.specs(), *planner.foreseen()], where.data_root)
+        if missing:
+            raise NotFound(missing)
+        identity = job_id(job)
+        check_unchanged(store, identity, told)
+        put(store, job, identity)
+        store.put_origins(identity, origins)
+        drive = Drive(store, job, identity, planner, _site(where), options.watch, options.say)
+        result = Submitted(identity, JobState.running, drive.tally)
+        left = drive.prepare()
+        mirrored = not left and _mirrored(store, identity)
+        rehearsal = Rehearsal(planner.specs() if left else [], speed, where.data_root)
+        with contextlib.closing(rehearsal), tracked(identity, where, options, needed=not mirrored) as tracking:
+            result.state = _run(drive, where, options, result, rehearsal) if left else drive.conclude()
+        result.tracking = tracking.problem
+        result.message = store.job(identity).message
+        from orchestrator.report.publish import publish
+
+        result.files = publish(store, identity, where)
+        return result
+
+
+def _run(drive: Drive, where: Settings, options: Options, result: Submitted, rehearsal: Rehearsal) -> JobState:
+    from orchestrator.engine import ray_cluster
+    from orchestrator.engine.ray_backend import Pool, require
+
+    make_folder(where.storage)
+    namespace = f"{ray_cluster.NAMESPACE}{hashlib.sha256(where.database_url.encode()).hexdigest()[:8]}"
+    if where.address is None:
+        options.say("starting Ray on this machine (or finding it started) ...")
+    with ray_cluster.connected(where, namespace, options.cpus, options.ship) as connection:
+        result.dashboard = connection.dashboard
+        if connection.dashboard:
+            options.say(f"Ray dashboard: {connection.dashboard}")
+        pool = Pool(f"{namespace}/", owner=drive.id)
+        with refusal_kept(drive.store, drive.job_id):
+            require(pool, {stage.name: stage.resources or drive.job.resources for stage in drive.job.stages})
+            rehearsal.end()
+        with stops_on_signals(drive, options.say):
+            return drive.run(pool)
+
+
+@contextlib.contextmanager
+def refusal_kept(store: Store, identity: str) -> Iterator[None]:
+    """A job that is refused before its first trial is not left queued, which would promise that it is to run."""
+    try:
+        yield
+    except OrchestratorError as error:
+        if store.job(identity).state is JobState.queued:  # else it ran before, or another driver has it
+            store.set_job_state(identity, JobState.incomplete, f"refused: {error}")
+        raise
+
+
+def _site(where: Settings) -> Site:
+    return Site(where.storage, where.data_root, where.address or f"local:{where.folder}")
+
+
+def put(store: Store, job: JobSpec, identity: str) -> None:
+    """Records the job and its stages, once."""
+    spec = job.model_dump(mode="json", by_alias=True)
+    commit, dirty = provenance.git()
+    store.put_job(
+        JobRecord(
+            identity, job.name, job.profile, spec, yaml.safe_dump(spec, sort_keys=False, allow_unicode=True),
+            job.priority, commit, dirty, provenance.versions(),
+        )
+    )  # fmt: skip
+    store.put_stages(identity, [(stage["name"], position, stage) for position, stage in enumerate(spec["stages"])])
+
+
+def recorded_speed(store: Store) -> Speed:
+    """Step times of the store's newest trials; rows of an older form of spec are passed over."""
+    from pydantic import ValidationError
+
+    speed = Speed()
+    for spec, known in store.recorded():
+        with contextlib.suppress(ValidationError):
+            speed.record(TrialSpec.model_validate(spec), known)
+    return speed
+
+
+def missing_data(specs: Iterable[TrialSpec], root: Path) -> str:
+    """Everything that trials need and is not there, a paragraph each; empty when all is there."""
+    seen: dict[str, str | None] = {}
+    for spec in specs:
+        task, init = spec.task, spec.backbone.init
+        data = json.dumps([task.kind, getattr(task, "dataset", None)])
+        if data not in seen:
+            seen[data] = task.missing_data(root)
+        if isinstance(init, FromFile) and f"{init.path} {init.sha256}" not in seen:  # its whole file is read
+            seen[f"{init.path} {init.sha256}"] = init.missing(root)
+    lines = [line for line in seen.values() if line]
+    if lines:
+        what = f"{len(lines)} data sets or weights are missing" if len(lines) > 1 else "missing data or weights"
+        here = "" if root.is_dir() else ", a folder that does not exist"
+        lines.insert(0, f"{what} (data root {root}{here}; another with --data-root or DATA_ROOT):")
+        lines.append("Nothing was started.")
+    return "\n\n".join(lines)
+
+
+def make_folder(folder: Path) -> None:
+    """Raises BackendUnreachable when the folder cannot be made or written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise BackendUnreachable(
+            f"cannot write to {folder}: {error.strerror}; choose another folder with --runs or ORCHESTRATOR_RUNS"
+        ) from error
+
+
+@contextlib.contextmanager
+def stops_on_signals(drive: Drive, say: Callable[[str], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM: running trials write checkpoints and leave; a second one leaves them running at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number: int, frame: Any) -> None:
+        if drive.stopping:
+            raise KeyboardInterrupt
+        say("stopping: running trials write a checkpoint (once more to leave them running)")
+        drive.stop("interrupted")
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _mirrored(store: Store, identity: str) -> bool:
+    """Whether MLflow has every trial and group of a job that has ended, to the end."""
+    tracked = store.tracked(identity)
+    rows = store.placed(identity)
+    places = {(row.stage, row.group, row.key) for row in rows} | {(row.stage, row.group, "") for row in rows}
+    return all(place in tracked and tracked[place].closed for place in places)
+
+
+@dataclass
+class _Tracking:
+    problem: str | None = None
+
+
+@contextlib.contextmanager
+def tracked(identity: str, where: Settings, options: Options, needed: bool) -> Iterator[_Tracking]:
+    """Mirrors the job into MLflow beside the block, in a process of its own; it ends when its input is closed."""
+    result = _Tracking()
+    if not options.tracking or not needed:
+        yield result
+        return
+    command = [sys.executable, "-m", "orchestrator", "track", "--follow", identity]
+    addresses = {  # not on the command line, which everybody on the machine can read
+        "ORCHESTRATOR_RUNS": str(where.folder),
+        "DATABASE_URL": where.database_url,
+        "MLFLOW_TRACKING_URI": where.tracking_uri,
+        "ORCHESTRATOR_STORAGE": str(where.storage),
+    }
+    log = where.folder / "tracking.log"
+    with open(log, "w") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env={**os.environ, **addresses}
+        )
+    try:
+        yield result
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            code = process.wait(TRACKING_LAST_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = -1
+        if code != 0:
+            lines = log.read_text(errors="replace").strip().splitlines()
+            said = lines[-1] if lines else "no word from it"
+            result.problem = f"MLflow lacks a part of this job ({said}); `track --sync {identity}` fills it in"
+
+
+__all__ = [
+    "Options", "OrchestratorError", "Submitted", "make_folder", "missing_data", "put",
+    "recorded_speed", "submit",
+]  # fmt: skip

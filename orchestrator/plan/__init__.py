@@ -1,0 +1,1 @@
+"""Plans trials and estimates their cost, without I/O."""

@@ -1,0 +1,231 @@
+"""The only place that holds where a job's groups and trials stand, and what follows for each alone. No I/O."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.plan.expansion import Draft, Giver, Planned, Searched, Stages
+from orchestrator.records.states import Known, TrialState
+from orchestrator.rules import selection
+from orchestrator.spec.job import Stage
+
+PENDING = Known(TrialState.pending)
+RESULTS = (TrialState.done, TrialState.diverged)
+RETRIABLE = (TrialState.failed, TrialState.cancelled)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which trial was taken from a group, and by what rule."""
+
+    stage: str
+    """The stage that takes; "grid: weights of pretrain" when it takes initial weights from the best of several."""
+    group: str
+    key: str
+    value: float
+    metric: str
+    edges: list[str]
+    rule: dict[str, Any]
+    """metric, mode, ties, last; and of a neighbourhood: neighbourhood (its fields) and left_out (a line a value)."""
+    candidates: int
+    sources: list[str]
+
+
+@dataclass
+class Progress:
+    """Counts of a stage's group. `expected` is a forecast until the group's trials are placed."""
+
+    stage: str
+    group: str
+    group_values: dict[str, Any]
+    expected: int
+    states: dict[TrialState, int]
+    """Of the placed trials; what was handed out counts as running."""
+    best: float | None
+    """Best metric so far."""
+    seconds_left: float
+    """Estimated work of the trials that have not ended, the forecast ones included."""
+
+
+@dataclass
+class Group:
+    """A group of a stage: its trials once they are known."""
+
+    stage: Stage
+    id: str
+    values: dict[str, Any]
+    number: int
+    """In the order of the spec, over all stages."""
+    expected: int
+    longest: float
+    """Estimated seconds of its longest trial."""
+    tail: float = 0.0
+    """Estimated seconds of the longest chain that follows when the group is complete."""
+    drafts: list[Draft] | None = None
+    """Trials that wait for the winner whose weights they start from; None: for the group's own winner."""
+    search: Searched | None = None
+    """Of a search that may still ask for points: what its trials share."""
+    rounds: int = 1
+    """How often its longest trial fits into the time that the group takes at least: of a search, trials / at_once."""
+    trials: dict[str, Planned] = field(default_factory=dict)
+    barred: set[str] = field(default_factory=set)
+    """Trials that a search ended early: results here that cannot win."""
+    passing: set[str] = field(default_factory=set)
+    """Trials that end before their schedule does (parts of a population's member): results that cannot win."""
+    results: int = 0
+    """How many of its trials ended with a result."""
+
+    @property
+    def placed(self) -> bool:
+        return self.drafts is not None and not self.drafts and self.search is None
+
+    @property
+    def complete(self) -> bool:
+        return self.placed and self.results == len(self.trials)
+
+
+@dataclass
+class Trial:
+    """A trial, whatever places it has."""
+
+    planned: Planned
+    """In its first place; kept weights and remaining chain are those of all its places together."""
+    groups: list[Group]
+    known: Known = PENDING
+    handed: bool = False
+    """Given to the engine, which has not said anything of it since."""
+    asked: bool = False
+    """It was given to the engine with the order to keep its weights."""
+
+    @property
+    def out(self) -> bool:
+        return self.handed or self.known.state is TrialState.running
+
+    @property
+    def waiting(self) -> bool:
+        """Not ended for all who want it: pending, or stopped by a search while another place wants it in full."""
+        if self.known.state is TrialState.pending or self.known.state is TrialState.stopped:
+            return any(self.planned.key not in group.barred for group in self.groups)
+        return False
+
+
+class Board:
+    """Groups by (stage, id), trials by key, and the states of trials of other jobs that ours start from."""
+
+    def __init__(self, stages: Stages) -> None:
+        self.stages = stages
+        self.groups: dict[tuple[str, str], Group] = {}
+        self.of: dict[str, list[Group]] = defaultdict(list)
+        self.trials: dict[str, Trial] = {}
+        self.outside: dict[str, Known] = {}
+        self.children: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, group: Group) -> None:
+        self.groups[group.stage.name, group.id] = group
+        self.of[group.stage.name].append(group)
+
+    def sources(self, stage: Stage, group: str) -> list[Group]:
+        """The groups of this id that `stage` takes from."""
+        return [self.groups[name, group] for name in stage.from_ if (name, group) in self.groups]
+
+    def known(self, key: str) -> Known | None:
+        return self.trials[key].known if key in self.trials else self.outside.get(key)
+
+    def gives_weights(self, key: str) -> bool:
+        known = self.known(key)
+        return known is not None and known.state is TrialState.done and known.weights is not None
+
+    def startable(self, trial: Trial) -> bool:
+        """It waits or is wanted once more, and its parents' weights are there."""
+        if trial.out or not (trial.waiting or self.wanted_again(trial)):
+            return False
+        return all(self.gives_weights(parent) for parent in trial.planned.needs)
+
+    def wanted_again(self, trial: Trial) -> bool:
+        """Done, but its weights were not kept or have been removed, and they are pinned or needed: by a child that
+        waits, or that is itself wanted again."""
+        if trial.known.state is not TrialState.done or trial.known.weights or trial.asked:
+            return False
+        if trial.known.pinned:
+            return True
+        children = (self.trials[key] for key in self.children.get(trial.planned.key, ()))
+        return any((child.waiting or self.wanted_again(child)) and not child.out for child in children)
+
+    def best(self, groups: list[Group]) -> selection.Candidate | None:
+        """The best trial of these groups so far, by the tie rule of the first of them."""
+        trials = candidates_of(groups)
+        if not trials:
+            return None
+        task = next(iter(trials.values())).spec.task
+        candidates = [selection.Candidate(key, self._figures(key), planned.settings) for key, planned in trials.items()]
+        return selection.best(candidates, task.metric, task.mode, groups[0].stage.ties)
+
+    def decide(self, taker: str, groups: list[Group]) -> tuple[Decision, Planned] | None:
+        """The winner over all trials of complete groups; None when no trial has a finite metric."""
+        winner = self.best(groups)
+        if winner is None:
+            return None
+        trials = candidates_of(groups)
+        task = next(iter(trials.values())).spec.task
+        roots = dict.fromkeys(name for group in groups for name in self.stages.sweeps(group.stage))
+        swept = [planned.settings for name in roots for planned in self.groups[name, groups[0].id].trials.values()]
+        axes = dict.fromkeys(path for name in roots for path in self.stages.grid_axes(self.stages.by_name[name]))
+        ranges, choices = self.stages.ranges(roots)
+        decision = Decision(
+            stage=taker,
+            group=groups[0].id,
+            key=winner.key,
+            value=winner.figures[task.metric],
+            metric=task.metric,
+            edges=[
+                *selection.edges(winner.settings, {**selection.axis_values(swept, axes), **choices}),
+                *selection.range_edges(winner.settings, ranges),
+            ],
+            rule={"metric": task.metric, "mode": task.mode, "ties": list(groups[0].stage.ties), "last": "key"},
+            candidates=len(trials),
+            sources=[group.stage.name for group in groups],
+        )
+        return decision, trials[winner.key]
+
+    def giver(self, source: Giver) -> Group:
+        """The group that weights come from."""
+        return self.of[source.stage][0] if source.group is None else self.groups[source.stage, source.group]
+
+    def weights_of(self, group: Group) -> str | None:
+        """Key of the trial that a stage's weights come from: its only one, or its winner once all have ended."""
+        if group.placed and len(group.trials) == 1:
+            return next(iter(group.trials))
+        winner = self.best([group]) if group.complete else None
+        return winner.key if winner else None
+
+    def progress(self, group: Group) -> Progress:
+        states = dict.fromkeys(TrialState, 0)
+        left = (group.expected - len(group.trials)) * group.longest
+        for key, planned in group.trials.items():
+            trial = self.trials[key]
+            state = TrialState.running if trial.out else trial.known.state
+            if state is TrialState.stopped and key not in group.barred:
+                state = TrialState.pending  # stopped by another search: here it is wanted in full
+            elif state is TrialState.pending and key in group.barred:
+                state = TrialState.stopped
+            states[state] += 1
+            left += 0.0 if state.ended else planned.seconds
+        best = self.best([group])
+        value = best.figures[next(iter(group.trials.values())).spec.task.metric] if best else None
+        return Progress(group.stage.name, group.id, group.values, group.expected, states, value, left)
+
+    def _figures(self, key: str) -> dict[str, float]:
+        known = self.trials[key].known
+        return dict(known.figures) if known.state is TrialState.done else {}
+
+
+def candidates_of(groups: list[Group]) -> dict[str, Planned]:
+    """Trials of these groups that may win."""
+    return {
+        key: planned
+        for group in groups
+        for key, planned in group.trials.items()
+        if key not in group.barred and key not in group.passing
+    }

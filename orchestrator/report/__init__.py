@@ -1,0 +1,1 @@
+"""Tables, pages and status, from what the store holds."""

@@ -1,0 +1,126 @@
+"""The only place that says what a reader must be warned of before believing a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from orchestrator.report.cells import label
+from orchestrator.report.model import Cell, Group, StageCount
+from orchestrator.report.wording import edge_text
+
+if TYPE_CHECKING:
+    from orchestrator.records.rows import JobRow, PlacedRow, TrialRow
+
+SHOWN = 12
+"""Failed trials named one by one; the rest is counted."""
+
+
+def short_time(seconds: float) -> str:
+    """4.2 s, 12 min, 3 h 20 min, 12 days"""
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+    return f"{minutes / 1440:.1f} days"
+
+
+def warnings(
+    job: JobRow,
+    cells: Sequence[Cell],
+    groups: Sequence[Group],
+    counts: Sequence[StageCount],
+    placed: Sequence[PlacedRow],
+    behind: Mapping[str, TrialRow],
+) -> tuple[str, ...]:
+    """A line each, the gravest first. `behind`: the trials whose figures are in the table (none: not looked at)."""
+    return (
+        *_failed(job, placed),
+        *_without_value(cells),
+        *_edges(groups),
+        *_diverged(groups, counts),
+        *_unlike(cells, behind),
+        *_code(job, behind),
+    )
+
+
+def _failed(job: JobRow, placed: Sequence[PlacedRow]) -> Iterable[str]:
+    lost = [trial for trial in placed if trial.state in ("failed", "cancelled")]
+    for trial in lost[:SHOWN]:
+        cause = f" ({trial.error_class}: {trial.error.splitlines()[0]})" if trial.error else ""
+        yield f"{trial.name}: {trial.state}{cause}"
+    if len(lost) > SHOWN:
+        yield f"and {len(lost) - SHOWN} more failed or cancelled trials"
+    if lost:
+        yield f"run what failed again: python -m orchestrator retry {job.id}"
+
+
+def _without_value(cells: Sequence[Cell]) -> Iterable[str]:
+    empty = [cell for cell in cells if cell.state in ("failed", "cancelled", "diverged", "missing")]
+    incomplete = [cell for cell in empty if cell.state != "missing" or cell.reason.startswith("incomplete")]
+    for cell in incomplete:
+        yield f"{cell.row} on {cell.column} has no value: {cell.state if not cell.reason else cell.reason}"
+    waiting = sum(cell.state in ("running", "pending") for cell in cells) + len(empty) - len(incomplete)
+    if waiting:
+        yield f"{waiting} of {len(cells)} cells are not finished: this table is not final"
+
+
+def _edges(groups: Sequence[Group]) -> Iterable[str]:
+    for group in groups:
+        if group.choices and group.choices[-1].edges:
+            edges = "; ".join(map(edge_text, group.choices[-1].edges))
+            yield f"{group.row} on {group.column}: chosen on the edge of the grid: {edges}; a wider grid may do better"
+
+
+def _diverged(groups: Sequence[Group], counts: Sequence[StageCount]) -> Iterable[str]:
+    for count in counts:
+        if count.states.get("diverged"):
+            yield f"{count.states['diverged']} of {count.placed} {count.name} trials diverged (they count as the worst)"
+
+
+def _unlike(cells: Sequence[Cell], behind: Mapping[str, TrialRow]) -> Iterable[str]:
+    """Cells of one column that were not measured on the same images, or not in the same precision."""
+    digests: dict[str, set[str]] = {}
+    seeds: dict[str, set[tuple[int, ...]]] = {}
+    for cell in cells:
+        if cell.value is not None:
+            seeds.setdefault(cell.column, set()).add(cell.seeds)
+        for key in cell.keys:
+            if key in behind and behind[key].data_digest:
+                digests.setdefault(cell.column, set()).add(behind[key].data_digest or "")
+        if cell.best_of > 1 and cell.value is not None:
+            yield (
+                f"{cell.row} on {cell.column} is the best of {cell.best_of} settings on the same images: "
+                "an optimistic number"
+            )
+    loose = {cell.column for cell in cells for key in cell.keys if key in behind and _any_count(behind[key])}
+    for column in sorted(loose):
+        yield f"{column}: fewer or more images than published may have been used (task.counts any): not comparable"
+    for column, found in digests.items():
+        if len(found) > 1:
+            yield f"{column}: its cells were not measured on the same data ({len(found)} digests)"
+    for column, numbers in seeds.items():
+        if len({len(one) for one in numbers}) > 1:
+            yield f"{column}: its cells have different numbers of seeds"
+    precisions = {label(trial.facts["precision"]) for trial in behind.values() if "precision" in trial.facts}
+    if len(precisions) > 1:
+        yield f"trials of the table ran in different precisions: {', '.join(sorted(precisions))}"
+
+
+def _any_count(trial: TrialRow) -> bool:
+    return bool(trial.spec.get("task", {}).get("counts") == "any")
+
+
+def _code(job: JobRow, behind: Mapping[str, TrialRow]) -> Iterable[str]:
+    if job.git_dirty:
+        yield "the job was submitted from a working tree with uncommitted changes"
+    dirty = sum(bool(trial.git_dirty) for trial in behind.values())
+    if dirty and not job.git_dirty:
+        yield f"{dirty} trials of the table ran from a working tree with uncommitted changes"
+    commits = {trial.git_commit for trial in behind.values() if trial.git_commit}
+    if len(commits) > 1:
+        short = ", ".join(sorted(commit[:10] for commit in commits))
+        yield f"trials of the table come from {len(commits)} versions of the code: {short}"

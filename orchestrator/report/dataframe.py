@@ -1,0 +1,50 @@
+"""The only place that gives a job's trials as a pandas data frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.report.build import moment
+
+if TYPE_CHECKING:
+    import pandas
+
+    from orchestrator.store.store import Store
+
+
+def results(store: Store, job_id: str) -> pandas.DataFrame:
+    """A row for each placed trial, in the order of the spec: stage, group, state, its settings by dotted path, its
+    figures as `figure.NAME` (raw: fractions are not percent; NaN where there is none), seconds, start and end
+    (UTC), the error, the trial's key and its MLflow run. NotFound: no such job."""
+    import pandas
+
+    order = {stage["name"]: n for n, stage in enumerate(store.job_spec(job_id)["stages"])}
+    placed = sorted(store.placed(job_id), key=lambda trial: (order[trial.stage], trial.group, trial.position))
+    figures = store.figures(trial.key for trial in placed)
+    runs = {(stage, key): run.run_id for (stage, _, key), run in store.tracked(job_id).items()}
+    rows: list[dict[str, Any]] = []
+    for trial in placed:
+        rows.append(
+            {
+                "stage": trial.stage,
+                "group": trial.group,
+                "state": str(trial.state),
+                **trial.group_values,
+                **trial.settings,
+                "seed": trial.seed,
+                **{f"figure.{name}": value for name, value in figures.get(trial.key, {}).items()},
+                "metric": trial.metric,
+                "value": trial.value,
+                "epoch": trial.epoch,
+                "seconds": trial.seconds,
+                "host": trial.host,
+                "started": moment(trial.started),
+                "ended": moment(trial.ended),
+                "error_class": trial.error_class,
+                "error": trial.error,
+                "name": trial.name,
+                "key": trial.key,
+                "run_id": runs.get((trial.stage, trial.key)),
+            }
+        )
+    return pandas.DataFrame(rows)

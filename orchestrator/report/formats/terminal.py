@@ -1,0 +1,110 @@
+"""The only place that prints a report for a terminal: plain text, no colours, so that it can be piped and read."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from orchestrator.report.build import MAPS
+from orchestrator.report.cells import short
+from orchestrator.report.model import Column, Group, HeatCell, HeatMap, Report
+from orchestrator.report.wording import choices, grid, heading, notes, title
+
+WIDTH = 110
+"""Columns that tables keep to where they can."""
+
+
+def terminal(report: Report, width: int = WIDTH) -> str:
+    """Plain text for a terminal: table, choices, heat maps of small studies, warnings."""
+    lines = [f"{report.name}{f' ({report.profile})' if report.profile else ''}  {report.job_id}  {report.state}"]
+    for words in (report.message, report.caption, title(report)):
+        lines += textwrap.wrap(words, width)
+    lines.append("")
+    header, body = grid(report)
+    lines += aligned(header, [line.texts for line in body], width)
+    for note in notes(report):
+        lines += textwrap.wrap(note, width, initial_indent="  ", subsequent_indent="    ")
+    chosen, rows = choices(report)
+    if rows:
+        lines += ["", "Chosen on val", *aligned(chosen, rows, width)]
+    lines += _maps(report, width) if len(report.groups) <= MAPS else ["", "Heat maps: in the HTML page"]
+    if report.warnings:
+        lines += ["", "Warnings"]
+    for warning in report.warnings:
+        lines += textwrap.wrap(warning, width, initial_indent="  ! ", subsequent_indent="    ", break_long_words=False)
+    return "\n".join(lines) + "\n"
+
+
+def aligned(header: Sequence[str], body: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Aligned columns; a table too wide is continued below, its first column repeated."""
+    sizes = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
+    numbers = [any(row[i][:1].isdigit() for row in body) for i in range(len(header))]
+    lines: list[str] = []
+    start = 1
+    while start < len(header) or start == 1:
+        end, used = start, sizes[0]
+        while end < len(header) and (end == start or used + 2 + sizes[end] <= width):
+            used += 2 + sizes[end]
+            end += 1
+        shown = [0, *range(start, end)]
+        lines += [""] if lines else []
+        for n, row in enumerate([header, *body]):
+            texts = [row[i].rjust(sizes[i]) if i and numbers[i] else row[i].ljust(sizes[i]) for i in shown]
+            lines.append("  ".join(texts).rstrip())
+            if n == 0:
+                lines.append("-" * (sum(sizes[i] for i in shown) + 2 * (len(shown) - 1)))
+        start = max(end, start + 1)
+    return lines
+
+
+def _maps(report: Report, width: int) -> list[str]:
+    blocks = [
+        (group, drawn, map_lines(report.by_column[group.column], group, drawn))
+        for group in report.groups
+        for drawn in group.heat_maps
+    ]
+    if not blocks:
+        return []
+    first = blocks[0][1]
+    axes = f"{heading(first.x_path)} across" + (f", {heading(first.y_path)} down" if first.y_path else "")
+    lines = ["", f"Values on val, {axes}; * chosen; ░▒▓█ from the column's worst to its best"]
+    row: list[list[str]] = []
+    for _, _, block in blocks:
+        if row and sum(len(one[0]) + 2 for one in row) + len(block[0]) > width:
+            lines += ["", *_beside(row)]
+            row = []
+        row.append(block)
+    return [*lines, "", *_beside(row)]
+
+
+def _beside(blocks: Sequence[Sequence[str]]) -> list[str]:
+    height = max(len(block) for block in blocks)
+    return [
+        "  ".join((block[i] if i < len(block) else "").ljust(len(block[0])) for block in blocks).rstrip()
+        for i in range(height)
+    ]
+
+
+def map_lines(column: Column, group: Group, drawn: HeatMap) -> list[str]:
+    """A heat map as lines of equal length."""
+    at = {(cell.x, cell.y): cell for cell in drawn.cells}
+    rows = [["", *(short(x) for x in drawn.xs)]]
+    for y in drawn.ys:
+        rows.append([short(y) if drawn.y_path else "", *(_map_cell(at[x, y], column) for x in drawn.xs)])
+    sizes = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(text.rjust(size) for text, size in zip(row, sizes, strict=True)) for row in rows]
+    name = f"{group.name} {drawn.stage}"
+    size = max(len(name), *(len(line) for line in lines))
+    return [line.ljust(size) for line in [name, *lines]]
+
+
+_NO_VALUE = {"absent": "·", "diverged": "div", "failed": "fail", "cancelled": "canc", "stopped": "stop"}
+
+
+def _map_cell(cell: HeatCell, column: Column) -> str:
+    if cell.value is None:
+        return _NO_VALUE.get(cell.state, "…")
+    low, high = column.low, column.high
+    part = 1.0 if low is None or high is None or high == low else (cell.value - low) / (high - low)
+    shade = "░▒▓█"[min(3, int(4 * (part if column.mode == "max" else 1 - part)))]
+    return f"{column.unit.text(cell.value)}{'*' if cell.chosen else shade}"

@@ -1,0 +1,1 @@
+"""Heat maps, curves and scatter plots as SVG."""

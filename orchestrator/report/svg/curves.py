@@ -1,0 +1,100 @@
+"""The only place that draws learning curves: SVG panels for a page, whose colours are the page's (CSS classes)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from orchestrator.report.model import Column, Curve, Group
+from orchestrator.report.svg.heat_map import FONT, text
+from orchestrator.report.wording import phrase
+
+_W, _H, _PAD_LEFT, _PAD_RIGHT, _PAD_TOP, _PAD_BOTTOM = 260, 170, 40, 10, 26, 34
+
+
+def curves_svg(group: Group, column: Column) -> list[str]:
+    """Training loss, and the metric on val, over epochs; empty when nothing was reported."""
+    drawn = [curve for curve in group.curves if curve.epochs]
+    if not drawn:
+        return []
+    unit = f" ({column.unit.suffix})" if column.unit.suffix else ""
+    ends = [curve.end for curve in drawn if curve.role == "final" and curve.end is not None]
+    panels = [
+        _panel("training loss", drawn, [curve.train_loss for curve in drawn], []),
+        _panel(f"{phrase(column.metric)}{unit} on val", drawn, [curve.metric for curve in drawn], ends),
+    ]
+    return [panel for panel in panels if panel]
+
+
+def _panel(title: str, drawn: Sequence[Curve], values: Sequence[Sequence[float | None]], ends: list[float]) -> str:
+    known = [value for line in values for value in line if value is not None]
+    if not known:
+        return ""
+    last = max(curve.epochs[-1] for curve in drawn)
+    first = min(1, min(curve.epochs[0] for curve in drawn))
+    ticks = nice(min([*known, *ends]), max([*known, *ends]))
+    low, high = ticks[0], ticks[-1]
+
+    def x(epoch: float) -> float:
+        return _PAD_LEFT + (_W - _PAD_LEFT - _PAD_RIGHT) * ((epoch - first) / max(last - first, 1))
+
+    def y(value: float) -> float:
+        return _H - _PAD_BOTTOM - (_H - _PAD_TOP - _PAD_BOTTOM) * ((value - low) / (high - low))
+
+    parts = [text(2, 13, title, 12, "start", weight="600")]
+    for tick in ticks:
+        at = f"{y(tick):.1f}"
+        parts.append(f'<line class="rule" x1="{_PAD_LEFT}" x2="{_W - _PAD_RIGHT}" y1="{at}" y2="{at}"/>')
+        parts.append(text(_PAD_LEFT - 6, y(tick) + 4, f"{tick:g}", 11, "end"))
+    for epoch in _epochs(first, last):
+        parts.append(text(x(epoch), _H - _PAD_BOTTOM + 16, f"{epoch:g}", 11))
+    parts.append(text((_PAD_LEFT + _W - _PAD_RIGHT) / 2, _H - 3, "epoch", 11))
+    for curve, line in zip(drawn, values, strict=True):
+        parts += [
+            _line(curve.role, [(x(epoch), y(value)) for epoch, value in run]) for run in _runs(curve.epochs, line)
+        ]
+    for end in ends:
+        left, top = x(last), y(end)
+        parts.append(
+            f'<g data-tip="final: {end:.4g}"><title>final: {end:.4g}</title><rect class="dot final" x="{left - 4:.1f}" '
+            f'y="{top - 4:.1f}" width="8" height="8" transform="rotate(45 {left:.1f} {top:.1f})"/></g>'
+        )
+    inner = "".join(parts)
+    return f'<svg class="curve" viewBox="0 0 {_W} {_H}" role="img" aria-label="{escape(title)}" {FONT}>{inner}</svg>'
+
+
+def _runs(epochs: Sequence[int], values: Sequence[float | None]) -> Iterable[list[tuple[int, float]]]:
+    """Unbroken pieces: a line is not drawn through epochs without a number."""
+    run: list[tuple[int, float]] = []
+    for epoch, value in zip(epochs, values, strict=True):
+        if value is not None:
+            run.append((epoch, value))
+        elif run:
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def _line(role: str, places: Sequence[tuple[float, float]]) -> str:
+    if len(places) == 1:
+        return f'<circle class="dot {role}" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3"/>'
+    return f'<polyline class="line {role}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in places)}"/>'
+
+
+def nice(low: float, high: float) -> list[float]:
+    """Three to six round numbers that cover [low, high]."""
+    if high <= low:
+        low, high = (low - 0.5, high + 0.5) if low == 0 else (low - abs(low) * 0.1, high + abs(high) * 0.1)
+    rough = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+    start, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [float(f"{n * step:.10g}") for n in range(start, end + 1)]
+
+
+def _epochs(first: int, last: int) -> list[int]:
+    step = max(1, round(nice(0, max(last, 1))[1]))
+    shown = sorted({first, *range(step, last + 1, step), last})
+    return [epoch for epoch in shown if epoch in (first, last) or min(epoch - first, last - epoch) >= step * 0.6]

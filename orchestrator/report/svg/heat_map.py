@@ -1,0 +1,232 @@
+"""The only place that draws heat maps: SVG that can be read without colour and without script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from orchestrator.report.cells import short
+from orchestrator.report.groups import heat_map as find_heat_map
+from orchestrator.report.model import Choice, Column, Group, HeatCell, HeatMap, Report
+
+if TYPE_CHECKING:
+    from orchestrator.records.rows import PlacedRow
+
+VIRIDIS = ("440154", "482878", "3e4a89", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725")
+"""matplotlib's viridis at ten places: rises evenly in lightness, so it survives colour blindness and a grey print."""
+FONT = "font-family=\"system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif\""
+_HATCH = (
+    '<pattern id="{id}" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+    '<rect width="7" height="7" fill="#8b8f97"/><rect width="2.2" height="7" fill="#5c6068"/></pattern>'
+)
+_WORDS = {"diverged": "diverged", "failed": "failed", "cancelled": "cancelled", "running": "running", "pending": "…"}
+_LEFT, _TOP, _WIDE, _HIGH = 62, 26, 66, 42
+
+
+def colour(part: float) -> tuple[str, str]:
+    """Fill at `part` (0 worst, 1 best) of the scale, and the colour of text on it."""
+    at = min(max(part, 0.0), 1.0) * (len(VIRIDIS) - 1)
+    low = min(int(at), len(VIRIDIS) - 2)
+    pair = [[int(stop[i : i + 2], 16) for i in (0, 2, 4)] for stop in VIRIDIS[low : low + 2]]
+    mixed = [round(a + (b - a) * (at - low)) for a, b in zip(*pair, strict=True)]
+    linear = [c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in mixed]  # WCAG 2 luminance
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#{:02x}{:02x}{:02x}".format(*mixed), "#ffffff" if luminance < 0.179 else "#000000"
+
+
+def part_of(value: float, column: Column) -> float:
+    """Where a value lies on its column's scale: 0 worst, 1 best."""
+    if column.low is None or column.high is None or column.high == column.low:
+        return 1.0
+    part = (value - column.low) / (column.high - column.low)
+    return part if column.mode == "max" else 1 - part
+
+
+def heat_map_svg(report: Report, stage: str, group: str) -> str:
+    """A stage's heat map of one group as a file of its own: white ground, title, scale, edge of the grid.
+
+    KeyError: no such group; ValueError: nothing numeric was varied there.
+    """
+    found = report.named[group]
+    drawn = next((one for one in found.heat_maps if one.stage == stage), None)
+    if drawn is None:
+        raise ValueError(f"stage {stage} of {group} has no heat map: no numeric setting was varied")
+    column = report.by_column[found.column]
+    return _alone(f"{found.row} on {found.column}, stage {stage}", found, drawn, column)
+
+
+def picture(trials: Sequence[PlacedRow], chosen: set[str]) -> str | None:
+    """The heat map of one stage and group from its rows alone, with a scale of its own, for the tracking server.
+
+    None when no numeric setting was varied. `chosen`: keys to mark.
+    """
+    drawn = find_heat_map(trials[0].stage, trials, chosen)
+    if drawn is None:
+        return None
+    values = [cell.value for cell in drawn.cells if cell.value is not None]
+    low, high = min(values, default=None), max(values, default=None)
+    column = Column("", trials[0].metric, trials[0].mode, low, high)
+    name = trials[0].group
+    return _alone(f"{name}, stage {drawn.stage}: {trials[0].metric}", Group(name, name, ""), drawn, column)
+
+
+def _alone(title: str, group: Group, drawn: HeatMap, column: Column) -> str:
+    body, width, height = heat_map(group, drawn, column, "alone")
+    total = max(width, 360, 9 * len(title)) + 24
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{total}" height="{height + 92}" '
+        f'viewBox="0 0 {total} {height + 92}" style="color:#14171f" {FONT}>'
+        f'<rect width="100%" height="100%" fill="#ffffff"/>'
+        f'<text x="12" y="24" font-size="15" font-weight="600" fill="currentColor">{escape(title)}</text>'
+        f'<svg x="12" y="36" width="{width}" height="{height}">{body}</svg>'
+        f'<svg x="12" y="{height + 48}" width="340" height="36">{scale_bar(column)}</svg></svg>'
+    )
+
+
+def heat_map_inline(group: Group, drawn: HeatMap, column: Column, name: str) -> str:
+    """The same for a page: no ground, text in the page's colour. `name` makes the ids in it unique on the page."""
+    body, width, height = heat_map(group, drawn, column, name)
+    return (
+        f'<svg class="map" viewBox="0 0 {width} {height}" style="max-width:{round(1.2 * width)}px" role="img" {FONT} '
+        f'aria-label="{escape(f"{group.row} on {group.column}: {_told(drawn, column)}")}">{body}</svg>'
+    )
+
+
+def _told(drawn: HeatMap, column: Column) -> str:
+    values = [cell for cell in drawn.cells if cell.value is not None]
+    chosen = next((cell for cell in values if cell.chosen), None)
+    if chosen is None or chosen.value is None:
+        return f"{len(values)} of {len(drawn.cells)} settings have a value"
+    at = f"{drawn.x_path} {short(chosen.x)}" + (f", {drawn.y_path} {short(chosen.y)}" if drawn.y_path else "")
+    value = column.unit.text(chosen.value)
+    return f"{len(values)} of {len(drawn.cells)} settings have a value, chosen {at} with {value}"
+
+
+def heat_map(group: Group, drawn: HeatMap, column: Column, name: str) -> tuple[str, int, int]:
+    """Inner SVG, width and height. Larger y lies higher; best is bright."""
+    rows = drawn.ys[::-1]
+    wide, high = _WIDE * len(drawn.xs), _HIGH * len(rows)
+    width, height = _LEFT + wide + 14, _TOP + high + 44
+    parts = [f"<defs>{_HATCH.format(id=f'hatch-{name}')}</defs>"]
+    at = {(cell.x, cell.y): cell for cell in drawn.cells}
+    for j, y in enumerate(rows):
+        parts += [_square(at[x, y], i, j, drawn, column, name) for i, x in enumerate(drawn.xs)]
+        if drawn.y_path:
+            parts.append(text(_LEFT - 8, _TOP + _HIGH * (j + 0.5) + 4, short(y), 12, "end"))
+    for i, x in enumerate(drawn.xs):
+        parts.append(text(_LEFT + _WIDE * (i + 0.5), _TOP + high + 17, short(x), 12))
+    parts.append(text(_LEFT + wide / 2, _TOP + high + 36, _axis_name(drawn.x_path), 12, weight="600"))
+    if drawn.y_path:
+        parts.append(text(2, 14, f"{_axis_name(drawn.y_path)} ↑", 12, "start", weight="600"))
+    parts += [_outline(at[x, y], i, j) for j, y in enumerate(rows) for i, x in enumerate(drawn.xs)]
+    if group.choices:
+        parts += _edge_bars(group.choices[-1], drawn, wide, high)
+    return "".join(parts), width, height
+
+
+def _axis_name(path: str) -> str:
+    return {"optim.lr": "learning rate"}.get(path, path.rpartition(".")[2].replace("_", " "))
+
+
+def _square(cell: HeatCell, i: int, j: int, drawn: HeatMap, column: Column, name: str) -> str:
+    x, y = _LEFT + _WIDE * i, _TOP + _HIGH * j
+    where = f"{_axis_name(drawn.x_path)} {short(cell.x)}"
+    where += f", {_axis_name(drawn.y_path)} {short(cell.y)}" if drawn.y_path else ""
+    extra = "".join(f", {n} {word}" for n, word in ((cell.diverged, "diverged"), (cell.failed, "failed")) if n)
+    if cell.value is not None:
+        fill, ink = colour(part_of(cell.value, column))
+        value = column.unit.text(cell.value)
+        tip = f"{where}: {value}{column.unit.suffix}{extra}{', chosen' if cell.chosen else ''}"
+        best = ", best of " + str(len(cell.keys)) if len(cell.keys) > 1 else ""
+        return (
+            f'<g data-tip="{escape(tip + best)}"><title>{escape(tip + best)}</title>'
+            f'<rect x="{x}" y="{y}" width="{_WIDE - 1}" height="{_HIGH - 1}" fill="{fill}"/>'
+            + text(x + _WIDE / 2, y + _HIGH / 2 + 5, value, 14, fill=ink, weight="700" if cell.chosen else "400")
+            + "</g>"
+        )
+    fill = f"url(#hatch-{name})" if cell.state == "diverged" else "none"
+    word = "" if cell.state == "absent" else _WORDS.get(cell.state, cell.state)
+    tip = f"{where}: {cell.state if word else 'not in the grid'}"
+    ink = "#ffffff" if cell.state == "diverged" else "currentColor"
+    halo = ' stroke="#3b3e45" stroke-width="3" paint-order="stroke"' if cell.state == "diverged" else ""
+    cross = "✕ " if cell.state in ("failed", "cancelled") else ""
+    return (
+        f'<g data-tip="{escape(tip)}"><title>{escape(tip)}</title>'
+        f'<rect x="{x + 0.5}" y="{y + 0.5}" width="{_WIDE - 2}" height="{_HIGH - 2}" fill="{fill}" '
+        'stroke="currentColor" stroke-opacity=".35" stroke-dasharray="3 3"/>'
+        + text(x + _WIDE / 2, y + _HIGH / 2 + 4, cross + word, 11, fill=ink, extra=halo)
+        + "</g>"
+    )
+
+
+def _outline(cell: HeatCell, i: int, j: int) -> str:
+    """Marks what was chosen: dark and light line together, so that it shows on every colour, and a star."""
+    if not cell.chosen:
+        return ""
+    x, y = _LEFT + _WIDE * i, _TOP + _HIGH * j
+    box = f'x="{x + 1.5}" y="{y + 1.5}" width="{_WIDE - 4}" height="{_HIGH - 4}" fill="none"'
+    return (
+        f'<rect {box} stroke="#10131a" stroke-width="5"/><rect {box} stroke="#ffffff" stroke-width="2"/>'
+        f'<g pointer-events="none">{_star(x + _WIDE - 11, y + 11)}</g>'
+    )
+
+
+def _star(x: float, y: float) -> str:
+    tips = [
+        (x + r * math.sin(math.pi * k / 5), y - r * math.cos(math.pi * k / 5))
+        for k in range(10)
+        for r in [6.5 if k % 2 == 0 else 2.8]
+    ]
+    places = " ".join(f"{a:.1f},{b:.1f}" for a, b in tips)
+    return f'<polygon points="{places}" fill="#ffffff" stroke="#10131a" stroke-width="1.4"/>'
+
+
+def _edge_bars(choice: Choice, drawn: HeatMap, wide: float, high: float) -> list[str]:
+    """A bar along each side of the map that the chosen setting lies on (or beyond)."""
+    bars: list[tuple[float, float, float, float, str]] = []
+    for edge in choice.edges:
+        path, end = edge.partition(" ")[0], "low" if "low edge" in edge else "high"
+        if path == drawn.x_path:
+            x = _LEFT - 5 if end == "low" else _LEFT + wide + 2
+            bars.append((x, _TOP, 3, high - 1, edge))
+        elif path == drawn.y_path:
+            y = _TOP + high + 1 if end == "low" else _TOP - 5
+            bars.append((_LEFT, y, wide - 1, 3, edge))
+    return [
+        f'<rect x="{x}" y="{y}" width="{w}" height="{h}" fill="#d55e00" data-tip="{escape(edge)}">'
+        f"<title>{escape(edge)}</title></rect>"
+        for x, y, w, h, edge in bars
+    ]
+
+
+def scale_bar(column: Column) -> str:
+    """Inner SVG, 340 by 36: the colour scale with its ends in words."""
+    if column.low is None or column.high is None:
+        return ""
+    low, high = (column.low, column.high) if column.mode == "max" else (column.high, column.low)
+    shown = column.unit.text
+    stops = "".join(
+        f'<rect x="{2 + 12 * n}" y="2" width="12.5" height="12" fill="{colour(n / 19)[0]}"/>' for n in range(20)
+    )
+    unit = f" {column.unit.suffix}" if column.unit.suffix else ""
+    return (
+        stops + text(2, 29, f"worst {shown(low)}", 12, "start") + text(242, 29, f"best {shown(high)}{unit}", 12, "end")
+    )
+
+
+def text(
+    x: float,
+    y: float,
+    words: str,
+    size: float,
+    anchor: str = "middle",
+    fill: str = "currentColor",
+    weight: str = "400",
+    extra: str = "",
+) -> str:
+    return (
+        f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" font-weight="{weight}" text-anchor="{anchor}" '
+        f'fill="{fill}"{extra}>{escape(words)}</text>'
+    )

@@ -1,0 +1,182 @@
+"""The only place that checks a report against the raw figures: every number, every choice, made again from SQL."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.report.build import build, sources
+from orchestrator.report.wording import to_json
+from orchestrator.rules import selection
+from orchestrator.store.search_log import barred_trials
+
+if TYPE_CHECKING:
+    from orchestrator.records.rows import PlacedRow, WinnerRow
+    from orchestrator.store.store import Store
+
+ADDRESSES = frozenset({"run_id", "run_ids"})
+"""Where the tracking server has a trial; may be filled in later, and is no result."""
+
+
+def verify(store: Store, job_id: str, saved: Mapping[str, Any] | None = None) -> list[str]:
+    """A line for each difference; none when all is well. `saved`: a report's JSON, compared with one built now.
+
+    Checks that the list of trials repeats the recorded figures, that every winner is the one that the recorded
+    rule chooses from those figures (its value, its edges and the number of candidates too), that nothing was
+    chosen from a group that is not complete, and that what a trial ended with is what it last reported on val.
+    """
+    placed = store.placed(job_id)
+    figures = store.figures(trial.key for trial in placed if trial.state == "done")
+    found = list(_repeated(placed, figures))
+    spec = store.job_spec(job_id)
+    members: dict[tuple[str, str], list[PlacedRow]] = {}
+    for trial in placed:
+        members.setdefault((trial.stage, trial.group), []).append(trial)
+    winners = store.winners(job_id)
+    barred = barred_trials(store.search_events(job_id))
+    for winner in winners:
+        found += _rechosen(winner, spec, without(members, barred), figures)
+    found += _undecided(spec, members, {(winner.stage, winner.group) for winner in winners})
+    found += _last_reports(store, [winner.key for winner in winners], figures, placed)
+    if saved is not None:
+        found += differences(saved, to_json(build(store, job_id)), "report")
+    return found
+
+
+def _repeated(placed: Sequence[PlacedRow], figures: Mapping[str, Mapping[str, float]]) -> Iterable[str]:
+    for trial in placed:
+        if trial.state == "done":
+            raw = figures.get(trial.key, {}).get(trial.metric)
+            if not _same(raw, trial.value):
+                yield f"{trial.name} ({trial.key[:12]}): listed with {trial.metric} {trial.value}, its figure is {raw}"
+
+
+Members = Mapping[tuple[str, str], Sequence["PlacedRow"]]
+
+
+def without(members: Members, barred: set[tuple[str, str, str]]) -> Members:
+    """The trials that may win."""
+    return {
+        place: [trial for trial in trials if (*place, trial.key) not in barred] for place, trials in members.items()
+    }
+
+
+def _rechosen(
+    winner: WinnerRow,
+    spec: Mapping[str, Any],
+    members: Mapping[tuple[str, str], Sequence[PlacedRow]],
+    figures: Mapping[str, Mapping[str, float]],
+) -> Iterable[str]:
+    """Makes one decision again."""
+    what = f"{winner.stage} of {winner.group}"
+    trials = [trial for source in winner.sources for trial in members.get((source, winner.group), [])]
+    open_ = [trial for trial in trials if trial.state not in ("done", "diverged")]
+    if open_:
+        yield f"{what}: chosen although {len(open_)} of {len(trials)} candidates have no result"
+    stages = {stage["name"]: stage for stage in spec["stages"]}
+    ties = stages[winner.sources[0]]["ties"]
+    modes = {trial.mode for trial in trials}
+    unique = {trial.key: selection.Candidate(trial.key, figures.get(trial.key, {}), trial.settings) for trial in trials}
+    best = selection.best(unique.values(), winner.metric, modes.pop(), ties) if len(modes) == 1 else None
+    if best is None:
+        yield f"{what}: recorded winner {winner.key[:12]}, but its candidates have no best {winner.metric}"
+        return
+    if best.key != winner.key:
+        yield (
+            f"{what}: recorded winner {winner.key[:12]} ({winner.metric} {winner.value}), the figures choose "
+            f"{best.key[:12]} ({best.figures.get(winner.metric)})"
+        )
+    recorded = unique.get(winner.key)
+    if recorded is None:
+        yield f"{what}: recorded winner {winner.key[:12]} is none of its {len(trials)} candidates"
+        return
+    if not _same(recorded.figures.get(winner.metric), winner.value):
+        value = recorded.figures.get(winner.metric)
+        yield f"{what}: recorded with {winner.metric} {winner.value}, its figure is {value}"
+    if winner.candidates not in (len(trials), len(unique)):
+        yield f"{what}: recorded with {winner.candidates} candidates, there are {len(trials)}"
+    ranges, choices = _ranges(stages, winner)
+    edges = selection.edges(recorded.settings, {**_axes(stages, winner, members), **choices})
+    edges += selection.range_edges(recorded.settings, ranges)
+    if sorted(edges) != sorted(winner.edges):
+        yield f"{what}: recorded edges {winner.edges or 'none'}, the grid says {edges or 'none'}"
+
+
+def _axes(
+    stages: Mapping[str, Mapping[str, Any]],
+    winner: WinnerRow,
+    members: Mapping[tuple[str, str], Sequence[PlacedRow]],
+) -> dict[str, list[Any]]:
+    """The values on each axis of the grid that a decision goes back to."""
+    grids = [name for source in winner.sources for name in sources(stages, source) if not stages[name].get("from")]
+    paths = [path for name in grids for axes in stages[name]["sweep"].get("grid") or [] for path in axes]
+    rows = [trial.settings for name in dict.fromkeys(grids) for trial in members.get((name, winner.group), [])]
+    return selection.axis_values(rows, dict.fromkeys(paths))
+
+
+def _ranges(
+    stages: Mapping[str, Mapping[str, Any]], winner: WinnerRow
+) -> tuple[dict[str, selection.Range], dict[str, list[Any]]]:
+    """The ranges of the searches that a decision goes back to."""
+    names = dict.fromkeys(name for source in winner.sources for name in sources(stages, source))
+    return selection.searched(
+        {path: one for name in names for path, one in stages[name]["sweep"].get("search", {}).items()}
+    )
+
+
+def _undecided(
+    spec: Mapping[str, Any],
+    members: Mapping[tuple[str, str], Sequence[PlacedRow]],
+    decided: set[tuple[str, str]],
+) -> Iterable[str]:
+    """Trials of a stage that takes winners, without a recorded decision behind them."""
+    takers = [stage["name"] for stage in spec["stages"] if stage.get("from")]
+    for stage, group in members:
+        if stage in takers and (stage, group) not in decided:
+            yield f"{stage} of {group}: has trials, but no decision is recorded"
+
+
+def _last_reports(
+    store: Store,
+    keys: Iterable[str],
+    figures: Mapping[str, Mapping[str, float]],
+    placed: Iterable[PlacedRow],
+) -> Iterable[str]:
+    """A chosen trial was evaluated on val after its last epoch: that report and its figure are one number."""
+    by_key = {trial.key: trial for trial in placed}
+    for key in dict.fromkeys(keys):
+        trial = by_key.get(key)
+        reports = store.reports(key) if trial is not None else []
+        if trial is None or not reports or reports[-1].epoch != trial.epochs:
+            continue
+        reported, figure = reports[-1].values.get(trial.metric), figures.get(key, {}).get(trial.metric)
+        if reported is not None and not _same(reported, figure):
+            yield f"{trial.name} ({key[:12]}): last reported {trial.metric} {reported}, its figure is {figure}"
+
+
+def differences(saved: Any, fresh: Any, where: str) -> list[str]:
+    """Paths at which two JSON values differ, a line each."""
+    if isinstance(saved, Mapping) and isinstance(fresh, Mapping):
+        return [
+            line
+            for name in dict.fromkeys([*saved, *fresh])
+            if name not in ADDRESSES
+            for line in (
+                differences(saved[name], fresh[name], f"{where}.{name}")
+                if name in saved and name in fresh
+                else [f"{where}.{name}: {'only in the saved report' if name in saved else 'not in the saved report'}"]
+            )
+        ]
+    if isinstance(saved, list) and isinstance(fresh, list):
+        if len(saved) != len(fresh):
+            return [f"{where}: {len(saved)} in the saved report, {len(fresh)} now"]
+        pairs = zip(saved, fresh, strict=True)
+        return [line for i, (a, b) in enumerate(pairs) for line in differences(a, b, f"{where}[{i}]")]
+    return [] if saved == fresh else [f"{where}: {saved!r} in the saved report, {fresh!r} now"]
+
+
+def _same(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one == other or (math.isnan(one) and math.isnan(other))

@@ -1,0 +1,1 @@
+"""Pure rules over results: which trial wins, which weights are kept."""

@@ -1,0 +1,1 @@
+"""Search algorithms, early stopping and population-based training."""

@@ -1,0 +1,123 @@
+"""The only place that checks that the fields which a job names by path are fields of a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from orchestrator.spec.diagnostics import Problems, Steps, dotted
+from orchestrator.spec.field_paths import leaf_paths, missing_step, nearest
+from orchestrator.spec.job import PLANNERS_OWN, JobSpec, Stage
+from orchestrator.spec.sweep import Grid, Search
+from orchestrator.spec.yaml_nodes import Node, Place
+from workers.trial import TrialSpec
+
+
+def trial_schema_paths() -> list[str]:
+    """Every dotted path of a trial that an axis, an override or a neighbourhood may name."""
+    return [path for path in leaf_paths(TrialSpec) if path != PLANNERS_OWN]
+
+
+def check_paths(root: Node, job: JobSpec, problems: Problems) -> set[str]:
+    """All paths of the job. Returns the stages whose trials cannot be built, because an axis or override is unknown."""
+    bad: set[str] = set()
+    for i, stage in enumerate(job.stages):
+        at: Steps = ["stages", i]
+        for k, path in enumerate([] if isinstance(stage.sweep, Search) else stage.per):
+            check_path(path, root.place_of([*at, "per", k]), f"stages.{stage.name}.per", problems)
+        for k, tie in enumerate(stage.ties):
+            _check_tie(tie, root.place_of([*at, "ties", k]), f"stages.{stage.name}.ties", problems)
+        if stage.neighbourhood is not None:
+            near = [*at, "neighbourhood", "near"]
+            for path in stage.neighbourhood.near:
+                check_path(path, root.place_of([*near, path], key=True), dotted(root, near), problems)
+        named = [*_axis_paths(root, stage, at), *(([*at, "override"], path) for path in stage.override)]
+        good = [
+            check_path(path, root.place_of([*steps, path], key=True), dotted(root, steps), problems)
+            for steps, path in named
+        ]
+        if not all(good):
+            bad.add(stage.name)
+        _check_clashes(root, stage, at, problems)
+    for name, path in (("rows", job.report.rows), ("columns", job.report.columns)):
+        check_path(path, root.place_of(["report", name]), f"report.{name}", problems)
+    return bad
+
+
+def check_path(path: str, place: Place, name: str, problems: Problems) -> bool:
+    """Whether `path` is a field of a trial that a user may name; else a problem."""
+    if path == PLANNERS_OWN:
+        problems.say(place, name, path, "set by the planner alone, for trials that come after every choice; remove it")
+        return False
+    missing = missing_step(TrialSpec, path)
+    if missing is None:
+        return True
+    index, there = missing
+    steps = path.split(".")
+    where = ".".join(steps[:index]) or "a trial"
+    known = ", ".join(each for each in there if each != PLANNERS_OWN) or "none"
+    near = nearest(path, trial_schema_paths())
+    hint = f"; nearest: {near}" if near else ""
+    problems.say(place, name, path, f"no such field of a trial; fields of {where}: {known}{hint}")
+    return False
+
+
+def check_effect(root: Node, job: JobSpec, problems: Problems) -> None:
+    """An override of a field that every stage sets itself would be silently without effect."""
+    trial = root.child("trial")
+    for path, place in _overridden(trial, "") if trial else ():
+        setters = {
+            stage.name: [at for at in [*stage.override, *(p for _, p in _axis_paths(root, stage, ["stages", i]))]
+                         if (path + ".").startswith(at + ".")]
+            for i, stage in enumerate(job.stages) if not stage.from_
+        }  # fmt: skip
+        if setters and all(setters.values()):
+            stages = ", ".join(setters)
+            what = f"without effect: set by {stages} itself; override it there: stages.{next(iter(setters))}..."
+            problems.say(place, path, what)
+
+
+def _overridden(node: Node, path: str) -> Iterator[tuple[str, Place]]:
+    """Fields below a node that come from the command line (only what does has no line)."""
+    if path and not node.place.line:
+        yield path, node.place
+    elif isinstance(node.value, dict):
+        for key, child in node.value.items():
+            yield from _overridden(child, f"{path}.{key}" if path else key)
+
+
+def axes_of(root: Node, stage: Stage, at: Steps) -> Iterator[tuple[list[str | int], Mapping[str, Any]]]:
+    """Each grid of the stage's sweep, with the steps to where it is written."""
+    if not isinstance(stage.sweep, Grid):
+        return
+    steps: list[str | int] = [*at, "sweep", "grid"]
+    node = root.find(steps)
+    for k, axes in enumerate(stage.sweep.grid):
+        yield ([*steps, k] if node and isinstance(node.value, list) else steps), axes
+
+
+def _axis_paths(root: Node, stage: Stage, at: Steps) -> Iterator[tuple[Steps, str]]:
+    for steps, axes in axes_of(root, stage, at):
+        yield from ((steps, path) for path in axes)
+    if isinstance(stage.sweep, Search):
+        yield from (([*at, "sweep", "search"], path) for path in stage.sweep.search)
+        yield from (([*at, "sweep", "each"], path) for path in stage.sweep.each)
+
+
+def _check_tie(tie: str, place: Place, name: str, problems: Problems) -> None:
+    parts = tie.split(":")
+    if parts[-1] not in ("min", "max") or len(parts) != (3 if parts[0] == "figure" else 2) or not all(parts):
+        problems.say(place, name, tie, "must be figure:NAME:min, figure:NAME:max, PATH:min or PATH:max")
+    elif parts[0] != "figure":
+        check_path(parts[0], place, name, problems)
+
+
+def _check_clashes(root: Node, stage: Stage, at: Steps, problems: Problems) -> None:
+    """An axis and an override of one field: one of them would be without effect."""
+    for steps, path in _axis_paths(root, stage, at):
+        for other in stage.override:
+            if (other + ".").startswith(path + "."):  # above the axis: laid down first, and the axis moves a part of it
+                place = root.place_of([*at, "override", other], key=True)
+                axis = root.place_of([*steps, path], key=True)
+                what = f"also an axis of this stage's grid ({axis}); keep one of them"
+                problems.say(place, f"stages.{stage.name}.override", other, what)

@@ -1,0 +1,236 @@
+"""The only place that builds a spec's trials before anything runs, and traces each of their faults to the text."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.spec.check_paths import axes_of
+from orchestrator.spec.diagnostics import Problems, Steps, explain, show, wording
+from orchestrator.spec.field_paths import missing_step
+from orchestrator.spec.job import PLANNERS_OWN, Near, Stage, apply
+from orchestrator.spec.sweep import Search, axis_length, axis_values, points
+from orchestrator.spec.yaml_nodes import Node, Place
+from workers.trial import TrialSpec, plain_number
+
+MAX_TRIALS = 100_000
+"""Of one stage; more is a slip of the pen, and would fill the memory of whoever plans it."""
+
+Fields = dict[str, Any]
+Origins = dict[str, Node]
+"""Path -> where its value is written, for what does not come from the base trial."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A valid trial; for a stage with `from` a stand-in, because winners are not known yet."""
+
+    fields: Fields
+    """As written, before defaults."""
+    spec: TrialSpec
+    settings: Fields
+    """Path -> value, of overrides and axes."""
+    origins: Origins
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a stage's trials stand on: the base trial, or a trial of the stage it takes winners from."""
+
+    fields: Fields
+    origins: Origins = field(default_factory=dict)
+
+
+def check_base(root: Node, problems: Problems) -> Start:
+    """Wrong fields of the base trial, each by itself. What is missing there may come from the stages."""
+    trial = root.child("trial")
+    fields: Fields = trial.plain() if trial and isinstance(trial.value, dict) else {}
+    if fields.pop(PLANNERS_OWN, None) is not None:
+        place = root.place_of(["trial", PLANNERS_OWN], key=True)
+        problems.say(place, f"trial.{PLANNERS_OWN}", "set by the planner alone; remove it")
+    for error in _errors(fields):
+        several_fields = error["type"] == "value_error" and isinstance(error["input"], Mapping)
+        if error["type"] != "missing" and not several_fields:
+            problems.add(explain(TrialSpec, error, root, ["trial"]))
+    return Start(fields)
+
+
+def build(root: Node, stage: Stage, at: Steps, start: Start, problems: Problems) -> list[Built]:
+    """Every trial of the stage that is valid; problems for the others, each where its cause is written."""
+    reported = problems.places()
+    built: list[Built] = []
+    for settings, origins in _settings(root, stage, at, start, problems):
+        try:
+            fields = apply(start.fields, settings)
+        except ValueError as error:
+            if root.place_of(["trial", str(error).partition(".")[0]]) not in reported:
+                problems.say(root.place_of(at), f"stages.{stage.name}", str(error))
+            continue
+        result = _validate(fields)
+        if isinstance(result, TrialSpec):
+            built.append(Built(fields, result, settings, {**start.origins, **origins}))
+        else:
+            _trace(root, stage, result, fields, {**start.origins, **origins}, reported, problems)
+            if isinstance(stage.sweep, Search):  # the next values stand for the same range
+                reported = problems.places()
+    return built
+
+
+def check_neighbours(
+    root: Node, stage: Stage, at: Steps, stand_in: Built, values: Mapping[str, list[Any]], problems: Problems
+) -> None:
+    """Every value that the neighbourhood can move a known value to is one that its field takes.
+
+    `values`: path -> the values that the sources' grids hold; a path that is in no grid has the stand-in's.
+    """
+    assert stage.neighbourhood is not None
+    near_node = root.find([*at, "neighbourhood", "near"])
+    whole = stand_in.spec.model_dump(mode="json")
+    for path, near in stage.neighbourhood.near.items():
+        node = near_node.child(path) if near_node else None
+        place = node.place if node else root.place_of(at)
+        name = f"stages.{stage.name}.neighbourhood: {path}"
+        if missing_step(TrialSpec, path) is not None:
+            continue  # reported as such
+        for value in values.get(path) or [_value(whole, path)]:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                problems.say(place, name, show(value), "no number: only numbers have a neighbourhood")
+                break
+            for moved in neighbours(near, value):
+                result = _validate(apply(stand_in.fields, {path: moved}))
+                if not isinstance(result, TrialSpec):
+                    why = "; ".join(wording(TrialSpec, error) for error in result)
+                    problems.say(place, name, f"{why} (moved from {value:g}; set low or high)")
+
+
+def neighbours(near: Near, value: float) -> list[float]:
+    """The values around one, in the order they are written; those beyond low and high are left out."""
+    moved = [value * factor for factor in near.multiply] + [value + step for step in near.add]
+    low = -math.inf if near.low is None else near.low
+    high = math.inf if near.high is None else near.high
+    return [number for number in map(plain_number, moved) if low <= number <= high]
+
+
+def check_values(root: Node, path: str, values: list[tuple[Any, Place]], stand_in: Built, problems: Problems) -> None:
+    """Each value, written at its place, is one that the field takes; for names in the report."""
+    for value, place in values:
+        result = _validate(apply(stand_in.fields, {path: value}))
+        if not isinstance(result, TrialSpec):
+            for error in result:
+                problems.say(place, f"report: {path}", wording(TrialSpec, error))
+
+
+def _settings(
+    root: Node, stage: Stage, at: Steps, start: Start, problems: Problems
+) -> Iterator[tuple[Fields, Origins]]:
+    """Overrides and axes of each trial, as `points` orders them, with where they are written. Of a search, what stands
+    for it: what lies between the ends of its ranges is checked when it is asked for."""
+    override = root.find([*at, "override"])
+    fixed = dict(stage.override)
+    origins = {path: node for path in fixed if override and (node := override.child(path))}
+    grids = list(axes_of(root, stage, at))
+    if isinstance(stage.sweep, Search):
+        ranges = {path: node for key in ("search", "each") if (whole := root.find([*at, "sweep", key]))
+                  for path in [*stage.sweep.search, *stage.sweep.each] if (node := whole.child(path))}  # fmt: skip
+        yield from ((fixed | point, origins | ranges) for point in points(stage.sweep))
+    elif not grids:
+        yield fixed, origins
+    for steps, axes in grids:
+        count = math.prod(axis_length(axis) for axis in axes.values())
+        if count > MAX_TRIALS:
+            what = f"{count:,} trials; at most {MAX_TRIALS:,}"
+            problems.say(root.place_of(steps), f"stages.{stage.name}.sweep", what)
+            continue
+        lists = {path: axis_values(axis) for path, axis in axes.items()}
+        written = {path: root.find([*steps, path]) for path in axes}
+        for path, values in lists.items():
+            texts = [json.dumps(value, sort_keys=True) for value in values]
+            for n, text in enumerate(texts):
+                if text in texts[:n]:
+                    place = root.place_of([*steps, path, n])
+                    problems.say(place, f"stages.{stage.name}.sweep.{path}", show(values[n]), "twice in this axis")
+        for numbers in itertools.product(*(range(len(values)) for values in lists.values())):
+            chosen = dict(zip(lists, numbers, strict=True))
+            here = {path: (node.child(chosen[path]) or node) for path, node in written.items() if node}
+            yield fixed | {path: lists[path][n] for path, n in chosen.items()}, origins | here
+
+
+def _trace(
+    root: Node, stage: Stage, errors: list[Any], fields: Fields, origins: Origins, reported: set[Place],
+    problems: Problems,
+) -> None:  # fmt: skip
+    """Each error of a trial as a problem at its cause, unless something is reported there already."""
+    for error in errors:
+        loc, said, remedy = _real(fields, error["loc"]), wording(TrialSpec, error), ""
+        if error["type"] == "missing":
+            name = ".".join(map(str, loc))
+            reports = [problem.message for problem in problems]
+            sweep = f"stages.{stage.name}.sweep: "
+            if any(one.endswith(f"nearest: {loc[-1]}") or name in one or one.startswith(sweep) for one in reports):
+                continue  # misspelt, or wrong (alone, or with the sweep that would set it), which is reported as such
+            remedy = "; set it in trial, or as an axis or override of the stage"
+        of_key = error["type"] == "extra_forbidden"
+        places = [trace(root, each, origins, of_key) for each in [*_named(loc, error, said), loc]]
+        if not reported.intersection(places):
+            name = ".".join(map(str, loc)) or "trial"
+            problems.say(places[0], f"stages.{stage.name}", name, said + remedy)
+
+
+def _named(loc: Steps, error: Any, said: str) -> list[Steps]:
+    """The fields that an error about several of them names."""
+    if not isinstance(error["input"], dict) or error["type"] != "value_error":
+        return []
+    return [[*loc, word] for word in re.findall(r"\w+", said) if word in error["input"]]
+
+
+def trace(root: Node, loc: Steps, origins: Origins, key: bool = False) -> Place:
+    """Where the value at a location of a trial is written: an axis, an override, or the base trial."""
+    for length in range(len(loc), 0, -1):
+        node = origins.get(".".join(map(str, loc[:length])))
+        if node is not None:
+            return node.place_of(loc[length:], key)
+    return root.place_of(["trial", *loc], key)
+
+
+def _real(fields: Fields, loc: Steps) -> list[str | int]:
+    """A location of pydantic's without the names of union members."""
+    real: list[str | int] = []
+    here: Any = fields
+    for i, step in enumerate(loc):
+        inside = (isinstance(here, dict) and step in here) or (
+            isinstance(here, list) and isinstance(step, int) and step < len(here)
+        )
+        if inside:
+            here = here[step]
+        if inside or i == len(loc) - 1:
+            real.append(step)
+    return real
+
+
+def _validate(fields: Fields) -> TrialSpec | list[Any]:
+    """The trial, or what is wrong with it. Strict: the text '5' is no number. Reading test is judged by the caller,
+    who knows the stages, so it is let through here."""
+    text = json.dumps({**fields, PLANNERS_OWN: True})
+    try:
+        return TrialSpec.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        return list(error.errors())
+
+
+def _errors(fields: Fields) -> list[Any]:
+    result = _validate(fields)
+    return [] if isinstance(result, TrialSpec) else result
+
+
+def _value(whole: Fields, path: str) -> Any:
+    here: Any = whole
+    for step in path.split("."):
+        here = here.get(step) if isinstance(here, dict) else None
+    return here

@@ -1,0 +1,119 @@
+"""The only place that words what is wrong with a spec: where, which field, what value, what is allowed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from orchestrator.spec.field_paths import names, nearest
+from orchestrator.spec.job import PLANNERS_OWN, JobSpec
+from orchestrator.spec.yaml_nodes import Node, Place, Problem, parse
+
+Steps = Sequence[str | int]
+
+
+class Problems:
+    """What was found so far, each once, in the order of the text."""
+
+    def __init__(self) -> None:
+        self._found: dict[Problem, None] = {}
+
+    def say(self, place: Place, *parts: str) -> None:
+        self.add(Problem(place, ": ".join(parts)))
+
+    def add(self, *problems: Problem) -> None:
+        self._found.update(dict.fromkeys(problems))
+
+    def places(self) -> set[Place]:
+        return {problem.place for problem in self._found}
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(sorted(self._found, key=lambda problem: (problem.place.line, problem.place.column)))
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
+def explain(model: type[BaseModel], error: Any, root: Node, prefix: Steps = ()) -> Problem:
+    """One of `ValidationError.errors()` of `model` as a problem; what was validated stands in `root` below `prefix`."""
+    inner: Steps = [step for step in error["loc"] if step != "[key]"]
+    of_key = len(inner) < len(error["loc"]) or error["type"] == "extra_forbidden"
+    place = root.place_of([*prefix, *inner], key=of_key)
+    name = dotted(root, [*prefix, *inner], is_missing=error["type"] == "missing")
+    return Problem(place, f"{name}: {wording(model, error)}")
+
+
+def wording(model: type[BaseModel], error: Any) -> str:
+    """The value of an error, what is wrong with it, what is allowed, and the nearest valid name."""
+    kind, context = error["type"], error.get("ctx", {})
+    loc = [step for step in error["loc"] if step != "[key]"]
+    if kind == "missing":
+        return "missing"
+    if kind == "extra_forbidden":
+        allowed = [name for name in names(model, loc[:-1]) if name != PLANNERS_OWN]
+        allowed += ["profiles"] if model is JobSpec and len(loc) == 1 else []
+        return f"{show(error['input'])}: no such field; " + offer(str(loc[-1]), allowed, "fields")
+    if kind == "value_error" and isinstance(error["input"], dict):
+        return str(context["error"])  # of several fields together; it names their values itself
+    return f"{show(error['input'])}: {_what(kind, context, error)}"
+
+
+def show(value: Any) -> str:
+    """A value as it would be written, shortened."""
+    bare = isinstance(value, str) and isinstance(parse(value, "").root.value, str)  # else '5' would look like 5
+    text = str(value) if bare else json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def dotted(root: Node, steps: Steps, is_missing: bool = False) -> str:
+    """The name of a field: stages by their names, without the union members that pydantic's locations hold.
+
+    `is_missing`: the last step is a name although nothing stands there.
+    """
+    parts: list[str] = []
+    node: Node | None = root
+    for i, step in enumerate(steps):
+        child = node.child(step) if node else None
+        if child is None and not (is_missing and i == len(steps) - 1):
+            continue
+        name = child.child("name") if child and isinstance(step, int) else None
+        if name is not None:
+            parts.append(str(name.value))
+        elif isinstance(step, str) or child is not None:
+            parts.append(str(step))
+        node = child or node
+    return ".".join(parts)
+
+
+def offer(word: str, allowed: Sequence[str], what: str) -> str:
+    """What is allowed, and what was probably meant."""
+    near = nearest(word, allowed)
+    return f"{what}: {', '.join(allowed) or 'none'}" + (f"; nearest: {near}" if near else "")
+
+
+def _what(kind: str, context: Any, error: Any) -> str:
+    value = str(error["input"])
+    if kind == "literal_error":
+        return "not allowed; " + offer(value, _quoted(context["expected"]), "allowed")
+    if kind == "union_tag_invalid":
+        return f"no such kind; {offer(str(context['tag']), _quoted(context['expected_tags']), 'kinds')}"
+    if kind == "union_tag_not_found":
+        return "needs `kind`"
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "string_pattern_mismatch":
+        return f"must look like {context['pattern']}"
+    if kind == "too_short" and not context["actual_length"]:
+        return f"empty; must have at least {context['min_length']} item"
+    text = str(error["msg"]).replace("be an object", "be a mapping").replace("a valid dictionary", "a mapping")
+    if text.startswith("Input should be"):
+        return "must be" + text.removeprefix("Input should be")
+    return text[:1].lower() + text[1:]
+
+
+def _quoted(text: Any) -> list[str]:
+    """The names in pydantic's "'a', 'b' or 'c'"."""
+    return [part.strip(" '") for part in str(text).replace(" or ", ", ").split(",")]

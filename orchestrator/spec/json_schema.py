@@ -1,0 +1,85 @@
+"""The only place that writes the JSON Schema of a spec file, by which editors complete and check specs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.spec.check_paths import trial_schema_paths
+from orchestrator.spec.job import PLANNERS_OWN, JobSpec
+from workers.trial import TrialSpec
+
+Schema = dict[str, Any]
+
+
+def json_schema() -> Schema:
+    """JSON Schema (draft 2020-12) of a spec file as written: with profiles, singles for lists, and parts for wholes.
+
+    Nothing but name, trial and stages is required in it: what a base trial or a stage lacks may come from a profile,
+    an override or an axis. Whether the result is complete is what `validate` says.
+    """
+    job: Schema = JobSpec.model_json_schema(by_alias=True)
+    trial: Schema = TrialSpec.model_json_schema(by_alias=True)
+    definitions: Schema = {**job.pop("$defs"), **trial.pop("$defs")}
+    trial["properties"].pop(PLANNERS_OWN)
+    definitions["TrialSpec"] = trial
+    for definition in definitions.values():
+        definition.pop("required", None)
+    paths = {"anyOf": [{"enum": trial_schema_paths()}, {"pattern": r"\.args\."}]}
+    definitions["TrialPath"] = {"description": "A field of the trial, by its dotted path.", **paths}
+
+    stage, fields = definitions["Stage"], job["properties"]
+    axes = definitions["Grid"]["properties"]["grid"]
+    axes["anyOf"] = [_keyed_by_path(axes["items"]), {"type": "array", "items": axes.pop("items"), "minItems": 1}]
+    axes.pop("type")
+    axes.pop("minItems")
+    for key in ("search", "each"):
+        _keyed_by_path(definitions["Search"]["properties"][key])
+    _keyed_by_path(definitions["Search"]["properties"]["first"]["items"])
+    _keyed_by_path(stage["properties"]["override"])
+    _keyed_by_path(definitions["Neighbourhood"]["properties"]["near"])
+    stage["properties"]["per"]["items"] = {"$ref": "#/$defs/TrialPath"}
+    for key in ("from", "per"):
+        _or_single(stage["properties"][key])
+    for key in ("rows", "columns"):
+        field = definitions["ReportSpec"]["properties"][key]
+        definitions["ReportSpec"]["properties"][key] = {
+            "$ref": "#/$defs/TrialPath", "default": field["default"], "title": field["title"],
+        }  # fmt: skip
+    fields["trial"] = {"$ref": "#/$defs/TrialSpec"}
+    fields["stages"]["items"] = {"$ref": "#/$defs/Stage", "required": ["name"]}
+    fields["profiles"] = _profiles(fields)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **job,
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def _profiles(fields: Schema) -> Schema:
+    """Overlays: as the job, except for what names it, and with stages by their names."""
+    changes = {key: field for key, field in fields.items() if key not in ("name", "profile", "stages")}
+    by_name = {"type": "object", "additionalProperties": {"anyOf": [{"$ref": "#/$defs/Stage"}, {"type": "null"}]}}
+    changes["stages"] = {
+        "description": "By name: changes to a stage, null to remove it, or a new one that says its name itself. "
+        "A list replaces all stages.",
+        "anyOf": [by_name, fields["stages"]],
+    }
+    overlay = {"type": "object", "properties": changes, "additionalProperties": False}
+    return {
+        "description": "What each profile changes: mappings merge, lists replace, another `kind` replaces.",
+        "type": "object",
+        "additionalProperties": overlay,
+    }
+
+
+def _keyed_by_path(mapping: Schema) -> Schema:
+    """A mapping from trial paths."""
+    (mapping["additionalProperties"],) = mapping.pop("patternProperties").values()
+    mapping["propertyNames"] = {"$ref": "#/$defs/TrialPath"}
+    return mapping
+
+
+def _or_single(array: Schema) -> None:
+    """A list that may be written as its single item."""
+    items = array["items"]
+    array["anyOf"] = [items, {"type": array.pop("type"), "items": array.pop("items")}]

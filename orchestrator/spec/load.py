@@ -1,0 +1,72 @@
+"""The only place that makes a job out of a spec file: profile, overrides, and every check before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.errors import SpecError
+from orchestrator.spec.check import check
+from orchestrator.spec.check_paths import trial_schema_paths
+from orchestrator.spec.diagnostics import Problems
+from orchestrator.spec.job import (
+    Average,
+    JobSpec,
+    Near,
+    Neighbourhood,
+    Reference,
+    ReportSpec,
+    Resources,
+    Stage,
+    apply,
+    job_id,
+)
+from orchestrator.spec.json_schema import json_schema
+from orchestrator.spec.overrides import with_overrides, with_profile
+from orchestrator.spec.sweep import Axes, Axis, Grid, LinSpace, LogSpace, One, Path_, axis_values, points
+from orchestrator.spec.yaml_nodes import Node, read
+
+__all__ = [
+    "Average", "Axes", "Axis", "Grid", "JobSpec", "LinSpace", "LogSpace", "Near", "Neighbourhood", "One", "Path_",
+    "Reference", "ReportSpec", "Resources", "Stage", "apply", "axis_values", "job_id", "json_schema", "load", "points",
+    "profiles", "trial_schema_paths",
+]  # fmt: skip
+
+
+def load(path: str | Path, profile: str | None = None, overrides: Sequence[str] = ()) -> JobSpec:
+    """The job that a spec file describes, with one profile and then `path=value` overrides laid over.
+
+    `profile`: None takes the one that the file names; "" takes none. Raises SpecError with every problem that was
+    found, in the order of the text, each as `file:line:column: field: value: what is wrong; what is allowed`.
+    """
+    problems = Problems()
+    root = _mapping(path, problems)
+    root, found = with_profile(root, profile)
+    problems.add(*found)
+    root, found = with_overrides(root, overrides)
+    problems.add(*found)
+    unreadable = problems.places()  # a value that could not be read is reported once, not also as a wrong one
+    rest = Problems()
+    job = check(root, rest)
+    problems.add(*(problem for problem in rest if problem.place not in unreadable))
+    if job is None or len(problems):
+        raise SpecError([str(problem) for problem in problems])
+    return job
+
+
+def profiles(path: str | Path) -> list[str]:
+    """Names of the profiles that a spec file offers. Raises SpecError when it is not a readable mapping."""
+    problems = Problems()
+    found = _mapping(path, problems).child("profiles")
+    return list(found.value) if found and isinstance(found.value, dict) else []
+
+
+def _mapping(path: str | Path, problems: Problems) -> Node:
+    """What a file says; its smaller problems go to `problems`, without a mapping there is nothing to go on with."""
+    document = read(path)
+    problems.add(*document.problems)
+    if not isinstance(document.root.value, dict):
+        if not len(problems):
+            problems.say(document.root.place, "a spec is a mapping with name, trial and stages")
+        raise SpecError([str(problem) for problem in problems])
+    return document.root

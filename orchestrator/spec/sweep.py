@@ -1,0 +1,227 @@
+"""The only place that says what a stage may try: one setting, grids, or a search; and lists the settings."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from orchestrator.spec.search_space import Point, Population, Range, Stopping, middle, tried_at_load
+from workers.trial import plain_number
+
+_strict = ConfigDict(
+    frozen=True,
+    extra="forbid",
+    strict=True,  # the text '5' is no number and `true` is no count, whatever Python says
+    allow_inf_nan=False,
+    use_attribute_docstrings=True,
+    populate_by_name=True,
+)
+
+Path_ = Annotated[str, Field(pattern=r"^[a-z_]+(\.[A-Za-z0-9_]+)*$")]
+"""A field of the trial, by its dotted path: optim.lr"""
+
+
+def listed(value: Any) -> Any:
+    """A single one may be written without the list around it."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+class LogSpace(BaseModel):
+    """`{logspace: [low, high, count]}`: evenly spaced in the logarithm, ends included."""
+
+    model_config = _strict
+    logspace: tuple[PositiveFloat, PositiveFloat, PositiveInt] = Field(strict=False)
+
+    @field_validator("logspace")
+    @classmethod
+    def _ordered(cls, bounds: tuple[float, float, int]) -> tuple[float, float, int]:
+        return _low_high_count(bounds)
+
+
+class LinSpace(BaseModel):
+    """`{linspace: [low, high, count]}`: evenly spaced, ends included."""
+
+    model_config = _strict
+    linspace: tuple[float, float, PositiveInt] = Field(strict=False)
+
+    @field_validator("linspace")
+    @classmethod
+    def _ordered(cls, bounds: tuple[float, float, int]) -> tuple[float, float, int]:
+        return _low_high_count(bounds)
+
+
+def _low_high_count(bounds: tuple[float, float, int]) -> tuple[float, float, int]:
+    low, high, count = bounds
+    if low >= high:
+        raise ValueError(f"the low end {low:g} must be below the high end {high:g}")
+    if count < 2:
+        raise ValueError("the count must be at least 2; write a list for a single value")
+    return bounds
+
+
+def _axis_kind(value: Any) -> str | None:
+    if isinstance(value, LogSpace) or (isinstance(value, dict) and "logspace" in value):
+        return "LogSpace"
+    if isinstance(value, LinSpace) or (isinstance(value, dict) and "linspace" in value):
+        return "LinSpace"
+    return "values" if isinstance(value, list | tuple) else None
+
+
+Axis = Annotated[
+    Annotated[LogSpace, Tag("LogSpace")]
+    | Annotated[LinSpace, Tag("LinSpace")]
+    | Annotated[list[Any], Field(min_length=1), Tag("values")],
+    Discriminator(
+        _axis_kind,
+        custom_error_type="axis",
+        custom_error_message="must be a list of values, or logspace or linspace: [low, high, count]",
+    ),
+]
+"""The values of one field in a grid."""
+
+Axes = Annotated[dict[Path_, Axis], Field(min_length=1)]
+
+
+class One(BaseModel):
+    """No sweep: the base trial with the stage's overrides."""
+
+    model_config = _strict
+    kind: Literal["one"] = "one"
+
+
+class Grid(BaseModel):
+    """Every combination of the axes; of several grids the union, in their order."""
+
+    model_config = _strict
+    grid: Annotated[list[Axes], Field(min_length=1), BeforeValidator(listed)]
+    """A single mapping is read as a list of one."""
+
+
+class Search(BaseModel):
+    """Points that are chosen one after the other, by what is known of the earlier ones; a search of its own for every
+    combination of `each`, all at once, and with the same seed, so that groups begin with the same points."""
+
+    model_config = _strict
+    search: dict[Path_, Range] = Field(min_length=1)
+    each: dict[Path_, Axis] = {}
+    """Fields that form the groups (the stage's `per`), and their values."""
+    trials: PositiveInt
+    """Of each group."""
+    sampler: Literal["tpe", "random", "quasi_random"] = "tpe"
+    """`tpe`: tree-structured Parzen estimators (Optuna's, through Ray Tune's OptunaSearch); `random`; `quasi_random`:
+    a scrambled Sobol sequence (its first point is random)."""
+    startup: PositiveInt = 10
+    """Random points before TPE begins to model (10: Optuna's)."""
+    at_once: PositiveInt = 4
+    """Points of a group that are out at the same time. The more, the less each knows of the others."""
+    seed: int = Field(default=0, ge=0)
+    """Of the points. Random and quasi-random ones are always the same for it. TPE and early stopping answer to results
+    in the order in which they come: with `at_once: 1` all is the same again, with more it is what the log recorded."""
+    first: list[dict[Path_, Any]] = []
+    """Points to begin with; each names every field of `search`."""
+    stopping: Stopping = "none"
+    population: Population | None = None
+    """Population-based training instead of points of their own: `trials` is then `population.size`."""
+
+    @model_validator(mode="after")
+    def _together(self) -> Search:
+        if both := [path for path in self.each if path in self.search]:
+            raise ValueError(f"{both[0]} stands in search and in each; keep one of them")
+        if len(self.first) > self.trials:
+            raise ValueError(f"first has {len(self.first)} points, but trials is {self.trials}")
+        if self.population is not None:
+            if self.stopping != "none":
+                raise ValueError("a population has no stopping: its worst members copy better ones instead")
+            if self.trials != self.population.size:
+                raise ValueError(f"trials {self.trials} must be population.size {self.population.size}")
+            if "optim.epochs" in self.search:
+                raise ValueError("a population cannot search optim.epochs: its members train in step")
+        return self
+
+
+def _sweep_kind(value: Any) -> str | None:
+    if isinstance(value, Grid) or (isinstance(value, dict) and "grid" in value):
+        return "Grid"
+    if isinstance(value, Search) or (isinstance(value, dict) and "search" in value):
+        return "Search"
+    return "One" if isinstance(value, One | dict) else None
+
+
+Sweep = Annotated[
+    Annotated[One, Tag("One")] | Annotated[Grid, Tag("Grid")] | Annotated[Search, Tag("Search")],
+    Discriminator(
+        _sweep_kind,
+        custom_error_type="sweep",
+        custom_error_message="must be {grid: {field: values, ...}}, {search: {field: range, ...}, trials: ...} or "
+        "{kind: one}",
+    ),
+]
+
+
+def axis_length(axis: LogSpace | LinSpace | list[Any]) -> int:
+    """How many values an axis has, without making them."""
+    if isinstance(axis, list):
+        return len(axis)
+    return axis.logspace[2] if isinstance(axis, LogSpace) else axis.linspace[2]
+
+
+def axis_values(axis: LogSpace | LinSpace | list[Any]) -> list[Any]:
+    """The values of an axis in their order; computed ones have 12 digits, so that they have one key everywhere."""
+    if isinstance(axis, list):
+        return list(axis)
+    low, high, count = axis.logspace if isinstance(axis, LogSpace) else axis.linspace
+    at = [i / (count - 1) for i in range(count)]
+    if isinstance(axis, LogSpace):
+        return [plain_number(low * (high / low) ** part) for part in at]
+    return [plain_number(low + (high - low) * part) for part in at]
+
+
+def points(sweep: One | Grid | Search) -> list[dict[str, Any]]:
+    """Every setting of a sweep, path -> value: grids in their order, the last axis of a grid fastest. Of a search, what
+    stands for it: of each group the middle, and from there each field at its ends (or at every choice)."""
+    if isinstance(sweep, One):
+        return [{}]
+    if isinstance(sweep, Search):
+        centre = middle(sweep.search)
+        moved = [{**centre, path: value} for path, one in sweep.search.items() for value in tried_at_load(one)]
+        return [{**group, **point} for group in groups_of(sweep) for point in [centre, *moved]]
+    return [
+        dict(zip(axes, values, strict=True))
+        for axes in sweep.grid
+        for values in itertools.product(*(axis_values(axis) for axis in axes.values()))
+    ]
+
+
+def groups_of(search: Search) -> list[Point]:
+    """The fields that form each group of a search, and their values, the last field fastest."""
+    lists = [axis_values(axis) for axis in search.each.values()]
+    return [dict(zip(search.each, values, strict=True)) for values in itertools.product(*lists)]
+
+
+APPLIED_TO = ("seed", "task.dataset")
+"""Fields that are no part of a setting: a chosen setting may be applied to several of them, and read test each time, as
+long as nothing is chosen from the results."""
+
+
+def one_setting(sweep: One | Grid | Search) -> bool:
+    """Whether all points of a sweep are one setting, with one or several seeds, on one or several data sets."""
+    if isinstance(sweep, Search):
+        return False
+    grids = sweep.grid if isinstance(sweep, Grid) else []
+    others = [{path: axis for path, axis in axes.items() if path not in APPLIED_TO} for axes in grids]
+    if any(axis_length(axis) > 1 for axes in others for axis in axes.values()):
+        return False
+    return all(axes == others[0] for axes in others)

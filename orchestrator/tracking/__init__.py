@@ -1,0 +1,1 @@
+"""Mirrors jobs into MLflow."""

@@ -1,0 +1,1 @@
+"""timm backbones, their initial weights, and other people's checkpoints."""

@@ -1,0 +1,232 @@
+"""The only place that knows how others name and shape the weights that we start from, and turns them into timm's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from tasks.backbones.swin_windows import Windows, windows_in
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+State = dict[str, "torch.Tensor"]
+
+_DERIVED = ("relative_position_index", "relative_coords_table", "attn_mask")
+"""Buffers that the official Swin and BEiT code saves; timm computes them from image size and window."""
+_TABLE = "relative_position_bias_table"
+_SHARED_TABLE = f"rel_pos_bias.{_TABLE}"
+
+
+@dataclass(frozen=True)
+class _Wrapper:
+    """A model that holds the backbone under a prefix, beside parts that a backbone does not need."""
+
+    layout: str
+    prefix: str
+    beside: re.Pattern[str]
+    """Names of those parts; a name that is neither below the prefix nor one of these means: some other layout."""
+    inside: re.Pattern[str] | None = None
+    """Names below the prefix that belong to pre-training alone."""
+    mark: str | None = None
+    """A name that tells this layout from the next ones with the same prefix."""
+
+
+_WRAPPERS = (
+    # facebookresearch/moco-v3: the head of the base encoder is the projector, no classifier (convert_to_deit.py)
+    _Wrapper("moco-v3", "base_encoder.", re.compile(r"momentum_encoder\.|predictor\."), re.compile(r"head\.|fc\.")),
+    # microsoft/SimMIM and microsoft/Swin-Transformer (models/simmim.py)
+    _Wrapper("simmim", "encoder.", re.compile(r"decoder\."), re.compile(r"mask_token$"), "encoder.mask_token"),
+    # our own tasks/pretraining/task.py
+    _Wrapper("pretrain", "encoder.", re.compile(r"decoder\.|mask_token$"), None, "mask_token"),
+    # SwinTransformer/MIM-Depth-Estimation, or nothing but an encoder
+    _Wrapper("encoder", "encoder.", re.compile(r"decoder\.|last_layer_depth\.")),
+    # mmpose, mmdetection, mmsegmentation; the pose model of Gengzigang/PCT
+    _Wrapper(
+        "backbone",
+        "backbone.",
+        re.compile(r"(keypoint_|rpn_|roi_|bbox_|mask_|decode_|auxiliary_)?head\.|neck\.|extra_backbone\."),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A state dict under timm's names, and what was done to get there."""
+
+    layout: str
+    """For example simmim/swin: what held the backbone, and how its own parameters were named."""
+    tensors: State
+    renamed: dict[str, str]
+    dropped: tuple[str, ...]
+    windows: Windows | None
+    """Those that SwinV2's position bias refers to, where the state dict told them."""
+
+    @property
+    def notes(self) -> list[str]:
+        """A line each on what was renamed and dropped; none when nothing was."""
+        lines = []
+        if self.renamed:
+            old, new = next((pair for pair in self.renamed.items()), ("", ""))
+            lines.append(f"weights: layout {self.layout}, {len(self.renamed)} names changed ({old} -> {new}, ..)")
+        if self.dropped:
+            lines.append(f"weights: {len(self.dropped)} entries no backbone needs dropped ({_roots(self.dropped)})")
+        return lines
+
+
+def _roots(names: tuple[str, ...]) -> str:
+    """What a long list of names is about: mask_token, decoder, relative_position_index."""
+    alone = (*_DERIVED, "mask_token")
+    roots = {name.rpartition(".")[2] if name.endswith(alone) else name.split(".")[0] for name in names}
+    return ", ".join(sorted(roots))
+
+
+def translate(state: Mapping[str, torch.Tensor]) -> Named:
+    """Any known layout under timm's names; no shapes are changed. Names that no rule knows stay as they are, so a
+    backbone that is loaded from the result has to refuse what it misses and what is left over."""
+    names = {name: name for name in state}  # as found -> as timm has it
+    if all(name.startswith("module.") for name in state):
+        names = {name: name.removeprefix("module.") for name in names}
+    outer = _unwrap(names)
+    for name, new in list(names.items()):
+        if new.rpartition(".")[2] in _DERIVED:
+            del names[name]
+    inner = "timm"
+    for layout, rename in (("swin", _swin(set(names.values()))), ("swin", _older_names)):
+        changed = {name: rename(new) for name, new in names.items()}
+        if changed != names:
+            names, inner = changed, layout
+    return Named(
+        layout=f"{outer}/{inner}" if outer else inner,
+        tensors={new: state[name] for name, new in names.items()},
+        renamed={name: new for name, new in names.items() if name != new},
+        dropped=tuple(name for name in state if name not in names),
+        windows=windows_in(state),
+    )
+
+
+def _unwrap(names: dict[str, str]) -> str:
+    """Strips the prefix of a known wrapper in place, and removes what it holds beside the backbone; its layout."""
+    present = set(names.values())
+    for wrapper in _WRAPPERS:
+        below = {name for name in present if name.startswith(wrapper.prefix)}
+        known = all(wrapper.beside.match(name) for name in present - below)
+        if not below or not known or (wrapper.mark and wrapper.mark not in present):
+            continue
+        for name, new in list(names.items()):
+            short = new.removeprefix(wrapper.prefix)
+            if new not in below or (wrapper.inside and wrapper.inside.match(short)):
+                del names[name]
+            else:
+                names[name] = short
+        return wrapper.layout
+    return ""
+
+
+def _swin(present: set[str]) -> Callable[[str], str]:
+    """Swin and SwinV2 as published: patch merging ends a stage (timm: begins the next), the classifier is `head`.
+
+    The depth and pose code numbers its norms by stage: the last one is the final norm.
+    """
+    stages = {int(match[1]) for name in present if (match := re.match(r"layers\.(\d+)\.blocks\.", name))}
+    if not stages:
+        return str
+    final = f"norm{max(stages)}." if not any(name.startswith("norm.") for name in present) else None
+    published = any(name.startswith("layers.0.downsample.") for name in present)
+
+    def rename(name: str) -> str:
+        if final and name.startswith(final):
+            return "norm." + name.removeprefix(final)
+        if not published:
+            return name
+        if name.startswith("head."):
+            return "head.fc." + name.removeprefix("head.")
+        return re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample.", name)
+
+    return rename
+
+
+def _older_names(name: str) -> str:
+    """SwinV2's position network was called rpe_mlp before its code was published."""
+    return name.replace(".attn.rpe_mlp.", ".attn.cpb_mlp.")
+
+
+def fit(tensors: Mapping[str, torch.Tensor], model: nn.Module) -> tuple[State, list[str]]:
+    """Weights under timm's names in the shapes of `model`, where a published rule says how; and a line on each change.
+
+    Position tables of Swin v1 and BEiT are resized to the window, position embeddings to the grid of patches; a table
+    that all blocks shared is copied to each; a final norm is left out where the model norms after pooling instead.
+    SwinV2 needs nothing here: its bias is a function of coordinates. What no rule covers stays as it is.
+    """
+    changed, notes = dict(tensors), list[str]()
+    for rule in (_share_table, _resize_tables, _resample_positions, _norm_after_pooling):
+        notes += rule(changed, model)
+    return changed, notes
+
+
+def _share_table(state: State, model: nn.Module) -> list[str]:
+    """SimMIM and BEiT pre-train one table for all blocks and fine-tune one per block (utils.py of both)."""
+    own = model.state_dict()
+    missing = [name for name in own if name.endswith(f".attn.{_TABLE}") and name not in state]
+    if _SHARED_TABLE not in state or _SHARED_TABLE in own or not missing:
+        return []
+    table = state.pop(_SHARED_TABLE)
+    state.update({name: table.clone() for name in missing})
+    return [f"weights: the table of relative positions that all blocks shared was copied to {len(missing)} blocks"]
+
+
+def _resize_tables(state: State, model: nn.Module) -> list[str]:
+    """Tables (positions, heads) to another window, on the geometric grid of BEiT's and SimMIM's code as timm has it:
+    linear between its points, where theirs drew a cubic spline with a SciPy function that is no more."""
+    from timm.layers import resize_rel_pos_bias_table
+
+    sizes: dict[tuple[int, int], int] = {}
+    for name, own in model.state_dict().items():
+        table = state.get(name)
+        if not name.endswith(_TABLE) or table is None or table.shape == own.shape or table.ndim != 2:
+            continue
+        window = cast("tuple[int, int]", model.get_submodule(name.rpartition(".")[0]).window_size)
+        extra = own.shape[0] - (2 * window[0] - 1) * (2 * window[1] - 1)  # class token's entries
+        if table.shape[1] != own.shape[1] or _side(table.shape[0] - extra) is None:
+            continue
+        state[name] = resize_rel_pos_bias_table(table, new_window_size=window, new_bias_shape=own.shape)
+        change = (table.shape[0], own.shape[0])
+        sizes[change] = sizes.get(change, 0) + 1
+    return [f"weights: {n} tables of relative positions resized from {a} to {b} rows" for (a, b), n in sizes.items()]
+
+
+def _resample_positions(state: State, model: nn.Module) -> list[str]:
+    """Absolute position embeddings (1, tokens, width) to another number of patches: bicubic, as in timm."""
+    from timm.layers import resample_abs_pos_embed
+
+    found, own = state.get("pos_embed"), model.state_dict().get("pos_embed")
+    if found is None or own is None or found.shape == own.shape or found.ndim != 3 or found.shape[2] != own.shape[2]:
+        return []
+    height, width = cast("tuple[int, int]", cast("nn.Module", model.patch_embed).grid_size)
+    prefix = own.shape[1] - height * width
+    side = _side(found.shape[1] - prefix)
+    if side is None:
+        return []
+    state["pos_embed"] = resample_abs_pos_embed(found, [height, width], [side, side], num_prefix_tokens=prefix)
+    return [f"weights: position embedding resampled from {side} x {side} to {height} x {width} patches (bicubic)"]
+
+
+def _norm_after_pooling(state: State, model: nn.Module) -> list[str]:
+    """Fine-tuning code of SimMIM's ViT, BEiT and MAE drops the norm before pooling and starts one after it anew."""
+    own = model.state_dict()
+    if "fc_norm.weight" not in own or "fc_norm.weight" in state or "norm.weight" in own or "norm.weight" not in state:
+        return []
+    for name in ("weight", "bias"):
+        state.pop(f"norm.{name}", None)
+        if f"fc_norm.{name}" in own:
+            state[f"fc_norm.{name}"] = own[f"fc_norm.{name}"]
+    return ["weights: the final norm was left out; this model norms after pooling (fc_norm), which starts as drawn"]
+
+
+def _side(tokens: int) -> int | None:
+    """Of a square of so many tokens; None where they make none."""
+    side = round(max(tokens, 0) ** 0.5)
+    return side if side > 0 and side * side == tokens else None

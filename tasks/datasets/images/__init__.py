@@ -1,0 +1,1 @@
+"""Images from files, tar archives and memory, decoded once per node."""

@@ -1,0 +1,252 @@
+"""The only place that packs images into tar files, and reads them from there in any order.
+
+A million small files are slow on most shared storage; a few hundred tar files are not. The tar files have the layout of
+WebDataset (`x.jpg` and its label `x.cls` side by side), so its tools can read them and make them. We do not stream
+them as it does, through a buffer that shuffles what happens to be near: an index of offsets gives every image by one
+read, so order, resuming, shares of ranks and figures are those of the same images in folders, bit for bit.
+
+`<data root>/<set>/shards/*.tar` with their index are used in the place of files wherever they hold them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.base import DataError
+from tasks.datasets.images.source import Names, Source, Unreadable, opened
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FOLDER = "shards"
+INDEX = "index.npz"
+SHARD_BYTES = 2**30
+NO_LABEL = -1
+
+
+@dataclass(frozen=True)
+class Index:
+    """Where each image lies in the tar files of a folder; rows in the order in which they were packed."""
+
+    folder: Path
+    shards: tuple[str, ...]
+    """Names of the tar files."""
+    names: Names
+    """Of the images: paths below the data root."""
+    labels: NDArray[np.int64]
+    """NO_LABEL where there is none."""
+    shard: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    size: NDArray[np.int64]
+    """Bytes."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def rows_of(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """The row of each name, -1 where there is none."""
+        ours = np.array([name.encode(errors="surrogateescape") for name in self.names])
+        wanted = np.array([name.encode(errors="surrogateescape") for name in names])
+        order = np.argsort(ours)
+        at = np.searchsorted(ours, wanted, sorter=order).clip(max=len(ours) - 1)
+        return np.where(ours[order[at]] == wanted, order[at], -1)
+
+
+def pack(
+    root: Path, paths: Sequence[Path], labels: Sequence[int] | None, out: Path, shard_bytes: int = SHARD_BYTES
+) -> Index:
+    """Copies files below `root`, as they are, into tar files of about `shard_bytes` in the new folder `out`.
+
+    They are made in a folder beside it, with ".part" after its name, which becomes `out` when all is whole: a run that
+    was killed can be begun again. Raises DataError when `out` is there, or two files have one name but for the suffix.
+    """
+    if out.exists():
+        raise DataError(f"{out} is there already; remove it to pack these images again")
+    names = [str(path.relative_to(root)) for path in paths]
+    if len({_stem(name) for name in names}) < len(names):
+        raise DataError(f"{out}: two images differ in the suffix alone, which WebDataset's tar files cannot hold")
+    unfinished = out.with_name(f"{out.name}.part")
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
+    unfinished.mkdir(parents=True)
+    position = number = 0
+    while position < len(paths):
+        with (unfinished / f"{number:06d}.tar").open("wb") as file:
+            with tarfile.open(fileobj=file, mode="w") as tar:
+                while position < len(paths) and (file.tell() == 0 or file.tell() < shard_bytes):
+                    _add(tar, names[position], paths[position].read_bytes())
+                    if labels is not None:
+                        _add(tar, f"{_stem(names[position])}.cls", str(labels[position]).encode())
+                    position += 1
+            file.flush()
+            os.fsync(file.fileno())
+        number += 1
+    index(unfinished)
+    unfinished.rename(out)
+    return _known(out)
+
+
+def index(out: Path) -> Index:
+    """Reads the headers of all tar files in a folder, ours or WebDataset's, and writes their index."""
+    found: list[tuple[str, int, int, int]] = []
+    labels: dict[str, int] = {}
+    shards = sorted(out.glob("*.tar"))
+    for number, path in enumerate(shards):
+        try:
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    if not member.isfile():
+                        continue
+                    if member.name.endswith(".cls"):
+                        content = tar.extractfile(member)
+                        labels[_stem(member.name)] = int(content.read()) if content else NO_LABEL
+                    elif member.name.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")):
+                        found.append((member.name, number, member.offset_data, member.size))
+        except (tarfile.TarError, OSError, ValueError) as error:
+            raise DataError(f"{path} is no whole tar file of images ({error}); pack or get it again") from error
+    if not found:
+        raise DataError(f"no tar files with images in {out}")
+    names = Names([name for name, *_ in found])
+    columns = {
+        "shards": np.array([path.name for path in shards]),
+        "bytes": np.array([path.stat().st_size for path in shards]),
+        "names": names.text,
+        "ends": names.ends,
+        "labels": np.array([labels.get(_stem(name), NO_LABEL) for name, *_ in found], dtype=np.int64),
+        "shard": np.array([row[1] for row in found], dtype=np.int32),
+        "offset": np.array([row[2] for row in found], dtype=np.int64),
+        "size": np.array([row[3] for row in found], dtype=np.int64),
+    }
+    part = out / f"{INDEX}.part"
+    with part.open("wb") as file:
+        np.savez(file, allow_pickle=False, **columns)
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(out / INDEX)
+    return _known(out)
+
+
+def _known(out: Path) -> Index:
+    found = read_index(out)
+    assert found is not None
+    return found
+
+
+def read_index(out: Path) -> Index | None:
+    """None where there is none. Raises DataError when it is not that of the tar files beside it."""
+    path = out / INDEX
+    if not path.is_file():
+        return None
+    remedy = "pack these images again, or remove that folder to read the images themselves"
+    try:
+        with np.load(path, allow_pickle=False) as columns:
+            column = {name: columns[name] for name in columns.files}
+        shards = tuple(str(name) for name in column["shards"])
+        for name, size in zip(shards, column["bytes"].tolist(), strict=True):
+            if (out / name).stat().st_size != size:
+                raise ValueError(f"{name} is not of the {size} bytes that it had")
+        names = Names.of_arrays(column["names"], column["ends"])
+        return Index(out, shards, names, column["labels"], column["shard"], column["offset"], column["size"])
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise DataError(f"{path} does not fit the tar files beside it: {error}; {remedy}") from error
+
+
+class Packed(Source):
+    """Images in tar files; each is one read at a known place."""
+
+    def __init__(self, name: str, index: Index, rows: NDArray[np.int64]) -> None:
+        """`rows`: which of the index's images, in which order."""
+        self.name, self._folder, self._shards = name, index.folder, index.shards
+        self._names = index.names.taken(rows)
+        self._shard, self._offset, self._size = index.shard[rows], index.offset[rows], index.size[rows]
+        self._open: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def image(self, index: int) -> Image.Image:
+        shard, size = int(self._shard[index]), int(self._size[index])
+        try:
+            if shard not in self._open:
+                self._open[shard] = os.open(self._folder / self._shards[shard], os.O_RDONLY)
+            data = os.pread(self._open[shard], size, int(self._offset[index]))
+        except OSError as error:
+            raise Unreadable(f"{self.name}: cannot read image {self.where(index)} ({error}); see its disk") from error
+        return opened(data, self.name, self.where(index))
+
+    def where(self, index: int) -> str:
+        return f"{self._names[index]} in {self._folder / self._shards[int(self._shard[index])]}"
+
+    def content(self) -> Iterator[bytes]:
+        yield "\n".join(self._names).encode(errors="surrogateescape")
+
+    def identity(self, first: int, last: int) -> bytes:
+        stats = [(self._folder / name).stat() for name in self._shards]
+        lines = []
+        for i in range(first, last):
+            number = int(self._shard[i])
+            stat, shard = stats[number], self._folder / self._shards[number]
+            lines.append(f"{shard}\0{stat.st_size}\0{stat.st_mtime_ns}\0{self._offset[i]}\0{self._size[i]}")
+        return "\n".join(lines).encode(errors="surrogateescape")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+    def __del__(self) -> None:
+        for file in self.__dict__.get("_open", {}).values():
+            os.close(file)
+
+
+def instead_of_files(name: str, root: Path, paths: Sequence[Path]) -> Packed | None:
+    """These files from the shards of their data set (the first folder below the root), where it has any.
+
+    None where it has none, or none of these. Raises DataError when only some are packed.
+    """
+    if not paths:
+        return None
+    names = [str(path.relative_to(root)) for path in paths]
+    found = read_index(root / Path(names[0]).parts[0] / FOLDER)
+    if found is None:
+        return None
+    rows = found.rows_of(names)
+    missing = np.flatnonzero(rows < 0)
+    if len(missing) == len(rows):
+        return None
+    if len(missing):
+        raise DataError(
+            f"{name}: {len(missing)} of {len(rows)} images are not in the tar files of {found.folder}, for example "
+            f"{names[missing[0]]}; pack them again, or remove that folder to read the images themselves"
+        )
+    return Packed(name, found, rows)
+
+
+def packed_below(root: Path, folder: Path) -> list[Path] | None:
+    """The packed images of a data set that are below a folder of it, where it has tar files and any is; else None."""
+    below = folder.relative_to(root)
+    found = read_index(root / below.parts[0] / FOLDER)
+    if found is None:
+        return None
+    paths = [root / name for name in found.names if name.startswith(f"{below.as_posix()}/")]
+    return paths or None
+
+
+def _stem(name: str) -> str:
+    """WebDataset's key of a file: its path up to the first dot of its name."""
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + file.partition(".")[0]
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))

@@ -1,0 +1,208 @@
+"""The only place that opens single images: rows of an array, files, members of shards, copies in the node's cache."""
+
+from __future__ import annotations
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.base import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Pixels: TypeAlias = NDArray[np.uint8]
+"""(height, width, 3), or (height, width) grey."""
+
+
+class Unreadable(DataError):
+    """One image cannot be read. The message names data set, file, reason and remedy."""
+
+
+class Source(ABC):
+    """Images by index, as PIL images in RGB.
+
+    Goes to worker processes (fork or pickle), and there it must not grow: no Python object per image, whose reference
+    count would be written to and so copy the memory that processes share.
+    """
+
+    name: str
+    """Of the data set, for messages."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def image(self, index: int) -> Image.Image:
+        """Decoded, RGB. Raises Unreadable."""
+
+    @abstractmethod
+    def where(self, index: int) -> str:
+        """Which image this is, in words that a user can go to."""
+
+    @abstractmethod
+    def content(self) -> Iterator[bytes]:
+        """What the digest of a data set is made from: pixels where they are at hand, names of files below the root
+        where reading all bytes would take too long."""
+
+    @abstractmethod
+    def identity(self, first: int, last: int) -> bytes:
+        """What tells these images, [first, last), from any others that were ever at their place."""
+
+
+class Arrays(Source):
+    """Images in memory: (n, h, w[, 3]), or a sequence of (h, w[, 3]) of several sizes."""
+
+    def __init__(self, name: str, images: NDArray[np.uint8] | Sequence[Pixels]) -> None:
+        self.name, self.images = name, images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, index: int) -> Image.Image:
+        return picture(self.images[index])
+
+    def where(self, index: int) -> str:
+        return f"image {index}"
+
+    def content(self) -> Iterator[bytes]:
+        if isinstance(self.images, np.ndarray):
+            yield self.images.tobytes()
+        else:
+            yield from (np.asarray(image.shape).tobytes() + image.tobytes() for image in self.images)
+
+    def identity(self, first: int, last: int) -> bytes:
+        part = self.images[first:last]
+        return b"".join(repr(image.shape).encode() + image.tobytes() for image in part)
+
+
+class Files(Source):
+    """Files below a root."""
+
+    def __init__(self, name: str, root: Path, paths: Sequence[Path]) -> None:
+        self.name, self.root = name, root
+        self._names = Names([str(path.relative_to(root)) for path in paths])
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def image(self, index: int) -> Image.Image:
+        return opened(self.root / self._names[index], self.name, self.where(index))
+
+    def where(self, index: int) -> str:
+        return str(self.root / self._names[index])
+
+    def content(self) -> Iterator[bytes]:
+        yield "\n".join(self._names).encode(errors="surrogateescape")
+
+    def identity(self, first: int, last: int) -> bytes:
+        """Names, sizes and times of change; a file that is not there has none."""
+        lines = []
+        for name in (self._names[i] for i in range(first, last)):
+            try:
+                stat = (self.root / name).stat()
+                lines.append(f"{self.root / name}\0{stat.st_size}\0{stat.st_mtime_ns}")
+            except OSError:
+                lines.append(f"{self.root / name}\0")
+        return "\n".join(lines).encode(errors="surrogateescape")
+
+
+class Shrunk(Source):
+    """Another source's images, made smaller until the shorter side has `side` pixels; smaller ones stay as they are."""
+
+    def __init__(self, inner: Source, side: int, interpolation: str) -> None:
+        """`interpolation`: bicubic or bilinear, Pillow's (smoothed first)."""
+        self.name, self._inner, self._side, self._interpolation = inner.name, inner, side, interpolation
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def image(self, index: int) -> Image.Image:
+        return shrunk(self._inner.image(index), self._side, self._interpolation)
+
+    def where(self, index: int) -> str:
+        return self._inner.where(index)
+
+    def content(self) -> Iterator[bytes]:
+        """The inner source's: what is done to its images is the spec's matter."""
+        return self._inner.content()
+
+    def identity(self, first: int, last: int) -> bytes:
+        return f"shorter side {self._side} {self._interpolation}\0".encode() + self._inner.identity(first, last)
+
+
+class Names:
+    """Many strings in two arrays: a list of a million would be copied into every worker process (see `Source`)."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        encoded = [name.encode(errors="surrogateescape") for name in names]
+        self.text: NDArray[np.uint8] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        self.ends: NDArray[np.int64] = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        """Where each begins, and the last one ends."""
+
+    @classmethod
+    def of_arrays(cls, text: NDArray[np.uint8], ends: NDArray[np.int64]) -> Names:
+        names = cls([])
+        names.text, names.ends = text, ends
+        return names
+
+    def taken(self, rows: NDArray[np.int64]) -> Names:
+        return Names([self[row] for row in rows.tolist()])
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int) -> str:
+        first, last = self.ends[index], self.ends[index + 1]
+        return self.text[first:last].tobytes().decode(errors="surrogateescape")
+
+
+def picture(pixels: Pixels) -> Image.Image:
+    """Pixels as an RGB image; grey ones three times."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it once more
+
+
+def shrunk(image: Image.Image, side: int, interpolation: str) -> Image.Image:
+    """The image with its shorter side of `side` pixels, the longer one rounded down; unchanged if not larger."""
+    from PIL import Image
+
+    shorter = min(image.size)
+    if shorter <= side:
+        return image
+    width, height = (int(side * length / shorter) for length in image.size)
+    return image.resize((width, height), Image.Resampling[interpolation.upper()])
+
+
+def opened(file: Path | bytes, name: str, where: str) -> Image.Image:
+    """The image in a file, or in the bytes of one, decoded to RGB. Raises Unreadable naming set and place."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:  # what Pillow raises
+        raise Unreadable(f"{name}: cannot read image {where} ({error}); get this file again") from error
+
+
+def of(name: str, root: Path, images: Any) -> Source:
+    """A source made from what a data set's reader gives: a source, paths below `root` (read from tar files where they
+    are packed), one array, or several."""
+    if isinstance(images, Source):
+        return images
+    if isinstance(images, np.ndarray) or (len(images) and isinstance(images[0], np.ndarray)):
+        return Arrays(name, images)
+    from tasks.datasets.images.shards import instead_of_files
+
+    packed = instead_of_files(name, root, images)
+    return Files(name, root, images) if packed is None else packed

@@ -1,0 +1,155 @@
+"""The only place that opens the images that need no download: photographs inside packages, and drawn signs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.base import DataError
+from tasks.datasets.labelled.card import Card
+from tasks.datasets.splits import Indices, stratified
+
+SPLIT_SEED = 0
+"""Of the fixed cuts below; part of what these data sets are, so no option."""
+PATCH = 32
+"""Side of the patches that photographs are cut into, in pixels."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images of one data set, with the cut that is fixed for it."""
+
+    images: NDArray[np.uint8]
+    """(n, height, width), grey."""
+    labels: NDArray[np.int64]
+    train: Indices
+    val: Indices
+    test: Indices
+
+
+@cache
+def load(card: Card) -> Part:
+    """Opens a data set of source `wheel` or `made`; kept in memory, for the next trial of this process.
+
+    Raises DataError when the package holds other counts than the card expects.
+    """
+    part = _OPENERS[card.name](card)
+    expected, found = card.trainval + card.test, len(part.labels)
+    if found != expected or len(np.unique(part.labels)) != card.classes:
+        raise DataError(
+            f"{card.name}: {found} images of {len(np.unique(part.labels))} classes in the installed package, "
+            f"expected {expected} of {card.classes}; install the versions that pyproject.toml asks for"
+        )
+    return part
+
+
+def _stratified(card: Card, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Part:
+    counts = [card.train, card.val, card.test]
+    if sum(counts) != len(labels):  # `load` says so in words
+        return Part(images, labels, *np.split(np.arange(len(labels)), [0, 0]))
+    return Part(images, labels, *stratified(labels, counts, SPLIT_SEED))
+
+
+def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """1,797 digits of 8 x 8 pixels; the 17 grey levels are spread over 0..255."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return np.rint(data.images * (255 / 16)).astype(np.uint8), data.target.astype(np.int64)
+
+
+def _half_of_digits(second: bool) -> Callable[[Card], Part]:
+    def half(card: Card) -> Part:
+        images, labels = _digits()
+        chosen = stratified(labels, [899, 898], SPLIT_SEED)[int(second)]
+        return _stratified(card, images[chosen], labels[chosen])
+
+    return half
+
+
+def _faces(card: Card) -> Part:
+    """100 faces (label 1), then 100 crops without a face (label 0), of 25 x 25 pixels."""
+    from skimage.data import lfw_subset
+
+    images = np.rint(lfw_subset() * 255).astype(np.uint8)
+    return _stratified(card, images, np.repeat(np.array([1, 0], dtype=np.int64), 100))
+
+
+def _textures(card: Card) -> Part:
+    """Three photographs of surfaces, 512 x 512 pixels: 6, 5 and 5 columns of 16 patches for train, val and test."""
+    from skimage import data
+
+    return _patches([data.brick(), data.grass(), data.gravel()], rows=16, columns=(6, 5, 5))
+
+
+def _photos(card: Card) -> Part:
+    """The middle of nine photographs, grey: 9 rows of 4 patches for each of train, val and test.
+
+    Only those stored as PNG: JPEG is decoded a little differently from one release of its library to the next.
+    """
+    from skimage import data
+
+    photos = [
+        data.astronaut(), data.camera(), data.cell(), data.chelsea(), data.coffee(), data.coins(),
+        data.immunohistochemistry(), data.moon(), data.stereo_motorcycle()[0],
+    ]  # fmt: skip
+    return _patches([_grey(photo) for photo in photos], rows=9, columns=(4, 4, 4))
+
+
+def _grey(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Luma of ITU-R BT.601 in whole numbers, so that it is the same on every machine."""
+    if photo.ndim == 2:
+        return photo
+    red, green, blue = np.moveaxis(photo[..., :3].astype(np.int64), -1, 0)
+    luma: NDArray[np.int64] = (299 * red + 587 * green + 114 * blue + 500) // 1000
+    return luma.astype(np.uint8)
+
+
+def _patches(photos: list[NDArray[np.uint8]], rows: int, columns: tuple[int, int, int]) -> Part:
+    """The middle of each photograph as patches, row by row; the photograph is the label. Columns of patches, from the
+    left, are train, val and test: no pixel is in two parts."""
+    images, labels, column = [], [], []
+    for label, photo in enumerate(photos):
+        wide = sum(columns)
+        top, left = (photo.shape[0] - rows * PATCH) // 2, (photo.shape[1] - wide * PATCH) // 2
+        middle = photo[top : top + rows * PATCH, left : left + wide * PATCH]
+        images.append(middle.reshape(rows, PATCH, wide, PATCH).swapaxes(1, 2).reshape(-1, PATCH, PATCH))
+        labels += [label] * (rows * wide)
+        column += list(range(wide)) * rows
+    ends = np.cumsum(columns)
+    part = np.searchsorted(ends, np.array(column), side="right")
+    cut = (np.flatnonzero(part == i).astype(np.int64) for i in range(3))
+    return Part(np.concatenate(images), np.array(labels, dtype=np.int64), *cut)
+
+
+def _drawn(level: int) -> Callable[[Card], Part]:
+    """Images are drawn one after the other, classes in turn: the first are train, then val, then test."""
+
+    def draw(card: Card) -> Part:
+        from tasks.datasets.labelled.synthetic import CLASSES, signs
+
+        images, labels = signs(level, (card.trainval + card.test) // CLASSES)
+        return Part(images, labels, *np.split(np.arange(len(labels)), [card.train, card.trainval]))
+
+    return draw
+
+
+def content(card: Card) -> str:
+    """SHA-256 of the pixels, in their order."""
+    return hashlib.sha256(load(card).images.tobytes()).hexdigest()
+
+
+_OPENERS: dict[str, Callable[[Card], Part]] = {
+    "digits": _half_of_digits(second=False),
+    "digits-pretrain": _half_of_digits(second=True),
+    "faces": _faces,
+    "textures": _textures,
+    "photos": _photos,
+    "cog-small-seen": _drawn(0),
+    **{f"cog-small-l{level}": _drawn(level) for level in range(1, 6)},
+}

@@ -1,0 +1,88 @@
+"""The only place that draws what masked image modelling makes of images: originals, what is seen, reconstructions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tasks.datasets.transforms import MEAN_STD, Normalize
+from tasks.pretraining.simmim import enlarged, local_statistics
+
+if TYPE_CHECKING:
+    from tasks.base import Loaders
+    from tasks.pretraining.simmim import SimMIM
+
+LEAST = 96
+"""Smaller images are shown larger, every pixel a square, until they have so many pixels a side."""
+GAP = 4
+LABELS = 120
+"""Width of the column that says what a row is, in pixels."""
+HIDDEN = (128, 128, 128)
+
+
+def sheet(model: SimMIM, loaders: Loaders, count: int, normalize: Normalize, window: int | None) -> NDArray[np.uint8]:
+    """(height, width, 3): a column for each of `count` held-out images at even distances through the val set; rows:
+    original, masked, reconstruction with what was seen put back (the model is not asked about that, and says nothing).
+
+    `window`: where the target was normalised, the side of its neighbourhood. The model then says nothing about a
+    region's mean and contrast, so these are taken from the original, hidden pixels included: such a picture looks
+    better than what the model knows. The row's label says so.
+    """
+    images, masks = _chosen(loaders, count)
+    said = model(images, masks).float()
+    if window is not None:
+        centre, deviation = local_statistics(images, window)
+        said = said * deviation + centre
+    hidden = enlarged(masks, model.mask_patch)[:, None]
+    original, output = _bytes(images, normalize), _bytes(said, normalize)
+    where = hidden.permute(0, 2, 3, 1).cpu().numpy()
+    grey = np.array(HIDDEN, dtype=np.uint8)
+    rows = {
+        "original": original,
+        "masked": np.where(where, grey, original),
+        "reconstruction" + ("\n(local mean and\ncontrast given)" if window else ""): np.where(where, output, original),
+    }
+    return _sheet(rows)
+
+
+def _chosen(loaders: Loaders, count: int) -> tuple[Tensor, Tensor]:
+    """Images and masks at even distances through the val set."""
+    images, masks = [], []
+    batches = list(loaders.evaluation())
+    total = sum(len(batch["images"]) for batch in batches)
+    wanted = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
+    index = 0
+    for batch in batches:
+        at = [i for i in range(len(batch["images"])) if index + i in wanted]
+        images.append(batch["images"][at])
+        masks.append(batch["masks"][at])
+        index += len(batch["images"])
+    return torch.cat(images), torch.cat(masks)
+
+
+def _bytes(images: Tensor, normalize: Normalize) -> NDArray[np.uint8]:
+    """Normalised (n, 3, h, w) -> (n, h, w, 3) in 0..255."""
+    mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in MEAN_STD[normalize])
+    pixels = ((images.float() * std + mean) * 255).round().clamp(0, 255)
+    return cast("NDArray[np.uint8]", pixels.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy())
+
+
+def _sheet(rows: dict[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    from PIL import Image, ImageDraw, ImageFont
+
+    count, side = next(iter(rows.values())).shape[:2]
+    zoom = max(1, -(-LEAST // side))
+    step = side * zoom + GAP
+    paper = Image.new("RGB", (LABELS + count * step + GAP, len(rows) * step + GAP), "white")
+    pen, font = ImageDraw.Draw(paper), ImageFont.load_default()
+    for r, (label, images) in enumerate(rows.items()):
+        top = GAP + r * step
+        pen.multiline_text((GAP, top + step // 2 - 8), label, fill="black", font=font)
+        for c, image in enumerate(images):
+            large = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+            paper.paste(Image.fromarray(large), (LABELS + c * step, top))
+    return np.asarray(paper)

@@ -1,0 +1,283 @@
+"""Masked image modelling, SimMIM: hide part of an image, predict its pixels; chosen by the error on held-out images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator, model_validator
+
+from tasks import datasets
+from tasks.base import Batch, DataPlace, Loaders, Task
+from tasks.datasets import photo_tiles
+from tasks.datasets.augment import Augment, is_range
+from tasks.pretraining.masking import Masking, check_patch, expected_distance
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from tasks.backbones.model import BackboneSpec
+    from tasks.pretraining.simmim import SimMIM
+
+SHOWN = 8
+"""Images in a picture, at even distances through those held out."""
+
+
+class Crop(BaseModel):
+    """Augmentation of training images: a random crop, and a flip. Defaults: SimMIM's (data_simmim_pt.py)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    crop_scale: tuple[float, float] = (0.67, 1.0)
+    """Area of the random crop, as a fraction of the image."""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width over height of the random crop."""
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a left-right flip."""
+    interpolation: Literal["bicubic", "bilinear"] = "bilinear"
+    eval_crop: float = Field(default=1.0, gt=0, le=1)
+    """Held-out images: the shorter side becomes image_size / eval_crop, and the centre is taken. The reference measures
+    nothing on held-out images; 1 (all of the shorter side) is ours."""
+    stored_size: PositiveInt | None = None
+    """Images are first made smaller until their shorter side has this many pixels, and so kept for all trials of a node
+    (less memory and time, other numbers); none: as they are on disk."""
+
+    @field_validator("crop_scale", "crop_ratio")
+    @classmethod
+    def _is_range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        return is_range(value)
+
+    def whole(self) -> Augment:
+        """As the loaders take it."""
+        return Augment.none().model_copy(update=self.model_dump())
+
+
+class Pretrain(Task):
+    """SimMIM on any backbone that it is written for: timm's SwinV2, Swin, BEiT, plain ViT, and RepLKNet.
+
+    Labels are not read, and neither are test images. Weights end as `encoder.` and the backbone's own names,
+    `mask_token` and `decoder.`; a later stage takes the backbone out of them.
+    """
+
+    kind: Literal["pretrain"] = "pretrain"
+    dataset: str
+    """Name of a data set that `classify` knows too (its labels are ignored), or photo-tiles: 612 tiles of 14
+    photographs inside packages, 151 of 4 others held out."""
+    val_fraction: float = Field(default=0.02, gt=0, lt=1)
+    """Part of the training images that is held out where there is no official val."""
+    split_seed: int = Field(default=0, ge=0)
+    """Of that draw."""
+    official_val: Literal["val", "test"] = "val"
+    """What an official val is: `val` measures the loss on it, and all training images are trained on, as in the
+    reference; `test` leaves it alone and holds part of the training images out."""
+    counts: Literal["exact", "any"] = "exact"
+    """`exact`: stop when the number of images on disk is not the published one. `any`: go on."""
+    mask_patch: PositiveInt = 32
+    """Side of the squares that are hidden or shown as a whole, in pixels of the input."""
+    mask_ratio: float = Field(default=0.6, gt=0, lt=1)
+    """Part of them that is hidden, rounded up to a whole one."""
+    norm_target: Literal["auto", "on", "off"] = "auto"
+    """Whether the target of a pixel is what it differs by from its neighbourhood, in deviations of that. `auto`: for
+    SwinV2 alone, as in the public configurations and the released weights; the paper does not say. What was used is
+    recorded (fact `norm_target`). Losses with and without cannot be compared."""
+    norm_window: int = Field(default=47, ge=3)
+    """Side of that neighbourhood in pixels, odd."""
+    normalize: Literal["imagenet", "half"] = "imagenet"
+    """Mean and standard deviation taken from pixels: ImageNet's, or 0.5 and 0.5. The target is in these units too."""
+    augment: Crop = Crop()
+    manifests: dict[str, Annotated[str, Field(pattern=datasets.DIGEST)]] = Field(default={})
+    """Name of a cut -> SHA-256 of its split manifest, filled in by `submit`; see `Classify.manifests`."""
+
+    @field_validator("manifests")
+    @classmethod
+    def _own_manifest(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        given: list[Any] = [info.data.get(name) for name in ("dataset", "val_fraction", "split_seed", "official_val")]
+        if None in given:
+            return value  # another field is wrong, and says so
+        dataset, val_fraction, split_seed, official_val = given
+        cut = datasets.Cut(dataset, val_fraction, split_seed, official_val=official_val)
+        return {} if dataset == photo_tiles.NAME else cut.own(value, datasets.CARDS[dataset])
+
+    @field_validator("dataset")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            return value if value == photo_tiles.NAME else datasets.find(value).name
+        except ValueError as error:
+            raise ValueError(f"{error}, {photo_tiles.NAME}") from None
+
+    @field_validator("norm_window")
+    @classmethod
+    def _is_odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError(f"norm_window {value} has no middle pixel: use {value - 1} or {value + 1}")
+        return value
+
+    @model_validator(mode="after")
+    def _val_is_there(self) -> Pretrain:
+        card = None if self.dataset == photo_tiles.NAME else datasets.CARDS[self.dataset]
+        if self.official_val == "test" and (card is None or card.source != "folder" or card.test):
+            raise ValueError(f"official_val: test is for imagenet and inat18; {self.dataset} has its own parts")
+        return self
+
+    @property
+    def metric(self) -> str:
+        return "loss"
+
+    @property
+    def mode(self) -> Literal["max", "min"]:
+        return "min"
+
+    @property
+    def makes_weights(self) -> bool:
+        return True
+
+    @property
+    def reads_test(self) -> bool:
+        return False
+
+    @property
+    def opens(self) -> dict[str, str]:
+        if self.dataset == photo_tiles.NAME:
+            return dict.fromkeys(photo_tiles.SHOWS, f"dataset: {self.dataset}")
+        return {self.dataset: self._cut.test_rule(datasets.CARDS[self.dataset])}
+
+    @property
+    def _card(self) -> datasets.Card:
+        return self._cut.of(datasets.CARDS[self.dataset])
+
+    @property
+    def _cut(self) -> datasets.Cut:
+        return datasets.Cut(self.dataset, self.val_fraction, self.split_seed, official_val=self.official_val)
+
+    @property
+    def evaluation_images(self) -> int:
+        if self.dataset == photo_tiles.NAME:
+            return photo_tiles.tiles("val")
+        card = self._card
+        return card.val if card.official_val else datasets.held_out_images(card.trainval, self.val_fraction)
+
+    @property
+    def train_images(self) -> int:
+        if self.dataset == photo_tiles.NAME:
+            return photo_tiles.tiles("train")
+        return self._card.trainval - self.evaluation_images
+
+    def missing_data(self, root: Path) -> str | None:
+        return None if self.dataset == photo_tiles.NAME else self._card.missing(root)
+
+    def masking(self, image_size: int) -> Masking:
+        """Raises ValueError when the mask patch does not fit the image."""
+        return Masking(image_size, self.mask_patch, self.mask_ratio)
+
+    def check(self, backbone: BackboneSpec) -> None:
+        """As far as the spec alone tells: the side of the model's own patch is that of its arguments, or of its name in
+        timm. What only the model itself can tell, `build` refuses."""
+        self.masking(backbone.image_size)
+        said = re.search(r"_patch(\d+)_", backbone.model)
+        patch = backbone.args.get("patch_size", int(said[1]) if said else None)
+        if isinstance(patch, int):
+            check_patch(self.mask_patch, patch)
+
+    def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
+        """With `weights`: those of the backbone; mask token and decoder start anew."""
+        from tasks.backbones.model import build, load
+        from tasks.pretraining.simmim import SimMIM
+
+        encoder = build(backbone, 0)
+        if weights is not None:
+            load(encoder, weights)
+        return SimMIM(encoder, backbone.image_size, self.mask_patch)
+
+    def loaders(self, place: DataPlace) -> Loaders:
+        import numpy as np
+
+        from tasks.pretraining.loaders import MaskedFiles, MaskedMemory
+
+        masking, augment = self.masking(place.image_size), self.augment.whole()
+        if self.dataset == photo_tiles.NAME:
+            pixels, train = photo_tiles.pixels(), photo_tiles.tiles("train")
+            parts = np.arange(train), np.arange(train, len(pixels))
+            labels = np.zeros(len(pixels), dtype=np.int64)
+            return MaskedMemory(masking, pixels, labels, *parts, 1, place, augment, self.normalize)
+        from tasks.datasets import manifest
+        from tasks.datasets.labelled import bundled_images
+
+        card, planned = self._card, next(iter(self.manifests.values()), "")
+        if card.source == "folder":
+            whole, any_count = datasets.CARDS[self.dataset], self.counts == "any"
+            both = manifest.read_both(whole, place.root, self._cut, "train", "val", planned, any_count)
+            return MaskedFiles(masking, card.name, *both, place.root, card.classes, place, augment, self.normalize)
+        manifest.check_memory(card, self._cut, planned)
+        part = bundled_images.load(card)
+        return MaskedMemory(
+            masking, part.images, part.labels, part.train, part.val, card.classes, place, augment, self.normalize
+        )
+
+    def _normalises(self, model: SimMIM) -> bool:
+        return model.family.title == "SwinV2" if self.norm_target == "auto" else self.norm_target == "on"
+
+    def _target(self, model: SimMIM, images: torch.Tensor) -> torch.Tensor:
+        from tasks.pretraining.simmim import normalised_target
+
+        return normalised_target(images, self.norm_window) if self._normalises(model) else images
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        """`loss`: l1 on hidden pixels, SimMIM's."""
+        from tasks.pretraining.simmim import masked_l1
+
+        images, masks = batch["images"], batch["masks"]
+        return {"loss": masked_l1(self._target(bare(model), images), model(images, masks), masks)}
+
+    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+        """`loss`: the same over all hidden pixels of the held-out images. `loss_of_mean`: what it would be if the
+        hidden pixels of each image were all given the mean, per channel, of what is seen of it. `avg_dist`: of the
+        mask setting (see `facts`)."""
+        from tasks.pretraining.simmim import EPS_COUNT, enlarged, hidden_l1
+
+        net = bare(model)
+        total, of_mean, hidden, channels = 0.0, 0.0, 0.0, 3
+        for batch in batches:
+            images, masks = batch["images"], batch["masks"]
+            target = self._target(net, images)
+            error, count = hidden_l1(target, model(images, masks), masks)
+            seen = 1 - enlarged(masks, self.mask_patch)[:, None].to(target.dtype)
+            means = (target * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True)
+            total, hidden = total + error.item(), hidden + count.item()
+            of_mean += hidden_l1(target, means.expand_as(target), masks)[0].item()
+        return {
+            "loss": total / (hidden + EPS_COUNT) / channels,
+            "loss_of_mean": of_mean / (hidden + EPS_COUNT) / channels,
+            "avg_dist": expected_distance(self.masking(net.image_size)),
+        }
+
+    def pictures(self, model: nn.Module, loaders: Loaders) -> dict[str, NDArray[np.uint8]]:
+        """`reconstructions`: held-out images, what is seen of them, and what the model makes of the rest."""
+        from tasks.pretraining.pictures import sheet
+
+        net = bare(model)
+        window = self.norm_window if self._normalises(net) else None
+        return {"reconstructions": sheet(net, loaders, SHOWN, self.normalize, window)}
+
+    def facts(self, model: nn.Module) -> dict[str, Any]:
+        """`norm_target`: whether it was on; `mask`: for example 22 of 36; `avg_dist`: mean distance in pixels from
+        hidden pixels to what is seen, over 200 masks of this setting (section 3.1 of the paper)."""
+        net = bare(model)
+        masking = self.masking(net.image_size)
+        return {
+            "norm_target": self._normalises(net),
+            "mask": f"{masking.count} of {masking.patches}",
+            "avg_dist": expected_distance(masking),
+        }
+
+
+def bare(model: nn.Module) -> SimMIM:
+    """The model itself, out of DistributedDataParallel."""
+    from typing import cast
+
+    return cast("SimMIM", getattr(model, "module", model))

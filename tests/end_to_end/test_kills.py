@@ -1,0 +1,239 @@
+"""Nothing is lost: SIGKILL of the driver, of a worker, of everything at once, then `submit` again."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from small_job import (
+    EPOCHS,
+    JOB,
+    TRIALS,
+    begin,
+    ended,
+    head_of,
+    kill_all,
+    kill_cluster,
+    placed,
+    report_of,
+    run,
+    store_of,
+    wait_until,
+)
+
+from orchestrator.engine import ray_cluster as cluster
+
+KILLED = -9
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: Path) -> dict[str, Any]:
+    """The report of the job when nothing happens to it."""
+    assert set(begun(finished).values()) == {1}
+    return report_of(finished)
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Path]:
+    """A folder with a local cluster of its own, which may be killed (Ray's sockets need a short path)."""
+    folder = Path(tempfile.mkdtemp(prefix="own-", dir="/tmp"))
+    yield folder
+    kill_cluster(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def on(address: str, runs: Path) -> list[str | Path]:
+    return ["--runs", runs, "--address", address, "--no-ship", "--no-tracking", "-q"]
+
+
+def begun(runs: Path) -> Counter[str]:
+    """How often each trial was begun, by what its own log says."""
+    logs = {path.parent.name: path.read_text() for path in runs.glob("storage/trials/*/*/log.txt")}
+    return Counter({key: text.count(f" key {key}") for key, text in logs.items()})
+
+
+def count_done(runs: Path) -> int:
+    return sum(row.state == "done" for row in placed(runs))
+
+
+def step_on_disk(folder: Path) -> int | None:
+    """Of the trial's newest checkpoint (0: it has none); None when it has ended."""
+    if (folder / "outcome.json").exists() or not folder.exists():
+        return None
+    return max([int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*.pt")], default=0)
+
+
+def steps_per_epoch(facts: dict[str, Any]) -> int:
+    return int(facts["steps"]) // EPOCHS
+
+
+def assert_same(runs: Path, undisturbed: dict[str, Any]) -> None:
+    """The job is as if nothing had happened: its report, and each trial recorded once."""
+    assert report_of(runs) == undisturbed
+    with store_of(runs) as store:
+        keys = {row.key for row in store.placed(store.find_job(JOB))}
+        recorded = {key: [attempt.cause for attempt in store.attempts(key)] for key in keys}
+        reported = {key: [report.epoch for report in store.reports(key)] for key in keys}
+        assert store.running() == []
+        assert store.drivers() == []
+    assert len(keys) == TRIALS
+    assert all(causes.count("done") == 1 and causes[-1] == "done" for causes in recorded.values()), recorded
+    assert set(map(tuple, reported.values())) == {tuple(range(1, EPOCHS + 1))}
+
+
+def test_a_driver_killed_at_every_named_point_loses_nothing(
+    ray_cluster: str, spec: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    """One job whose driver dies again and again; the trials outlive it, so that none is begun twice."""
+    points = ["after_claim", "after_report:2", "before_result_commit", "winner_selection", "after_result_commit"]
+    for point in points:
+        done = run("submit", spec, *on(ray_cluster, tmp_path), ORCHESTRATOR_CRASH_AT=point)
+        assert done.returncode == KILLED, (point, done.stderr)
+    done = run("submit", spec, *on(ray_cluster, tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert_same(tmp_path, undisturbed)
+    assert set(begun(tmp_path).values()) == {1}
+
+
+def test_a_start_that_was_interrupted_leaves_one_cluster(own: Path, spec: Path) -> None:
+    """Ctrl-C while Ray starts: the cluster goes on starting, and the next command uses it."""
+    driver = begin("submit", spec, "--runs", own, "--cpus", "2", "--no-tracking", **doomed(own))
+    wait_until((own / "ray.start").exists, driver)
+    time.sleep(0.5)
+    driver.send_signal(signal.SIGINT)
+    done = ended(driver)
+    assert done.returncode == 130, done.stderr
+    assert "python -m orchestrator submit" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (own / "ray.json").exists()
+    with cluster.hold(own):
+        cluster.ensure_local(own, cpus=2)
+        wait_until(lambda: len(heads(own)) == 1)
+    assert heads(own) == [head_of(own)]
+
+
+def heads(folder: Path) -> list[psutil.Process]:
+    command = ["-m", "orchestrator.engine.ray_cluster", str(folder)]
+    return [process for process in psutil.process_iter(["cmdline"]) if (process.info["cmdline"] or [])[1:4] == command]
+
+
+def doomed(folder: Path) -> dict[str, str]:
+    """Variables of a cluster three of whose workers die, one at each point."""
+    (folder / "deaths").mkdir(exist_ok=True)
+    return {
+        "RAY_TMPDIR": str(folder),
+        "ORCHESTRATOR_CRASH_AT": "step:7,before_checkpoint_commit:2,after_checkpoint_commit:4",
+        "ORCHESTRATOR_CRASH_ONCE": str(folder / "deaths"),
+    }
+
+
+def test_workers_killed_at_every_named_point_repeat_at_most_one_interval(
+    own: Path, spec: Path, undisturbed: dict[str, Any]
+) -> None:
+    """Three workers of one job die, one at each point. Its driver sees it and goes on by itself."""
+    # The cluster that a command starts, and so its workers, inherit the variables.
+    done = run("submit", spec, "--runs", own, "--cpus", "2", "--no-tracking", "-q", **doomed(own))
+    assert done.returncode == 0, done.stderr
+    assert_same(own, undisturbed)
+    died = sorted((own / "deaths").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    assert sorted(path.name for path in died) == ["after_checkpoint_commit", "before_checkpoint_commit", "step"]
+    last = {key: (path.name, int(step)) for path in died for key, step in [path.read_text().split()]}
+    with store_of(own) as store:
+        lost = [a for row in placed(own) for a in store.attempts(row.key) if a.cause == "node_lost"]
+        assert len(lost) == len(died)
+        for key, (point, step) in last.items():
+            facts = store.trial(key).facts
+            interval = steps_per_epoch(facts)
+            kept = {
+                "step": step // interval * interval,
+                "before_checkpoint_commit": step - interval,
+                "after_checkpoint_commit": step,
+            }
+            assert (facts["resumed_at"] or 0) == kept[point], (point, step, interval)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_drivers_and_workers_killed_at_random_times(
+    ray_cluster: str, spec: Path, undisturbed: dict[str, Any], tmp_path: Path, seed: int
+) -> None:
+    dice = random.Random(seed)
+    driver = begin("submit", spec, *on(ray_cluster, tmp_path))
+    wait_until(lambda: count_done(tmp_path) >= dice.randint(0, 3), driver)
+    folders = [kill_a_worker(tmp_path, driver, dice)]
+    wait_until(lambda: count_done(tmp_path) >= dice.randint(3, 6), driver)
+    time.sleep(dice.uniform(0, 0.3))
+    driver.kill()
+    assert ended(driver).returncode == KILLED
+    driver = begin("submit", spec, *on(ray_cluster, tmp_path))
+    folders.append(kill_a_worker(tmp_path, driver, dice))
+    done = ended(driver)
+    assert done.returncode == 0, done.stderr
+    assert_same(tmp_path, undisturbed)
+    with store_of(tmp_path) as store:
+        for folder, step in dict(folders).items():
+            assert step is None or (store.trial(folder.name).facts["resumed_at"] or 0) >= step
+
+
+def workers_of(runs: Path) -> dict[Path, psutil.Process]:
+    """The processes that train now, by the folder of their trial, whose log they have open."""
+    found = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            for file in process.open_files():
+                if file.path.startswith(str(runs / "storage" / "trials")):
+                    found[Path(file.path).parent] = process
+    return found
+
+
+def kill_a_worker(runs: Path, driver: Any, dice: random.Random) -> tuple[Path, int | None]:
+    """SIGKILL to a process that trains, at some time; the folder of its trial, and what that has on disk."""
+    while True:
+        wait_until(lambda: workers_of(runs), driver)
+        time.sleep(dice.uniform(0, 0.2))
+        running = workers_of(runs)
+        if running:
+            folder = dice.choice(sorted(running))
+            kill_all([running[folder]])
+            return folder, step_on_disk(folder)
+
+
+def test_every_process_killed_at_once_at_random_times(
+    own: Path, spec: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    """Driver, workers and Ray itself die in the same moment; what is left is the store and the checkpoints."""
+    dice = random.Random(3)
+    command = ["submit", spec, "--runs", own, "--cpus", "2", "--no-tracking", "-q"]
+    command += ["--storage", tmp_path / "storage", "--database-url", f"sqlite:///{tmp_path / 'store.db'}"]
+    left: dict[str, int | None] = {}
+    for least in (1, 5):
+        driver = begin(*command, RAY_TMPDIR=str(own))
+        wait_until(lambda least=least: count_done(tmp_path) >= dice.randint(least, least + 3), driver)
+        wait_until(lambda: workers_of(tmp_path), driver)
+        time.sleep(dice.uniform(0, 0.3))
+        driver.kill()
+        kill_cluster(own)
+        assert ended(driver).returncode == KILLED
+        left = {path.name: step_on_disk(path) for path in (tmp_path / "storage" / "trials").glob("*/*")}
+        with store_of(tmp_path) as store:
+            out = [store.trial(row.key) for row in placed(tmp_path) if row.state == "running"]
+        assert out
+        for trial in out:
+            kept = left.get(trial.key, 0)
+            assert trial.epoch == 0 or kept is None or trial.step - kept <= trial.step // trial.epoch
+    done = run(*command, RAY_TMPDIR=str(own))
+    assert done.returncode == 0, done.stderr
+    (own / "reports").rename(tmp_path / "reports")
+    assert_same(tmp_path, undisturbed)
+    with store_of(tmp_path) as store:
+        for trial in out:
+            assert (store.trial(trial.key).facts["resumed_at"] or 0) >= (left.get(trial.key) or 0)

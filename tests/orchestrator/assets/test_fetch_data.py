@@ -1,0 +1,197 @@
+"""Downloads: checked, unpacked once, and going on where they were cut off; against a server on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from data_commands import command, trees
+
+from orchestrator.assets.fetch_data import fetch
+from orchestrator.errors import BackendUnreachable
+from tasks.datasets import CARDS
+from tasks.datasets.labelled.card import Card, Download
+
+
+class Server(BaseHTTPRequestHandler):
+    """Files from memory, from any byte on; can cut an answer short, once."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+    cut_after: ClassVar[dict[str, int]] = {}
+    asked: ClassVar[list[tuple[str, str | None]]] = []
+    ranges = True
+
+    def do_GET(self) -> None:
+        name, wanted = self.path.lstrip("/"), self.headers.get("Range")
+        self.asked.append((name, wanted))
+        if name not in self.files:
+            self.send_error(404)
+            return
+        content, first = self.files[name], 0
+        if wanted and self.ranges:
+            first = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if first >= len(content):
+                self.send_error(416)
+                return
+        self.send_response(206 if first else 200)
+        self.send_header("Content-Length", str(len(content) - first))
+        self.end_headers()
+        self.wfile.write(content[first : self.cut_after.pop(name, len(content))])
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    for name, empty in (("files", {}), ("cut_after", {}), ("asked", []), ("ranges", True)):
+        monkeypatch.setattr(Server, name, empty)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+def packed(folder: Path, *names: str) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        for name in names:
+            archive.add(folder / name, name)
+    return content.getvalue()
+
+
+def offered(server: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
+    """Pets, as two archives on the server."""
+    card = trees.plant("pets", folder, monkeypatch)
+    downloads = []
+    for name in ("images", "annotations"):
+        content = packed(folder / "oxford-iiit-pet", name)
+        Server.files[f"{name}.tar.gz"] = content
+        md5 = hashlib.md5(content).hexdigest()
+        downloads.append(Download(f"{server}/{name}.tar.gz", md5, "oxford-iiit-pet"))
+    card = replace(card, downloads=tuple(downloads))
+    monkeypatch.setitem(CARDS, "pets", card)
+    return card
+
+
+def test_fetch_gets_checks_and_unpacks_once(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offered(server, tmp_path / "theirs", monkeypatch)
+    ours = tmp_path / "ours"
+    result = command(ours, "fetch", "pets")
+    assert result.exit_code == 0, result.output
+    assert [name for name, _ in Server.asked] == ["images.tar.gz", "annotations.tar.gz"]
+    assert command(ours, "check", "pets", "--images").exit_code == 0
+    assert list((ours / "downloads").iterdir()) == []
+    assert command(ours, "fetch", "pets").exit_code == 0
+    assert len(Server.asked) == 2
+
+
+def test_a_download_that_was_cut_off_goes_on_from_there(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = offered(server, tmp_path / "theirs", monkeypatch)
+    ours, seen = tmp_path / "ours", []
+    Server.cut_after["images.tar.gz"] = 1000
+    with pytest.raises(BackendUnreachable, match=r"cut off after 1,000 of .* bytes; the same command again goes on"):
+        fetch(card, ours, lambda *said: None)
+    assert (ours / "downloads" / "images.tar.gz.part").stat().st_size == 1000
+    fetch(card, ours, lambda name, done, total: seen.append((name, done, total)))
+    assert Server.asked[:2] == [("images.tar.gz", None), ("images.tar.gz", "bytes=1000-")]
+    whole = len(Server.files["images.tar.gz"])
+    assert seen[0] == ("images.tar.gz", whole, whole)
+    assert command(ours, "check", "pets", "--images").exit_code == 0
+
+
+def test_a_server_without_ranges_begins_anew(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = offered(server, tmp_path / "theirs", monkeypatch)
+    Server.ranges, ours = False, tmp_path / "ours"
+    (ours / "downloads").mkdir(parents=True)
+    (ours / "downloads" / "images.tar.gz.part").write_bytes(b"the beginning of something else")
+    fetch(card, ours, lambda *said: None)
+    assert command(ours, "check", "pets", "--images").exit_code == 0
+
+
+def test_what_came_whole_is_not_fetched_again(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = offered(server, tmp_path / "theirs", monkeypatch)
+    ours = tmp_path / "ours"
+    (ours / "downloads").mkdir(parents=True)
+    (ours / "downloads" / "images.tar.gz.part").write_bytes(Server.files["images.tar.gz"])
+    (ours / "downloads" / "annotations.tar.gz").write_bytes(Server.files["annotations.tar.gz"])
+    fetch(card, ours, lambda *said: None, keep=True)
+    assert [name for name, _ in Server.asked] == ["images.tar.gz"]
+    assert sorted(path.name for path in (ours / "downloads").iterdir()) == ["annotations.tar.gz", "images.tar.gz"]
+
+
+def test_another_content_is_not_kept(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = offered(server, tmp_path / "theirs", monkeypatch)
+    Server.files["images.tar.gz"] += b"more"
+    with pytest.raises(BackendUnreachable, match=r"images.tar.gz: what came has MD5 \w+, not \w+; it was removed"):
+        fetch(card, tmp_path / "ours", lambda *said: None)
+    assert list((tmp_path / "ours" / "downloads").iterdir()) == []
+    del Server.files["images.tar.gz"]
+    with pytest.raises(BackendUnreachable, match=r"images.tar.gz: 404 .* get the file by other means into the folder"):
+        fetch(card, tmp_path / "ours", lambda *said: None)
+
+
+def test_an_archive_inside_an_archive_is_unpacked(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caltech-101 comes so."""
+    card = trees.plant("caltech101", tmp_path / "theirs", monkeypatch)
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        inner = packed(tmp_path / "theirs" / "caltech101", "101_ObjectCategories")
+        archive.writestr("caltech-101/101_ObjectCategories.tar.gz", inner)
+        archive.writestr("__MACOSX/caltech-101/._101_ObjectCategories.tar.gz", b"of no use")
+    Server.files["caltech-101.zip"] = content.getvalue()
+    md5 = hashlib.md5(content.getvalue()).hexdigest()
+    card = replace(card, downloads=(Download(f"{server}/caltech-101.zip", md5, "caltech101"),))
+    fetch(card, tmp_path / "ours", lambda *said: None)
+    assert command(tmp_path / "ours", "check", "caltech101", "--images").exit_code == 0
+
+
+def test_nothing_is_unpacked_outside_its_folder(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("../../outside"), io.BytesIO())
+    Server.files["bad.tar.gz"] = content.getvalue()
+    card = replace(CARDS["dtd"], downloads=(Download(f"{server}/bad.tar.gz", None, "dtd"),))
+    with pytest.raises(BackendUnreachable, match="outside the destination"):
+        fetch(card, tmp_path / "ours", lambda *said: None)
+    assert not (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize("name", ["birdsnap", "cars", "sun397", "imagenet", "cog-l1", "digits"])
+def test_what_no_program_can_fetch_is_explained(name: str, tmp_path: Path) -> None:
+    result = command(tmp_path, "fetch", name)
+    assert result.exit_code == 4
+    assert CARDS[name].how_to_get in result.output
+
+
+def test_addresses_and_sums_are_those_of_torchvision() -> None:
+    from torchvision import datasets as theirs
+
+    ours = {d.url: d.md5 for card in CARDS.values() for d in card.downloads}
+    flowers = theirs.Flowers102
+    expected = {
+        theirs.DTD._URL: theirs.DTD._MD5,
+        theirs.Food101._URL: theirs.Food101._MD5,
+        theirs.CIFAR10.url: theirs.CIFAR10.tgz_md5,
+        theirs.CIFAR100.url: theirs.CIFAR100.tgz_md5,
+        theirs.FGVCAircraft._URL: None,
+        **dict(theirs.OxfordIIITPet._RESOURCES),
+        **{flowers._download_url_prefix + name: md5 for name, md5 in flowers._file_dict.values()},
+        theirs.inaturalist.DATASET_URLS["2018"]: theirs.inaturalist.DATASET_MD5["2018"],
+        **{theirs.voc.DATASET_YEAR_DICT[year]["url"]: theirs.voc.DATASET_YEAR_DICT[year]["md5"]
+           for year in ("2007", "2007-test")},
+    }  # fmt: skip
+    assert {url: ours[url] for url in expected} == expected

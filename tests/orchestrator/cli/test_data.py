@@ -1,0 +1,168 @@
+"""The commands `data ls`, `check` and `split`: what is known, what is wrong in a line each, what is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from data_commands import command, problems, trees
+
+from tasks.datasets import CARDS
+
+
+def test_ls_knows_every_set_and_which_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.plant("pets", tmp_path, monkeypatch)
+    rows = json.loads(command(tmp_path, "ls", "-o", "json").stdout)
+    assert {row["name"] for row in rows} == set(CARDS)
+    there = {row["name"] for row in rows if row["there"]}
+    assert there == {"pets", *(card.name for card in CARDS.values() if card.source != "folder")}
+    table = command(tmp_path, "ls").stdout.splitlines()
+    assert len(table) == len(CARDS) + 1
+    one = command(tmp_path, "ls", "voc2007").stdout
+    for said in (
+        "map11",
+        "2,501",
+        "Flickr",
+        "marked difficult",
+        "VOCtest_06-Nov-2007.tar",
+        "several labels yes",
+        "2007/Annotations, ",
+    ):
+        assert said in one
+    assert command(tmp_path, "ls", "pet").exit_code == 4
+
+
+@pytest.mark.parametrize("name", [*trees.TREES, "faces", "textures"])
+def test_a_whole_data_set_has_no_fault(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name in trees.TREES:
+        trees.plant(name, tmp_path, monkeypatch)
+    result = command(tmp_path, "check", name, "--images")
+    assert result.exit_code == 0, result.output
+    assert problems(result, name) == [f"{name}: as it should be"]
+
+
+def damaged(name: str, what: str, root: Path) -> None:
+    pets = root / "oxford-iiit-pet"
+    if what == "no lists":
+        (pets / "annotations" / "trainval.txt").unlink()
+    elif what == "half":
+        for i in range(1, 4):
+            (pets / "images" / f"Abyssinian_{i}.jpg").unlink()
+        (pets / "images" / "Abyssinian_4.jpg").write_bytes(b"")
+    elif what == "damaged list":
+        (pets / "annotations" / "test.txt").write_text("Abyssinian_6\n")
+    elif what == "short list":
+        lines = (pets / "annotations" / "test.txt").read_text().splitlines(keepends=True)
+        (pets / "annotations" / "test.txt").write_text("".join(lines[:5]))
+    elif what == "listed twice":
+        path = pets / "annotations" / "trainval.txt"
+        path.write_text(path.read_text().replace("Abyssinian_2 ", "Abyssinian_1 "))
+    elif what == "damaged image":
+        path = pets / "images" / "Abyssinian_7.jpg"
+        path.write_bytes(path.read_bytes()[:300])
+    elif what == "wrong class":
+        path = pets / "annotations" / "test.txt"
+        path.write_text(path.read_text().replace("Abyssinian_6 1", "Abyssinian_6 9"))
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("no lists", ["oxford-iiit-pet/annotations/trainval.txt is not there"]),
+        (
+            "half",
+            ["4 of 20 images that the lists name are not there or empty: oxford-iiit-pet/images/Abyssinian_1.jpg"],
+        ),
+        ("damaged list", ["annotations/test.txt:1: 'Abyssinian_6' is no name and class"]),
+        ("short list", ["5 images in test, expected 10", "1 of 2 classes have no image in test: 1"]),
+        ("listed twice", ["1 images are listed twice: oxford-iiit-pet/images/Abyssinian_1.jpg"]),
+        ("damaged image", ["1 of 20 images cannot be read: oxford-iiit-pet/images/Abyssinian_7.jpg ("]),
+        ("wrong class", ["test has labels beyond the 2 classes: [8]"]),
+    ],
+)
+def test_every_fault_is_one_line(what: str, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.plant("pets", tmp_path, monkeypatch)
+    damaged("pets", what, tmp_path)
+    result = command(tmp_path, "check", "pets", "--images")
+    assert result.exit_code == (4 if what == "no lists" else 1)
+    lines = problems(result, "pets")
+    assert all(any(text in line for line in lines) for text in said), lines
+    assert len(lines) == len(said)
+    if what == "no lists":
+        assert "annotations.tar.gz" in result.stderr
+
+
+def test_birdsnap_says_how_many_are_present(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.plant("birdsnap", tmp_path, monkeypatch)
+    (tmp_path / "birdsnap" / "images" / "Bird_1" / "1_0.jpg").unlink()
+    (tmp_path / "birdsnap" / "images" / "Bird_2" / "2_7.jpg").unlink()
+    result = command(tmp_path, "check", "birdsnap")
+    assert result.exit_code == 1
+    assert problems(result, "birdsnap") == [
+        "birdsnap: 11 images in trainval, expected 12", "birdsnap: 3 images in test, expected 4",
+    ]  # fmt: skip
+    assert "images   14 of 16 expected, 2 classes" in result.stdout
+    assert "cannot be compared" in result.stdout
+
+
+def test_check_counts_classes_and_gives_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.plant("cog-l2", tmp_path, monkeypatch)
+    written = command(tmp_path, "split", "cog-l2").stdout.splitlines()
+    found = json.loads(command(tmp_path, "check", "cog-l2", "-o", "json").stdout)
+    assert found["balance"] == {"train + val": [10, 12], "test": [4, 4]}
+    assert found["counts"] == {"train": 18, "val": 4, "test": 8}
+    assert [found["manifest"], found["digest"]] == written
+
+
+def test_split_writes_a_manifest_that_check_holds_against_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trees.plant("caltech101", tmp_path, monkeypatch)
+    result = command(tmp_path, "split", "caltech101", "--val-fraction", "0.1", "--split-seed", "3", "--no-background")
+    path, digest = result.stdout.splitlines()
+    assert Path(path) == tmp_path / "splits" / "caltech101-0.1-3-no-background.jsonl"
+    header, *entries = map(json.loads, Path(path).read_text().splitlines())
+    assert (header["sha256"], header["counts"]) == (digest, {"train": 54, "val": 6, "test": 4})
+    assert len(entries) == 64
+    assert not any("BACKGROUND" in entry["file"] for entry in entries)
+    same = ("--val-fraction", "0.1", "--split-seed", "3", "--no-background")
+    assert command(tmp_path, "check", "caltech101", *same).exit_code == 0
+    (tmp_path / "caltech101" / "101_ObjectCategories" / "accordion" / "image_0033.jpg").unlink()
+    result = command(tmp_path, "check", "caltech101", *same)
+    assert any(line.startswith(f"caltech101: {path} was written for other data: SHA-256 {digest}")
+               for line in result.stdout.splitlines())  # fmt: skip
+    assert command(tmp_path, "split", "pets", "--no-background").exit_code == 2
+    assert command(tmp_path, "split", "pets").exit_code == 4
+
+
+def test_pack_copies_a_set_into_tar_files_that_trials_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.datasets import manifest
+    from tasks.datasets.images import source
+    from tasks.datasets.images.shards import Packed
+    from tasks.datasets.labelled.card import Cut
+
+    card = trees.plant("pets", tmp_path, monkeypatch)
+    (images, _), _ = manifest.read_both(card, tmp_path, Cut("pets"), "train", "val")
+    plain = [source.of("pets", tmp_path, images).image(i).tobytes() for i in range(len(images))]
+    result = command(tmp_path, "pack", "pets")
+    assert result.exit_code == 0, result.output
+    assert "pets: 20 images in 1 tar files in" in result.output
+    packed = source.of("pets", tmp_path, images)
+    assert isinstance(packed, Packed)
+    assert [packed.image(i).tobytes() for i in range(len(images))] == plain
+    again = command(tmp_path, "pack", "pets")
+    assert (again.exit_code, "is there already" in again.output) == (4, True)
+    assert "kept in arrays" in command(tmp_path, "pack", "digits").output
+
+
+def test_a_folder_too_few_or_too_many_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caltech-101 has no list of its classes, so a number of one would name the wrong folder."""
+    trees.plant("caltech101", tmp_path, monkeypatch)
+    folder = tmp_path / "caltech101" / "101_ObjectCategories"
+    (folder / "accordion").rename(tmp_path / "elsewhere")
+    lines = problems(command(tmp_path, "check", "caltech101"), "caltech101")
+    assert [line for line in lines if "folders" in line] == [
+        f"caltech101: 2 folders of classes with images in {part}, expected 3" for part in ("trainval", "test")
+    ]
+    assert not any("have no image" in line for line in lines)

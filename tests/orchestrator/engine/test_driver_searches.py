@@ -1,0 +1,440 @@
+"""Searches under the control loop, without Ray: what is recorded, what a kill changes (nothing), what is shared."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from in_process_backend import Crash, Machine, a_drive, crashing, drive_to_end, killed
+from k12_job import BASE, FINAL, PRETRAIN, RAND, SUP, figures, grid
+from k12_job import job as a_job
+
+from orchestrator.engine import driver, takeover
+from orchestrator.errors import Conflict
+from orchestrator.plan.durations import Speed
+from orchestrator.plan.planner import Planner
+from orchestrator.records.rows import JobState, SearchEvent
+from orchestrator.records.states import TrialState
+from orchestrator.report.verify import verify
+from orchestrator.spec import JobSpec, job_id
+from orchestrator.store import Store, leases, open_store
+from workers.trial import Assignment, Outcome, Report, Stopped, Weights
+
+LONG = {**BASE, "optim": {"lr": 1e-3, "epochs": 9, "warmup_epochs": 0, "batch": 64}}
+ASHA = {"asha": {"grace_epochs": 1, "reduction_factor": 3}}
+RANGES = {"optim.lr": {"loguniform": [1e-4, 1e-2]}, "optim.layer_decay": {"uniform": [0.6, 1]}}
+FROM_SEARCH = {**FINAL, "from": "search"}
+
+
+def search(**fields: Any) -> dict[str, Any]:
+    sweep = {
+        "search": RANGES, "each": {"task.dataset": ["digits"], "backbone.init": [RAND]}, "trials": 7, "startup": 3,
+        "at_once": 2, "stopping": ASHA,
+    }  # fmt: skip
+    return {"name": "search", "sweep": {**sweep, **fields}}
+
+
+def job(*stages: dict[str, Any], **fields: Any) -> JobSpec:
+    return a_job(*stages, **{"trial": LONG, **fields})
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    opened = open_store(database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(takeover, "BEAT_S", 0.02)
+
+
+class Trainer:
+    """Trains by making figures up, epoch by epoch from where it stopped; waits at each rung until the store knows what
+    the search says, as a real epoch takes longer than a commit."""
+
+    def __init__(self, store: Store, *jobs: JobSpec) -> None:
+        self.store = store
+        self.jobs = [
+            one for one in jobs if any(getattr(stage.sweep, "stopping", "none") != "none" for stage in one.stages)
+        ]
+        self.at: Counter[str] = Counter()
+        """Key -> epochs trained: the checkpoint."""
+        self.trained: Counter[str] = Counter()
+        """Key -> epochs that were computed, over all attempts."""
+        self.wanted: set[str] = set()
+
+    def __call__(self, assignment: Assignment, emit: Any, stop: Callable[[], bool]) -> Outcome:
+        trial, key = assignment.trial, assignment.trial.key
+        found = figures(trial)
+        for epoch in range(1, trial.optim.epochs + 1):
+            if epoch > self.at[key]:
+                if stop():
+                    raise Stopped
+                self.trained[key] += 1
+                self.at[key] = epoch
+            values = {**found, trial.task.metric: found[trial.task.metric] - (1 / epoch - 1 / trial.optim.epochs)}
+            emit(Report(epoch, epoch * 10, values, 0.01))
+            self.wait(key, epoch, trial.optim.epochs, stop)
+        weights = Weights(f"{assignment.folder}/weights", "0" * 64) if assignment.keep_weights else None
+        return Outcome(found, {"train_seconds": 0.02, "step_seconds": 0.001, "device": "cpu"}, weights)
+
+    def wait(self, key: str, epoch: int, epochs: int, stop: Callable[[], bool]) -> None:
+        """Until every search that waits for this trial has judged the rung; when one stopped it, for that order, which
+        does not come where somebody else wants the trial in full."""
+        until = time.monotonic() + (20 if key not in self.wanted else 0.3)
+        while epoch in (1, 3) and not stop() and time.monotonic() < until:
+            told = [e for one in self.jobs for log in self.store.search_events(job_id(one)).values() for e in log]
+            about = [e for e in told if e.key == key]
+            judged = [e for e in about if e.kind in ("continued", "stopped", "told")]
+            if not about or any(e.kind != "stopped" and (e.kind == "told" or e.body["epoch"] >= epoch) for e in judged):
+                return
+            time.sleep(0.002)
+
+
+def log_of(store: Store, one: JobSpec) -> list[SearchEvent]:
+    (events,) = store.search_events(job_id(one)).values()
+    return events
+
+
+def run(store: Store, one: JobSpec, folder: Path, slots: int = 1, **options: Any) -> tuple[JobState, Trainer, Machine]:
+    trainer = Trainer(store, one)
+    machine = Machine(slots=slots, execute=trainer)
+    state, _drive = drive_to_end(store, one, machine, folder, **options)
+    return state, trainer, machine
+
+
+def test_a_search_is_recorded_and_its_winner_goes_to_test(store: Store, tmp_path: Path) -> None:
+    one = job(search(), FROM_SEARCH)
+    state, trainer, machine = run(store, one, tmp_path)
+    assert state is JobState.done
+    assert set(machine.ran.values()) == {1}
+    rows = store.placed(job_id(one), "search")
+    events = log_of(store, one)
+    stopped = {e.key for e in events if e.kind == "stopped"}
+    assert {row.key for row in rows if row.state is TrialState.stopped} == stopped != set()
+    assert {row.key for row in rows if row.state is TrialState.done} == {e.key for e in events if e.kind == "told"}
+    assert all(trainer.trained[key] in (1, 3) for key in stopped)
+    assert all("search digits/RAND after epoch" in (row.error or "") for row in rows if row.key in stopped)
+    (winner,) = store.winners(job_id(one))
+    assert winner.key not in stopped
+    assert winner.candidates == 7 - len(stopped)
+    (final,) = store.placed(job_id(one), "final")
+    assert final.state is TrialState.done
+    assert verify(store, job_id(one)) == []
+    again = a_drive(store, one, tmp_path)
+    assert again.planner.finished()
+    assert log_of(store, one) == events
+
+
+def test_groups_are_searched_at_once_and_begin_with_the_same_points(store: Store, tmp_path: Path) -> None:
+    each = {"task.dataset": ["digits", "faces"], "backbone.init": [RAND, SUP]}
+    one = job(PRETRAIN, search(each=each, trials=4, stopping="none"), FROM_SEARCH)
+    state, _trainer, machine = run(store, one, tmp_path, slots=8)
+    assert state is JobState.done
+    assert set(machine.ran.values()) == {1}
+    logs = store.search_events(job_id(one))
+    assert sorted(group for _, group in logs) == ["digits/RAND", "digits/SUP", "faces/RAND", "faces/SUP"]
+    firsts = {tuple(str(e.body["point"]) for e in log if e.kind == "asked")[:2] for log in logs.values()}
+    assert len(firsts) == 1
+    (pretrain,) = store.placed(job_id(one), "pretrain")
+    parents = {row.group: store.trial(row.key).parent for row in store.placed(job_id(one), "search")}
+    assert parents["faces/SUP"] == pretrain.key
+    assert parents["faces/RAND"] is None
+    assert len(store.winners(job_id(one))) == 4
+
+
+def test_a_search_goes_on_after_a_kill_as_if_there_had_been_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver dies at each commit of the search, before one, after the next: the same points, decisions, winner."""
+    one = job(search(trials=5), FROM_SEARCH)
+    undisturbed = open_store(f"sqlite:///{tmp_path / 'undisturbed.db'}")
+    count = crashing(undisturbed, monkeypatch, 0, False)
+    run(undisturbed, one, tmp_path / "undisturbed")
+    expected, commits = log_of(undisturbed, one), count[0]
+    assert commits > 8
+    assert {"stopped", "continued", "told"} <= {event.kind for event in expected}
+    for at in range(1, commits + 1):
+        own = open_store(f"sqlite:///{tmp_path / f'{at}.db'}")
+        trainer = Trainer(own, one)
+        machine = Machine(slots=1, execute=trainer)
+        with monkeypatch.context() as patch:
+            crashing(own, patch, at, after=at % 2 == 0)
+            killed(own, one, machine, tmp_path / str(at), patch)
+        state, _drive = drive_to_end(own, one, machine, tmp_path / str(at))
+        assert state is JobState.done
+        assert log_of(own, one) == expected, f"crash at {at}"
+        assert set(machine.ran.values()) == {1}
+        assert [w.key for w in own.winners(job_id(one))] == [w.key for w in undisturbed.winners(job_id(one))]
+        assert verify(own, job_id(one)) == []
+        own.close()
+    undisturbed.close()
+
+
+def test_a_stopped_trial_whose_process_and_driver_died_is_stopped(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the search decided stands: nobody runs the trial again to have it stop."""
+    one = job(search(trials=5))
+    trainer = Trainer(store, one)
+    machine = Machine(slots=1, execute=trainer)
+    place = store.place
+
+    def placed(job: str, placements: Any, events: Any = ()) -> Any:
+        known = place(job, placements, events)
+        if any(event.kind == "stopped" for _, event in events):
+            for worker in machine.actors:
+                worker.dead = True
+            raise Crash
+        return known
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "place", placed)
+        killed(store, one, machine, tmp_path, patch)
+    machine.actors.clear()
+    state, _drive = drive_to_end(store, one, machine, tmp_path)
+    assert state is JobState.done
+    assert set(machine.ran.values()) == {1}
+    stopped = {e.key for e in log_of(store, one) if e.kind == "stopped"}
+    assert {row.key for row in store.placed(job_id(one)) if row.state is TrialState.stopped} == stopped
+    assert TrialState.pending not in {row.state for row in store.placed(job_id(one))}
+
+
+def a_bad_point() -> dict[str, Any]:
+    return {"optim.lr": 1e-2, "optim.layer_decay": 0.6}
+
+
+def the_bad_trial(store: Store, one: JobSpec, stage: str) -> Any:
+    rows = store.placed(job_id(one), stage)
+    return next(row for row in rows if row.settings["optim.lr"] == 1e-2 and row.settings["optim.layer_decay"] == 0.6)
+
+
+GOOD = {"optim.lr": 6e-4, "optim.layer_decay": 0.87}
+
+
+def test_a_trial_stopped_by_one_job_goes_on_for_another_and_does_not_win_in_the_first(
+    store: Store, tmp_path: Path
+) -> None:
+    first = job(search(first=[GOOD, a_bad_point()], trials=3, at_once=1), FROM_SEARCH, name="one")
+    trainer = Trainer(store, first)
+    machine = Machine(slots=1, execute=trainer)
+    drive_to_end(store, first, machine, tmp_path)
+    bad = the_bad_trial(store, first, "search")
+    assert bad.state is TrialState.stopped
+    assert trainer.at[bad.key] == 1
+
+    other = job(grid(dataset=["digits"], init=[RAND], lr=[1e-2], layer_decay=[0.6]), name="two")
+    trainer.wanted = {bad.key}
+    assert drive_to_end(store, other, machine, tmp_path)[0] is JobState.done
+    assert the_bad_trial(store, other, "grid").key == bad.key
+    assert store.trial(bad.key).state is TrialState.done
+    assert trainer.trained[bad.key] == 9  # it went on from its checkpoint
+    assert [attempt.cause for attempt in store.attempts(bad.key)] == ["stopped", "done"]
+    before = log_of(store, first)
+    assert drive_to_end(store, first, machine, tmp_path)[0] is JobState.done
+    assert log_of(store, first) == before
+    assert verify(store, job_id(first)) == []
+
+
+def test_a_trial_that_another_stage_wants_in_full_is_not_stopped(store: Store, tmp_path: Path) -> None:
+    wanted = grid(dataset=["digits"], init=[RAND], lr=[1e-2], layer_decay=[0.6])
+    one = job(search(first=[GOOD, a_bad_point()], trials=2, at_once=1), wanted)
+    trainer = Trainer(store, one)
+    trainer.wanted = {planned.key for planned in Planner(one, Speed()).placed}
+    machine = Machine(slots=1, execute=trainer)
+    assert drive_to_end(store, one, machine, tmp_path)[0] is JobState.done
+    bad = the_bad_trial(store, one, "grid")
+    assert bad.state is TrialState.done
+    assert machine.ran[bad.key] == 1
+    (mine,) = [row for row in store.placed(job_id(one), "search") if row.key == bad.key]
+    assert mine.state is TrialState.done
+    assert verify(store, job_id(one)) == []
+
+
+def test_what_is_known_already_runs_nothing_again(store: Store, tmp_path: Path) -> None:
+    grid_job = job(grid(dataset=["digits"], init=[RAND], lr=[6e-4, 1e-2], layer_decay=[0.6]), name="grid")
+    _state, trainer, machine = run(store, grid_job, tmp_path)
+    assert len(machine.ran) == 2
+    first = [{"optim.lr": lr, "optim.layer_decay": 0.6} for lr in (6e-4, 1e-2)]
+    one = job(search(first=first, trials=3, at_once=1))
+    trainer.jobs = [one]
+    assert drive_to_end(store, one, machine, tmp_path)[0] is JobState.done
+    assert len(machine.ran) == 3
+    assert set(machine.ran.values()) == {1}
+    events = log_of(store, one)
+    assert [e.kind for e in events if e.key == events[0].key] == ["asked", "continued", "continued", "told"]
+    worse = events[4].key
+    assert [e.kind for e in events if e.key == worse][-1] == "told"  # ran in full: nothing is left to stop
+
+
+def test_a_failed_trial_leaves_its_group_incomplete_and_a_retry_goes_on(store: Store, tmp_path: Path) -> None:
+    one = job(search(trials=4, stopping="none"), FROM_SEARCH)
+    trainer = Trainer(store, one)
+    broken = []
+
+    def execute(assignment: Assignment, emit: Any, stop: Any) -> Outcome:
+        if not broken:
+            broken.append(assignment.trial.key)
+            raise ValueError("a shape is wrong")
+        return trainer(assignment, emit, stop)
+
+    machine = Machine(slots=1, execute=execute)
+    state, _drive = drive_to_end(store, one, machine, tmp_path)
+    assert state is JobState.incomplete
+    assert "digits/RAND" in store.job(job_id(one)).message
+    assert store.winners(job_id(one)) == []
+    assert store.retry(job_id(one)) == 1
+    assert drive_to_end(store, one, machine, tmp_path)[0] is JobState.done
+    assert machine.ran[broken[0]] == 2
+    assert len(store.placed(job_id(one), "search")) == 4
+
+
+def test_a_search_whose_initial_weights_fail_says_so(store: Store, tmp_path: Path) -> None:
+    one = job(PRETRAIN, search(each={"backbone.init": [SUP, RAND]}, trials=2, stopping="none"))
+
+    def execute(assignment: Assignment, emit: Any, stop: Any) -> Outcome:
+        if assignment.name.startswith("pretrain"):
+            raise ValueError("no such image")
+        return Trainer(store)(assignment, emit, stop)
+
+    state, _drive = drive_to_end(store, one, Machine(slots=2, execute=execute), tmp_path)
+    assert state is JobState.incomplete
+    lines = store.job(job_id(one)).message.splitlines()
+    assert any(line.startswith("pretrain all") and "no such image" in line for line in lines)
+    assert any(line.startswith("search SUP") and "it starts from trial pretrain/all" in line for line in lines)
+    states = {(row.group, row.state) for row in store.placed(job_id(one), "search")}
+    assert states == {("RAND", TrialState.done), ("SUP", TrialState.pending)}
+    assert store.retry(job_id(one)) == 1
+    trainer = Trainer(store)
+    assert drive_to_end(store, one, Machine(slots=2, execute=trainer), tmp_path)[0] is JobState.done
+
+
+def test_a_search_waits_for_the_best_of_several_initial_weights(store: Store, tmp_path: Path) -> None:
+    several = {**PRETRAIN, "sweep": {"grid": {"optim.lr": [6e-4, 1e-3]}}}
+    one = job(several, search(each={"backbone.init": [SUP]}, trials=2, stopping="none"))
+    drive = a_drive(store, one, tmp_path)
+    assert store.search_events(job_id(one)) == {}
+    assert len(drive.planner.specs()) == 3  # what the search needs is looked for before it begins
+    state, _trainer, _machine = run(store, one, tmp_path)
+    assert state is JobState.done
+    best = max(store.placed(job_id(one), "pretrain"), key=lambda row: row.value or 0)
+    assert {store.trial(row.key).parent for row in store.placed(job_id(one), "search")} == {best.key}
+
+
+def test_a_small_space_ends_with_a_line(store: Store, tmp_path: Path) -> None:
+    said: list[str] = []
+    small = {"optim.layer_decay": {"choice": [0.7, 0.8, 0.9]}}
+    one = job(search(search=small, trials=9, stopping="none"), FROM_SEARCH)
+    state, _trainer, machine = run(store, one, tmp_path, say=said.append)
+    assert state is JobState.done
+    assert len(machine.ran) == 3 + 1
+    assert [line for line in said if "exhausted after 3 points" in line]
+
+
+def test_a_search_may_begin_with_the_weights_that_another_ended_with(store: Store, tmp_path: Path) -> None:
+    """Also when the first one ends because there is nothing more to try."""
+    few = {"search": {"optim.layer_decay": {"choice": [0.7, 0.87]}}, "trials": 9, "stopping": "none"}
+    first = {**search(**few, each={}), "name": "pretrain", "override": {"task.dataset": "digits-pretrain"}}
+    one = job(first, search(each={"backbone.init": [SUP]}, trials=2, stopping="none"))
+    state, _trainer, machine = run(store, one, tmp_path)
+    assert state is JobState.done
+    assert len(machine.ran) == 4
+    best = max(store.placed(job_id(one), "pretrain"), key=lambda row: row.value or 0)
+    assert {store.trial(row.key).parent for row in store.placed(job_id(one), "search")} == {best.key}
+
+
+def test_a_search_has_one_driver(store: Store, tmp_path: Path) -> None:
+    one = job(search(trials=2))
+    drive = a_drive(store, one, tmp_path)
+    store.register_driver(leases.driver_here(drive.id, drive.job_id, "machine"))
+    with pytest.raises(Conflict, match="one driver"):
+        a_drive(store, one, tmp_path)
+    events = [(("search", "digits/RAND"), SearchEvent(0, "asked", "another", {"point": {}}))]
+    with pytest.raises(Conflict, match="another process"):
+        store.place(job_id(one), [], events)
+
+
+def test_an_interrupted_search_goes_on(store: Store, tmp_path: Path) -> None:
+    one = job(search(), FROM_SEARCH)
+
+    def watch(drive: driver.Drive) -> None:
+        if drive.tally.finished == 1:
+            drive.stop("interrupted")
+
+    trainer = Trainer(store, one)
+    machine = Machine(slots=1, execute=trainer)
+    state, _drive = drive_to_end(store, one, machine, tmp_path, watch=watch)
+    assert state is JobState.interrupted
+    assert 0 < len(log_of(store, one)) < 15
+    assert drive_to_end(store, one, machine, tmp_path)[0] is JobState.done
+    assert max(trainer.trained.values()) <= 9
+    assert verify(store, job_id(one)) == []
+
+
+def test_a_trial_that_another_job_runs_is_judged_by_what_that_records(
+    store: Store, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search does not wait for the end of a trial that it has given up, nor stops it for the job that runs it."""
+    monkeypatch.setattr(takeover, "BEAT_S", 1.0)  # a lease lives ten times as long: the other driver keeps its own
+    full = job(grid(dataset=["digits"], init=[RAND], lr=[1e-2], layer_decay=[0.6]), name="full")
+    one = job(search(first=[GOOD, a_bad_point()], trials=2, at_once=1), FROM_SEARCH, name="one")
+    trainer = Trainer(store, one)
+    held = threading.Event()
+
+    def execute(assignment: Assignment, emit: Any, stop: Any) -> Outcome:
+        if assignment.trial.optim.lr != 1e-2:
+            return trainer(assignment, emit, stop)
+        emit(Report(1, 10, {"train_loss": 1.0, "top1": 1.0}, 0.01))
+        assert held.wait(100)
+        return Outcome({"top1": 1.0, "loss": 1.0}, {"train_seconds": 0.02, "device": "cpu"})
+
+    machine = Machine(slots=2, execute=execute)
+    states: list[JobState] = []
+
+    def other() -> None:
+        own = open_store(database_url)
+        states.append(drive_to_end(own, full, machine, tmp_path)[0])
+        own.close()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    until = time.monotonic() + 20
+    while not any(row.epoch for row in store.placed(job_id(full))) and time.monotonic() < until:
+        time.sleep(0.01)
+    try:
+        state, _drive = drive_to_end(store, one, machine, tmp_path)
+        assert state is JobState.done
+        assert states == []  # the other job is not through: its trial waits
+        bad = the_bad_trial(store, one, "search")
+        assert (bad.state, machine.ran[bad.key]) == (TrialState.running, 1)
+        assert [e.kind for e in log_of(store, one) if e.key == bad.key] == ["asked", "stopped"]
+    finally:
+        held.set()
+        thread.join(30)
+    assert states == [JobState.done]
+    assert store.trial(bad.key).state is TrialState.done
+
+
+def test_the_neighbourhood_of_a_searchs_winner_is_tried(store: Store, tmp_path: Path) -> None:
+    edge = {"optim.lr": 6e-4, "optim.layer_decay": 0.86}
+    ranges = {"optim.lr": {"loguniform": [1e-4, 1e-2]}, "optim.layer_decay": {"uniform": [0.7, 0.86]}}
+    near = {"optim.layer_decay": {"add": [-0.01, 0.01]}}
+    one = job(
+        search(search=ranges, first=[edge], trials=3, stopping="none"),
+        {"name": "near", "from": "search", "neighbourhood": {"near": near}},
+        {**FINAL, "from": ["search", "near"]},
+    )
+    state, _trainer, _machine = run(store, one, tmp_path)
+    assert state is JobState.done
+    taken = {winner.stage: winner for winner in store.winners(job_id(one))}
+    assert taken["near"].edges == ["optim.layer_decay at the high edge (0.86, its range ends at 0.86)"]
+    assert taken["final"].edges == ["optim.layer_decay beyond the high edge (0.87, its range ends at 0.86)"]
+    assert (taken["near"].candidates, taken["final"].candidates) == (3, 5)
+    assert verify(store, job_id(one)) == []

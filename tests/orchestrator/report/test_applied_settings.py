@@ -1,0 +1,120 @@
+"""The table of a study whose chosen setting is applied to several data sets: a cell for each of them."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+from in_process_backend import Machine, a_drive, drive_to_end
+from k12_job import FINAL, PRETRAIN, RAND, SUP, figures, grid, job
+
+from orchestrator.engine import takeover
+from orchestrator.report import build
+from orchestrator.report.formats.html_page import html
+from orchestrator.report.formats.terminal import terminal
+from orchestrator.report.verify import verify
+from orchestrator.spec import job_id
+from orchestrator.store import open_store
+from workers.trial import Assignment, Outcome, Report
+
+SEARCH = {**grid(dataset=["digits"], init=[RAND, SUP], lr=[1e-4, 6e-4], layer_decay=[0.85]), "per": "backbone.init"}
+APPLY = FINAL | {"from": "grid", "sweep": {"grid": {"task.dataset": ["digits", "faces"], "seed": [0, 1]}}}
+JOB = job(PRETRAIN, SEARCH, APPLY)
+
+
+def test_each_data_set_has_its_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(takeover, "BEAT_S", 0.2)
+    store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    a_drive(store, JOB, tmp_path)
+    before = build.build(store, job_id(JOB))
+    assert before.rows == ("RAND", "SUP")
+    assert [column.name for column in before.columns] == ["digits", "faces"]
+    assert {cell.state for cell in before.cells} == {"missing"}
+    drive_to_end(store, JOB, Machine(), tmp_path)
+    told = build.build(store, job_id(JOB))
+    assert {(column.name, column.metric) for column in told.columns} == {
+        ("digits", "top1"), ("faces", "mean_per_class"),
+    }  # fmt: skip
+    for cell in told.cells:
+        assert (cell.state, cell.seeds, cell.best_of) == ("done", (0, 1), 1)
+        rows = [row for row in store.placed(job_id(JOB), "final") if row.key in cell.keys]
+        assert {(row.settings["task.dataset"], row.group) for row in rows} == {(cell.column, cell.row)}
+    assert len({cell.keys for cell in told.cells}) == 4
+    assert [group.name for group in told.groups] == ["RAND", "SUP"]
+    assert verify(store, job_id(JOB)) == []
+    assert "faces" in terminal(told)
+    assert "faces" in html(told)
+    store.close()
+
+
+def test_the_table_against_a_figure_of_the_weights_it_starts_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figure 2a of the paper: the error of fine-tuning against AvgDist of the pre-training."""
+    monkeypatch.setattr(takeover, "BEAT_S", 0.2)
+    masks = {**PRETRAIN, "per": "optim.lr", "sweep": {"grid": {"optim.lr": [1e-4, 6e-4]}}}
+    inits = [RAND, *({**SUP, "name": f"mask {name}", "group": name} for name in ("0.0001", "0.0006"))]
+    tune = {**grid(dataset=["digits"], init=inits, lr=[6e-4], layer_decay=[0.85]), "name": "tune"}
+    plots = [{"x": "loss", "of": "parent", "y": "error"}, {"x": "loss"}]
+    study = job(masks, tune, report={"plots": plots})
+    store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    drive_to_end(store, study, Machine(), tmp_path)
+    told = build.build(store, job_id(study))
+    of_parents, own = told.plots
+    assert [dot.name for dot in of_parents.dots] == ["mask 0.0006", "mask 0.0001"]
+    assert of_parents.left_out == ("RAND",)
+    losses = {
+        row.settings["optim.lr"]: store.trial(row.key).figures["loss"]
+        for row in store.placed(job_id(study), "pretrain")
+    }
+    assert [dot.x for dot in of_parents.dots] == [losses[6e-4], losses[1e-4]]
+    for dot in of_parents.dots:
+        assert dot.y == 100 - told.at[dot.name, "digits"].value  # type: ignore[operator]
+    assert len(own.dots) == 3
+    page = html(told)
+    assert page.count('class="scatter"') == 2
+    assert "Without loss of the weights: RAND" in page
+    store.close()
+
+
+def test_a_data_set_whose_images_were_not_counted_is_called_not_comparable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takeover, "BEAT_S", 0.2)
+    tune = grid(dataset=["digits", "faces"], init=[RAND], lr=[6e-4], layer_decay=[0.85])
+    store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    for counts, expected in (("any", 2), ("exact", 0)):
+        study = job({**tune, "override": {"task.counts": counts}})
+        drive_to_end(store, study, Machine(), tmp_path)
+        told = build.build(store, job_id(study)).warnings
+        assert sum("not comparable" in line for line in told) == expected
+    store.close()
+
+
+def test_pictures_are_in_the_page_as_long_as_their_files_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takeover, "BEAT_S", 0.2)
+
+    def drawing(assignment: Assignment, emit: Any, stop: Any) -> Outcome:
+        folder = Path(assignment.folder) / "pictures"
+        folder.mkdir(parents=True)
+        for epoch in (1, 2, 3):
+            (folder / f"seen-{epoch:04d}.png").write_bytes(b"PNG %d" % epoch)
+            emit(Report(epoch, epoch, {"train_loss": 1.0}, 0.1, (f"pictures/seen-{epoch:04d}.png",)))
+        return Outcome(figures(assignment.trial), {}, None)
+
+    study = job(grid(dataset=["digits"], init=[RAND], lr=[6e-4], layer_decay=[0.85]))
+    store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    drive_to_end(store, study, Machine(execute=drawing), tmp_path)
+    told = build.build(store, job_id(study))
+    assert [(picture.epoch, picture.path) for picture in told.pictures] == [
+        (1, "pictures/seen-0001.png"), (3, "pictures/seen-0003.png"),
+    ]  # fmt: skip
+    page = html(told, storage=tmp_path / "storage")
+    assert [base64.b64encode(b"PNG %d" % epoch).decode() in page for epoch in (1, 2, 3)] == [True, False, True]
+    gone = html(told, storage=tmp_path / "elsewhere")
+    assert "no file pictures/seen-0003.png" in gone
+    store.close()

@@ -1,0 +1,88 @@
+"""What early stopping saved and could have cost, from plain rows."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from scipy.stats import kendalltau
+
+from orchestrator.records.rows import PlacedRow, ReportRow, SearchEvent
+from orchestrator.records.states import TrialState
+from orchestrator.report.early_stopping import agreement, kendall, lines, saved
+
+PLACE = ("search", "digits")
+
+
+def row(key: str, value: float | None = None, state: TrialState = TrialState.done, epoch: int = 9) -> PlacedRow:
+    return PlacedRow(
+        "search", "digits", key, key, 0, state, "top1", "max", value, epoch, 9, 0, None, None, None, None, None, {}, {}
+    )  # fmt: skip
+
+
+def curve(**values: float | None) -> list[ReportRow]:
+    return [ReportRow(int(name[1:]), 1, {"top1": value, "train_loss": 0.0}, 1.0) for name, value in values.items()]
+
+
+def stop(key: str, epoch: int) -> SearchEvent:
+    return SearchEvent(0, "stopped", key, {"epoch": epoch, "value": 0.1})
+
+
+def test_epochs_that_were_saved() -> None:
+    """Of four trials one was stopped after 1 (and heard of it after 2), one after 3 (and run in full by another job
+    later), one runs still."""
+    rows = [
+        row("a", 0.9), row("b", state=TrialState.stopped, epoch=2), row("c", 0.95),
+        row("d", state=TrialState.running, epoch=4),
+    ]  # fmt: skip
+    (one,) = saved({PLACE: rows}, {PLACE: [stop("b", 1), stop("c", 3)]})
+    assert (one.trials, one.stopped, one.epochs_asked, one.epochs_run) == (4, 2, 36, 9 + 2 + 3 + 4)
+    said = lines([one], [])
+    assert "2 of 4 trials stopped early; 18 of 36 epochs (50 %) were run" in said[0]
+    assert "not known" in said[1]
+    assert lines(saved({PLACE: rows}, {}), []) == []
+
+
+def test_a_population_saves_no_epochs() -> None:
+    asked = SearchEvent(0, "asked", "a", {"point": {}, "span": [0, 3], "member": 0, "parent": None, "how": "new"})
+    assert saved({PLACE: [row("a", 0.9), row("b", 0.8)]}, {PLACE: [asked]}) == ()
+
+
+def test_order_on_the_way_against_the_end() -> None:
+    rows = [row(key, value) for key, value in zip("abcdef", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), strict=True)]
+    ends = {each.key: each.value or 0.0 for each in rows}
+    reports = {key: curve(e1=-value, e3=value if key != "f" else 0.45, e9=value) for key, value in ends.items()}
+    first, second = agreement({PLACE: rows}, {}, reports)
+    assert (first.epoch, first.tau, first.best_is_best, first.best_is_kept) == (1, -1.0, False, False)
+    assert (second.epoch, second.best_is_best, second.best_is_kept) == (3, False, True)
+    assert second.tau == pytest.approx((14 - 1) / 15)
+    said = lines([], [first, second])
+    assert "after epoch 3 against that after 9, 1 group that ran in full: tau 0.87" in said[1]
+    assert "best at the end in 0, best at the end among the first 1/3 there in 1" in said[1]
+
+
+def test_of_successive_halving_the_rungs_are_looked_at() -> None:
+    rows = [row(key, value) for key, value in zip("abcd", (0.1, 0.2, 0.3, 0.4), strict=True)]
+    reports = {one.key: curve(e1=one.value, e2=one.value, e3=one.value, e4=-(one.value or 0)) for one in rows}
+    found = agreement({PLACE: rows}, {}, reports, {"grace_epochs": 2, "reduction_factor": 2})
+    assert [(one.epoch, one.tau, one.best_is_kept, one.factor) for one in found] == [(2, 1, True, 2), (4, -1, False, 2)]
+
+
+def test_only_groups_that_ran_in_full_are_judged() -> None:
+    rows = [row(key, 0.5) for key in "abcd"]
+    reports = {key: curve(e3=0.5, e9=0.5) for key in "abcd"}
+    assert len(agreement({PLACE: rows}, {}, reports)) == 1
+    assert agreement({PLACE: rows}, {}, reports)[0].tau is None
+    assert agreement({PLACE: rows}, {PLACE: [stop("a", 3)]}, reports) == ()
+    assert agreement({PLACE: rows[:3]}, {}, reports) == ()
+    assert agreement({PLACE: [*rows, row("e", state=TrialState.failed)]}, {}, reports) == ()
+    assert len(agreement({PLACE: [*rows, row("e", state=TrialState.diverged)]}, {}, reports)) == 1
+
+
+def test_kendall_is_that_of_scipy() -> None:
+    dice = random.Random(0)
+    for _ in range(50):
+        one, other = ([dice.randrange(4) for _ in range(12)] for _ in range(2))
+        ours, theirs = kendall(one, other), kendalltau(one, other).statistic
+        assert (math.isnan(theirs) and ours is None) or ours == pytest.approx(theirs)

@@ -1,0 +1,235 @@
+"""Population-based training: generations, who copies whom, and the same again after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from in_process_backend import Machine, crashing, drive_to_end, killed
+from k12_job import BASE, RAND
+from k12_job import job as a_job
+
+from orchestrator.engine import driver, takeover
+from orchestrator.records.rows import JobState, SearchEvent
+from orchestrator.records.states import TrialState
+from orchestrator.report.verify import verify
+from orchestrator.search.population import PopulationSearch, changed
+from orchestrator.spec import JobSpec, job_id
+from orchestrator.spec.search_space import Population, holds
+from orchestrator.spec.sweep import Search
+from orchestrator.store import Store, open_store
+from workers.trial import Assignment, Outcome, Report, Weights
+
+RANGES = {
+    "optim.lr": {"loguniform": [1e-4, 1e-2]},
+    "backbone.drop_path": {"choice": [0, 0.1, 0.2]},
+}
+SIZE, GENERATIONS = 5, 3
+SWEEP = {
+    "search": RANGES, "trials": SIZE, "at_once": SIZE, "sampler": "random",
+    "population": {"size": SIZE, "every_epochs": 4, "quantile": 0.4},
+}  # fmt: skip
+
+
+def key_of(body: Mapping[str, Any]) -> str | None:
+    said = {name: body.get(name) for name in ("point", "span", "parent")}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def population(**fields: Any) -> PopulationSearch:
+    return PopulationSearch(Search.model_validate({**SWEEP, **fields}), "top1", "max", 12, key_of)
+
+
+def go_on(one: PopulationSearch, events: list[SearchEvent], order: int = 0) -> list[SearchEvent]:
+    """To its end; trials end in an order of their own."""
+    events, dice = list(events), random.Random(order)
+    told = {event.key for event in events if event.kind == "told"}
+    while True:
+        while one.wants():
+            events.append(one.ask())
+        open_ = [event for event in events if event.kind == "asked" and event.key not in told]
+        if not open_:
+            return events
+        event = dice.choice(open_)
+        value = float(int(event.key, 16) % 1000)
+        said = one.tell(event.key, value)
+        assert said is not None
+        events.append(said)
+        told.add(event.key)
+
+
+def asked(events: list[SearchEvent]) -> list[list[SearchEvent]]:
+    """By generation."""
+    found = [event for event in events if event.kind == "asked"]
+    return [found[n : n + SIZE] for n in range(0, len(found), SIZE)]
+
+
+def test_the_worst_copy_the_best_and_change_the_others_go_on() -> None:
+    events = go_on(population(), [])
+    generations = asked(events)
+    values = {event.key: event.body["value"] for event in events if event.kind == "told"}
+    assert [len(some) for some in generations] == [SIZE] * GENERATIONS
+    for number, (before, after) in enumerate(itertools.pairwise(generations), 1):
+        ranked = sorted(before, key=lambda event: -values[event.key])
+        best, worst = {event.key for event in ranked[:2]}, {event.key for event in ranked[-2:]}
+        for event, last in zip(after, before, strict=True):
+            assert event.body["span"] == [4 * number, 4 * number + 4]
+            if last.key in worst:
+                assert event.body["parent"] in best
+                assert event.body["how"].startswith("copies")
+            else:
+                assert event.body["parent"] == last.key
+                assert event.body["point"] == last.body["point"]
+        assert len({event.key for event in after}) == SIZE
+    assert all(event.body.get("passing") for some in generations[:-1] for event in some)
+    assert not any(event.body.get("passing") for event in generations[-1])
+
+
+def test_who_is_faster_decides_nothing() -> None:
+    by_order = [[{e.key for e in some} for some in asked(go_on(population(), [], order))] for order in range(4)]
+    assert all(one == by_order[0] for one in by_order)
+    assert [{e.key for e in some} for some in asked(go_on(population(seed=1), []))] != by_order[0]
+
+
+def test_made_again_from_its_events_it_goes_on_as_it_would_have() -> None:
+    whole = go_on(population(), [])
+    for many in range(len(whole) + 1):
+        again = population()
+        assert again.replay(whole[:many]) == []
+        assert {e.key for e in go_on(again, whole[:many])} == {e.key for e in whole}
+    other = [
+        SearchEvent(e.number, e.kind, e.key, {**e.body, "point": {**e.body["point"], "optim.lr": 5e-4}})
+        if e.number == 0 else e for e in whole
+    ]  # fmt: skip
+    again = population()
+    (line,) = again.replay(other[: SIZE + 2])
+    assert "recorded" in line
+    assert len(go_on(again, other[: SIZE + 2])) == len(whole)
+
+
+def test_a_member_that_diverged_copies_and_a_population_of_which_all_did_ends() -> None:
+    one = population()
+    first = [one.ask() for _ in range(SIZE)]
+    for event in first:
+        one.tell(event.key, 1.0 if event is first[0] else None)
+    second = [one.ask() for _ in range(SIZE)]
+    assert {event.body["parent"] for event in second} == {first[0].key}
+    for event in second:
+        one.tell(event.key, None)
+    assert one.wants()
+    assert one.ask().kind == "exhausted"
+    assert one.over()
+
+
+def test_changes_stay_in_their_ranges() -> None:
+    search, rule, dice = Search.model_validate(SWEEP), Population(size=2, every_epochs=1), random.Random(0)
+    values: dict[str, Any] = {"optim.lr": 9.5e-3, "backbone.drop_path": 0.1}
+    seen: Counter[Any] = Counter()
+    for _ in range(300):
+        for path, one in search.search.items():
+            value = changed(one, values[path], rule, dice)
+            assert holds(one, value)
+            seen[value] += 1
+    assert {0, 0.1, 0.2, 1e-2} <= set(seen)  # 1.2 x 9.5e-3 is cut at the end
+    assert seen[7.6e-3] > 60  # 0.8 x 9.5e-3
+
+
+# Under the control loop
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    opened = open_store(database_url)
+    yield opened
+    opened.close()
+
+
+class Trainer:
+    """A member gains by its learning rate in every epoch, from what its parent had."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, float] = {}
+
+    def __call__(self, assignment: Assignment, emit: Any, stop: Any) -> Outcome:
+        trial = assignment.trial
+        value = self.state[trial.parent] if trial.first_epoch and trial.parent else 0.0
+        assert set(assignment.parents) == ({trial.parent} if trial.parent else set())
+        for epoch in range(trial.first_epoch + 1, trial.last_epoch + 1):
+            value += trial.optim.lr
+            emit(Report(epoch, epoch * 10, {"train_loss": -value, trial.task.metric: value}, 0.01))
+        self.state[trial.key] = value
+        early = trial.last_epoch < trial.optim.epochs
+        weights = Weights(f"{assignment.folder}/weights", "0" * 64) if assignment.keep_weights or early else None
+        return Outcome({trial.task.metric: value, "loss": -value}, {"train_seconds": 0.02, "device": "cpu"}, weights)
+
+
+def a_population_job() -> JobSpec:
+    trial = {**BASE, "optim": {"lr": 1e-3, "epochs": 12, "warmup_epochs": 0, "batch": 64}}
+    sweep = {**SWEEP, "each": {"backbone.init": [RAND]}}
+    final = {"name": "final", "from": "search", "override": {"task.evaluate": "test"}}
+    return a_job({"name": "search", "sweep": sweep}, final, trial=trial)
+
+
+def test_a_population_runs_in_parts_and_the_winner_is_of_the_last(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takeover, "BEAT_S", 0.02)
+    one, machine = a_population_job(), Machine(slots=2, execute=Trainer())
+
+    def watch(drive: driver.Drive) -> None:
+        if drive.tally.finished == 7:
+            drive.stop("interrupted")
+
+    assert drive_to_end(store, one, machine, tmp_path, watch=watch)[0] is JobState.interrupted
+    assert drive_to_end(store, one, machine, tmp_path)[0] is JobState.done
+    rows = store.placed(job_id(one), "search")
+    assert len(rows) == SIZE * GENERATIONS
+    assert {row.state for row in rows} == {TrialState.done}
+    assert Counter(row.epochs for row in rows) == {4: SIZE, 8: SIZE, 12: SIZE}
+    (winner,) = store.winners(job_id(one))
+    assert winner.candidates == SIZE
+    assert winner.value == max(row.value or 0 for row in rows)
+    assert winner.value > 12 * 1e-3
+    (final,) = store.placed(job_id(one), "final")
+    assert final.value == winner.value
+    assert store.trial(final.key).spec["span"] == {"first_epoch": 8, "last_epoch": 12}
+    assert verify(store, job_id(one)) == []
+    undisturbed = open_store(f"sqlite:///{tmp_path / 'other.db'}")
+    drive_to_end(undisturbed, one, Machine(slots=1, execute=Trainer()), tmp_path / "other")
+    assert [w.key for w in undisturbed.winners(job_id(one))] == [winner.key]
+    undisturbed.close()
+
+
+def test_a_population_goes_on_after_a_kill_as_if_there_had_been_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver dies at each commit of the population, before one, after the next: the same members and winner, and
+    no part of one is trained twice."""
+    monkeypatch.setattr(takeover, "BEAT_S", 0.02)
+    one = a_population_job()
+    undisturbed = open_store(f"sqlite:///{tmp_path / 'undisturbed.db'}")
+    count = crashing(undisturbed, monkeypatch, 0, False)
+    drive_to_end(undisturbed, one, Machine(slots=1, execute=Trainer()), tmp_path / "undisturbed")
+    (expected,) = undisturbed.search_events(job_id(one)).values()
+    (winner,) = undisturbed.winners(job_id(one))
+    assert count[0] > SIZE
+    for at in range(1, count[0] + 1):
+        own = open_store(f"sqlite:///{tmp_path / f'{at}.db'}")
+        machine = Machine(slots=1, execute=Trainer())
+        with monkeypatch.context() as patch:
+            crashing(own, patch, at, after=at % 2 == 0)
+            killed(own, one, machine, tmp_path / str(at), patch)
+        assert drive_to_end(own, one, machine, tmp_path / str(at))[0] is JobState.done
+        (events,) = own.search_events(job_id(one)).values()
+        assert events == expected, f"crash at {at}"
+        assert [each.key for each in own.winners(job_id(one))] == [winner.key]
+        assert set(machine.ran.values()) == {1}
+        own.close()
+    undisturbed.close()

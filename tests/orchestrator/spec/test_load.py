@@ -1,0 +1,508 @@
+"""Spec files to jobs: profiles, overrides, sweeps, and every mistake named at its place."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import SpecError
+from orchestrator.spec import (
+    JobSpec,
+    LinSpace,
+    LogSpace,
+    apply,
+    axis_values,
+    job_id,
+    json_schema,
+    load,
+    points,
+    profiles,
+    trial_schema_paths,
+)
+from workers.trial import TrialSpec
+
+ROOT = Path(__file__).parents[3]
+SPECS = sorted((ROOT / "specs").glob("*.yaml"))
+
+GOOD = """\
+name: test-grid
+profile: small
+trial:
+  task: {kind: classify, dataset: digits}
+  backbone: {model: vit_tiny_patch16_224, image_size: 32, init: {kind: none}}
+  optim: {lr: 1e-3, batch: 32, epochs: 4, warmup_epochs: 1}
+stages:
+  - name: pretrain
+    override: {task.dataset: digits-pretrain}
+  - name: grid
+    per: [task.dataset, backbone.init]
+    sweep:
+      grid:
+        task.dataset: [digits, faces]
+        backbone.init: [{kind: none, name: RAND}, {kind: stage, name: SUP, stage: pretrain}]
+        optim.lr: {logspace: [1e-4, 1e-2, 3]}
+        optim.layer_decay: [0.75, 0.95]
+  - name: refine
+    from: grid
+    neighbourhood:
+      near:
+        optim.lr: {multiply: [0.5, 2]}
+        optim.layer_decay: {add: [-0.05, 0.05], high: 1}
+  - name: final
+    from: [grid, refine]
+    override: {task.train: trainval, task.evaluate: test}
+report:
+  averages: [{name: Mean, over: [digits, faces]}]
+profiles:
+  small: {trial: {seed: 1}}
+  large:
+    trial: {optim: {epochs: 8}, backbone: {init: {kind: file, name: MIM, path: w.safetensors}}}
+    stages:
+      pretrain: null
+      grid:
+        resources: {gpus: 1}
+        sweep: {grid: {backbone.init: [{kind: none}], optim.lr: {linspace: [0.1, 0.3, 3]}}}
+      again: {name: again, from: grid, sweep: {grid: {seed: [0, 1, 2]}}}
+"""
+
+GRID = GOOD[GOOD.index("      grid:\n") : GOOD.index("  - name: refine")]
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(text: str) -> Path:
+        path = tmp_path / "spec.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def _problems(path: Path, profile: str | None = None, *overrides: str) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        load(path, profile, overrides)
+    assert caught.value.exit_code == 3
+    return caught.value.problems
+
+
+def test_a_batch_is_shared_out_among_the_workers(write: Write) -> None:
+    large = "    resources: {workers: 3}\n"
+    text = GOOD.replace("    per: [task.dataset, backbone.init]\n", "    per: [task.dataset, backbone.init]\n" + large)
+    (problem,) = _problems(write(text))
+    assert re.search(r":6:\d+: stages.grid: optim.batch: 32: does not divide among 3 workers", problem)
+    assert len(_problems(write(text), None, "optim.batch=2")) == 1
+    load(write(text), None, ["optim.batch=36"])
+    load(write(GOOD), None, ["resources.workers=8"])
+
+
+def test_a_workers_part_of_a_batch_is_even_where_images_are_paired(write: Write) -> None:
+    (problem,) = _problems(write(GOOD), None, "optim.batch=33")[:1]
+    assert "33: mixup and cutmix pair the images of a worker: a multiple of 2" in problem
+    assert "a multiple of 4" in _problems(write(GOOD), None, "resources.workers=2", "optim.batch=34")[0]
+    load(write(GOOD), None, ["optim.batch=33", "task.augment.mixup=0", "task.augment.cutmix=0"])
+
+
+# What a good file means
+
+
+def test_good_file_loads_in_its_default_profile(write: Write) -> None:
+    job = load(write(GOOD))
+    assert (job.name, job.profile) == ("test-grid", "small")
+    assert job.trial["seed"] == 1
+    assert [stage.name for stage in job.stages] == ["pretrain", "grid", "refine", "final"]
+    assert job.stages[2].from_ == ["grid"]
+    assert len(points(job.stages[1].sweep)) == 2 * 2 * 3 * 2
+
+
+def test_profile_merges_mappings_replaces_lists_and_other_kinds(write: Write) -> None:
+    job = load(write(GOOD), "large")
+    assert job.trial["optim"] == {"lr": 1e-3, "batch": 32, "epochs": 8, "warmup_epochs": 1}
+    assert job.trial["backbone"]["init"] == {"kind": "file", "name": "MIM", "path": "w.safetensors"}
+    assert [stage.name for stage in job.stages] == ["grid", "refine", "final", "again"]
+    grid = job.stages[0]
+    assert grid.resources is not None
+    assert grid.resources.gpus == 1
+    assert {point["optim.lr"] for point in points(grid.sweep)} == {0.1, 0.2, 0.3}  # logspace gave way to linspace
+    assert {point["task.dataset"] for point in points(grid.sweep)} == {"digits", "faces"}  # kept from the base
+
+
+def test_no_profile_can_be_asked_for(write: Write) -> None:
+    assert load(write(GOOD), "").profile == ""
+    assert profiles(write(GOOD)) == ["small", "large"]
+
+
+def test_overrides_set_fields_of_trial_and_job(write: Write) -> None:
+    job = load(
+        write(GOOD),
+        overrides=[
+            "optim.epochs=5", "backbone.args={embed_dim: 64}", "trial.optim.clip=1e0", "stages.grid.resources.gpus=0.5",
+            "stages.final.override.seed=3", "stages.grid.sweep.grid.optim.lr=[1e-3]", "priority=3", "resources.cpus=2",
+        ],
+    )  # fmt: skip
+    assert job.trial["optim"] == {"lr": 1e-3, "batch": 32, "epochs": 5, "warmup_epochs": 1, "clip": 1.0}
+    assert job.trial["backbone"]["args"] == {"embed_dim": 64}
+    assert job.stages[1].resources is not None
+    assert job.stages[1].resources.gpus == 0.5
+    assert job.stages[3].override == {"task.train": "trainval", "task.evaluate": "test", "seed": 3}
+    assert {point["optim.lr"] for point in points(job.stages[1].sweep)} == {1e-3}
+    assert (job.priority, job.resources.cpus) == (3, 2)
+
+
+def test_list_of_grids_is_their_union(write: Write) -> None:
+    grids = """\
+        - {task.dataset: [digits, faces], optim.lr: [1e-3, 1e-2]}
+        - {task.dataset: [digits], optim.lr: [1.0]}
+"""
+    text = GOOD.replace(GRID, "      grid:\n" + grids)
+    assert points(load(write(text)).stages[1].sweep) == [
+        {"task.dataset": "digits", "optim.lr": 1e-3},
+        {"task.dataset": "digits", "optim.lr": 1e-2},
+        {"task.dataset": "faces", "optim.lr": 1e-3},
+        {"task.dataset": "faces", "optim.lr": 1e-2},
+        {"task.dataset": "digits", "optim.lr": 1.0},
+    ]
+
+
+def test_computed_axes_have_twelve_digits() -> None:
+    lrs = axis_values(LogSpace(logspace=(1.25e-4, 2.5e-3, 5)))
+    assert lrs == [float(f"{1.25e-4 * 20 ** (i / 4):.12g}") for i in range(5)]
+    assert (lrs[0], lrs[-1]) == (1.25e-4, 2.5e-3)
+    assert axis_values(LinSpace(linspace=(0.75, 0.95, 3))) == [0.75, 0.85, 0.95]
+    assert axis_values([{"kind": "none"}, 3]) == [{"kind": "none"}, 3]
+
+
+def test_apply_sets_paths_and_leaves_its_base_alone() -> None:
+    base = {"optim": {"lr": 1, "batch": 2}, "seed": 0}
+    assert apply(base, {"optim.lr": 3, "backbone.args.depth": 4, "optim": {"lr": 5}, "optim.clip": 6}) == {
+        "optim": {"lr": 5, "clip": 6}, "seed": 0, "backbone": {"args": {"depth": 4}},
+    }  # fmt: skip
+    assert base == {"optim": {"lr": 1, "batch": 2}, "seed": 0}
+    with pytest.raises(ValueError, match=r"seed\.x: seed is 0, not a mapping"):
+        apply(base, {"seed.x": 1})
+
+
+def test_job_id_names_the_content(write: Write) -> None:
+    job = load(write(GOOD))
+    assert re.fullmatch(r"test-grid-small-[0-9a-f]{8}", job_id(job))
+    assert job_id(load(write("# moved\n" + GOOD))) == job_id(job)
+    assert job_id(JobSpec.model_validate(json.loads(job.model_dump_json(by_alias=True)))) == job_id(job)
+    assert job_id(load(write(GOOD), overrides=["optim.lr=2e-3"])) != job_id(job)
+    assert re.fullmatch(r"test-grid-[0-9a-f]{8}", job_id(load(write(GOOD), "")))
+
+
+def test_thousands_of_trials_are_checked_without_torch(write: Write) -> None:
+    path = write(GOOD.replace("[0.75, 0.95]", "{linspace: [0.5, 1.0, 250]}"))
+    code = (
+        "import sys\nfrom orchestrator.spec import load, points\n"
+        f"assert len(points(load({str(path)!r}).stages[1].sweep)) == 3000\n"
+        "print([name for name in ('torch', 'timm', 'ray', 'mlflow', 'numpy', 'sqlalchemy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
+
+
+# What a bad file is told: § stands where the message must point
+
+BAD = {
+    "misspelt field": ("batch: 32", "§bacth: 32", "trial.optim.bacth: 32: no such field", "nearest: batch"),
+    "misspelt field of a stage": ("per: [task", "§pre: [task", "stages.grid.pre", "nearest: per"),
+    "misspelt field of the job": ("report:\n", "§reprot:\n", "reprot", "nearest: report"),
+    "misspelt axis": ("optim.layer_decay: [", "§optim.layer_decai: [", "optim.layer_decai: no such field of a trial",
+                      "nearest: optim.layer_decay"),
+    "axis without its section": ("optim.layer_decay: [", "§layer_decay: [", "nearest: optim.layer_decay"),
+    "axis that is the planner's": ("optim.layer_decay: [0.75, 0.95]", "§may_test: [true]", "planner alone"),
+    "misspelt override": ("{task.dataset: digits-", "{§task.datasets: digits-", "nearest: task.dataset"),
+    "misspelt per": ("per: [task.dataset", "per: [§task.datset", "nearest: task.dataset"),
+    "misspelt neighbour": ("optim.lr: {multiply", "§optim.lrr: {multiply", "nearest: optim.lr"),
+    "unknown data set": ("[digits, faces]\n", "[digits, §facess]\n", "facess: unknown data set", "nearest: 'faces'"),
+    "unknown data set in base": ("dataset: digits}\n  back", "dataset: §cifar}\n  back", "cifar: unknown data set",
+                                 "nearest: 'cifar10'"),
+    "unknown timm model": ("vit_tiny_patch16_224", "§vit_tini_patch16_224", "trial.backbone.model",
+                           "no such timm model; nearest: vit_tiny_patch16_224"),
+    "unknown kind": ("{kind: none, name: RAND}", "§{kind: scratch}", "no such kind",
+                     "kinds: none, file, timm, stage, trial"),
+    "unknown choice": ("kind: classify,", "kind: classify, train: §trainvall,", "trainvall: not allowed",
+                       "allowed: train, trainval; nearest: trainval"),
+    "negative lr": ("[1e-4, 1e-2, 3]", "[§-1e-4, 1e-2, 3]", "-0.0001: must be greater than 0"),
+    "negative lr in a list": (
+        "{logspace: [1e-4, 1e-2, 3]}", "[1e-3, §-1e-3]", "optim.lr: -0.001: must be greater than 0"),
+    "decay above 1": ("[0.75, 0.95]", "[0.75, §1.5]", "1.5: must be less than or equal to 1"),
+    "text for a number in an axis": ("[0.75, 0.95]", "[0.75, §high]", "high: must be a valid number"),
+    "quoted number": ("batch: 32", 'batch: §"32"', 'trial.optim.batch: "32": must be a valid integer'),
+    "boolean for a number": ("batch: 32", "batch: §true", "true: must be a valid integer"),
+    "fraction for a count": ("epochs: 4", "epochs: §4.5", "4.5: must be a valid integer"),
+    "list for a mapping": ("{kind: classify, dataset: digits}", "§[classify]", "trial.task"),
+    "empty grid": (GRID, "      grid: §{}\n",
+                   "stages.grid.sweep.grid", "at least 1 item"),
+    "one empty grid of two": (GRID, "      grid: [{seed: [0]}, §{}]\n", "stages.grid.sweep.grid", "at least 1 item"),
+    "value twice in an axis": ("[0.75, 0.95]", "[0.75, 0.95, §0.75]", "0.75: twice in this axis"),
+    "empty axis": ("[0.75, 0.95]", "§[]", "optim.layer_decay", "at least 1 item"),
+    "axis that is a number": ("[0.75, 0.95]", "§0.75", "must be a list of values, or logspace or linspace"),
+    "logspace backwards": ("[1e-4, 1e-2, 3]", "§[1e-2, 1e-4, 3]", "the low end 0.01 must be below the high end"),
+    "logspace of one": ("[1e-4, 1e-2, 3]", "§[1e-4, 1e-2, 1]", "the count must be at least 2"),
+    "logspace without count": ("[1e-4, 1e-2, 3]", "§[1e-4, 1e-2]", "missing"),
+    "too large a grid": ("[0.75, 0.95]\n", "{linspace: [0.1, 0.9, 1000000]}\n", "12,000,000 trials; at most 100,000"),
+    "axis and override": ("  - name: refine", "    override: {§optim.lr: 1}\n  - name: refine",
+                          "also an axis of this stage's grid (", "keep one of them"),
+    "duplicate stage": ("- name: refine", "- name: §grid", "a second stage of this name", "the first: "),
+    "stage that refers to a later one": ("from: grid", "from: §final", "final: comes later than refine",
+                                         "earlier stages: pretrain, grid"),
+    "stage that refers to itself": ("from: grid", "from: §refine", "a stage cannot take from itself"),
+    "cycle": ("  - name: grid\n    per: [task.dataset, backbone.init]", "  - name: grid\n    from: §refine",
+              "refine: comes later than grid", "earlier stages: pretrain"),
+    "unknown stage": ("from: grid", "from: §grd", "grd: no such stage", "nearest: grid"),
+    "weights of an unknown stage": (
+        "stage: pretrain}", "stage: §pretrian}", "pretrian: no such stage", "nearest: pretrain"),
+    "weights of a later stage": ("stage: pretrain}", "stage: §final}", "final: comes later than grid"),
+    "weights of the stage itself": ("stage: pretrain}", "stage: §grid}", "cannot take from itself"),
+    "weights that are not kept": ("  - name: grid\n", "    keep_weights: false\n  - name: grid\n",
+                                  "its keep_weights is false"),
+    "weights of many winners": (
+        "  - name: grid\n", "    per: seed\n    sweep: {grid: {seed: [0, 1]}}\n  - name: grid\n",
+                                "pretrain: ends with a winner in each of 2 groups"),
+    "weights of a group that is not there": ("{kind: stage, name: SUP, stage: pretrain}",
+                                             "{kind: stage, name: SUP, stage: pretrain, group: §faces}",
+                                             "no such group of stage pretrain"),
+    "weights of a trial by key": ("{kind: stage, name: SUP, stage: pretrain}", "{kind: §trial, name: X, trial: abc}",
+                                  "the planner's own kind"),
+    "neighbourhood without from": ("    from: grid\n    neighbourhood", "    §neighbourhood", "needs `from`"),
+    "neighbourhood with a grid": ("    from: grid\n", "    from: grid\n    §sweep: {grid: {seed: [0, 1]}}\n",
+                                  "a grid or a neighbourhood, not both"),
+    "neighbourhood without moves": ("{multiply: [0.5, 2]}", "§{}", "needs values in multiply or add"),
+    "neighbourhood of a word": ("optim.lr: {multiply", "task.dataset: §{multiply", "digits: no number"),
+    "neighbourhood that leaves the range": ("0.05], high: 1}", "0.15]}", "must be less than or equal to 1",
+                                            "moved from 0.95; set low or high"),
+    "per with from": ("    from: grid\n", "    from: grid\n    §per: seed\n", "has the groups of its source"),
+    "sources with other groups": ("    from: [grid, refine]", "    §from: [pretrain, grid]", "form different groups",
+                                  "give them the same `per`"),
+    "one winner for all data sets": ("    per: [task.dataset, backbone.init]", "    §per: [backbone.init]",
+                                     "lacks task.dataset", "add task.dataset"),
+    "no per": ("  - name: grid\n    per: [task.dataset, backbone.init]\n", "  - §name: grid\n", "lacks backbone.init",
+               "add backbone.init"),
+    "tie that is no rule": ("    from: grid\n", "    from: grid\n    ties: [§loss]\n", "figure:NAME:min"),
+    "tie on an unknown field": (
+        "    from: grid\n", "    from: grid\n    ties: [§'optim.lrr:min']\n", "nearest: optim.lr"),
+    "test in the base": ("dataset: digits}\n  back", "dataset: digits, evaluate: §test}\n  back",
+                         "test data before selection", "allowed here: task.evaluate val"),
+    "test before selection": ("  - name: refine", "    override: {task.evaluate: §test}\n  - name: refine",
+                              "winners are chosen from this stage (by refine, final)", "task.evaluate val"),
+    "test in a grid": ("[0.75, 0.95]\n", "[0.75, 0.95]\n        task.evaluate: [val, §test]\n",
+                       "test data before selection", "task.evaluate val"),
+    "test while searching": ("    from: grid\n", "    from: grid\n    override: {task.evaluate: §test}\n",
+                             "test data before selection"),
+    "test of several settings": ("trainval, task.evaluate: test}\n",
+                                 "trainval, task.evaluate: §test}\n    sweep: {grid: {backbone.drop_path: [0, 0.1]}}\n",
+                                 "test data before selection: this stage tries several settings"),
+    "test without winners": ("    override: {task.dataset: digits-pretrain}",
+                             "    override: {task.dataset: faces, task.evaluate: §test}", "starts from its weights"),
+    "test opened by hand": ("  task: {kind", "  §may_test: true\n  task: {kind", "set by the planner alone"),
+    "two fields that do not go together": ("warmup_epochs: 1}", "warmup_epochs: §9}",
+                                           "warmup_epochs 9 must be below epochs 4"),
+    "missing field": ("optim: {lr: 1e-3, ", "optim: §{", "optim.lr: missing",
+                      "set it in trial, or as an axis or override"),
+    "missing name": ("name: test-grid\n", "§", "name: missing"),
+    "no stages": (GOOD[GOOD.index("stages:") : GOOD.index("report:")], "stages: §[]\n", "stages", "at least 1 item"),
+    "bad name": ("name: test-grid", "name: §Test Grid", "must look like"),
+    "non-finite number": ("lr: 1e-3", "lr: §.inf", "trial.optim.lr: .inf: not a finite number"),
+    "not a number": ("[0.75, 0.95]", "[0.75, §.nan]", "not a finite number"),
+    "duplicate key": ("  optim: {lr", "  optim: {lr: 1, §lr", "key 'lr' twice; first in line 6", "keep one"),
+    "report of an unknown stage": ("report:\n", "report:\n  stage: §finl\n", "nearest: final"),
+    "report by an unknown field": ("report:\n", "report:\n  rows: §backbone.inti\n", "nearest: backbone.init"),
+    "average over an unknown column": ("over: [digits, faces]", "over: [digits, §face]", "nearest: 'faces'"),
+    "reference for an unknown column": ("report:\n", "report:\n  reference: {source: x, values: {A: {§face: 1}}}\n",
+                                        "nearest: 'faces'"),
+    "part of a GPU too many": ("report:\n", "resources: {gpus: §1.5}\nreport:\n", "above 1 only whole GPUs"),
+    "unknown profile by default": ("profile: small", "profile: §smal", "profiles: small, large; nearest: small"),
+    "profile that is no mapping": ("small: {trial: {seed: 1}}", "small: §3", "must be a mapping of what it changes"),
+    "profile with a misspelt field": ("{trial: {seed: 1}}", "{trial: {§sead: 1}}", "nearest: seed"),
+    "profile with a wrong value": (
+        "{trial: {seed: 1}}", "{trial: {seed: §-1}}", "-1: must be greater than or equal to 0"),
+    "profile that changes no stage": ("{trial: {seed: 1}}", "{stages: {§gird: {per: seed}}}", "no such stage to change",
+                                      "nearest: grid"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_mistake_is_named_at_its_place(case: str, write: Write) -> None:
+    old, new, *words = BAD[case]
+    assert GOOD.count(old) >= 1
+    marked = GOOD.replace(old, new, 1)
+    path = write(marked.replace("§", ""))
+    problems = _problems(path)
+    before = marked.partition("§")[0]
+    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+    place = f"{path}:{line}:{column}: " if "§" in marked else f"{path}:"
+    found = [problem for problem in problems if all(word in problem for word in words)]
+    assert found, problems
+    assert found[0].startswith(place), (found, place)
+    assert len(problems) <= 2, problems  # no flood of what follows from one mistake
+
+
+OTHER_TEST = {
+    "official val chosen by": ("imagenet", "task.official_val: test", "", "task.official_val: val"),
+    "other draw of Caltech's test": ("caltech101", "task.split_seed: 1", "", "task.split_seed: 0"),
+    "pre-trained on another draw": (
+        "caltech101", "", "{task: {kind: pretrain, dataset: caltech101, mask_patch: 16, split_seed: 2}}",
+        "task.split_seed: 2"),
+    "pre-training measured on it": (
+        "imagenet, official_val: test", "", "{task: {kind: pretrain, dataset: imagenet, mask_patch: 16}}",
+        "task.official_val: val"),
+    "pre-trained on the same photographs": (
+        "textures", "", "{task: {kind: pretrain, dataset: photo-tiles, mask_patch: 16}}", "task.dataset: photo-tiles"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OTHER_TEST)
+def test_images_that_are_test_to_one_stage_are_opened_by_no_other(case: str, write: Write) -> None:
+    dataset, final, pretrain, rule = OTHER_TEST[case]
+    name = dataset.partition(", ")[0]
+    text = GOOD.replace("dataset: digits}", f"dataset: {dataset}}}").replace("[digits, faces]", f"[{name}]")
+    text = text.replace("{task.dataset: digits-pretrain}", pretrain or f"{{task.dataset: {name}}}")
+    asks = text.replace("task.evaluate: test", f"task.evaluate: test{final and ', '}{final}")
+    (problem,) = _problems(write(asks))
+    assert "final: " in problem
+    assert f"test images of {name} are chosen here by task." in problem
+    assert rule in problem
+
+
+@pytest.mark.parametrize("dataset", ["imagenet, official_val: test", "caltech101, split_seed: 1"])
+def test_any_rule_of_what_is_test_may_hold_for_a_whole_job(dataset: str, write: Write) -> None:
+    name, own = dataset.split(", ")
+    text = GOOD.replace("dataset: digits}", f"dataset: {dataset}}}").replace("[digits, faces]", f"[{name}]")
+    override = f"{{task: {{kind: pretrain, dataset: {name}, mask_patch: 16, {own}}}}}"
+    load(write(text.replace("{task.dataset: digits-pretrain}", override)))
+
+
+def test_several_mistakes_are_told_in_one_go_in_the_order_of_the_text(write: Write) -> None:
+    text = GOOD.replace("batch: 32", "bacth: 32, betas: .inf").replace("[digits, faces]\n", "[digits, facess]\n")
+    text = text.replace("optim.layer_decay: [", "optim.layer_decai: [").replace("from: grid", "from: grd")
+    text = text.replace("    per: [task", "    pre: [task")
+    problems = _problems(write(text))
+    assert [int(problem.split(":")[1]) for problem in problems] == [6, 6, 11, 17, 19]
+    assert len(set(problems)) == len(problems)
+
+
+def test_a_wrong_value_in_a_grid_is_told_once_for_all_its_trials(write: Write) -> None:
+    problems = _problems(write(GOOD.replace("[0.75, 0.95]", "[0.75, -1]")))
+    assert len(problems) == 1
+
+
+def test_position_is_that_of_the_value_in_the_profile(write: Write) -> None:
+    text = GOOD.replace("epochs: 8", "epochs: -8")
+    load(write(text))  # the other profile is not laid over
+    (problem,) = _problems(write(text), "large")
+    line = next(i for i, line in enumerate(text.splitlines(), 1) if "epochs: -8" in line)
+    assert f"spec.yaml:{line}:{text.splitlines()[line - 1].index('-8') + 1}: trial.optim.epochs: -8" in problem
+
+
+def test_unknown_profile_names_the_known(write: Write) -> None:
+    (problem,) = _problems(write(GOOD), "papr")
+    assert problem.startswith("--profile papr: ")
+    assert "profiles: small, large" in problem
+    assert "nearest: large" in _problems(write(GOOD), "larg")[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optim.epocs=5", ["trial.optim.epocs", "no such field", "nearest: epochs"]),
+        ("optm.epochs=5", ["trial.optm", "no such field", "nearest: optim"]),
+        ("optim.epochs=five", ["trial.optim.epochs: five: must be a valid integer"]),
+        ("optim.epochs=[1", ["not YAML"]),
+        ("optim.epochs", ["write it as path=value"]),
+        ("=5", ["write it as path=value"]),
+        ("optim..lr=5", ["write it as path=value"]),
+        ("optim.clip=.nan", ["not a finite number"]),
+        ("may_test=true", ["planner alone"]),
+        ("stages.gird.resources.gpus=1", ["no 'gird' there", "pretrain, grid, refine, final", "nearest: grid"]),
+        ("stages.grid.resources.gpu=1", ["stages.grid.resources.gpu", "nearest: gpus"]),
+        ("stages.grid.override.optim.epocs=1", ["stages.grid.override", "nearest: optim.epochs"]),
+        ("priority=high", ["priority: high: must be a valid integer"]),
+        ("name=other", ["cannot be overridden"]),
+        ("profile=large", ["cannot be overridden"]),
+        ("task.evaluate=test", ["test data before selection"]),
+        ("stages.grid.sweep.grid.optim.lr=[-1]", ["optim.lr: -1: must be greater than 0"]),
+        ("task.dataset=faces", ["without effect: set by pretrain, grid itself"]),
+    ],
+)
+def test_wrong_override_is_named(override: str, words: list[str], write: Write) -> None:
+    problems = _problems(write(GOOD), None, override)
+    found = [problem for problem in problems if all(word in problem for word in words)]
+    assert found, problems
+    assert found[0].startswith(f"--set {override}: ")
+
+
+def test_file_that_is_no_spec(tmp_path: Path, write: Write) -> None:
+    assert "no such file" in _problems(tmp_path / "missing.yaml")[0]
+    assert "is a directory" in _problems(tmp_path)[0]
+    assert "a spec is a mapping" in _problems(write("- a\n- b\n"))[0]
+    assert "empty file" in _problems(write(""))[0]
+    (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
+    assert "not a text file" in _problems(tmp_path / "binary.yaml")[0]
+    assert "larger than" in _problems(write("#" * (1 << 20) + "\n"))[0]
+    bomb = "\n".join(["a0: &a0 [x, x]"] + [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40)])
+    (problem,) = _problems(write(bomb))
+    assert re.search(r"spec\.yaml:1\d:\d+: more than 100,000 values", problem)
+
+
+# The specs that come with the project, and their schema
+
+
+@pytest.mark.parametrize(("path", "profile"), [(path, name) for path in SPECS for name in profiles(path) or [""]])
+def test_every_spec_loads_in_every_profile(path: Path, profile: str) -> None:
+    job = load(path, profile)
+    assert job.profile == profile
+    first = path.read_text().splitlines()[0]
+    assert first == "# yaml-language-server: $schema=../specs/schema.json"
+
+
+def test_schema_in_the_repository_is_current() -> None:
+    stored = (ROOT / "specs" / "schema.json").read_text()
+    current = json.dumps(json_schema(), indent=1) + "\n"
+    assert stored == current, "run: python -m orchestrator schema > specs/schema.json"
+
+
+def test_schema_knows_what_a_spec_may_say() -> None:
+    schema = json_schema()
+    fields, definitions = schema["properties"], schema["$defs"]
+    assert {"name", "profile", "trial", "stages", "resources", "priority", "report", "profiles"} == set(fields)
+    assert "may_test" not in definitions["TrialSpec"]["properties"]
+    assert "optim.lr" in definitions["TrialPath"]["anyOf"][0]["enum"]
+    assert "required" not in definitions["OptimSpec"]  # stages and profiles may complete it
+    used = set(re.findall(r"#/\$defs/(\w+)", json.dumps(schema)))
+    assert used <= set(definitions)
+
+
+def test_paths_of_a_trial_reach_into_every_member_of_a_union() -> None:
+    paths = trial_schema_paths()
+    assert {"optim.lr", "backbone.init", "backbone.init.path", "task.dataset", "task.augment.mixup"} <= set(paths)
+    assert "may_test" not in paths
+    assert set(TrialSpec.model_fields) - {"may_test"} <= set(paths)
+
+
+def test_paper_profile_is_the_papers_protocol() -> None:
+    job = load(ROOT / "specs" / "k12_grid.yaml", "paper")
+    grid = points(job.stages[0].sweep)
+    assert len(grid) == 11 * 2 * 15
+    for name in ("cars", "aircraft", "dtd", "caltech101", "flowers", "pets", "food101", "birdsnap", "sun397"):
+        for label, low, high in (("MIM", 1.25e-4, 2.5e-3), ("SUP", 2.5e-5, 5e-4)):
+            cell = [p for p in grid if p["task.dataset"] == name and p["backbone.init"]["name"] == label]
+            assert len(cell) == 15
+            lrs = sorted({p["optim.lr"] for p in cell})
+            assert (len(lrs), lrs[0], lrs[-1]) == (5, low, high)
+            assert {p["optim.layer_decay"] for p in cell} == {0.75, 0.85, 0.95}
+            small = name in ("cars", "aircraft", "dtd", "caltech101", "flowers", "pets")
+            assert {p["backbone.drop_path"] for p in cell} == {0.0 if small and label == "MIM" else 0.2}
+    reference = job.report.reference
+    assert reference is not None
+    seven = job.report.averages[0].over
+    means = {row: sum(values[column] for column in seven) / 7 for row, values in reference.values.items()}
+    assert {row: round(mean, 1) for row, mean in means.items()} == {"SUP": 89.7, "MIM": 86.1}  # as in Table 1

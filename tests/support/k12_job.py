@@ -1,0 +1,116 @@
+"""The K12 protocol as small jobs for tests of the planner, and an engine that makes figures up instead of training."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from orchestrator.plan.durations import Speed
+from orchestrator.plan.expansion import Planned
+from orchestrator.plan.planner import Planner
+from orchestrator.records.states import Known, TrialState
+from orchestrator.spec import JobSpec
+from workers.trial import TrialSpec
+
+RAND = {"kind": "none", "name": "RAND"}
+SUP = {"kind": "stage", "name": "SUP", "stage": "pretrain"}
+LRS = [1.25e-4, 2.64e-4, 5.59e-4, 1.18e-3, 2.5e-3]
+DECAYS = [0.75, 0.85, 0.95]
+BASE = {
+    "task": {"kind": "classify", "dataset": "digits"},
+    "backbone": {"model": "vit_tiny_patch16_224", "image_size": 32},
+    "optim": {"lr": 1e-3, "epochs": 4, "warmup_epochs": 1, "batch": 64},
+}
+PRETRAIN = {"name": "pretrain", "override": {"task.dataset": "digits-pretrain"}}
+NEAR = {
+    "optim.lr": {"multiply": [0.7, 1.4]},
+    "optim.layer_decay": {"add": [-0.05, 0.05]},
+    "backbone.drop_path": {"add": [0.1, 0.2]},
+}
+REFINE = {"name": "refine", "from": "grid", "neighbourhood": {"near": NEAR}}
+FINAL = {
+    "name": "final",
+    "from": ["grid", "refine"],
+    "override": {"task.train": "trainval", "task.evaluate": "test"},
+}
+
+
+def grid(**axes: list[Any]) -> dict[str, Any]:
+    """The grid stage over digits and faces; keyword `dataset`, `init`, `lr`, `layer_decay` replace its axes."""
+    values = {"dataset": ["digits", "faces"], "init": [RAND, SUP], "lr": LRS, "layer_decay": DECAYS, **axes}
+    paths = {
+        "dataset": "task.dataset", "init": "backbone.init", "lr": "optim.lr", "layer_decay": "optim.layer_decay",
+    }  # fmt: skip
+    swept = {paths[name]: chosen for name, chosen in values.items()}
+    return {"name": "grid", "per": ["task.dataset", "backbone.init"], "sweep": {"grid": swept}}
+
+
+def job(*stages: dict[str, Any], **fields: Any) -> JobSpec:
+    """A job of these stages; the whole protocol without any."""
+    return JobSpec.model_validate(
+        {"name": "k12", "trial": BASE, "stages": list(stages) or [PRETRAIN, grid(), REFINE, FINAL], **fields}
+    )
+
+
+def figures(spec: TrialSpec) -> dict[str, float]:
+    """Made up: best at lr 6e-4, layer decay 0.87 and drop path 0.1, a little better from SUP."""
+    lost = abs(math.log(spec.optim.lr / 6e-4)) + abs(spec.optim.layer_decay - 0.87) + abs(spec.backbone.drop_path - 0.1)
+    value = 90 - lost + (spec.backbone.init.name == "SUP")
+    return {spec.task.metric: value, "loss": lost}
+
+
+Say = Callable[[Planned], Known]
+
+
+def done(planned: Planned) -> Known:
+    """The trial ended as it should."""
+    weights = (f"/runs/{planned.key}", "0" * 64) if planned.keep_weights else None
+    return Known(TrialState.done, figures=figures(planned.spec), weights=weights)
+
+
+def failed(message: str = "RuntimeError: boom\n  at line 3", error_class: str = "code") -> Known:
+    return Known(TrialState.failed, error_class=error_class, error=message)
+
+
+def run(planner: Planner, say: Say = done, slots: int = 4, seed: int = 0) -> list[Planned]:
+    """Drives the planner to its end with `slots` trials at once that end in a random order; trials as handed out."""
+    order = random.Random(seed)
+    running: list[Planned] = []
+    handed: list[Planned] = []
+    while True:
+        while len(running) < slots and (planned := planner.next(lambda _: True)):
+            running.append(planned)
+            handed.append(planned)
+        if not running:
+            return handed
+        ended = running.pop(order.randrange(len(running)))
+        planner.learn(ended.key, say(ended))
+
+
+def tell(planner: Planner, known: Mapping[str, Known], order: random.Random | None = None) -> None:
+    """Tells a new planner what a store would know, also of the trials that are placed by it."""
+    told = 0
+    while told < len(planner.placed):
+        keys = [planned.key for planned in planner.placed[told:] if planned.key in known]
+        told = len(planner.placed)
+        if order:
+            order.shuffle(keys)
+        for key in keys:
+            planner.learn(key, known[key])
+
+
+def planner_of(*stages: dict[str, Any], **fields: Any) -> Planner:
+    return Planner(job(*stages, **fields), Speed())
+
+
+def take(planner: Planner, count: int) -> list[Planned]:
+    """The next trials, all of which must be there."""
+    taken = [planner.next(lambda _: True) for _ in range(count)]
+    assert all(taken)
+    return [planned for planned in taken if planned]
+
+
+def names(planned: Iterable[Planned]) -> list[str]:
+    return [each.name for each in planned]

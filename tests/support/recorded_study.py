@@ -1,0 +1,274 @@
+"""A small made-up study in a real store: two data sets, two initial weights, pretrain, grid, refine, final in seeds.
+
+Figures come from a formula, so tests can say what the report must show. Nothing here trains anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.records.rows import Failed, Finished, JobRecord, Placement, Reported, Tracked, WinnerRow, Write
+from orchestrator.rules.selection import Candidate, axis_values, best, edges
+from orchestrator.spec import JobSpec
+from orchestrator.store import Store
+from orchestrator.store.leases import driver_here
+
+LRS = (1.25e-4, 2.64e-4, 5.59e-4, 1.18e-3, 2.5e-3)
+DECAYS = (0.75, 0.85, 0.95)
+EPOCHS = 8
+TIES = ["figure:loss:min", "optim.lr:min", "optim.layer_decay:max", "backbone.drop_path:min"]
+AXES = ["optim.lr", "optim.layer_decay"]
+PEAK = {"RAND": (1.18e-3, 0.95), "SUP": (2.64e-4, 0.75)}
+"""Where the made-up figures are best: inside the grid in lr; decay on an edge for both."""
+
+
+Ended = tuple[Placement, list[Write]]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What goes wrong in the study, and what its things are called."""
+
+    data_sets: tuple[str, str] = ("digits", "faces")
+    name: str = "k12-grid"
+    failed_grid: tuple[str, ...] = ()
+    """Groups of which one grid trial fails."""
+    diverged_grid: tuple[str, ...] = ()
+    """Groups of which the two trials with the largest lr at decay 0.85 and 0.95 diverge."""
+    final_state: Mapping[str, str] = field(default_factory=dict)
+    """group -> running, pending, failed or diverged, for the last seed of its final trials."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    reference: Mapping[str, Mapping[str, float]] | None = None
+    averages: tuple[Mapping[str, Any], ...] = ({"name": "Average"},)
+    dirty: bool = False
+
+
+def spec_of(plot: Plot) -> dict[str, Any]:
+    """The job's JSON as the store keeps it."""
+    inits = [{"kind": "none", "name": "RAND"}, {"kind": "stage", "name": "SUP", "stage": "pretrain"}]
+    job = JobSpec.model_validate(
+        {
+            "name": plot.name,
+            "profile": "laptop",
+            "trial": {
+                "task": {"kind": "classify", "dataset": "digits", "train": "train", "evaluate": "val"},
+                "backbone": {"model": "tiny", "image_size": 16, "init": inits[0]},
+                "optim": {"lr": 1e-3, "batch": 64},
+                "seed": 0,
+            },
+            "stages": [
+                {"name": "pretrain", "override": {"task.dataset": "digits-pretrain"}},
+                {
+                    "name": "grid",
+                    "sweep": {
+                        "grid": {
+                            "task.dataset": list(plot.data_sets),
+                            "backbone.init": inits,
+                            "optim.lr": list(LRS),
+                            "optim.layer_decay": list(DECAYS),
+                        }
+                    },
+                    "per": ["task.dataset", "backbone.init"],
+                },
+                {
+                    "name": "refine",
+                    "from": ["grid"],
+                    "neighbourhood": {
+                        "near": {
+                            "optim.lr": {"multiply": [0.7, 1.4]},
+                            "optim.layer_decay": {"add": [-0.05, 0.05], "high": 1.0},
+                            "backbone.drop_path": {"add": [0.1]},
+                        }
+                    },
+                },
+                {
+                    "name": "final",
+                    "from": ["grid", "refine"],
+                    "sweep": {"grid": {"seed": list(plot.seeds)}},
+                    "override": {"task.train": "trainval", "task.evaluate": "test"},
+                },
+            ],
+            "report": {
+                "averages": list(plot.averages),
+                "reference": {"source": "Table 1 of a paper", "values": plot.reference} if plot.reference else None,
+                "caption": "Fine-tuning from two initial weights",
+            },
+        }
+    )
+    return job.model_dump(mode="json", by_alias=True)
+
+
+def accuracy(group: str, lr: float, decay: float, drop: float = 0.0, seed: int = 0) -> float:
+    """A made-up accuracy, a fraction of one."""
+    init = group.rpartition("/")[2]
+    lr_best, decay_best = PEAK[init]
+    away = 0.05 * math.log(lr / lr_best) ** 2 + 1.5 * abs(decay - decay_best) + 0.2 * drop
+    return round((0.9 if init == "RAND" else 0.96) - away + 0.002 * seed, 6)
+
+
+class Study:
+    """Fills a store as a driver would."""
+
+    def __init__(self, store: Store, plot: Plot) -> None:
+        self.store = store
+        self.plot = plot
+        self.spec = spec_of(plot)
+        self.job_id = f"{plot.name}-laptop-{_hash(self.spec)[:8]}"
+        self.groups = [f"{data_set}/{init}" for data_set in plot.data_sets for init in ("RAND", "SUP")]
+        self.ran: dict[str, list[tuple[Placement, dict[str, float]]]] = {}
+        """group -> trials that ended with a result."""
+        store.put_job(
+            JobRecord(
+                id=self.job_id,
+                name=plot.name,
+                profile="laptop",
+                spec=self.spec,
+                spec_text="name: k12-grid\n",
+                git_commit="0123456789abcdef",
+                git_dirty=plot.dirty,
+                versions={"torch": "2.14.0", "timm": "1.0.31"},
+            )
+        )
+        store.put_stages(self.job_id, [(s["name"], n, s) for n, s in enumerate(self.spec["stages"])])
+        self.driver = driver_here("driver-1", self.job_id, "local", slots=2)
+        store.register_driver(self.driver)
+
+    def run(self) -> str:
+        """All stages, as far as the plot lets them come; returns the job's id."""
+        self.pretrain()
+        for group in self.groups:
+            self.grid(group)
+            if group not in self.plot.failed_grid:
+                self.refine(group)
+                self.final(group)
+        self.store.set_job_state(self.job_id, "incomplete" if self.plot.failed_grid else "done")
+        self.store.unregister_driver(self.driver.id)
+        return self.job_id
+
+    def pretrain(self) -> None:
+        place = self.placement("pretrain", "all", 0, {}, 0, "all")
+        self.end([(place, self.finished(place, {"top1": 0.93, "loss": 0.4}))])
+
+    def grid(self, group: str) -> None:
+        ended: list[Ended] = []
+        points = [(lr, decay) for lr in LRS for decay in DECAYS]
+        for n, (lr, decay) in enumerate(points):
+            place = self.placement("grid", group, n, {"optim.lr": lr, "optim.layer_decay": decay}, 0)
+            if group in self.plot.failed_grid and n == 4:
+                ended.append((place, [Failed(place.key, 1, "code", "ValueError: <img> & co\nline 2")]))
+            elif group in self.plot.diverged_grid and lr == LRS[-1] and decay > 0.8:
+                report = Reported(place.key, 1, 1, 10, {"train_loss": math.inf, "lr": 1e-3}, 0.5)
+                ended.append((place, [report, Failed(place.key, 1, "diverged", "loss is inf in epoch 2")]))
+            else:
+                figures = {"top1": accuracy(group, lr, decay), "loss": 1 - accuracy(group, lr, decay)}
+                ended.append((place, self.finished(place, figures)))
+        self.end(ended)
+
+    def refine(self, group: str) -> None:
+        centre = self.choose("refine", group, ["grid"])
+        lr, decay = centre.settings["optim.lr"], centre.settings["optim.layer_decay"]
+        moves = [{"optim.lr": lr * 0.7}, {"optim.lr": lr * 1.4}, {"optim.layer_decay": round(decay - 0.05, 3)},
+                 {"optim.layer_decay": round(decay + 0.05, 3)}, {"backbone.drop_path": 0.1}]  # fmt: skip
+        ended: list[Ended] = []
+        for n, move in enumerate(moves):
+            place = self.placement("refine", group, n, {**centre.settings, **move}, 0)
+            value = self.value(group, place.settings, 0)
+            ended.append((place, self.finished(place, {"top1": value, "loss": 1 - value})))
+        self.end(ended)
+
+    def final(self, group: str) -> None:
+        winner = self.choose("final", group, ["grid", "refine"])
+        ended: list[Ended] = []
+        for n, seed in enumerate(self.plot.seeds):
+            place = self.placement("final", group, n, {**winner.settings, "seed": seed}, seed)
+            value = self.value(group, place.settings, seed) - 0.01
+            state = self.plot.final_state.get(group, "done") if n == len(self.plot.seeds) - 1 else "done"
+            writes: Mapping[str, list[Write]] = {
+                "done": self.finished(place, {"top1": value, "loss": 1 - value}, test=True),
+                "running": [Reported(place.key, 1, 3, 30, {"train_loss": 0.5}, 0.5)],
+                "pending": [],
+                "failed": [Failed(place.key, 1, "data", "no <such> folder")],
+                "diverged": [Failed(place.key, 1, "diverged", "loss is nan in epoch 3")],
+            }
+            ended.append((place, writes[state]))
+        self.end(ended)
+
+    @staticmethod
+    def value(group: str, settings: Mapping[str, Any], seed: int) -> float:
+        drop = settings.get("backbone.drop_path", 0.0)
+        return accuracy(group, settings["optim.lr"], settings["optim.layer_decay"], drop, seed)
+
+    def placement(
+        self, stage: str, group: str, n: int, settings: Mapping[str, Any], seed: int, label: str = ""
+    ) -> Placement:
+        data_set, _, init = group.rpartition("/")
+        values = {} if label else {"task.dataset": data_set, "backbone.init": init}
+        watched = {} if label else {"backbone.drop_path": 0.0}
+        everything = {**values, **watched, **settings}
+        trial = {"stage": stage, "group": group, "settings": everything, "seed": seed}
+        shown = ",".join(f"{path.rpartition('.')[2]}={value:g}" for path, value in settings.items()
+                         if isinstance(value, float))  # fmt: skip
+        return Placement(
+            stage=stage,
+            group=group,
+            group_values=values,
+            key=_hash(trial),
+            spec=trial,
+            settings=everything,
+            name="/".join(part for part in (stage, group, shown) if part),
+            position=n,
+            metric="top1",
+            mode="max",
+            seed=seed,
+            epochs=EPOCHS,
+        )
+
+    def end(self, ended: list[Ended]) -> None:
+        """Places trials, claims those that have something to say, and lets them say it."""
+        places = [place for place, _ in ended]
+        self.store.place(self.job_id, places)
+        self.store.claim(self.driver.id, [place.key for place, writes in ended if writes])
+        self.store.commit(self.driver.id, [write for _, writes in ended for write in writes])
+        for place, writes in ended:
+            for write in writes:
+                if isinstance(write, Finished):
+                    self.ran.setdefault(place.group, []).append((place, dict(write.figures)))
+        self.store.put_tracked(
+            self.job_id,
+            {(p.stage, p.group, p.key): Tracked(run_id=f"run{p.key[:12]}", parent_run_id="parent") for p in places},
+        )
+
+    def finished(self, place: Placement, figures: dict[str, float], test: bool = False) -> list[Write]:
+        rows: list[Write] = []
+        for epoch in range(1, EPOCHS + 1):
+            part = epoch / EPOCHS
+            values = {"train_loss": 2.3 * (1 - 0.8 * part), "lr": 1e-3 * (1 - part)}
+            if not test:
+                values |= {name: value * part if name == "top1" else value for name, value in figures.items()}
+            rows.append(Reported(place.key, 1, epoch, 10 * epoch, values, 0.5))
+        facts = {"host": "laptop", "device": "cpu", "precision": "fp32", "train_seconds": 4.0, "step_seconds": 0.05,
+                 "data_digest": f"digest-of-{place.group.rpartition('/')[0]}"}  # fmt: skip
+        return [*rows, Finished(place.key, 1, figures, facts)]
+
+    def choose(self, stage: str, group: str, sources: list[str]) -> Candidate:
+        ran = [(p, figures) for p, figures in self.ran[group] if p.stage in sources]
+        candidates = [Candidate(p.key, figures, p.settings) for p, figures in ran]
+        winner = best(candidates, "top1", "max", TIES)
+        assert winner is not None
+        axes = axis_values([p.settings for p, _ in self.ran[group] if p.stage == "grid"], AXES)
+        placed = [trial for trial in self.store.placed(self.job_id) if trial.group == group and trial.stage in sources]
+        self.store.decide(
+            self.job_id,
+            WinnerRow(stage, group, winner.key, winner.figures["top1"], "top1", edges(winner.settings, axes),
+                      {"metric": "top1", "mode": "max", "ties": TIES}, len(placed), sources),
+        )  # fmt: skip
+        return winner
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

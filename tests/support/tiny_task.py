@@ -1,0 +1,273 @@
+"""The only place for the smallest task there is: generated images, a perceptron, and faults on request."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from tasks.backbones.model import BackboneSpec, Init, Scratch
+from tasks.base import Batch, DataError, DataPlace, Loaders, Task
+from workers.checkpoint import load_weights
+from workers.state import Place
+from workers.throughput import PREFIX
+from workers.train import train
+from workers.trial import OptimSpec, Outcome, Report, RuntimeSpec, Span, TrialSpec, Weights
+
+CLASSES = 3
+EXACT = {"rtol": 1e-5, "atol": 1e-6}
+"""What rounding may change in a weight when the same sum is taken in another order."""
+PREPARING = 3
+"""Times that a trial asks whether to stop before its first step."""
+
+
+class Tiny(Task):
+    kind: Literal["tiny"] = "tiny"
+    images: int = 32
+    dropout: float = 0.0
+    noise: float = 0.0
+    """Added to the loss from NumPy's and Python's generators: a resume must restore those as well."""
+    batch_norm: bool = False
+    blocks: int = 0
+    """Repeated layers, which are sharded one by one."""
+    draws: int = 0
+    """Pictures."""
+    memory: tuple[int, ...] = ()
+    """Images that fit in one forward pass, by rank; more raise what the device would raise."""
+    memory_error: Literal["cuda", "cpu"] = "cuda"
+    inf_at: int | None = None
+    """Step of the first epoch whose images are infinite."""
+    test: bool = False
+    broken: str = ""
+    """DataError of this text when the data are opened."""
+
+    metric = property(lambda self: "top1")  # type: ignore[assignment]
+    mode = property(lambda self: "max")  # type: ignore[assignment]
+    reads_test = property(lambda self: self.test)  # type: ignore[assignment]
+    train_images = property(lambda self: self.images)  # type: ignore[assignment]
+    evaluation_images = property(lambda self: 10)  # type: ignore[assignment]
+
+    def missing_data(self, root: Path) -> str | None:
+        return None
+
+    def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
+        model = Perceptron(self)
+        if weights is not None:
+            model.load_state_dict(weights)
+        return model
+
+    def loaders(self, place: DataPlace) -> Loaders:
+        if self.broken:
+            raise DataError(self.broken)
+        return TinyLoaders(self, place)
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        loss = functional.cross_entropy(model(batch["images"]), batch["labels"])
+        return {"loss": loss * (1 + self.noise * (np.random.rand() + random.random())), "plain": loss}
+
+    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+        assert not model.training
+        right = [(model(b["images"]).argmax(1) == b["labels"]).float().mean().item() for b in batches]
+        return {"top1": float(np.mean(right)), "evaluations": 1.0}
+
+    def pictures(self, model: nn.Module, loaders: Loaders) -> dict[str, NDArray[np.uint8]]:
+        """The first weights as grey, so that pictures differ from epoch to epoch and need the whole model."""
+        assert not model.training
+        images = next(iter(loaders.evaluation()))["images"]
+        logits = model(images).sigmoid().mul(255).byte().numpy()
+        return {f"draw-{n}": np.repeat(logits[:, :, None], 3, axis=2) for n in range(self.draws)}
+
+
+class Perceptron(nn.Module):
+    def __init__(self, task: Tiny) -> None:
+        super().__init__()
+        self.task = task
+        self.first = nn.Linear(48, 16)
+        self.norm = nn.BatchNorm1d(16) if task.batch_norm else nn.Identity()
+        self.body = nn.Sequential(*(Block() for _ in range(task.blocks)))
+        self.drop = nn.Dropout(task.dropout)
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.first(images.flatten(1)))
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        if self.training and self.task.memory and len(images) > self.task.memory[rank]:
+            if self.task.memory_error == "cuda":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2 bytes")
+        return self.head(self.drop(functional.gelu(self.body(x))))
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + functional.gelu(self.layer(x))
+
+
+class TinyLoaders(Loaders):
+    def __init__(self, task: Tiny, place: DataPlace) -> None:
+        draw = torch.Generator().manual_seed(7)
+        self._images = torch.randn(task.images + 10, 3, 4, 4, generator=draw)
+        self._labels = self._images.flatten(1)[:, :CLASSES].argmax(1)
+        self._task, self._place = task, place
+        self.train_images = task.images
+        self.steps_per_epoch = task.images // place.batch
+        self.digest = "tiny"
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        place = self._place
+        order = torch.randperm(self.train_images, generator=torch.Generator().manual_seed(1000 * place.seed + epoch))
+        share = place.batch // place.world
+        for step in range(first_step, self.steps_per_epoch):
+            mine = order[step * place.batch + place.rank * share :][:share]
+            images = self._images[mine]
+            if epoch == 0 and step == self._task.inf_at:
+                images = images * torch.inf
+            yield {"images": images.to(place.device), "labels": self._labels[mine].to(place.device)}
+
+    def evaluation(self) -> Iterable[Batch]:
+        for first in (self.train_images, self.train_images + 5):
+            yield {"images": self._images[first : first + 5], "labels": self._labels[first : first + 5]}
+
+
+class TinyTrial(TrialSpec):
+    task: Tiny  # type: ignore[assignment]
+
+
+def trial(
+    task: dict[str, Any] | None = None,
+    init: Init | None = None,
+    runtime: dict[str, Any] | None = None,
+    seed: int = 3,
+    may_test: bool = False,
+    span: Span | None = None,
+    **optim: Any,
+) -> TinyTrial:
+    """4 epochs of 4 steps of 8 images; eps is large, so that rounding in a gradient stays rounding in a weight."""
+    wanted = {"lr": 1e-2, "epochs": 4, "warmup_epochs": 1, "batch": 8, "eps": 1e-2, **optim}
+    return TinyTrial(
+        task=Tiny(**(task or {})),
+        backbone=BackboneSpec(model="vit_tiny_patch16_224", image_size=4, init=init or Scratch()),
+        optim=OptimSpec(**wanted),
+        runtime=RuntimeSpec(**(runtime or {})),
+        seed=seed,
+        may_test=may_test,
+        span=span,
+    )
+
+
+VIT: dict[str, Any] = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+
+
+def real(model: str, args: dict[str, Any], **runtime: Any) -> TrialSpec:
+    return TrialSpec.model_validate(
+        {
+            "task": {"kind": "classify", "dataset": "digits", "augment": {"rand_augment": "none"}},
+            "backbone": {"model": model, "image_size": 32, "args": args, "drop_path": 0.2 if "vit" in model else 0},
+            "optim": {"lr": 1e-3, "epochs": 1, "warmup_epochs": 0.5, "batch": 100, "micro_batch": 50},
+            "runtime": runtime,
+        }
+    )
+
+
+def run(
+    spec: TrialSpec, folder: Path, stop: Callable[[], bool] = lambda: False, **place: Any
+) -> tuple[Outcome, list[Report]]:
+    """The outcome, weights kept, and the reports as a store keeps them: the last of each epoch."""
+    reports: dict[int, Report] = {}
+    where = {"keep_weights": True, "data_root": folder, **place}
+    outcome = train(spec, Place(folder=folder, **where), lambda report: reports.update({report.epoch: report}), stop)
+    return outcome, list(reports.values())
+
+
+def digest(outcome: Outcome) -> str:
+    """SHA-256 of the final weights: equal when every bit is."""
+    assert isinstance(outcome.weights, Weights)
+    return outcome.weights.sha256
+
+
+def seen(reports: list[Report]) -> list[tuple[int, int, dict[str, float]]]:
+    """What must be the same in every run: all but the seconds, and how fast it went."""
+    return [(report.epoch, report.step, outcome_values(report)) for report in reports]
+
+
+def outcome_values(report: Report) -> dict[str, float]:
+    """Values without those that say how fast it went."""
+    return {name: value for name, value in report.values.items() if not name.startswith(PREFIX)}
+
+
+def weights_of(outcome: Outcome) -> dict[str, torch.Tensor]:
+    assert outcome.weights is not None
+    return load_weights(outcome.weights)
+
+
+def assert_close(first: Outcome, second: Outcome) -> None:
+    torch.testing.assert_close(weights_of(first), weights_of(second), **EXACT)
+
+
+def after(steps: int) -> Callable[[], bool]:
+    """Turns true after so many steps of one attempt (0: before the first)."""
+    asked = iter(range(PREPARING + steps - 1))
+    return lambda: next(asked, None) is None
+
+
+def undisturbed() -> TinyTrial:
+    """Random numbers everywhere, and a checkpoint after every epoch."""
+    return trial({"dropout": 0.3, "noise": 0.1}, runtime={"checkpoint_epochs": 1})
+
+
+def _attempts(folder: Path, crashes: list[str]) -> dict[str, Any]:
+    """Runs `undisturbed`, an attempt for each crash and a last one without; each in a process of its own."""
+    ends = []
+    for token, crash in enumerate([*crashes, ""]):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.environ["ORCHESTRATOR_CRASH_AT"] = crash
+                with (folder.parent / f"{folder.name}.jsonl").open("a") as log:
+
+                    def emit(report: Report, log: Any = log) -> None:
+                        log.write(json.dumps([report.epoch, report.step, outcome_values(report)]) + "\n")
+                        log.flush()
+
+                    place = Place(folder=folder, data_root=folder, keep_weights=True, token=token)
+                    outcome = train(undisturbed(), place, emit, lambda: False)
+                    log.write(json.dumps([digest(outcome), outcome.figures, outcome.facts["resumed_at"]]) + "\n")
+                os._exit(0)
+            finally:
+                os._exit(1)
+        ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    lines = [json.loads(line) for line in (folder.parent / f"{folder.name}.jsonl").read_text().splitlines()]
+    sha256, figures, resumed_at = lines.pop()
+    reports = {epoch: [epoch, step, values] for epoch, step, values in lines}
+    return {
+        "killed": [end == -signal.SIGKILL for end in ends],
+        "sha256": sha256,
+        "figures": figures,
+        "resumed_at": resumed_at,
+        "reports": [reports[epoch] for epoch in sorted(reports)],
+        "left": sorted(path.name for path in folder.iterdir()),
+    }
+
+
+if __name__ == "__main__":  # a process that has torch but no threads yet, so that it may fork
+    import safetensors.torch  # noqa: F401
+    import torch._dynamo  # every optimizer imports it at its first step: once here, not in every attempt
+
+    root = Path(sys.argv[1])
+    print(json.dumps([_attempts(root / str(n), crashes) for n, crashes in enumerate(json.loads(sys.argv[2]))]))

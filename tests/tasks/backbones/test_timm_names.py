@@ -1,0 +1,23 @@
+"""timm's names without timm (test_backbone compares all of them with timm's own list)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.backbones.timm_names import check_timm_name
+
+
+def test_tag_of_the_weights_is_left_to_timm() -> None:
+    name = "swinv2_base_window12_192.ms_in22k"
+    assert check_timm_name(name) == name
+
+
+def test_unknown_name_comes_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="no such timm model; nearest: vit_tiny_patch16_224,"):
+        check_timm_name("vit_tini_patch16_224")
+
+
+def test_our_own_models_are_known_too() -> None:
+    assert check_timm_name("replknet_31b_mim") == "replknet_31b_mim"
+    with pytest.raises(ValueError, match="nearest: replknet_31b"):
+        check_timm_name("replknet_31")

@@ -1,0 +1,177 @@
+"""The actor without Ray: news is kept until it is acknowledged, whatever happens to who asks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.base import DataError
+from workers.run import Failure, Left, News, TrialActor, _concluded, classify
+from workers.trial import Assignment, ErrorClass, Outcome, Report, Stopped, TrialError, TrialSpec
+
+TRIAL = TrialSpec.model_validate(
+    {
+        "task": {"kind": "classify", "dataset": "digits"},
+        "backbone": {"model": "vit_tiny_patch16_224", "image_size": 16},
+        "optim": {"lr": 1e-3, "batch": 32, "epochs": 3, "warmup_epochs": 1},
+    }
+)
+
+
+def assignment(folder: Path, token: int = 1, **fields: Any) -> Assignment:
+    return Assignment(TRIAL, f"only/all {TRIAL.key[:8]}", token, str(folder), str(folder / "data"), **fields)
+
+
+def three_epochs(given: Assignment, emit: Any, stop: Any) -> Outcome:
+    for epoch in (1, 2, 3):
+        emit(Report(epoch, epoch * 10, {"train_loss": 1.0 / epoch}, 0.1))
+    return Outcome({"top1": 0.5}, {})
+
+
+def all_of(actor: TrialActor, first: News) -> News:
+    """The news when the trial has ended, nothing acknowledged."""
+    news = first
+    while not news.ended:
+        news = actor.news(0, 1.0)
+        time.sleep(0.001)
+    return news
+
+
+def test_events_are_kept_until_acknowledged(tmp_path: Path) -> None:
+    actor = TrialActor(three_epochs)
+    news = all_of(actor, actor.work(assignment(tmp_path)))
+    assert [type(event) for event in news.events] == [Report, Report, Report, Outcome]
+    assert (news.key, news.token, news.heard) == (TRIAL.key, 1, 0)
+    assert actor.news(0, 0).events == news.events  # asked again: another driver, the same news
+    assert actor.news(2, 0).events == news.events[2:]
+    assert actor.news(2, 0).heard == 2
+    assert actor.news(1, 0).events == news.events[2:]  # an old acknowledgement takes nothing back
+
+
+def test_an_actor_runs_one_trial_after_another(tmp_path: Path) -> None:
+    actor = TrialActor(three_epochs)
+    all_of(actor, actor.work(assignment(tmp_path / "a", 1)))
+    actor.rest(1)
+    second = all_of(actor, actor.work(assignment(tmp_path / "b", 2)))
+    actor.rest(1)  # a late word about the first trial
+    assert len(second.events) == len(actor.news(0, 0).events) == 4
+
+
+def test_a_busy_actor_takes_no_second_trial(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def waits(given: Assignment, emit: Any, stop: Any) -> Outcome:
+        done.wait(10)
+        return Outcome({}, {})
+
+    actor = TrialActor(waits)
+    actor.work(assignment(tmp_path), wait_s=0)
+    with pytest.raises(RuntimeError, match="busy with only/all"):
+        actor.work(assignment(tmp_path, 2), wait_s=0)
+    done.set()
+
+
+def test_a_stopped_trial_says_that_it_left(tmp_path: Path) -> None:
+    def until_stopped(given: Assignment, emit: Any, stop: Any) -> Outcome:
+        while not stop():
+            time.sleep(0.001)
+        raise Stopped
+
+    actor = TrialActor(until_stopped)
+    first = actor.work(assignment(tmp_path), wait_s=0)
+    actor.stop()
+    assert all_of(actor, first).events == (Left(),)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (TrialError(ErrorClass.diverged, "loss is nan"), (ErrorClass.diverged, "loss is nan")),
+        (TrialError(ErrorClass.timeout, "1 h is over"), (ErrorClass.timeout, "1 h is over")),
+        (DataError("cars: no folder"), (ErrorClass.data, "cars: no folder")),
+        (MemoryError("too much"), (ErrorClass.out_of_memory, "MemoryError: too much")),
+        (KeyError("x"), (ErrorClass.code, "KeyError: 'x'")),
+        (
+            RuntimeError("[/src/gloo/transport/tcp/pair.cc:545] Read error [::1]:14522: Connection reset by peer."),
+            (
+                ErrorClass.node_lost,
+                "another worker of the trial is gone: RuntimeError: [/src/gloo/transport/tcp/pair.cc:545] Read error "
+                "[::1]:14522: Connection reset by peer.",
+            ),
+        ),
+    ],
+)
+def test_what_ends_a_trial_has_a_class(error: Exception, expected: tuple[ErrorClass, str], tmp_path: Path) -> None:
+    def breaks(given: Assignment, emit: Any, stop: Any) -> Outcome:
+        raise error
+
+    actor = TrialActor(breaks)
+    (failure,) = all_of(actor, actor.work(assignment(tmp_path))).events
+    assert isinstance(failure, Failure)
+    assert (failure.error_class, failure.message.splitlines()[0]) == expected
+    log = (tmp_path / "log.txt").read_text()
+    assert expected[1] in log
+    assert "begin only/all" in log
+
+
+def test_of_several_workers_the_one_that_failed_is_believed() -> None:
+    """The others only saw it go, and may say so first."""
+    gone = Failure(ErrorClass.node_lost, "another worker of the trial is gone")
+    died = RuntimeError("worker group")
+    with pytest.raises(TrialError, match="code: ValueError: no") as caught:
+        _concluded([gone, Failure(ErrorClass.code, "ValueError: no")], died)
+    assert caught.value.__cause__ is died
+    with pytest.raises(TrialError, match="node_lost: another worker"):
+        _concluded([gone], died)
+    with pytest.raises(TrialError, match="node_lost: a worker process died: worker group"):
+        _concluded([], died)
+    with pytest.raises(Stopped):
+        _concluded([Left()], None)
+    assert _concluded([Outcome({"top1": 1.0}, {})], None).figures == {"top1": 1.0}
+
+
+def test_a_code_error_carries_its_traceback() -> None:
+    try:
+        [][1]
+    except IndexError as error:
+        failure = classify(error)
+    assert "list index out of range" in failure.message.splitlines()[0]
+    assert "test_run.py" in failure.message
+
+
+def test_checkpoints_go_when_the_end_is_acknowledged_and_not_before(tmp_path: Path) -> None:
+    def leaves_files(given: Assignment, emit: Any, stop: Any) -> Outcome:
+        for name in ("outcome.json", "weights.safetensors"):
+            (Path(given.folder) / name).write_text("x")
+        return Outcome({}, {})
+
+    actor = TrialActor(leaves_files)
+    all_of(actor, actor.work(assignment(tmp_path)))
+    assert (tmp_path / "outcome.json").exists()
+    actor.rest(1)
+    assert not (tmp_path / "outcome.json").exists()
+    assert (tmp_path / "weights.safetensors").exists()
+
+
+ORPHAN = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_run import assignment, three_epochs
+from workers.run import TrialActor
+actor = TrialActor(three_epochs, orphan_s=0.4)
+actor.work(assignment(Path({folder!r})))
+time.sleep(30)
+sys.exit(3)
+"""
+
+
+def test_an_actor_that_nobody_asks_for_leaves(tmp_path: Path) -> None:
+    code = ORPHAN.format(tests=str(Path(__file__).parents[1] / "support"), folder=str(tmp_path))
+    assert subprocess.run([sys.executable, "-c", code], timeout=25, check=False).returncode == 0

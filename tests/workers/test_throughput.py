@@ -1,0 +1,68 @@
+"""How fast a trial runs, and what of it counts as its own work."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_task import VIT, Tiny, real, run, trial
+
+from tasks.base import DataPlace
+from workers import throughput
+
+
+def test_a_report_says_how_fast_it_went(tmp_path: Path) -> None:
+    class Slow(Tiny):
+        def loaders(self, place: DataPlace) -> Any:
+            loaders = super().loaders(place)
+            epoch = loaders.epoch
+
+            def slowly(number: int, first_step: int = 0) -> Any:
+                for batch in epoch(number, first_step):
+                    time.sleep(0.02)
+                    yield batch
+
+            loaders.epoch = slowly
+            return loaders
+
+    _, reports = run(trial().model_copy(update={"task": Slow()}), tmp_path)
+    for report in reports:
+        values = report.values
+        # 32 images, 20 ms for each step of 8
+        assert 0 < values["system_images_per_second"] <= 400
+        assert 32 / values["system_images_per_second"] <= report.seconds * 1.001
+        assert 0.02 * 4 * values["system_images_per_second"] / 32 * 0.999 <= values["system_data_wait"] <= 1
+        assert values["system_memory_mb"] > 50
+        assert "system_mfu" not in values  # no GPU
+
+
+def test_operations_are_counted_without_numbers(tmp_path: Path) -> None:
+    """Of two matrix products: forward, the weights' gradients, and the second one's input."""
+    spec = trial()
+    place = DataPlace(root=tmp_path, image_size=4, device="cpu", seed=0, batch=8)
+    (batch, *_) = spec.task.loaders(place).epoch(0)
+    assert throughput.flops_per_image(spec, batch) == 2 * (2 * 48 * 16 + 3 * 16 * 3)
+    vit = real("vit_tiny_patch16_224", VIT)
+    images = {"images": torch.zeros(2, 3, 32, 32), "labels": torch.zeros(2, dtype=torch.int64)}
+    tokens, width = 17, 16
+    patches = 3 * 8 * 8 * width * 16
+    layers = 2 * 12 * width * width * tokens  # two blocks
+    attention = 2 * 2 * tokens * tokens * width  # scores and mixing
+    forward = patches + layers + attention + width * 10
+    # twice as much backward, but no gradient of the images
+    assert throughput.flops_per_image(vit, images) == 2 * (3 * forward - patches)
+
+
+@pytest.mark.parametrize(
+    ("device", "tflops"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 311.8), ("NVIDIA H100 80GB HBM3", 989.4), ("NVIDIA H100 PCIe", 756.0),
+        ("NVIDIA H200", 989.4), ("NVIDIA L40S", 362.0), ("NVIDIA L40", None), ("NVIDIA A10", None),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None),
+    ],
+)  # fmt: skip
+def test_a_devices_peak_is_known_by_its_name_or_not_at_all(device: str, tflops: float | None) -> None:
+    assert throughput.peak_flops(device) == (None if tflops is None else pytest.approx(tflops * 1e12))

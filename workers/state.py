@@ -1,0 +1,178 @@
+"""The only place that says what the run of a trial consists of: where, in which numerics, with what, how far it is."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from tasks.base import Loaders
+from workers import distributed
+from workers.checkpoint import Folder
+from workers.optim import Group, Schedule
+from workers.trial import Report, RuntimeSpec, TrialSpec, Weights
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a trial runs: everything that is not its content."""
+
+    folder: Path
+    """The trial's own, on storage that every node sees: checkpoints, weights, outcome."""
+    data_root: Path
+    device: str = "cpu"
+    """As torch names it: `cpu`, `cuda:0`."""
+    rank: int = 0
+    world: int = 1
+    """Processes that share the global batch; above 1 a torch.distributed process group exists already."""
+    threads: int = 1
+    parents: Mapping[str, Weights] = field(default_factory=dict)
+    """Weights of the trials that this one may start from, by key."""
+    keep_weights: bool = False
+    token: int = 0
+    time_limit_s: float | None = None
+    """Largest wall time of the trial, all its attempts together."""
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """What the spec's `auto` means on this device."""
+
+    device: torch.device
+    dtype: torch.dtype
+    """bfloat16: autocast; the weights stay fp32."""
+    channels_last: bool
+
+    @classmethod
+    def of(cls, runtime: RuntimeSpec, device: str) -> Numerics:
+        on_cuda = torch.device(device).type == "cuda"
+        native = on_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = ("bf16" if native else "fp32") if runtime.precision == "auto" else runtime.precision
+        channels_last = on_cuda if runtime.channels_last == "auto" else runtime.channels_last == "on"
+        return cls(torch.device(device), torch.bfloat16 if precision == "bf16" else torch.float32, channels_last)
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+
+@dataclass
+class Progress:
+    """How far a trial is: what a checkpoint holds beside model and optimizer. Plain values only.
+
+    There is no state of schedule, data order or random numbers to hold: all three are functions of seed and step
+    (`Schedule.lr`, `Loaders.epoch`, `seed_all`).
+    """
+
+    micro_batch: int
+    """Images per forward pass of one worker; smaller than the spec's after memory ran out."""
+    epoch: int = 0
+    """0-based, the one under way."""
+    step_in_epoch: int = 0
+    step: int = 0
+    """Optimizer steps so far."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Terms of the loss, summed over the steps of this epoch."""
+    epoch_step_seconds: float = 0.0
+    """Of this epoch's steps, data included; evaluation and checkpoints are not."""
+    epoch_wait: float = 0.0
+    """Seconds of these in which the loop waited for data."""
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0
+    """Wall time of all attempts, evaluation and checkpoints included; steps that were lost with a kill are not."""
+    step_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
+    """Of the latest steps, data included."""
+    reports: list[Report] = field(default_factory=list)
+    """All so far, to be said again after a resume: the process may have died before anybody heard them."""
+    notes: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    """Images that were replaced by others because they could not be read, each once, with the reason."""
+
+    def plain(self) -> dict[str, Any]:
+        return {**asdict(self), "step_seconds": list(self.step_seconds)}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Progress:
+        reports = [Report.from_plain(report) for report in plain["reports"]]
+        return cls(**{**plain, "step_seconds": deque(plain["step_seconds"], maxlen=1000), "reports": reports})
+
+
+@dataclass
+class Run:
+    """What the loop works with."""
+
+    trial: TrialSpec
+    place: Place
+    folder: Folder
+    numerics: Numerics
+    loaders: Loaders
+    model: nn.Module
+    """The bare model: its names are those of checkpoints and weights."""
+    wrapped: nn.Module
+    """What is trained: `model`; with several ranks inside DistributedDataParallel, or itself in shards."""
+    groups: list[Group]
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    progress: Progress
+    resumed_at: int | None = None
+    """Step of the checkpoint that this attempt began from."""
+    micro_batch_fits: bool = False
+    """Whether a step of this attempt went through with this micro-batch."""
+    flops_asked: bool = False
+    flops_per_image: float | None = None
+    """Of one training step; None where MFU cannot be told (see workers.throughput)."""
+    peak_flops: float | None = None
+    """FLOP/s of one worker's device."""
+    saved_epoch: int = 0
+    saved_step: int = -1
+    saved_at: float = field(default_factory=time.monotonic)
+    _lap: float = field(default_factory=time.monotonic)
+
+    def lap(self) -> float:
+        """Seconds since the last call; they count as the trial's."""
+        now = time.monotonic()
+        seconds, self._lap = now - self._lap, now
+        self.progress.seconds += seconds
+        self.progress.epoch_seconds += seconds
+        return seconds
+
+    @property
+    def sharded(self) -> bool:
+        """Whether no rank has the whole model, so that every forward pass needs all of them."""
+        return distributed.is_sharded(self.model)
+
+    def save(self) -> None:
+        """Writes a checkpoint (rank 0; the others wait, so that none leaves while it is written)."""
+        if self.saved_step != self.progress.step:
+            state = self.state()
+            if self.place.rank == 0:
+                self.folder.save(state, self.progress.step)
+        if self.place.world > 1:
+            dist.barrier()
+        self.mark_saved()
+        self.lap()
+
+    def state(self) -> dict[str, Any]:
+        """Model, optimizer and progress, whole, for rank 0: the same whatever the number of workers. Every rank must
+        ask where the model is in shards."""
+        here = self.place.rank == 0
+        if not (here or self.sharded):
+            return {}
+        return {
+            "model": distributed.whole_weights(self.model, here),
+            "optimizer": distributed.whole_optimizer(self.model, self.optimizer, here),
+            "progress": self.progress.plain(),
+            "batch": self.trial.optim.batch,
+            "steps_per_epoch": self.loaders.steps_per_epoch,
+            "workers": self.place.world,
+        }
+
+    def mark_saved(self) -> None:
+        self.saved_epoch, self.saved_step = self.progress.epoch, self.progress.step
+        self.saved_at = time.monotonic()

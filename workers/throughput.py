@@ -1,0 +1,163 @@
+"""The only place that says how fast a trial runs, and on what: figures of each epoch, and the facts of an outcome."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import socket
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import torch
+
+from tasks.base import Batch
+from workers.state import Run
+from workers.trial import TrialSpec
+
+PREFIX = "system_"
+"""Of those values of a report that say how the trial ran and not what came out; they differ from run to run."""
+
+PEAK_TFLOPS = (
+    ("H100 PCIe", 756.0),
+    ("H100 NVL", 835.0),
+    ("H100", 989.4),
+    ("H200 NVL", 835.0),
+    ("H200", 989.4),
+    ("GH200", 989.4),
+    ("B200", 2250.0),
+    ("A100", 311.8),
+    ("A800", 311.8),
+    ("A30", 165.0),
+    ("A40", 149.7),
+    ("L40S", 362.0),
+    ("L4", 121.0),
+    ("RTX A6000", 154.8),
+)
+"""Dense bfloat16 (fp32 accumulation) at the boost clock, in TFLOP/s, from NVIDIA's data sheets (which often print twice
+that, for sparse matrices); the first whose words are in the device's name counts. A device that is not here has no MFU.
+"""
+
+
+def timed(run: Run, batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches; what the loop waited for them is added to the epoch's."""
+    while True:
+        began = time.monotonic()
+        batch = next(batches, None)
+        run.progress.epoch_wait += time.monotonic() - began
+        if batch is None:
+            return
+        yield batch
+
+
+def of_epoch(run: Run) -> dict[str, float]:
+    """Of the training steps of this epoch, four digits each: images per second over all workers, the share of their
+    time that rank 0 waited for data, memory of rank 0 in MiB, and MFU where it is known.
+
+    Memory: of a GPU the most that this trial had allocated; else what this process has resident now, which includes
+    what earlier trials of a warm actor left. Costs no wait for the device.
+    """
+    progress, device = run.progress, run.numerics.device
+    seconds = max(progress.epoch_step_seconds, 1e-9)
+    speed = run.trial.optim.batch * progress.step_in_epoch / seconds
+    on_cuda = device.type == "cuda"
+    memory = torch.cuda.max_memory_allocated(device) if on_cuda else psutil.Process().memory_info().rss
+    values = {
+        "images_per_second": speed,
+        "data_wait": min(1.0, progress.epoch_wait / seconds),
+        "memory_mb": memory / 2**20,
+    }
+    if (share := _mfu(run, speed)) is not None:
+        values["mfu"] = share
+    return {f"{PREFIX}{name}": float(f"{value:.4g}") for name, value in values.items()}
+
+
+def _mfu(run: Run, images_per_second: float) -> float | None:
+    """Model FLOPs utilisation: what the model needs (recomputation is not counted) over what the devices could do."""
+    if run.flops_per_image is None or run.peak_flops is None:
+        return None
+    return run.flops_per_image * images_per_second / (run.peak_flops * run.place.world)
+
+
+def measure_flops(run: Run, batch: Batch) -> None:
+    """Fills in what MFU needs, once, on a GPU whose peak is known and in bfloat16; else says why there is none."""
+    if run.numerics.device.type != "cuda" or run.flops_asked:
+        return
+    run.flops_asked = True
+    name = torch.cuda.get_device_name(run.numerics.device)
+    run.peak_flops = peak_flops(name)
+    problem = "" if run.peak_flops else f"the peak of {name} is not in workers/throughput.py"
+    if run.numerics.dtype != torch.bfloat16:
+        problem = "the table of peaks is of bfloat16"
+    if not problem:
+        try:
+            run.flops_per_image = flops_per_image(run.trial, batch)
+        except Exception as error:  # a task may need real numbers where there are only shapes
+            problem = f"its operations could not be counted: {type(error).__name__}: {error}".splitlines()[0]
+    if problem and not any(note.startswith("no MFU") for note in run.progress.notes):
+        run.progress.notes.append(f"no MFU: {problem}")
+
+
+def peak_flops(device: str) -> float | None:
+    """FLOP/s of a whole device by its name; None for one we do not know, or a slice of one (MIG)."""
+    name = f" {device.replace('-', ' ')} "
+    found = next((tflops for words, tflops in PEAK_TFLOPS if f" {words} " in name), None)
+    return None if found is None or " MIG " in name else found * 1e12
+
+
+def flops_per_image(trial: TrialSpec, batch: Batch) -> float:
+    """Floating-point operations of one training step per image, forward and backward, a multiply-add as two.
+
+    Counted on a twin of the model that has shapes but no numbers (meta device): nothing is computed, and the trial's
+    own weights, random numbers and memory are left alone. Counts matrix products, convolutions and attention.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    some = {name: value[:2].to("meta") if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+    images = next(len(value) for value in some.values() if isinstance(value, torch.Tensor))
+    with torch.device("meta"):
+        twin = trial.task.build(trial.backbone, None).train()
+        with FlopCounterMode(display=False) as counter:
+            trial.task.loss(twin, some)["loss"].backward()  # type: ignore[no-untyped-call]
+    return float(counter.get_total_flops()) / images
+
+
+def facts(run: Run) -> dict[str, Any]:
+    """How the trial was run; JSON values. See `Outcome.facts`."""
+    progress, place, numerics = run.progress, run.place, run.numerics
+    step_seconds = statistics.median(progress.step_seconds)
+    images_per_second = run.trial.optim.batch / step_seconds
+    on_cuda = numerics.device.type == "cuda"
+    return {
+        **run.trial.task.facts(run.model),
+        "device": torch.cuda.get_device_name(numerics.device) if on_cuda else "cpu",
+        "precision": "bf16" if numerics.dtype == torch.bfloat16 else "fp32",
+        "channels_last": numerics.channels_last,
+        "compiled": run.trial.runtime.compile,
+        "grad_checkpointing": run.trial.runtime.grad_checkpointing,
+        "micro_batch": progress.micro_batch,
+        "workers": place.world,
+        "parallel": run.trial.runtime.parallel if place.world > 1 else "none",
+        "threads": place.threads,
+        "steps": progress.step,
+        "train_images": run.loaders.train_images,
+        "train_seconds": progress.seconds,
+        "step_seconds": step_seconds,
+        "images_per_second": images_per_second,
+        "flops_per_image": run.flops_per_image,
+        "mfu": _mfu(run, images_per_second),
+        "gpu_memory_bytes": torch.cuda.max_memory_allocated(numerics.device) if on_cuda else 0,
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "data_digest": run.loaders.digest,
+        "unreadable_images": list(progress.unreadable),
+        "image_cache": run.loaders.image_cache,
+        "resumed_at": run.resumed_at,
+        "notes": list(progress.notes),
+        "host": socket.gethostname(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("torch", "torchvision", "timm", "numpy")},
+        },
+    }
