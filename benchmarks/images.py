@@ -36,7 +36,7 @@ from PIL import Image
 from tasks.base import DataPlace
 from tasks.datasets import transforms
 from tasks.datasets.augment import Augment
-from tasks.datasets.loaders import FileLoaders
+from tasks.datasets.labelled.loaders import FileLoaders
 
 SIZE = 224
 BATCH = 50

@@ -25,8 +25,8 @@ from pathlib import Path
 import noop
 
 from orchestrator.records.rows import AttemptRow
-from orchestrator.store import open_store
-from workers.trial import trial_folder
+from orchestrator.records.trial_files import trial_folder
+from orchestrator.store.store import open_store
 
 ROOT = Path(__file__).resolve().parents[1]
 NEW_ACTOR_S = 0.3

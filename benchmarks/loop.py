@@ -26,11 +26,13 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 from torch.nn import functional
 
-from tasks.backbones.model import BackboneSpec, build
+from tasks.backbones.model import build
+from tasks.backbones.spec import BackboneSpec
 from tasks.base import Batch, DataPlace, Loaders, Task
+from workers.messages import Report
 from workers.state import Place
 from workers.train import train
-from workers.trial import OptimSpec, Report, TrialSpec
+from workers.trial import OptimSpec, TrialSpec
 
 CLASSES = 10
 MODELS: dict[str, dict[str, Any]] = {

@@ -31,10 +31,10 @@ from orchestrator.launch import submit
 from orchestrator.plan.durations import Speed
 from orchestrator.plan.planner import Planner
 from orchestrator.settings import Settings, settings
-from orchestrator.spec import JobSpec, job_id
-from orchestrator.store import open_store
-from workers.run import News
-from workers.trial import Assignment, Outcome, Report
+from orchestrator.spec.job import JobSpec, job_id
+from orchestrator.store.store import open_store
+from orchestrator.tracking import process
+from workers.messages import Assignment, News, Outcome, Report
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the actors need not find this file
 
@@ -94,8 +94,8 @@ def end_cluster(folder: Path) -> None:
         return
     family = [head, *head.children(recursive=True)]
     head.terminate()
-    for process in psutil.wait_procs(family, timeout=20)[1]:
-        process.kill()
+    for member in psutil.wait_procs(family, timeout=20)[1]:
+        member.kill()
 
 
 def resident_kb() -> float:
@@ -163,7 +163,7 @@ def ours(
         drive.prepare()
         ends.planning = time.perf_counter() - begun
         planned()
-        with submit.tracked(identity, where, submit.Options(tracking=mirrored), needed=mirrored) as tracking:
+        with process.tracked(identity, where, submit.Options(tracking=mirrored), needed=mirrored) as tracking:
             if mirrored:
                 _wait_for_mirror(where, job.name)
             pool = Timed(f"benchmark-{time.time_ns()}/", nothing, owner=drive.id)

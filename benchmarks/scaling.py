@@ -25,7 +25,7 @@ from typing import Any
 import noop
 import yaml
 
-from orchestrator.store import open_store
+from orchestrator.store.store import open_store
 
 STAGES = {
     "1 worker, 1 thread": {"workers": 1, "cpus": 1},

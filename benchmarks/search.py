@@ -30,12 +30,15 @@ import optuna
 import torch
 
 from orchestrator.plan.expansion import at_point, expand
+from orchestrator.records.trial_files import trial_folder
 from orchestrator.search.point_search import PointSearch
-from orchestrator.spec import Grid, axis_values, load
-from orchestrator.spec.sweep import Search
+from orchestrator.spec import load
+from orchestrator.spec.sweep import Grid, Search, axis_values
+from workers.errors import Stopped
+from workers.messages import Report
 from workers.state import Place
 from workers.train import train
-from workers.trial import Report, Stopped, TrialSpec, trial_folder
+from workers.trial import TrialSpec
 
 SPEC = Path(__file__).parents[1] / "specs" / "k12_grid.yaml"
 ASHA = {"asha": {"grace_epochs": 8, "reduction_factor": 2}}

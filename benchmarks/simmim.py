@@ -29,14 +29,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.backbones.model import BackboneSpec, build
+from tasks.backbones.model import build
+from tasks.backbones.spec import BackboneSpec
 from tasks.base import Batch, DataPlace, Loaders
 from tasks.pretraining.masking import Masking
 from tasks.pretraining.task import Pretrain
+from workers.messages import Report
 from workers.state import Place
 from workers.throughput import flops_per_image, peak_flops
 from workers.train import train
-from workers.trial import OptimSpec, Report, RuntimeSpec, TrialSpec
+from workers.trial import OptimSpec, RuntimeSpec, TrialSpec
 
 SIDE, MASK_PATCH, STRIDE, TOKEN, WINDOW = 192, 32, 32, 4, 47
 LOADS = ("swinv2_base_window12_192", "swinv2_large_window12_192")

@@ -27,10 +27,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.records.rows import Finished, JobRecord, Placement, Reported, WinnerRow, Write
-from orchestrator.spec import JobSpec, apply
-from orchestrator.store import Store, open_store
+from orchestrator.records.rows import JobRecord, Placement, WinnerRow
+from orchestrator.records.writes import Finished, Reported, Write
+from orchestrator.spec.job import JobSpec
+from orchestrator.spec.trial_fields import apply
 from orchestrator.store.leases import driver_here
+from orchestrator.store.store import Store, open_store
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA_SETS = ("food101", "birdsnap", "cifar10", "cifar100", "sun397", "cars",

@@ -11,7 +11,7 @@ from orchestrator.plan.cost import Cost
 from orchestrator.settings import Settings, settings
 from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.spec.load import load
-from orchestrator.store.reading import read_only_store
+from orchestrator.store.store import read_only_store
 
 if TYPE_CHECKING:
     import pandas

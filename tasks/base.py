@@ -16,14 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from tasks.backbones.model import BackboneSpec
+    from tasks.backbones.spec import BackboneSpec
 
 Batch = dict[str, Any]
 """Tensors by name, first dimension the image; a task reads only what its own loaders made."""
-
-
-class DataError(Exception):
-    """Data missing, unreadable, of the wrong count, or asked for out of turn. The message names set, place, remedy."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from workers.errors import ErrorClass, TrialError
 from workers.fault_injection import reach
-from workers.trial import ErrorClass, Outcome, Report, TrialError, Weights
+from workers.messages import Outcome, Report, Weights
 
 if TYPE_CHECKING:  # loaded where it is used: `clear` is also called by processes that do without it
     import numpy as np

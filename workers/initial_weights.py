@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from tasks.backbones import safetensors_header
-from tasks.backbones.model import FromFile, FromStage, FromTimm, FromTrial, Init
+from tasks.backbones.spec import FromFile, FromStage, FromTimm, FromTrial, Init
 from tasks.backbones.swin_windows import Windows, reference_windows
 from workers.checkpoint import load_weights
-from workers.trial import ErrorClass, TrialError, Weights
+from workers.errors import ErrorClass, TrialError
+from workers.messages import Weights
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 
 from tasks.backbones import safetensors_header
 from tasks.backbones.swin_windows import check_same_windows
-from tasks.base import DataError
+from tasks.errors import DataError
 from workers.optim import parameter_groups
 from workers.prepare import forget_activations
 from workers.trial import TrialSpec

@@ -14,15 +14,18 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from tasks.backbones.model import FromTrial, load_notes
+from tasks.backbones.loading import load_notes
+from tasks.backbones.spec import FromTrial
 from tasks.backbones.swin_windows import check_same_windows
-from tasks.base import DataError, DataPlace, Loaders
+from tasks.base import DataPlace, Loaders
+from tasks.errors import DataError
 from workers import distributed
 from workers.checkpoint import Folder, load_state
+from workers.errors import Stopped
 from workers.initial_weights import initial_weights
 from workers.optim import Schedule, adamw, parameter_groups
 from workers.state import Numerics, Place, Progress, Run
-from workers.trial import Stopped, TrialSpec
+from workers.trial import TrialSpec
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

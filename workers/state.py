@@ -16,8 +16,9 @@ from torch import nn
 from tasks.base import Loaders
 from workers import distributed
 from workers.checkpoint import Folder
+from workers.messages import Assignment, Report, Weights
 from workers.optim import Group, Schedule
-from workers.trial import Report, RuntimeSpec, TrialSpec, Weights
+from workers.trial import RuntimeSpec, TrialSpec
 
 
 @dataclass(frozen=True)
@@ -176,3 +177,20 @@ class Run:
     def mark_saved(self) -> None:
         self.saved_epoch, self.saved_step = self.progress.epoch, self.progress.step
         self.saved_at = time.monotonic()
+
+
+def place_of(assignment: Assignment, rank: int, device: str) -> Any:
+    from workers.state import Place
+
+    return Place(
+        folder=Path(assignment.folder),
+        data_root=Path(assignment.data_root),
+        device=device,
+        rank=rank,
+        world=assignment.workers,
+        threads=max(1, int(assignment.cpus)),
+        parents=assignment.parents,
+        keep_weights=assignment.keep_weights,
+        token=assignment.token,
+        time_limit_s=assignment.time_limit_s,
+    )

@@ -12,17 +12,18 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from tasks.base import Batch, DataError
+from tasks.base import Batch
+from tasks.errors import DataError
 from workers import distributed, throughput
 from workers.checkpoint import Folder
+from workers.errors import ErrorClass, Stopped, TrialError
 from workers.fault_injection import reach
 from workers.initial_weights import described
+from workers.messages import Outcome, Report, Weights
 from workers.optim import set_lr
 from workers.prepare import from_rank_0, prepare, seed_all
 from workers.state import Place, Run
-from workers.trial import ErrorClass, Outcome, Report, Stopped, TrialError, TrialSpec, Weights
-
-__all__ = ["Place", "train"]
+from workers.trial import TrialSpec
 
 T = TypeVar("T")
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
-from enum import StrEnum
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from tasks import AnyTask
-from tasks.backbones.model import BackboneSpec, FromStage, FromTrial
+from tasks.backbones.spec import BackboneSpec, FromStage, FromTrial
 
 KEY_VERSION = 2
 """Enters every key: raise it when the same spec begins to mean another computation, as when a default changes (fields
@@ -261,102 +258,6 @@ def _said(model: BaseModel) -> dict[str, Any]:
     return said
 
 
-class ErrorClass(StrEnum):
-    """Why a trial ended without its figures."""
-
-    diverged = "diverged"  # non-finite loss: a result, never repeated
-    out_of_memory = "out_of_memory"  # at a micro-batch of 1 already
-    data = "data"  # missing, unreadable or wrong data: the user must act
-    code = "code"  # any other exception
-    node_lost = "node_lost"  # the process or its node died: repeated from the last checkpoint
-    timeout = "timeout"
-    cancelled = "cancelled"
-
-
-class TrialError(Exception):
-    """A trial ends without figures, for a stated reason. Pickles across Ray."""
-
-    def __init__(self, error_class: ErrorClass, message: str) -> None:
-        super().__init__(error_class, message)
-        self.error_class = error_class
-        self.message = message
-
-    def __str__(self) -> str:
-        return f"{self.error_class}: {self.message}"
-
-
-class Stopped(Exception):
-    """The trial was asked to stop, wrote a checkpoint and left; it can be resumed."""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Weights in a file (safetensors), with the SHA-256 that is checked before they are loaded."""
-
-    path: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What the orchestrator asks a node to do: a trial, and everything about its place that is not its content."""
-
-    trial: TrialSpec
-    name: str
-    """Shown in the Ray dashboard, MLflow and logs: stage/group/setting#key."""
-    token: int
-    """Fencing token of this attempt: goes back with every event, and a stale one is refused by the store."""
-    folder: str
-    """The trial's own folder on storage that every node sees: checkpoints, weights, log."""
-    data_root: str
-    parents: dict[str, Weights] = field(default_factory=dict)
-    cpus: float = 1.0
-    gpus: float = 0.0
-    workers: int = 1
-    keep_weights: bool = False
-    time_limit_s: float | None = None
-
-
-@dataclass(frozen=True)
-class Report:
-    """What is known after an epoch: terms of the loss (`train_` prefix), learning rate, figures on val; and how fast it
-    went (`system_` prefix: the only values that differ when the same trial runs again)."""
-
-    epoch: int
-    """1-based; the report comes after this epoch."""
-    step: int
-    """Optimizer steps so far."""
-    values: dict[str, float]
-    seconds: float
-    """Wall time of this epoch, training and evaluation."""
-    pictures: tuple[str, ...] = ()
-    """Files made after this epoch, relative to the trial's folder."""
-
-    @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> Report:
-        """From what `dataclasses.asdict` made of it, also by way of JSON."""
-        return cls(**{**plain, "pictures": tuple(plain["pictures"])})
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a finished trial says. Only a trial that ran to its end has one."""
-
-    figures: dict[str, float]
-    """After the last epoch (no epoch is chosen: the final trial could not, without looking at test)."""
-    facts: dict[str, Any]
-    """How it was run: device, precision, micro_batch, steps, train_images, train_seconds, step_seconds (median of
-    the run, data included), images_per_second, resumed_at, notes, data_digest, unreadable_images (those replaced),
-    image_cache, versions, host, threads, parameters."""
-    weights: Weights | None = None
-    """Beside the file of a trial whose span ends early lies its whole state (see checkpoint.Folder)."""
-
-
 def plain_number(value: float) -> float:
     """12 significant digits, so that 0.9500000000000001 and 0.95 are one setting with one key."""
     return float(f"{value:.12g}") if math.isfinite(value) else value
-
-
-def trial_folder(storage: str | Path, key: str) -> Path:
-    """Where a trial keeps its files: two levels, so that no folder holds tens of thousands."""
-    return Path(storage) / "trials" / key[:2] / key

@@ -8,9 +8,11 @@ from typing import Any
 
 from ray import tune
 
-from workers.run import place_of
+from workers.errors import Stopped
+from workers.messages import Assignment, Outcome, Report
+from workers.state import place_of
 from workers.train import train
-from workers.trial import Assignment, Outcome, Report, Stopped, TrialSpec
+from workers.trial import TrialSpec
 
 
 class TrialTrainable(tune.Trainable):

@@ -18,12 +18,12 @@ from orchestrator.errors import BackendUnreachable, BadInput, Conflict
 from tasks.backbones import checkpoint_reader, safetensors_header
 from tasks.backbones.layouts import translate
 from tasks.backbones.swin_windows import Windows
-from tasks.base import DataError
+from tasks.errors import DataError
 
 if TYPE_CHECKING:
     import torch
 
-    from tasks.backbones.model import BackboneSpec
+    from tasks.backbones.spec import BackboneSpec
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,8 @@ def _fit(model: BackboneSpec | None, tensors: Mapping[str, torch.Tensor]) -> lis
         return []
     import torch
 
-    from tasks.backbones.model import build, fitted
+    from tasks.backbones.loading import fitted
+    from tasks.backbones.model import build
 
     try:
         with torch.device("meta"):

@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.errors import BackendUnreachable, NotFound
-from tasks.datasets.labelled.card import Card, Download
+from tasks.datasets.info import Download
+from tasks.datasets.labelled.card import Card
 
 FOLDER = "downloads"
 """Below the data root: archives, until they are unpacked."""

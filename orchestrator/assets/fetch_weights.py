@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.assets.convert_weights import digest
 from orchestrator.errors import BackendUnreachable, BadInput
-from tasks.backbones.model import fetched
+from tasks.backbones.spec import fetched
 
 _CHUNK = 1 << 20
 _SILENCE_S = 60

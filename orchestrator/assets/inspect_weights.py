@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.assets.convert_weights import digest, sidecar
 from orchestrator.errors import BadInput, NotFound
 from tasks.backbones import safetensors_header
-from tasks.base import DataError
+from tasks.errors import DataError
 
 
 def contained(file: Path, names: bool = False) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def gc(
     """Remove weights and checkpoints that nobody needs. Kept: chosen, best, last, pinned, and what trials that may
     still run start from."""
     from orchestrator.engine import collector
-    from orchestrator.store.reading import read_only_store
+    from orchestrator.store.store import read_only_store
 
     store = read_only_store(where)
     options = collector.Options(store.find_job(job) if job else None, older_than_s, checkpoints, unknown, lost)
@@ -94,7 +94,7 @@ def _item(item: Item) -> dict[str, Any]:
 
 def lines(plan: Plan, done: Removed | None) -> list[str]:
     """What would be removed, or was, as text."""
-    from orchestrator.report.formats.terminal import aligned
+    from orchestrator.report.formatting import aligned
 
     items = plan.items if done is None else done.items
     text = [f"{'would remove' if done is None else 'removed'} {_count(items)}"]
@@ -157,7 +157,7 @@ def unpin(name: str, where: Settings) -> None:
 def _target(name: str, where: Settings) -> tuple[Store, str, str]:
     """The store, and whether `name` is a job's or a trial's."""
     from orchestrator.errors import NotFound
-    from orchestrator.store.reading import read_only_store
+    from orchestrator.store.store import read_only_store
 
     store = read_only_store(where)
     try:

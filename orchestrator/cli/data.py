@@ -64,7 +64,7 @@ def a_cut(command: F) -> F:
 
 
 def _card(name: str) -> Card:
-    from tasks.datasets import find
+    from tasks.datasets.labelled.catalog import find
 
     try:
         return find(name)
@@ -85,7 +85,7 @@ def _splits(where: Settings) -> list[Path]:
 @output
 def list_sets(name: str | None, where: Settings, form: str) -> None:
     """All data sets that are known, and which are there; with NAME everything about one."""
-    from tasks.datasets import CARDS
+    from tasks.datasets.labelled.catalog import CARDS
 
     rows = [_row(card, where.data_root) for card in ([_card(name)] if name else CARDS.values())]
     if form == "json":
@@ -196,17 +196,17 @@ def fetch_command(name: str, where: Settings, keep: bool) -> None:
 @click.option("--shard-mb", type=click.IntRange(1), default=1024, show_default=True, help="Size of a tar file.")
 def pack_command(name: str, where: Settings, shard_mb: int) -> None:
     """Copy the images of a data set into tar files, which trials then read in the place of millions of small files."""
-    from tasks.base import DataError
-    from tasks.datasets import manifest as manifests
     from tasks.datasets.images import shards
+    from tasks.datasets.labelled import partition
     from tasks.datasets.labelled.card import Cut
+    from tasks.errors import DataError
 
     card, root = _card(name), where.data_root
     problem = card.missing(root)
     if problem:
         raise NotFound(problem)
     try:
-        manifest = manifests.make(card, root, Cut(name))
+        manifest = partition.make(card, root, Cut(name))
         names = [image for image in manifest.images if isinstance(image, str)]
         if not names:
             raise click.UsageError(f"{name} is kept in arrays, not in a file per image: nothing to pack")
@@ -251,19 +251,20 @@ class _Bars:
 @a_cut
 def split(name: str, where: Settings, cut: Cut) -> None:
     """Write down which image is train, val or test, from the data as they are now; print the file and its SHA-256."""
-    from tasks.base import DataError
     from tasks.datasets import manifest as manifests
+    from tasks.datasets.labelled import partition
+    from tasks.errors import DataError
 
     card = _card(name)
     problem = cut.of(card).missing(where.data_root)
     if problem:
         raise NotFound(problem)
     try:
-        made = manifests.make(card, where.data_root, cut)
+        made = partition.make(card, where.data_root, cut)
     except DataError as error:
         raise NotFound(str(error)) from error
     folders = [where.data_root / manifests.FOLDER, *_splits(where)]
-    path = manifests.save(made, manifests.file_name(card, cut), folders)
+    path = manifests.save(made, partition.file_name(card, cut), folders)
     if path is None:
         raise NotFound(f"neither {folders[0]} nor {folders[1]} can be written; choose another folder with --runs")
     click.echo(path)
@@ -282,8 +283,8 @@ def convert() -> None:
 @click.option("--any-count", is_flag=True, help="Also when the counts are not those of CoG.")
 def cog(files: tuple[Path, ...], where: Settings, any_count: bool) -> None:
     """CoG's two pickles, in any order, into cog/l1.json to cog/l5.json below the data root. No code in them is run."""
-    from tasks.base import DataError
     from tasks.datasets.labelled.cog_lists import convert as converted
+    from tasks.errors import DataError
 
     try:
         for path in converted(files, where.data_root, any_count):

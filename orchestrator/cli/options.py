@@ -12,6 +12,11 @@ import click
 
 from orchestrator.settings import settings
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM."""
+UNFINISHED = 1
+"""Exit code of a job that ended with failed trials."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.report.formats.terminal import aligned
+from orchestrator.report.formatting import aligned
 from orchestrator.report.status import View
 from workers.optim import parameter_groups
 from workers.trial import TrialSpec

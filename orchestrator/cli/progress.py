@@ -12,8 +12,10 @@ from typing import Any
 from orchestrator.engine.driver import Drive
 from orchestrator.plan.state import Progress
 from orchestrator.records.states import TrialState
+from orchestrator.report.formatting import clock
 
 REDRAW_S = 0.5
+
 LINE_S = 15.0
 
 
@@ -147,14 +149,6 @@ def seconds_left(drive: Drive, progress: list[Progress]) -> float | None:
         return None
     work = sum(part.seconds_left for part in progress)
     return work * drive.tally.took_s / drive.tally.estimated_s / max(1, len(drive.hands.busy()))
-
-
-def clock(seconds: float) -> str:
-    """1 h 05 min, 12 min, 40 s"""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _now(drive: Drive) -> str:

@@ -58,9 +58,9 @@ class Settings:
 def settings_of(spec: Path, profile: str | None, overrides: Sequence[str] = ()) -> list[Settings]:
     """One for each row of the study's table. Raises SpecError for a spec that cannot be read."""
     from orchestrator import spec as specs
-    from orchestrator.plan.expansion import expand, label, lookup
-    from orchestrator.report.build import sources
-    from orchestrator.report.groups import setting
+    from orchestrator.plan.expansion import expand
+    from orchestrator.records.recorded_spec import setting, sources
+    from orchestrator.spec.trial_fields import label, lookup
 
     job = specs.load(spec, profile, overrides)
     stages = {stage.name: stage.model_dump(mode="json", by_alias=True) for stage in job.stages}
@@ -105,7 +105,7 @@ def settings(specs: tuple[Path, ...], profile: str | None, form: str) -> None:
     if form == "json":
         show([asdict(column) for column in columns])
         return
-    from orchestrator.report.formats.terminal import aligned
+    from orchestrator.report.formatting import aligned
 
     header = ["", *(column.study for column in columns)]
     body = [["", *(column.row for column in columns)]]

@@ -13,7 +13,7 @@ from orchestrator.cli.options import places, say
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
-    from tasks.backbones.model import BackboneSpec
+    from tasks.backbones.spec import BackboneSpec
     from tasks.backbones.swin_windows import Windows
 
 A_FILE = click.argument("file", type=click.Path(path_type=Path))
@@ -61,7 +61,7 @@ def _backbone(model: str, arguments: str, image_size: int | None) -> BackboneSpe
     from pydantic import ValidationError
 
     from orchestrator.assets.convert_weights import image_size as usual
-    from tasks.backbones.model import BackboneSpec
+    from tasks.backbones.spec import BackboneSpec
     from tasks.backbones.timm_names import check_timm_name
 
     try:

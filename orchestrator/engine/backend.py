@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.spec.job import Resources
-from workers.run import Failure, News
-from workers.trial import Assignment, ErrorClass
+from workers.errors import ErrorClass
+from workers.messages import Assignment, Failure, News
 
 
 class Hands(Protocol):

@@ -13,27 +13,19 @@ from typing import Any
 from orchestrator.engine.backend import Hands, Site, broken
 from orchestrator.engine.takeover import Company
 from orchestrator.errors import Conflict, LeaseLost, OrchestratorError
-from orchestrator.plan.expansion import Planned
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.state import RESULTS
-from orchestrator.records.rows import (
-    Failed,
-    Finished,
-    JobState,
-    Placement,
-    Released,
-    Reported,
-    StoppedEarly,
-    WinnerRow,
-    Write,
-)
-from orchestrator.records.states import Known, TrialState
+from orchestrator.plan.trials import Planned
+from orchestrator.records.rows import Placement, WinnerRow
+from orchestrator.records.states import JobState, Known, TrialState
+from orchestrator.records.trial_files import trial_folder
+from orchestrator.records.writes import Failed, Finished, Released, Reported, StoppedEarly, Write
 from orchestrator.search.searches import Searches, Step
 from orchestrator.spec.job import JobSpec, Resources
 from orchestrator.store.store import Store
+from workers.errors import ErrorClass
 from workers.fault_injection import reach
-from workers.run import Failure, Left
-from workers.trial import Assignment, ErrorClass, Outcome, Report, Weights, trial_folder
+from workers.messages import Assignment, Failure, Left, Outcome, Report, Weights
 
 LIVES = 5
 """A trial whose process or node died is begun again so many times without progress in between, then it has failed."""

@@ -16,8 +16,8 @@ from ray.exceptions import ActorUnavailableError, RayError, RuntimeEnvSetupError
 
 from orchestrator.errors import BackendUnreachable
 from orchestrator.spec.job import Resources
-from workers.run import Execute, News, TrialActor
-from workers.trial import Assignment
+from workers.actor import Execute, TrialActor
+from workers.messages import Assignment, News
 
 Shape = Mapping[str, float]
 """Ray resources of one worker of a trial: {"CPU": 1, "GPU": 0.5}."""

@@ -11,10 +11,11 @@ from orchestrator.settings import Settings
 from orchestrator.spec.job import JobSpec, Stage
 from orchestrator.spec.sweep import Grid
 from orchestrator.store.store import Store
-from tasks.base import DataError
-from tasks.datasets import CARDS
 from tasks.datasets.labelled.card import Cut
-from tasks.datasets.manifest import FOLDER, digest
+from tasks.datasets.labelled.catalog import CARDS
+from tasks.datasets.labelled.partition import digest
+from tasks.datasets.manifest import FOLDER
+from tasks.errors import DataError
 
 VAL_FRACTION = {"classify": 0.2, "pretrain": 0.02}
 """Kinds of tasks whose data have manifests, with the part that they hold out by default."""

@@ -19,13 +19,14 @@ from pydantic import ValidationError
 from orchestrator.errors import NotFound, OrchestratorError, SpecError
 from orchestrator.plan.durations import Speed
 from orchestrator.plan.planner import Planner
-from orchestrator.records.rows import JobState, OriginRow, PlacedRow
-from orchestrator.records.states import Known, TrialState
+from orchestrator.records.recorded_spec import initial_weights, is_part, trains_on
+from orchestrator.records.rows import OriginRow, PlacedRow
+from orchestrator.records.states import JobState, Known, TrialState
 from orchestrator.rules import selection
-from orchestrator.rules.retention import RESULTS, initial_weights, is_part, trains_on
+from orchestrator.rules.retention import RESULTS
+from orchestrator.rules.selection import barred_trials
 from orchestrator.settings import Settings
 from orchestrator.spec.job import JobSpec
-from orchestrator.store.search_log import barred_trials
 from orchestrator.store.store import Store, open_store
 from workers.trial import TrialSpec
 

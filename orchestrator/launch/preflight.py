@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.errors import SpecError
 from orchestrator.plan.durations import Speed, architecture
-from tasks.backbones.model import FromFile
+from tasks.backbones.spec import FromFile
 from workers.trial import TrialSpec
 
 LONGEST_S = 120.0

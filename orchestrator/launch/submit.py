@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import os
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,19 +18,18 @@ from orchestrator.engine.driver import Drive, Tally
 from orchestrator.errors import BackendUnreachable, NotFound, OrchestratorError
 from orchestrator.launch import provenance
 from orchestrator.launch.data_manifests import check_unchanged, with_manifests
+from orchestrator.launch.inputs import missing_data
 from orchestrator.launch.other_jobs import check_unseen, resolve
 from orchestrator.launch.preflight import Rehearsal
 from orchestrator.plan.durations import Speed
 from orchestrator.plan.planner import Planner
-from orchestrator.records.rows import JobRecord, JobState
+from orchestrator.records.rows import JobRecord
+from orchestrator.records.states import JobState
 from orchestrator.settings import Settings
 from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.store.store import Store, open_store
-from tasks.backbones.model import FromFile
+from orchestrator.tracking.process import _mirrored, tracked
 from workers.trial import TrialSpec
-
-TRACKING_LAST_S = 60.0
-"""How long a finished job waits for its last curves to reach the tracking server."""
 
 
 @dataclass
@@ -91,7 +86,7 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
         left = drive.prepare()
         mirrored = not left and _mirrored(store, identity)
         rehearsal = Rehearsal(planner.specs() if left else [], speed, where.data_root)
-        with contextlib.closing(rehearsal), tracked(identity, where, options, needed=not mirrored) as tracking:
+        with contextlib.closing(rehearsal), tracked(identity, where, options.tracking and not mirrored) as tracking:
             result.state = _run(drive, where, options, result, rehearsal) if left else drive.conclude()
         result.tracking = tracking.problem
         result.message = store.job(identity).message
@@ -160,25 +155,6 @@ def recorded_speed(store: Store) -> Speed:
     return speed
 
 
-def missing_data(specs: Iterable[TrialSpec], root: Path) -> str:
-    """Everything that trials need and is not there, a paragraph each; empty when all is there."""
-    seen: dict[str, str | None] = {}
-    for spec in specs:
-        task, init = spec.task, spec.backbone.init
-        data = json.dumps([task.kind, getattr(task, "dataset", None)])
-        if data not in seen:
-            seen[data] = task.missing_data(root)
-        if isinstance(init, FromFile) and f"{init.path} {init.sha256}" not in seen:  # its whole file is read
-            seen[f"{init.path} {init.sha256}"] = init.missing(root)
-    lines = [line for line in seen.values() if line]
-    if lines:
-        what = f"{len(lines)} data sets or weights are missing" if len(lines) > 1 else "missing data or weights"
-        here = "" if root.is_dir() else ", a folder that does not exist"
-        lines.insert(0, f"{what} (data root {root}{here}; another with --data-root or DATA_ROOT):")
-        lines.append("Nothing was started.")
-    return "\n\n".join(lines)
-
-
 def make_folder(folder: Path) -> None:
     """Raises BackendUnreachable when the folder cannot be made or written."""
     try:
@@ -211,57 +187,3 @@ def stops_on_signals(drive: Drive, say: Callable[[str], None]) -> Iterator[None]
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _mirrored(store: Store, identity: str) -> bool:
-    """Whether MLflow has every trial and group of a job that has ended, to the end."""
-    tracked = store.tracked(identity)
-    rows = store.placed(identity)
-    places = {(row.stage, row.group, row.key) for row in rows} | {(row.stage, row.group, "") for row in rows}
-    return all(place in tracked and tracked[place].closed for place in places)
-
-
-@dataclass
-class _Tracking:
-    problem: str | None = None
-
-
-@contextlib.contextmanager
-def tracked(identity: str, where: Settings, options: Options, needed: bool) -> Iterator[_Tracking]:
-    """Mirrors the job into MLflow beside the block, in a process of its own; it ends when its input is closed."""
-    result = _Tracking()
-    if not options.tracking or not needed:
-        yield result
-        return
-    command = [sys.executable, "-m", "orchestrator", "track", "--follow", identity]
-    addresses = {  # not on the command line, which everybody on the machine can read
-        "ORCHESTRATOR_RUNS": str(where.folder),
-        "DATABASE_URL": where.database_url,
-        "MLFLOW_TRACKING_URI": where.tracking_uri,
-        "ORCHESTRATOR_STORAGE": str(where.storage),
-    }
-    log = where.folder / "tracking.log"
-    with open(log, "w") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env={**os.environ, **addresses}
-        )
-    try:
-        yield result
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            code = process.wait(TRACKING_LAST_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            code = -1
-        if code != 0:
-            lines = log.read_text(errors="replace").strip().splitlines()
-            said = lines[-1] if lines else "no word from it"
-            result.problem = f"MLflow lacks a part of this job ({said}); `track --sync {identity}` fills it in"
-
-
-__all__ = [
-    "Options", "OrchestratorError", "Submitted", "make_folder", "missing_data", "put",
-    "recorded_speed", "submit",
-]  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from orchestrator.records.states import Known
 from orchestrator.spec.job import Resources
-from tasks.backbones.model import BackboneSpec
+from tasks.backbones.spec import BackboneSpec
 from workers.trial import TrialSpec
 
 EVALUATION_SHARE = 1 / 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from orchestrator.plan.expansion import source_of_weights
 from orchestrator.plan.state import RETRIABLE, Board, Group, Trial
+from orchestrator.plan.trials import source_of_weights
 from orchestrator.records.states import Known, TrialState
 
 PAUSE_AFTER = 3

@@ -10,30 +10,17 @@ from typing import Any
 
 from orchestrator.errors import SpecError
 from orchestrator.plan.durations import Speed
-from orchestrator.plan.expansion import (
-    Draft,
-    Planned,
-    Stages,
-    at_point,
-    each_group,
-    expand,
-    neighbours,
-    searches,
-    settings_of,
-    source_of_weights,
-    started_from,
-    successors,
-    trial_name,
-)
+from orchestrator.plan.expansion import at_point, expand, neighbours, searches, successors
 from orchestrator.plan.failures import Errors, why
 from orchestrator.plan.ready_queue import Queue
+from orchestrator.plan.stage_graph import Stages
 from orchestrator.plan.state import PENDING, RESULTS, Board, Decision, Group, Progress, Trial
+from orchestrator.plan.trials import Draft, Planned, each_group, source_of_weights, started_from, trial_name
 from orchestrator.records.states import Known, TrialState
 from orchestrator.spec.job import JobSpec, Stage
 from orchestrator.spec.sweep import Search
+from orchestrator.spec.trial_fields import settings_of
 from workers.trial import Span, TrialSpec
-
-__all__ = ["Decision", "Place", "Planned", "Planner", "Progress"]
 
 Place = tuple[str, str]
 """(stage, group id)"""

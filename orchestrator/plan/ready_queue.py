@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from orchestrator.plan.expansion import Planned
+from orchestrator.plan.trials import Planned
 
 Entry = tuple[float, int, int, int, str]
 """Minus the remaining seconds; then the spec's order: number of the stage's group, position; last, a serial and key."""

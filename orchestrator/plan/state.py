@@ -6,7 +6,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.plan.expansion import Draft, Giver, Planned, Searched, Stages
+from orchestrator.plan.expansion import Searched
+from orchestrator.plan.stage_graph import Stages
+from orchestrator.plan.trials import Draft, Giver, Planned
 from orchestrator.records.states import Known, TrialState
 from orchestrator.rules import selection
 from orchestrator.spec.job import Stage

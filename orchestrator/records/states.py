@@ -42,3 +42,14 @@ class Known:
     facts: Mapping[str, Any] = field(default_factory=dict)
     pinned: bool = False
     """Its weights are wanted, whether or not its stage keeps any."""
+
+
+class JobState(StrEnum):
+    """Where a job stands. `interrupted` is also what a job says whose driver is gone before the end."""
+
+    queued = "queued"
+    running = "running"
+    done = "done"
+    incomplete = "incomplete"
+    cancelled = "cancelled"
+    interrupted = "interrupted"

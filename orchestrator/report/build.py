@@ -6,14 +6,16 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from orchestrator.records.recorded_spec import expected, label, setting, sources
 from orchestrator.report.caveats import warnings
-from orchestrator.report.cells import average, fill, finite, label
+from orchestrator.report.cells import average, fill
 from orchestrator.report.early_stopping import agreement, saved
-from orchestrator.report.groups import curve, expected, heat_map, points, setting
+from orchestrator.report.formatting import finite, moment
+from orchestrator.report.groups import curve, heat_map, points
 from orchestrator.report.model import (
+    MAPS,
     Agreement,
     Cell,
     Choice,
@@ -23,7 +25,6 @@ from orchestrator.report.model import (
     Group,
     Mean,
     Point,
-    Provenance,
     Report,
     Saved,
     Scatter,
@@ -32,17 +33,16 @@ from orchestrator.report.model import (
     unit_of,
 )
 from orchestrator.report.pictures import chosen
+from orchestrator.report.provenance import _provenance
 from orchestrator.report.wording import phrase
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import JobRow, PlacedRow, TrialRow
     from orchestrator.store.store import Store
 
-
-MAPS = 8
-"""Groups up to which a terminal is given the heat maps too."""
 RANKED = 5000
 """Trials of a job that searches up to which their curves are compared with their ends."""
+
 LOOKED_AT = 80
 """Trials in the table up to which everything known of them is read for a terminal too."""
 
@@ -88,11 +88,6 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
         saved=stopping,
         agreement=order,
     )
-
-
-def moment(seconds: float | None) -> str:
-    """A time of the store (seconds since 1970) as ISO 8601 in UTC; empty for None."""
-    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True)
@@ -408,43 +403,3 @@ class _Study:
             )
             for trial in sorted(self.placed, key=lambda t: (order[t.stage], t.group, t.position))
         )  # fmt: skip
-
-
-def sources(stages: Mapping[str, Mapping[str, Any]], stage: str) -> list[str]:
-    """The stages whose winners lead to `stage`, in the spec's order, itself last."""
-    found = {stage}
-    for name in reversed(list(stages)):
-        if name in found:
-            found.update(stages[name].get("from") or [])
-    return [name for name in stages if name in found]
-
-
-def _provenance(
-    job: JobRow,
-    cells: Iterable[Cell],
-    behind: Mapping[str, TrialRow],
-    placed: Iterable[PlacedRow],
-    counts: Iterable[StageCount],
-) -> Provenance:
-    digests: dict[str, set[str]] = {}
-    for cell in cells:
-        digests.setdefault(cell.column, set()).update(
-            behind[key].data_digest or "" for key in cell.keys if key in behind
-        )
-    used = list(behind.values())
-    started = [trial.started for trial in placed if trial.started is not None]
-    ended = [trial.ended for trial in placed if trial.ended is not None]
-    commits = {f"{t.git_commit}{' (dirty)' if t.git_dirty else ''}" for t in used if t.git_commit}
-    return Provenance(
-        git_commit=job.git_commit or "",
-        git_dirty=bool(job.git_dirty),
-        versions=dict(job.versions),
-        commits=tuple(sorted(commits)),
-        hosts=tuple(sorted({trial.host for trial in used if trial.host})),
-        devices=tuple(sorted({trial.device for trial in used if trial.device})),
-        seeds=tuple(sorted({trial.seed for trial in placed})),
-        data={name: tuple(sorted(found - {""})) for name, found in digests.items()},
-        first=moment(min(started, default=None)),
-        last=moment(max(ended, default=None)),
-        seconds=sum(count.seconds for count in counts),
-    )

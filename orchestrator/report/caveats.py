@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.report.cells import label
+from orchestrator.records.recorded_spec import label
 from orchestrator.report.model import Cell, Group, StageCount
 from orchestrator.report.wording import edge_text
 
@@ -14,18 +14,6 @@ if TYPE_CHECKING:
 
 SHOWN = 12
 """Failed trials named one by one; the rest is counted."""
-
-
-def short_time(seconds: float) -> str:
-    """4.2 s, 12 min, 3 h 20 min, 12 days"""
-    if seconds < 60:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
-    return f"{minutes / 1440:.1f} days"
 
 
 def warnings(

@@ -7,69 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.report.formatting import finite
 from orchestrator.report.model import Cell, Choice, Mark, Mean, unit_of
+from orchestrator.report.statistics import mean_interval
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import PlacedRow
-
-
-def student(n: int) -> float:
-    """The 97.5 % quantile of Student's t with n - 1 degrees of freedom: the factor of a 95 % interval.
-
-    The distribution function for whole degrees of freedom is a finite sum (Abramowitz and Stegun 26.7.3 and
-    26.7.4), inverted by bisection; no statistics package, which would cost a second of start.
-    """
-    freedom = n - 1
-    if freedom < 1:
-        raise ValueError("an interval needs two values")
-    low, high = 0.0, 13.0  # t(0.975, 1) = 12.706
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _between(middle, freedom) < 0.95 else (low, middle)
-    return (low + high) / 2
-
-
-def _between(t: float, freedom: int) -> float:
-    """Probability that |T| <= t."""
-    angle = math.atan(t / math.sqrt(freedom))
-    cosine, sine = math.cos(angle), math.sin(angle)
-    term, total = (cosine, 0.0) if freedom % 2 else (1.0, 0.0)
-    for i in range(1 + freedom % 2, freedom, 2):
-        total += term
-        term *= cosine * cosine * i / (i + 1)
-    return 2 / math.pi * (angle + sine * total) if freedom % 2 else sine * total
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean, and half the width of its 95 % confidence interval (None for a single value)."""
-    mean = math.fsum(values) / len(values)
-    if len(values) < 2:
-        return mean, None
-    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
-    return mean, student(len(values)) * deviation / math.sqrt(len(values))
-
-
-def label(value: Any) -> str:
-    """A setting as people read it: a mapping by its `name`, a number short."""
-    if isinstance(value, Mapping):
-        return str(value.get("name") or value.get("kind") or dict(value))
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)
-
-
-def short(value: Any) -> str:
-    """A setting in at most four digits, as narrow as may be: 1.18e-3, 0.75."""
-    if not isinstance(value, float):
-        return label(value)
-    if not 0 < abs(value) < 0.01:
-        return f"{value:.4g}"
-    mantissa, _, exponent = f"{value:.3e}".partition("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-
-
-def finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def mark_of(states: Iterable[str]) -> Mark:

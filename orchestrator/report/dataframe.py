@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.report.build import moment
+from orchestrator.report.formatting import moment
 
 if TYPE_CHECKING:
     import pandas

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.records.recorded_spec import label
 from orchestrator.report import lineage
-from orchestrator.report.build import moment
-from orchestrator.report.caveats import short_time
-from orchestrator.report.cells import label, short
-from orchestrator.report.formats.terminal import aligned
+from orchestrator.report.formats.json_data import to_json
+from orchestrator.report.formatting import aligned, moment, short, short_time
 from orchestrator.report.status import View, status
-from orchestrator.report.wording import edge_text, heading, to_json
+from orchestrator.report.wording import edge_text, heading
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import AttemptRow, TrialRow

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.report.model import Agreement, Saved
+from orchestrator.report.statistics import kendall
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import PlacedRow, ReportRow, SearchEvent
@@ -17,6 +18,7 @@ FEWEST = 4
 
 Members = Mapping[tuple[str, str], Sequence["PlacedRow"]]
 """(stage, group) -> its trials."""
+
 Events = Mapping[tuple[str, str], Sequence["SearchEvent"]]
 
 
@@ -99,25 +101,6 @@ def _curve(reports: Iterable[ReportRow], metric: str, sign: float) -> dict[int, 
 
 def _number(value: float | None) -> float:
     return -math.inf if value is None or math.isnan(value) else value
-
-
-def kendall(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Kendall's tau-b (ties counted) of two lists of equal length; None where one of them is all ties."""
-    agree = disagree = tied_one = tied_other = 0
-    for i in range(len(one)):
-        for j in range(i):
-            a, b = _sign(one[i], one[j]), _sign(other[i], other[j])
-            agree += a * b > 0
-            disagree += a * b < 0
-            tied_one += a == 0
-            tied_other += b == 0
-    pairs = len(one) * (len(one) - 1) // 2
-    scale = math.sqrt((pairs - tied_one) * (pairs - tied_other))
-    return (agree - disagree) / scale if scale else None
-
-
-def _sign(one: float, other: float) -> int:
-    return (one > other) - (one < other)
 
 
 def lines(said: Sequence[Saved], agreed: Sequence[Agreement]) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
 
-from orchestrator.report.cells import best_first, finite, label, mark_of
+from orchestrator.records.recorded_spec import label
+from orchestrator.report.cells import best_first, mark_of
+from orchestrator.report.formatting import finite
 from orchestrator.report.model import Choice, Curve, HeatCell, HeatMap, Mark, Point, unit_of
 
 if TYPE_CHECKING:
@@ -112,34 +114,3 @@ def curve(role: Literal["chosen", "final"], trial: PlacedRow, reports: Sequence[
         metric=tuple(None if value is None else value * scale for value in metric),
         end=None if finite(trial.value) is None or trial.value is None else trial.value * scale,
     )
-
-
-def expected(spec: Mapping[str, Any], stages: Iterable[str]) -> list[dict[str, str]]:
-    """The groups the spec asks for, `per` path -> label, in its order; also those that have no trial yet.
-
-    Only lists are expanded: nobody groups by a spaced axis, and if so its groups appear with their trials.
-    """
-    groups: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
-    wanted = set(stages)
-    for stage in spec["stages"]:
-        if stage["name"] not in wanted or not stage.get("per"):
-            continue
-        for axes in stage["sweep"].get("grid") or [stage["sweep"].get("each", {})]:
-            found: list[dict[str, str]] = [{}]
-            for path in stage["per"]:
-                axis = axes.get(path, [stage.get("override", {}).get(path, setting(spec["trial"], path))])
-                if isinstance(axis, list):
-                    found = [{**group, path: label(value)} for group in found for value in axis]
-            for group in found:
-                groups.setdefault(tuple(group.items()), group)
-    return list(groups.values())
-
-
-def setting(trial: Mapping[str, Any], path: str) -> Any:
-    """A field of a trial's JSON by its dotted path; None where it has none."""
-    here: Any = trial
-    for step in path.split("."):
-        if not isinstance(here, Mapping):
-            return None
-        here = here.get(step)
-    return here

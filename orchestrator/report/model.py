@@ -28,6 +28,7 @@ class Unit:
 
 
 PERCENT = Unit(100.0, "%", 1)
+
 _FRACTIONS = frozenset({"top1", "top5", "mean_per_class", "map11", "miou", "accuracy"})
 
 
@@ -352,3 +353,7 @@ class Report:
     @cached_property
     def by_column(self) -> Mapping[str, Column]:
         return {column.name: column for column in self.columns}
+
+
+MAPS = 8
+"""Groups up to which a terminal is given the heat maps too."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import BackendUnreachable
-from orchestrator.report import wording
 from orchestrator.report.build import build
+from orchestrator.report.formats import csv_table, json_data, latex, markdown
 
 if TYPE_CHECKING:
     from orchestrator.report.model import Report
@@ -55,12 +55,12 @@ def text(report: Report, form: str, where: Settings) -> str:
 
         return terminal(report)
     if form == "md":
-        return wording.markdown(report, server)
+        return markdown.markdown(report, server)
     if form == "csv":
-        return wording.csv(report)
+        return csv_table.csv(report)
     if form == "tex":
-        return wording.latex(report)
-    return json.dumps(wording.to_json(report), indent=1, allow_nan=False) + "\n"
+        return latex.latex(report)
+    return json.dumps(json_data.to_json(report), indent=1, allow_nan=False) + "\n"
 
 
 def saved(where: Settings, job_id: str) -> dict[str, Any] | None:

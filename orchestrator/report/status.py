@@ -8,13 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.report.build import moment, sources
-from orchestrator.report.caveats import short_time
-from orchestrator.report.cells import finite, label
-from orchestrator.report.formats.terminal import WIDTH, aligned
-from orchestrator.report.groups import expected, setting
+from orchestrator.records.recorded_spec import expected, label, setting, sources
+from orchestrator.report.formats.json_data import to_json
+from orchestrator.report.formatting import WIDTH, aligned, finite, moment, short_time
 from orchestrator.report.model import unit_of
-from orchestrator.report.wording import heading, to_json
+from orchestrator.report.wording import heading
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import JobRow, PlacedRow

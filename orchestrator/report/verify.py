@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.report.build import build, sources
-from orchestrator.report.wording import to_json
+from orchestrator.records.recorded_spec import sources
+from orchestrator.report.build import build
+from orchestrator.report.formats.json_data import to_json
 from orchestrator.rules import selection
-from orchestrator.store.search_log import barred_trials
+from orchestrator.rules.selection import barred_trials
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import PlacedRow, WinnerRow

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from orchestrator.records.recorded_spec import _searches, _stages, initial_weights, last_stages
 from orchestrator.records.states import TrialState
 from orchestrator.rules import selection
 
-APPLIED_TO = ("seed", "task.dataset")
-"""As job.APPLIED_TO: several values of these are still one setting. (That module brings pydantic along.)"""
 RESULTS = (TrialState.done, TrialState.diverged)
 """States in which a trial needs no initial weights any more; in every other one it may still (be made to) run."""
 
@@ -161,57 +160,6 @@ def _last(facts: Facts) -> Iterator[tuple[str, str]]:
     for place in facts.places:
         if (place.job, place.stage) in ends and facts.trials[place.key].state is TrialState.done:
             yield place.key, f"the end of job {place.job}"
-
-
-def last_stages(spec: Mapping[str, Any]) -> list[str]:
-    """Stages with one setting (with any seeds, on any data sets) on which no other stage builds: the ends of a job."""
-    built_on = {init.get("stage") for init in initial_weights(spec) if init.get("kind") == "stage"}
-    for stage in spec.get("stages", ()):
-        built_on |= set(stage.get("from") or ())
-    return [
-        stage["name"]
-        for stage in spec.get("stages", ())
-        if stage["name"] not in built_on and not stage.get("neighbourhood") and _one_setting(stage.get("sweep") or {})
-    ]
-
-
-def _one_setting(sweep: Mapping[str, Any]) -> bool:
-    if _searches({"sweep": sweep}):
-        return False
-    grids = sweep.get("grid") or []
-    others = [{path: axis for path, axis in axes.items() if path not in APPLIED_TO} for axes in grids]
-    several = any(not isinstance(axis, list) or len(axis) > 1 for axes in others for axis in axes.values())
-    return not several and all(axes == others[0] for axes in others)
-
-
-def _searches(stage: Mapping[str, Any]) -> bool:
-    return "search" in (stage.get("sweep") or {})
-
-
-def trains_on(stage: Mapping[str, Any]) -> bool:
-    """Whether the stage is population-based training, whose trials go on from each other's state."""
-    return bool((stage.get("sweep") or {}).get("population"))
-
-
-def is_part(spec: Mapping[str, Any]) -> bool:
-    """Whether a trial trained only the beginning of a schedule: its figures are not those of a whole one."""
-    return bool(spec.get("span")) and spec["span"]["last_epoch"] != spec["optim"]["epochs"]
-
-
-def _stages(spec: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    return {stage["name"]: stage for stage in spec.get("stages", ())}
-
-
-def initial_weights(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Every `{kind: stage, ...}` and `{kind: trial, ...}` anywhere in a job's spec."""
-    if isinstance(value, Mapping):
-        if (value.get("kind") == "stage" and "stage" in value) or (value.get("kind") == "trial" and "trial" in value):
-            yield value
-        for below in value.values():
-            yield from initial_weights(below)
-    elif isinstance(value, list | tuple):
-        for below in value:
-            yield from initial_weights(below)
 
 
 def tied_for_first(values: Mapping[str, float | None], mode: str) -> list[str]:

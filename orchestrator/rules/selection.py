@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.records.rows import SearchEvent
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -138,3 +140,14 @@ def _rank(candidate: Candidate, rule: Tie) -> float:
     if number is None:
         return math.inf
     return -number if rule.largest else number
+
+
+def barred_trials(events: Mapping[tuple[str, str], Iterable[SearchEvent]]) -> set[tuple[str, str, str]]:
+    """(stage, group, key) of trials that their search ended early, or that are a part of a population's member: they
+    cannot win there, even where another job ran them in full."""
+    return {
+        (*place, event.key)
+        for place, told in events.items()
+        for event in told
+        if event.kind == "stopped" or event.body.get("passing")
+    }

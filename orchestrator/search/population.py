@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.records.rows import SearchEvent
-from orchestrator.search.point_search import KeyOf, Sampler
+from orchestrator.search.point_search import KeyOf
+from orchestrator.search.sampler import Sampler
 from orchestrator.spec.search_space import Choice, Point, Population, Range, at, rounded
 from orchestrator.spec.sweep import Search
 

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.plan.expansion import Planned
 from orchestrator.plan.planner import Place, Planner
 from orchestrator.plan.state import RESULTS, Decision
+from orchestrator.plan.trials import Planned
 from orchestrator.records.rows import SearchEvent
 from orchestrator.records.states import Known, TrialState
 from orchestrator.search.point_search import Decider, PointSearch

@@ -1,21 +1,11 @@
 """What a user writes, and every mistake in it."""
 
 from orchestrator.spec.check_paths import trial_schema_paths
-from orchestrator.spec.job import (
-    Average,
-    JobSpec,
-    Near,
-    Neighbourhood,
-    Reference,
-    ReportSpec,
-    Resources,
-    Stage,
-    apply,
-    job_id,
-)
+from orchestrator.spec.job import Average, JobSpec, Near, Neighbourhood, Reference, ReportSpec, Resources, Stage, job_id
 from orchestrator.spec.json_schema import json_schema
 from orchestrator.spec.load import load, profiles
 from orchestrator.spec.sweep import Axes, Axis, Grid, LinSpace, LogSpace, One, Path_, axis_values, points
+from orchestrator.spec.trial_fields import apply
 
 __all__ = [
     "Average", "Axes", "Axis", "Grid", "JobSpec", "LinSpace", "LogSpace", "Near", "Neighbourhood", "One", "Path_",

@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.plan.expansion import group_of
 from orchestrator.spec.check_paths import check_effect, check_paths
 from orchestrator.spec.check_search import check_after_population, check_search
 from orchestrator.spec.check_trials import Built, Start, build, check_base, check_neighbours, check_values, trace
@@ -17,8 +16,9 @@ from orchestrator.spec.diagnostics import Problems, Steps, explain, offer
 from orchestrator.spec.field_paths import names
 from orchestrator.spec.job import JobSpec, Stage
 from orchestrator.spec.sweep import Grid, Search, one_setting
+from orchestrator.spec.trial_fields import group_of
 from orchestrator.spec.yaml_nodes import Node, Place
-from tasks.backbones.model import FromStage, FromTrial
+from tasks.backbones.spec import FromStage, FromTrial
 
 
 def check(root: Node, problems: Problems) -> JobSpec | None:

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from orchestrator.spec.check_paths import axes_of
 from orchestrator.spec.diagnostics import Problems, Steps, explain, show, wording
 from orchestrator.spec.field_paths import missing_step
-from orchestrator.spec.job import PLANNERS_OWN, Near, Stage, apply
+from orchestrator.spec.job import PLANNERS_OWN, Near, Stage
 from orchestrator.spec.sweep import Search, axis_length, axis_values, points
+from orchestrator.spec.trial_fields import apply
 from orchestrator.spec.yaml_nodes import Node, Place
 from workers.trial import TrialSpec, plain_number
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -200,24 +199,6 @@ class JobSpec(BaseModel):
     priority: int = 0
     """Among jobs on one cluster the higher goes first; equal ones share."""
     report: ReportSpec = ReportSpec()
-
-
-def apply(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with each dotted path set, in order; mappings on the way are copied (or made), never changed in place.
-
-    Raises ValueError when a path leads through something that is no mapping.
-    """
-    result = dict(base)
-    for path, value in values.items():
-        *way, last = path.split(".")
-        here = result
-        for step in way:
-            below = here.get(step)
-            if below is not None and not isinstance(below, Mapping):
-                raise ValueError(f"{path}: {step} is {below!r}, not a mapping")
-            here[step] = here = dict(below or {})
-        here[last] = value
-    return result
 
 
 def job_id(job: JobSpec) -> str:

@@ -9,21 +9,11 @@ from orchestrator.errors import SpecError
 from orchestrator.spec.check import check
 from orchestrator.spec.check_paths import trial_schema_paths
 from orchestrator.spec.diagnostics import Problems
-from orchestrator.spec.job import (
-    Average,
-    JobSpec,
-    Near,
-    Neighbourhood,
-    Reference,
-    ReportSpec,
-    Resources,
-    Stage,
-    apply,
-    job_id,
-)
+from orchestrator.spec.job import Average, JobSpec, Near, Neighbourhood, Reference, ReportSpec, Resources, Stage, job_id
 from orchestrator.spec.json_schema import json_schema
 from orchestrator.spec.overrides import with_overrides, with_profile
 from orchestrator.spec.sweep import Axes, Axis, Grid, LinSpace, LogSpace, One, Path_, axis_values, points
+from orchestrator.spec.trial_fields import apply
 from orchestrator.spec.yaml_nodes import Node, read
 
 __all__ = [

@@ -11,8 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from orchestrator.errors import Conflict, NotFound
-from orchestrator.records.rows import JobRow, JobState, PlacedRow, Placement, ReportRow, TrialRow
-from orchestrator.records.states import Known, TrialState
+from orchestrator.records.rows import JobRow, PlacedRow, Placement, ReportRow, TrialRow
+from orchestrator.records.states import JobState, Known, TrialState
 from orchestrator.store import leases, tables
 from orchestrator.store.database import Database, chunks, to_json
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -68,14 +68,3 @@ def mark_stopped(db: Database, connection: sa.Connection, reasons: Mapping[str, 
         connection.execute(sa.update(t).where(t.c.id == row.id).values(**ended))
         if row.state == TrialState.running:
             leases.close_attempt(connection, row.id, row.token, now, "driver_lost", "its driver is gone")
-
-
-def barred_trials(events: Mapping[tuple[str, str], Iterable[SearchEvent]]) -> set[tuple[str, str, str]]:
-    """(stage, group, key) of trials that their search ended early, or that are a part of a population's member: they
-    cannot win there, even where another job ran them in full."""
-    return {
-        (*place, event.key)
-        for place, told in events.items()
-        for event in told
-        if event.kind == "stopped" or event.body.get("passing")
-    }

@@ -14,36 +14,24 @@ from orchestrator.records.rows import (
     AttemptRow,
     ChildRow,
     DriverRow,
-    Failed,
-    Finished,
     JobRecord,
     JobRow,
-    JobState,
     OriginRow,
     PlacedRow,
     Placement,
-    Released,
-    Reported,
     ReportRow,
     Running,
     SearchEvent,
-    StoppedEarly,
     Tracked,
     TrialRow,
     WinnerRow,
-    Write,
 )
-from orchestrator.records.states import Known, TrialState
+from orchestrator.records.states import JobState, Known, TrialState
+from orchestrator.records.writes import Write
 from orchestrator.rules.retention import Facts
-from orchestrator.store import leases, lineage, pins, queries, search_log, tables, trial_events, weights
+from orchestrator.settings import Settings
+from orchestrator.store import leases, lineage, queries, search_log, tables, trial_events, weights
 from orchestrator.store.database import Database, connect, to_json
-from orchestrator.store.leases import driver_here, this_host
-
-__all__ = [
-    "AttemptRow", "DriverRow", "Failed", "Finished", "JobRecord", "JobRow", "JobState", "Known", "PlacedRow",
-    "Placement", "Released", "ReportRow", "Reported", "Running", "SearchEvent", "StoppedEarly", "Store", "Tracked",
-    "TrialRow", "TrialState", "WinnerRow", "Write", "driver_here", "open_store", "this_host",
-]  # fmt: skip
 
 LEASE_SECONDS = 30.0
 """A driver that has not been heard of for this long is dead."""
@@ -369,15 +357,15 @@ class Store:
 
     def pin(self, target: str, why: str = "") -> bool:
         """Keeps the weights of a trial (its key) or of all trials of a job (its id); whether that is new."""
-        return self._db.write(lambda connection: pins.pin(self._db, connection, target, why))
+        return self._db.write(lambda connection: weights.pin(self._db, connection, target, why))
 
     def unpin(self, target: str) -> bool:
         """Whether it was pinned."""
-        return self._db.write(lambda connection: pins.unpin(connection, target))
+        return self._db.write(lambda connection: weights.unpin(connection, target))
 
     def pins(self) -> dict[str, str]:
         """Key of a trial, or id of a job -> why it is pinned."""
-        return self._db.read(pins.pins)
+        return self._db.read(weights.pins)
 
     def keeping(self) -> Facts:
         """What decides whose weights are kept: see `keep.reasons`."""
@@ -425,3 +413,11 @@ class Store:
             set_={name: insert.excluded[name] for name in names},
         )
         self._db.write(lambda connection: connection.execute(upsert, rows) and None)
+
+
+def read_only_store(where: Settings) -> Store:
+    """The store, which must be there already. Raises NotFound or BackendUnreachable."""
+    try:
+        return open_store(where.database_url, create=False)
+    except NotFound as error:
+        raise NotFound(f"{error}\nNothing was submitted here yet; --runs and DATABASE_URL name places.") from error

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
 from orchestrator.errors import LeaseLost
-from orchestrator.records.rows import Failed, Finished, Released, Reported, StoppedEarly, Write
 from orchestrator.records.states import TrialState
+from orchestrator.records.writes import Failed, Finished, Released, Reported, StoppedEarly, Write
 from orchestrator.store import tables
 from orchestrator.store.database import Database, chunks, to_json
 from orchestrator.store.leases import close_attempt

@@ -10,12 +10,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from orchestrator.records.rows import JobState
-from orchestrator.records.states import TrialState
-from orchestrator.rules.retention import Facts, Job, Place, Rivals, Trial, is_part, reasons, tied_for_first, trains_on
+from orchestrator.records.recorded_spec import is_part, trains_on
+from orchestrator.records.states import JobState, TrialState
+from orchestrator.rules.retention import Facts, Job, Place, Rivals, Trial, reasons, tied_for_first
 from orchestrator.rules.selection import Candidate
-from orchestrator.store import pins, queries, tables
-from orchestrator.store.database import chunks
+from orchestrator.store import queries, tables, weights
+from orchestrator.store.database import Database, chunks
 
 _trials, _placed, _jobs = tables.trials, tables.placed, tables.jobs
 
@@ -52,7 +52,7 @@ def facts(connection: sa.Connection) -> Facts:
     ]
     populations = {(job.id, stage["name"]) for job in jobs.values() for stage in job.spec["stages"] if trains_on(stage)}
     rivals = _rivals(connection, populations)
-    return Facts(trials, [place for place, _ in places], jobs, chosen, pins.pins(connection), rivals)
+    return Facts(trials, [place for place, _ in places], jobs, chosen, weights.pins(connection), rivals)
 
 
 def _rivals(connection: sa.Connection, populations: set[tuple[str, str]]) -> dict[tuple[str, str, str], Rivals]:
@@ -164,3 +164,35 @@ def while_free(
         return False
     work(row.weights_path is not None)
     return True
+
+
+_pins = tables.pins
+
+
+def pin(db: Database, connection: sa.Connection, target: str, why: str) -> bool:
+    """Whether it is new; a new reason replaces the old one.
+
+    The trials are locked, so that weights which are being forgotten just now are gone before the pin is there.
+    """
+    t, placed = tables.trials, tables.placed
+    mine = sa.select(placed.c.trial_id).where(placed.c.job_id == target)
+    locked = sa.select(t.c.id).where((t.c.key == target) | t.c.id.in_(mine)).order_by(t.c.id)
+    connection.execute(locked.with_for_update(read=True, key_share=True)).all()
+    there = connection.execute(sa.select(_pins.c.key).where(_pins.c.key == target)).first()
+    statement = db.insert(_pins).values(key=target, why=why, time=db.now(connection))
+    if there is None:
+        connection.execute(statement.on_conflict_do_nothing())
+    elif why:
+        connection.execute(sa.update(_pins).where(_pins.c.key == target).values(why=why))
+    return there is None
+
+
+def unpin(connection: sa.Connection, target: str) -> bool:
+    """Whether it was pinned."""
+    return connection.execute(sa.delete(_pins).where(_pins.c.key == target)).rowcount > 0
+
+
+def pins(connection: sa.Connection) -> dict[str, str]:
+    """Key of a trial, or id of a job -> why, oldest first."""
+    rows = connection.execute(sa.select(_pins.c.key, _pins.c.why).order_by(_pins.c.time, _pins.c.key))
+    return {row.key: row.why for row in rows}

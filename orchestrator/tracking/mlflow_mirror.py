@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from orchestrator.errors import BackendUnreachable
-from orchestrator.records.rows import JobRow, JobState, PlacedRow, ReportRow, Tracked
-from orchestrator.records.states import TrialState
+from orchestrator.records.rows import JobRow, PlacedRow, ReportRow, Tracked
+from orchestrator.records.states import JobState, TrialState
 from orchestrator.tracking import run_view
 from orchestrator.tracking.run_view import Look, Number, Place
 from orchestrator.tracking.server import (
@@ -22,14 +22,11 @@ from orchestrator.tracking.server import (
     is_remote,
     masked,
     prepare_process,
-    ui_command,
-    ui_environment,
 )
 
 if TYPE_CHECKING:
     from orchestrator.store.store import Store
 
-__all__ = ["Mirror", "Picture", "Synced", "masked", "sync", "ui_command", "ui_environment"]
 
 Picture = Callable[[Sequence[PlacedRow], set[str]], str | None]
 """(trials of one stage and group, keys of those a later stage took) -> an SVG, None where there is nothing to draw.

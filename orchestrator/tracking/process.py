@@ -7,18 +7,20 @@ import os
 import select
 import signal
 import stat
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.settings import Settings
+from orchestrator.store.store import Store
 from orchestrator.tracking.mlflow_mirror import Mirror, Picture, Synced
 
 if TYPE_CHECKING:
     import psutil
-
-    from orchestrator.store.store import Store
 
 
 class _Stop:
@@ -91,3 +93,55 @@ def follow(
             until = time.monotonic() + pause
             while time.monotonic() < until and not stop():
                 time.sleep(0.2)
+
+
+TRACKING_LAST_S = 60.0
+"""How long a finished job waits for its last curves to reach the tracking server."""
+
+
+def _mirrored(store: Store, identity: str) -> bool:
+    """Whether MLflow has every trial and group of a job that has ended, to the end."""
+    tracked = store.tracked(identity)
+    rows = store.placed(identity)
+    places = {(row.stage, row.group, row.key) for row in rows} | {(row.stage, row.group, "") for row in rows}
+    return all(place in tracked and tracked[place].closed for place in places)
+
+
+@dataclass
+class _Tracking:
+    problem: str | None = None
+
+
+@contextlib.contextmanager
+def tracked(identity: str, where: Settings, enabled: bool) -> Iterator[_Tracking]:
+    """Mirrors the job into MLflow beside the block, in a process of its own; it ends when its input is closed."""
+    result = _Tracking()
+    if not enabled:
+        yield result
+        return
+    command = [sys.executable, "-m", "orchestrator", "track", "--follow", identity]
+    addresses = {  # not on the command line, which everybody on the machine can read
+        "ORCHESTRATOR_RUNS": str(where.folder),
+        "DATABASE_URL": where.database_url,
+        "MLFLOW_TRACKING_URI": where.tracking_uri,
+        "ORCHESTRATOR_STORAGE": str(where.storage),
+    }
+    log = where.folder / "tracking.log"
+    with open(log, "w") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env={**os.environ, **addresses}
+        )
+    try:
+        yield result
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            code = process.wait(TRACKING_LAST_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = -1
+        if code != 0:
+            lines = log.read_text(errors="replace").strip().splitlines()
+            said = lines[-1] if lines else "no word from it"
+            result.problem = f"MLflow lacks a part of this job ({said}); `track --sync {identity}` fills it in"

@@ -17,7 +17,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, is_zipfile
 
-from tasks.base import DataError
+from tasks.errors import DataError
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.backbones.swin_windows import Windows
-from tasks.base import DataError
+from tasks.errors import DataError
 
 KEY = "orchestrator"
 """The one entry we write: safetensors keeps several in no fixed order, and the same weights shall have one digest."""

@@ -6,12 +6,12 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from tasks.backbones.swin_windows import reference_windows
-from tasks.base import DataError
+from tasks.errors import DataError
 
 if TYPE_CHECKING:
     import torch
 
-    from tasks.backbones.model import FromTimm
+    from tasks.backbones.spec import FromTimm
 
 
 def pretrained(init: FromTimm) -> tuple[dict[str, torch.Tensor], dict[str, Any], str]:

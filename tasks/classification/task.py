@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from tasks import datasets
-from tasks.base import Batch, DataError, DataPlace, Loaders, Task
+from tasks.base import Batch, DataPlace, Loaders, Task
 from tasks.datasets.augment import Augment
+from tasks.datasets.labelled.card import DIGEST, Card, Cut, held_out_images
+from tasks.datasets.labelled.catalog import CARDS, find
+from tasks.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from tasks.backbones.model import BackboneSpec
+    from tasks.backbones.spec import BackboneSpec
 
 
 class Classify(Task):
@@ -53,26 +55,26 @@ class Classify(Task):
     normalize: Literal["imagenet", "half"] = "imagenet"
     """Mean and standard deviation taken from pixels: ImageNet's, or 0.5 and 0.5."""
     augment: Augment = Augment()
-    manifests: dict[str, Annotated[str, Field(pattern=datasets.DIGEST)]] = Field(default={})
+    manifests: dict[str, Annotated[str, Field(pattern=DIGEST)]] = Field(default={})
     """Name of a cut -> SHA-256 of its split manifest (see tasks/datasets/manifest.py). `submit` fills it in from the
     data that are there; a trial keeps its own cut's alone, and refuses to run on others. Empty: not compared."""
 
     @field_validator("dataset")
     @classmethod
     def _known(cls, value: str) -> str:
-        return datasets.find(value).name
+        return find(value).name
 
     @field_validator("manifests")
     @classmethod
     def _own_manifest(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
         if not value or not {"dataset", *_CUT} <= set(info.data):
             return value  # another field is wrong, and says so
-        cut = datasets.Cut(info.data["dataset"], **{name: info.data[name] for name in _CUT})
-        return cut.own(value, datasets.CARDS[cut.dataset])
+        cut = Cut(info.data["dataset"], **{name: info.data[name] for name in _CUT})
+        return cut.own(value, CARDS[cut.dataset])
 
     @model_validator(mode="after")
     def _fits_the_data(self) -> Classify:
-        card = datasets.CARDS[self.dataset]
+        card = CARDS[self.dataset]
         if not self.caltech_background and not card.background:
             raise ValueError(f"caltech_background: {self.dataset} has no class BACKGROUND_Google; leave it out")
         if self.official_val == "test" and (card.source != "folder" or card.test):
@@ -93,18 +95,18 @@ class Classify(Task):
         return self
 
     @property
-    def cut(self) -> datasets.Cut:
+    def cut(self) -> Cut:
         """Which images are train, val and test."""
-        return datasets.Cut(self.dataset, **{name: getattr(self, name) for name in _CUT})
+        return Cut(self.dataset, **{name: getattr(self, name) for name in _CUT})
 
     @property
-    def _card(self) -> datasets.Card:
-        return self.cut.of(datasets.CARDS[self.dataset])
+    def _card(self) -> Card:
+        return self.cut.of(CARDS[self.dataset])
 
     @property
     def _val_images(self) -> int:
         card = self._card
-        return card.val if card.official_val else datasets.held_out_images(card.trainval, self.val_fraction)
+        return card.val if card.official_val else held_out_images(card.trainval, self.val_fraction)
 
     @property
     def metric(self) -> str:
@@ -120,7 +122,7 @@ class Classify(Task):
 
     @property
     def opens(self) -> dict[str, str]:
-        return {self.dataset: self.cut.test_rule(datasets.CARDS[self.dataset])}
+        return {self.dataset: self.cut.test_rule(CARDS[self.dataset])}
 
     @property
     def pairs_images(self) -> bool:
@@ -138,7 +140,8 @@ class Classify(Task):
         return self._card.missing(root)
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
-        from tasks.backbones.model import build, draw_head, load
+        from tasks.backbones.loading import load
+        from tasks.backbones.model import build, draw_head
 
         model = build(backbone, self._card.classes)
         if weights is not None:
@@ -162,11 +165,10 @@ class Classify(Task):
         return next(iter(self.manifests.values()), "")
 
     def _from_memory(self, place: DataPlace) -> Loaders:
-        from tasks.datasets import manifest
-        from tasks.datasets.labelled import bundled_images
-        from tasks.datasets.loaders import MemoryLoaders
+        from tasks.datasets.labelled import bundled_images, partition
+        from tasks.datasets.labelled.loaders import MemoryLoaders
 
-        manifest.check_memory(self._card, self.cut, self._expected)
+        partition.check_memory(self._card, self.cut, self._expected)
         part = bundled_images.load(self._card)
         train = part.train if self.train == "train" else _joined(part.train, part.val)
         evaluation = part.test if self.evaluate == "test" else part.val
@@ -175,11 +177,11 @@ class Classify(Task):
         )
 
     def _from_files(self, place: DataPlace) -> Loaders:
-        from tasks.datasets import manifest
-        from tasks.datasets.loaders import FileLoaders
+        from tasks.datasets.labelled import partition
+        from tasks.datasets.labelled.loaders import FileLoaders
 
-        card, any_count = datasets.CARDS[self.dataset], self.counts == "any"
-        train, evaluation = manifest.read_both(
+        card, any_count = CARDS[self.dataset], self.counts == "any"
+        train, evaluation = partition.read_both(
             card, place.root, self.cut, self.train, self.evaluate, self._expected, any_count
         )
         card = self._card

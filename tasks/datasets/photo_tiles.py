@@ -91,7 +91,7 @@ def pixels() -> NDArray[np.uint8]:
     import numpy as np
     from PIL import Image
 
-    from tasks.base import DataError
+    from tasks.errors import DataError
 
     found = []
     for photo in sorted(PHOTOS, key=lambda photo: photo.part):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tasks.base import Batch
-from tasks.datasets.loaders import FileLoaders, ImageLoaders, MemoryLoaders
+from tasks.datasets.labelled.loaders import FileLoaders, ImageLoaders, MemoryLoaders
 from tasks.datasets.transforms import derived_seed
 from tasks.pretraining.masking import Masking
 

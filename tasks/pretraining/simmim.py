@@ -5,86 +5,20 @@ Xie et al. 2022, "SimMIM" (microsoft/SimMIM; for SwinV2 microsoft/Swin-Transform
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
+from tasks.backbones.features import FAMILIES
 from tasks.pretraining.masking import check_patch
 
 EPS_COUNT = 1e-5
 """Added to the number of hidden pixels in the loss."""
+
 EPS_VARIANCE = 1e-6
 """Added to the variance of a normalised target."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """How one family of encoders takes mask tokens."""
-
-    title: str
-    embed: Callable[[Any, Tensor], Tensor]
-    """Encoder, images (n, 3, h, w) -> tokens or map: what the mask token replaces parts of."""
-    go_on: Callable[[Any, Tensor], Tensor]
-    """Encoder, that with the tokens in it -> features (n, channels, h / stride, w / stride), finally normed."""
-    channels_last: bool
-    """Whether `embed` gives (n, h, w, c) or (n, h * w, c), rather than (n, c, h, w)."""
-
-
-def _patches(encoder: Any, images: Tensor) -> Tensor:
-    """Tokens after the patch embedding and its norm; before position embedding, dropout and class token."""
-    return cast("Tensor", encoder.patch_embed(images))
-
-
-def _through_stages(encoder: Any, tokens: Tensor) -> Tensor:
-    """Swin and SwinV2: (n, h, w, c) throughout."""
-    return cast("Tensor", encoder.norm(encoder.layers(tokens)).permute(0, 3, 1, 2))
-
-
-def _as_map(encoder: Any, tokens: Tensor) -> Tensor:
-    """Without class token and the like: (n, c, h, w)."""
-    kept = tokens[:, encoder.num_prefix_tokens :]
-    return kept.transpose(1, 2).reshape(len(tokens), -1, *encoder.patch_embed.grid_size)
-
-
-def _through_vit(encoder: Any, tokens: Tensor) -> Tensor:
-    """timm's plain vision transformer: position embedding and class token come after the mask token."""
-    tokens = encoder.norm_pre(encoder.patch_drop(encoder._pos_embed(tokens)))
-    for block in encoder.blocks:
-        tokens = checkpoint(block, tokens, use_reentrant=False) if encoder.grad_checkpointing else block(tokens)
-    return _as_map(encoder, encoder.norm(tokens))
-
-
-def _through_beit(encoder: Any, tokens: Tensor) -> Tensor:
-    """timm's BEiT, which is the "ViT-B" of SimMIM (with a relative position bias that all blocks share)."""
-    tokens = torch.cat([encoder.cls_token.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], dim=1)
-    if encoder.pos_embed is not None:
-        tokens = tokens + encoder.pos_embed
-    tokens = encoder.pos_drop(tokens)
-    bias = encoder.rel_pos_bias() if encoder.rel_pos_bias is not None else None
-    for block in encoder.blocks:
-        if encoder.grad_checkpointing:
-            tokens = checkpoint(block, tokens, shared_rel_pos_bias=bias, use_reentrant=False)
-        else:
-            tokens = block(tokens, shared_rel_pos_bias=bias)
-    return _as_map(encoder, encoder.norm(tokens))
-
-
-FAMILIES = {
-    "SwinTransformerV2": Family("SwinV2", _patches, _through_stages, True),
-    "SwinTransformer": Family("Swin", _patches, _through_stages, True),
-    "VisionTransformer": Family("vision transformer", _patches, _through_vit, True),
-    "Beit": Family("BEiT", _patches, _through_beit, True),
-    "RepLKNet": Family(
-        "RepLKNet", lambda encoder, images: encoder.embed(images),
-        lambda encoder, embedded: encoder.forward_embedded(embedded), False,
-    ),
-}  # fmt: skip
-"""By the name of timm's class (and of RepLKNet's, which is ours)."""
 
 
 class SimMIM(nn.Module):

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
-from tasks import datasets
 from tasks.base import Batch, DataPlace, Loaders, Task
 from tasks.datasets import photo_tiles
 from tasks.datasets.augment import Augment, is_range
+from tasks.datasets.labelled.card import DIGEST, Card, Cut, held_out_images
+from tasks.datasets.labelled.catalog import CARDS, find
 from tasks.pretraining.masking import Masking, check_patch, expected_distance
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from tasks.backbones.model import BackboneSpec
+    from tasks.backbones.spec import BackboneSpec
     from tasks.pretraining.simmim import SimMIM
 
 SHOWN = 8
@@ -90,7 +91,7 @@ class Pretrain(Task):
     normalize: Literal["imagenet", "half"] = "imagenet"
     """Mean and standard deviation taken from pixels: ImageNet's, or 0.5 and 0.5. The target is in these units too."""
     augment: Crop = Crop()
-    manifests: dict[str, Annotated[str, Field(pattern=datasets.DIGEST)]] = Field(default={})
+    manifests: dict[str, Annotated[str, Field(pattern=DIGEST)]] = Field(default={})
     """Name of a cut -> SHA-256 of its split manifest, filled in by `submit`; see `Classify.manifests`."""
 
     @field_validator("manifests")
@@ -100,14 +101,14 @@ class Pretrain(Task):
         if None in given:
             return value  # another field is wrong, and says so
         dataset, val_fraction, split_seed, official_val = given
-        cut = datasets.Cut(dataset, val_fraction, split_seed, official_val=official_val)
-        return {} if dataset == photo_tiles.NAME else cut.own(value, datasets.CARDS[dataset])
+        cut = Cut(dataset, val_fraction, split_seed, official_val=official_val)
+        return {} if dataset == photo_tiles.NAME else cut.own(value, CARDS[dataset])
 
     @field_validator("dataset")
     @classmethod
     def _known(cls, value: str) -> str:
         try:
-            return value if value == photo_tiles.NAME else datasets.find(value).name
+            return value if value == photo_tiles.NAME else find(value).name
         except ValueError as error:
             raise ValueError(f"{error}, {photo_tiles.NAME}") from None
 
@@ -120,7 +121,7 @@ class Pretrain(Task):
 
     @model_validator(mode="after")
     def _val_is_there(self) -> Pretrain:
-        card = None if self.dataset == photo_tiles.NAME else datasets.CARDS[self.dataset]
+        card = None if self.dataset == photo_tiles.NAME else CARDS[self.dataset]
         if self.official_val == "test" and (card is None or card.source != "folder" or card.test):
             raise ValueError(f"official_val: test is for imagenet and inat18; {self.dataset} has its own parts")
         return self
@@ -145,22 +146,22 @@ class Pretrain(Task):
     def opens(self) -> dict[str, str]:
         if self.dataset == photo_tiles.NAME:
             return dict.fromkeys(photo_tiles.SHOWS, f"dataset: {self.dataset}")
-        return {self.dataset: self._cut.test_rule(datasets.CARDS[self.dataset])}
+        return {self.dataset: self._cut.test_rule(CARDS[self.dataset])}
 
     @property
-    def _card(self) -> datasets.Card:
-        return self._cut.of(datasets.CARDS[self.dataset])
+    def _card(self) -> Card:
+        return self._cut.of(CARDS[self.dataset])
 
     @property
-    def _cut(self) -> datasets.Cut:
-        return datasets.Cut(self.dataset, self.val_fraction, self.split_seed, official_val=self.official_val)
+    def _cut(self) -> Cut:
+        return Cut(self.dataset, self.val_fraction, self.split_seed, official_val=self.official_val)
 
     @property
     def evaluation_images(self) -> int:
         if self.dataset == photo_tiles.NAME:
             return photo_tiles.tiles("val")
         card = self._card
-        return card.val if card.official_val else datasets.held_out_images(card.trainval, self.val_fraction)
+        return card.val if card.official_val else held_out_images(card.trainval, self.val_fraction)
 
     @property
     def train_images(self) -> int:
@@ -186,7 +187,8 @@ class Pretrain(Task):
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
         """With `weights`: those of the backbone; mask token and decoder start anew."""
-        from tasks.backbones.model import build, load
+        from tasks.backbones.loading import load
+        from tasks.backbones.model import build
         from tasks.pretraining.simmim import SimMIM
 
         encoder = build(backbone, 0)
@@ -205,15 +207,14 @@ class Pretrain(Task):
             parts = np.arange(train), np.arange(train, len(pixels))
             labels = np.zeros(len(pixels), dtype=np.int64)
             return MaskedMemory(masking, pixels, labels, *parts, 1, place, augment, self.normalize)
-        from tasks.datasets import manifest
-        from tasks.datasets.labelled import bundled_images
+        from tasks.datasets.labelled import bundled_images, partition
 
         card, planned = self._card, next(iter(self.manifests.values()), "")
         if card.source == "folder":
-            whole, any_count = datasets.CARDS[self.dataset], self.counts == "any"
-            both = manifest.read_both(whole, place.root, self._cut, "train", "val", planned, any_count)
+            whole, any_count = CARDS[self.dataset], self.counts == "any"
+            both = partition.read_both(whole, place.root, self._cut, "train", "val", planned, any_count)
             return MaskedFiles(masking, card.name, *both, place.root, card.classes, place, augment, self.normalize)
-        manifest.check_memory(card, self._cut, planned)
+        partition.check_memory(card, self._cut, planned)
         part = bundled_images.load(card)
         return MaskedMemory(
             masking, part.images, part.labels, part.train, part.val, card.classes, place, augment, self.normalize

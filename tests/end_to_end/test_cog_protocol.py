@@ -14,11 +14,12 @@ from data_commands import trees
 from orchestrator import spec
 from orchestrator.launch.data_manifests import with_manifests
 from orchestrator.plan.durations import Speed
-from orchestrator.plan.expansion import Planned
 from orchestrator.plan.planner import Planner
+from orchestrator.plan.trials import Planned
 from orchestrator.records.states import Known, TrialState
 from orchestrator.settings import settings
-from orchestrator.spec import Grid, JobSpec
+from orchestrator.spec.job import JobSpec
+from orchestrator.spec.sweep import Grid
 from workers.state import Place
 from workers.train import train
 

@@ -35,7 +35,7 @@ from small_job import (
     write_spec,
 )
 
-from orchestrator.__main__ import main
+from orchestrator.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 ONE = SPEC.partition("stages:")[0].replace("name: small", "name: one") + (

@@ -21,9 +21,9 @@ from orchestrator.engine import ray_cluster as cluster
 from orchestrator.engine.ray_backend import Heard, Pool, require
 from orchestrator.errors import BackendUnreachable
 from orchestrator.settings import settings
-from orchestrator.spec import Resources
-from workers.run import Failure
-from workers.trial import Assignment, Outcome, Report, TrialSpec
+from orchestrator.spec.job import Resources
+from workers.messages import Assignment, Failure, Outcome, Report
+from workers.trial import TrialSpec
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the actors cannot import the tests
 
@@ -198,7 +198,7 @@ def submit(path: Path, where: Any, **options: Any) -> Any:
 
 def test_the_same_grid_under_tune_gives_the_same_figures(ray_cluster: str, tmp_path: Path) -> None:
     from orchestrator import api
-    from orchestrator.store import open_store
+    from orchestrator.store.store import open_store
 
     where = settings(folder=tmp_path / "ours", address=ray_cluster)
     grid = {"optim.lr": [1e-3, 4e-3], "optim.layer_decay": [0.7, 1.0]}
@@ -268,7 +268,7 @@ def test_the_code_travels_to_the_nodes_of_a_cluster(on_two_nodes: dict[str, Any]
 def test_a_lost_node_costs_one_checkpoint_interval_and_no_number(on_two_nodes: dict[str, Any], tmp_path: Path) -> None:
     """Through Ray Train on gloo, two workers on two nodes, against the same trial in this process: the curve to 1e-4
     (sums in another order, over 450 steps)."""
-    from orchestrator.store import open_store
+    from orchestrator.store.store import open_store
     from workers.state import Place
     from workers.train import train
 

@@ -16,8 +16,8 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets as torchvision_datasets
 
-from tasks.datasets import CARDS
 from tasks.datasets.labelled.card import Card
+from tasks.datasets.labelled.catalog import CARDS
 
 
 def draw(path: Path, seed: int) -> None:

@@ -20,12 +20,13 @@ from orchestrator.engine.driver import Drive
 from orchestrator.launch.submit import put
 from orchestrator.plan.durations import Speed
 from orchestrator.plan.planner import Planner
-from orchestrator.records.rows import JobState
-from orchestrator.records.states import Known
-from orchestrator.spec import JobSpec, Resources, job_id
-from orchestrator.store import Store, leases
-from workers.run import Execute, News, TrialActor
-from workers.trial import Assignment, Outcome, Report, Stopped, Weights
+from orchestrator.records.states import JobState, Known
+from orchestrator.spec.job import JobSpec, Resources, job_id
+from orchestrator.store import leases
+from orchestrator.store.store import Store
+from workers.actor import Execute, TrialActor
+from workers.errors import Stopped
+from workers.messages import Assignment, News, Outcome, Report, Weights
 
 
 class Machine:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from orchestrator.plan.durations import Speed
-from orchestrator.plan.expansion import Planned
 from orchestrator.plan.planner import Planner
+from orchestrator.plan.trials import Planned
 from orchestrator.records.states import Known, TrialState
-from orchestrator.spec import JobSpec
+from orchestrator.spec.job import JobSpec
 from workers.trial import TrialSpec
 
 RAND = {"kind": "none", "name": "RAND"}

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from tasks.backbones.model import BackboneSpec, build
+from tasks.backbones.model import build
+from tasks.backbones.spec import BackboneSpec
 
 SWIN = {"embed_dim": 16, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 8], "window_size": 4}
 VIT = {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 16}

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.records.rows import Failed, Finished, JobRecord, Placement, Reported, Tracked, WinnerRow, Write
+from orchestrator.records.rows import JobRecord, Placement, Tracked, WinnerRow
+from orchestrator.records.writes import Failed, Finished, Reported, Write
 from orchestrator.rules.selection import Candidate, axis_values, best, edges
-from orchestrator.spec import JobSpec
-from orchestrator.store import Store
+from orchestrator.spec.job import JobSpec
 from orchestrator.store.leases import driver_here
+from orchestrator.store.store import Store
 
 LRS = (1.25e-4, 2.64e-4, 5.59e-4, 1.18e-3, 2.5e-3)
 DECAYS = (0.75, 0.85, 0.95)

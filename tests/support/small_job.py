@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from orchestrator.records.rows import PlacedRow
-from orchestrator.store import Store, open_store
+from orchestrator.store.store import Store, open_store
 
 NOBODY = "127.0.0.1:1"
 """An address where nothing listens."""

@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from tasks.backbones.model import BackboneSpec, Init, Scratch
-from tasks.base import Batch, DataError, DataPlace, Loaders, Task
+from tasks.backbones.spec import BackboneSpec, Init, Scratch
+from tasks.base import Batch, DataPlace, Loaders, Task
+from tasks.errors import DataError
 from workers.checkpoint import load_weights
+from workers.messages import Outcome, Report, Weights
 from workers.state import Place
 from workers.throughput import PREFIX
 from workers.train import train
-from workers.trial import OptimSpec, Outcome, Report, RuntimeSpec, Span, TrialSpec, Weights
+from workers.trial import OptimSpec, RuntimeSpec, Span, TrialSpec
 
 CLASSES = 3
 EXACT = {"rtol": 1e-5, "atol": 1e-6}

@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
-from tasks.base import DataError
-from workers.run import Failure, Left, News, TrialActor, _concluded, classify
-from workers.trial import Assignment, ErrorClass, Outcome, Report, Stopped, TrialError, TrialSpec
+from tasks.errors import DataError
+from workers.actor import TrialActor
+from workers.errors import ErrorClass, Stopped, TrialError
+from workers.messages import Assignment, Failure, Left, News, Outcome, Report, classify
+from workers.ray_train import _concluded
+from workers.trial import TrialSpec
 
 TRIAL = TrialSpec.model_validate(
     {

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from workers.checkpoint import Folder, clear, load_weights
-from workers.trial import ErrorClass, Outcome, Report, TrialError, Weights
+from workers.errors import ErrorClass, TrialError
+from workers.messages import Outcome, Report, Weights
 
 
 def folder(path: Path, token: int = 1) -> Folder:

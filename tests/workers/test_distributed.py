@@ -14,12 +14,14 @@ import torch
 import torch.distributed as dist
 from tiny_task import EXACT, after, assert_close, outcome_values, run, seen, trial, weights_of
 
-from tasks.backbones.model import FromTrial
+from tasks.backbones.spec import FromTrial
 from workers.checkpoint import Folder, load_weights
 from workers.distributed import normalized_together
+from workers.errors import ErrorClass, Stopped, TrialError
+from workers.messages import Weights
 from workers.prepare import prepare
 from workers.state import Place
-from workers.trial import ErrorClass, RuntimeSpec, Span, Stopped, TrialError, TrialSpec, Weights
+from workers.trial import RuntimeSpec, Span, TrialSpec
 
 FSDP = {"parallel": "fsdp"}
 

@@ -13,9 +13,11 @@ from tiny_task import after, real, run
 from torch import nn
 
 from tasks.backbones import safetensors_header
-from tasks.backbones.model import BackboneSpec, FromFile, FromTrial, Init, build
+from tasks.backbones.model import build
+from tasks.backbones.spec import BackboneSpec, FromFile, FromTrial, Init
+from workers.errors import Stopped
 from workers.initial_weights import described
-from workers.trial import Stopped, TrialSpec
+from workers.trial import TrialSpec
 
 SWIN: dict[str, Any] = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
 

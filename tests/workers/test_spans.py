@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from tiny_task import after, digest, run, seen, trial
 
-from tasks.backbones.model import FromTrial
+from tasks.backbones.spec import FromTrial
 from workers.checkpoint import clear
-from workers.trial import ErrorClass, Span, Stopped, TrialError, TrialSpec
+from workers.errors import ErrorClass, Stopped, TrialError
+from workers.trial import Span, TrialSpec
 
 
 def spanned(first: int, last: int, init: FromTrial | None = None, **optim: Any) -> TrialSpec:

@@ -14,12 +14,14 @@ import torch
 from PIL import Image
 from tiny_task import VIT, after, assert_close, digest, outcome_values, real, run, seen, trial, undisturbed, weights_of
 
-from tasks.backbones.model import FromFile, FromTrial
+from tasks.backbones.spec import FromFile, FromTrial
 from tasks.base import DataPlace
 from workers.checkpoint import Folder, clear
+from workers.errors import ErrorClass, Stopped, TrialError
+from workers.messages import Report, Weights
 from workers.state import Place
 from workers.train import train
-from workers.trial import ErrorClass, Report, Stopped, TrialError, TrialSpec, Weights
+from workers.trial import TrialSpec
 
 STILL: dict[str, Any] = {"lr": 1e-30, "warmup_epochs": 0, "min_lr": 0, "weight_decay": 0, "epochs": 1}
 """Training that leaves every weight as it was."""

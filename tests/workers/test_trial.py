@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tasks.backbones.model import BackboneSpec, FromFile, FromTrial
+from tasks.backbones.spec import BackboneSpec, FromFile, FromTrial
 from tasks.classification.task import Classify
 from tasks.datasets.augment import Augment
 from workers.trial import KEY_VERSION, NOT_IN_KEY, OptimSpec, RuntimeSpec, TrialSpec

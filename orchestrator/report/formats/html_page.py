@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.report.caveats import short_time
-from orchestrator.report.cells import label, short
+from orchestrator.records.recorded_spec import label
 from orchestrator.report.early_stopping import lines as saving_lines
+from orchestrator.report.formatting import short, short_time
 from orchestrator.report.model import Cell, Column, Group, Mean, Report, StageCount, Trial, Unit, unit_of
 from orchestrator.report.pictures import embedded
 from orchestrator.report.svg.curves import curves_svg

@@ -5,13 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from orchestrator.report.build import MAPS
-from orchestrator.report.cells import short
-from orchestrator.report.model import Column, Group, HeatCell, HeatMap, Report
+from orchestrator.report.formatting import WIDTH, aligned, short
+from orchestrator.report.model import MAPS, Column, Group, HeatCell, HeatMap, Report
 from orchestrator.report.wording import choices, grid, heading, notes, title
-
-WIDTH = 110
-"""Columns that tables keep to where they can."""
 
 
 def terminal(report: Report, width: int = WIDTH) -> str:
@@ -33,28 +29,6 @@ def terminal(report: Report, width: int = WIDTH) -> str:
     for warning in report.warnings:
         lines += textwrap.wrap(warning, width, initial_indent="  ! ", subsequent_indent="    ", break_long_words=False)
     return "\n".join(lines) + "\n"
-
-
-def aligned(header: Sequence[str], body: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Aligned columns; a table too wide is continued below, its first column repeated."""
-    sizes = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
-    numbers = [any(row[i][:1].isdigit() for row in body) for i in range(len(header))]
-    lines: list[str] = []
-    start = 1
-    while start < len(header) or start == 1:
-        end, used = start, sizes[0]
-        while end < len(header) and (end == start or used + 2 + sizes[end] <= width):
-            used += 2 + sizes[end]
-            end += 1
-        shown = [0, *range(start, end)]
-        lines += [""] if lines else []
-        for n, row in enumerate([header, *body]):
-            texts = [row[i].rjust(sizes[i]) if i and numbers[i] else row[i].ljust(sizes[i]) for i in shown]
-            lines.append("  ".join(texts).rstrip())
-            if n == 0:
-                lines.append("-" * (sum(sizes[i] for i in shown) + 2 * (len(shown) - 1)))
-        start = max(end, start + 1)
-    return lines
 
 
 def _maps(report: Report, width: int) -> list[str]:

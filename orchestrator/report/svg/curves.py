@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
 from orchestrator.report.model import Column, Curve, Group
-from orchestrator.report.svg.heat_map import FONT, text
+from orchestrator.report.svg.elements import FONT, nice, text
 from orchestrator.report.wording import phrase
 
 _W, _H, _PAD_LEFT, _PAD_RIGHT, _PAD_TOP, _PAD_BOTTOM = 260, 170, 40, 10, 26, 34
@@ -81,17 +80,6 @@ def _line(role: str, places: Sequence[tuple[float, float]]) -> str:
     if len(places) == 1:
         return f'<circle class="dot {role}" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3"/>'
     return f'<polyline class="line {role}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in places)}"/>'
-
-
-def nice(low: float, high: float) -> list[float]:
-    """Three to six round numbers that cover [low, high]."""
-    if high <= low:
-        low, high = (low - 0.5, high + 0.5) if low == 0 else (low - abs(low) * 0.1, high + abs(high) * 0.1)
-    rough = (high - low) / 4
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
-    start, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [float(f"{n * step:.10g}") for n in range(start, end + 1)]
 
 
 def _epochs(first: int, last: int) -> list[int]:

@@ -7,21 +7,24 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from orchestrator.report.cells import short
+from orchestrator.report.formatting import short
 from orchestrator.report.groups import heat_map as find_heat_map
 from orchestrator.report.model import Choice, Column, Group, HeatCell, HeatMap, Report
+from orchestrator.report.svg.elements import FONT, text
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import PlacedRow
 
 VIRIDIS = ("440154", "482878", "3e4a89", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725")
 """matplotlib's viridis at ten places: rises evenly in lightness, so it survives colour blindness and a grey print."""
-FONT = "font-family=\"system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif\""
+
 _HATCH = (
     '<pattern id="{id}" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
     '<rect width="7" height="7" fill="#8b8f97"/><rect width="2.2" height="7" fill="#5c6068"/></pattern>'
 )
+
 _WORDS = {"diverged": "diverged", "failed": "failed", "cancelled": "cancelled", "running": "running", "pending": "…"}
+
 _LEFT, _TOP, _WIDE, _HIGH = 62, 26, 66, 42
 
 
@@ -213,20 +216,4 @@ def scale_bar(column: Column) -> str:
     unit = f" {column.unit.suffix}" if column.unit.suffix else ""
     return (
         stops + text(2, 29, f"worst {shown(low)}", 12, "start") + text(242, 29, f"best {shown(high)}{unit}", 12, "end")
-    )
-
-
-def text(
-    x: float,
-    y: float,
-    words: str,
-    size: float,
-    anchor: str = "middle",
-    fill: str = "currentColor",
-    weight: str = "400",
-    extra: str = "",
-) -> str:
-    return (
-        f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" font-weight="{weight}" text-anchor="{anchor}" '
-        f'fill="{fill}"{extra}>{escape(words)}</text>'
     )

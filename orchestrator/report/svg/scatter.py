@@ -5,8 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from orchestrator.report.model import Scatter
-from orchestrator.report.svg.curves import nice
-from orchestrator.report.svg.heat_map import FONT, text
+from orchestrator.report.svg.elements import FONT, nice, text
 
 _W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 520, 300, 52, 130, 28, 40
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from tasks.base import DataError
+from tasks.errors import DataError
 
 DEFAULT_GB = 20.0
 

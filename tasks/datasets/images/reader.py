@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from tasks.base import DataError, DataPlace
+from tasks.base import DataPlace
 from tasks.datasets import transforms
 from tasks.datasets.images.source import Source, Unreadable
 from tasks.datasets.transforms import derived_seed
+from tasks.errors import DataError
 
 Transform = Callable[[Any], Any]
 """RGB image -> tensor, or a tuple or dict of tensors; draws from the global generators, which are seeded for it."""

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import DataError
 from tasks.datasets.images.source import Names, Source, Unreadable, opened
+from tasks.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image

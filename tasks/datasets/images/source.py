@@ -6,12 +6,12 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import DataError
+from tasks.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -193,16 +193,3 @@ def opened(file: Path | bytes, name: str, where: str) -> Image.Image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:  # what Pillow raises
         raise Unreadable(f"{name}: cannot read image {where} ({error}); get this file again") from error
-
-
-def of(name: str, root: Path, images: Any) -> Source:
-    """A source made from what a data set's reader gives: a source, paths below `root` (read from tar files where they
-    are packed), one array, or several."""
-    if isinstance(images, Source):
-        return images
-    if isinstance(images, np.ndarray) or (len(images) and isinstance(images[0], np.ndarray)):
-        return Arrays(name, images)
-    from tasks.datasets.images.shards import instead_of_files
-
-    packed = instead_of_files(name, root, images)
-    return Files(name, root, images) if packed is None else packed

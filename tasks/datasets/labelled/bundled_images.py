@@ -10,9 +10,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import DataError
 from tasks.datasets.labelled.card import Card
 from tasks.datasets.splits import Indices, stratified
+from tasks.errors import DataError
 
 SPLIT_SEED = 0
 """Of the fixed cuts below; part of what these data sets are, so no option."""

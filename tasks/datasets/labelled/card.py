@@ -6,19 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from tasks.datasets.info import Download
+
 Metric = Literal["top1", "mean_per_class", "map11"]
-
-
-@dataclass(frozen=True)
-class Download:
-    """A file that `data fetch` gets, and where it goes."""
-
-    url: str
-    md5: str | None
-    """As torchvision 0.29 states it; None where nobody publishes one."""
-    folder: str
-    """Below the data root; an archive is unpacked there."""
-    unpack: bool = True
 
 
 @dataclass(frozen=True)
@@ -126,6 +116,7 @@ class Cut:
 
 DIGEST = "^[0-9a-f]{64}$"
 """The form of a SHA-256."""
+
 CALTECH_TRAIN = 30
 """Images of each class of Caltech-101 to train on; all others are test (Kornblith et al.)."""
 

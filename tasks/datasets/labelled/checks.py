@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.base import DataError
 from tasks.datasets import manifest as manifests
+from tasks.datasets.labelled import partition
 from tasks.datasets.labelled.card import Card, Cut
+from tasks.errors import DataError
 
 if TYPE_CHECKING:
     from tasks.datasets.images.source import Source
@@ -58,7 +59,7 @@ def check(
         found.problems += [f"{root / name} is not there" for name in of.needs if not (root / name).exists()]
         return found
     try:
-        manifest = manifests.make(card, root, cut)
+        manifest = partition.make(card, root, cut)
     except DataError as error:
         found.problems.append(str(error).removeprefix(f"{card.name}: "))
         return found
@@ -78,7 +79,8 @@ def _look_at_files(
 ) -> None:
     """Files that the lists name and that are not there (of sets that are arrays or tar files there are none); with
     `images`, those that cannot be decoded."""
-    from tasks.datasets.images.source import Files, of
+    from tasks.datasets.images.open import of
+    from tasks.datasets.images.source import Files
 
     paths = [root / name for name in manifest.images if isinstance(name, str)]
     if not paths:
@@ -149,7 +151,7 @@ def _classes(label: Any) -> list[int]:
 
 
 def _compare(card: Card, root: Path, cut: Cut, others: Sequence[Path], found: Finding) -> None:
-    name = manifests.file_name(card, cut)
+    name = partition.file_name(card, cut)
     paths = [folder / name for folder in (root / manifests.FOLDER, *others)]
     found.manifest = next((path for path in paths if path.exists()), None)
     if found.manifest is None:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.base import DataError
 from tasks.datasets.labelled.imagenet import COG_FEWEST, COG_MOST, COG_TEST
+from tasks.errors import DataError
 
 LEVELS = 5
 CONCEPTS = 1_000

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.datasets.labelled.card import Card, Download
+from tasks.datasets.info import Download
+from tasks.datasets.labelled.card import Card
 
 _INAT = "https://ml-inat-competition-datasets.s3.amazonaws.com/2018"
 _IMAGENET_TERMS = "ImageNet terms of access: non-commercial research and education"

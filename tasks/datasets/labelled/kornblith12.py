@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.datasets.labelled.card import Card, Download
+from tasks.datasets.info import Download
+from tasks.datasets.labelled.card import Card
 
 # Sizes: train + val and test as the data sets' own lists and torchvision say; the cut between train and val, where it
 # is not official, from the tables of Kornblith et al. and BYOL. All are checked against what is on disk.

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import DataError
 from tasks.datasets.labelled.card import CALTECH_TRAIN, Card
+from tasks.errors import DataError
 
 Part = Literal["train", "val", "trainval", "test"]
 Images = Sequence[Path] | NDArray[np.uint8]

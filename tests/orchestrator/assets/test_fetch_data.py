@@ -18,8 +18,9 @@ from data_commands import command, trees
 
 from orchestrator.assets.fetch_data import fetch
 from orchestrator.errors import BackendUnreachable
-from tasks.datasets import CARDS
-from tasks.datasets.labelled.card import Card, Download
+from tasks.datasets.info import Download
+from tasks.datasets.labelled.card import Card
+from tasks.datasets.labelled.catalog import CARDS
 
 
 class Server(BaseHTTPRequestHandler):

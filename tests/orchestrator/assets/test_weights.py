@@ -37,7 +37,9 @@ from torch import nn
 
 from orchestrator.cli.weights import weights
 from orchestrator.errors import BackendUnreachable, BadInput, Conflict, NotFound, OrchestratorError
-from tasks.backbones.model import BackboneSpec, FromFile, build, load
+from tasks.backbones.loading import load
+from tasks.backbones.model import build
+from tasks.backbones.spec import BackboneSpec, FromFile
 from tasks.backbones.swin_windows import check_same_windows
 from workers.initial_weights import initial_weights
 

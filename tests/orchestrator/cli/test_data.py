@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from data_commands import command, problems, trees
 
-from tasks.datasets import CARDS
+from tasks.datasets.labelled.catalog import CARDS
 
 
 def test_ls_knows_every_set_and_which_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,18 +137,18 @@ def test_split_writes_a_manifest_that_check_holds_against_the_data(
 
 
 def test_pack_copies_a_set_into_tar_files_that_trials_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.datasets import manifest
-    from tasks.datasets.images import source
+    from tasks.datasets.images import open
     from tasks.datasets.images.shards import Packed
+    from tasks.datasets.labelled import partition
     from tasks.datasets.labelled.card import Cut
 
     card = trees.plant("pets", tmp_path, monkeypatch)
-    (images, _), _ = manifest.read_both(card, tmp_path, Cut("pets"), "train", "val")
-    plain = [source.of("pets", tmp_path, images).image(i).tobytes() for i in range(len(images))]
+    (images, _), _ = partition.read_both(card, tmp_path, Cut("pets"), "train", "val")
+    plain = [open.of("pets", tmp_path, images).image(i).tobytes() for i in range(len(images))]
     result = command(tmp_path, "pack", "pets")
     assert result.exit_code == 0, result.output
     assert "pets: 20 images in 1 tar files in" in result.output
-    packed = source.of("pets", tmp_path, images)
+    packed = open.of("pets", tmp_path, images)
     assert isinstance(packed, Packed)
     assert [packed.image(i).tobytes() for i in range(len(images))] == plain
     again = command(tmp_path, "pack", "pets")

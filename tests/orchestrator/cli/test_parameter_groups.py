@@ -12,7 +12,7 @@ from small_job import run
 from orchestrator.cli.parameter_groups import built, table
 from orchestrator.errors import OrchestratorError
 from orchestrator.records.rows import JobRecord, Placement
-from orchestrator.store import Store, open_store
+from orchestrator.store.store import Store, open_store
 from workers.trial import TrialSpec
 
 SWIN = {

@@ -16,28 +16,19 @@ from typing import Any
 
 import pytest
 
-from orchestrator.__main__ import main
+from orchestrator.cli.main import main
 from orchestrator.engine import collector
 from orchestrator.engine.collector import Options
-from orchestrator.records.rows import (
-    DriverRow,
-    Failed,
-    Finished,
-    JobRecord,
-    JobState,
-    Placement,
-    Released,
-    WinnerRow,
-    Write,
-)
-from orchestrator.records.states import TrialState
+from orchestrator.records.rows import DriverRow, JobRecord, Placement, WinnerRow
+from orchestrator.records.states import JobState, TrialState
+from orchestrator.records.trial_files import trial_folder
+from orchestrator.records.writes import Failed, Finished, Released, Write
 from orchestrator.report import describe
 from orchestrator.rules.retention import reasons
-from orchestrator.store import open_store
 from orchestrator.store import weights as forget
 from orchestrator.store.database import connect
 from orchestrator.store.leases import driver_here
-from workers.trial import trial_folder
+from orchestrator.store.store import open_store
 
 TIES = ["figure:loss:min", "optim.lr:min"]
 SUP = {"kind": "stage", "name": "SUP", "stage": "pretrain"}

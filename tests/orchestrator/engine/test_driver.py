@@ -15,12 +15,12 @@ from k12_job import FINAL, PRETRAIN, RAND, REFINE, SUP, grid, job
 from orchestrator.cli import progress
 from orchestrator.engine import driver as schedule
 from orchestrator.engine import takeover
-from orchestrator.records.rows import JobState
-from orchestrator.records.states import TrialState
+from orchestrator.records.states import JobState, TrialState
 from orchestrator.report.verify import verify
-from orchestrator.spec import JobSpec, Resources, job_id
-from orchestrator.store import Store, leases, open_store
-from workers.trial import ErrorClass, TrialError
+from orchestrator.spec.job import JobSpec, Resources, job_id
+from orchestrator.store import leases
+from orchestrator.store.store import Store, open_store
+from workers.errors import ErrorClass, TrialError
 
 LRS = [1e-4, 6e-4]
 SMALL = job(PRETRAIN, grid(dataset=["digits"], init=[RAND, SUP], lr=LRS, layer_decay=[0.75, 0.85]), REFINE, FINAL)

@@ -18,12 +18,14 @@ from orchestrator.engine import driver, takeover
 from orchestrator.errors import Conflict
 from orchestrator.plan.durations import Speed
 from orchestrator.plan.planner import Planner
-from orchestrator.records.rows import JobState, SearchEvent
-from orchestrator.records.states import TrialState
+from orchestrator.records.rows import SearchEvent
+from orchestrator.records.states import JobState, TrialState
 from orchestrator.report.verify import verify
-from orchestrator.spec import JobSpec, job_id
-from orchestrator.store import Store, leases, open_store
-from workers.trial import Assignment, Outcome, Report, Stopped, Weights
+from orchestrator.spec.job import JobSpec, job_id
+from orchestrator.store import leases
+from orchestrator.store.store import Store, open_store
+from workers.errors import Stopped
+from workers.messages import Assignment, Outcome, Report, Weights
 
 LONG = {**BASE, "optim": {"lr": 1e-3, "epochs": 9, "warmup_epochs": 0, "batch": 64}}
 ASHA = {"asha": {"grace_epochs": 1, "reduction_factor": 3}}

@@ -17,9 +17,10 @@ from orchestrator.plan.durations import Speed
 from orchestrator.plan.expansion import successors
 from orchestrator.plan.planner import Planner
 from orchestrator.settings import Settings, settings
-from orchestrator.spec import Grid, JobSpec, job_id
-from orchestrator.store import open_store
-from tasks.datasets import CARDS
+from orchestrator.spec.job import JobSpec, job_id
+from orchestrator.spec.sweep import Grid
+from orchestrator.store.store import open_store
+from tasks.datasets.labelled.catalog import CARDS
 
 SPEC = """
 name: cuts

@@ -15,9 +15,9 @@ from orchestrator.errors import SpecError
 from orchestrator.launch.preflight import Rehearsal
 from orchestrator.launch.submit import refusal_kept
 from orchestrator.plan.durations import Speed
-from orchestrator.records.rows import JobRecord, JobState
-from orchestrator.records.states import Known, TrialState
-from orchestrator.store import open_store
+from orchestrator.records.rows import JobRecord
+from orchestrator.records.states import JobState, Known, TrialState
+from orchestrator.store.store import open_store
 from workers.trial import TrialSpec
 
 

@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 from k12_job import BASE, FINAL, PRETRAIN, RAND, REFINE, SUP, done, figures, grid, job, run
 
-from orchestrator.plan.cost import Cost, Node, cost, left
+from orchestrator.plan.cost import Cost, cost
 from orchestrator.plan.durations import EVALUATION_SHARE, Speed
-from orchestrator.plan.expansion import Planned
 from orchestrator.plan.planner import Planner
+from orchestrator.plan.simulation import Node, left
+from orchestrator.plan.trials import Planned
 from orchestrator.records.states import Known, TrialState
-from orchestrator.spec import JobSpec, Resources, load
-from tasks.backbones.model import BackboneSpec
+from orchestrator.spec import load
+from orchestrator.spec.job import JobSpec, Resources
+from tasks.backbones.spec import BackboneSpec
 
 ONE_CPU = [Node(cpus=1)]
 

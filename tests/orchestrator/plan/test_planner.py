@@ -32,9 +32,9 @@ from pydantic import ValidationError
 
 from orchestrator.errors import SpecError
 from orchestrator.plan.durations import Speed
-from orchestrator.plan.expansion import Planned
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.state import Decision
+from orchestrator.plan.trials import Planned
 from orchestrator.records.states import Known, TrialState
 from workers.trial import TrialSpec
 

@@ -15,9 +15,9 @@ from orchestrator.report import build
 from orchestrator.report.formats.html_page import html
 from orchestrator.report.formats.terminal import terminal
 from orchestrator.report.verify import verify
-from orchestrator.spec import job_id
-from orchestrator.store import open_store
-from workers.trial import Assignment, Outcome, Report
+from orchestrator.spec.job import job_id
+from orchestrator.store.store import open_store
+from workers.messages import Assignment, Outcome, Report
 
 SEARCH = {**grid(dataset=["digits"], init=[RAND, SUP], lr=[1e-4, 6e-4], layer_decay=[0.85]), "per": "backbone.init"}
 APPLY = FINAL | {"from": "grid", "sweep": {"grid": {"task.dataset": ["digits", "faces"], "seed": [0, 1]}}}

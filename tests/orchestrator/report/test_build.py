@@ -19,12 +19,15 @@ from orchestrator.errors import NotFound
 from orchestrator.records.rows import JobRecord
 from orchestrator.report import wording
 from orchestrator.report.build import build
-from orchestrator.report.cells import average, mean_interval, short, student
+from orchestrator.report.cells import average
 from orchestrator.report.dataframe import results
-from orchestrator.report.formats.terminal import WIDTH, terminal
+from orchestrator.report.formats import csv_table, json_data, latex, markdown
+from orchestrator.report.formats.terminal import terminal
+from orchestrator.report.formatting import WIDTH, short
 from orchestrator.report.model import Cell, Report, Unit
+from orchestrator.report.statistics import mean_interval, student
 from orchestrator.report.verify import verify
-from orchestrator.store import Store, open_store
+from orchestrator.store.store import Store, open_store
 
 PAPER = {"RAND": {"digits": 80.0, "faces": 70.0}, "SUP": {"digits": 96.0, "faces": 99.0, "Average": 97.0}}
 """The average of RAND is not stated, so it is computed: 75.0."""
@@ -190,7 +193,7 @@ def test_what_waits_says_for_what(store: Store) -> None:
     assert report.at["RAND", "digits"].reason == "waits for refine"
     assert report.at["SUP", "faces"].reason == "waits for grid"
     assert {cell.state for cell in report.cells} == {"missing"}
-    for text in (terminal(report), wording.markdown(report), wording.latex(report)):
+    for text in (terminal(report), markdown.markdown(report), latex.latex(report)):
         assert "missing" in text
         assert "nan" not in text.lower()
 
@@ -280,7 +283,7 @@ def test_unknown_job(store: Store) -> None:
 
 def test_markdown_links_every_cell_and_escapes(store: Store) -> None:
     report = build(store, Study(store, Plot(data_sets=("a|b<i>", "x_y*"))).run())
-    text = wording.markdown(report, "http://127.0.0.1:5000/")
+    text = markdown.markdown(report, "http://127.0.0.1:5000/")
     assert "a\\|b\\<i\\>" in text
     assert "x\\_y\\*" in text
     cell = report.at["RAND", "x_y*"]
@@ -293,7 +296,7 @@ def test_markdown_links_every_cell_and_escapes(store: Store) -> None:
 
 def test_csv_has_full_precision_and_no_formulas(store: Store) -> None:
     report = build(store, Study(store, Plot(data_sets=("=cmd()", 'a,"b"'), reference={"SUP": {"=cmd()": 96.0}})).run())
-    rows = list(csv.DictReader(io.StringIO(wording.csv(report))))
+    rows = list(csv.DictReader(io.StringIO(csv_table.csv(report))))
     assert len(rows) == 6
     first = next(row for row in rows if row["row"] == "SUP" and row["column"] == "'=cmd()")
     assert float(first["value"]) == report.at["SUP", "=cmd()"].value
@@ -305,7 +308,7 @@ def test_csv_has_full_precision_and_no_formulas(store: Store) -> None:
 
 
 def test_latex_is_escaped_and_marks_the_best(store: Store) -> None:
-    text = wording.latex(build(store, Study(store, Plot(data_sets=("50%_a&b", "$x^2${\\"))).run()))
+    text = latex.latex(build(store, Study(store, Plot(data_sets=("50%_a&b", "$x^2${\\"))).run()))
     assert r"50\%\_a\&b" in text
     assert r"\$x\textasciicircum{}2\$\{\textbackslash{}" in text
     assert r"\textbf{95.2 $\pm$ 0.5}" in text
@@ -316,7 +319,7 @@ def test_latex_is_escaped_and_marks_the_best(store: Store) -> None:
 
 
 def test_latex_marks_cells_without_a_number(hurt: Report) -> None:
-    text = wording.latex(hurt)
+    text = latex.latex(hurt)
     assert r"\textit{missing}" in text
     assert r"\textit{running 2/3}" in text
 
@@ -332,16 +335,16 @@ def test_terminal_keeps_to_its_width(hurt: Report) -> None:
 
 
 def test_json_is_json(hurt: Report) -> None:
-    text = json.dumps(wording.to_json(hurt), allow_nan=False)
+    text = json.dumps(json_data.to_json(hurt), allow_nan=False)
     told = json.loads(text)
     assert told["cells"][0]["value"] == hurt.cells[0].value
-    assert wording.to_json({"a": math.nan, "b": [math.inf]}) == {"a": "nan", "b": ["inf"]}
+    assert json_data.to_json({"a": math.nan, "b": [math.inf]}) == {"a": "nan", "b": ["inf"]}
 
 
 def test_verify_finds_nothing_in_an_honest_store(hurt_study: tuple[Store, Report]) -> None:
     store, hurt = hurt_study
     assert verify(store, hurt.job_id) == []
-    assert verify(store, hurt.job_id, json.loads(json.dumps(wording.to_json(hurt)))) == []
+    assert verify(store, hurt.job_id, json.loads(json.dumps(json_data.to_json(hurt)))) == []
 
 
 @pytest.fixture
@@ -407,7 +410,7 @@ def test_verify_finds_a_choice_made_too_early(tampered: tuple[Store, sqlite3.Con
 
 def test_verify_finds_a_changed_report(whole_study: tuple[Store, Report]) -> None:
     store, whole = whole_study
-    saved = wording.to_json(whole)
+    saved = json_data.to_json(whole)
     saved["cells"][0]["value"] += 1
     saved["warnings"].append("made up")
     del saved["stage"]

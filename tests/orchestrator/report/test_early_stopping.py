@@ -10,7 +10,8 @@ from scipy.stats import kendalltau
 
 from orchestrator.records.rows import PlacedRow, ReportRow, SearchEvent
 from orchestrator.records.states import TrialState
-from orchestrator.report.early_stopping import agreement, kendall, lines, saved
+from orchestrator.report.early_stopping import agreement, lines, saved
+from orchestrator.report.statistics import kendall
 
 PLACE = ("search", "digits")
 

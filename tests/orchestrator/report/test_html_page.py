@@ -12,9 +12,9 @@ from recorded_study import Plot, Study
 from orchestrator.report.build import build
 from orchestrator.report.formats.html_page import html
 from orchestrator.report.model import Column, Report
-from orchestrator.report.svg.curves import nice
+from orchestrator.report.svg.elements import nice
 from orchestrator.report.svg.heat_map import VIRIDIS, colour, heat_map_svg, part_of, picture
-from orchestrator.store import Store, open_store
+from orchestrator.store.store import Store, open_store
 
 NASTY = ("<script>alert(1)</script>", "a\"b'&c")
 VOID = {"meta", "br", "link", "img", "input", "hr"}

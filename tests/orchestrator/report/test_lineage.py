@@ -20,15 +20,17 @@ from orchestrator.errors import NotFound, SpecError
 from orchestrator.launch.estimate import estimate
 from orchestrator.launch.other_jobs import assume, assumptions, check_unseen, elsewhere, find, resolve
 from orchestrator.launch.submit import put
-from orchestrator.plan.cost import Node
 from orchestrator.plan.durations import Speed
 from orchestrator.plan.planner import Planner
-from orchestrator.records.rows import DriverRow, JobState, SearchEvent
-from orchestrator.records.states import Known, TrialState
+from orchestrator.plan.simulation import Node
+from orchestrator.records.rows import DriverRow, SearchEvent
+from orchestrator.records.states import JobState, Known, TrialState
 from orchestrator.report import describe, lineage
 from orchestrator.settings import settings
-from orchestrator.spec import JobSpec, One, job_id
-from orchestrator.store import Store, open_store, tables
+from orchestrator.spec.job import JobSpec, job_id
+from orchestrator.spec.sweep import One
+from orchestrator.store import tables
+from orchestrator.store.store import Store, open_store
 from workers.trial import TrialSpec
 
 SMALL = {"dataset": ["digits"], "init": [SUP], "lr": [1e-4, 6e-4, 1e-3], "layer_decay": [0.85]}

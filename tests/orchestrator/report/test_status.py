@@ -9,7 +9,7 @@ from recorded_study import Plot, Study
 
 from orchestrator.errors import NotFound
 from orchestrator.report import describe, status
-from orchestrator.store import open_store
+from orchestrator.store.store import open_store
 
 
 @pytest.fixture(scope="module")

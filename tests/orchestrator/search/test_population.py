@@ -17,15 +17,15 @@ from k12_job import BASE, RAND
 from k12_job import job as a_job
 
 from orchestrator.engine import driver, takeover
-from orchestrator.records.rows import JobState, SearchEvent
-from orchestrator.records.states import TrialState
+from orchestrator.records.rows import SearchEvent
+from orchestrator.records.states import JobState, TrialState
 from orchestrator.report.verify import verify
 from orchestrator.search.population import PopulationSearch, changed
-from orchestrator.spec import JobSpec, job_id
+from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.spec.search_space import Population, holds
 from orchestrator.spec.sweep import Search
-from orchestrator.store import Store, open_store
-from workers.trial import Assignment, Outcome, Report, Weights
+from orchestrator.store.store import Store, open_store
+from workers.messages import Assignment, Outcome, Report, Weights
 
 RANGES = {
     "optim.lr": {"loguniform": [1e-4, 1e-2]},

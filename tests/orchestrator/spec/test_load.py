@@ -12,19 +12,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SpecError
-from orchestrator.spec import (
-    JobSpec,
-    LinSpace,
-    LogSpace,
-    apply,
-    axis_values,
-    job_id,
-    json_schema,
-    load,
-    points,
-    profiles,
-    trial_schema_paths,
-)
+from orchestrator.spec import json_schema, load
+from orchestrator.spec.check_paths import trial_schema_paths
+from orchestrator.spec.job import JobSpec, job_id
+from orchestrator.spec.load import profiles
+from orchestrator.spec.sweep import LinSpace, LogSpace, axis_values, points
+from orchestrator.spec.trial_fields import apply
 from workers.trial import TrialSpec
 
 ROOT = Path(__file__).parents[3]

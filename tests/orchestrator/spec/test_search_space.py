@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SpecError
-from orchestrator.plan.cost import Node, cost
+from orchestrator.plan.cost import cost
 from orchestrator.plan.durations import Speed
 from orchestrator.plan.planner import Planner
+from orchestrator.plan.simulation import Node
 from orchestrator.records.rows import PlacedRow, SearchEvent
 from orchestrator.records.states import Known, TrialState
 from orchestrator.report.groups import heat_map
-from orchestrator.spec import JobSpec, load
+from orchestrator.spec import load
+from orchestrator.spec.job import JobSpec
 from orchestrator.spec.sweep import Search
 from orchestrator.tracking.run_view import group_look, trial_look
 

@@ -19,10 +19,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from orchestrator.errors import BackendUnreachable, Conflict, NotFound, OrchestratorError
-from orchestrator.records.rows import DriverRow, JobRecord, Placement, Reported
-from orchestrator.store import Store, open_store, tables
+from orchestrator.records.rows import DriverRow, JobRecord, Placement
+from orchestrator.records.writes import Reported
 from orchestrator.store import database as database_module
+from orchestrator.store import tables
 from orchestrator.store.database import connect, refuse_network_folder
+from orchestrator.store.store import Store, open_store
 
 ROOT = Path(__file__).parents[3]
 KEY = "ab" * 32

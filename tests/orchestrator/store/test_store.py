@@ -17,24 +17,11 @@ import pytest
 import sqlalchemy as sa
 
 from orchestrator.errors import Conflict, LeaseLost, NotFound
-from orchestrator.records.rows import (
-    DriverRow,
-    Failed,
-    Finished,
-    JobRecord,
-    JobState,
-    Placement,
-    Released,
-    Reported,
-    ReportRow,
-    SearchEvent,
-    StoppedEarly,
-    Tracked,
-    WinnerRow,
-)
-from orchestrator.records.states import TrialState
-from orchestrator.store import Store, open_store
+from orchestrator.records.rows import DriverRow, JobRecord, Placement, ReportRow, SearchEvent, Tracked, WinnerRow
+from orchestrator.records.states import JobState, TrialState
+from orchestrator.records.writes import Failed, Finished, Released, Reported, StoppedEarly
 from orchestrator.store.leases import driver_here, this_host
+from orchestrator.store.store import Store, open_store
 
 JOB = JobRecord(
     "a1b2c3", "k12-grid", "laptop", {"name": "k12-grid"}, "name: k12-grid\n", 3, "c0ffee", True, {"torch": "2"}

@@ -21,19 +21,10 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import NotFound
-from orchestrator.records.rows import (
-    DriverRow,
-    Failed,
-    Finished,
-    JobRecord,
-    PlacedRow,
-    Placement,
-    Released,
-    Reported,
-    WinnerRow,
-)
-from orchestrator.store import open_store
+from orchestrator.records.rows import DriverRow, JobRecord, PlacedRow, Placement, WinnerRow
+from orchestrator.records.writes import Failed, Finished, Released, Reported
 from orchestrator.store.leases import driver_here, this_host
+from orchestrator.store.store import open_store
 from orchestrator.tracking.mlflow_mirror import Synced, sync
 from orchestrator.tracking.server import masked, ui_command, ui_environment
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from tasks.backbones.checkpoint_reader import read, settings, state_dict
-from tasks.base import DataError
+from tasks.errors import DataError
 
 WEIGHTS = {"norm.weight": torch.arange(4.0), "norm.bias": torch.zeros(4)}
 

@@ -23,7 +23,9 @@ from published_checkpoints import (
 from torch import nn
 
 from tasks.backbones.layouts import translate
-from tasks.backbones.model import BackboneSpec, build, fitted, load, load_notes
+from tasks.backbones.loading import fitted, load, load_notes
+from tasks.backbones.model import build
+from tasks.backbones.spec import BackboneSpec
 from tasks.pretraining.simmim import SimMIM
 
 GENERATOR = torch.Generator().manual_seed(0)

@@ -10,7 +10,9 @@ import timm
 import torch
 from pydantic import ValidationError
 
-from tasks.backbones.model import BackboneSpec, FromFile, build, draw_head, fitted, head_names, load, parameters
+from tasks.backbones.loading import fitted, load
+from tasks.backbones.model import build, draw_head, head_names, parameters
+from tasks.backbones.spec import BackboneSpec, FromFile
 from tasks.backbones.timm_names import timm_names
 
 VIT = {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 4}

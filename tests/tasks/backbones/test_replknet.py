@@ -12,8 +12,10 @@ from torch import nn
 from torch.nn import functional
 
 from tasks.backbones.large_kernel_conv import LargeKernel
-from tasks.backbones.model import BackboneSpec, build, head_names, load
+from tasks.backbones.loading import load
+from tasks.backbones.model import build, head_names
 from tasks.backbones.replknet import RepLKNet, default_cfgs
+from tasks.backbones.spec import BackboneSpec
 
 TINY: dict[str, Any] = {
     "layers": (1, 1, 2, 1), "channels": (4, 6, 8, 10), "kernels": (9, 7, 7, 3), "small_kernel": 3, "num_classes": 5,

@@ -11,9 +11,11 @@ from huggingface_hub import constants
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from tasks.backbones.model import BackboneSpec, FromTimm, build, load
+from tasks.backbones.loading import load
+from tasks.backbones.model import build
+from tasks.backbones.spec import BackboneSpec, FromTimm
 from tasks.backbones.timm_hub import pretrained
-from tasks.base import DataError
+from tasks.errors import DataError
 from workers.initial_weights import initial_weights
 
 TAG = "test_vit.r160_in1k"  # timm's own smallest

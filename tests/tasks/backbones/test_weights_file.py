@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from tasks.backbones.model import FromFile
+from tasks.backbones.spec import FromFile
 
 DIGEST = hashlib.sha256(b"weights").hexdigest()
 

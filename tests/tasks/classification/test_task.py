@@ -18,12 +18,13 @@ from torch import nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
-from tasks.backbones.model import BackboneSpec
-from tasks.base import DataError, DataPlace
+from tasks.backbones.spec import BackboneSpec
+from tasks.base import DataPlace
 from tasks.classification.task import Classify
 from tasks.classification.voc_precision import average_precision
-from tasks.datasets import CARDS
 from tasks.datasets.augment import Augment
+from tasks.datasets.labelled.catalog import CARDS
+from tasks.errors import DataError
 
 PLAIN = Augment.none()
 VIT = BackboneSpec(

@@ -18,12 +18,13 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks.base import DataError, DataPlace
+from tasks.base import DataPlace
 from tasks.datasets.augment import Augment
 from tasks.datasets.images import cache
 from tasks.datasets.images.cache_folder import shelf
 from tasks.datasets.images.source import Arrays, Files, Shrunk, Source, Unreadable
-from tasks.datasets.loaders import FileLoaders
+from tasks.datasets.labelled.loaders import FileLoaders
+from tasks.errors import DataError
 
 PROCESSES = multiprocessing.get_context("fork")
 

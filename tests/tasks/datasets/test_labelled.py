@@ -12,14 +12,14 @@ import dataset_trees as trees
 import numpy as np
 import pytest
 
-from tasks.base import DataError
-from tasks.datasets import CARDS, find
 from tasks.datasets.labelled import bundled_images
 from tasks.datasets.labelled.card import Card, Cut
+from tasks.datasets.labelled.catalog import CARDS, find
+from tasks.datasets.labelled.partition import read_both
 from tasks.datasets.labelled.readers import classes_of, read
 from tasks.datasets.labelled.synthetic import signs
-from tasks.datasets.manifest import read_both
 from tasks.datasets.splits import stratified
+from tasks.errors import DataError
 
 SMALL = [card for card in CARDS.values() if card.source != "folder"]
 

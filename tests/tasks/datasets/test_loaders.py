@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.base import Batch, DataError, DataPlace, Loaders
-from tasks.datasets import CARDS, manifest
+from tasks.base import Batch, DataPlace, Loaders
 from tasks.datasets.augment import Augment
-from tasks.datasets.labelled import bundled_images
+from tasks.datasets.labelled import bundled_images, partition
 from tasks.datasets.labelled.card import Cut
-from tasks.datasets.loaders import FileLoaders, MemoryLoaders, share
+from tasks.datasets.labelled.catalog import CARDS
+from tasks.datasets.labelled.loaders import FileLoaders, MemoryLoaders
+from tasks.datasets.loaders import share
+from tasks.errors import DataError
 
 PLAIN = Augment.none()
 BUSY = PLAIN.model_copy(
@@ -43,7 +45,7 @@ def from_files(tmp_path: Path) -> Callable[..., FileLoaders]:
     card = trees.food101(tmp_path)
 
     def make(augment: Augment = PLAIN, **other: Any) -> FileLoaders:
-        train, evaluation = manifest.read_both(card, tmp_path, Cut("food101"), "train", "val")
+        train, evaluation = partition.read_both(card, tmp_path, Cut("food101"), "train", "val")
         here = place(root=tmp_path, batch=6, **other)
         return FileLoaders("food101", train, evaluation, tmp_path, 3, here, augment, "imagenet")
 
@@ -193,7 +195,7 @@ def test_unreadable_images_up_to_a_share_are_replaced_by_the_next(
 ) -> None:
     whole = [batch for epoch in (0, 1) for batch in from_files(PLAIN).epoch(epoch)]
     other = tmp_path / "other"
-    train, _ = manifest.read_both(trees.food101(other), other, Cut("food101"), "train", "val")
+    train, _ = partition.read_both(trees.food101(other), other, Cut("food101"), "train", "val")
     names = [f"{path.parent.name}/{path.name}" for path in train[0]]
     spoil(tmp_path, [names[3], names[4]])
     loaders = from_files(PLAIN, loader_workers=workers, max_unreadable=0.2)

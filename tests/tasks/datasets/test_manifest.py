@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tasks.base import DataError, DataPlace
+from tasks.base import DataPlace
 from tasks.classification.task import Classify
-from tasks.datasets import CARDS, manifest
+from tasks.datasets import manifest
 from tasks.datasets.augment import Augment
+from tasks.datasets.labelled import partition
 from tasks.datasets.labelled.card import Cut
+from tasks.datasets.labelled.catalog import CARDS
+from tasks.errors import DataError
 from tasks.pretraining.task import Pretrain
 
 PLAIN = Augment.none()
@@ -50,7 +53,7 @@ def test_a_manifest_says_where_every_image_belongs_for_ever(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = trees.plant(name, tmp_path, monkeypatch)
-    made = manifest.make(card, tmp_path, Cut(name))
+    made = partition.make(card, tmp_path, Cut(name))
     assert len(set(made.images)) == len(made.images)
     assert set(made.parts) <= {"train", "val", "test"}
     assert made.counts["test"] == card.test
@@ -66,8 +69,8 @@ def test_a_manifest_says_where_every_image_belongs_for_ever(
 @pytest.mark.parametrize("name", [card.name for card in CARDS.values() if card.source != "folder"])
 def test_the_digests_of_images_in_packages_are_those_of_the_cards(name: str, tmp_path: Path) -> None:
     card = CARDS[name]
-    made = manifest.make(card, tmp_path, Cut(name))
-    assert made.digest == card.digest == manifest.digest(card, tmp_path, Cut(name))
+    made = partition.make(card, tmp_path, Cut(name))
+    assert made.digest == card.digest == partition.digest(card, tmp_path, Cut(name))
     assert made.counts == {"train": card.train, "val": card.val, "test": card.test}
 
 
@@ -84,7 +87,7 @@ def test_another_python_makes_the_same_cut(tmp_path: Path, monkeypatch: pytest.M
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True,
         env={"PYTHONHASHSEED": "7", "PYTHONPATH": "."},
     )  # fmt: skip
-    assert run.stdout.strip() == manifest.make(card, tmp_path, Cut("caltech101")).digest
+    assert run.stdout.strip() == partition.make(card, tmp_path, Cut("caltech101")).digest
 
 
 def test_every_open_choice_makes_another_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +98,7 @@ def test_every_open_choice_makes_another_cut(tmp_path: Path, monkeypatch: pytest
         Cut("caltech101", split_seed=1),
         Cut("caltech101", caltech_background=False),
     ]
-    assert len({manifest.make(card, tmp_path, cut).digest for cut in cuts}) == 4
+    assert len({partition.make(card, tmp_path, cut).digest for cut in cuts}) == 4
     assert [cut.name(card) for cut in cuts] == [
         "caltech101/0.2/0", "caltech101/0.1/0", "caltech101/0.2/1", "caltech101/0.2/0/no-background",
     ]  # fmt: skip
@@ -107,7 +110,7 @@ def test_caltech_without_its_background_has_the_other_classes_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = trees.plant("caltech101", tmp_path, monkeypatch)
-    whole, less = (manifest.make(card, tmp_path, Cut("caltech101", caltech_background=b)) for b in (True, False))
+    whole, less = (partition.make(card, tmp_path, Cut("caltech101", caltech_background=b)) for b in (True, False))
     assert (whole.classes, less.classes) == (3, 2)
     kept = {(file, label - 1) for file, label in zip(whole.images, whole.labels, strict=True) if label}
     assert kept == set(zip(less.images, less.labels, strict=True))
@@ -120,8 +123,8 @@ def test_caltech_without_its_background_has_the_other_classes_images(
 
 def test_the_official_val_may_become_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = trees.plant("imagenet", tmp_path, monkeypatch)
-    as_val = manifest.make(card, tmp_path, Cut("imagenet"))
-    as_test = manifest.make(card, tmp_path, Cut("imagenet", official_val="test", val_fraction=0.25))
+    as_val = partition.make(card, tmp_path, Cut("imagenet"))
+    as_test = partition.make(card, tmp_path, Cut("imagenet", official_val="test", val_fraction=0.25))
     assert as_val.counts == {"train": 12, "val": 6, "test": 0}
     assert as_test.counts == {"train": 9, "val": 3, "test": 6}
     assert as_test.cut == "imagenet/0.25/0/official-val-is-test"
@@ -147,13 +150,13 @@ def test_the_written_manifest_and_the_lists_give_the_same_images(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card, cut = trees.plant(name, tmp_path, monkeypatch), Cut(name)
-    expected = manifest.digest(card, tmp_path, cut)
+    expected = partition.digest(card, tmp_path, cut)
     assert expected is not None
-    written = tmp_path / "splits" / manifest.file_name(card, cut)
+    written = tmp_path / "splits" / partition.file_name(card, cut)
     assert json.loads(written.read_text().splitlines()[0])["sha256"] == expected
     for train, evaluate in (("train", "val"), ("trainval", "test")):
-        from_file = manifest.read_both(card, tmp_path, cut, train, evaluate, expected)  # type: ignore[arg-type]
-        from_lists = manifest.read_both(card, tmp_path, cut, train, evaluate)  # type: ignore[arg-type]
+        from_file = partition.read_both(card, tmp_path, cut, train, evaluate, expected)  # type: ignore[arg-type]
+        from_lists = partition.read_both(card, tmp_path, cut, train, evaluate)  # type: ignore[arg-type]
         for (images, labels), (images_too, labels_too) in zip(from_file, from_lists, strict=True):
             assert labels == labels_too
             if isinstance(images, np.ndarray):
@@ -176,7 +179,7 @@ def test_a_trial_keeps_its_own_manifest_and_only_that() -> None:
 
 def test_other_data_than_planned_are_refused_naming_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = trees.plant("pets", tmp_path, monkeypatch)
-    found = manifest.make(card, tmp_path, Cut("pets")).digest
+    found = partition.make(card, tmp_path, Cut("pets")).digest
     task = Classify(dataset="pets", augment=PLAIN, manifests={"pets/0.2/0": "0" * 64})
     with pytest.raises(DataError, match=rf"pets: the split pets/0.2/0 of the lists under .* SHA-256 {found}.*0{{64}}"):
         task.loaders(place(tmp_path))
@@ -191,7 +194,7 @@ def test_other_data_than_planned_are_refused_naming_both(tmp_path: Path, monkeyp
 
 def test_pre_training_names_its_data_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = trees.plant("pets", tmp_path, monkeypatch)
-    found = manifest.make(card, tmp_path, Cut("pets", val_fraction=0.3)).digest
+    found = partition.make(card, tmp_path, Cut("pets", val_fraction=0.3)).digest
     other = {"faces/official": CARDS["faces"].digest}
     task = Pretrain(dataset="pets", val_fraction=0.3, mask_patch=4, manifests={**other, "pets/0.3/0": found})
     assert task.manifests == {"pets/0.3/0": found}
@@ -206,18 +209,18 @@ def test_pre_training_names_its_data_too(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_manifest_that_was_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card, cut = trees.plant("dtd", tmp_path, monkeypatch), Cut("dtd")
-    expected = manifest.digest(card, tmp_path, cut)
+    expected = partition.digest(card, tmp_path, cut)
     path = tmp_path / "splits" / "dtd-official.jsonl"
     path.write_text(path.read_text().replace('"part":"test"', '"part":"train"', 1))
     for read in (
-        lambda: manifest.digest(card, tmp_path, cut),
-        lambda: manifest.read_both(card, tmp_path, cut, "train", "val", expected or ""),
+        lambda: partition.digest(card, tmp_path, cut),
+        lambda: partition.read_both(card, tmp_path, cut, "train", "val", expected or ""),
     ):
         with pytest.raises(DataError, match=r"dtd-official.jsonl was changed: it says SHA-256 .* `data split`"):
             read()
     path.write_text("nonsense")
     with pytest.raises(DataError, match="is no split manifest"):
-        manifest.digest(card, tmp_path, cut)
+        partition.digest(card, tmp_path, cut)
 
 
 def test_a_data_root_that_cannot_be_written_keeps_its_manifest_elsewhere(
@@ -226,28 +229,28 @@ def test_a_data_root_that_cannot_be_written_keeps_its_manifest_elsewhere(
     card, cut = trees.plant("pets", tmp_path, monkeypatch), Cut("pets")
     (tmp_path / "splits").write_text("a file where the folder would be")
     others = [tmp_path / "runs" / "splits"]
-    first = manifest.digest(card, tmp_path, cut, others)
+    first = partition.digest(card, tmp_path, cut, others)
     assert [path.name for path in others[0].iterdir()] == ["pets-0.2-0.jsonl"]
     (tmp_path / "oxford-iiit-pet" / "annotations" / "test.txt").write_text("")
-    assert manifest.digest(card, tmp_path, cut, others) == first  # the written one counts
+    assert partition.digest(card, tmp_path, cut, others) == first  # the written one counts
 
 
 def test_what_is_not_there_has_no_digest(tmp_path: Path) -> None:
-    assert manifest.digest(CARDS["pets"], tmp_path, Cut("pets")) is None
+    assert partition.digest(CARDS["pets"], tmp_path, Cut("pets")) is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_incomplete_data_have_a_manifest_and_are_still_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card, cut = trees.plant("birdsnap", tmp_path, monkeypatch), Cut("birdsnap")
     (tmp_path / "birdsnap" / "images" / "Bird_1" / "1_0.jpg").unlink()
-    expected = manifest.digest(card, tmp_path, cut) or ""
+    expected = partition.digest(card, tmp_path, cut) or ""
     with pytest.raises(DataError, match=r"birdsnap: 11 images in trainval .*, expected 12; .* task.counts: any"):
-        manifest.read_both(card, tmp_path, cut, "train", "val", expected)
-    first, second = manifest.read_both(card, tmp_path, cut, "train", "val", expected, any_count=True)
+        partition.read_both(card, tmp_path, cut, "train", "val", expected)
+    first, second = partition.read_both(card, tmp_path, cut, "train", "val", expected, any_count=True)
     assert len(first[1]) + len(second[1]) == 11
 
 
 def test_too_few_images_of_a_class_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = replace(trees.plant("cog-l1", tmp_path, monkeypatch), per_class=(11, 12))
     with pytest.raises(DataError, match=r"cog-l1: 10 images in trainval of class 1 under .*, expected 11 to 12"):
-        manifest.read_both(card, tmp_path, Cut("cog-l1"), "train", "val")
+        partition.read_both(card, tmp_path, Cut("cog-l1"), "train", "val")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.base import DataError
 from tasks.datasets import photo_tiles
 from tasks.datasets.photo_tiles import PHOTOS, TILE, Photo
+from tasks.errors import DataError
 
 
 def test_tiles_lie_inside_their_photograph_and_cover_nearly_all_of_it() -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import tasks.backbones.replknet  # noqa: F401 (makes its names known to timm)
-from tasks.backbones.model import BackboneSpec, build
+from tasks.backbones.model import build
+from tasks.backbones.spec import BackboneSpec
 from tasks.pretraining.masking import Masking
 from tasks.pretraining.simmim import SimMIM, hidden_l1, masked_l1, normalised_target
 

@@ -13,15 +13,17 @@ from dataset_trees import plant
 from pydantic import TypeAdapter, ValidationError
 
 from tasks import AnyTask
-from tasks.backbones.model import BackboneSpec
-from tasks.base import Batch, DataError, DataPlace
+from tasks.backbones.spec import BackboneSpec
+from tasks.base import Batch, DataPlace
 from tasks.classification.task import Classify
 from tasks.datasets import photo_tiles
+from tasks.errors import DataError
 from tasks.pretraining.task import Pretrain
 from workers.checkpoint import load_weights
+from workers.messages import Outcome, Report
 from workers.state import Place
 from workers.train import train
-from workers.trial import Outcome, Report, TrialSpec
+from workers.trial import TrialSpec
 
 SWIN = {"patch_size": 2, "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
 DIGITS: dict[str, Any] = {"dataset": "digits-pretrain", "mask_patch": 4, "augment": {"flip": 0}}

@@ -1,0 +1,174 @@
+"""Commands that plan, check, run, resume and cancel jobs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.options import INTERRUPTED, UNFINISHED, a_spec, output, places, say, show
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.launch.submit import Submitted
+    from orchestrator.spec.job import JobSpec
+
+
+def load(spec: Path, profile: str | None, overrides: Sequence[str]) -> JobSpec:
+    from orchestrator import spec as specs
+
+    return specs.load(spec, profile, overrides)
+
+
+@click.command()
+@a_spec
+@places("tracking_uri", "data_root", "storage", "address")
+@click.option("--cpus", type=click.IntRange(1), help="CPUs of the local cluster (none: all).")
+@click.option("--no-tracking", is_flag=True, help="Leave MLflow alone; `track --sync` can fill it in later.")
+@click.option("--no-ship", is_flag=True, help="The cluster's image has this project: do not send it.")
+@click.option("-q", "--quiet", is_flag=True, help="No live table, no progress lines.")
+def submit(
+    spec: Path, profile: str | None, overrides: tuple[str, ...], where: Settings, cpus: int | None, no_tracking: bool,
+    no_ship: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Run what is missing of a job, and print its table. The same spec again starts nothing."""
+    job = load(spec, profile, overrides)
+    drive(job, where, cpus, not no_tracking, not no_ship, quiet)
+
+
+@click.command()
+@click.argument("job")
+@places("tracking_uri", "data_root", "storage", "address")
+@click.option("--cpus", type=click.IntRange(1), help="CPUs of the local cluster (none: all).")
+@click.option("--no-tracking", is_flag=True, help="Leave MLflow alone.")
+@click.option("--no-ship", is_flag=True, help="The cluster's image has this project: do not send it.")
+@click.option("-q", "--quiet", is_flag=True, help="No live table, no progress lines.")
+def retry(job: str, where: Settings, cpus: int | None, no_tracking: bool, no_ship: bool, quiet: bool) -> None:
+    """Run a job's failed and cancelled trials again, and what waited for them; nothing else."""
+    from orchestrator.spec.job import JobSpec
+    from orchestrator.store.store import read_only_store
+
+    store = read_only_store(where)
+    identity = store.find_job(job)
+    count = store.retry(identity)
+    spec = JobSpec.model_validate(store.job_spec(identity))
+    store.close()
+    say(f"{identity}: {count} failed or cancelled trials are pending again")
+    drive(spec, where, cpus, not no_tracking, not no_ship, quiet)
+
+
+def drive(job: JobSpec, where: Settings, cpus: int | None, tracking: bool, ship: bool, quiet: bool) -> None:
+    """Runs a job under the live table, prints the end, and leaves with its exit code."""
+    from orchestrator.cli.progress import Live
+    from orchestrator.launch.submit import Options
+    from orchestrator.launch.submit import submit as run
+
+    live = Live(quiet)
+    try:
+        with live:
+            done = run(job, where, Options(cpus, tracking, ship, live, live.say))
+    except KeyboardInterrupt:
+        say(f"interrupted; trials that still run are found again by:\n  {again()}")
+        sys.exit(INTERRUPTED)
+    sys.exit(finish(done, where))
+
+
+def again() -> str:
+    """This very command: its flags say where things are, and that is where the job goes on."""
+    return shlex.join(["python", "-m", "orchestrator", *sys.argv[1:]])
+
+
+def finish(done: Submitted, where: Settings) -> int:
+    """The last lines of a submit; its exit code."""
+    from orchestrator.records.states import JobState
+    from orchestrator.report.build import build
+    from orchestrator.report.publish import text
+    from orchestrator.store.store import read_only_store
+
+    store = read_only_store(where)
+    click.echo(text(build(store, done.job_id, full=False), "text", where))
+    store.close()
+    tally = done.tally
+    say(f"{done.job_id}: {done.state}; {tally.started} trials started, {tally.found} were there already")
+    if done.message:
+        say(done.message)
+    if done.tracking:
+        say(done.tracking)
+    say(f"report:  {done.files['html']}  (and .md .csv .tex .json beside it)")
+    runs = "" if where.folder == Path("runs").absolute() else f" --runs {where.folder}"
+    say(f"MLflow and Ray in a browser:  python -m orchestrator ui{runs}")
+    if done.state is JobState.interrupted:
+        say(f"resume with:\n  {again()}")
+        return INTERRUPTED
+    return 0 if done.state is JobState.done else UNFINISHED
+
+
+@click.command()
+@a_spec
+@places("data_root", "address")
+@output
+@click.option("--nodes", type=click.IntRange(1), default=1, help="Plan for so many machines like the following.")
+@click.option("--cpus", type=float, help="CPUs of a machine [this one's].")
+@click.option("--gpus", type=float, help="GPUs of a machine [this one's].")
+def plan(
+    spec: Path, profile: str | None, overrides: tuple[str, ...], where: Settings, form: str, nodes: int,
+    cpus: float | None, gpus: float | None,
+) -> None:  # fmt: skip
+    """What a job would run and cost from here on. Starts and records nothing."""
+    from orchestrator.cli.cost_table import lines
+    from orchestrator.launch.estimate import estimate, machines
+    from orchestrator.launch.other_jobs import assume
+
+    job = assume(load(spec, profile, overrides), where)
+    cost = estimate(job, where, machines(where, nodes, cpus, gpus))
+    if form == "json":
+        show(cost.to_json())
+    else:
+        click.echo(lines(job, cost))
+
+
+@click.command()
+@a_spec
+def validate(spec: Path, profile: str | None, overrides: tuple[str, ...]) -> None:
+    """Check a spec: every mistake with its line, or what it would be."""
+    from orchestrator.launch.other_jobs import elsewhere
+    from orchestrator.spec.job import job_id
+
+    job = load(spec, profile, overrides)
+    by_others = f"{job.name} (its id follows from the trials of other jobs that it starts from)"
+    name = by_others if elsewhere(job) else job_id(job)
+    click.echo(f"{spec}: valid; job {name}, stages {', '.join(stage.name for stage in job.stages)}")
+
+
+@click.command()
+def schema() -> None:
+    """The JSON Schema of a spec file, for editors."""
+    from orchestrator.spec.json_schema import json_schema
+
+    show(json_schema())
+
+
+@click.command()
+@click.argument("job")
+@places()
+def cancel(job: str, where: Settings) -> None:
+    """Stop a job: its running trials write a checkpoint and leave. Submitted again, it goes on from there."""
+    from orchestrator.records.states import JobState
+    from orchestrator.store.store import read_only_store
+
+    store = read_only_store(where)
+    identity = store.find_job(job)
+    state = store.job(identity).state
+    if state in (JobState.done, JobState.incomplete, JobState.cancelled):
+        say(f"{identity} is {state} already")
+        return
+    store.request_cancel(identity)
+    if any(driver.job_id == identity for driver in store.drivers()):
+        say(f"{identity}: its driver was asked to stop")
+    else:
+        store.set_job_state(identity, JobState.cancelled)
+        say(f"{identity}: cancelled (no driver was running)")

@@ -1,0 +1,49 @@
+"""Registers every command, and turns errors into one message and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from orchestrator.cli.avgdist import avgdist
+from orchestrator.cli.cleanup import gc, pin, unpin
+from orchestrator.cli.data import data
+from orchestrator.cli.jobs import cancel, plan, retry, schema, submit, validate
+from orchestrator.cli.options import INTERRUPTED, say
+from orchestrator.cli.services import track, ui
+from orchestrator.cli.settings_table import settings
+from orchestrator.cli.show import describe, list_jobs, logs, report, status
+from orchestrator.cli.weights import weights
+from orchestrator.errors import OrchestratorError
+
+COMMANDS = (
+    submit, plan, validate, schema, list_jobs, status, describe, logs, report, cancel, retry, data, weights, gc, pin,
+    unpin, settings, avgdist, track, ui,
+)  # fmt: skip
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def cli() -> None:
+    """Studies of visual pre-training: one spec, its trials on Ray, curves in MLflow, results in SQL, the tables."""
+
+
+for command in COMMANDS:
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Runs a command; what the user can act on is printed as one message, without a traceback."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except OrchestratorError as error:
+        say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)

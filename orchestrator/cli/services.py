@@ -1,0 +1,46 @@
+"""Commands for MLflow and the dashboards: track, ui."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from orchestrator.cli.options import places, say
+from orchestrator.settings import Settings
+
+
+@click.command()
+@places("tracking_uri", "storage")
+@click.option("--sync", "job", metavar="JOB", help="Bring MLflow up to date with the store, once.")
+@click.option("--follow", "beside", metavar="JOB", hidden=True, help="What a driver runs beside itself.")
+def track(where: Settings, job: str | None, beside: str | None) -> None:
+    """Fill in at the tracking server what it lacks of a job."""
+    from orchestrator.errors import BackendUnreachable
+    from orchestrator.report.svg.heat_map import picture
+    from orchestrator.store.store import read_only_store
+
+    if not (beside or job):
+        raise click.UsageError("say which job: track --sync JOB")
+    store = read_only_store(where)
+    if beside:
+        from orchestrator.tracking.process import follow
+
+        done = follow(store, beside, where.tracking_uri, where.folder, os.getppid(), picture, storage=where.storage)
+    else:
+        from orchestrator.tracking.mlflow_mirror import sync
+
+        done = sync(store, store.find_job(str(job)), where.tracking_uri, where.folder, picture, storage=where.storage)
+    if done.problem:
+        raise BackendUnreachable(done.problem)
+    say(f"MLflow: {done.runs} runs made, {done.metrics} metric values written, {done.closed} runs closed")
+
+
+@click.command()
+@places("tracking_uri", "address")
+@click.option("--port", type=int, default=5000, help="Of the MLflow UI.")
+def ui(where: Settings, port: int) -> None:
+    """Open the MLflow UI and the Ray dashboard on this machine's loopback address, until Ctrl-C."""
+    from orchestrator.cli.ui import serve
+
+    serve(where, port, say)

@@ -1,0 +1,49 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from orchestrator.report.model import Report
+from orchestrator.report.wording import cell_text, choices, grid, heading, notes, run_link, title
+
+
+def markdown(report: Report, tracking: str = "") -> str:
+    """The table and what stands behind each cell. `tracking`: address of the MLflow UI, for links to runs."""
+    header, body = grid(report)
+    lines = [f"## {_md(report.name)}", "", _md(". ".join(part for part in (report.caption, title(report)) if part)), ""]
+    lines += _md_table(header, [line.texts for line in body], numbers_from=1)
+    lines += ["", *(f"- {_md(note)}" for note in notes(report))]
+    if report.warnings:
+        lines += ["", "### Warnings", "", *(f"- {_md(warning)}" for warning in report.warnings)]
+    chosen, rows = choices(report)
+    if rows:
+        lines += ["", "### Chosen on val", "", *_md_table(chosen, rows, numbers_from=2)]
+    behind = [
+        [cell.row, cell.column, cell_text(cell, report.by_column[cell.column].unit),
+         " ".join(f"`{key[:12]}`" for key in cell.keys) or "–",
+         " ".join(f"[{run[:8]}]({run_link(run, tracking)})" for run in cell.run_ids) or "–"]
+        for cell in report.cells
+    ]  # fmt: skip
+    head = [heading(report.row_path), heading(report.column_path), "value", "trials", "MLflow runs"]
+    lines += ["", "### Trials behind each cell", "", *_md_table(head, behind, numbers_from=5, escaped_from=3)]
+    source = report.provenance
+    code = f"{source.git_commit or 'unknown'}{' (uncommitted changes)' if source.git_dirty else ''}"
+    lines += ["", f"Job `{report.job_id}`, code {code}, seeds {', '.join(map(str, source.seeds)) or '–'}."]
+    return "\n".join(lines) + "\n"
+
+
+def _md(text: str) -> str:
+    for sign in "\\`*_[]<>|":
+        text = text.replace(sign, "\\" + sign)
+    return text.replace("\n", " ").replace("\r", " ")
+
+
+def _md_table(
+    header: Sequence[str], body: Iterable[Sequence[str]], numbers_from: int, escaped_from: int | None = None
+) -> list[str]:
+    """`numbers_from`: first column aligned to the right. `escaped_from`: first column that is Markdown already."""
+    until = len(header) if escaped_from is None else escaped_from
+    rule = ["---" if i < numbers_from else "---:" for i in range(len(header))]
+    rows = [[_md(text) if i < until else text for i, text in enumerate(row)] for row in body]
+    return [f"| {' | '.join(row)} |" for row in [[_md(text) for text in header], rule, *rows]]

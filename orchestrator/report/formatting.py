@@ -1,0 +1,75 @@
+"""Formats numbers, times and aligned tables for every form of the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestrator.records.recorded_spec import label
+
+
+def clock(seconds: float) -> str:
+    """1 h 05 min, 12 min, 40 s"""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def moment(seconds: float | None) -> str:
+    """A time of the store (seconds since 1970) as ISO 8601 in UTC; empty for None."""
+    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def short(value: Any) -> str:
+    """A setting in at most four digits, as narrow as may be: 1.18e-3, 0.75."""
+    if not isinstance(value, float):
+        return label(value)
+    if not 0 < abs(value) < 0.01:
+        return f"{value:.4g}"
+    mantissa, _, exponent = f"{value:.3e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def short_time(seconds: float) -> str:
+    """4.2 s, 12 min, 3 h 20 min, 12 days"""
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+    return f"{minutes / 1440:.1f} days"
+
+
+WIDTH = 110
+"""Columns that tables keep to where they can."""
+
+
+def aligned(header: Sequence[str], body: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Aligned columns; a table too wide is continued below, its first column repeated."""
+    sizes = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
+    numbers = [any(row[i][:1].isdigit() for row in body) for i in range(len(header))]
+    lines: list[str] = []
+    start = 1
+    while start < len(header) or start == 1:
+        end, used = start, sizes[0]
+        while end < len(header) and (end == start or used + 2 + sizes[end] <= width):
+            used += 2 + sizes[end]
+            end += 1
+        shown = [0, *range(start, end)]
+        lines += [""] if lines else []
+        for n, row in enumerate([header, *body]):
+            texts = [row[i].rjust(sizes[i]) if i and numbers[i] else row[i].ljust(sizes[i]) for i in shown]
+            lines.append("  ".join(texts).rstrip())
+            if n == 0:
+                lines.append("-" * (sum(sizes[i] for i in shown) + 2 * (len(shown) - 1)))
+        start = max(end, start + 1)
+    return lines

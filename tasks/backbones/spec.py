@@ -1,0 +1,180 @@
+"""What a spec says of a backbone: timm model, arguments, initial weights."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from tasks.backbones.timm_names import check_timm_name
+
+_strict = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Scratch(BaseModel):
+    """Random initial weights, drawn from the trial's seed."""
+
+    model_config = _strict
+    kind: Literal["none"] = "none"
+    name: str = "RAND"
+    """Row label in tables; no part of the key."""
+
+
+class FromFile(BaseModel):
+    """Weights in a file; refused when the SHA-256 differs or any backbone weight is missing or left over."""
+
+    model_config = _strict
+    kind: Literal["file"] = "file"
+    name: str
+    path: str
+    """Absolute, or relative to the data root, or a URI: `file://`, or `https://` (then `weights fetch` brings it, once;
+    no trial downloads). Always .safetensors: `weights import` makes one from other people's checkpoints."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """None: not filled in yet. Such a trial can be planned and costed but not run: `missing` says what to write.
+    Filled in, it says which content is meant: it enters the key, and the path no longer does."""
+
+    @field_validator("path")
+    @classmethod
+    def _safetensors(cls, path: str) -> str:
+        scheme, name = (urlsplit(path).scheme, urlsplit(path).path) if "://" in path else ("", path)
+        if scheme not in ("", "file", "https", "http"):
+            raise ValueError(f"{scheme}:// is not read; a path, file:// or https://")
+        if not name.endswith(".safetensors"):
+            raise ValueError(
+                "training reads .safetensors alone; convert it once: python -m orchestrator weights import FILE "
+                f"{path if not scheme else '(after: python -m orchestrator weights fetch URI)'}"
+            )
+        return path
+
+    @model_validator(mode="after")
+    def _said_which(self) -> FromFile:
+        if self.remote and self.sha256 is None:
+            raise ValueError("a URI needs sha256: what is there may change")
+        return self
+
+    @property
+    def remote(self) -> bool:
+        """Whether the file has to be fetched first."""
+        return self.path.startswith(("https://", "http://"))
+
+    def local(self, root: Path) -> Path:
+        """Where the file lies on this machine. `root`: the data root."""
+        if self.remote:
+            return fetched(self.path, str(self.sha256), root)
+        return root / (unquote(urlsplit(self.path).path) if self.path.startswith("file://") else self.path)
+
+    def missing(self, root: Path) -> str | None:
+        """None when the file is there with this SHA-256; else what to do. `root`: the data root. Reads the file."""
+        file = self.local(root)
+        if not file.is_file():
+            if self.remote:
+                command = f"python -m orchestrator weights fetch {self.path} --sha256 {self.sha256}"
+                return f"weights {self.name}: not fetched to {file} yet; fetch once: {command} --data-root {root}"
+            return f"weights {self.name}: no file {file}; put it there (how to get it: see the spec's comment)"
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if self.sha256 is None:
+            return f"weights {self.name}: sha256 is not filled in; {file} has {found}: write that if you trust it"
+        if self.sha256 != found:
+            return f"weights {self.name}: {file} has SHA-256 {found}, not {self.sha256}: another or a damaged file"
+        return None
+
+
+def fetched(uri: str, sha256: str, root: Path) -> Path:
+    """Where `weights fetch` puts what it downloads: named by content, so that two versions do not meet."""
+    return root / "weights" / f"{sha256[:12]}-{Path(unquote(urlsplit(uri).path)).name}"
+
+
+class FromTimm(BaseModel):
+    """Weights that timm publishes under a tag, from the hub or its cache on the node (HF_HOME), loaded by timm."""
+
+    model_config = _strict
+    kind: Literal["timm"] = "timm"
+    name: str
+    tag: str
+    """Model and pre-training tag, for example swinv2_base_window8_256.ms_in1k; the backbone may be another variant of
+    the same architecture (image size, window)."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Of the tensors under timm's names as safetensors, the digest that a trial's facts show; another is then refused.
+    None: whatever the hub has under this tag."""
+
+    @field_validator("tag")
+    @classmethod
+    def _whole(cls, tag: str) -> str:
+        if not tag.partition(".")[2]:
+            raise ValueError(f"{tag} names no pre-training; write model.tag (all: timm.list_pretrained())")
+        return check_timm_name(tag)
+
+
+class FromStage(BaseModel):
+    """The weights that a stage of this or of another job ends with; planning replaces it by `FromTrial`."""
+
+    model_config = _strict
+    kind: Literal["stage"] = "stage"
+    name: str
+    stage: str
+    job: str | None = None
+    """Another job: its name (the newest of that name) or the beginning of its id; none: this one. The stage must be
+    complete and its winner's weights kept. What it meant when the spec was first submitted is recorded and stays."""
+    group: str | None = None
+    """Of the stage, where it has several."""
+
+
+class FromTrial(BaseModel):
+    """The weights that a trial ended with."""
+
+    model_config = _strict
+    kind: Literal["trial"] = "trial"
+    name: str
+    trial: str
+    """Key of the trial."""
+
+
+Init = Annotated[Scratch | FromFile | FromTimm | FromStage | FromTrial, Field(discriminator="kind")]
+
+
+class BackboneSpec(BaseModel):
+    """A timm backbone and where its weights come from."""
+
+    model_config = _strict
+
+    model: str
+    """Name in timm, for example swinv2_base_window12_192."""
+    args: dict[str, Any] = {}
+    """Passed to timm.create_model: patch_size, embed_dim, depth, window_size, ..."""
+    image_size: PositiveInt
+    """Side of the square input in pixels; passed to timm as img_size where the model takes it."""
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    """Stochastic depth rate of the last block."""
+    norm_eps: PositiveFloat | None = None
+    """Of every LayerNorm. None: as timm draws the model (Swin 1e-5, ViT and BEiT 1e-6). The reference's classification
+    and SimMIM code has 1e-5 for Swin; its depth and pose code 1e-6, also for weights that were trained with 1e-5."""
+    init: Init = Scratch()
+
+    @field_validator("model")
+    @classmethod
+    def _known(cls, model: str) -> str:
+        return check_timm_name(model)
+
+    @field_validator("args")
+    @classmethod
+    def _not_ours(cls, args: dict[str, Any]) -> dict[str, Any]:
+        for name, instead in _DECIDED_ELSEWHERE.items():
+            if name in args:
+                raise ValueError(f"{name} is not set here: {instead}")
+        if empty := [name for name, value in args.items() if value is None]:
+            raise ValueError(f"timm drops arguments that are null and uses its own default: leave out {empty[0]}")
+        return args
+
+
+_DECIDED_ELSEWHERE = {
+    "img_size": "use image_size",
+    "drop_path_rate": "use drop_path",
+    "num_classes": "it follows from the task",
+    "in_chans": "images have three channels",
+    "pretrained": "weights come from init",
+    "checkpoint_path": "weights come from init",
+}

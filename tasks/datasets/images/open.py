@@ -1,0 +1,23 @@
+"""Opens images as files, tar archives or cached arrays, whichever is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.datasets.images.source import Arrays, Files, Source
+
+
+def of(name: str, root: Path, images: Any) -> Source:
+    """A source made from what a data set's reader gives: a source, paths below `root` (read from tar files where they
+    are packed), one array, or several."""
+    if isinstance(images, Source):
+        return images
+    if isinstance(images, np.ndarray) or (len(images) and isinstance(images[0], np.ndarray)):
+        return Arrays(name, images)
+    from tasks.datasets.images.shards import instead_of_files
+
+    packed = instead_of_files(name, root, images)
+    return Files(name, root, images) if packed is None else packed

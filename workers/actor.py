@@ -1,0 +1,172 @@
+"""The Ray actor that runs one trial at a time and keeps its updates until they are acknowledged."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from workers.errors import Stopped
+from workers.messages import Assignment, Event, Left, News, Outcome, classify
+from workers.ray_train import _conclusions
+from workers.run import Emit, run_trial
+
+LINGER_S = 0.02
+"""A trial's end that follows its last report so soon comes in the same answer: one commit less."""
+
+Execute = Callable[[Assignment, Emit, Callable[[], bool]], Outcome]
+
+
+class TrialActor:
+    """Runs trials, one at a time, in a thread of its own, so that questions are answered while it trains.
+
+    Events are kept until the driver acknowledges them (it does so after its commit): a driver that dies in
+    between costs nothing, the next one asks again. An actor that nobody has asked for `orphan_s` after its trial
+    ended leaves by itself. Made by orchestrator.engine.driver as a detached, named Ray actor with several call slots.
+    """
+
+    def __init__(self, execute: Execute | None = None, orphan_s: float = 300.0, owner: str = "") -> None:
+        self._execute = execute or run_trial
+        self._orphan_s = orphan_s
+        self._owner = owner
+        self._changed = threading.Condition()
+        self._assignment: Assignment | None = None
+        self._key = ""
+        self._events: list[Event] = []
+        self._heard = 0
+        self._ended = True
+        self._stop = threading.Event()
+        self._asked = time.monotonic()
+        threading.Thread(target=self._leave_when_orphaned, daemon=True).start()
+
+    def work(self, assignment: Assignment, wait_s: float = 10.0) -> News:
+        """Begins a trial and returns its first news. What the previous trial said counts as acknowledged."""
+        with self._changed:
+            if not self._ended:
+                raise RuntimeError(f"busy with {self._assignment.name if self._assignment else '?'}")
+            self._tidy()
+            self._assignment, self._events, self._heard, self._ended = assignment, [], 0, False
+            self._key = assignment.trial.key
+            self._stop.clear()
+            threading.Thread(target=self._run, args=(assignment,), daemon=True, name=assignment.name).start()
+        return self.news(0, wait_s)
+
+    def news(self, acknowledged: int, wait_s: float = 10.0) -> News:
+        """Forgets the first `acknowledged` events; returns the others, waiting up to `wait_s` for the first."""
+        with self._changed:
+            self._asked = time.monotonic()
+            forget = max(0, acknowledged - self._heard)
+            del self._events[:forget]
+            self._heard += forget
+            self._changed.wait_for(lambda: self._events or self._ended, timeout=wait_s)
+            self._changed.wait_for(lambda: self._ended, timeout=min(wait_s, LINGER_S))
+            self._asked = time.monotonic()
+            assignment = self._assignment
+            if assignment is None:
+                return News("", "", 0, (), 0, True, self._owner)
+            return News(
+                self._key, assignment.name, assignment.token, tuple(self._events), self._heard, self._ended, self._owner
+            )
+
+    def rest(self, token: int) -> None:
+        """Everything that attempt `token` said was recorded: its checkpoints can go. Late calls change nothing."""
+        with self._changed:
+            self._asked = time.monotonic()
+            if self._ended and self._assignment is not None and self._assignment.token == token:
+                self._tidy()
+                self._events = []
+
+    def belong(self, owner: str, before: str) -> bool:
+        """Another driver takes this actor over; whether it was still `before`'s, so that of two drivers one gets it."""
+        with self._changed:
+            mine = self._owner == before
+            if mine:
+                self._owner = owner
+            return mine
+
+    def stop(self) -> None:
+        """Asks the running trial to write a checkpoint and leave."""
+        self._stop.set()
+
+    def push(self, event: Event) -> None:
+        """For the processes of a trial with several workers: says something in the trial's name."""
+        with self._changed:
+            self._events.append(event)
+            self._changed.notify_all()
+
+    def conclude(self, event: Event) -> None:
+        """For the processes of a trial with several workers: says how it ended."""
+        _conclusions.append(event)
+
+    def should_stop(self) -> bool:
+        return self._stop.is_set()
+
+    def place(self) -> dict[str, str]:
+        """Where this actor runs and where it imports the project from."""
+        import socket
+
+        return {"host": socket.gethostname(), "pid": str(os.getpid()), "code": str(Path(__file__).parent)}
+
+    def node(self) -> str:
+        """Id of the Ray node this actor runs on."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
+    def _run(self, assignment: Assignment) -> None:
+        event: Event
+        with _log_to(assignment):
+            log = logging.getLogger("workers")
+            log.info("begin %s attempt %d key %s", assignment.name, assignment.token, self._key)
+            try:
+                event = self._execute(assignment, self.push, self._stop.is_set)
+                log.info("done: %s", " ".join(f"{k}={v:.6g}" for k, v in event.figures.items()))
+            except Stopped:
+                event = Left()
+                log.info("stopped: a checkpoint is written")
+            except BaseException as error:  # the thread's end: whatever it is becomes news
+                event = classify(error)
+                log.error("%s: %s", event.error_class, event.message)
+        with self._changed:
+            self._events.append(event)
+            self._ended = True
+            self._changed.notify_all()
+
+    def _tidy(self) -> None:
+        """Removes the checkpoints of a trial whose end was acknowledged (the lock is held)."""
+        if self._assignment is not None and self._events and isinstance(self._events[-1], Outcome):
+            from workers import checkpoint
+
+            checkpoint.clear(Path(self._assignment.folder))
+        self._assignment = None
+
+    def _leave_when_orphaned(self) -> None:
+        while True:
+            time.sleep(min(5.0, self._orphan_s / 4))
+            with self._changed:
+                if self._ended and time.monotonic() - self._asked > self._orphan_s:
+                    os._exit(0)
+
+
+class _log_to:
+    """Sends the log of `workers` and `tasks`, and warnings, to log.txt in the trial's folder while the trial runs."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._path = Path(assignment.folder) / "log.txt"
+
+    def __enter__(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._handler = logging.FileHandler(self._path)
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.captureWarnings(True)
+        for name in ("workers", "tasks", "py.warnings"):
+            logging.getLogger(name).addHandler(self._handler)
+            logging.getLogger(name).setLevel(logging.INFO)
+
+    def __exit__(self, *_: object) -> None:
+        for name in ("workers", "tasks", "py.warnings"):
+            logging.getLogger(name).removeHandler(self._handler)
+        self._handler.close()

@@ -1,0 +1,33 @@
+"""Why a trial ends without figures."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ErrorClass(StrEnum):
+    """Why a trial ended without its figures."""
+
+    diverged = "diverged"  # non-finite loss: a result, never repeated
+    out_of_memory = "out_of_memory"  # at a micro-batch of 1 already
+    data = "data"  # missing, unreadable or wrong data: the user must act
+    code = "code"  # any other exception
+    node_lost = "node_lost"  # the process or its node died: repeated from the last checkpoint
+    timeout = "timeout"
+    cancelled = "cancelled"
+
+
+class TrialError(Exception):
+    """A trial ends without figures, for a stated reason. Pickles across Ray."""
+
+    def __init__(self, error_class: ErrorClass, message: str) -> None:
+        super().__init__(error_class, message)
+        self.error_class = error_class
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.error_class}: {self.message}"
+
+
+class Stopped(Exception):
+    """The trial was asked to stop, wrote a checkpoint and left; it can be resumed."""

@@ -1,0 +1,127 @@
+"""What driver and worker send each other: assignments, reports, outcomes, failures."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass, field
+from typing import Any
+
+from tasks.errors import DataError
+from workers.errors import ErrorClass, TrialError
+from workers.trial import TrialSpec
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights in a file (safetensors), with the SHA-256 that is checked before they are loaded."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the orchestrator asks a node to do: a trial, and everything about its place that is not its content."""
+
+    trial: TrialSpec
+    name: str
+    """Shown in the Ray dashboard, MLflow and logs: stage/group/setting#key."""
+    token: int
+    """Fencing token of this attempt: goes back with every event, and a stale one is refused by the store."""
+    folder: str
+    """The trial's own folder on storage that every node sees: checkpoints, weights, log."""
+    data_root: str
+    parents: dict[str, Weights] = field(default_factory=dict)
+    cpus: float = 1.0
+    gpus: float = 0.0
+    workers: int = 1
+    keep_weights: bool = False
+    time_limit_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is known after an epoch: terms of the loss (`train_` prefix), learning rate, figures on val; and how fast it
+    went (`system_` prefix: the only values that differ when the same trial runs again)."""
+
+    epoch: int
+    """1-based; the report comes after this epoch."""
+    step: int
+    """Optimizer steps so far."""
+    values: dict[str, float]
+    seconds: float
+    """Wall time of this epoch, training and evaluation."""
+    pictures: tuple[str, ...] = ()
+    """Files made after this epoch, relative to the trial's folder."""
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Report:
+        """From what `dataclasses.asdict` made of it, also by way of JSON."""
+        return cls(**{**plain, "pictures": tuple(plain["pictures"])})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished trial says. Only a trial that ran to its end has one."""
+
+    figures: dict[str, float]
+    """After the last epoch (no epoch is chosen: the final trial could not, without looking at test)."""
+    facts: dict[str, Any]
+    """How it was run: device, precision, micro_batch, steps, train_images, train_seconds, step_seconds (median of
+    the run, data included), images_per_second, resumed_at, notes, data_digest, unreadable_images (those replaced),
+    image_cache, versions, host, threads, parameters."""
+    weights: Weights | None = None
+    """Beside the file of a trial whose span ends early lies its whole state (see checkpoint.Folder)."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that ended without figures."""
+
+    error_class: ErrorClass
+    message: str
+    """First line: what happened; the rest, if any, a traceback."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """A trial that was asked to stop and wrote a checkpoint."""
+
+
+Event = Report | Outcome | Failure | Left
+
+
+@dataclass(frozen=True)
+class News:
+    """What an actor has to say of its trial: events not acknowledged so far, oldest first."""
+
+    key: str
+    name: str
+    token: int
+    events: tuple[Event, ...]
+    heard: int
+    """Events before these; acknowledge with heard + len(events)."""
+    ended: bool
+    owner: str = ""
+    """Id of the driver whose actor this is: the one that made it, or that took it over."""
+
+
+def classify(error: BaseException) -> Failure:
+    """The error class of an exception; see `ErrorClass` for what each means and schedule.RETRY for what follows."""
+    if isinstance(error, TrialError):
+        return Failure(error.error_class, error.message)
+    first = f"{type(error).__name__}: {error}".splitlines()[0]
+    if isinstance(error, DataError):
+        return Failure(ErrorClass.data, str(error))
+    if isinstance(error, MemoryError):
+        return Failure(ErrorClass.out_of_memory, first)
+    if _from_another_worker(error):
+        return Failure(ErrorClass.node_lost, f"another worker of the trial is gone: {first}")
+    text = "".join(traceback.format_exception(error))
+    return Failure(ErrorClass.code, f"{first}\n{text}")
+
+
+def _from_another_worker(error: BaseException) -> bool:
+    """Whether the network to the trial's other workers failed, as it does when one of their processes dies."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return "DistError" in names or (isinstance(error, RuntimeError) and "gloo/transport" in str(error))

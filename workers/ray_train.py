@@ -1,0 +1,106 @@
+"""Runs a trial of several workers through Ray Train."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from workers.errors import ErrorClass, Stopped, TrialError
+from workers.messages import Assignment, Event, Failure, Left, Outcome, Report, classify
+from workers.state import place_of
+
+
+def _run_with_ray_train(assignment: Assignment, stop: Callable[[], bool]) -> Outcome:
+    """A trial of several workers: Ray Train places and connects them; they speak to this actor themselves.
+
+    Train's own report() is not used: it costs up to 2 s a call, and our events have an acknowledged road already. Nor
+    is its retry: a trial that lost a worker ends here as `node_lost`, and the driver hands it out again, from its last
+    checkpoint, as soon as there is room for it; that is also recorded as an attempt.
+    """
+    if stop():
+        raise Stopped
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    import ray
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    _conclusions.clear()
+    resources = {"CPU": assignment.cpus}
+    if assignment.gpus:
+        resources["GPU"] = assignment.gpus
+    records = Path(assignment.folder) / "train"
+    trainer = TorchTrainer(
+        _worker_loop,
+        train_loop_config={"assignment": assignment, "actor": ray.get_runtime_context().current_actor},
+        torch_config=TorchConfig(backend="nccl" if assignment.gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=assignment.workers, use_gpu=assignment.gpus > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(name=f"attempt-{assignment.token}", storage_path=str(records)),
+    )
+    died: Exception | None = None
+    try:
+        trainer.fit()
+    except Exception as error:  # what the workers themselves said counts for more
+        died = error
+    finally:
+        shutil.rmtree(records, ignore_errors=True)  # Train's own, of which nothing is read again
+    return _concluded(list(_conclusions), died)
+
+
+_conclusions: list[Event] = []
+"""How the several workers of this process's current trial say it ended."""
+
+
+def _concluded(events: list[Event], died: Exception | None) -> Outcome:
+    """What several workers' words come to: the first counts, but that another worker is gone is only a consequence."""
+    lost = [event for event in events if isinstance(event, Failure) and event.error_class is ErrorClass.node_lost]
+    for event in [*(event for event in events if event not in lost), *lost]:
+        if isinstance(event, Outcome):
+            return event
+        if isinstance(event, Failure):
+            raise TrialError(event.error_class, event.message) from died
+        raise Stopped
+    reason = str(died).splitlines()[0] if died else "no worker said how it ended"
+    raise TrialError(ErrorClass.node_lost, f"a worker process died: {reason}") from died
+
+
+def _worker_loop(config: dict[str, Any]) -> None:
+    """What each of several workers runs: the same loop, inside the process group that Ray Train made."""
+    import ray
+    import ray.train
+
+    from workers.train import train
+
+    assignment, actor = config["assignment"], config["actor"]
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    device = f"cuda:{context.get_local_rank()}" if assignment.gpus else "cpu"
+    asked = 0.0
+    stopping = False
+
+    def stop() -> bool:
+        """Rank 0 asks the actor at most once a second; the loop makes the answer common to all ranks."""
+        nonlocal asked, stopping
+        if rank == 0 and not stopping and time.monotonic() - asked > 1.0:
+            asked = time.monotonic()
+            stopping = ray.get(actor.should_stop.remote())
+        return stopping
+
+    def emit(report: Report) -> None:
+        ray.get(actor.push.remote(report))
+
+    event: Event
+    try:
+        event = train(assignment.trial, place_of(assignment, rank, device), emit, stop)
+    except Stopped:
+        event = Left()
+    except Exception as error:
+        ray.get(actor.conclude.remote(classify(error)))
+        raise
+    if rank == 0:
+        ray.get(actor.conclude.remote(event))
