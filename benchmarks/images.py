@@ -33,7 +33,7 @@ import torch
 from noop import machine
 from PIL import Image
 
-from tasks.base import DataPlace
+from tasks.base import DataContext
 from tasks.datasets import transforms
 from tasks.datasets.augment import Augment
 from tasks.datasets.labelled.loaders import FileLoaders
@@ -68,7 +68,7 @@ def ours(root: Path, augment: Augment, seed: int, stored_size: int | None = None
     paths = sorted((root / "photographs").rglob("*.jpg"))
     labels = [int(path.parent.name) for path in paths]
     augment = augment.model_copy(update={"stored_size": stored_size})
-    place = DataPlace(root, image_size=SIZE, device="cpu", seed=seed, batch=BATCH)
+    place = DataContext(root, image_size=SIZE, device="cpu", seed=seed, batch=BATCH)
     loaders = FileLoaders(
         "photographs", (paths, labels), (paths[:10], labels[:10]), root, 10, place, augment, "imagenet"
     )
@@ -171,7 +171,7 @@ def workers_start(root: Path, counts: tuple[int, ...] = (2, 4, 8)) -> None:
     paths = sorted((root / "photographs").rglob("*.jpg"))
     labels = [int(path.parent.name) for path in paths]
     for workers in counts:
-        place = DataPlace(root, SIZE, "cpu", seed=0, batch=BATCH, loader_workers=workers)
+        place = DataContext(root, SIZE, "cpu", seed=0, batch=BATCH, loader_workers=workers)
         part = (paths, labels), (paths[:10], labels[:10])
         loaders = FileLoaders("photographs", *part, root, 10, place, AUGMENT["crop, flip"], "imagenet")
         seconds = []

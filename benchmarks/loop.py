@@ -28,9 +28,9 @@ from torch.nn import functional
 
 from tasks.backbones.model import build
 from tasks.backbones.spec import BackboneSpec
-from tasks.base import Batch, DataPlace, Loaders, Task
+from tasks.base import Batch, DataContext, Loaders, Task
 from workers.messages import Report
-from workers.state import Place
+from workers.state import RankContext
 from workers.train import train
 from workers.trial import OptimSpec, TrialSpec
 
@@ -57,7 +57,7 @@ class InMemory(Task):
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
         return build(backbone, CLASSES)
 
-    def loaders(self, place: DataPlace) -> Loaders:
+    def loaders(self, place: DataContext) -> Loaders:
         return Ready(data(self.images, place.batch, place.image_size, place.device))
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
@@ -157,7 +157,7 @@ def compare(name: str, trial: InMemoryTrial, device: str, threads: int) -> None:
             seconds[other].append(others[other].epoch())
 
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(folder=Path(folder), data_root=Path(folder), device=device, threads=threads)
+        place = RankContext(folder=Path(folder), data_root=Path(folder), device=device, threads=threads)
         train(trial, place, take_turns, lambda: False)
     images = trial.task.images
     print(f"{name}, batch {trial.optim.batch}, {threads} thread(s), {device}; {trial.optim.epochs - 1} epochs each")

@@ -25,7 +25,7 @@ from pathlib import Path
 import noop
 from noop import resident_kb
 
-from orchestrator.engine.driver import Drive
+from orchestrator.engine.driver import Driver
 
 EVERY = 250
 Samples = list[tuple[int, float]]
@@ -52,7 +52,7 @@ def sample_ours(count: int, every: int, folder: Path, where: bool) -> None:
     placed: list[float] = []
     snapshots: list[tracemalloc.Snapshot] = []
 
-    def watch(drive: Drive) -> None:
+    def watch(drive: Driver) -> None:
         done = drive.tally.finished
         if done >= every * (len(samples) + 1) or done == count:
             samples.append((done, resident_kb()))

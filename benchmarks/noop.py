@@ -24,17 +24,17 @@ import ray
 from ray import cloudpickle, tune
 
 from orchestrator.engine import ray_cluster
-from orchestrator.engine.backend import Site
-from orchestrator.engine.driver import Drive
-from orchestrator.engine.ray_backend import Pool
+from orchestrator.engine.backend import RunSite
+from orchestrator.engine.driver import Driver
+from orchestrator.engine.ray_backend import RayBackend
 from orchestrator.launch import submit
-from orchestrator.plan.durations import Speed
+from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.settings import Settings, settings
 from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.store.store import open_store
 from orchestrator.tracking import process
-from workers.messages import Assignment, News, Outcome, Report
+from workers.messages import Assignment, Outcome, Report, TrialUpdate
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the actors need not find this file
 
@@ -130,13 +130,13 @@ def job_of(count: int) -> JobSpec:
     )
 
 
-class Timed(Pool):
+class Timed(RayBackend):
     """Our pool, which notes when trials ended."""
 
     ends: Ends
 
-    def heard(self, news: News, worker: Any) -> None:
-        super().heard(news, worker)
+    def acknowledge(self, news: TrialUpdate, worker: Any) -> None:
+        super().acknowledge(news, worker)
         if news.ended:
             self.ends.times.append(time.perf_counter())
 
@@ -145,7 +145,7 @@ def ours(
     count: int,
     folder: Path,
     mirrored: bool = False,
-    watch: Callable[[Drive], None] = lambda drive: None,
+    watch: Callable[[Driver], None] = lambda drive: None,
     planned: Callable[[], None] = lambda: None,
 ) -> Ends:
     """The engine as `submit` runs it: planner, SQLite store (synchronous FULL), drive, pool. In a fresh folder.
@@ -157,9 +157,9 @@ def ours(
     with closing(open_store(where.database_url)) as store:
         begun = time.perf_counter()
         identity = job_id(job)
-        submit.put(store, job, identity)
-        site = Site(where.storage, folder, "benchmark")
-        drive = Drive(store, job, identity, Planner(job, Speed()), site, watch, say=_unexpected)
+        submit.record_job(store, job, identity)
+        site = RunSite(where.storage, folder, "benchmark")
+        drive = Driver(store, job, identity, Planner(job, DurationModel()), site, watch, say=_unexpected)
         drive.prepare()
         ends.planning = time.perf_counter() - begun
         planned()

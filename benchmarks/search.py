@@ -36,7 +36,7 @@ from orchestrator.spec import load
 from orchestrator.spec.sweep import Grid, Search, axis_values
 from workers.errors import Stopped
 from workers.messages import Report
-from workers.state import Place
+from workers.state import RankContext
 from workers.train import train
 from workers.trial import TrialSpec
 
@@ -68,7 +68,9 @@ class Trials:
                 enough = hear(report.epoch, value)
 
         token = time.time_ns()  # above those of earlier calls, whose attempts are over
-        place = Place(trial_folder(self._cache, trial.key).absolute(), Path("data"), threads=self._threads, token=token)
+        place = RankContext(
+            trial_folder(self._cache, trial.key).absolute(), Path("data"), threads=self._threads, token=token
+        )
         try:
             figure = train(trial, place, emit, lambda: enough).figures[trial.task.metric]
         except Stopped:
@@ -88,8 +90,8 @@ def searched(search: Search, fields: dict[str, Any], epochs: int, aim: float, tr
 
     decider = PointSearch(search, "top1", "max", epochs, key_of)
     used = 0
-    while decider.wants():
-        event = decider.ask()
+    while decider.can_suggest():
+        event = decider.suggest()
         if event.kind == "exhausted":
             break
         last = 0
@@ -97,13 +99,13 @@ def searched(search: Search, fields: dict[str, Any], epochs: int, aim: float, tr
         def hear(epoch: int, value: float, key: str = event.key) -> bool:
             nonlocal last
             last = epoch
-            heard = decider.hear(key, epoch, value)
+            heard = decider.on_report(key, epoch, value)
             return heard is not None and heard.kind == "stopped"
 
         value = trials.run(specs[event.key], hear)
         used += last
         if value is not None:
-            decider.tell(event.key, value)
+            decider.on_result(event.key, value)
             if value >= aim:
                 return used, True
     return used, False

@@ -31,11 +31,11 @@ from torch.nn import functional
 
 from tasks.backbones.model import build
 from tasks.backbones.spec import BackboneSpec
-from tasks.base import Batch, DataPlace, Loaders
+from tasks.base import Batch, DataContext, Loaders
 from tasks.pretraining.masking import Masking
 from tasks.pretraining.task import Pretrain
 from workers.messages import Report
-from workers.state import Place
+from workers.state import RankContext
 from workers.throughput import flops_per_image, peak_flops
 from workers.train import train
 from workers.trial import OptimSpec, RuntimeSpec, TrialSpec
@@ -78,7 +78,7 @@ class InMemory(Pretrain):
 
     steps: int
 
-    def loaders(self, place: DataPlace) -> Loaders:
+    def loaders(self, place: DataContext) -> Loaders:
         return Ready(data(self.steps, place.batch, place.device))
 
     def measure(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
@@ -180,7 +180,7 @@ def compare(trial: InMemoryTrial, device: str, threads: int) -> None:
         seconds["plain"].append(plain.epoch())
 
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(folder=Path(folder), data_root=Path(folder), device=device, threads=threads)
+        place = RankContext(folder=Path(folder), data_root=Path(folder), device=device, threads=threads)
         train(trial, place, take_turns, lambda: False)
     steps, batch = trial.task.steps, trial.optim.batch
     last = statistics.mean(plain.losses[-steps:])
@@ -200,7 +200,7 @@ def alone(trial: InMemoryTrial) -> list[float]:
     """Seconds of each epoch of our loop, on CUDA."""
     times: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(folder=Path(folder), data_root=Path(folder), device="cuda")
+        place = RankContext(folder=Path(folder), data_root=Path(folder), device="cuda")
         train(trial, place, lambda _: times.append(time.perf_counter() - CLOCK[-1]), lambda: False)
     return times
 

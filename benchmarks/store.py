@@ -27,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.records.rows import JobRecord, Placement, WinnerRow
+from orchestrator.records.rows import ChoiceRow, JobRecord, Placement
 from orchestrator.records.writes import Finished, Reported, Write
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.trial_fields import apply
@@ -101,7 +101,7 @@ def seed_job(store: Store, name: str, lr_count: int, decay_count: int, near: int
             best = max(range(len(placements)), key=values.__getitem__)
             for stage, sources in (("refine", ["grid"]), ("final", ["grid", "refine"])):
                 group, key = placements[best].group, placements[best].key
-                winner = WinnerRow(stage, group, key, values[best], "top1", [], {"mode": "max"}, 15, sources)
+                winner = ChoiceRow(stage, group, key, values[best], "top1", [], {"mode": "max"}, 15, sources)
                 store.decide(job_id, winner)
     store.set_job_state(job_id, "done")
     store.unregister_driver(driver.id)
@@ -198,7 +198,7 @@ def measure(kind: str, url: str) -> None:
         "jobs()": store.jobs,
         "placed(job)": lambda: store.placed(job.id),
         "winners(job)": lambda: store.winners(job.id),
-        "known(500 keys)": lambda: store.known(some),
+        "snapshots(500 keys)": lambda: store.snapshots(some),
         "figures(500 keys)": lambda: store.figures(some),
         "reports(key)": lambda: store.reports(some[0]),
         "find_trial(prefix)": lambda: store.find_trial(some[0][:12]),

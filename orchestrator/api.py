@@ -11,7 +11,7 @@ from orchestrator.plan.cost import Cost
 from orchestrator.settings import Settings, settings
 from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.spec.load import load
-from orchestrator.store.store import read_only_store
+from orchestrator.store.store import open_existing
 
 if TYPE_CHECKING:
     import pandas
@@ -37,7 +37,7 @@ def results(job: JobSpec | str, where: Settings | None = None) -> pandas.DataFra
     """One row per trial of a job (or of the job with this id prefix or name): settings, figures, state, key."""
     from orchestrator.report.dataframe import results as frame
 
-    store = read_only_store(where or settings())
+    store = open_existing(where or settings())
     try:
         return frame(store, store.find_job(job if isinstance(job, str) else job_id(job)))
     finally:

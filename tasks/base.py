@@ -23,7 +23,7 @@ Batch = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class DataPlace:
+class DataContext:
     """Where and how a trial reads its data."""
 
     root: Path
@@ -128,7 +128,7 @@ class Task(BaseModel, ABC):
         of a head is the task's matter."""
 
     @abstractmethod
-    def loaders(self, place: DataPlace) -> Loaders:
+    def loaders(self, place: DataContext) -> Loaders:
         """Opens the data. Raises DataError."""
 
     @abstractmethod

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from workers.errors import Stopped
-from workers.messages import Assignment, Event, Left, News, Outcome, classify
+from workers.messages import Assignment, Event, Outcome, StoppedAtCheckpoint, TrialUpdate, classify_error
 from workers.ray_train import _conclusions
 from workers.run import Emit, run_trial
 
@@ -42,7 +42,7 @@ class TrialActor:
         self._asked = time.monotonic()
         threading.Thread(target=self._leave_when_orphaned, daemon=True).start()
 
-    def work(self, assignment: Assignment, wait_s: float = 10.0) -> News:
+    def start(self, assignment: Assignment, wait_s: float = 10.0) -> TrialUpdate:
         """Begins a trial and returns its first news. What the previous trial said counts as acknowledged."""
         with self._changed:
             if not self._ended:
@@ -52,9 +52,9 @@ class TrialActor:
             self._key = assignment.trial.key
             self._stop.clear()
             threading.Thread(target=self._run, args=(assignment,), daemon=True, name=assignment.name).start()
-        return self.news(0, wait_s)
+        return self.poll(0, wait_s)
 
-    def news(self, acknowledged: int, wait_s: float = 10.0) -> News:
+    def poll(self, acknowledged: int, wait_s: float = 10.0) -> TrialUpdate:
         """Forgets the first `acknowledged` events; returns the others, waiting up to `wait_s` for the first."""
         with self._changed:
             self._asked = time.monotonic()
@@ -66,12 +66,12 @@ class TrialActor:
             self._asked = time.monotonic()
             assignment = self._assignment
             if assignment is None:
-                return News("", "", 0, (), 0, True, self._owner)
-            return News(
+                return TrialUpdate("", "", 0, (), 0, True, self._owner)
+            return TrialUpdate(
                 self._key, assignment.name, assignment.token, tuple(self._events), self._heard, self._ended, self._owner
             )
 
-    def rest(self, token: int) -> None:
+    def release(self, token: int) -> None:
         """Everything that attempt `token` said was recorded: its checkpoints can go. Late calls change nothing."""
         with self._changed:
             self._asked = time.monotonic()
@@ -79,7 +79,7 @@ class TrialActor:
                 self._tidy()
                 self._events = []
 
-    def belong(self, owner: str, before: str) -> bool:
+    def set_owner(self, owner: str, before: str) -> bool:
         """Another driver takes this actor over; whether it was still `before`'s, so that of two drivers one gets it."""
         with self._changed:
             mine = self._owner == before
@@ -91,13 +91,13 @@ class TrialActor:
         """Asks the running trial to write a checkpoint and leave."""
         self._stop.set()
 
-    def push(self, event: Event) -> None:
+    def report(self, event: Event) -> None:
         """For the processes of a trial with several workers: says something in the trial's name."""
         with self._changed:
             self._events.append(event)
             self._changed.notify_all()
 
-    def conclude(self, event: Event) -> None:
+    def finish(self, event: Event) -> None:
         """For the processes of a trial with several workers: says how it ended."""
         _conclusions.append(event)
 
@@ -122,13 +122,13 @@ class TrialActor:
             log = logging.getLogger("workers")
             log.info("begin %s attempt %d key %s", assignment.name, assignment.token, self._key)
             try:
-                event = self._execute(assignment, self.push, self._stop.is_set)
+                event = self._execute(assignment, self.report, self._stop.is_set)
                 log.info("done: %s", " ".join(f"{k}={v:.6g}" for k, v in event.figures.items()))
             except Stopped:
-                event = Left()
+                event = StoppedAtCheckpoint()
                 log.info("stopped: a checkpoint is written")
             except BaseException as error:  # the thread's end: whatever it is becomes news
-                event = classify(error)
+                event = classify_error(error)
                 log.error("%s: %s", event.error_class, event.message)
         with self._changed:
             self._events.append(event)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from workers.errors import ErrorClass, TrialError
-from workers.fault_injection import reach
+from workers.fault_injection import fault_point
 from workers.messages import Outcome, Report, Weights
 
 if TYPE_CHECKING:  # loaded where it is used: `clear` is also called by processes that do without it
@@ -65,10 +65,10 @@ class Folder:
 
         def commit() -> None:
             self._check_owner()
-            reach("before_checkpoint_commit", f"{self.key} {step}")
+            fault_point("before_checkpoint_commit", f"{self.key} {step}")
 
         _write(self.path / f"checkpoint-{step:09d}-{{sha256}}.pt", lambda file: torch.save(content, file), commit)
-        reach("after_checkpoint_commit", f"{self.key} {step}")
+        fault_point("after_checkpoint_commit", f"{self.key} {step}")
         for old in self._checkpoints()[KEPT:]:
             old.unlink(missing_ok=True)
 

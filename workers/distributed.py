@@ -19,7 +19,7 @@ from workers.trial import RuntimeSpec
 T = TypeVar("T")
 
 
-def normalized_together(model: nn.Module, runtime: RuntimeSpec, world: int, device: torch.device) -> nn.Module:
+def convert_batch_norm(model: nn.Module, runtime: RuntimeSpec, world: int, device: torch.device) -> nn.Module:
     """The model with its batch norm as the spec wants it under `world` workers; parameters and names stay.
 
     Raises ValueError for a model with batch norm when the spec does not say: each worker would normalise with the
@@ -104,7 +104,7 @@ def _summed(value: torch.Tensor) -> torch.Tensor:
     return cast("torch.Tensor", _Sum.apply(value))
 
 
-def spread(model: nn.Module, how: str, device: torch.device) -> nn.Module:
+def wrap_distributed(model: nn.Module, how: str, device: torch.device) -> nn.Module:
     """What is trained on several workers, each with its part of the global batch: `ddp` wraps the model, `fsdp` leaves
     each worker a shard of every parameter (in place: an optimizer must be made after this). Needs a process group.
 
@@ -147,7 +147,7 @@ def is_sharded(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def talks_in_forward(model: nn.Module) -> bool:
+def needs_all_ranks_in_forward(model: nn.Module) -> bool:
     """Whether a forward pass needs all workers, so that one that runs out of memory leaves the others waiting."""
     together = (nn.SyncBatchNorm, _SummedBatchNorm)
     return is_sharded(model) or any(isinstance(module, together) for module in model.modules())

@@ -10,7 +10,7 @@ from pathlib import Path
 _reached: Counter[str] = Counter()
 
 
-def reach(point: str, where: str = "") -> None:
+def fault_point(point: str, where: str = "") -> None:
     """Kills this process when ORCHESTRATOR_CRASH_AT has `point` or `point:n` and it is reached for the n-th time.
 
     Several points are separated by commas. ORCHESTRATOR_CRASH_ONCE names a folder: who dies leaves a file there, named

@@ -54,7 +54,7 @@ def _from(weights: Weights) -> Initial:
     return Initial(tensors, safetensors_header.windows(safetensors_header.read(Path(weights.path))))
 
 
-def described(model: nn.Module) -> dict[str, str] | None:
+def weights_metadata(model: nn.Module) -> dict[str, str] | None:
     """What a file of this model's weights has to say of them, as safetensors metadata; None: nothing."""
     windows = reference_windows(model)
     return safetensors_header.packed({"windows": windows}) if windows else None

@@ -182,7 +182,7 @@ SPARED = {
 """Beside `timm`: scheme -> parameters without weight decay, beyond those of one dimension and `.bias`."""
 
 
-def undecayed(model: nn.Module, scheme: str) -> set[str]:
+def no_weight_decay(model: nn.Module, scheme: str) -> set[str]:
     """Names of the parameters that have no weight decay. `OptimSpec.no_decay` says what each scheme is."""
     parameters = dict(model.named_parameters())
     flat = {name for name, parameter in parameters.items() if parameter.ndim <= 1}

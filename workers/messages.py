@@ -84,15 +84,15 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Left:
+class StoppedAtCheckpoint:
     """A trial that was asked to stop and wrote a checkpoint."""
 
 
-Event = Report | Outcome | Failure | Left
+Event = Report | Outcome | Failure | StoppedAtCheckpoint
 
 
 @dataclass(frozen=True)
-class News:
+class TrialUpdate:
     """What an actor has to say of its trial: events not acknowledged so far, oldest first."""
 
     key: str
@@ -106,7 +106,7 @@ class News:
     """Id of the driver whose actor this is: the one that made it, or that took it over."""
 
 
-def classify(error: BaseException) -> Failure:
+def classify_error(error: BaseException) -> Failure:
     """The error class of an exception; see `ErrorClass` for what each means and schedule.RETRY for what follows."""
     if isinstance(error, TrialError):
         return Failure(error.error_class, error.message)

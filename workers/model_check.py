@@ -19,7 +19,7 @@ from tasks.backbones import safetensors_header
 from tasks.backbones.swin_windows import check_same_windows
 from tasks.errors import DataError
 from workers.optim import parameter_groups
-from workers.prepare import forget_activations
+from workers.prepare import enable_grad_checkpointing
 from workers.trial import TrialSpec
 
 ENOUGH_S = 30.0
@@ -40,7 +40,7 @@ def problem(trial: TrialSpec, weights: Path | None) -> str | None:
             model = trial.task.build(trial.backbone, given)
             check_same_windows(model, safetensors_header.windows(safetensors_header.read(weights)) if weights else None)
             if trial.runtime.grad_checkpointing:
-                forget_activations(model, trial.backbone.model)
+                enable_grad_checkpointing(model, trial.backbone.model)
             parameter_groups(model, trial.optim)
     except (ValueError, DataError) as error:
         return str(error)

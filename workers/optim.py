@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from workers.layer_decay import levels, undecayed
+from workers.layer_decay import levels, no_weight_decay
 from workers.trial import OptimSpec
 
 
 @dataclass(frozen=True)
-class Group:
+class ParameterGroup:
     """Parameters that share a learning rate and a weight decay."""
 
     lr_scale: float
@@ -54,7 +54,7 @@ class Schedule:
         return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * min(step, total) / total))
 
 
-def parameter_groups(model: nn.Module, optim: OptimSpec) -> list[Group]:
+def parameter_groups(model: nn.Module, optim: OptimSpec) -> list[ParameterGroup]:
     """Which parameter is trained with which learning rate and weight decay: the table that `adamw` follows.
 
     By `optim.layer_decay_scheme` and `optim.no_decay`. Parameters that take no gradient are left out; levels that share
@@ -63,16 +63,16 @@ def parameter_groups(model: nn.Module, optim: OptimSpec) -> list[Group]:
     """
     plain = optim.layer_decay == 1 and optim.layer_decay_scheme == "timm"  # then any model will do
     level = {} if plain else levels(model, optim.layer_decay_scheme)
-    spared = undecayed(model, optim.no_decay)
+    spared = no_weight_decay(model, optim.no_decay)
     table: dict[tuple[float, float], list[str]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             scale = 1.0 if plain else optim.layer_decay ** level[name]
             table.setdefault((scale, 0.0 if name in spared else optim.weight_decay), []).append(name)
-    return [Group(scale, decay, tuple(names)) for (scale, decay), names in table.items()]
+    return [ParameterGroup(scale, decay, tuple(names)) for (scale, decay), names in table.items()]
 
 
-def adamw(model: nn.Module, groups: Sequence[Group], optim: OptimSpec) -> torch.optim.AdamW:
+def adamw(model: nn.Module, groups: Sequence[ParameterGroup], optim: OptimSpec) -> torch.optim.AdamW:
     """AdamW over `groups`, with the fused kernel: the same bits in every run, and the fastest on both devices."""
     parameters = dict(model.named_parameters())
     return torch.optim.AdamW(

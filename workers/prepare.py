@@ -17,21 +17,23 @@ from torch import nn
 from tasks.backbones.loading import load_notes
 from tasks.backbones.spec import FromTrial
 from tasks.backbones.swin_windows import check_same_windows
-from tasks.base import DataPlace, Loaders
+from tasks.base import DataContext, Loaders
 from tasks.errors import DataError
 from workers import distributed
 from workers.checkpoint import Folder, load_state
 from workers.errors import Stopped
 from workers.initial_weights import initial_weights
 from workers.optim import Schedule, adamw, parameter_groups
-from workers.state import Numerics, Place, Progress, Run
+from workers.state import Numerics, Progress, RankContext, TrainingState
 from workers.trial import TrialSpec
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def prepare(trial: TrialSpec, place: Place, folder: Folder, stop: Callable[[], bool] = lambda: False) -> Run:
+def prepare(
+    trial: TrialSpec, place: RankContext, folder: Folder, stop: Callable[[], bool] = lambda: False
+) -> TrainingState:
     """Opens the data, builds the model, loads initial weights or the newest sound checkpoint.
 
     `stop` is asked between these, for each may take minutes: then Stopped, and nothing was changed.
@@ -43,7 +45,7 @@ def prepare(trial: TrialSpec, place: Place, folder: Folder, stop: Callable[[], b
     loaders = _open_data(trial, place)
     _leave_if_asked(place, stop, numerics.device)
     path, damaged = from_rank_0(place, folder.newest)
-    state = folder.load(path) if path is not None else _handed_over(trial, place, loaders)
+    state = folder.load(path) if path is not None else _parent_state(trial, place, loaders)
     model, notes = _model(trial, place, numerics, None if state is None else state["model"])
     _leave_if_asked(place, stop, numerics.device)
     groups = parameter_groups(model, trial.optim)
@@ -51,7 +53,7 @@ def prepare(trial: TrialSpec, place: Place, folder: Folder, stop: Callable[[], b
         log.info("lr x %.4g, weight decay %g: %s", group.lr_scale, group.weight_decay, " ".join(group.names))
     if trial.runtime.compile:
         model.compile()
-    wrapped = distributed.spread(model, trial.runtime.parallel, numerics.device) if place.world > 1 else model
+    wrapped = distributed.wrap_distributed(model, trial.runtime.parallel, numerics.device) if place.world > 1 else model
     optimizer = adamw(model, groups, trial.optim)
     if state is not None:
         distributed.load_optimizer(model, optimizer, state["optimizer"])
@@ -62,7 +64,7 @@ def prepare(trial: TrialSpec, place: Place, folder: Folder, stop: Callable[[], b
         halved = progress.micro_batch < _micro_batch(trial, state["workers"])  # memory ran out before
         progress.micro_batch = min(progress.micro_batch, as_asked) if halved else as_asked
     progress.notes += notes + damaged
-    run = Run(
+    run = TrainingState(
         trial=trial, place=place, folder=folder, numerics=numerics, loaders=loaders, model=model, wrapped=wrapped,
         groups=groups, optimizer=optimizer, schedule=Schedule(trial.optim, loaders.steps_per_epoch),
         progress=progress, resumed_at=progress.step if path else None, saved_epoch=progress.epoch,
@@ -78,7 +80,7 @@ def _micro_batch(trial: TrialSpec, workers: int) -> int:
     return min(trial.optim.micro_batch or share, share)
 
 
-def _check_workers(trial: TrialSpec, place: Place) -> None:
+def _check_workers(trial: TrialSpec, place: RankContext) -> None:
     if trial.optim.batch % place.world:
         raise ValueError(
             f"optim.batch {trial.optim.batch} does not divide among {place.world} workers: choose a multiple, or "
@@ -88,7 +90,7 @@ def _check_workers(trial: TrialSpec, place: Place) -> None:
         raise ValueError(f"the process group is not that of rank {place.rank} of {place.world}")
 
 
-def _set_up(trial: TrialSpec, place: Place) -> Numerics:
+def _set_up(trial: TrialSpec, place: RankContext) -> Numerics:
     """What holds for the whole process."""
     torch.set_num_threads(place.threads)
     if trial.runtime.deterministic:  # cuBLAS reads this when CUDA starts
@@ -101,13 +103,13 @@ def _set_up(trial: TrialSpec, place: Place) -> Numerics:
     return numerics
 
 
-def _leave_if_asked(place: Place, stop: Callable[[], bool], device: torch.device) -> None:
+def _leave_if_asked(place: RankContext, stop: Callable[[], bool], device: torch.device) -> None:
     if distributed.on_any_rank(place.world, stop(), device):
         raise Stopped
 
 
 def _model(
-    trial: TrialSpec, place: Place, numerics: Numerics, weights: Mapping[str, torch.Tensor] | None
+    trial: TrialSpec, place: RankContext, numerics: Numerics, weights: Mapping[str, torch.Tensor] | None
 ) -> tuple[nn.Module, list[str]]:
     """The model on its device, not spread yet, and what was noted about its initial weights.
 
@@ -119,8 +121,8 @@ def _model(
     check_same_windows(model, initial.windows if initial else None)
     notes = initial.notes + load_notes(model) if initial else []
     if trial.runtime.grad_checkpointing:
-        forget_activations(model, trial.backbone.model)
-    model = distributed.normalized_together(model, trial.runtime, place.world, numerics.device)
+        enable_grad_checkpointing(model, trial.backbone.model)
+    model = distributed.convert_batch_norm(model, trial.runtime, place.world, numerics.device)
     if weights is not None:
         model.load_state_dict(weights)
     model = model.to(numerics.device)
@@ -129,7 +131,7 @@ def _model(
     return model, notes
 
 
-def forget_activations(model: nn.Module, name: str) -> None:
+def enable_grad_checkpointing(model: nn.Module, name: str) -> None:
     """timm's gradient checkpointing, of the backbone wherever the task keeps it. Raises ValueError without one."""
     for module in model.modules():
         switch = getattr(module, "set_grad_checkpointing", None)
@@ -143,7 +145,7 @@ def forget_activations(model: nn.Module, name: str) -> None:
     raise ValueError(f"runtime.grad_checkpointing: {name} has none in timm; set it to false")
 
 
-def _handed_over(trial: TrialSpec, place: Place, loaders: Loaders) -> dict[str, Any] | None:
+def _parent_state(trial: TrialSpec, place: RankContext, loaders: Loaders) -> dict[str, Any] | None:
     """What the trial that this span goes on from ended with. Raises ValueError when it is not the step before."""
     init = trial.backbone.init
     if trial.first_epoch == 0 or not isinstance(init, FromTrial):
@@ -180,14 +182,14 @@ def seed_all(seed: int, purpose: str, step: int, rank: int = 0) -> None:
     random.seed(number)
 
 
-def from_rank_0(place: Place, ask: Callable[[], T]) -> T:
+def from_rank_0(place: RankContext, ask: Callable[[], T]) -> T:
     """What `ask` returns on rank 0, on every rank; the others wait for it and do not call it."""
     return distributed.from_rank_0(place.world, place.rank, ask)
 
 
-def _open_data(trial: TrialSpec, place: Place) -> Loaders:
+def _open_data(trial: TrialSpec, place: RankContext) -> Loaders:
     loaders = trial.task.loaders(
-        DataPlace(
+        DataContext(
             root=place.data_root,
             image_size=trial.backbone.image_size,
             device=place.device,

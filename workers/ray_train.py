@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from workers.errors import ErrorClass, Stopped, TrialError
-from workers.messages import Assignment, Event, Failure, Left, Outcome, Report, classify
-from workers.state import place_of
+from workers.messages import Assignment, Event, Failure, Outcome, Report, StoppedAtCheckpoint, classify_error
+from workers.state import rank_context
 
 
 def _run_with_ray_train(assignment: Assignment, stop: Callable[[], bool]) -> Outcome:
@@ -92,15 +92,15 @@ def _worker_loop(config: dict[str, Any]) -> None:
         return stopping
 
     def emit(report: Report) -> None:
-        ray.get(actor.push.remote(report))
+        ray.get(actor.report.remote(report))
 
     event: Event
     try:
-        event = train(assignment.trial, place_of(assignment, rank, device), emit, stop)
+        event = train(assignment.trial, rank_context(assignment, rank, device), emit, stop)
     except Stopped:
-        event = Left()
+        event = StoppedAtCheckpoint()
     except Exception as error:
-        ray.get(actor.conclude.remote(classify(error)))
+        ray.get(actor.finish.remote(classify_error(error)))
         raise
     if rank == 0:
-        ray.get(actor.conclude.remote(event))
+        ray.get(actor.finish.remote(event))

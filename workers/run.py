@@ -7,7 +7,7 @@ from collections.abc import Callable
 from workers.errors import ErrorClass, TrialError
 from workers.messages import Assignment, Outcome, Report
 from workers.ray_train import _run_with_ray_train
-from workers.state import place_of
+from workers.state import rank_context
 
 Emit = Callable[[Report], None]
 
@@ -18,7 +18,7 @@ def run_trial(assignment: Assignment, emit: Emit, stop: Callable[[], bool]) -> O
         return _run_with_ray_train(assignment, stop)
     from workers.train import train
 
-    return train(assignment.trial, place_of(assignment, 0, _device(assignment)), emit, stop)
+    return train(assignment.trial, rank_context(assignment, 0, _device(assignment)), emit, stop)
 
 
 def _device(assignment: Assignment) -> str:

@@ -17,12 +17,12 @@ from tasks.base import Loaders
 from workers import distributed
 from workers.checkpoint import Folder
 from workers.messages import Assignment, Report, Weights
-from workers.optim import Group, Schedule
+from workers.optim import ParameterGroup, Schedule
 from workers.trial import RuntimeSpec, TrialSpec
 
 
 @dataclass(frozen=True)
-class Place:
+class RankContext:
     """Where a trial runs: everything that is not its content."""
 
     folder: Path
@@ -105,11 +105,11 @@ class Progress:
 
 
 @dataclass
-class Run:
+class TrainingState:
     """What the loop works with."""
 
     trial: TrialSpec
-    place: Place
+    place: RankContext
     folder: Folder
     numerics: Numerics
     loaders: Loaders
@@ -117,7 +117,7 @@ class Run:
     """The bare model: its names are those of checkpoints and weights."""
     wrapped: nn.Module
     """What is trained: `model`; with several ranks inside DistributedDataParallel, or itself in shards."""
-    groups: list[Group]
+    groups: list[ParameterGroup]
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     progress: Progress
@@ -179,10 +179,10 @@ class Run:
         self.saved_at = time.monotonic()
 
 
-def place_of(assignment: Assignment, rank: int, device: str) -> Any:
-    from workers.state import Place
+def rank_context(assignment: Assignment, rank: int, device: str) -> Any:
+    from workers.state import RankContext
 
-    return Place(
+    return RankContext(
         folder=Path(assignment.folder),
         data_root=Path(assignment.data_root),
         device=device,

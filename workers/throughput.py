@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from tasks.base import Batch
-from workers.state import Run
+from workers.state import TrainingState
 from workers.trial import TrialSpec
 
 PREFIX = "system_"
@@ -41,7 +41,7 @@ that, for sparse matrices); the first whose words are in the device's name count
 """
 
 
-def timed(run: Run, batches: Iterator[Batch]) -> Iterator[Batch]:
+def timed(run: TrainingState, batches: Iterator[Batch]) -> Iterator[Batch]:
     """The batches; what the loop waited for them is added to the epoch's."""
     while True:
         began = time.monotonic()
@@ -52,7 +52,7 @@ def timed(run: Run, batches: Iterator[Batch]) -> Iterator[Batch]:
         yield batch
 
 
-def of_epoch(run: Run) -> dict[str, float]:
+def of_epoch(run: TrainingState) -> dict[str, float]:
     """Of the training steps of this epoch, four digits each: images per second over all workers, the share of their
     time that rank 0 waited for data, memory of rank 0 in MiB, and MFU where it is known.
 
@@ -74,14 +74,14 @@ def of_epoch(run: Run) -> dict[str, float]:
     return {f"{PREFIX}{name}": float(f"{value:.4g}") for name, value in values.items()}
 
 
-def _mfu(run: Run, images_per_second: float) -> float | None:
+def _mfu(run: TrainingState, images_per_second: float) -> float | None:
     """Model FLOPs utilisation: what the model needs (recomputation is not counted) over what the devices could do."""
     if run.flops_per_image is None or run.peak_flops is None:
         return None
     return run.flops_per_image * images_per_second / (run.peak_flops * run.place.world)
 
 
-def measure_flops(run: Run, batch: Batch) -> None:
+def measure_flops(run: TrainingState, batch: Batch) -> None:
     """Fills in what MFU needs, once, on a GPU whose peak is known and in bfloat16; else says why there is none."""
     if run.numerics.device.type != "cuda" or run.flops_asked:
         return
@@ -124,7 +124,7 @@ def flops_per_image(trial: TrialSpec, batch: Batch) -> float:
     return float(counter.get_total_flops()) / images
 
 
-def facts(run: Run) -> dict[str, Any]:
+def facts(run: TrainingState) -> dict[str, Any]:
     """How the trial was run; JSON values. See `Outcome.facts`."""
     progress, place, numerics = run.progress, run.place, run.numerics
     step_seconds = statistics.median(progress.step_seconds)

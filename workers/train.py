@@ -17,12 +17,12 @@ from tasks.errors import DataError
 from workers import distributed, throughput
 from workers.checkpoint import Folder
 from workers.errors import ErrorClass, Stopped, TrialError
-from workers.fault_injection import reach
-from workers.initial_weights import described
+from workers.fault_injection import fault_point
+from workers.initial_weights import weights_metadata
 from workers.messages import Outcome, Report, Weights
 from workers.optim import set_lr
 from workers.prepare import from_rank_0, prepare, seed_all
-from workers.state import Place, Run
+from workers.state import RankContext, TrainingState
 from workers.trial import TrialSpec
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ def _error_classes() -> Iterator[None]:
 
 
 @_error_classes()
-def train(trial: TrialSpec, place: Place, emit: Callable[[Report], None], stop: Callable[[], bool]) -> Outcome:
+def train(trial: TrialSpec, place: RankContext, emit: Callable[[Report], None], stop: Callable[[], bool]) -> Outcome:
     """Runs a trial to its end, from its last checkpoint if there is one, and returns its figures.
 
     With several workers every rank calls it; what is written, emitted and returned is rank 0's.
@@ -61,11 +61,11 @@ def train(trial: TrialSpec, place: Place, emit: Callable[[Report], None], stop: 
     ended = from_rank_0(place, lambda: folder.finished(keep, with_state=goes_on))
     if ended is not None:
         outcome, reports = ended
-        _say_again(place, reports, emit)
+        _replay_reports(place, reports, emit)
         return outcome
     run = prepare(trial, place, folder, stop)
     progress = run.progress
-    _say_again(place, progress.reports, emit)
+    _replay_reports(place, progress.reports, emit)
     figures: dict[str, float] = {}
     while progress.epoch < trial.last_epoch:
         run.wrapped.train()
@@ -76,7 +76,7 @@ def train(trial: TrialSpec, place: Place, emit: Callable[[Report], None], stop: 
             terms["grad_norm"] = distributed.clip(run.model, trial.optim.clip)
             run.optimizer.step()
             asked = _close_step(run, terms, stop())
-            reach("step", f"{folder.key} {progress.step}")
+            fault_point("step", f"{folder.key} {progress.step}")
             if asked.checkpoint or asked.stop or asked.late:
                 run.save()
             if asked.stop:
@@ -96,7 +96,7 @@ def train(trial: TrialSpec, place: Place, emit: Callable[[Report], None], stop: 
     return outcome
 
 
-def _keep(run: Run, with_state: bool) -> Weights | None:
+def _keep(run: TrainingState, with_state: bool) -> Weights | None:
     """What stays of the trial: weights, and the whole state where another span goes on. None but on rank 0."""
     state = run.state() if with_state else {}
     asked = run.sharded or run.place.rank == 0
@@ -105,10 +105,10 @@ def _keep(run: Run, with_state: bool) -> Weights | None:
         return None
     if with_state:
         run.folder.keep_state(state)
-    return run.folder.save_weights(weights, described(run.model))
+    return run.folder.save_weights(weights, weights_metadata(run.model))
 
 
-def _gradients(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
+def _gradients(run: TrainingState, batch: Batch) -> dict[str, torch.Tensor]:
     """Leaves the gradients of the mean loss over the global batch in the model; returns the means of the loss's terms.
 
     When memory runs out the micro-batch is halved and the step begun again: same images, same effective batch, same
@@ -118,7 +118,7 @@ def _gradients(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
     """
     progress, ranks = run.progress, run.place.world
     while True:
-        alone = ranks > 1 and not run.micro_batch_fits and not distributed.talks_in_forward(run.model)
+        alone = ranks > 1 and not run.micro_batch_fits and not distributed.needs_all_ranks_in_forward(run.model)
         moving = [(buffer, buffer.clone()) for buffer in _statistics(run.model)]
         problem = ""
         try:
@@ -153,7 +153,7 @@ def _gradients(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
         run.micro_batch_fits = False
 
 
-def _accumulate(run: Run, batch: Batch, alone: bool) -> dict[str, torch.Tensor]:
+def _accumulate(run: TrainingState, batch: Batch, alone: bool) -> dict[str, torch.Tensor]:
     """Forward and backward over the rank's share, a micro-batch at a time; `alone`: without exchange between ranks."""
     run.optimizer.zero_grad(set_to_none=True)
     seed_all(run.trial.seed, "step", run.progress.step, run.place.rank)
@@ -188,7 +188,7 @@ class _Asked:
     checkpoint: bool
 
 
-def _close_step(run: Run, terms: dict[str, torch.Tensor], stop: bool) -> _Asked:
+def _close_step(run: TrainingState, terms: dict[str, torch.Tensor], stop: bool) -> _Asked:
     """Counts the step. Its one wait for the device: loss, gradient norm and what any rank asks for travel together.
 
     Raises TrialError (diverged) when loss or gradient norm is not finite. The weights have moved by then, which does
@@ -221,7 +221,7 @@ def _close_step(run: Run, terms: dict[str, torch.Tensor], stop: bool) -> _Asked:
     return _Asked(stop, late, due)
 
 
-def _evaluate(run: Run) -> dict[str, float]:
+def _evaluate(run: TrainingState) -> dict[str, float]:
     """Figures after this epoch, on every rank (rank 0 computes them); none when it is not time.
 
     Test data are evaluated once, after the last epoch: a curve over them would invite a choice. The last step's
@@ -238,23 +238,23 @@ def _evaluate(run: Run) -> dict[str, float]:
     def figures() -> dict[str, float]:
         return {name: float(value) for name, value in task.measure(run.model, run.loaders.evaluation()).items()}
 
-    return _at_rest(run, figures)
+    return _in_eval_mode(run, figures)
 
 
-def _pictures(run: Run) -> tuple[str, ...]:
+def _pictures(run: TrainingState) -> tuple[str, ...]:
     """Names of the pictures that the task makes after this epoch, written; on rank 0."""
     trial, epochs = run.trial, run.progress.epoch + 1
     every = trial.runtime.pictures_every
     if epochs < trial.last_epoch and not (every and epochs % every == 0):
         return ()
     seed_all(trial.seed, "pictures", run.progress.step)
-    found = _at_rest(run, lambda: trial.task.pictures(run.model, run.loaders))
+    found = _in_eval_mode(run, lambda: trial.task.pictures(run.model, run.loaders))
     if run.place.rank > 0:
         return ()
     return tuple(run.folder.save_picture(name, epochs, pixels) for name, pixels in found.items())
 
 
-def _at_rest(run: Run, ask: Callable[[], T]) -> T:
+def _in_eval_mode(run: TrainingState, ask: Callable[[], T]) -> T:
     """What rank 0 finds with the model in eval mode, gradients off; on every rank. A model in shards needs all ranks
     for a forward pass, so there they all do the same."""
     run.model.eval()
@@ -265,7 +265,7 @@ def _at_rest(run: Run, ask: Callable[[], T]) -> T:
         return from_rank_0(run.place, ask)
 
 
-def _close_epoch(run: Run, figures: dict[str, float], pictures: tuple[str, ...]) -> Report:
+def _close_epoch(run: TrainingState, figures: dict[str, float], pictures: tuple[str, ...]) -> Report:
     progress = run.progress
     if progress.step_in_epoch != run.loaders.steps_per_epoch:
         raise RuntimeError(
@@ -282,7 +282,7 @@ def _close_epoch(run: Run, figures: dict[str, float], pictures: tuple[str, ...])
     return report
 
 
-def _unreadable(run: Run) -> list[str]:
+def _unreadable(run: TrainingState) -> list[str]:
     """Images that any rank had to replace."""
     if run.place.world == 1 or not run.trial.runtime.max_unreadable:
         return list(run.loaders.unreadable)
@@ -291,7 +291,7 @@ def _unreadable(run: Run) -> list[str]:
     return [failure for of_rank in each for failure in of_rank]
 
 
-def _say_again(place: Place, reports: list[Report], emit: Callable[[Report], None]) -> None:
+def _replay_reports(place: RankContext, reports: list[Report], emit: Callable[[Report], None]) -> None:
     if place.rank == 0:
         for report in reports:
             emit(report)
@@ -321,6 +321,6 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:300]
 
 
-def _where(run: Run, what: str) -> str:
+def _where(run: TrainingState, what: str) -> str:
     progress = run.progress
     return f"epoch {progress.epoch + 1}, step {progress.step + 1}: {what}"

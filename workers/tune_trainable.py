@@ -10,7 +10,7 @@ from ray import tune
 
 from workers.errors import Stopped
 from workers.messages import Assignment, Outcome, Report
-from workers.state import place_of
+from workers.state import rank_context
 from workers.train import train
 from workers.trial import TrialSpec
 
@@ -62,7 +62,7 @@ class TrialTrainable(tune.Trainable):
 
     def _run(self, assignment: Assignment) -> None:
         try:
-            place = place_of(assignment, 0, "cpu")
+            place = rank_context(assignment, 0, "cpu")
             self._said.put(train(assignment.trial, place, self._said.put, self._stop.is_set))
         except Stopped:
             pass

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from orchestrator.errors import BackendUnreachable, NotFound
 from tasks.datasets.info import Download
-from tasks.datasets.labelled.card import Card
+from tasks.datasets.labelled.card import LabelledDataset
 
 FOLDER = "downloads"
 """Below the data root: archives, until they are unpacked."""
@@ -32,7 +32,7 @@ Progress = Callable[[str, int, int | None], None]
 """What is fetched, bytes so far, bytes in all where the server says."""
 
 
-def fetch(card: Card, root: Path, progress: Progress, keep: bool = False) -> None:
+def fetch(card: LabelledDataset, root: Path, progress: Progress, keep: bool = False) -> None:
     """Gets and unpacks what the data set needs below `root`; what is there already is not fetched again.
 
     Cut off in the middle, the next call goes on from there. Raises NotFound, with what to do by hand, where its makers

@@ -14,7 +14,7 @@ from orchestrator.cli.options import output, places, say, show
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
-    from orchestrator.engine.collector import Item, Kept, Plan, Removed
+    from orchestrator.engine.collector import Item, Kept, RemovalPlan, Removed
     from orchestrator.store.store import Store
 
 LISTED = 40
@@ -52,9 +52,9 @@ def gc(
     """Remove weights and checkpoints that nobody needs. Kept: chosen, best, last, pinned, and what trials that may
     still run start from."""
     from orchestrator.engine import collector
-    from orchestrator.store.store import read_only_store
+    from orchestrator.store.store import open_existing
 
-    store = read_only_store(where)
+    store = open_existing(where)
     options = collector.Options(store.find_job(job) if job else None, older_than_s, checkpoints, unknown, lost)
     plan = collector.plan(store, where.storage, options)
     done = None if only_plan else collector.remove(store, where.storage, plan)
@@ -67,7 +67,7 @@ def gc(
         sys.exit(1)
 
 
-def to_json(plan: Plan, done: Removed | None) -> dict[str, Any]:
+def to_json(plan: RemovalPlan, done: Removed | None) -> dict[str, Any]:
     """`removable` and `kept` by the plan; `removed`, `in_use` and `refused` (None each before a removal)."""
     return {
         "removable": [_item(item) for item in plan.items],
@@ -92,7 +92,7 @@ def _item(item: Item) -> dict[str, Any]:
             "path": str(item.path), "bytes": item.size, "reason": item.reason}  # fmt: skip
 
 
-def lines(plan: Plan, done: Removed | None) -> list[str]:
+def lines(plan: RemovalPlan, done: Removed | None) -> list[str]:
     """What would be removed, or was, as text."""
     from orchestrator.report.formatting import aligned
 
@@ -157,9 +157,9 @@ def unpin(name: str, where: Settings) -> None:
 def _target(name: str, where: Settings) -> tuple[Store, str, str]:
     """The store, and whether `name` is a job's or a trial's."""
     from orchestrator.errors import NotFound
-    from orchestrator.store.store import read_only_store
+    from orchestrator.store.store import open_existing
 
-    store = read_only_store(where)
+    store = open_existing(where)
     try:
         job = store.find_job(name)
         return store, job, f"job {job}"

@@ -15,7 +15,7 @@ from orchestrator.errors import NotFound
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
-    from tasks.datasets.labelled.card import Card, Cut
+    from tasks.datasets.labelled.card import LabelledDataset, SplitSpec
     from tasks.datasets.labelled.checks import Finding
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,10 +32,10 @@ def a_cut(command: F) -> F:
 
     @functools.wraps(command)
     def call(*arguments: Any, **options: Any) -> Any:
-        from tasks.datasets.labelled.card import Cut
+        from tasks.datasets.labelled.card import SplitSpec
 
         card = _card(options["name"])
-        cut = Cut(
+        cut = SplitSpec(
             card.name, options.pop("val_fraction"), options.pop("split_seed"), not options.pop("no_background"),
             options.pop("official_val"),
         )  # fmt: skip
@@ -63,7 +63,7 @@ def a_cut(command: F) -> F:
     return decorated  # type: ignore[no-any-return]
 
 
-def _card(name: str) -> Card:
+def _card(name: str) -> LabelledDataset:
     from tasks.datasets.labelled.catalog import find
 
     try:
@@ -113,7 +113,7 @@ def _text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _row(card: Card, root: Path) -> dict[str, Any]:
+def _row(card: LabelledDataset, root: Path) -> dict[str, Any]:
     val = "official" if card.official_val else "held out; the published cut is counted here"
     return {
         "name": card.name, "title": card.title, "classes": card.classes, "metric": card.metric,
@@ -129,7 +129,7 @@ def _row(card: Card, root: Path) -> dict[str, Any]:
 @a_cut
 @click.option("--images", is_flag=True, help="Open every image, too.")
 @output
-def check(name: str, where: Settings, cut: Cut, images: bool, form: str) -> None:
+def check(name: str, where: Settings, cut: SplitSpec, images: bool, form: str) -> None:
     """Whether a data set is there and whole: a line for each fault, and exit code 1; 4 when it is not there."""
     from tasks.datasets.labelled.checks import check as look
 
@@ -145,7 +145,7 @@ def check(name: str, where: Settings, cut: Cut, images: bool, form: str) -> None
     sys.exit(FAULTY if found.problems else 0)
 
 
-def _print(card: Card, cut: Cut, found: Finding) -> None:
+def _print(card: LabelledDataset, cut: SplitSpec, found: Finding) -> None:
     for problem in found.problems:
         click.echo(f"{card.name}: {problem}")
     if not found.counts:
@@ -198,7 +198,7 @@ def pack_command(name: str, where: Settings, shard_mb: int) -> None:
     """Copy the images of a data set into tar files, which trials then read in the place of millions of small files."""
     from tasks.datasets.images import shards
     from tasks.datasets.labelled import partition
-    from tasks.datasets.labelled.card import Cut
+    from tasks.datasets.labelled.card import SplitSpec
     from tasks.errors import DataError
 
     card, root = _card(name), where.data_root
@@ -206,7 +206,7 @@ def pack_command(name: str, where: Settings, shard_mb: int) -> None:
     if problem:
         raise NotFound(problem)
     try:
-        manifest = partition.make(card, root, Cut(name))
+        manifest = partition.make(card, root, SplitSpec(name))
         names = [image for image in manifest.images if isinstance(image, str)]
         if not names:
             raise click.UsageError(f"{name} is kept in arrays, not in a file per image: nothing to pack")
@@ -249,7 +249,7 @@ class _Bars:
 @click.argument("name")
 @places("data_root")
 @a_cut
-def split(name: str, where: Settings, cut: Cut) -> None:
+def split(name: str, where: Settings, cut: SplitSpec) -> None:
     """Write down which image is train, val or test, from the data as they are now; print the file and its SHA-256."""
     from tasks.datasets import manifest as manifests
     from tasks.datasets.labelled import partition

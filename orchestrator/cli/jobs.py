@@ -50,9 +50,9 @@ def submit(
 def retry(job: str, where: Settings, cpus: int | None, no_tracking: bool, no_ship: bool, quiet: bool) -> None:
     """Run a job's failed and cancelled trials again, and what waited for them; nothing else."""
     from orchestrator.spec.job import JobSpec
-    from orchestrator.store.store import read_only_store
+    from orchestrator.store.store import open_existing
 
-    store = read_only_store(where)
+    store = open_existing(where)
     identity = store.find_job(job)
     count = store.retry(identity)
     spec = JobSpec.model_validate(store.job_spec(identity))
@@ -87,9 +87,9 @@ def finish(done: Submitted, where: Settings) -> int:
     from orchestrator.records.states import JobState
     from orchestrator.report.build import build
     from orchestrator.report.publish import text
-    from orchestrator.store.store import read_only_store
+    from orchestrator.store.store import open_existing
 
-    store = read_only_store(where)
+    store = open_existing(where)
     click.echo(text(build(store, done.job_id, full=False), "text", where))
     store.close()
     tally = done.tally
@@ -121,9 +121,9 @@ def plan(
     """What a job would run and cost from here on. Starts and records nothing."""
     from orchestrator.cli.cost_table import lines
     from orchestrator.launch.estimate import estimate, machines
-    from orchestrator.launch.other_jobs import assume
+    from orchestrator.launch.other_jobs import assume_weights
 
-    job = assume(load(spec, profile, overrides), where)
+    job = assume_weights(load(spec, profile, overrides), where)
     cost = estimate(job, where, machines(where, nodes, cpus, gpus))
     if form == "json":
         show(cost.to_json())
@@ -158,9 +158,9 @@ def schema() -> None:
 def cancel(job: str, where: Settings) -> None:
     """Stop a job: its running trials write a checkpoint and leave. Submitted again, it goes on from there."""
     from orchestrator.records.states import JobState
-    from orchestrator.store.store import read_only_store
+    from orchestrator.store.store import open_existing
 
-    store = read_only_store(where)
+    store = open_existing(where)
     identity = store.find_job(job)
     state = store.job(identity).state
     if state in (JobState.done, JobState.incomplete, JobState.cancelled):

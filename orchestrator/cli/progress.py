@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from orchestrator.engine.driver import Drive
+from orchestrator.engine.driver import Driver
 from orchestrator.plan.state import Progress
 from orchestrator.records.states import TrialState
 from orchestrator.report.formatting import clock
@@ -54,7 +54,7 @@ class Live:
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def __call__(self, drive: Drive) -> None:
+    def __call__(self, drive: Driver) -> None:
         now = time.monotonic()
         if self._quiet or now - self._drawn < (REDRAW_S if self._screen is not None else LINE_S):
             return
@@ -68,7 +68,7 @@ class Live:
             self._last = line
             self.say(line)
 
-    def _table(self, drive: Drive, progress: list[Progress]) -> Any:
+    def _table(self, drive: Driver, progress: list[Progress]) -> Any:
         from rich.table import Table
 
         report = drive.job.report
@@ -120,12 +120,12 @@ def _states(parts: list[Progress]) -> Mapping[TrialState, int]:
     return {state: sum(part.states.get(state, 0) for part in parts) for state in TrialState}
 
 
-def summary(drive: Drive, progress: list[Progress]) -> str:
+def summary(drive: Driver, progress: list[Progress]) -> str:
     """One line: how far the job is, and about how long it will take."""
     states = _states(progress)
     total = sum(max(part.expected, sum(part.states.values())) for part in progress)
     done = states[TrialState.done] + states[TrialState.diverged] + states[TrialState.stopped]
-    parts = [f"{drive.job_id}: {done} of about {total} trials done", f"{len(drive.hands.busy())} running"]
+    parts = [f"{drive.job_id}: {done} of about {total} trials done", f"{len(drive.hands.running())} running"]
     failed = states[TrialState.failed] + states[TrialState.cancelled]
     if failed:
         parts.append(f"{failed} failed")
@@ -136,22 +136,22 @@ def summary(drive: Drive, progress: list[Progress]) -> str:
     left = seconds_left(drive, progress)
     if left is not None:
         parts.append(f"about {clock(left)} left")
-    if drive.no_room and not drive.hands.busy():
+    if drive.no_room and not drive.hands.running():
         parts.append("the next trial finds no room on the cluster: `ray status` and the dashboard say who holds it")
     if drive.stopping:
         parts.append(f"{drive.stopping}: waiting for checkpoints")
     return " · ".join(parts)
 
 
-def seconds_left(drive: Drive, progress: list[Progress]) -> float | None:
+def seconds_left(drive: Driver, progress: list[Progress]) -> float | None:
     """Work that is left over the slots in use, corrected by how long trials took against their estimates so far."""
     if drive.tally.finished < 2 or not drive.tally.estimated_s:
         return None
     work = sum(part.seconds_left for part in progress)
-    return work * drive.tally.took_s / drive.tally.estimated_s / max(1, len(drive.hands.busy()))
+    return work * drive.tally.took_s / drive.tally.estimated_s / max(1, len(drive.hands.running()))
 
 
-def _now(drive: Drive) -> str:
-    names = [drive.name(worker.key) for worker in drive.hands.busy()]
+def _now(drive: Driver) -> str:
+    names = [drive.name(worker.key) for worker in drive.hands.running()]
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     return "\n".join(names[:6]) + more

@@ -18,11 +18,11 @@ def track(where: Settings, job: str | None, beside: str | None) -> None:
     """Fill in at the tracking server what it lacks of a job."""
     from orchestrator.errors import BackendUnreachable
     from orchestrator.report.svg.heat_map import picture
-    from orchestrator.store.store import read_only_store
+    from orchestrator.store.store import open_existing
 
     if not (beside or job):
         raise click.UsageError("say which job: track --sync JOB")
-    store = read_only_store(where)
+    store = open_existing(where)
     if beside:
         from orchestrator.tracking.process import follow
 

@@ -45,7 +45,7 @@ FIELDS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class SettingsColumn:
     """What one row of a study's table is trained with."""
 
     study: str
@@ -55,7 +55,7 @@ class Settings:
     """Path of `FIELDS` -> text; of a field that is searched, what is tried: "1e-4 to 1e-3 (5 values)"."""
 
 
-def settings_of(spec: Path, profile: str | None, overrides: Sequence[str] = ()) -> list[Settings]:
+def settings_of(spec: Path, profile: str | None, overrides: Sequence[str] = ()) -> list[SettingsColumn]:
     """One for each row of the study's table. Raises SpecError for a spec that cannot be read."""
     from orchestrator import spec as specs
     from orchestrator.plan.expansion import expand
@@ -73,7 +73,7 @@ def settings_of(spec: Path, profile: str | None, overrides: Sequence[str] = ()) 
                 found.setdefault(str(label(lookup(values, job.report.rows))), []).append(values)
     study = f"{job.name} ({job.profile})" if job.profile else job.name
     return [
-        Settings(study, row, {path: _told([setting(trial, path) for trial in trials]) for path in FIELDS})
+        SettingsColumn(study, row, {path: _told([setting(trial, path) for trial in trials]) for path in FIELDS})
         for row, trials in found.items()
     ]
 

@@ -17,9 +17,9 @@ from orchestrator.settings import Settings
 def list_jobs(where: Settings, form: str) -> None:
     """All jobs, newest first."""
     from orchestrator.report import status as views
-    from orchestrator.store.store import read_only_store
+    from orchestrator.store.store import open_existing
 
-    printed(views.ls(read_only_store(where)), form)
+    printed(views.ls(open_existing(where)), form)
 
 
 @click.command()
@@ -29,9 +29,9 @@ def list_jobs(where: Settings, form: str) -> None:
 def status(job: str | None, where: Settings, form: str) -> None:
     """How a job stands (none given: the newest)."""
     from orchestrator.report import status as views
-    from orchestrator.store.store import read_only_store
+    from orchestrator.store.store import open_existing
 
-    store = read_only_store(where)
+    store = open_existing(where)
     printed(views.status(store, store.find_job(job) if job else newest(store)), form)
 
 
@@ -53,9 +53,9 @@ def describe(name: str, where: Settings, form: str, parameters: bool) -> None:
     """Everything about a job or a trial."""
     from orchestrator.errors import NotFound
     from orchestrator.report import describe as everything
-    from orchestrator.store.store import read_only_store
+    from orchestrator.store.store import open_existing
 
-    store = read_only_store(where)
+    store = open_existing(where)
     if parameters:
         from orchestrator.cli.parameter_groups import table
 
@@ -78,9 +78,9 @@ def logs(trial: str, where: Settings, follow: bool) -> None:
 
     from orchestrator.errors import NotFound
     from orchestrator.records.trial_files import trial_folder
-    from orchestrator.store.store import read_only_store
+    from orchestrator.store.store import open_existing
 
-    store = read_only_store(where)
+    store = open_existing(where)
     key = store.find_trial(trial)
     path = trial_folder(where.storage, key) / "log.txt"
     if not path.exists():
@@ -88,7 +88,7 @@ def logs(trial: str, where: Settings, follow: bool) -> None:
     with open(path, encoding="utf-8", errors="replace") as log:
         while True:
             click.echo(log.read(), nl=False)
-            if not follow or store.known([key])[key].state.ended:
+            if not follow or store.snapshots([key])[key].state.ended:
                 break
             time.sleep(1.0)
         click.echo(log.read(), nl=False)
@@ -106,9 +106,9 @@ def report(job: str | None, where: Settings, form: str, check: bool) -> None:
     """The job's table, choices and warnings (none given: the newest). Files are written on submit and by html."""
     from orchestrator.report import publish
     from orchestrator.report.build import build
-    from orchestrator.store.store import read_only_store
+    from orchestrator.store.store import open_existing
 
-    store = read_only_store(where)
+    store = open_existing(where)
     identity = store.find_job(job) if job else newest(store)
     if check:
         from orchestrator.report.verify import verify

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.records.states import TrialState
 from orchestrator.rules.retention import RESULTS, Reason, Trial, reasons
-from workers.fault_injection import reach
+from workers.fault_injection import fault_point
 
 if TYPE_CHECKING:
     from orchestrator.store.store import Store
@@ -82,7 +82,7 @@ class Kept:
 
 
 @dataclass
-class Plan:
+class RemovalPlan:
     """What would be removed, what stays, and a line for each thing that was left alone and might surprise."""
 
     items: list[Item] = field(default_factory=list)
@@ -103,10 +103,10 @@ class Removed:
     """Left, because the storage refused; and what it said."""
 
 
-def plan(store: Store, storage: Path, options: Options | None = None) -> Plan:
+def plan(store: Store, storage: Path, options: Options | None = None) -> RemovalPlan:
     """What has no use any more, by the store as it is now and the files in `storage`. Changes nothing."""
     root = storage.resolve() / "trials"
-    look = _Look(store, options or Options())
+    look = _StorageScan(store, options or Options())
     for folder in _folders(root, look.plan.notes):
         look.at(folder)
     if root.is_dir():  # else nothing can be told: it may not be mounted here
@@ -114,17 +114,17 @@ def plan(store: Store, storage: Path, options: Options | None = None) -> Plan:
     return look.close()
 
 
-def remove(store: Store, storage: Path, found: Plan) -> Removed:
+def remove(store: Store, storage: Path, found: RemovalPlan) -> Removed:
     """Removes what `plan` found, as far as nothing has changed since; each trial's files while none can claim it."""
     root, done = storage.resolve() / "trials", Removed()
     by_trial: dict[str, list[Item]] = defaultdict(list)
     for item in found.items:
         by_trial[item.key].append(item)
-    reach("gc_before_forget")
+    fault_point("gc_before_forget")
     store.forget_lost({trial.key: str(trial.weights) for trial in found.lost})
     store.forget_weights(key for key, items in by_trial.items() if any(item.kind == "weights" for item in items))
     for key, items in by_trial.items():
-        reach("gc_before_remove", key)
+        fault_point("gc_before_remove", key)
         outcome = _remove_of_trial(store, root, key, items)
         done.items += outcome.items
         done.in_use += outcome.in_use
@@ -135,7 +135,7 @@ def remove(store: Store, storage: Path, found: Plan) -> Removed:
 def _remove_of_trial(store: Store, root: Path, key: str, items: list[Item]) -> Removed:
     trial, outcome = items[0].trial, Removed(in_use=items)
     if trial is None:
-        return outcome if store.known([key]) else _removed(root, items)
+        return outcome if store.snapshots([key]) else _removed(root, items)
 
     def work(has_weights: bool) -> None:
         nonlocal outcome
@@ -143,7 +143,7 @@ def _remove_of_trial(store: Store, root: Path, key: str, items: list[Item]) -> R
         outcome = _removed(root, [item for item in items if item not in in_use])
         outcome.in_use = in_use
 
-    store.while_free(key, trial.token, (trial.state,), work)
+    store.with_unclaimed(key, trial.token, (trial.state,), work)
     return outcome
 
 
@@ -164,13 +164,13 @@ def _removed(root: Path, items: list[Item]) -> Removed:
     return done
 
 
-class _Look:
+class _StorageScan:
     """One look at the storage, with what the store said before it."""
 
     def __init__(self, store: Store, options: Options) -> None:
-        self.plan = Plan()
+        self.plan = RemovalPlan()
         self._options = options
-        facts = store.keeping()
+        facts = store.retention_facts()
         self._trials, self._reasons = facts.trials, reasons(facts)
         self._driven = {driver.job_id for driver in store.drivers()}
         self._jobs: dict[str, set[str]] = defaultdict(set)
@@ -253,7 +253,7 @@ class _Look:
             what = f"recorded weights are not there: {len(gone)}, the first of {gone[0].name} ({gone[0].key[:12]})"
             self.plan.notes.append(f"{what}; --lost forgets them, so that they are made again where they are needed")
 
-    def close(self) -> Plan:
+    def close(self) -> RemovalPlan:
         """The plan, with what belongs to no trial."""
         oldest_left = self._now - max(DAY_S, self._options.older_than_s)
         left = 0, 0

@@ -10,22 +10,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.engine.backend import Hands, Site, broken
+from orchestrator.engine.backend import Backend, RunSite, broken
 from orchestrator.engine.takeover import Company
 from orchestrator.errors import Conflict, LeaseLost, OrchestratorError
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.state import RESULTS
-from orchestrator.plan.trials import Planned
-from orchestrator.records.rows import Placement, WinnerRow
-from orchestrator.records.states import JobState, Known, TrialState
+from orchestrator.plan.trials import PlannedTrial
+from orchestrator.records.rows import ChoiceRow, Placement
+from orchestrator.records.states import JobState, TrialSnapshot, TrialState
 from orchestrator.records.trial_files import trial_folder
 from orchestrator.records.writes import Failed, Finished, Released, Reported, StoppedEarly, Write
-from orchestrator.search.searches import Searches, Step
+from orchestrator.search.searches import Searches, SearchStep
 from orchestrator.spec.job import JobSpec, Resources
 from orchestrator.store.store import Store
 from workers.errors import ErrorClass
-from workers.fault_injection import reach
-from workers.messages import Assignment, Failure, Left, Outcome, Report, Weights
+from workers.fault_injection import fault_point
+from workers.messages import Assignment, Failure, Outcome, Report, StoppedAtCheckpoint, Weights
 
 LIVES = 5
 """A trial whose process or node died is begun again so many times without progress in between, then it has failed."""
@@ -55,7 +55,7 @@ class Tally:
     begun: float = field(default_factory=time.monotonic)
 
 
-class Drive:
+class Driver:
     """One driver of one job. `run` returns when the job is done, Incomplete, stopped or cancelled.
 
     The store is the truth: every event is committed before the worker that said it is told to forget it, so this
@@ -68,8 +68,8 @@ class Drive:
         job: JobSpec,
         job_id: str,
         planner: Planner,
-        site: Site,
-        watch: Callable[[Drive], None] = lambda drive: None,
+        site: RunSite,
+        watch: Callable[[Driver], None] = lambda drive: None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.store, self.job, self.job_id, self.planner, self.site = store, job, job_id, planner, site
@@ -80,9 +80,9 @@ class Drive:
         self.allowed = 0
         self.searches = Searches(job, planner, lambda: store.search_events(job_id), say)
         self._watch, self._say = watch, say
-        self._news: deque[tuple[str, Known, bool]] = deque()
+        self._news: deque[tuple[str, TrialSnapshot, bool]] = deque()
         self._asked_to_leave: set[tuple[str, int]] = set()
-        self.by_key: dict[str, Planned] = {}
+        self.planned_trials: dict[str, PlannedTrial] = {}
         self.no_room = False
         self.pinned: set[str] = set()
         self._losses: dict[str, tuple[int, int]] = {}
@@ -97,9 +97,9 @@ class Drive:
         Raises Conflict when the job searches and another process drives it: two would decide for one search.
         """
         self._refuse_company()
-        self._follow(Step(list(self.planner.placed), list(self.planner.decisions)))
-        self.learn(self.store.known(self.planner.outside()))
-        self.tally.found = sum(state.state.ended for state in self.store.known(self.by_key).values())
+        self._apply(SearchStep(list(self.planner.placed), list(self.planner.decisions)))
+        self.update(self.store.snapshots(self.planner.outside()))
+        self.tally.found = sum(state.state.ended for state in self.store.snapshots(self.planned_trials).values())
         return not self.planner.finished()
 
     def conclude(self) -> JobState:
@@ -109,7 +109,7 @@ class Drive:
         self.store.set_job_state(self.job_id, state, message)
         return state
 
-    def run(self, hands: Hands) -> JobState:
+    def run(self, hands: Backend) -> JobState:
         """Drives the prepared job to its end. Raises BackendUnreachable and the like with the store intact."""
         self.hands = hands
         self._company.register()
@@ -119,7 +119,7 @@ class Drive:
             self._company.beat(force=True)
             while not self._over():
                 self._hand_out()
-                self.take(self.hands.poll(0.5))
+                self.apply_updates(self.hands.poll(0.5))
                 self._company.beat()
                 self._watch(self)
             return self.conclude()
@@ -130,13 +130,13 @@ class Drive:
         """Asks every running trial to write a checkpoint and leave; the loop ends when they have."""
         if self.stopping is None:
             self.stopping = why
-            for worker in self.hands.busy():
+            for worker in self.hands.running():
                 self.hands.stop(worker)
 
     def _over(self) -> bool:
         if self.stopping:
-            return not self.hands.busy()
-        return self.planner.finished() and not self.hands.busy()
+            return not self.hands.running()
+        return self.planner.finished() and not self.hands.running()
 
     def _verdict(self) -> tuple[JobState, str]:
         if self.stopping:
@@ -163,7 +163,7 @@ class Drive:
 
     def _hand_out(self) -> None:
         self.no_room = False
-        while self.stopping is None and len(self.hands.busy()) < self.allowed:
+        while self.stopping is None and len(self.hands.running()) < self.allowed:
             planned = self.planner.next(lambda trial: self._room(trial.resources) is not None)
             self.no_room = planned is None and self.planner.ready() > 0
             if planned is None:
@@ -177,19 +177,19 @@ class Drive:
                 self._company.beat(force=True)
                 return
             if token is None:
-                self._company.elsewhere[planned.key] = time.monotonic()  # another driver has it
+                self._company.held_elsewhere[planned.key] = time.monotonic()  # another driver has it
                 continue
-            reach("after_claim")
+            fault_point("after_claim")
             resources = self._room(planned.resources) or planned.resources
             self.hands.start(self._assignment(planned, token, resources), resources)
             self.tally.started += 1
 
     def _room(self, resources: Resources) -> Resources | None:
         """What a trial of these resources could start with now."""
-        return next((some for some in resources.fitting() if self.hands.room(some)), None)
+        return next((some for some in resources.fitting() if self.hands.has_room(some)), None)
 
-    def _assignment(self, planned: Planned, token: int, resources: Resources) -> Assignment:
-        parents = self.store.known(planned.needs) if planned.needs else {}
+    def _assignment(self, planned: PlannedTrial, token: int, resources: Resources) -> Assignment:
+        parents = self.store.snapshots(planned.needs) if planned.needs else {}
         hours = resources.time_limit_hours
         return Assignment(
             trial=planned.spec,
@@ -207,7 +207,7 @@ class Drive:
 
     # Hearing
 
-    def take(self, answers: Sequence[Any]) -> None:
+    def apply_updates(self, answers: Sequence[Any]) -> None:
         """Commits what workers said, then lets them forget it, then tells the planner."""
         writes: list[Write] = []
         for answer in answers:
@@ -216,7 +216,7 @@ class Drive:
         for answer in answers:
             self._acknowledge(answer, lost)
         for key in lost:
-            self._company.elsewhere[key] = time.monotonic()
+            self._company.held_elsewhere[key] = time.monotonic()
         ended = [write.key for write in writes if not isinstance(write, Reported) and write.key not in lost]
         reported = [write for write in writes if isinstance(write, Reported) and write.key not in lost]
         self._hear(reported, set(ended))
@@ -239,7 +239,7 @@ class Drive:
                 weights = (event.weights.path, event.weights.sha256) if event.weights else None
                 writes.append(Finished(news.key, news.token, dict(event.figures), dict(event.facts), weights))
                 self.tally.finished += 1
-            elif isinstance(event, Left):
+            elif isinstance(event, StoppedAtCheckpoint):
                 writes.append(self._left(news.key, news.token, self.stopping or "stopped"))
             elif isinstance(event, Failure):
                 writes.append(self._failure(news.key, news.token, event))
@@ -260,7 +260,7 @@ class Drive:
         """The process died: begin again, unless it died again and again at the same place."""
         if self.searches.unwanted(key):
             return self._left(key, token, reason)
-        epoch = self.store.known([key])[key].epoch
+        epoch = self.store.snapshots([key])[key].epoch
         deaths, at = self._losses.get(key, (0, epoch))
         deaths = deaths + 1 if epoch <= at else 1
         self._losses[key] = (deaths, epoch)
@@ -276,7 +276,7 @@ class Drive:
             return set()
         ends = any(not isinstance(write, Reported) for write in writes)
         if ends:
-            reach("before_result_commit")
+            fault_point("before_result_commit")
         lost: set[str] = set()
         try:
             self.store.commit(self.id, writes)
@@ -287,7 +287,7 @@ class Drive:
                 except LeaseLost as error:
                     self._say(str(error))
                     lost.add(key)
-        reach("after_result_commit" if ends else "after_report")
+        fault_point("after_result_commit" if ends else "after_report")
         return lost
 
     def _acknowledge(self, answer: Any, lost: set[str]) -> None:
@@ -298,7 +298,7 @@ class Drive:
             self.hands.stop(worker)
             self.hands.retire(worker)
             return
-        self.hands.heard(news, worker)
+        self.hands.acknowledge(news, worker)
         if broken(news):
             self.hands.retire(worker)
         elif self.stopping and not news.ended:
@@ -309,9 +309,9 @@ class Drive:
     def _hear(self, reports: Iterable[Reported], ended: set[str]) -> None:
         """Lets the searches judge reports; the trials that they end are asked to leave once that is recorded."""
         for report in reports:
-            self._follow(self.searches.hear(report.key, report.epoch, report.values, report.key in ended))
-            self.learn({})
-        for worker in self.hands.busy() if self.searches else ():
+            self._apply(self.searches.on_report(report.key, report.epoch, report.values, report.key in ended))
+            self.update({})
+        for worker in self.hands.running() if self.searches else ():
             if self.searches.unwanted(worker.key) and (worker.key, worker.token) not in self._asked_to_leave:
                 self._asked_to_leave.add((worker.key, worker.token))
                 self.hands.stop(worker)
@@ -319,9 +319,9 @@ class Drive:
     def _tell(self, keys: Sequence[str]) -> None:
         if not keys:
             return
-        known = self.store.known(keys)
+        known = self.store.snapshots(keys)
         for key in keys:
-            planned = self.by_key.get(key)
+            planned = self.planned_trials.get(key)
             if known[key].state is TrialState.pending:
                 if planned is not None:
                     self.planner.give_back(key)
@@ -329,13 +329,13 @@ class Drive:
             if planned is not None and known[key].train_seconds:
                 self.tally.estimated_s += planned.seconds
                 self.tally.took_s += known[key].train_seconds or 0.0
-            self.learn({key: known[key]})
+            self.update({key: known[key]})
         for line in self.planner.paused():
             if line not in self._said_paused:
                 self._said_paused.add(line)
                 self._say(line)
 
-    def learn(self, known: Mapping[str, Known], unheard: bool = False) -> None:
+    def update(self, known: Mapping[str, TrialSnapshot], unheard: bool = False) -> None:
         """Tells searches and planner what is known of trials, one after the other, and follows what comes of each.
         `unheard`: their reports did not come to this driver."""
         self._news.extend((key, state, unheard) for key, state in known.items())
@@ -345,38 +345,38 @@ class Drive:
                 self.hear_recorded(key, state)
             if state.state is TrialState.pending:
                 continue
-            step = self.searches.tell(key, state)
-            step.add(self.planner.learn(key, replace(state, facts={})))  # kept for every trial; not looked at
-            self._follow(step)
+            step = self.searches.on_result(key, state)
+            step.add(self.planner.update(key, replace(state, facts={})))  # kept for every trial; not looked at
+            self._apply(step)
 
-    def hear_recorded(self, key: str, known: Known) -> None:
+    def hear_recorded(self, key: str, known: TrialSnapshot) -> None:
         """Lets the searches judge the reports that are recorded of a trial."""
         if known.epoch and self.searches.listens(key):
             for report in self.store.reports(key):
-                self._follow(self.searches.hear(key, report.epoch, report.values, known.state in RESULTS))
+                self._apply(self.searches.on_report(key, report.epoch, report.values, known.state in RESULTS))
 
-    def _follow(self, step: Step) -> None:
+    def _apply(self, step: SearchStep) -> None:
         """Records what was decided and placed, and what the searches ask for by it; what the store knows of the new
         trials already is news for `_learn`."""
-        more = self.searches.ask()
+        more = self.searches.suggest()
         step.add((more.placed, more.decisions))
         step.events += more.events
         if not step:
             return
         for decision in step.decisions:
-            reach("winner_selection")
+            fault_point("winner_selection")
             self.store.decide(
                 self.job_id,
-                WinnerRow(
+                ChoiceRow(
                     decision.stage, decision.group, decision.key, decision.value, decision.metric,
                     list(decision.edges), dict(decision.rule), decision.candidates, list(decision.sources),
                 ),
             )  # fmt: skip
-        self.by_key |= {planned.key: planned for planned in step.placed}
+        self.planned_trials |= {planned.key: planned for planned in step.placed}
         known = self.store.place(self.job_id, [_placement(planned) for planned in step.placed], step.events)
         for key, state in known.items():
             if state.state is TrialState.running:
-                self._company.elsewhere[key] = 0.0
+                self._company.held_elsewhere[key] = 0.0
             if state.state is not TrialState.pending or state.epoch:
                 self._news.append((key, state, True))
 
@@ -385,10 +385,10 @@ class Drive:
         return max(self.hands.slots(stage.resources or self.job.resources) for stage in self.job.stages)
 
     def name(self, key: str) -> str:
-        return self.by_key[key].name if key in self.by_key else key[:12]
+        return self.planned_trials[key].name if key in self.planned_trials else key[:12]
 
 
-def _placement(planned: Planned) -> Placement:
+def _placement(planned: PlannedTrial) -> Placement:
     task = planned.spec.task
     return Placement(
         stage=planned.stage,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Wish:
+class SlotDemand:
     """What one driver wants of the cluster."""
 
     id: str
@@ -19,7 +19,7 @@ class Wish:
     """Trials of its kind that the empty cluster holds."""
 
 
-def allowances(wishes: Sequence[Wish]) -> dict[str, int]:
+def allocate_slots(wishes: Sequence[SlotDemand]) -> dict[str, int]:
     """Trials that each driver may have running: higher priority first, equal ones max-min fair.
 
     Fractions of the cluster are shared (one driver's trial may take a GPU where another's takes a CPU). Whoever is

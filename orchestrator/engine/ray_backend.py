@@ -17,7 +17,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RuntimeEnvSetupError
 from orchestrator.errors import BackendUnreachable
 from orchestrator.spec.job import Resources
 from workers.actor import Execute, TrialActor
-from workers.messages import Assignment, News
+from workers.messages import Assignment, TrialUpdate
 
 Shape = Mapping[str, float]
 """Ray resources of one worker of a trial: {"CPU": 1, "GPU": 0.5}."""
@@ -29,7 +29,7 @@ FREE_FOR_S = 0.5
 
 
 @dataclass
-class Worker:
+class ActorHandle:
     """An actor and the trial it runs, if any."""
 
     name: str
@@ -53,11 +53,11 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class Heard:
+class WorkerUpdate:
     """An answer of a worker: news of its trial, or that its process is gone."""
 
-    worker: Worker
-    news: News | None
+    worker: ActorHandle
+    news: TrialUpdate | None
     reason: str = ""
 
 
@@ -84,7 +84,7 @@ def copies(nodes: Iterable[Shape], wanted: Shape) -> int:
     return total
 
 
-class Pool:
+class RayBackend:
     """Actors of one driver (`owner`) on the connected cluster. `prefix` marks the actors of one store."""
 
     def __init__(self, prefix: str, execute: Execute | None = None, orphan_s: float = 300.0, owner: str = "") -> None:
@@ -93,7 +93,7 @@ class Pool:
         self._execute = execute
         self._orphan_s = orphan_s
         self._class = ray.remote(TrialActor)
-        self._workers: dict[str, Worker] = {}
+        self._workers: dict[str, ActorHandle] = {}
         self._free: tuple[float, list[dict[str, float]]] = (0.0, [])
 
     # What there is
@@ -107,10 +107,10 @@ class Pool:
         there = copies(self.nodes(), shape(resources))
         return there // resources.workers or int(there >= resources.fitting()[-1].workers)
 
-    def busy(self) -> list[Worker]:
+    def running(self) -> list[ActorHandle]:
         return [worker for worker in self._workers.values() if not worker.idle]
 
-    def room(self, resources: Resources) -> bool:
+    def has_room(self, resources: Resources) -> bool:
         """Whether a trial of these resources could start now; makes room by retiring idle actors of other shapes."""
         held = _held(resources)
         if any(worker.idle and worker.resources == held for worker in self._workers.values()):
@@ -147,7 +147,7 @@ class Pool:
 
     # Trials
 
-    def start(self, assignment: Assignment, resources: Resources) -> Worker:
+    def start(self, assignment: Assignment, resources: Resources) -> ActorHandle:
         """Gives a trial to an idle actor of its resources, or to a new one. `poll` brings its news."""
         held = _held(resources)
         worker = next((w for w in self._workers.values() if w.idle and w.resources == held), None)
@@ -155,10 +155,10 @@ class Pool:
             worker = self._create(held)
         worker.assignment, worker.key, worker.token = assignment, assignment.trial.key, assignment.token
         worker.ended = None  # the next trial says so too
-        self._call(worker, worker.handle.work.options(name=assignment.name).remote(assignment))
+        self._call(worker, worker.handle.start.options(name=assignment.name).remote(assignment))
         return worker
 
-    def poll(self, timeout_s: float) -> list[Heard]:
+    def poll(self, timeout_s: float) -> list[WorkerUpdate]:
         """Answers that have come, waiting up to `timeout_s` for the first. A worker is asked again by `heard`.
 
         Raises BackendUnreachable when an actor could not be made for a reason that every other one would meet too.
@@ -176,15 +176,15 @@ class Pool:
         answers = [self._answer(calls[call]) for call in ready]
         return [answer for answer in answers if answer is not None]
 
-    def _answer(self, worker: Worker) -> Heard | None:
+    def _answer(self, worker: ActorHandle) -> WorkerUpdate | None:
         try:
-            news: News = ray.get(worker.call)
+            news: TrialUpdate = ray.get(worker.call)
         except ActorUnavailableError as error:
             now = time.monotonic()
             worker.unavailable_since = worker.unavailable_since or now
             if now - worker.unavailable_since < UNAVAILABLE_S:
                 time.sleep(0.2)  # the next call fails at once while the node is out of reach
-                self._call(worker, worker.handle.news.remote(0))
+                self._call(worker, worker.handle.poll.remote(0))
                 return None
             return self._lost(worker, f"out of reach for {UNAVAILABLE_S:.0f} s: {_first_line(error)}")
         except RayError as error:  # the process or its node died, an object was lost with its node, ...
@@ -199,23 +199,23 @@ class Pool:
         worker.settled, worker.unavailable_since = True, None
         if worker.assignment is not None and (news.key, news.token) != (worker.key, worker.token):
             # The call that should have begun the trial was lost on the way.
-            self._call(worker, worker.handle.work.options(name=worker.assignment.name).remote(worker.assignment))
+            self._call(worker, worker.handle.start.options(name=worker.assignment.name).remote(worker.assignment))
             return None
-        return Heard(worker, news)
+        return WorkerUpdate(worker, news)
 
-    def heard(self, news: News, worker: Worker) -> None:
+    def acknowledge(self, news: TrialUpdate, worker: ActorHandle) -> None:
         """Everything in `news` is recorded: the worker may forget it and goes on, or is idle when its trial ended."""
         if news.ended:
             worker.call, worker.assignment, worker.key = None, None, ""
             worker.ended = news.token
         else:
-            self._call(worker, worker.handle.news.remote(news.heard + len(news.events)))
+            self._call(worker, worker.handle.poll.remote(news.heard + len(news.events)))
 
-    def stop(self, worker: Worker) -> None:
+    def stop(self, worker: ActorHandle) -> None:
         """Asks the worker's trial to write a checkpoint and leave; its news will say so."""
         worker.handle.stop.remote()
 
-    def retire(self, worker: Worker) -> None:
+    def retire(self, worker: ActorHandle) -> None:
         """Ends an actor: an idle one that is not needed, or one whose trial failed (nothing of it stays in memory)."""
         self._workers.pop(worker.name, None)
         if (told := self._tell_end(worker)) is not None:
@@ -223,12 +223,12 @@ class Pool:
         ray.kill(worker.handle)
         self._free = (0.0, [])
 
-    def _tell_end(self, worker: Worker) -> Any:
+    def _tell_end(self, worker: ActorHandle) -> Any:
         """Lets an idle worker forget its last trial and remove its checkpoints, once; the call, if one was made."""
         if worker.ended is None:
             return None
         token, worker.ended = worker.ended, None
-        return worker.handle.rest.remote(token)
+        return worker.handle.release.remote(token)
 
     def close(self) -> None:
         """Ends the idle actors. Busy ones go on: the next driver finds them."""
@@ -238,7 +238,7 @@ class Pool:
 
     # Actors of other drivers
 
-    def others(self, wait_s: float = 10.0) -> list[Heard]:
+    def foreign_actors(self, wait_s: float = 10.0) -> list[WorkerUpdate]:
         """Every actor of this store that is not ours, with its unacknowledged news (of which it forgets nothing).
 
         One that does not answer within `wait_s` is left out: it is busy, or it left, or its node did.
@@ -249,7 +249,7 @@ class Pool:
             if name.startswith(self._prefix) and name not in self._workers:
                 with contextlib.suppress(ValueError):  # it left just now
                     handle = ray.get_actor(name, namespace=entry["namespace"])
-                    asked[handle.news.remote(0, 0.0)] = (name, handle)
+                    asked[handle.poll.remote(0, 0.0)] = (name, handle)
         if not asked:
             return []
         ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=wait_s)
@@ -257,29 +257,29 @@ class Pool:
         for call in ready:
             name, handle = asked[call]
             with contextlib.suppress(RayError):
-                news: News = ray.get(call)
+                news: TrialUpdate = ray.get(call)
                 resources = Resources.model_validate_json(name.rsplit("|", 1)[1])
-                worker = Worker(name, handle, resources, key=news.key, token=news.token, settled=True, call=handle)
-                found.append(Heard(worker, news))
+                worker = ActorHandle(name, handle, resources, key=news.key, token=news.token, settled=True, call=handle)
+                found.append(WorkerUpdate(worker, news))
         return found
 
-    def adopt(self, heard: Heard) -> None:
+    def adopt(self, heard: WorkerUpdate) -> None:
         """The worker's trial is this driver's from now on."""
         assert heard.news is not None
-        heard.worker.handle.belong.remote(self._owner, heard.news.owner)
+        heard.worker.handle.set_owner.remote(self._owner, heard.news.owner)
         self._workers[heard.worker.name] = heard.worker
 
-    def inherit(self, heard: Heard) -> None:
+    def reuse_idle(self, heard: WorkerUpdate) -> None:
         """The worker, whose driver is dead and whose trial's end is recorded, is an idle one of this driver."""
         worker, news = heard.worker, heard.news
         assert news is not None
         with contextlib.suppress(RayError):  # it left just now
-            if ray.get(worker.handle.belong.remote(self._owner, news.owner), timeout=10):
-                worker.handle.rest.remote(news.token)
+            if ray.get(worker.handle.set_owner.remote(self._owner, news.owner), timeout=10):
+                worker.handle.release.remote(news.token)
                 worker.call, worker.key = None, ""
                 self._workers[worker.name] = worker
 
-    def _create(self, resources: Resources) -> Worker:
+    def _create(self, resources: Resources) -> ActorHandle:
         # The name carries the resources, so that the next driver knows what the actor holds.
         name = f"{self._prefix}{uuid.uuid4().hex[:8]}|{resources.model_dump_json(exclude_defaults=True)}"
         several = resources.workers > 1  # then Ray Train takes the resources, worker by worker
@@ -292,20 +292,20 @@ class Pool:
             resources={} if several else dict(resources.custom),
             max_restarts=0,
         ).remote(self._execute, self._orphan_s, self._owner)
-        worker = Worker(name, handle, resources)
+        worker = ActorHandle(name, handle, resources)
         self._workers[name] = worker
         return worker
 
-    def _call(self, worker: Worker, call: Any) -> None:
+    def _call(self, worker: ActorHandle, call: Any) -> None:
         worker.call, worker.calls_since = call, time.monotonic()
 
-    def _lost(self, worker: Worker, reason: str) -> Heard:
+    def _lost(self, worker: ActorHandle, reason: str) -> WorkerUpdate:
         self._workers.pop(worker.name, None)
         self._free = (0.0, [])
-        return Heard(replace(worker), None, reason)
+        return WorkerUpdate(replace(worker), None, reason)
 
 
-def require(pool: Pool, stages: Mapping[str, Resources]) -> None:
+def require(pool: RayBackend, stages: Mapping[str, Resources]) -> None:
     """Raises BackendUnreachable naming every stage whose trials no node of this cluster can ever hold."""
     nodes = pool.nodes()
     lines = []

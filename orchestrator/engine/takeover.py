@@ -6,12 +6,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.engine.backend import broken
-from orchestrator.engine.fair_share import Wish, allowances
+from orchestrator.engine.fair_share import SlotDemand, allocate_slots
 from orchestrator.errors import LeaseLost
 from orchestrator.store.leases import driver_here
 
 if TYPE_CHECKING:
-    from orchestrator.engine.driver import Drive
+    from orchestrator.engine.driver import Driver
 
 BEAT_S = 3.0
 """Seconds between heartbeats; a lease lives ten times as long."""
@@ -22,9 +22,9 @@ FIRST_LOOK_S, LOOK_S = 10.0, 1.0
 class Company:
     """What one driver knows of the others on its cluster, and of its job's trials in their hands."""
 
-    def __init__(self, drive: Drive) -> None:
+    def __init__(self, drive: Driver) -> None:
         self._drive = drive
-        self.elsewhere: dict[str, float] = {}
+        self.held_elsewhere: dict[str, float] = {}
         """Keys of the job's trials that another driver holds, or held when that was last looked at."""
         self._drivers: set[str] = set()
         self._beaten = 0.0
@@ -45,7 +45,7 @@ class Company:
         runs = {run.key: run for run in drive.store.running(drive.site.cluster)}
         if not tidy and all(run.alive for run in runs.values()):
             return
-        others = drive.hands.others(FIRST_LOOK_S if not self._beaten else LOOK_S)
+        others = drive.hands.foreign_actors(FIRST_LOOK_S if not self._beaten else LOOK_S)
         drivers = {driver.id for driver in drive.store.drivers()}  # asked last: who has an actor is registered
         answers = []
         for answer in others:
@@ -56,39 +56,39 @@ class Company:
                     self._inherit(answer)
             elif not run.alive and drive.store.adopt(drive.id, key, token):
                 drive.hands.adopt(answer)
-                self.elsewhere.pop(key, None)
+                self.held_elsewhere.pop(key, None)
                 drive.tally.adopted += 1
                 answers.append(answer)
-        drive.take(answers)
+        drive.apply_updates(answers)
 
     def _inherit(self, answer: Any) -> None:
         drive = self._drive
         news = answer.news
-        known = drive.store.known([news.key]).get(news.key)
+        known = drive.store.snapshots([news.key]).get(news.key)
         recorded = not news.key or (known is not None and known.state.ended)  # else its checkpoints are still needed
         if news.ended and recorded and not broken(news):
-            drive.hands.inherit(answer)
+            drive.hands.reuse_idle(answer)
         else:
             drive.hands.retire(answer.worker)
 
     def _look_elsewhere(self) -> None:
         """Trials of this job in other hands: learn their end, or take them when those hands are gone."""
         drive = self._drive
-        if not self.elsewhere:
+        if not self.held_elsewhere:
             return
         self.take_over()
-        mine = {worker.key for worker in drive.hands.busy()}
-        for key, known in drive.store.known(sorted(set(self.elsewhere) - mine)).items():
+        mine = {worker.key for worker in drive.hands.running()}
+        for key, known in drive.store.snapshots(sorted(set(self.held_elsewhere) - mine)).items():
             if known.state.ended:
-                self.elsewhere.pop(key)
-                drive.learn({key: known}, unheard=True)
-            elif key in drive.by_key:
-                self.elsewhere.pop(key)
+                self.held_elsewhere.pop(key)
+                drive.update({key: known}, unheard=True)
+            elif key in drive.planned_trials:
+                self.held_elsewhere.pop(key)
                 drive.hear_recorded(key, known)
                 drive.planner.give_back(key)  # claiming it again finds out whether its driver lives
-        for key in mine & set(self.elsewhere):
-            self.elsewhere.pop(key)
-        drive.learn({})
+        for key in mine & set(self.held_elsewhere):
+            self.held_elsewhere.pop(key)
+        drive.update({})
 
     def beat(self, force: bool = False) -> None:
         drive = self._drive
@@ -96,7 +96,7 @@ class Company:
         if not force and now - self._beaten < BEAT_S:
             return
         self._beaten = now
-        busy = len(drive.hands.busy())
+        busy = len(drive.hands.running())
         demand = max(1, busy + drive.planner.ready())  # a trial may become ready before the next beat
         try:
             alive = drive.store.heartbeat(drive.id, demand, busy, ttl_s=10 * BEAT_S)
@@ -105,11 +105,13 @@ class Company:
             alive = drive.store.heartbeat(drive.id, demand, busy, ttl_s=10 * BEAT_S)
         slots = drive.slots()
         wishes = [
-            Wish(d.id, d.priority, demand if d.id == drive.id else d.demand, slots if d.id == drive.id else d.slots)
+            SlotDemand(
+                d.id, d.priority, demand if d.id == drive.id else d.demand, slots if d.id == drive.id else d.slots
+            )
             for d in alive
             if d.cluster == drive.site.cluster
         ]
-        drive.allowed = allowances(wishes).get(drive.id, slots)
+        drive.allowed = allocate_slots(wishes).get(drive.id, slots)
         here = {wish.id for wish in wishes}
         if self._drivers - here or drive.no_room:
             self.take_over(tidy=True)  # one has left or died, or an actor did not answer when that was last looked at

@@ -11,7 +11,7 @@ from orchestrator.settings import Settings
 from orchestrator.spec.job import JobSpec, Stage
 from orchestrator.spec.sweep import Grid
 from orchestrator.store.store import Store
-from tasks.datasets.labelled.card import Cut
+from tasks.datasets.labelled.card import SplitSpec
 from tasks.datasets.labelled.catalog import CARDS
 from tasks.datasets.labelled.partition import digest
 from tasks.datasets.manifest import FOLDER
@@ -49,7 +49,7 @@ def _digests(job: JobSpec, where: Settings, held_out: list[float]) -> dict[str, 
     found: dict[str, str] = {}
     for name in dict.fromkeys(wanted):
         for values in itertools.product(*fields.values()):
-            cut = Cut(name, **dict(zip(fields, values, strict=True)))
+            cut = SplitSpec(name, **dict(zip(fields, values, strict=True)))
             if not _possible(cut) or cut.name(CARDS[name]) in found:
                 continue
             try:
@@ -61,7 +61,7 @@ def _digests(job: JobSpec, where: Settings, held_out: list[float]) -> dict[str, 
     return found
 
 
-def _possible(cut: Cut) -> bool:
+def _possible(cut: SplitSpec) -> bool:
     """Whether the task takes these together, so that one option of one data set asks nothing of the others."""
     card = CARDS[cut.dataset]
     fits = cut.official_val == "val" or (card.source == "folder" and not card.test)

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.errors import NotFound, SpecError
-from orchestrator.launch.other_jobs import assume, assumed, assumptions
+from orchestrator.launch.other_jobs import assume_weights, assumed_snapshots, assumptions
 from orchestrator.plan.cost import Cost, cost
-from orchestrator.plan.durations import Speed
+from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.simulation import Node
-from orchestrator.records.states import Known
+from orchestrator.records.states import TrialSnapshot
 from orchestrator.settings import Settings
 from orchestrator.spec.job import JobSpec, job_id
 from tasks.backbones.spec import BackboneSpec
@@ -29,19 +29,26 @@ def estimate(job: JobSpec, where: Settings, nodes: list[Node]) -> Cost:
     from orchestrator.launch.submit import recorded_speed
     from orchestrator.store.store import open_store
 
-    def nothing(keys: list[str]) -> Mapping[str, Known]:
-        return assumed(keys)
+    def nothing(keys: list[str]) -> Mapping[str, TrialSnapshot]:
+        return assumed_snapshots(keys)
 
-    job = assume(job, where)
+    job = assume_weights(job, where)
     identity, job = job_id(job), with_manifests(job, where)
     try:
         store = open_store(where.database_url, create=False)
     except NotFound:
-        found = cost(job, nothing, Speed(), nodes, _parameters)
+        found = cost(job, nothing, DurationModel(), nodes, _parameters)
     else:
         with contextlib.closing(store):
             speed, history = recorded_speed(store), store.search_events(identity)
-            found = cost(job, lambda keys: {**store.known(keys), **assumed(keys)}, speed, nodes, _parameters, history)
+            found = cost(
+                job,
+                lambda keys: {**store.snapshots(keys), **assumed_snapshots(keys)},
+                speed,
+                nodes,
+                _parameters,
+                history,
+            )
     return replace(found, basis=[*found.basis, *assumptions(job)])
 
 
@@ -58,7 +65,7 @@ def machines(where: Settings, nodes: int, cpus: float | None, gpus: float | None
     """The cluster to plan for: as described by the flags, else the one at the address, else this machine."""
     if where.address and cpus is None and gpus is None:
         from orchestrator.engine import ray_cluster
-        from orchestrator.engine.ray_backend import Pool
+        from orchestrator.engine.ray_backend import RayBackend
 
         with ray_cluster.connected(where, "orchestrator-plan", ship=False):
             own = ("CPU", "GPU", "memory", "object_store_memory")
@@ -68,7 +75,7 @@ def machines(where: Settings, nodes: int, cpus: float | None, gpus: float | None
                     node.get("GPU", 0.0),
                     {name: amount for name, amount in node.items() if name not in own and ":" not in name},
                 )
-                for node in Pool("").nodes()
+                for node in RayBackend("").nodes()
             ]
     here = float(os.cpu_count() or 1)
     return [Node(here if cpus is None else cpus, _gpus_here() if gpus is None else gpus)] * nodes

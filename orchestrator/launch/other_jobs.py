@@ -17,11 +17,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.errors import NotFound, OrchestratorError, SpecError
-from orchestrator.plan.durations import Speed
+from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.records.recorded_spec import initial_weights, is_part, trains_on
-from orchestrator.records.rows import OriginRow, PlacedRow
-from orchestrator.records.states import JobState, Known, TrialState
+from orchestrator.records.rows import PlacedRow, ResolvedWeightsRow
+from orchestrator.records.states import JobState, TrialSnapshot, TrialState
 from orchestrator.rules import selection
 from orchestrator.rules.retention import RESULTS
 from orchestrator.rules.selection import barred_trials
@@ -35,7 +35,7 @@ ASSUMED = "not known yet: "
 LISTED = 5
 
 
-def resolve(job: JobSpec, store: Store, say: Callable[[str], None]) -> tuple[JobSpec, list[OriginRow]]:
+def resolve_weights(job: JobSpec, store: Store, say: Callable[[str], None]) -> tuple[JobSpec, list[ResolvedWeightsRow]]:
     """The job with every other job's stage replaced by the trial whose weights it means; and what was found.
 
     The id of a job is made from what this returns: from the trials, not from the names that led to them. Raises
@@ -47,7 +47,7 @@ def resolve(job: JobSpec, store: Store, say: Callable[[str], None]) -> tuple[Job
         return job, []
     written = hashlib.sha256(_text(job.model_dump(mode="json", by_alias=True)).encode()).hexdigest()
     before = store.origins(written)
-    found: dict[str, OriginRow] = {}
+    found: dict[str, ResolvedWeightsRow] = {}
     for text, init in asked.items():
         if text in before:
             found[text] = before[text]
@@ -57,7 +57,7 @@ def resolve(job: JobSpec, store: Store, say: Callable[[str], None]) -> tuple[Job
     return _replaced(job, lambda init: found[_key(init)].key), list(found.values())
 
 
-def assume(job: JobSpec, where: Settings) -> JobSpec:
+def assume_weights(job: JobSpec, where: Settings) -> JobSpec:
     """As `resolve`, for an estimate: what cannot be found is taken to be there once the job is submitted."""
     if not elsewhere(job):
         return job
@@ -85,13 +85,13 @@ def assumptions(job: JobSpec) -> list[str]:
     return [f"taken for known: {key.removeprefix(ASSUMED)}" for key in dict.fromkeys(keys) if key.startswith(ASSUMED)]
 
 
-def assumed(keys: Iterable[str]) -> dict[str, Known]:
+def assumed_snapshots(keys: Iterable[str]) -> dict[str, TrialSnapshot]:
     """What an estimate takes for known of the trials that `assume` made up."""
-    there = Known(TrialState.done, weights=("assumed", ""))
+    there = TrialSnapshot(TrialState.done, weights=("assumed", ""))
     return {key: there for key in keys if key.startswith(ASSUMED)}
 
 
-def find(store: Store, init: Mapping[str, Any], written: str = "") -> OriginRow:
+def find(store: Store, init: Mapping[str, Any], written: str = "") -> ResolvedWeightsRow:
     """The trial that `init` means as things are now. Raises NotFound."""
     what = _what(init)
     try:
@@ -113,10 +113,10 @@ def find(store: Store, init: Mapping[str, Any], written: str = "") -> OriginRow:
     winner, candidates = _winner(store, stages[stage], rows)
     if winner is None:
         raise NotFound(f"{what}: no trial of {stage} {group} in job {job_id} ended with a figure that can be compared")
-    if store.known([winner.key])[winner.key].weights is None:
+    if store.snapshots([winner.key])[winner.key].weights is None:
         raise NotFound(_without_weights(what, winner, job_id))
     value = math.nan if winner.value is None else winner.value
-    return OriginRow(_key(init), written, job_id, stage, group, winner.key, winner.metric, value, candidates)
+    return ResolvedWeightsRow(_key(init), written, job_id, stage, group, winner.key, winner.metric, value, candidates)
 
 
 def _group(what: str, job_id: str, asked: str | None, groups: Mapping[str, Any]) -> str:
@@ -152,7 +152,7 @@ def _to_come(spec: Mapping[str, Any], stage: str, group: str, placed: int) -> bo
     if body.get("from") and not any(initial_weights([body["override"], body["sweep"]])):
         return False
     try:
-        planner = Planner(JobSpec.model_validate(spec), Speed())
+        planner = Planner(JobSpec.model_validate(spec), DurationModel())
     except (ValidationError, OrchestratorError):
         return True  # recorded by another version, which this one cannot tell
     expected = [each.expected for each in planner.progress() if (each.stage, each.group) == (stage, group)]
@@ -188,7 +188,9 @@ def _without_weights(what: str, winner: PlacedRow, job_id: str) -> str:
     )
 
 
-def _say_what_changed(store: Store, init: Mapping[str, Any], before: OriginRow, say: Callable[[str], None]) -> None:
+def _say_what_changed(
+    store: Store, init: Mapping[str, Any], before: ResolvedWeightsRow, say: Callable[[str], None]
+) -> None:
     """A recorded origin stands; whether the words would lead elsewhere by now is said."""
     try:
         now = find(store, init)
@@ -205,7 +207,7 @@ def _say_what_changed(store: Store, init: Mapping[str, Any], before: OriginRow, 
 # What they have seen
 
 
-def check_unseen(store: Store, origins: Iterable[OriginRow], specs: Iterable[TrialSpec]) -> None:
+def check_test_data_unseen(store: Store, origins: Iterable[ResolvedWeightsRow], specs: Iterable[TrialSpec]) -> None:
     """Raises SpecError when another job's trial, or one that it started from in turn, opened images that may be test
     images of these trials; check.py refuses the same within a job."""
     wanted = {item for spec in specs if spec.task.reads_test for item in spec.task.opens.items()}

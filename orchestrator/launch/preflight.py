@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SpecError
-from orchestrator.plan.durations import Speed, architecture
+from orchestrator.plan.durations import DurationModel, architecture
 from tasks.backbones.spec import FromFile
 from workers.trial import TrialSpec
 
 LONGEST_S = 120.0
 
 
-class Rehearsal:
+class ModelPreflight:
     """Models that no recorded trial has had, and weight files, tried in a process that this starts.
 
     One new model and no file is not worth a process: the first trial tells the same, as soon.
     """
 
-    def __init__(self, specs: Iterable[TrialSpec], speed: Speed, data_root: Path) -> None:
+    def __init__(self, specs: Iterable[TrialSpec], speed: DurationModel, data_root: Path) -> None:
         self._asked = _distinct(specs, speed, data_root)
         self._process: subprocess.Popen[str] | None = None
         if len(self._asked) > 1 or any(item["weights"] for item in self._asked.values()):
@@ -59,7 +59,7 @@ class Rehearsal:
             self._process.wait()
 
 
-def _distinct(specs: Iterable[TrialSpec], speed: Speed, data_root: Path) -> dict[str, dict[str, Any]]:
+def _distinct(specs: Iterable[TrialSpec], speed: DurationModel, data_root: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for spec in specs:
         backbone, init, optim = spec.backbone, spec.backbone.init, spec.optim

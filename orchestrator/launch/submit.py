@@ -13,15 +13,15 @@ from typing import Any
 
 import yaml
 
-from orchestrator.engine.backend import Site
-from orchestrator.engine.driver import Drive, Tally
+from orchestrator.engine.backend import RunSite
+from orchestrator.engine.driver import Driver, Tally
 from orchestrator.errors import BackendUnreachable, NotFound, OrchestratorError
 from orchestrator.launch import provenance
 from orchestrator.launch.data_manifests import check_unchanged, with_manifests
 from orchestrator.launch.inputs import missing_data
-from orchestrator.launch.other_jobs import check_unseen, resolve
-from orchestrator.launch.preflight import Rehearsal
-from orchestrator.plan.durations import Speed
+from orchestrator.launch.other_jobs import check_test_data_unseen, resolve_weights
+from orchestrator.launch.preflight import ModelPreflight
+from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.records.rows import JobRecord
 from orchestrator.records.states import JobState
@@ -56,7 +56,7 @@ class Options:
     tracking: bool = True
     ship: bool = True
     """Send the project's code to the nodes of a cluster given by address."""
-    watch: Callable[[Drive], None] = lambda drive: None
+    watch: Callable[[Driver], None] = lambda drive: None
     say: Callable[[str], None] = lambda line: None
 
 
@@ -69,23 +69,23 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
     options = options or Options()
     make_folder(where.folder)
     with contextlib.closing(open_store(where.database_url)) as store:
-        job, origins = resolve(job, store, options.say)
+        job, origins = resolve_weights(job, store, options.say)
         told = with_manifests(job, where)
         speed = recorded_speed(store)
         planner = Planner(told, speed)
-        check_unseen(store, origins, [*planner.specs(), *planner.foreseen()])
+        check_test_data_unseen(store, origins, [*planner.specs(), *planner.foreseen()])
         missing = missing_data([*planner.specs(), *planner.foreseen()], where.data_root)
         if missing:
             raise NotFound(missing)
         identity = job_id(job)
         check_unchanged(store, identity, told)
-        put(store, job, identity)
+        record_job(store, job, identity)
         store.put_origins(identity, origins)
-        drive = Drive(store, job, identity, planner, _site(where), options.watch, options.say)
+        drive = Driver(store, job, identity, planner, _site(where), options.watch, options.say)
         result = Submitted(identity, JobState.running, drive.tally)
         left = drive.prepare()
         mirrored = not left and _mirrored(store, identity)
-        rehearsal = Rehearsal(planner.specs() if left else [], speed, where.data_root)
+        rehearsal = ModelPreflight(planner.specs() if left else [], speed, where.data_root)
         with contextlib.closing(rehearsal), tracked(identity, where, options.tracking and not mirrored) as tracking:
             result.state = _run(drive, where, options, result, rehearsal) if left else drive.conclude()
         result.tracking = tracking.problem
@@ -96,9 +96,9 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
         return result
 
 
-def _run(drive: Drive, where: Settings, options: Options, result: Submitted, rehearsal: Rehearsal) -> JobState:
+def _run(drive: Driver, where: Settings, options: Options, result: Submitted, rehearsal: ModelPreflight) -> JobState:
     from orchestrator.engine import ray_cluster
-    from orchestrator.engine.ray_backend import Pool, require
+    from orchestrator.engine.ray_backend import RayBackend, require
 
     make_folder(where.storage)
     namespace = f"{ray_cluster.NAMESPACE}{hashlib.sha256(where.database_url.encode()).hexdigest()[:8]}"
@@ -108,7 +108,7 @@ def _run(drive: Drive, where: Settings, options: Options, result: Submitted, reh
         result.dashboard = connection.dashboard
         if connection.dashboard:
             options.say(f"Ray dashboard: {connection.dashboard}")
-        pool = Pool(f"{namespace}/", owner=drive.id)
+        pool = RayBackend(f"{namespace}/", owner=drive.id)
         with refusal_kept(drive.store, drive.job_id):
             require(pool, {stage.name: stage.resources or drive.job.resources for stage in drive.job.stages})
             rehearsal.end()
@@ -127,11 +127,11 @@ def refusal_kept(store: Store, identity: str) -> Iterator[None]:
         raise
 
 
-def _site(where: Settings) -> Site:
-    return Site(where.storage, where.data_root, where.address or f"local:{where.folder}")
+def _site(where: Settings) -> RunSite:
+    return RunSite(where.storage, where.data_root, where.address or f"local:{where.folder}")
 
 
-def put(store: Store, job: JobSpec, identity: str) -> None:
+def record_job(store: Store, job: JobSpec, identity: str) -> None:
     """Records the job and its stages, once."""
     spec = job.model_dump(mode="json", by_alias=True)
     commit, dirty = provenance.git()
@@ -144,12 +144,12 @@ def put(store: Store, job: JobSpec, identity: str) -> None:
     store.put_stages(identity, [(stage["name"], position, stage) for position, stage in enumerate(spec["stages"])])
 
 
-def recorded_speed(store: Store) -> Speed:
+def recorded_speed(store: Store) -> DurationModel:
     """Step times of the store's newest trials; rows of an older form of spec are passed over."""
     from pydantic import ValidationError
 
-    speed = Speed()
-    for spec, known in store.recorded():
+    speed = DurationModel()
+    for spec, known in store.timed_trials():
         with contextlib.suppress(ValidationError):
             speed.record(TrialSpec.model_validate(spec), known)
     return speed
@@ -169,7 +169,7 @@ def make_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def stops_on_signals(drive: Drive, say: Callable[[str], None]) -> Iterator[None]:
+def stops_on_signals(drive: Driver, say: Callable[[str], None]) -> Iterator[None]:
     """Ctrl-C and SIGTERM: running trials write checkpoints and leave; a second one leaves them running at once."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.plan.durations import Speed
+from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.search_forecast import History
 from orchestrator.plan.simulation import BYTES, CHECKPOINT, Lookup, Slots, _needs, _offers, _Room, _Simulation, _Sizes
-from orchestrator.plan.trials import Planned
+from orchestrator.plan.trials import PlannedTrial
 from orchestrator.spec.job import JobSpec, Resources
 from tasks.backbones.spec import BackboneSpec
 
@@ -63,7 +63,7 @@ class Cost:
 def cost(
     job: JobSpec,
     known: Lookup,
-    speed: Speed,
+    speed: DurationModel,
     slots: Slots,
     parameters: Callable[[BackboneSpec], int] | None = None,
     history: History | None = None,
@@ -122,11 +122,11 @@ def _on(job: JobSpec, slots: Slots) -> tuple[JobSpec, list[str]]:
     return job.model_copy(update={"resources": fit(job.resources), "stages": stages}), list(lines)
 
 
-def _hours(planned: Planned, seconds: Mapping[str, float], name: str) -> float:
+def _hours(planned: PlannedTrial, seconds: Mapping[str, float], name: str) -> float:
     return seconds[planned.key] * _needs(planned.resources).get(name, 0.0) * planned.resources.workers / 3600
 
 
-def _too_large(ran: Sequence[Planned], slots: Slots) -> list[str]:
+def _too_large(ran: Sequence[PlannedTrial], slots: Slots) -> list[str]:
     """A line for each kind of trial that would not fit even on the empty cluster."""
     lines: dict[str, None] = {}
     for planned in {planned.resources.model_dump_json(): planned for planned in ran}.values():

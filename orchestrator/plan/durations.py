@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from orchestrator.records.states import Known
+from orchestrator.records.states import TrialSnapshot
 from orchestrator.spec.job import Resources
 from tasks.backbones.spec import BackboneSpec
 from workers.trial import TrialSpec
@@ -25,10 +25,10 @@ class Estimate:
     measured: bool
 
 
-class Speed:
+class DurationModel:
     """Step times of earlier trials by what sets them: task, backbone, image size, batch, workers and kind of device."""
 
-    def __init__(self, recorded: Iterable[tuple[TrialSpec, Known]] = ()) -> None:
+    def __init__(self, recorded: Iterable[tuple[TrialSpec, TrialSnapshot]] = ()) -> None:
         self._steps: dict[tuple[object, ...], list[float]] = {}
         self._parameters: dict[str, int] = {}
         self._built: set[tuple[str, str]] = set()
@@ -36,7 +36,7 @@ class Speed:
         for spec, known in recorded:
             self.record(spec, known)
 
-    def record(self, spec: TrialSpec, known: Known) -> None:
+    def record(self, spec: TrialSpec, known: TrialSnapshot) -> None:
         """Takes the step time (seconds per optimizer step, data included) of a trial that ran; no-op without one."""
         parameters = known.facts.get("parameters")
         if isinstance(parameters, int):

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.errors import SpecError
-from orchestrator.plan.trials import Draft, _once
+from orchestrator.plan.trials import WaitingTrial, _once
 from orchestrator.spec.job import JobSpec, Near, Neighbourhood, Stage
 from orchestrator.spec.search_space import middle
 from orchestrator.spec.sweep import Search, groups_of, points
@@ -18,14 +18,14 @@ from orchestrator.spec.trial_fields import apply, group_of, lookup
 from workers.trial import TrialSpec, plain_number
 
 
-def expand(job: JobSpec, stage: Stage) -> list[Draft]:
+def expand(job: JobSpec, stage: Stage) -> list[WaitingTrial]:
     """The trials of a stage with its own sweep, in the order of the spec. Raises pydantic's ValidationError."""
     base = apply(job.trial, stage.override)
-    return [Draft(number, _trial(apply(base, point), False)) for number, point in enumerate(points(stage.sweep))]
+    return [WaitingTrial(number, _trial(apply(base, point), False)) for number, point in enumerate(points(stage.sweep))]
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchGroup:
     """A group of a search, before anything is asked for in it."""
 
     group: str
@@ -36,14 +36,14 @@ class Searched:
     """The trial in the middle of all ranges."""
 
 
-def searches(job: JobSpec, stage: Stage) -> list[Searched]:
+def searches(job: JobSpec, stage: Stage) -> list[SearchGroup]:
     """The groups of a stage that searches, in the order of the spec. Raises pydantic's ValidationError."""
     assert isinstance(stage.sweep, Search)
     base, found = apply(job.trial, stage.override), []
     for values in groups_of(stage.sweep):
         fields = apply(base, values)
         centre = _trial(apply(fields, middle(stage.sweep.search)), False)
-        found.append(Searched(*group_of(centre, stage.per), fields, centre))
+        found.append(SearchGroup(*group_of(centre, stage.per), fields, centre))
     return found
 
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from orchestrator.plan.state import RETRIABLE, Board, Group, Trial
+from orchestrator.plan.state import RETRIABLE, GroupState, PlanState, TrialEntry
 from orchestrator.plan.trials import source_of_weights
-from orchestrator.records.states import Known, TrialState
+from orchestrator.records.states import TrialSnapshot, TrialState
 
 PAUSE_AFTER = 3
 """The same error in so many trials of a stage is the code's fault, not the setting's: the stage pauses."""
 
 
-class Errors:
+class RepeatedErrors:
     """Equal code errors (same first line) per stage, counted over trials that stand failed now."""
 
     def __init__(self) -> None:
         self._failed: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
 
-    def count(self, trial: Trial, before: Known) -> list[str]:
+    def count(self, trial: TrialEntry, before: TrialSnapshot) -> list[str]:
         """Takes over how the trial's state changed; the stages that paused or went on by it."""
         key, changed = trial.planned.key, []
         for stage in {group.stage.name for group in trial.groups}:
@@ -46,12 +46,12 @@ class Errors:
         ]
 
 
-def why(board: Board, group: Group, taken: bool) -> str | None:
+def incomplete_reason(board: PlanState, group: GroupState, taken: bool) -> str | None:
     """Why the group has no winner or result and, as things stand, will have none; else None.
 
     `taken`: a winner was chosen from it (together with other groups, where a stage takes from several).
     """
-    needed = [key for key in group.trials if key not in group.barred]
+    needed = [key for key in group.trials if key not in group.stopped_early]
     failed = [key for key in needed if board.trials[key].known.state in RETRIABLE]
     if failed:
         known = board.trials[failed[0]].known
@@ -67,7 +67,7 @@ def why(board: Board, group: Group, taken: bool) -> str | None:
         waiting.append(group.search.middle)
     for source in dict.fromkeys(source_of_weights(spec) for spec in waiting):
         giver = board.giver(source) if source else None
-        if giver and why(board, giver, taken=False):
+        if giver and incomplete_reason(board, giver, taken=False):
             return f"blocked: it starts from the weights of stage {source}, which is incomplete"
     if group.complete and not taken and board.best([group]) is None:
         if not group.trials:
@@ -76,7 +76,7 @@ def why(board: Board, group: Group, taken: bool) -> str | None:
     return None
 
 
-def _blocked(board: Board, key: str) -> str | None:
+def _blocked(board: PlanState, key: str) -> str | None:
     """Why a trial that is to run cannot start for want of its parent's weights, or None."""
     trial = board.trials[key]
     if trial.known.state is not TrialState.pending and not board.wanted_again(trial):
@@ -84,7 +84,7 @@ def _blocked(board: Board, key: str) -> str | None:
     return next(_causes(board, trial.planned.needs), None)
 
 
-def _causes(board: Board, parents: Iterable[str]) -> Iterator[str]:
+def _causes(board: PlanState, parents: Iterable[str]) -> Iterator[str]:
     for key in parents:
         parent, known = board.trials.get(key), board.known(key)
         if parent is None or known is None:
@@ -95,17 +95,17 @@ def _causes(board: Board, parents: Iterable[str]) -> Iterator[str]:
                 )
         elif known.state in (*RETRIABLE, TrialState.diverged):
             yield f"it starts from trial {_title(board, key)}, which {_ended(known.state)}"
-        elif known.state is TrialState.done and not known.weights and parent.asked and not parent.out:
+        elif known.state is TrialState.done and not known.weights and parent.weights_requested and not parent.in_flight:
             yield f"it starts from trial {_title(board, key)}, which ended without the weights it was to keep"
         elif cause := _blocked(board, key):
             yield cause
 
 
-def _title(board: Board, key: str) -> str:
+def _title(board: PlanState, key: str) -> str:
     return f"{board.trials[key].planned.name} ({key[:8]})"
 
 
-def _code_error(known: Known) -> str | None:
+def _code_error(known: TrialSnapshot) -> str | None:
     """The first line of a failure in code, by which equal failures are known."""
     if known.state is TrialState.failed and known.error_class == "code":
         return _first_line(known.error)

@@ -9,20 +9,20 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.errors import SpecError
-from orchestrator.plan.durations import Speed
+from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.expansion import at_point, expand, neighbours, searches, successors
-from orchestrator.plan.failures import Errors, why
+from orchestrator.plan.failures import RepeatedErrors, incomplete_reason
 from orchestrator.plan.ready_queue import Queue
-from orchestrator.plan.stage_graph import Stages
-from orchestrator.plan.state import PENDING, RESULTS, Board, Decision, Group, Progress, Trial
-from orchestrator.plan.trials import Draft, Planned, each_group, source_of_weights, started_from, trial_name
-from orchestrator.records.states import Known, TrialState
+from orchestrator.plan.stage_graph import StageGraph
+from orchestrator.plan.state import PENDING, RESULTS, Decision, GroupState, PlanState, Progress, TrialEntry
+from orchestrator.plan.trials import PlannedTrial, WaitingTrial, each_group, source_of_weights, started_from, trial_name
+from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.spec.job import JobSpec, Stage
 from orchestrator.spec.sweep import Search
 from orchestrator.spec.trial_fields import settings_of
 from workers.trial import Span, TrialSpec
 
-Place = tuple[str, str]
+GroupId = tuple[str, str]
 """(stage, group id)"""
 
 
@@ -32,17 +32,17 @@ class Planner:
     Deterministic in the job and in what it was told, in whatever order: what is placed, decided and ready.
     """
 
-    def __init__(self, job: JobSpec, speed: Speed) -> None:
+    def __init__(self, job: JobSpec, speed: DurationModel) -> None:
         """Raises SpecError or pydantic's ValidationError for a job that `spec.load` would have refused."""
         self.job = job
-        self.placed: list[Planned] = []
+        self.placed: list[PlannedTrial] = []
         self.decisions: list[Decision] = []
         self._speed = speed
-        self._stages = Stages(job)
-        self._board = Board(self._stages)
+        self._stages = StageGraph(job)
+        self._board = PlanState(self._stages)
         self._queue = Queue()
         self._out: set[str] = set()
-        self._errors = Errors()
+        self._errors = RepeatedErrors()
         self._forecasts: list[TrialSpec] = []
         self._followers: dict[str, set[str]] = defaultdict(set)  # stage -> stages that start from its weights
         self._make_groups()
@@ -52,7 +52,7 @@ class Planner:
 
     # What the engine tells and asks
 
-    def learn(self, key: str, known: Known) -> tuple[list[Planned], list[Decision]]:
+    def update(self, key: str, known: TrialSnapshot) -> tuple[list[PlannedTrial], list[Decision]]:
         """Takes what is known of a trial; returns what was placed and decided by it.
 
         Telling the same again changes nothing. `pending` takes back a failure (a retry) and a trial that another
@@ -65,20 +65,20 @@ class Planner:
             self._board.outside[key] = known
             self._refresh(self._board.children.get(key, ()))
             return [], []
-        if known.state is TrialState.pending and trial.handed:
+        if known.state is TrialState.pending and trial.dispatched:
             return [], []
-        before, trial.known, trial.handed = trial.known, known, False
+        before, trial.known, trial.dispatched = trial.known, known, False
         for stage in self._errors.count(trial, before):
             self._refresh(key for group in self._board.of[stage] for key in group.trials)
         self._refresh([key, *self._board.children.get(key, ()), *trial.planned.needs])
         change = (known.state in RESULTS) - (before.state in RESULTS)
         for group in trial.groups:
-            group.results += change if key not in group.barred else 0
+            group.results += change if key not in group.stopped_early else 0
         if change:
             self._settle(list(trial.groups))
         return self.placed[places:], self.decisions[decisions:]
 
-    def next(self, fits: Callable[[Planned], bool]) -> Planned | None:
+    def next(self, fits: Callable[[PlannedTrial], bool]) -> PlannedTrial | None:
         """The ready trial with the longest remaining chain among those that fit; it counts as handed out from now.
 
         `fits` is asked once for each kind of resources in the queue: its answer may depend on nothing else.
@@ -87,14 +87,14 @@ class Planner:
         if planned is None:
             return None
         trial = self._board.trials[planned.key]
-        trial.handed, trial.asked = True, planned.keep_weights or trial.known.pinned
+        trial.dispatched, trial.weights_requested = True, planned.keep_weights or trial.known.pinned
         self._refresh([planned.key])
         return planned
 
     def give_back(self, key: str) -> None:
         """A trial that was handed out or adopted did not end (released, or its node was lost): it is ready again."""
         trial = self._board.trials[key]
-        trial.handed = trial.asked = False
+        trial.dispatched = trial.weights_requested = False
         if trial.known.state is TrialState.running:
             trial.known = PENDING
         self._refresh([key, *trial.planned.needs])
@@ -119,7 +119,7 @@ class Planner:
         """Why groups have no winner or no result, a line each; empty when nothing went wrong so far."""
         taken = {(source, decision.group) for decision in self.decisions for source in decision.sources}
         groups = self._board.groups.items()
-        reasons = [(group, why(self._board, group, place in taken)) for place, group in groups]
+        reasons = [(group, incomplete_reason(self._board, group, place in taken)) for place, group in groups]
         return [f"{group.stage.name} {group.id}: {reason}" for group, reason in reasons if reason] + self.paused()
 
     def progress(self) -> list[Progress]:
@@ -139,48 +139,48 @@ class Planner:
         groups = self._board.groups.values()
         return [draft.spec for group in groups for draft in group.drafts or ()] + self._forecasts
 
-    def searching(self) -> list[Place]:
+    def searching(self) -> list[GroupId]:
         """Groups of searches in which points may be asked for: their initial weights are known, and `close` is to
         come."""
         found = [(place, group.search) for place, group in self._board.groups.items() if group.search]
         return [place for place, search in found if self._begun(search.middle) is not None]
 
-    def middle(self, place: Place) -> TrialSpec:
+    def middle(self, place: GroupId) -> TrialSpec:
         """The trial in the middle of an open search's ranges."""
         search = self._board.groups[place].search
         assert search is not None, "its search is open"
         return search.middle
 
-    def expected(self, place: Place) -> int:
+    def expected(self, place: GroupId) -> int:
         """Trials of the group, as far as that is known before its search is over."""
         return self._board.groups[place].expected
 
-    def key_at(self, place: Place, body: Mapping[str, Any]) -> str | None:
+    def key_at(self, place: GroupId, body: Mapping[str, Any]) -> str | None:
         """Key of the trial that a search's event describes; None where the values of its point do not go together."""
         spec = self._searched(place, body)
         return None if spec is None else spec.key
 
-    def propose(self, place: Place, body: Mapping[str, Any]) -> tuple[list[Planned], list[Decision]]:
+    def propose(self, place: GroupId, body: Mapping[str, Any]) -> tuple[list[PlannedTrial], list[Decision]]:
         """Places the trial that a search asked for."""
         spec, group, before = self._searched(place, body), self._board.groups[place], len(self.placed)
         assert spec is not None, "the search has asked for its key"
         if spec.last_epoch < spec.optim.epochs:
-            group.passing.add(spec.key)
+            group.partial.add(spec.key)
         self._place(group, len(group.trials), spec)
         return self.placed[before:], []
 
-    def bar(self, place: Place, key: str) -> tuple[list[Planned], list[Decision]]:
+    def bar(self, place: GroupId, key: str) -> tuple[list[PlannedTrial], list[Decision]]:
         """The trial is a result of this group as it is, and will not win: it need not go on for this group's sake."""
         group, trial = self._board.groups[place], self._board.trials[key]
         places, decisions = len(self.placed), len(self.decisions)
-        if key not in group.barred:
-            group.barred.add(key)
+        if key not in group.stopped_early:
+            group.stopped_early.add(key)
             group.results += trial.known.state not in RESULTS
             self._refresh([key, *trial.planned.needs])
             self._settle([group])
         return self.placed[places:], self.decisions[decisions:]
 
-    def close(self, place: Place) -> tuple[list[Planned], list[Decision]]:
+    def close(self, place: GroupId) -> tuple[list[PlannedTrial], list[Decision]]:
         """The search asks for nothing more: the group is complete when its trials are."""
         group, places, decisions = self._board.groups[place], len(self.placed), len(self.decisions)
         group.search, group.expected = None, len(group.trials)
@@ -190,15 +190,17 @@ class Planner:
     def wanted(self, key: str) -> bool:
         """Whether some group wants the trial in full."""
         trial = self._board.trials.get(key)
-        return trial is not None and any(key not in group.barred for group in trial.groups)
+        return trial is not None and any(key not in group.stopped_early for group in trial.groups)
 
     def left_by_searches(self) -> list[str]:
         """Keys of trials that nobody wants any more and that nobody runs, but that are not recorded as stopped."""
-        barred = {key for group in self._board.groups.values() for key in group.barred}
+        barred = {key for group in self._board.groups.values() for key in group.stopped_early}
         states = ((key, self._board.trials[key]) for key in sorted(barred))
-        return [key for key, at in states if at.known.state is TrialState.pending and not at.out and not at.waiting]
+        return [
+            key for key, at in states if at.known.state is TrialState.pending and not at.in_flight and not at.waiting
+        ]
 
-    def _searched(self, place: Place, body: Mapping[str, Any]) -> TrialSpec | None:
+    def _searched(self, place: GroupId, body: Mapping[str, Any]) -> TrialSpec | None:
         search = self._board.groups[place].search
         assert search is not None, "its search is open"
         spec = at_point(search.fields, body["point"])
@@ -224,7 +226,7 @@ class Planner:
         stand_ins: dict[tuple[str, str], TrialSpec] = {}
         for stage in self.job.stages:
             if stage.from_:
-                sources: dict[str, Group] = {}
+                sources: dict[str, GroupState] = {}
                 for group in (group for name in stage.from_ for group in self._board.of[name]):
                     sources.setdefault(group.id, group)
                 for source in sources.values():
@@ -260,7 +262,7 @@ class Planner:
             group.expected = search.trials * generations
             group.rounds = math.ceil(search.trials / search.at_once) * generations
 
-    def _forecast(self, stage: Stage, source: Group, winner: TrialSpec) -> TrialSpec:
+    def _forecast(self, stage: Stage, source: GroupState, winner: TrialSpec) -> TrialSpec:
         """Adds a group that waits for a winner, as it would be with the first trial of its source as the winner."""
         centres = successors(winner, stage, may_test=stage.neighbourhood is None)
         specs = neighbours(centres[0], stage.neighbourhood, winner)[0] if stage.neighbourhood else centres
@@ -269,10 +271,10 @@ class Planner:
         self._add(stage, source.id, source.values, specs)
         return centres[0]
 
-    def _add(self, stage: Stage, identity: str, values: dict[str, object], specs: list[TrialSpec]) -> Group:
+    def _add(self, stage: Stage, identity: str, values: dict[str, object], specs: list[TrialSpec]) -> GroupState:
         resources = self._stages.resources(stage)
         longest = max((self._speed.estimate(spec, resources).seconds for spec in specs), default=0.0)
-        group = Group(stage, identity, values, len(self._board.groups), len(specs), longest)
+        group = GroupState(stage, identity, values, len(self._board.groups), len(specs), longest)
         self._board.add(group)
         return group
 
@@ -291,31 +293,31 @@ class Planner:
                 problem = f"it has no group {source.group!r}; it has: {', '.join(groups)}"
             if problem:
                 raise SpecError([f"stage {stage.name}: initial weights from stage {source.stage!r}: {problem}"])
-            self._stages.givers.add(source.stage)
+            self._stages.weight_sources.add(source.stage)
             self._followers[source.stage].add(stage.name)
 
     def _estimate_tails(self) -> None:
         """From the last stage back: what follows from a group's winner, and from a stage's weights."""
         for group in reversed(self._board.groups.values()):
             name = group.stage.name
-            after = [self._board.groups[taker.name, group.id] for taker in self._stages.takers[name]]
+            after = [self._board.groups[taker.name, group.id] for taker in self._stages.consumers[name]]
             after += [other for follower in self._followers[name] for other in self._board.of[follower]]
             group.tail = max((other.rounds * other.longest + other.tail for other in after), default=0.0)
 
     # Placing and deciding
 
-    def _settle(self, changed: list[Group]) -> None:
+    def _settle(self, changed: list[GroupState]) -> None:
         """Draws the consequences of groups that changed, until there are none: winners taken, trials placed."""
         while changed:
             group = changed.pop()
             if group.complete:
-                for taker in self._stages.takers[group.stage.name]:
+                for taker in self._stages.consumers[group.stage.name]:
                     changed += self._take(taker, self._board.groups[taker.name, group.id])
             if self._followers[group.stage.name] and self._board.weights_of(group):
                 for name in sorted(self._followers[group.stage.name]):
                     changed += [other for other in self._board.of[name] if self._place_drafts(other)]
 
-    def _take(self, taker: Stage, group: Group) -> list[Group]:
+    def _take(self, taker: Stage, group: GroupState) -> list[GroupState]:
         """Fills `group` from its sources' winner, once all of them are complete; the groups that changed."""
         sources = self._board.sources(taker, group.id)
         if group.drafts is not None or not all(source.complete for source in sources):
@@ -330,11 +332,11 @@ class Planner:
             decision.rule["neighbourhood"] = taker.neighbourhood.model_dump(mode="json")
             decision.rule["left_out"] = left_out
         self.decisions.append(decision)
-        group.drafts = [Draft(position, spec) for position, spec in enumerate(specs)]
+        group.drafts = [WaitingTrial(position, spec) for position, spec in enumerate(specs)]
         self._place_drafts(group)
         return [group]
 
-    def _place_drafts(self, group: Group) -> bool:
+    def _place_drafts(self, group: GroupState) -> bool:
         """Places those trials of the group whose initial weights are known by now; whether there were any."""
         if not group.drafts:
             return False
@@ -356,14 +358,14 @@ class Planner:
         group.drafts, group.expected = left, len(group.trials) + len(left)
         return placed
 
-    def _record_weights(self, taker: str, giver: Group) -> None:
+    def _record_weights(self, taker: str, giver: GroupState) -> None:
         """The decision by which a stage starts from the best of several trials: once for each stage that does."""
         if all(decision.stage != taker for decision in self.decisions):
             found = self._board.decide(taker, [giver])
             assert found is not None, "its winner was just taken"
             self.decisions.append(found[0])
 
-    def _place(self, group: Group, position: int, spec: TrialSpec) -> None:
+    def _place(self, group: GroupState, position: int, spec: TrialSpec) -> None:
         """Gives the trial its place in the group; a trial that another place has already runs once for both."""
         key, stage = spec.key, group.stage
         if key in group.trials:
@@ -371,7 +373,7 @@ class Planner:
         settings = settings_of(spec, self._stages.watched[stage.name])
         resources = self._stages.resources(stage)
         estimate = self._speed.estimate(spec, resources)
-        planned = Planned(
+        planned = PlannedTrial(
             key=key,
             spec=spec,
             stage=stage.name,
@@ -391,7 +393,7 @@ class Planner:
         group.trials[key] = planned
         trial = self._board.trials.get(key)
         if trial is None:
-            trial = self._board.trials[key] = Trial(planned, [group])
+            trial = self._board.trials[key] = TrialEntry(planned, [group])
             for parent in planned.needs:
                 self._board.children[parent].append(key)
         else:
@@ -403,7 +405,7 @@ class Planner:
         group.results += trial.known.state in RESULTS
         self._refresh([key, *planned.needs])
 
-    def _rounds_left(self, group: Group) -> int:
+    def _rounds_left(self, group: GroupState) -> int:
         """Rounds of a search after the trial that is placed now; 0 where all of a group's trials can run at once."""
         done = math.ceil((len(group.trials) + 1) * group.rounds / max(1, group.expected))
         return max(0, group.rounds - done)
@@ -416,7 +418,7 @@ class Planner:
             trial = self._board.trials.get(key)
             if trial is None:
                 continue
-            if trial.handed or (trial.out and self.wanted(key)):
+            if trial.dispatched or (trial.in_flight and self.wanted(key)):
                 self._out.add(key)
             else:
                 self._out.discard(key)

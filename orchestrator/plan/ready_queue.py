@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from orchestrator.plan.trials import Planned
+from orchestrator.plan.trials import PlannedTrial
 
 Entry = tuple[float, int, int, int, str]
 """Minus the remaining seconds; then the spec's order: number of the stage's group, position; last, a serial and key."""
@@ -16,7 +16,7 @@ class Queue:
 
     def __init__(self) -> None:
         self._heaps: dict[str, list[Entry]] = {}
-        self._entries: dict[str, tuple[Entry, Planned]] = {}
+        self._entries: dict[str, tuple[Entry, PlannedTrial]] = {}
         self._serial = 0
 
     def __len__(self) -> int:
@@ -25,7 +25,7 @@ class Queue:
     def __contains__(self, key: str) -> bool:
         return key in self._entries
 
-    def put(self, planned: Planned, group: int) -> None:
+    def put(self, planned: PlannedTrial, group: int) -> None:
         """Adds a trial, or moves it to its new place; `group` is its group's number in the spec's order."""
         self._serial += 1
         entry = (-planned.remaining, group, planned.position, self._serial, planned.key)
@@ -37,7 +37,7 @@ class Queue:
         """Takes a trial out, if it is there; its entry in the heap is dropped when it comes up."""
         self._entries.pop(key, None)
 
-    def next(self, fits: Callable[[Planned], bool]) -> Planned | None:
+    def next(self, fits: Callable[[PlannedTrial], bool]) -> PlannedTrial | None:
         """Takes out and returns the first trial that fits. `fits` is asked for the first of each kind of resources."""
         heads = [heap for heap in self._heaps.values() if self._clean(heap)]
         for heap in sorted(heads, key=lambda heap: heap[0]):

@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.plan.planner import Place, Planner
+from orchestrator.plan.planner import GroupId, Planner
 from orchestrator.records.rows import SearchEvent
 from orchestrator.spec.job import JobSpec
-from orchestrator.spec.search_space import at
+from orchestrator.spec.search_space import value_at
 from orchestrator.spec.sweep import Search
 
-History = Mapping[Place, Sequence[SearchEvent]]
+History = Mapping[GroupId, Sequence[SearchEvent]]
 """What was recorded of a job's searches: `Store.search_events`."""
 
 
@@ -22,9 +22,9 @@ class Forecast:
     def __init__(self, job: JobSpec, planner: Planner, history: History) -> None:
         self._sweeps = {stage.name: stage.sweep for stage in job.stages if isinstance(stage.sweep, Search)}
         self._planner, self._history = planner, history
-        self._out: dict[Place, set[str]] = {}
-        self._asked: dict[Place, int] = {}
-        self._keys: dict[Place, list[str]] = defaultdict(list)
+        self._out: dict[GroupId, set[str]] = {}
+        self._asked: dict[GroupId, int] = {}
+        self._keys: dict[GroupId, list[str]] = defaultdict(list)
         self.forecast = 0
         """Points that no search has asked for yet."""
 
@@ -43,7 +43,7 @@ class Forecast:
                 elif event.kind == "exhausted":
                     self._planner.close(place)
 
-    def ask(self) -> None:
+    def suggest(self) -> None:
         """As many points as each search may have out."""
         self.follow()
         for place in self._planner.searching() if self._sweeps else ():
@@ -54,10 +54,10 @@ class Forecast:
             if self._asked[place] >= trials:
                 self._planner.close(place)
 
-    def _stand_in(self, place: Place, search: Search) -> dict[str, Any]:
+    def _stand_in(self, place: GroupId, search: Search) -> dict[str, Any]:
         """A trial of its own that costs what the middle of the ranges does."""
         middle, number = self._planner.middle(place), self._asked[place]
-        point = {path: at(one, 0.5) for path, one in search.search.items()}
+        point = {path: value_at(one, 0.5) for path, one in search.search.items()}
         point["seed"] = middle.seed + 1_000_000 + number
         if search.population is None:
             return {"point": point}
@@ -70,7 +70,7 @@ class Forecast:
         for out in self._out.values():
             out.discard(key)
 
-    def _propose(self, place: Place, body: Mapping[str, Any]) -> None:
+    def _propose(self, place: GroupId, body: Mapping[str, Any]) -> None:
         self._planner.propose(place, body)
         key = self._planner.key_at(place, body)
         self._asked[place] += 1

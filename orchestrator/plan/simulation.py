@@ -7,16 +7,16 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.plan.durations import Speed, architecture
+from orchestrator.plan.durations import DurationModel, architecture
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.search_forecast import Forecast, History
-from orchestrator.plan.trials import Planned
-from orchestrator.records.states import Known, TrialState
+from orchestrator.plan.trials import PlannedTrial
+from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.spec.job import JobSpec, Resources
 from tasks.backbones.spec import BackboneSpec
 from workers.checkpoint import KEPT
 
-Lookup = Callable[[list[str]], Mapping[str, Known]]
+Lookup = Callable[[list[str]], Mapping[str, TrialSnapshot]]
 """What is known of trials by their keys, absent ones left out: `Store.known`."""
 
 BYTES = 4
@@ -43,14 +43,14 @@ Slots = Sequence[Node]
 class _Sizes:
     """Number of parameters of trials: as recorded, else as computed, each backbone once."""
 
-    def __init__(self, speed: Speed, parameters: Callable[[BackboneSpec], int] | None) -> None:
+    def __init__(self, speed: DurationModel, parameters: Callable[[BackboneSpec], int] | None) -> None:
         self._speed = speed
         self._parameters = parameters
         self._known: dict[str, int] = {}
         self.complete = True
         """Whether every size that was asked for is known."""
 
-    def of(self, planned: Planned) -> int:
+    def of(self, planned: PlannedTrial) -> int:
         """0 where it is not known."""
         recorded = self._speed.parameters(planned.spec)
         if recorded is not None:
@@ -71,10 +71,10 @@ class _Room:
         self._free = [_offers(node) for node in slots]
         self._held: dict[str, list[tuple[int, dict[str, float]]]] = {}
 
-    def fits(self, planned: Planned) -> bool:
+    def fits(self, planned: PlannedTrial) -> bool:
         return self.seats(planned.resources) is not None
 
-    def take(self, planned: Planned) -> None:
+    def take(self, planned: PlannedTrial) -> None:
         seats = self.seats(planned.resources)
         assert seats is not None, "asked only for what fits"
         need = _needs(planned.resources)
@@ -107,7 +107,7 @@ class _Room:
         return seats
 
 
-def left(known: Known, first_epoch: int) -> float:
+def left(known: TrialSnapshot, first_epoch: int) -> float:
     """The part of a begun trial's own epochs (from `first_epoch` on) that is still to run, 0 to 1."""
     return (known.epochs - max(known.epoch, first_epoch)) / (known.epochs - first_epoch)
 
@@ -116,14 +116,14 @@ class _Simulation:
     """A job run against a clock by the planner itself; without `room`, on a cluster without limits."""
 
     def __init__(
-        self, job: JobSpec, known: Lookup, speed: Speed, room: _Room | None, sizes: _Sizes, history: History
+        self, job: JobSpec, known: Lookup, speed: DurationModel, room: _Room | None, sizes: _Sizes, history: History
     ) -> None:
         self.planner = Planner(job, speed)
         self._searches = Forecast(job, self.planner, history)
         self.done: set[str] = set()
         self.left: dict[str, float] = {}
         """Part of a running trial that is still to run."""
-        self.ran: list[Planned] = []
+        self.ran: list[PlannedTrial] = []
         self.seconds: dict[str, float] = {}
         self.end = 0.0
         self.peak = 0
@@ -148,7 +148,7 @@ class _Simulation:
             for key, state in known(sorted({*new, *outside})).items():
                 if state.state in (TrialState.done, TrialState.diverged):
                     self.done |= {key} - outside
-                    self.planner.learn(key, state)
+                    self.planner.update(key, state)
                     self._searches.ended(key)
                 elif state.state in (TrialState.running, TrialState.stopped) and state.epochs:
                     self.left[key] = left(state, new[key].first_epoch if key in new else 0)
@@ -156,10 +156,10 @@ class _Simulation:
 
     def _run(self, room: _Room | None, sizes: _Sizes) -> None:
         together = 0
-        running: dict[str, Planned] = {}
+        running: dict[str, PlannedTrial] = {}
         ends: list[tuple[float, int, str]] = []
         while True:
-            self._searches.ask()
+            self._searches.suggest()
             while planned := self.planner.next(room.fits if room else _anything):
                 if room:
                     room.take(planned)
@@ -175,21 +175,21 @@ class _Simulation:
             self.end, _, key = heapq.heappop(ends)
             ended = running.pop(key)
             together -= sizes.of(ended)
-            self.planner.learn(key, _as_forecast(ended))
+            self.planner.update(key, _as_forecast(ended))
             self._searches.ended(key)
             if room:
                 room.release(key)
 
 
-def _anything(planned: Planned) -> bool:
+def _anything(planned: PlannedTrial) -> bool:
     return True
 
 
-def _as_forecast(planned: Planned) -> Known:
+def _as_forecast(planned: PlannedTrial) -> TrialSnapshot:
     """A result worse than any recorded one, the better the earlier the trial stands in its group."""
     worst = 1e12 + planned.position
     figure = -worst if planned.spec.task.mode == "max" else worst
-    return Known(TrialState.done, figures={planned.spec.task.metric: figure}, weights=("forecast", ""))
+    return TrialSnapshot(TrialState.done, figures={planned.spec.task.metric: figure}, weights=("forecast", ""))
 
 
 def _offers(node: Node) -> dict[str, float]:

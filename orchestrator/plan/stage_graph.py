@@ -6,20 +6,22 @@ from collections.abc import Iterable
 from typing import Any
 
 from orchestrator.plan.trials import _once
-from orchestrator.rules.selection import Range, read_tie, searched
+from orchestrator.rules.selection import Range, read_tie, search_ranges
 from orchestrator.spec.job import JobSpec, Resources, Stage
 from orchestrator.spec.sweep import Grid, Search, one_setting
 from workers.trial import TrialSpec
 
 
-class Stages:
+class StageGraph:
     """What a job's stages say about each other; fixed at load."""
 
     def __init__(self, job: JobSpec) -> None:
         self.job = job
         self.by_name = {stage.name: stage for stage in job.stages}
-        self.takers = {stage.name: [other for other in job.stages if stage.name in other.from_] for stage in job.stages}
-        self.givers: set[str] = set()
+        self.consumers = {
+            stage.name: [other for other in job.stages if stage.name in other.from_] for stage in job.stages
+        }
+        self.weight_sources: set[str] = set()
         """Stages from whose weights another stage starts; complete once the sweeps are expanded."""
         self.watched = {stage.name: self._watched(stage) for stage in job.stages}
         """Paths that tell the stage's trials apart, form its groups, or are looked at by later choices: so all
@@ -32,7 +34,7 @@ class Stages:
     def may_test(self, stage: Stage) -> bool:
         """Only winners as they are, in one setting each, and only where nothing more is chosen or started from the
         result: of several settings that read test, somebody would take the best."""
-        after = self.takers[stage.name] or stage.name in self.givers
+        after = self.consumers[stage.name] or stage.name in self.weight_sources
         return bool(stage.from_) and stage.neighbourhood is None and one_setting(stage.sweep) and not after
 
     def resources(self, stage: Stage) -> Resources:
@@ -40,7 +42,7 @@ class Stages:
 
     def keeps_weights(self, stage: Stage, spec: TrialSpec) -> bool:
         """What a later trial starts from is kept whatever the stage says; else as it says; else what read test."""
-        if stage.name in self.givers:
+        if stage.name in self.weight_sources:
             return True
         if stage.keep_weights is not None:
             return stage.keep_weights
@@ -62,7 +64,7 @@ class Stages:
         """Of those of these stages that search: ranges of numbers, and lists of choices."""
         sweeps = [sweep for name in names if isinstance(sweep := self.by_name[name].sweep, Search)]
         plain = [sweep.model_dump(mode="json", by_alias=True)["search"] for sweep in sweeps]
-        return searched({path: one for search in plain for path, one in search.items()})
+        return search_ranges({path: one for search in plain for path, one in search.items()})
 
     def _moved(self, stage: Stage) -> list[str]:
         """Paths that tell the stage's trials apart: axes and neighbourhoods, its own and those it goes back to."""
@@ -72,7 +74,7 @@ class Stages:
 
     def _watched(self, stage: Stage) -> list[str]:
         paths = [*self._moved(stage), *self._per(stage)]
-        for taker in self.takers[stage.name]:
+        for taker in self.consumers[stage.name]:
             paths += [tie.name for tie in map(read_tie, self.by_name[taker.from_[0]].ties) if not tie.figure]
             paths += [*(taker.neighbourhood.near if taker.neighbourhood else ()), *self._watched(taker)]
         return _once(paths)

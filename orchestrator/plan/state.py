@@ -6,14 +6,14 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.plan.expansion import Searched
-from orchestrator.plan.stage_graph import Stages
-from orchestrator.plan.trials import Draft, Giver, Planned
-from orchestrator.records.states import Known, TrialState
+from orchestrator.plan.expansion import SearchGroup
+from orchestrator.plan.stage_graph import StageGraph
+from orchestrator.plan.trials import PlannedTrial, WaitingTrial, WeightSource
+from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.rules import selection
 from orchestrator.spec.job import Stage
 
-PENDING = Known(TrialState.pending)
+PENDING = TrialSnapshot(TrialState.pending)
 RESULTS = (TrialState.done, TrialState.diverged)
 RETRIABLE = (TrialState.failed, TrialState.cancelled)
 
@@ -52,7 +52,7 @@ class Progress:
 
 
 @dataclass
-class Group:
+class GroupState:
     """A group of a stage: its trials once they are known."""
 
     stage: Stage
@@ -65,16 +65,16 @@ class Group:
     """Estimated seconds of its longest trial."""
     tail: float = 0.0
     """Estimated seconds of the longest chain that follows when the group is complete."""
-    drafts: list[Draft] | None = None
+    drafts: list[WaitingTrial] | None = None
     """Trials that wait for the winner whose weights they start from; None: for the group's own winner."""
-    search: Searched | None = None
+    search: SearchGroup | None = None
     """Of a search that may still ask for points: what its trials share."""
     rounds: int = 1
     """How often its longest trial fits into the time that the group takes at least: of a search, trials / at_once."""
-    trials: dict[str, Planned] = field(default_factory=dict)
-    barred: set[str] = field(default_factory=set)
+    trials: dict[str, PlannedTrial] = field(default_factory=dict)
+    stopped_early: set[str] = field(default_factory=set)
     """Trials that a search ended early: results here that cannot win."""
-    passing: set[str] = field(default_factory=set)
+    partial: set[str] = field(default_factory=set)
     """Trials that end before their schedule does (parts of a population's member): results that cannot win."""
     results: int = 0
     """How many of its trials ended with a result."""
@@ -89,73 +89,73 @@ class Group:
 
 
 @dataclass
-class Trial:
+class TrialEntry:
     """A trial, whatever places it has."""
 
-    planned: Planned
+    planned: PlannedTrial
     """In its first place; kept weights and remaining chain are those of all its places together."""
-    groups: list[Group]
-    known: Known = PENDING
-    handed: bool = False
+    groups: list[GroupState]
+    known: TrialSnapshot = PENDING
+    dispatched: bool = False
     """Given to the engine, which has not said anything of it since."""
-    asked: bool = False
+    weights_requested: bool = False
     """It was given to the engine with the order to keep its weights."""
 
     @property
-    def out(self) -> bool:
-        return self.handed or self.known.state is TrialState.running
+    def in_flight(self) -> bool:
+        return self.dispatched or self.known.state is TrialState.running
 
     @property
     def waiting(self) -> bool:
         """Not ended for all who want it: pending, or stopped by a search while another place wants it in full."""
         if self.known.state is TrialState.pending or self.known.state is TrialState.stopped:
-            return any(self.planned.key not in group.barred for group in self.groups)
+            return any(self.planned.key not in group.stopped_early for group in self.groups)
         return False
 
 
-class Board:
+class PlanState:
     """Groups by (stage, id), trials by key, and the states of trials of other jobs that ours start from."""
 
-    def __init__(self, stages: Stages) -> None:
+    def __init__(self, stages: StageGraph) -> None:
         self.stages = stages
-        self.groups: dict[tuple[str, str], Group] = {}
-        self.of: dict[str, list[Group]] = defaultdict(list)
-        self.trials: dict[str, Trial] = {}
-        self.outside: dict[str, Known] = {}
+        self.groups: dict[tuple[str, str], GroupState] = {}
+        self.of: dict[str, list[GroupState]] = defaultdict(list)
+        self.trials: dict[str, TrialEntry] = {}
+        self.outside: dict[str, TrialSnapshot] = {}
         self.children: dict[str, list[str]] = defaultdict(list)
 
-    def add(self, group: Group) -> None:
+    def add(self, group: GroupState) -> None:
         self.groups[group.stage.name, group.id] = group
         self.of[group.stage.name].append(group)
 
-    def sources(self, stage: Stage, group: str) -> list[Group]:
+    def sources(self, stage: Stage, group: str) -> list[GroupState]:
         """The groups of this id that `stage` takes from."""
         return [self.groups[name, group] for name in stage.from_ if (name, group) in self.groups]
 
-    def known(self, key: str) -> Known | None:
+    def known(self, key: str) -> TrialSnapshot | None:
         return self.trials[key].known if key in self.trials else self.outside.get(key)
 
     def gives_weights(self, key: str) -> bool:
         known = self.known(key)
         return known is not None and known.state is TrialState.done and known.weights is not None
 
-    def startable(self, trial: Trial) -> bool:
+    def startable(self, trial: TrialEntry) -> bool:
         """It waits or is wanted once more, and its parents' weights are there."""
-        if trial.out or not (trial.waiting or self.wanted_again(trial)):
+        if trial.in_flight or not (trial.waiting or self.wanted_again(trial)):
             return False
         return all(self.gives_weights(parent) for parent in trial.planned.needs)
 
-    def wanted_again(self, trial: Trial) -> bool:
+    def wanted_again(self, trial: TrialEntry) -> bool:
         """Done, but its weights were not kept or have been removed, and they are pinned or needed: by a child that
         waits, or that is itself wanted again."""
-        if trial.known.state is not TrialState.done or trial.known.weights or trial.asked:
+        if trial.known.state is not TrialState.done or trial.known.weights or trial.weights_requested:
             return False
         if trial.known.pinned:
             return True
         children = (self.trials[key] for key in self.children.get(trial.planned.key, ()))
-        return any((child.waiting or self.wanted_again(child)) and not child.out for child in children)
+        return any((child.waiting or self.wanted_again(child)) and not child.in_flight for child in children)
 
-    def best(self, groups: list[Group]) -> selection.Candidate | None:
+    def best(self, groups: list[GroupState]) -> selection.Candidate | None:
         """The best trial of these groups so far, by the tie rule of the first of them."""
         trials = candidates_of(groups)
         if not trials:
@@ -164,7 +164,7 @@ class Board:
         candidates = [selection.Candidate(key, self._figures(key), planned.settings) for key, planned in trials.items()]
         return selection.best(candidates, task.metric, task.mode, groups[0].stage.ties)
 
-    def decide(self, taker: str, groups: list[Group]) -> tuple[Decision, Planned] | None:
+    def decide(self, taker: str, groups: list[GroupState]) -> tuple[Decision, PlannedTrial] | None:
         """The winner over all trials of complete groups; None when no trial has a finite metric."""
         winner = self.best(groups)
         if winner is None:
@@ -191,26 +191,26 @@ class Board:
         )
         return decision, trials[winner.key]
 
-    def giver(self, source: Giver) -> Group:
+    def giver(self, source: WeightSource) -> GroupState:
         """The group that weights come from."""
         return self.of[source.stage][0] if source.group is None else self.groups[source.stage, source.group]
 
-    def weights_of(self, group: Group) -> str | None:
+    def weights_of(self, group: GroupState) -> str | None:
         """Key of the trial that a stage's weights come from: its only one, or its winner once all have ended."""
         if group.placed and len(group.trials) == 1:
             return next(iter(group.trials))
         winner = self.best([group]) if group.complete else None
         return winner.key if winner else None
 
-    def progress(self, group: Group) -> Progress:
+    def progress(self, group: GroupState) -> Progress:
         states = dict.fromkeys(TrialState, 0)
         left = (group.expected - len(group.trials)) * group.longest
         for key, planned in group.trials.items():
             trial = self.trials[key]
-            state = TrialState.running if trial.out else trial.known.state
-            if state is TrialState.stopped and key not in group.barred:
+            state = TrialState.running if trial.in_flight else trial.known.state
+            if state is TrialState.stopped and key not in group.stopped_early:
                 state = TrialState.pending  # stopped by another search: here it is wanted in full
-            elif state is TrialState.pending and key in group.barred:
+            elif state is TrialState.pending and key in group.stopped_early:
                 state = TrialState.stopped
             states[state] += 1
             left += 0.0 if state.ended else planned.seconds
@@ -223,11 +223,11 @@ class Board:
         return dict(known.figures) if known.state is TrialState.done else {}
 
 
-def candidates_of(groups: list[Group]) -> dict[str, Planned]:
+def candidates_of(groups: list[GroupState]) -> dict[str, PlannedTrial]:
     """Trials of these groups that may win."""
     return {
         key: planned
         for group in groups
         for key, planned in group.trials.items()
-        if key not in group.barred and key not in group.passing
+        if key not in group.stopped_early and key not in group.partial
     }

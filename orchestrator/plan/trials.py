@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedTrial:
     """A trial in its place: what runs, for which stage and group, and what the engine must know to run it."""
 
     key: str
@@ -43,7 +43,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Draft:
+class WaitingTrial:
     """A trial before its initial weights are known: `spec.backbone.init` may still name a stage."""
 
     position: int
@@ -51,7 +51,7 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Giver:
+class WeightSource:
     """A group of a stage whose weights trials start from; `group` None: the stage has one group."""
 
     stage: str
@@ -61,13 +61,13 @@ class Giver:
         return self.stage if self.group is None else f"{self.stage} {self.group}"
 
 
-def source_of_weights(spec: TrialSpec) -> Giver | None:
+def source_of_weights(spec: TrialSpec) -> WeightSource | None:
     """Where the trial's initial weights come from in this job, while that is not yet resolved to a trial."""
     init = spec.backbone.init
     if isinstance(init, FromStage) and init.job is not None:
         what = f"initial weights {init.name}: stage {init.stage} of job {init.job} was not looked up"
         raise SpecError([f"{what}; write backbone.init as a whole, not by its fields"])
-    return Giver(init.stage, init.group) if isinstance(init, FromStage) else None
+    return WeightSource(init.stage, init.group) if isinstance(init, FromStage) else None
 
 
 def started_from(spec: TrialSpec, key: str) -> TrialSpec:
@@ -86,12 +86,14 @@ def _once(values: Iterable[T]) -> list[T]:
     return list(dict.fromkeys(values))
 
 
-def each_group(drafts: Iterable[Draft], per: list[str]) -> Iterator[tuple[str, dict[str, Any], list[Draft]]]:
+def each_group(
+    drafts: Iterable[WaitingTrial], per: list[str]
+) -> Iterator[tuple[str, dict[str, Any], list[WaitingTrial]]]:
     """Drafts by group, groups in the order they first appear: id, values, drafts (positions counted anew)."""
-    groups: dict[str, tuple[dict[str, Any], list[Draft]]] = {}
+    groups: dict[str, tuple[dict[str, Any], list[WaitingTrial]]] = {}
     for draft in drafts:
         identity, values = group_of(draft.spec, per)
         members = groups.setdefault(identity, (values, []))[1]
-        members.append(Draft(len(members), draft.spec))
+        members.append(WaitingTrial(len(members), draft.spec))
     for identity, (values, members) in groups.items():
         yield identity, values, members

@@ -166,7 +166,7 @@ class ReportRow:
 
 
 @dataclass(frozen=True)
-class WinnerRow:
+class ChoiceRow:
     """Which trial a stage took for a group, by which rule, and what to know about it."""
 
     stage: str
@@ -182,7 +182,7 @@ class WinnerRow:
 
 
 @dataclass(frozen=True)
-class OriginRow:
+class ResolvedWeightsRow:
     """Which trial of another job was meant by `{kind: stage, job: ...}`."""
 
     asked: str
@@ -240,7 +240,7 @@ class Running:
 
 
 @dataclass(frozen=True)
-class Tracked:
+class TrackedRun:
     """How far the tracking server has a trial (or, for an empty key, a group)."""
 
     run_id: str

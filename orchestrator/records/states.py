@@ -26,7 +26,7 @@ class TrialState(StrEnum):
 
 
 @dataclass(frozen=True)
-class Known:
+class TrialSnapshot:
     """What the store says of one trial."""
 
     state: TrialState

@@ -10,31 +10,31 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.records.recorded_spec import expected, label, setting, sources
 from orchestrator.report.caveats import warnings
-from orchestrator.report.cells import average, fill
+from orchestrator.report.cells import average, make_cell
 from orchestrator.report.early_stopping import agreement, saved
 from orchestrator.report.formatting import finite, moment
 from orchestrator.report.groups import curve, heat_map, points
 from orchestrator.report.model import (
     MAPS,
-    Agreement,
     Cell,
     Choice,
     Column,
     Curve,
-    Dot,
-    Group,
+    EpochsSaved,
+    GroupReport,
     Mean,
     Point,
+    RankAgreement,
     Report,
-    Saved,
     Scatter,
+    ScatterPoint,
     StageCount,
-    Trial,
+    TrialLine,
     unit_of,
 )
 from orchestrator.report.pictures import chosen
 from orchestrator.report.provenance import _provenance
-from orchestrator.report.wording import phrase
+from orchestrator.report.wording import metric_title
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import JobRow, PlacedRow, TrialRow
@@ -54,7 +54,7 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
     tracking runs, heat maps of more than `MAPS` groups) and, of large tables, hosts, devices and data digests, so
     that a job of 20,000 trials takes well under a second. NotFound: no such job.
     """
-    study = _Study(store, job_id, full)
+    study = _JobResults(store, job_id, full)
     cells = study.cells()
     groups = study.groups(cells)
     columns = study.with_scale(groups)
@@ -91,7 +91,7 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
 
 
 @dataclass(frozen=True)
-class Place:
+class GroupCell:
     """Where a group stands in the table."""
 
     group: str
@@ -99,7 +99,7 @@ class Place:
     column: str
 
 
-class _Study:
+class _JobResults:
     """A job's rows, read once, and indexed by stage and group."""
 
     def __init__(self, store: Store, job_id: str, full: bool) -> None:
@@ -149,24 +149,24 @@ class _Study:
             )
         return found
 
-    def _places(self) -> list[Place]:
+    def _places(self) -> list[GroupCell]:
         """The groups of the table's stage, the spec's first, in its order."""
         base = self.spec["trial"]
-        found: dict[str, Place] = {}
+        found: dict[str, GroupCell] = {}
         for values in expected(self.spec, self.chain):
             group = "/".join(values.values())
             row = values.get(self.row_path) or label(setting(base, self.row_path))
             column = values.get(self.column_path) or label(setting(base, self.column_path))
-            found[group] = Place(group, row, column)
+            found[group] = GroupCell(group, row, column)
         for (stage, group), trials in self.members.items():
             if stage in self.chain and group not in found:
                 values = {**trials[0].settings, **trials[0].group_values}
                 row = values.get(self.row_path, setting(base, self.row_path))
                 column = values.get(self.column_path, setting(base, self.column_path))
-                found[group] = Place(group, label(row), label(column))
+                found[group] = GroupCell(group, label(row), label(column))
         return list(found.values())
 
-    def _cell_places(self) -> list[Place]:
+    def _cell_places(self) -> list[GroupCell]:
         """Where the cells of each group stand: in one place, or in several when the table's stage itself goes over
         rows or columns (a chosen setting that is applied to several data sets)."""
         grids = self.stages[self.stage]["sweep"].get("grid") or []
@@ -179,12 +179,12 @@ class _Study:
             for values in itertools.product(*(axes.get(path, [setting(self.spec["trial"], path)]) for path in over))
         ]
         return [
-            Place(place.group, point.get(self.row_path, place.row), point.get(self.column_path, place.column))
+            GroupCell(place.group, point.get(self.row_path, place.row), point.get(self.column_path, place.column))
             for place in self.places
             for point in points
         ]
 
-    def _in_cell(self, place: Place) -> list[PlacedRow]:
+    def _in_cell(self, place: GroupCell) -> list[PlacedRow]:
         trials = self.members.get((self.stage, place.group), [])
         if self.cell_places is self.places:
             return trials
@@ -194,7 +194,7 @@ class _Study:
     def cells(self) -> tuple[Cell, ...]:
         published = (self.table.get("reference") or {}).get("values", {})
         at: dict[tuple[str, str], list[PlacedRow]] = {}
-        where: dict[tuple[str, str], Place] = {}
+        where: dict[tuple[str, str], GroupCell] = {}
         for place in self.cell_places:
             where.setdefault((place.row, place.column), place)
             at.setdefault((place.row, place.column), []).extend(self._in_cell(place))
@@ -209,7 +209,7 @@ class _Study:
                 choice = self.choices.get((self.stage, group))
                 trials = at[row, column]
                 why = "" if trials else self._waits(group)
-                made.append(fill(row, column, trials, choice, self.runs, why, reference))
+                made.append(make_cell(row, column, trials, choice, self.runs, why, reference))
         return tuple(made)
 
     def _waits(self, group: str) -> str:
@@ -237,12 +237,12 @@ class _Study:
             for wanted in self.table.get("averages", [])
         )
 
-    def groups(self, cells: Iterable[Cell]) -> tuple[Group, ...]:
+    def groups(self, cells: Iterable[Cell]) -> tuple[GroupReport, ...]:
         tabled = {key for cell in cells for key in cell.keys}
         drawn = self._drawn(tabled) if self.full else {}
         return tuple(self._group(place, drawn.get(place.group, ())) for place in self.places)
 
-    def _group(self, place: Place, curves: tuple[Curve, ...]) -> Group:
+    def _group(self, place: GroupCell, curves: tuple[Curve, ...]) -> GroupReport:
         mine = [self.choices[stage, place.group] for stage in self.chain if (stage, place.group) in self.choices]
         chosen = {choice.key for choice in mine}
         maps = []
@@ -255,7 +255,7 @@ class _Study:
                 maps.append(heat_map(stage, trials, chosen))
             elif self.stages[stage].get("neighbourhood") and (stage, place.group) in self.choices:
                 near += points(stage, trials, self.choices[stage, place.group], chosen)
-        return Group(
+        return GroupReport(
             name=place.group,
             row=place.row,
             column=place.column,
@@ -281,7 +281,7 @@ class _Study:
             for group, here in roles.items()
         }
 
-    def with_scale(self, groups: Iterable[Group]) -> tuple[Column, ...]:
+    def with_scale(self, groups: Iterable[GroupReport]) -> tuple[Column, ...]:
         """The columns, each with the range of its heat maps: one scale for all groups of a data set."""
         values: dict[str, list[float]] = {}
         for group in groups:
@@ -320,9 +320,9 @@ class _Study:
                     left_out.append(name)
                     continue
                 y = 100 - cell.value if plot["y"] == "error" else cell.value
-                dots.append(Dot(name, cell.keys, sum(numbers) / len(numbers), y))
+                dots.append(ScatterPoint(name, cell.keys, sum(numbers) / len(numbers), y))
             shown = units[cells[0].column] if cells else None
-            y_name = phrase(shown.metric) if shown else ""
+            y_name = metric_title(shown.metric) if shown else ""
             if plot["y"] == "error":
                 y_name = f"100 - {y_name}"
             suffix = f" ({shown.unit.suffix})" if shown and shown.unit.suffix else ""
@@ -371,7 +371,7 @@ class _Study:
             for name, trials in by_stage.items()
         )
 
-    def early_stopping(self) -> tuple[tuple[Saved, ...], tuple[Agreement, ...]]:
+    def early_stopping(self) -> tuple[tuple[EpochsSaved, ...], tuple[RankAgreement, ...]]:
         """What searches saved, and how far the order on the way can be trusted. Only of jobs that search."""
         if not any("search" in stage["sweep"] for stage in self.stages.values()):
             return (), ()
@@ -383,10 +383,10 @@ class _Study:
         reports = self.store.reports_since(dict.fromkeys(keys, 0)) if len(keys) <= RANKED else {}
         return saved(self.members, events), agreement(own, events, reports, rule)
 
-    def trials(self) -> tuple[Trial, ...]:
+    def trials(self) -> tuple[TrialLine, ...]:
         order = {name: position for position, name in enumerate(self.stages)}
         return tuple(
-            Trial(
+            TrialLine(
                 stage=trial.stage,
                 group=trial.group,
                 key=trial.key,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.records.recorded_spec import label
-from orchestrator.report.model import Cell, Group, StageCount
+from orchestrator.report.model import Cell, GroupReport, StageCount
 from orchestrator.report.wording import edge_text
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ SHOWN = 12
 def warnings(
     job: JobRow,
     cells: Sequence[Cell],
-    groups: Sequence[Group],
+    groups: Sequence[GroupReport],
     counts: Sequence[StageCount],
     placed: Sequence[PlacedRow],
     behind: Mapping[str, TrialRow],
@@ -56,14 +56,14 @@ def _without_value(cells: Sequence[Cell]) -> Iterable[str]:
         yield f"{waiting} of {len(cells)} cells are not finished: this table is not final"
 
 
-def _edges(groups: Sequence[Group]) -> Iterable[str]:
+def _edges(groups: Sequence[GroupReport]) -> Iterable[str]:
     for group in groups:
         if group.choices and group.choices[-1].edges:
             edges = "; ".join(map(edge_text, group.choices[-1].edges))
             yield f"{group.row} on {group.column}: chosen on the edge of the grid: {edges}; a wider grid may do better"
 
 
-def _diverged(groups: Sequence[Group], counts: Sequence[StageCount]) -> Iterable[str]:
+def _diverged(groups: Sequence[GroupReport], counts: Sequence[StageCount]) -> Iterable[str]:
     for count in counts:
         if count.states.get("diverged"):
             yield f"{count.states['diverged']} of {count.placed} {count.name} trials diverged (they count as the worst)"

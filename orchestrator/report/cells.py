@@ -32,7 +32,7 @@ def best_first(rows: Iterable[PlacedRow]) -> list[PlacedRow]:
     return sorted(rows, key=rank)
 
 
-def fill(
+def make_cell(
     row: str,
     column: str,
     trials: Sequence[PlacedRow],

@@ -11,7 +11,7 @@ from orchestrator.report import lineage
 from orchestrator.report.formats.json_data import to_json
 from orchestrator.report.formatting import aligned, moment, short, short_time
 from orchestrator.report.status import View, status
-from orchestrator.report.wording import edge_text, heading
+from orchestrator.report.wording import edge_text, field_title
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import AttemptRow, TrialRow
@@ -43,7 +43,7 @@ def job(store: Store, job_id: str) -> View:
     }
     rows = [
         [c["stage"], c["group"], f"{c['metric']} {short(c['value'])}", str(c["candidates"]),
-         ", ".join(f"{heading(path)} {short(v)}" for path, v in c["settings"].items() if isinstance(v, float)),
+         ", ".join(f"{field_title(path)} {short(v)}" for path, v in c["settings"].items() if isinstance(v, float)),
          "; ".join(map(edge_text, c["edges"])) or "–", c["key"][:8]]
         for c in choices
     ]  # fmt: skip

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.report.model import Agreement, Saved
+from orchestrator.report.model import EpochsSaved, RankAgreement
 from orchestrator.report.statistics import kendall
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Members = Mapping[tuple[str, str], Sequence["PlacedRow"]]
 Events = Mapping[tuple[str, str], Sequence["SearchEvent"]]
 
 
-def saved(members: Members, events: Events) -> tuple[Saved, ...]:
+def saved(members: Members, events: Events) -> tuple[EpochsSaved, ...]:
     """Of each group of a search: epochs that its trials were asked for, and those that were run. What a stopped trial
     ran further in another stage or job does not count."""
     found = []
@@ -32,7 +32,7 @@ def saved(members: Members, events: Events) -> tuple[Saved, ...]:
         stopped = {event.key: int(event.body["epoch"]) for event in told if event.kind == "stopped"}
         trials = members.get(place, ())
         found.append(
-            Saved(
+            EpochsSaved(
                 stage=place[0],
                 group=place[1],
                 trials=len(trials),
@@ -53,7 +53,7 @@ def _run(trial: PlacedRow, stopped_at: int | None) -> int:
 
 def agreement(
     members: Members, events: Events, reports: Mapping[str, Sequence[ReportRow]], rule: Mapping[str, int] | None = None
-) -> tuple[Agreement, ...]:
+) -> tuple[RankAgreement, ...]:
     """Of each group whose trials all ran in full, at each epoch before the last at which all were evaluated: Kendall's
     tau-b of the metric there and at the end, whether the best there is best at the end, and whether the best at the end
     was among the best 1/factor there. `rule`: successive halving's grace_epochs and reduction_factor; then only its
@@ -79,7 +79,7 @@ def agreement(
             best = max(range(len(end)), key=lambda n: (end[n], -n))
             ahead = sum(value > here[best] for value in here)
             found.append(
-                Agreement(
+                RankAgreement(
                     stage=place[0],
                     group=place[1],
                     epoch=epoch,
@@ -103,7 +103,7 @@ def _number(value: float | None) -> float:
     return -math.inf if value is None or math.isnan(value) else value
 
 
-def lines(said: Sequence[Saved], agreed: Sequence[Agreement]) -> list[str]:
+def lines(said: Sequence[EpochsSaved], agreed: Sequence[RankAgreement]) -> list[str]:
     """For people: a line on each search, and one on each epoch over all groups that ran in full."""
     found = []
     for stage in dict.fromkeys(one.stage for one in said if one.stopped):
@@ -112,7 +112,7 @@ def lines(said: Sequence[Saved], agreed: Sequence[Agreement]) -> list[str]:
         trials, stopped = sum(one.trials for one in mine), sum(one.stopped for one in mine)
         part = f"{run} of {asked} epochs ({100 * run / asked:.0f} %)"
         found.append(f"{stage}: {stopped} of {trials} trials stopped early; {part} were run")
-    by_epoch: dict[tuple[int, int], list[Agreement]] = {}
+    by_epoch: dict[tuple[int, int], list[RankAgreement]] = {}
     for one in agreed:
         by_epoch.setdefault((one.epoch, one.epochs), []).append(one)
     for (epoch, epochs), some in sorted(by_epoch.items()):

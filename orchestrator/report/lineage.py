@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.report.wording import edge_text
 
 if TYPE_CHECKING:
-    from orchestrator.records.rows import OriginRow, TrialRow, WinnerRow
+    from orchestrator.records.rows import ChoiceRow, ResolvedWeightsRow, TrialRow
     from orchestrator.store.store import Store
 
 LISTED = 8
@@ -63,14 +63,14 @@ def _before(store: Store, trial: TrialRow) -> Iterator[tuple[str, str, Step | No
     yield "weights", trial.parent, None
 
 
-def _decision(job_id: str, by: str, winner: WinnerRow) -> Step:
+def _decision(job_id: str, by: str, winner: ChoiceRow) -> Step:
     return {
         "job": job_id, "by": by, "group": winner.group, "sources": list(winner.sources), "metric": winner.metric,
         "value": winner.value, "candidates": winner.candidates, "edges": list(winner.edges),
     }  # fmt: skip
 
 
-def _from_elsewhere(job_id: str, origin: OriginRow) -> Step:
+def _from_elsewhere(job_id: str, origin: ResolvedWeightsRow) -> Step:
     return {
         "job": job_id, "by": "its spec", "group": origin.group, "sources": [origin.stage],
         "from_job": origin.from_job, "metric": origin.metric, "value": origin.value, "candidates": origin.candidates,

@@ -181,7 +181,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Group:
+class GroupReport:
     """One group of the study, usually a pair of data set and initial weights."""
 
     name: str
@@ -194,7 +194,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialLine:
     """A line of the table of all trials."""
 
     stage: str
@@ -222,7 +222,7 @@ class StageCount:
 
 
 @dataclass(frozen=True)
-class Saved:
+class EpochsSaved:
     """What early stopping saved in one group of a search."""
 
     stage: str
@@ -235,7 +235,7 @@ class Saved:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class RankAgreement:
     """How well the order of a group's trials after an epoch agrees with that at the end; all of them ran in full."""
 
     stage: str
@@ -273,7 +273,7 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Dot:
+class ScatterPoint:
     """A cell of the table in a plot: `name` is its row, and its column where there are several."""
 
     name: str
@@ -289,7 +289,7 @@ class Scatter:
     title: str
     x_name: str
     y_name: str
-    dots: tuple[Dot, ...]
+    dots: tuple[ScatterPoint, ...]
     """By x."""
     left_out: tuple[str, ...] = ()
     """Names of cells with a value of which nobody in the lineage has the figure."""
@@ -330,15 +330,15 @@ class Report:
     means: tuple[Mean, ...]
     source: str
     """Of the published values; empty when there are none."""
-    groups: tuple[Group, ...]
+    groups: tuple[GroupReport, ...]
     stages: tuple[StageCount, ...]
     warnings: tuple[str, ...]
     provenance: Provenance
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[TrialLine, ...] = ()
     plots: tuple[Scatter, ...] = ()
     pictures: tuple[Picture, ...] = ()
-    saved: tuple[Saved, ...] = ()
-    agreement: tuple[Agreement, ...] = ()
+    saved: tuple[EpochsSaved, ...] = ()
+    agreement: tuple[RankAgreement, ...] = ()
 
     @cached_property
     def at(self) -> Mapping[tuple[str, str], Cell]:
@@ -346,7 +346,7 @@ class Report:
         return {(cell.row, cell.column): cell for cell in self.cells}
 
     @cached_property
-    def named(self) -> Mapping[str, Group]:
+    def named(self) -> Mapping[str, GroupReport]:
         """The groups by name."""
         return {group.name: group for group in self.groups}
 

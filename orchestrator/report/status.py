@@ -12,7 +12,7 @@ from orchestrator.records.recorded_spec import expected, label, setting, sources
 from orchestrator.report.formats.json_data import to_json
 from orchestrator.report.formatting import WIDTH, aligned, finite, moment, short_time
 from orchestrator.report.model import unit_of
-from orchestrator.report.wording import heading
+from orchestrator.report.wording import field_title
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import JobRow, PlacedRow
@@ -230,7 +230,7 @@ def _matrix_lines(spec: Mapping[str, Any], matrix: Sequence[Mapping[str, Any]]) 
     at = {(cell["row"], cell["column"]): cell for cell in matrix}
     last = spec["report"].get("stage") or spec["stages"][-1]["name"]
     body = [[row, *(_cell_text(at.get((row, column)), last) for column in columns)] for row in rows]
-    return aligned([heading(spec["report"]["rows"]), *columns], body, WIDTH)
+    return aligned([field_title(spec["report"]["rows"]), *columns], body, WIDTH)
 
 
 def _cell_text(cell: Mapping[str, Any] | None, last: str) -> str:

@@ -13,7 +13,7 @@ from orchestrator.rules import selection
 from orchestrator.rules.selection import barred_trials
 
 if TYPE_CHECKING:
-    from orchestrator.records.rows import PlacedRow, WinnerRow
+    from orchestrator.records.rows import ChoiceRow, PlacedRow
     from orchestrator.store.store import Store
 
 ADDRESSES = frozenset({"run_id", "run_ids"})
@@ -64,7 +64,7 @@ def without(members: Members, barred: set[tuple[str, str, str]]) -> Members:
 
 
 def _rechosen(
-    winner: WinnerRow,
+    winner: ChoiceRow,
     spec: Mapping[str, Any],
     members: Mapping[tuple[str, str], Sequence[PlacedRow]],
     figures: Mapping[str, Mapping[str, float]],
@@ -106,7 +106,7 @@ def _rechosen(
 
 def _axes(
     stages: Mapping[str, Mapping[str, Any]],
-    winner: WinnerRow,
+    winner: ChoiceRow,
     members: Mapping[tuple[str, str], Sequence[PlacedRow]],
 ) -> dict[str, list[Any]]:
     """The values on each axis of the grid that a decision goes back to."""
@@ -117,11 +117,11 @@ def _axes(
 
 
 def _ranges(
-    stages: Mapping[str, Mapping[str, Any]], winner: WinnerRow
+    stages: Mapping[str, Mapping[str, Any]], winner: ChoiceRow
 ) -> tuple[dict[str, selection.Range], dict[str, list[Any]]]:
     """The ranges of the searches that a decision goes back to."""
     names = dict.fromkeys(name for source in winner.sources for name in sources(stages, source))
-    return selection.searched(
+    return selection.search_ranges(
         {path: one for name in names for path, one in stages[name]["sweep"].get("search", {}).items()}
     )
 

@@ -51,7 +51,7 @@ def mean_unit(report: Report) -> Unit:
 def title(report: Report) -> str:
     """What the table shows, in a sentence."""
     names = list(dict.fromkeys(column.metric for column in report.columns if column.metric))
-    shown = " / ".join(map(phrase, names)) or "no figure yet"
+    shown = " / ".join(map(metric_title, names)) or "no figure yet"
     units = {column.unit.suffix for column in report.columns if column.metric}
     suffix = f" ({units.pop()})" if len(units) == 1 and units != {""} else ""
     where = f" on {report.measured_on}" if report.measured_on else ""
@@ -60,19 +60,19 @@ def title(report: Report) -> str:
     return f"{shown}{suffix}{where}, stage {report.stage}{spread if seeds else ''}"
 
 
-def phrase(metric: str) -> str:
+def metric_title(metric: str) -> str:
     """A figure's name in words."""
     return _PHRASES.get(metric, metric.replace("_", " "))
 
 
-def heading(path: str) -> str:
+def field_title(path: str) -> str:
     return HEADINGS.get(path, path.rpartition(".")[2].replace("_", " "))
 
 
 def edge_text(edge: str) -> str:
     """layer decay high (0.95), from choice.edges' optim.layer_decay at the high edge (0.95)"""
     path, _, rest = edge.partition(" ")
-    return f"{heading(path)} {rest.replace('at the ', '').replace('the ', '').replace(' edge', '')}"
+    return f"{field_title(path)} {rest.replace('at the ', '').replace('the ', '').replace(' edge', '')}"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Line:
 def grid(report: Report) -> tuple[list[str], list[Line]]:
     """Header and rows of the table: below each row of ours the published values and the differences, if any."""
     names = list(dict.fromkeys(mean.name for mean in report.means))
-    header = [heading(report.row_path), *(column.name for column in report.columns), *names]
+    header = [field_title(report.row_path), *(column.name for column in report.columns), *names]
     means = {(mean.row, mean.name): mean for mean in report.means}
     unit = mean_unit(report)
     body = []
@@ -141,8 +141,8 @@ def choices(report: Report) -> tuple[list[str], list[list[str]]]:
                 choice.key[:8],
             ]
         )
-    first = [heading(report.column_path), heading(report.row_path)]
-    return [*first, *(heading(path) for path in paths), "val", "of", "on the edge", "trial"], rows
+    first = [field_title(report.column_path), field_title(report.row_path)]
+    return [*first, *(field_title(path) for path in paths), "val", "of", "on the edge", "trial"], rows
 
 
 def run_link(run_id: str, tracking: str = "") -> str:

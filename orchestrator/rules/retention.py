@@ -31,7 +31,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PlacedTrial:
     """A trial's place in a job."""
 
     job: str
@@ -50,7 +50,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Rivals:
+class GroupCandidates:
     """The trials of a group that ended with figures, and the rule by which the best of them is found."""
 
     metric: str
@@ -59,17 +59,17 @@ class Rivals:
 
 
 @dataclass
-class Facts:
+class RetentionFacts:
     """What the store says, as of one moment."""
 
     trials: dict[str, Trial] = field(default_factory=dict)
-    places: list[Place] = field(default_factory=list)
+    places: list[PlacedTrial] = field(default_factory=list)
     jobs: dict[str, Job] = field(default_factory=dict)
-    chosen: list[Place] = field(default_factory=list)
+    chosen: list[PlacedTrial] = field(default_factory=list)
     """Recorded decisions: the stage that took, the group, and the trial."""
     pins: dict[str, str] = field(default_factory=dict)
     """Key of a trial, or id of a job -> why."""
-    rivals: dict[tuple[str, str, str], Rivals] = field(default_factory=dict)
+    rivals: dict[tuple[str, str, str], GroupCandidates] = field(default_factory=dict)
     """By job, stage and group: at least those groups of which a trial has weights."""
 
 
@@ -80,7 +80,7 @@ class Reason(NamedTuple):
     text: str
 
 
-def reasons(facts: Facts) -> dict[str, list[Reason]]:
+def reasons(facts: RetentionFacts) -> dict[str, list[Reason]]:
     """Why each trial's weights are kept, strongest first; a trial that is not named has no claim to them.
 
     Pinned; needed by a trial that may still run; needed by a later stage of a job that is not done, or by a search
@@ -95,7 +95,7 @@ def reasons(facts: Facts) -> dict[str, list[Reason]]:
     return dict(found)
 
 
-def _pinned(facts: Facts) -> Iterator[tuple[str, str]]:
+def _pinned(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
     def told(why: str) -> str:
         return f"pinned: {why}" if why else "pinned"
 
@@ -107,7 +107,7 @@ def _pinned(facts: Facts) -> Iterator[tuple[str, str]]:
             yield place.key, f"job {place.job} is {told(facts.pins[place.job])}"
 
 
-def _needed(facts: Facts) -> Iterator[tuple[str, str]]:
+def _needed(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
     """Parents of trials that may run: and, where the parent has no weights itself and must run again, its parents."""
     for trial in facts.trials.values():
         made_again = trial.key in facts.pins and trial.state is TrialState.done and trial.weights is None
@@ -121,7 +121,7 @@ def _needed(facts: Facts) -> Iterator[tuple[str, str]]:
             parent = facts.trials.get(parent.parent or "")
 
 
-def _unfinished(facts: Facts) -> Iterator[tuple[str, str]]:
+def _unfinished(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
     """Of jobs that are not done: what stages start from, and all trials of searches, which may go on from any."""
     held: dict[tuple[str, str], str] = {}
     for job in facts.jobs.values():
@@ -140,12 +140,12 @@ def _unfinished(facts: Facts) -> Iterator[tuple[str, str]]:
             yield place.key, held[place.job, place.stage]
 
 
-def _chosen(facts: Facts) -> Iterator[tuple[str, str]]:
+def _chosen(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
     for place in facts.chosen:
         yield place.key, f"chosen by {place.stage} for {place.group} in job {place.job}"
 
 
-def _best(facts: Facts) -> Iterator[tuple[str, str]]:
+def _best(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
     for (job, stage, group), rivals in facts.rivals.items():
         body = _stages(facts.jobs[job].spec).get(stage, {}) if job in facts.jobs else {}
         winner = selection.best(rivals.candidates, rivals.metric, rivals.mode, body.get("ties", ()))
@@ -155,7 +155,7 @@ def _best(facts: Facts) -> Iterator[tuple[str, str]]:
             yield winner.key, f"only one of {stage} {group} in job {job}"
 
 
-def _last(facts: Facts) -> Iterator[tuple[str, str]]:
+def _last(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
     ends = {(job.id, stage) for job in facts.jobs.values() for stage in last_stages(job.spec)}
     for place in facts.places:
         if (place.job, place.stage) in ends and facts.trials[place.key].state is TrialState.done:

@@ -102,7 +102,7 @@ def range_edges(winner: Mapping[str, Any], ranges: Mapping[str, Range]) -> list[
     return found
 
 
-def searched(search: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Range], dict[str, list[Any]]]:
+def search_ranges(search: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Range], dict[str, list[Any]]]:
     """What a search says (as JSON, path -> range): ranges of numbers; lists of choices, with an axis's edges."""
     ranges: dict[str, Range] = {}
     choices: dict[str, list[Any]] = {}

@@ -12,7 +12,7 @@ from orchestrator.search.early_stopping import _rule
 from orchestrator.search.sampler import Sampler, _unrounded
 from orchestrator.spec.search_space import (
     Point,
-    drawn,
+    sample,
 )
 from orchestrator.spec.sweep import Search
 
@@ -26,25 +26,25 @@ KeyOf = Callable[[Mapping[str, Any]], str | None]
 """What a search's event says of a point -> key of its trial; None where the fields' values do not go together."""
 
 
-class Decider(Protocol):
+class SearchAlgorithm(Protocol):
     """A group's search as its driver sees it. Made again from its events, it goes on as it would have."""
 
     def replay(self, events: Iterable[SearchEvent]) -> list[str]:
         """Takes over what was recorded; lines on what could not be repeated exactly."""
 
-    def wants(self) -> bool:
+    def can_suggest(self) -> bool:
         """Whether there is a point to ask for now."""
 
-    def over(self) -> bool:
+    def finished(self) -> bool:
         """Whether no point will be asked for any more."""
 
-    def ask(self) -> SearchEvent:
+    def suggest(self) -> SearchEvent:
         """The next point: `asked`; or `exhausted`."""
 
-    def hear(self, key: str, epoch: int, value: float | None, ended: bool = False) -> SearchEvent | None:
+    def on_report(self, key: str, epoch: int, value: float | None, ended: bool = False) -> SearchEvent | None:
         """A trial's report: `continued` or `stopped`; None: nothing depends on it. `ended`: its result is known."""
 
-    def tell(self, key: str, value: float | None) -> SearchEvent | None:
+    def on_result(self, key: str, value: float | None) -> SearchEvent | None:
         """A trial's result (None: diverged): `told`; None when it is known already."""
 
 
@@ -82,29 +82,29 @@ class PointSearch:
             if event.kind == "exhausted" and as_recorded:
                 self._exhausted, self._number = True, self._number + 1
             elif event.kind in ("asked", "exhausted"):
-                again = self.ask(event if as_recorded else None)
+                again = self.suggest(event if as_recorded else None)
                 if (again.kind, again.key) != (event.kind, event.key):
                     return False
             elif event.kind == "told":
-                self.tell(event.key, event.body["value"])
+                self.on_result(event.key, event.body["value"])
             else:
-                self.hear(event.key, event.body["epoch"], event.body["value"], recorded=event.kind)
+                self.on_report(event.key, event.body["epoch"], event.body["value"], recorded=event.kind)
         return True
 
-    def wants(self) -> bool:
-        return not self.over() and len(self._open) < self._search.at_once
+    def can_suggest(self) -> bool:
+        return not self.finished() and len(self._open) < self._search.at_once
 
-    def over(self) -> bool:
+    def finished(self) -> bool:
         return self._exhausted or len(self._suggested) >= self._search.trials
 
-    def ask(self, recorded: SearchEvent | None = None) -> SearchEvent:
+    def suggest(self, recorded: SearchEvent | None = None) -> SearchEvent:
         """`recorded`: takes this one, whatever the sampler says."""
         for attempt in range(TRIES + DRAWS):
             name = f"{len(self._suggested)}-{attempt}"
             if attempt < TRIES:
                 point = self._sampler.suggest(name)
             else:
-                point = drawn(self._search.search, f"{self._search.seed} {name}")
+                point = sample(self._search.search, f"{self._search.seed} {name}")
                 self._sampler.add(name, point)
             key = self._key_of({"point": point}) if recorded is None else recorded.key
             if key is not None and key not in self._suggested:
@@ -118,7 +118,7 @@ class PointSearch:
         reason = f"exhausted after {tried} points: {DRAWS} more draws gave none that is new and allowed"
         return self._event("exhausted", "", {"reason": reason})
 
-    def hear(
+    def on_report(
         self, key: str, epoch: int, value: float | None, ended: bool = False, recorded: str | None = None
     ) -> SearchEvent | None:
         if key not in self._open or epoch <= self._heard.get(key, 0) or not self._rule.listens(epoch):
@@ -136,7 +136,7 @@ class PointSearch:
             self._sampler.end(self._suggested[key], None)
         return self._event("stopped" if stop else "continued", key, {"epoch": epoch, "value": value})
 
-    def tell(self, key: str, value: float | None) -> SearchEvent | None:
+    def on_result(self, key: str, value: float | None) -> SearchEvent | None:
         if key not in self._open:
             return None
         self._open.discard(key)

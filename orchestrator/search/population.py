@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.records.rows import SearchEvent
 from orchestrator.search.point_search import KeyOf
 from orchestrator.search.sampler import Sampler
-from orchestrator.spec.search_space import Choice, Point, Population, Range, at, rounded
+from orchestrator.spec.search_space import Choice, Point, Population, Range, rounded, value_at
 from orchestrator.spec.sweep import Search
 
 TRIES = 100
@@ -52,27 +52,27 @@ class PopulationSearch:
         lines: list[str] = []
         for event in events:
             if event.kind == "told":
-                self.tell(event.key, event.body["value"])
+                self.on_result(event.key, event.body["value"])
                 continue
-            again = self.ask()
+            again = self.suggest()
             if again.kind == event.kind == "asked" and again.body != event.body:
                 lines = ["its settings are not those that this version draws: it goes on from those recorded"]
                 self._now[-1] = _Member(event.key, dict(event.body["point"]))
         return lines
 
-    def wants(self) -> bool:
-        if self.over():
+    def can_suggest(self) -> bool:
+        if self.finished():
             return False
         if len(self._now) == self._rule.size and all(member.ended for member in self._now):
             return True  # the next generation
         out = sum(not member.ended for member in self._now)
         return len(self._now) < self._rule.size and out < self._search.at_once
 
-    def over(self) -> bool:
+    def finished(self) -> bool:
         last = len(self._done) == self._generations - 1 and len(self._now) == self._rule.size
         return last or self._extinct
 
-    def ask(self) -> SearchEvent:
+    def suggest(self) -> SearchEvent:
         if len(self._now) == self._rule.size:
             self._done.append(self._now)
             self._now = []
@@ -96,10 +96,10 @@ class PopulationSearch:
         self._now.append(_Member(key, body["point"]))
         return self._event("asked", key, body)
 
-    def hear(self, key: str, epoch: int, value: float | None, ended: bool = False) -> None:
+    def on_report(self, key: str, epoch: int, value: float | None, ended: bool = False) -> None:
         """Members are judged at the end of a generation only."""
 
-    def tell(self, key: str, value: float | None) -> SearchEvent | None:
+    def on_result(self, key: str, value: float | None) -> SearchEvent | None:
         mine = [member for member in self._now if member.key == key and not member.ended]
         for member in mine:
             member.value, member.ended = value, True
@@ -147,7 +147,7 @@ def changed(one: Range, value: Any, rule: Population, dice: random.Random) -> An
     """A setting after exploring: drawn anew with the rule's probability, else multiplied by one of its factors, and
     kept inside its range; a choice moves to a neighbour in its list."""
     if dice.random() < rule.resample:
-        return at(one, dice.random())
+        return value_at(one, dice.random())
     if isinstance(one, Choice):
         place = one.choice.index(value) + dice.choice((-1, 1))
         return one.choice[min(max(place, 0), len(one.choice) - 1)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.spec.search_space import Choice, LogUniform, Point, Range, Uniform, Whole, rounded
+from orchestrator.spec.search_space import Choice, IntRange, LogUniform, Point, Range, Uniform, rounded
 from orchestrator.spec.sweep import Search
 
 
@@ -68,7 +68,7 @@ def _distribution(one: Range) -> Any:
         return of.FloatDistribution(*one.uniform)
     if isinstance(one, LogUniform):
         return of.FloatDistribution(*one.loguniform, log=True)
-    if isinstance(one, Whole):
+    if isinstance(one, IntRange):
         return of.IntDistribution(*one.between, log=one.log)
     return of.CategoricalDistribution(range(len(one.choice)))  # by number: Optuna takes no lists or mappings
 

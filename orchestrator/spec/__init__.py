@@ -4,11 +4,31 @@ from orchestrator.spec.check_paths import trial_schema_paths
 from orchestrator.spec.job import Average, JobSpec, Near, Neighbourhood, Reference, ReportSpec, Resources, Stage, job_id
 from orchestrator.spec.json_schema import json_schema
 from orchestrator.spec.load import load, profiles
-from orchestrator.spec.sweep import Axes, Axis, Grid, LinSpace, LogSpace, One, Path_, axis_values, points
+from orchestrator.spec.sweep import Axes, Axis, Grid, LinSpace, LogSpace, Path_, SingleSetting, axis_values, points
 from orchestrator.spec.trial_fields import apply
 
 __all__ = [
-    "Average", "Axes", "Axis", "Grid", "JobSpec", "LinSpace", "LogSpace", "Near", "Neighbourhood", "One", "Path_",
-    "Reference", "ReportSpec", "Resources", "Stage", "apply", "axis_values", "job_id", "json_schema", "load", "points",
-    "profiles", "trial_schema_paths",
+    "Average",
+    "Axes",
+    "Axis",
+    "Grid",
+    "JobSpec",
+    "LinSpace",
+    "LogSpace",
+    "Near",
+    "Neighbourhood",
+    "Path_",
+    "Reference",
+    "ReportSpec",
+    "Resources",
+    "SingleSetting",
+    "Stage",
+    "apply",
+    "axis_values",
+    "job_id",
+    "json_schema",
+    "load",
+    "points",
+    "profiles",
+    "trial_schema_paths",
 ]  # fmt: skip

@@ -11,17 +11,25 @@ from pydantic import ValidationError
 
 from orchestrator.spec.check_paths import check_effect, check_paths
 from orchestrator.spec.check_search import check_after_population, check_search
-from orchestrator.spec.check_trials import Built, Start, build, check_base, check_neighbours, check_values, trace
-from orchestrator.spec.diagnostics import Problems, Steps, explain, offer
+from orchestrator.spec.check_trials import (
+    BaseFields,
+    CheckedTrial,
+    build,
+    check_base,
+    check_neighbours,
+    check_values,
+    trace,
+)
+from orchestrator.spec.diagnostics import Problems, Steps, offer, problem_from_pydantic
 from orchestrator.spec.field_paths import names
 from orchestrator.spec.job import JobSpec, Stage
 from orchestrator.spec.sweep import Grid, Search, one_setting
 from orchestrator.spec.trial_fields import group_of
-from orchestrator.spec.yaml_nodes import Node, Place
+from orchestrator.spec.yaml_nodes import Location, YamlNode
 from tasks.backbones.spec import FromStage, FromTrial
 
 
-def check(root: Node, problems: Problems) -> JobSpec | None:
+def check(root: YamlNode, problems: Problems) -> JobSpec | None:
     """The job that `root` (profile and overrides laid over) describes; adds everything that is wrong with it.
 
     The job is None when too little of it could be understood; it is only of use when there are no problems.
@@ -52,7 +60,7 @@ def check(root: Node, problems: Problems) -> JobSpec | None:
     return job
 
 
-def _structure(root: Node, problems: Problems) -> JobSpec | None:
+def _structure(root: YamlNode, problems: Problems) -> JobSpec | None:
     """Pydantic's verdict; then again without what is wrong, so that the rest can be checked in the same go."""
     plain = root.plain()
     for attempt in range(20):
@@ -61,7 +69,7 @@ def _structure(root: Node, problems: Problems) -> JobSpec | None:
         except ValidationError as error:
             errors = error.errors()
         if attempt == 0:
-            problems.add(*(explain(JobSpec, each, root) for each in errors))
+            problems.add(*(problem_from_pydantic(JobSpec, each, root) for each in errors))
         wrong = [each["loc"] for each in errors if each["type"] != "missing"]
         plain = copy.deepcopy(plain)
         if not wrong or not [loc for loc in wrong if _prune(plain, loc)]:
@@ -88,13 +96,13 @@ def _prune(plain: Any, loc: tuple[str | int, ...]) -> bool:
 class _Stages:
     """What a job's stages say about each other; stages are checked in their order."""
 
-    def __init__(self, root: Node, job: JobSpec, problems: Problems) -> None:
+    def __init__(self, root: YamlNode, job: JobSpec, problems: Problems) -> None:
         self.root, self.job, self.problems = root, job, problems
-        self.built: dict[str, list[Built]] = {}
+        self.built: dict[str, list[CheckedTrial]] = {}
         self.per: dict[str, list[str]] = {}
         self.started_from: dict[str, str] = {}
         """Stage whose weights are taken -> one of the stages that start from them."""
-        self.closed: set[Place] = set()
+        self.closed: set[Location] = set()
         """Where test data were asked for in vain."""
 
     def references(self, i: int) -> None:
@@ -105,11 +113,11 @@ class _Stages:
         if stage.name in earlier:
             first = self.root.place_of(["stages", earlier.index(stage.name), "name"])
             place = self.root.place_of([*at, "name"])
-            self.problems.say(place, "stages.name", stage.name, f"a second stage of this name; the first: {first}")
+            self.problems.report(place, "stages.name", stage.name, f"a second stage of this name; the first: {first}")
         for k, name in enumerate(stage.from_):
             if name not in earlier:
                 place = self.root.place_of([*at, "from", k])
-                self.problems.say(place, f"stages.{stage.name}.from", name, self.not_earlier(name, i))
+                self.problems.report(place, f"stages.{stage.name}.from", name, self.not_earlier(name, i))
         groups = {name: self.per[name] for name in stage.from_ if name in self.per}
         if groups or not (stage.from_ or stage.neighbourhood):
             self.per.setdefault(stage.name, next(iter(groups.values()), stage.per))
@@ -130,7 +138,7 @@ class _Stages:
 
     def about(self, i: int, key: str, *parts: str) -> None:
         place = self.root.place_of(["stages", i, key], key=True)
-        self.problems.say(place, f"stages.{self.job.stages[i].name}.{key}", *parts)
+        self.problems.report(place, f"stages.{self.job.stages[i].name}.{key}", *parts)
 
     def not_earlier(self, name: str, i: int) -> str:
         """Why a stage that is no earlier one cannot be referred to. (Order in the file rules cycles out.)"""
@@ -142,7 +150,7 @@ class _Stages:
             return f"comes later than {known[i]}, and stages take only from earlier ones; {earlier}"
         return "no such stage; " + offer(name, known[:i], "earlier stages")
 
-    def trials(self, i: int, base: Start) -> None:
+    def trials(self, i: int, base: BaseFields) -> None:
         """Every trial of the stage is valid, its initial weights exist by then, its neighbours are allowed."""
         stage = self.job.stages[i]
         at: Steps = ["stages", i]
@@ -151,7 +159,7 @@ class _Stages:
             sources = [trial for name in stage.from_ for trial in self.built.get(name, [])]
             if not sources:
                 return  # reported there
-            start = Start(sources[0].fields, sources[0].origins)
+            start = BaseFields(sources[0].fields, sources[0].origins)
         built = build(self.root, stage, at, start, self.problems)
         self.built.setdefault(stage.name, built)
         self.initial_weights(i, built)
@@ -160,7 +168,7 @@ class _Stages:
             values = {path: self.grid_values(stage, path) for path in stage.neighbourhood.near}
             check_neighbours(self.root, stage, at, built[0], values, self.problems)
 
-    def workers(self, i: int, built: list[Built]) -> None:
+    def workers(self, i: int, built: list[CheckedTrial]) -> None:
         """A global batch is shared out evenly among a trial's workers, to each an even part where images are paired."""
         stage = self.job.stages[i]
         workers = (stage.resources or self.job.resources).workers
@@ -174,7 +182,7 @@ class _Stages:
             else:
                 continue
             place = trace(self.root, ["optim", "batch"], trial.origins)
-            self.problems.say(place, f"stages.{stage.name}: optim.batch", str(batch), wrong)
+            self.problems.report(place, f"stages.{stage.name}: optim.batch", str(batch), wrong)
 
     def grid_values(self, stage: Stage, path: str) -> list[Any]:
         """What a winner may have at `path`, as far as the sources' grids say."""
@@ -182,7 +190,7 @@ class _Stages:
         found = [settings[path] for settings in sources if path in settings]
         return list({json.dumps(value): value for value in found}.values())
 
-    def initial_weights(self, i: int, built: list[Built]) -> None:
+    def initial_weights(self, i: int, built: list[CheckedTrial]) -> None:
         """`kind: stage` names an earlier stage that ends with one set of weights."""
         stage = self.job.stages[i]
         earlier = [each.name for each in self.job.stages[:i]]
@@ -191,26 +199,26 @@ class _Stages:
             name = f"stages.{stage.name}: backbone.init"
             if isinstance(init, FromTrial):
                 place = trace(self.root, ["backbone", "init", "kind"], trial.origins)
-                self.problems.say(place, name, "trial: the planner's own kind; write {kind: stage, ...}")
+                self.problems.report(place, name, "trial: the planner's own kind; write {kind: stage, ...}")
             if not isinstance(init, FromStage) or init.job is not None:
                 continue  # another job's is looked up when this one is planned
             place = trace(self.root, ["backbone", "init", "stage"], trial.origins)
             if init.stage not in earlier:
-                self.problems.say(place, name, init.stage, self.not_earlier(init.stage, i))
+                self.problems.report(place, name, init.stage, self.not_earlier(init.stage, i))
                 continue
             self.started_from.setdefault(init.stage, stage.name)
             per = self.per.get(init.stage, [])
             groups = list(dict.fromkeys(group_of(source.spec, per)[0] for source in self.built.get(init.stage, [])))
             if init.group is None and len(groups) > 1:
                 what = f"ends with a winner in each of {len(groups)} groups; name one of them with `group`"
-                self.problems.say(place, name, init.stage, f"{what}: {', '.join(groups[:8])}")
+                self.problems.report(place, name, init.stage, f"{what}: {', '.join(groups[:8])}")
             elif groups and init.group is not None and init.group not in groups:
                 what = f"no such group of stage {init.stage}; " + offer(init.group, groups, "its groups")
-                self.problems.say(
+                self.problems.report(
                     trace(self.root, ["backbone", "init", "group"], trial.origins), name, init.group, what
                 )
             if self.job.stages[earlier.index(init.stage)].keep_weights is False:
-                self.problems.say(place, name, init.stage, "its keep_weights is false; remove that")
+                self.problems.report(place, name, init.stage, "its keep_weights is false; remove that")
 
     def populations(self, i: int) -> list[str]:
         """Stages with a population that this one takes winners from."""
@@ -258,7 +266,7 @@ class _Stages:
                     continue  # inherited from an earlier stage
                 self.closed.add(place)
                 what = f"test data before selection: {why}; {rule}"
-                self.problems.say(place, f"stages.{stage.name}", path, "test", what)
+                self.problems.report(place, f"stages.{stage.name}", path, "test", what)
 
     def one_test_set(self, i: int) -> None:
         """Of a data set whose test images are read, no trial of the job takes other images for test: what one of them
@@ -276,9 +284,9 @@ class _Stages:
                     f"test images of {name} are chosen here by task.{ours[name]}, and stage {stage} opens images of it "
                     f"by task.{rule}, which may be some of them: let both have the same, or leave {name} out of one"
                 )
-                self.problems.say(place, f"stages.{self.job.stages[i].name}", path, "test", what)
+                self.problems.report(place, f"stages.{self.job.stages[i].name}", path, "test", what)
 
-    def test_origin(self, i: int, trial: Built) -> tuple[Place, str]:
+    def test_origin(self, i: int, trial: CheckedTrial) -> tuple[Location, str]:
         """What makes a trial read test: the field of its task that says so, where that is written."""
         said = [name for name, value in trial.fields.get("task", {}).items() if value == "test"]
         if not said:
@@ -286,7 +294,7 @@ class _Stages:
         return trace(self.root, ["task", said[0]], trial.origins), f"task.{said[0]}"
 
 
-def _group(trial: Built, paths: list[str]) -> str:
+def _group(trial: CheckedTrial, paths: list[str]) -> str:
     """The values of some paths as a text, initial weights with all that they say."""
     values = trial.spec.model_dump(mode="json")
     found = []
@@ -298,13 +306,13 @@ def _group(trial: Built, paths: list[str]) -> str:
     return json.dumps(found, sort_keys=True)
 
 
-def _report(root: Node, job: JobSpec, stages: _Stages, problems: Problems) -> None:
+def _report(root: YamlNode, job: JobSpec, stages: _Stages, problems: Problems) -> None:
     """The table's stage exists, and names of its columns are values that the column's field takes."""
     report = job.report
     known = [stage.name for stage in job.stages]
     if report.stage and report.stage not in known:
         what = "no such stage; " + offer(report.stage, known, "stages")
-        problems.say(root.place_of(["report", "stage"]), "report.stage", report.stage, what)
+        problems.report(root.place_of(["report", "stage"]), "report.stage", report.stage, what)
     built = next((trials for trials in stages.built.values() if trials), None)
     if built is None or not names(type(built[0].spec), report.columns.split(".")[:-1]):
         return

@@ -7,18 +7,18 @@ from typing import Any
 
 from orchestrator.spec.diagnostics import Problems, Steps, dotted
 from orchestrator.spec.field_paths import leaf_paths, missing_step, nearest
-from orchestrator.spec.job import PLANNERS_OWN, JobSpec, Stage
+from orchestrator.spec.job import PLANNER_ONLY, JobSpec, Stage
 from orchestrator.spec.sweep import Grid, Search
-from orchestrator.spec.yaml_nodes import Node, Place
+from orchestrator.spec.yaml_nodes import Location, YamlNode
 from workers.trial import TrialSpec
 
 
 def trial_schema_paths() -> list[str]:
     """Every dotted path of a trial that an axis, an override or a neighbourhood may name."""
-    return [path for path in leaf_paths(TrialSpec) if path != PLANNERS_OWN]
+    return [path for path in leaf_paths(TrialSpec) if path != PLANNER_ONLY]
 
 
-def check_paths(root: Node, job: JobSpec, problems: Problems) -> set[str]:
+def check_paths(root: YamlNode, job: JobSpec, problems: Problems) -> set[str]:
     """All paths of the job. Returns the stages whose trials cannot be built, because an axis or override is unknown."""
     bad: set[str] = set()
     for i, stage in enumerate(job.stages):
@@ -44,10 +44,12 @@ def check_paths(root: Node, job: JobSpec, problems: Problems) -> set[str]:
     return bad
 
 
-def check_path(path: str, place: Place, name: str, problems: Problems) -> bool:
+def check_path(path: str, place: Location, name: str, problems: Problems) -> bool:
     """Whether `path` is a field of a trial that a user may name; else a problem."""
-    if path == PLANNERS_OWN:
-        problems.say(place, name, path, "set by the planner alone, for trials that come after every choice; remove it")
+    if path == PLANNER_ONLY:
+        problems.report(
+            place, name, path, "set by the planner alone, for trials that come after every choice; remove it"
+        )
         return False
     missing = missing_step(TrialSpec, path)
     if missing is None:
@@ -55,14 +57,14 @@ def check_path(path: str, place: Place, name: str, problems: Problems) -> bool:
     index, there = missing
     steps = path.split(".")
     where = ".".join(steps[:index]) or "a trial"
-    known = ", ".join(each for each in there if each != PLANNERS_OWN) or "none"
+    known = ", ".join(each for each in there if each != PLANNER_ONLY) or "none"
     near = nearest(path, trial_schema_paths())
     hint = f"; nearest: {near}" if near else ""
-    problems.say(place, name, path, f"no such field of a trial; fields of {where}: {known}{hint}")
+    problems.report(place, name, path, f"no such field of a trial; fields of {where}: {known}{hint}")
     return False
 
 
-def check_effect(root: Node, job: JobSpec, problems: Problems) -> None:
+def check_effect(root: YamlNode, job: JobSpec, problems: Problems) -> None:
     """An override of a field that every stage sets itself would be silently without effect."""
     trial = root.child("trial")
     for path, place in _overridden(trial, "") if trial else ():
@@ -74,10 +76,10 @@ def check_effect(root: Node, job: JobSpec, problems: Problems) -> None:
         if setters and all(setters.values()):
             stages = ", ".join(setters)
             what = f"without effect: set by {stages} itself; override it there: stages.{next(iter(setters))}..."
-            problems.say(place, path, what)
+            problems.report(place, path, what)
 
 
-def _overridden(node: Node, path: str) -> Iterator[tuple[str, Place]]:
+def _overridden(node: YamlNode, path: str) -> Iterator[tuple[str, Location]]:
     """Fields below a node that come from the command line (only what does has no line)."""
     if path and not node.place.line:
         yield path, node.place
@@ -86,7 +88,7 @@ def _overridden(node: Node, path: str) -> Iterator[tuple[str, Place]]:
             yield from _overridden(child, f"{path}.{key}" if path else key)
 
 
-def axes_of(root: Node, stage: Stage, at: Steps) -> Iterator[tuple[list[str | int], Mapping[str, Any]]]:
+def axes_of(root: YamlNode, stage: Stage, at: Steps) -> Iterator[tuple[list[str | int], Mapping[str, Any]]]:
     """Each grid of the stage's sweep, with the steps to where it is written."""
     if not isinstance(stage.sweep, Grid):
         return
@@ -96,7 +98,7 @@ def axes_of(root: Node, stage: Stage, at: Steps) -> Iterator[tuple[list[str | in
         yield ([*steps, k] if node and isinstance(node.value, list) else steps), axes
 
 
-def _axis_paths(root: Node, stage: Stage, at: Steps) -> Iterator[tuple[Steps, str]]:
+def _axis_paths(root: YamlNode, stage: Stage, at: Steps) -> Iterator[tuple[Steps, str]]:
     for steps, axes in axes_of(root, stage, at):
         yield from ((steps, path) for path in axes)
     if isinstance(stage.sweep, Search):
@@ -104,15 +106,15 @@ def _axis_paths(root: Node, stage: Stage, at: Steps) -> Iterator[tuple[Steps, st
         yield from (([*at, "sweep", "each"], path) for path in stage.sweep.each)
 
 
-def _check_tie(tie: str, place: Place, name: str, problems: Problems) -> None:
+def _check_tie(tie: str, place: Location, name: str, problems: Problems) -> None:
     parts = tie.split(":")
     if parts[-1] not in ("min", "max") or len(parts) != (3 if parts[0] == "figure" else 2) or not all(parts):
-        problems.say(place, name, tie, "must be figure:NAME:min, figure:NAME:max, PATH:min or PATH:max")
+        problems.report(place, name, tie, "must be figure:NAME:min, figure:NAME:max, PATH:min or PATH:max")
     elif parts[0] != "figure":
         check_path(parts[0], place, name, problems)
 
 
-def _check_clashes(root: Node, stage: Stage, at: Steps, problems: Problems) -> None:
+def _check_clashes(root: YamlNode, stage: Stage, at: Steps, problems: Problems) -> None:
     """An axis and an override of one field: one of them would be without effect."""
     for steps, path in _axis_paths(root, stage, at):
         for other in stage.override:
@@ -120,4 +122,4 @@ def _check_clashes(root: Node, stage: Stage, at: Steps, problems: Problems) -> N
                 place = root.place_of([*at, "override", other], key=True)
                 axis = root.place_of([*steps, path], key=True)
                 what = f"also an axis of this stage's grid ({axis}); keep one of them"
-                problems.say(place, f"stages.{stage.name}.override", other, what)
+                problems.report(place, f"stages.{stage.name}.override", other, what)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from orchestrator.spec.check_trials import Built
+from orchestrator.spec.check_trials import CheckedTrial
 from orchestrator.spec.diagnostics import Problems, Steps, show
 from orchestrator.spec.job import Stage
-from orchestrator.spec.search_space import Asha, Median, Population, holds, rungs
-from orchestrator.spec.sweep import One, Search
-from orchestrator.spec.yaml_nodes import Node
+from orchestrator.spec.search_space import Asha, Median, Population, contains, rungs
+from orchestrator.spec.sweep import Search, SingleSetting
+from orchestrator.spec.yaml_nodes import YamlNode
 
 
-def check_search(root: Node, stage: Stage, at: Steps, built: list[Built], problems: Problems) -> None:
+def check_search(root: YamlNode, stage: Stage, at: Steps, built: list[CheckedTrial], problems: Problems) -> None:
     """What the fields of a search say must go together with its trials' epochs, evaluations and warm-up."""
     search = stage.sweep
     assert isinstance(search, Search)
@@ -20,24 +20,24 @@ def check_search(root: Node, stage: Stage, at: Steps, built: list[Built], proble
         found.update(dict.fromkeys(_of_trial(search, trial)))
     for key, what in found:
         place = root.place_of([*at, "sweep", *key.split(".")], key=True)
-        problems.say(place, f"stages.{stage.name}.sweep.{key}", what)
+        problems.report(place, f"stages.{stage.name}.sweep.{key}", what)
 
 
-def _first(root: Node, stage: str, search: Search, at: Steps, problems: Problems) -> None:
+def _first(root: YamlNode, stage: str, search: Search, at: Steps, problems: Problems) -> None:
     """The points to begin with name every field of the search, and lie inside its ranges."""
     name, known = f"stages.{stage}.sweep.first", ", ".join(search.search)
     for number, point in enumerate(search.first):
         if lacking := [path for path in search.search if path not in point]:
-            problems.say(root.place_of([*at, number]), name, f"lacks {lacking[0]}; a point names each of: {known}")
+            problems.report(root.place_of([*at, number]), name, f"lacks {lacking[0]}; a point names each of: {known}")
         for path, value in point.items():
             place = root.place_of([*at, number, path], key=path not in search.search)
             if path not in search.search:
-                problems.say(place, name, path, f"is not searched; fields of search: {known}")
-            elif not holds(search.search[path], value):
-                problems.say(place, name, f"{path} {show(value)}", "outside its range")
+                problems.report(place, name, path, f"is not searched; fields of search: {known}")
+            elif not contains(search.search[path], value):
+                problems.report(place, name, f"{path} {show(value)}", "outside its range")
 
 
-def _of_trial(search: Search, trial: Built) -> list[tuple[str, str]]:
+def _of_trial(search: Search, trial: CheckedTrial) -> list[tuple[str, str]]:
     """(field, what is wrong) for one of the trials that stand for the search."""
     if search.population is not None:
         return _of_population(search, search.population, trial)
@@ -56,7 +56,7 @@ def _of_trial(search: Search, trial: Built) -> list[tuple[str, str]]:
 
 
 def _of_epochs(
-    key: str, decided: list[int], grace: int, inside_warmup: bool, trial: Built
+    key: str, decided: list[int], grace: int, inside_warmup: bool, trial: CheckedTrial
 ) -> list[tuple[str, str]]:  # fmt: skip
     spec, found = trial.spec, []
     epochs, every = spec.optim.epochs, spec.runtime.evaluate_every
@@ -79,7 +79,7 @@ def _of_epochs(
     return found
 
 
-def _of_population(search: Search, population: Population, trial: Built) -> list[tuple[str, str]]:
+def _of_population(search: Search, population: Population, trial: CheckedTrial) -> list[tuple[str, str]]:
     spec, found = trial.spec, []
     epochs, part = spec.optim.epochs, population.every_epochs
     if epochs % part or part >= epochs:
@@ -104,16 +104,21 @@ _FIXED = ("optim.batch", "optim.epochs", "optim.schedule", "optim.lr_convention"
 """A schedule is one sequence of steps over all its spans."""
 
 
-def check_after_population(root: Node, stage: Stage, at: Steps, source: str, problems: Problems) -> None:
+def check_after_population(root: YamlNode, stage: Stage, at: Steps, source: str, problems: Problems) -> None:
     """A stage that takes the winner of a population gets the last part of a trial that was trained in parts: it can be
     measured once more (on test), but not trained otherwise."""
     why = f"{source} is a population, whose winner was trained in parts with settings that changed; "
-    said = {"neighbourhood": stage.neighbourhood, "sweep": None if isinstance(stage.sweep, One) else stage.sweep}
+    said = {
+        "neighbourhood": stage.neighbourhood,
+        "sweep": None if isinstance(stage.sweep, SingleSetting) else stage.sweep,
+    }
     for key, value in said.items():
         if value is not None:
             what = why + "it has no neighbourhood and no sweep"
-            problems.say(root.place_of([*at, key], key=True), f"stages.{stage.name}.{key}", what)
+            problems.report(root.place_of([*at, key], key=True), f"stages.{stage.name}.{key}", what)
     for path in stage.override:
         if path != "task.evaluate":
             what = why + "its last part cannot be trained otherwise: only task.evaluate may be set"
-            problems.say(root.place_of([*at, "override", path], key=True), f"stages.{stage.name}.override", path, what)
+            problems.report(
+                root.place_of([*at, "override", path], key=True), f"stages.{stage.name}.override", path, what
+            )

@@ -13,24 +13,24 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.spec.check_paths import axes_of
-from orchestrator.spec.diagnostics import Problems, Steps, explain, show, wording
+from orchestrator.spec.diagnostics import Problems, Steps, problem_from_pydantic, show, wording
 from orchestrator.spec.field_paths import missing_step
-from orchestrator.spec.job import PLANNERS_OWN, Near, Stage
+from orchestrator.spec.job import PLANNER_ONLY, Near, Stage
 from orchestrator.spec.sweep import Search, axis_length, axis_values, points
 from orchestrator.spec.trial_fields import apply
-from orchestrator.spec.yaml_nodes import Node, Place
+from orchestrator.spec.yaml_nodes import Location, YamlNode
 from workers.trial import TrialSpec, plain_number
 
 MAX_TRIALS = 100_000
 """Of one stage; more is a slip of the pen, and would fill the memory of whoever plans it."""
 
 Fields = dict[str, Any]
-Origins = dict[str, Node]
+Origins = dict[str, YamlNode]
 """Path -> where its value is written, for what does not come from the base trial."""
 
 
 @dataclass(frozen=True)
-class Built:
+class CheckedTrial:
     """A valid trial; for a stage with `from` a stand-in, because winners are not known yet."""
 
     fields: Fields
@@ -42,41 +42,41 @@ class Built:
 
 
 @dataclass(frozen=True)
-class Start:
+class BaseFields:
     """What a stage's trials stand on: the base trial, or a trial of the stage it takes winners from."""
 
     fields: Fields
     origins: Origins = field(default_factory=dict)
 
 
-def check_base(root: Node, problems: Problems) -> Start:
+def check_base(root: YamlNode, problems: Problems) -> BaseFields:
     """Wrong fields of the base trial, each by itself. What is missing there may come from the stages."""
     trial = root.child("trial")
     fields: Fields = trial.plain() if trial and isinstance(trial.value, dict) else {}
-    if fields.pop(PLANNERS_OWN, None) is not None:
-        place = root.place_of(["trial", PLANNERS_OWN], key=True)
-        problems.say(place, f"trial.{PLANNERS_OWN}", "set by the planner alone; remove it")
+    if fields.pop(PLANNER_ONLY, None) is not None:
+        place = root.place_of(["trial", PLANNER_ONLY], key=True)
+        problems.report(place, f"trial.{PLANNER_ONLY}", "set by the planner alone; remove it")
     for error in _errors(fields):
         several_fields = error["type"] == "value_error" and isinstance(error["input"], Mapping)
         if error["type"] != "missing" and not several_fields:
-            problems.add(explain(TrialSpec, error, root, ["trial"]))
-    return Start(fields)
+            problems.add(problem_from_pydantic(TrialSpec, error, root, ["trial"]))
+    return BaseFields(fields)
 
 
-def build(root: Node, stage: Stage, at: Steps, start: Start, problems: Problems) -> list[Built]:
+def build(root: YamlNode, stage: Stage, at: Steps, start: BaseFields, problems: Problems) -> list[CheckedTrial]:
     """Every trial of the stage that is valid; problems for the others, each where its cause is written."""
     reported = problems.places()
-    built: list[Built] = []
+    built: list[CheckedTrial] = []
     for settings, origins in _settings(root, stage, at, start, problems):
         try:
             fields = apply(start.fields, settings)
         except ValueError as error:
             if root.place_of(["trial", str(error).partition(".")[0]]) not in reported:
-                problems.say(root.place_of(at), f"stages.{stage.name}", str(error))
+                problems.report(root.place_of(at), f"stages.{stage.name}", str(error))
             continue
         result = _validate(fields)
         if isinstance(result, TrialSpec):
-            built.append(Built(fields, result, settings, {**start.origins, **origins}))
+            built.append(CheckedTrial(fields, result, settings, {**start.origins, **origins}))
         else:
             _trace(root, stage, result, fields, {**start.origins, **origins}, reported, problems)
             if isinstance(stage.sweep, Search):  # the next values stand for the same range
@@ -85,7 +85,7 @@ def build(root: Node, stage: Stage, at: Steps, start: Start, problems: Problems)
 
 
 def check_neighbours(
-    root: Node, stage: Stage, at: Steps, stand_in: Built, values: Mapping[str, list[Any]], problems: Problems
+    root: YamlNode, stage: Stage, at: Steps, stand_in: CheckedTrial, values: Mapping[str, list[Any]], problems: Problems
 ) -> None:
     """Every value that the neighbourhood can move a known value to is one that its field takes.
 
@@ -102,13 +102,13 @@ def check_neighbours(
             continue  # reported as such
         for value in values.get(path) or [_value(whole, path)]:
             if isinstance(value, bool) or not isinstance(value, int | float):
-                problems.say(place, name, show(value), "no number: only numbers have a neighbourhood")
+                problems.report(place, name, show(value), "no number: only numbers have a neighbourhood")
                 break
             for moved in neighbours(near, value):
                 result = _validate(apply(stand_in.fields, {path: moved}))
                 if not isinstance(result, TrialSpec):
                     why = "; ".join(wording(TrialSpec, error) for error in result)
-                    problems.say(place, name, f"{why} (moved from {value:g}; set low or high)")
+                    problems.report(place, name, f"{why} (moved from {value:g}; set low or high)")
 
 
 def neighbours(near: Near, value: float) -> list[float]:
@@ -119,17 +119,19 @@ def neighbours(near: Near, value: float) -> list[float]:
     return [number for number in map(plain_number, moved) if low <= number <= high]
 
 
-def check_values(root: Node, path: str, values: list[tuple[Any, Place]], stand_in: Built, problems: Problems) -> None:
+def check_values(
+    root: YamlNode, path: str, values: list[tuple[Any, Location]], stand_in: CheckedTrial, problems: Problems
+) -> None:
     """Each value, written at its place, is one that the field takes; for names in the report."""
     for value, place in values:
         result = _validate(apply(stand_in.fields, {path: value}))
         if not isinstance(result, TrialSpec):
             for error in result:
-                problems.say(place, f"report: {path}", wording(TrialSpec, error))
+                problems.report(place, f"report: {path}", wording(TrialSpec, error))
 
 
 def _settings(
-    root: Node, stage: Stage, at: Steps, start: Start, problems: Problems
+    root: YamlNode, stage: Stage, at: Steps, start: BaseFields, problems: Problems
 ) -> Iterator[tuple[Fields, Origins]]:
     """Overrides and axes of each trial, as `points` orders them, with where they are written. Of a search, what stands
     for it: what lies between the ends of its ranges is checked when it is asked for."""
@@ -147,7 +149,7 @@ def _settings(
         count = math.prod(axis_length(axis) for axis in axes.values())
         if count > MAX_TRIALS:
             what = f"{count:,} trials; at most {MAX_TRIALS:,}"
-            problems.say(root.place_of(steps), f"stages.{stage.name}.sweep", what)
+            problems.report(root.place_of(steps), f"stages.{stage.name}.sweep", what)
             continue
         lists = {path: axis_values(axis) for path, axis in axes.items()}
         written = {path: root.find([*steps, path]) for path in axes}
@@ -156,7 +158,7 @@ def _settings(
             for n, text in enumerate(texts):
                 if text in texts[:n]:
                     place = root.place_of([*steps, path, n])
-                    problems.say(place, f"stages.{stage.name}.sweep.{path}", show(values[n]), "twice in this axis")
+                    problems.report(place, f"stages.{stage.name}.sweep.{path}", show(values[n]), "twice in this axis")
         for numbers in itertools.product(*(range(len(values)) for values in lists.values())):
             chosen = dict(zip(lists, numbers, strict=True))
             here = {path: (node.child(chosen[path]) or node) for path, node in written.items() if node}
@@ -164,7 +166,7 @@ def _settings(
 
 
 def _trace(
-    root: Node, stage: Stage, errors: list[Any], fields: Fields, origins: Origins, reported: set[Place],
+    root: YamlNode, stage: Stage, errors: list[Any], fields: Fields, origins: Origins, reported: set[Location],
     problems: Problems,
 ) -> None:  # fmt: skip
     """Each error of a trial as a problem at its cause, unless something is reported there already."""
@@ -181,7 +183,7 @@ def _trace(
         places = [trace(root, each, origins, of_key) for each in [*_named(loc, error, said), loc]]
         if not reported.intersection(places):
             name = ".".join(map(str, loc)) or "trial"
-            problems.say(places[0], f"stages.{stage.name}", name, said + remedy)
+            problems.report(places[0], f"stages.{stage.name}", name, said + remedy)
 
 
 def _named(loc: Steps, error: Any, said: str) -> list[Steps]:
@@ -191,7 +193,7 @@ def _named(loc: Steps, error: Any, said: str) -> list[Steps]:
     return [[*loc, word] for word in re.findall(r"\w+", said) if word in error["input"]]
 
 
-def trace(root: Node, loc: Steps, origins: Origins, key: bool = False) -> Place:
+def trace(root: YamlNode, loc: Steps, origins: Origins, key: bool = False) -> Location:
     """Where the value at a location of a trial is written: an axis, an override, or the base trial."""
     for length in range(len(loc), 0, -1):
         node = origins.get(".".join(map(str, loc[:length])))
@@ -218,7 +220,7 @@ def _real(fields: Fields, loc: Steps) -> list[str | int]:
 def _validate(fields: Fields) -> TrialSpec | list[Any]:
     """The trial, or what is wrong with it. Strict: the text '5' is no number. Reading test is judged by the caller,
     who knows the stages, so it is let through here."""
-    text = json.dumps({**fields, PLANNERS_OWN: True})
+    text = json.dumps({**fields, PLANNER_ONLY: True})
     try:
         return TrialSpec.model_validate_json(text, strict=True)
     except ValidationError as error:

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from orchestrator.spec.field_paths import names, nearest
-from orchestrator.spec.job import PLANNERS_OWN, JobSpec
-from orchestrator.spec.yaml_nodes import Node, Place, Problem, parse
+from orchestrator.spec.job import PLANNER_ONLY, JobSpec
+from orchestrator.spec.yaml_nodes import Location, Problem, YamlNode, parse
 
 Steps = Sequence[str | int]
 
@@ -21,13 +21,13 @@ class Problems:
     def __init__(self) -> None:
         self._found: dict[Problem, None] = {}
 
-    def say(self, place: Place, *parts: str) -> None:
+    def report(self, place: Location, *parts: str) -> None:
         self.add(Problem(place, ": ".join(parts)))
 
     def add(self, *problems: Problem) -> None:
         self._found.update(dict.fromkeys(problems))
 
-    def places(self) -> set[Place]:
+    def places(self) -> set[Location]:
         return {problem.place for problem in self._found}
 
     def __iter__(self) -> Iterator[Problem]:
@@ -37,7 +37,7 @@ class Problems:
         return len(self._found)
 
 
-def explain(model: type[BaseModel], error: Any, root: Node, prefix: Steps = ()) -> Problem:
+def problem_from_pydantic(model: type[BaseModel], error: Any, root: YamlNode, prefix: Steps = ()) -> Problem:
     """One of `ValidationError.errors()` of `model` as a problem; what was validated stands in `root` below `prefix`."""
     inner: Steps = [step for step in error["loc"] if step != "[key]"]
     of_key = len(inner) < len(error["loc"]) or error["type"] == "extra_forbidden"
@@ -53,7 +53,7 @@ def wording(model: type[BaseModel], error: Any) -> str:
     if kind == "missing":
         return "missing"
     if kind == "extra_forbidden":
-        allowed = [name for name in names(model, loc[:-1]) if name != PLANNERS_OWN]
+        allowed = [name for name in names(model, loc[:-1]) if name != PLANNER_ONLY]
         allowed += ["profiles"] if model is JobSpec and len(loc) == 1 else []
         return f"{show(error['input'])}: no such field; " + offer(str(loc[-1]), allowed, "fields")
     if kind == "value_error" and isinstance(error["input"], dict):
@@ -68,13 +68,13 @@ def show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def dotted(root: Node, steps: Steps, is_missing: bool = False) -> str:
+def dotted(root: YamlNode, steps: Steps, is_missing: bool = False) -> str:
     """The name of a field: stages by their names, without the union members that pydantic's locations hold.
 
     `is_missing`: the last step is a name although nothing stands there.
     """
     parts: list[str] = []
-    node: Node | None = root
+    node: YamlNode | None = root
     for i, step in enumerate(steps):
         child = node.child(step) if node else None
         if child is None and not (is_missing and i == len(steps) - 1):

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.spec.sweep import One, Path_, Sweep, listed
+from orchestrator.spec.sweep import Path_, SingleSetting, Sweep, as_list
 
 _strict = ConfigDict(
     frozen=True,
@@ -29,7 +29,7 @@ _strict = ConfigDict(
     populate_by_name=True,
 )
 
-PLANNERS_OWN = "may_test"
+PLANNER_ONLY = "may_test"
 """The field of a trial that no spec may set."""
 
 
@@ -106,11 +106,11 @@ class Stage(BaseModel):
 
     model_config = _strict
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
-    sweep: Sweep = One()
+    sweep: Sweep = SingleSetting()
     """With `from` (and no neighbourhood): every winner at every point, for example over seeds."""
-    per: Annotated[list[Path_], BeforeValidator(listed)] = []
+    per: Annotated[list[Path_], BeforeValidator(as_list)] = []
     """Fields that form a group; a winner is chosen in each. A stage with `from` has the groups of its source."""
-    from_: Annotated[list[str], BeforeValidator(listed)] = Field(default=[], alias="from")
+    from_: Annotated[list[str], BeforeValidator(as_list)] = Field(default=[], alias="from")
     """Stages of which this one takes each group's winner (over all of them together)."""
     neighbourhood: Neighbourhood | None = None
     """Try the settings around the winner; without it, a stage with `from` runs the winner itself (with overrides)."""

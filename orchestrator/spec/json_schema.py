@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.spec.check_paths import trial_schema_paths
-from orchestrator.spec.job import PLANNERS_OWN, JobSpec
+from orchestrator.spec.job import PLANNER_ONLY, JobSpec
 from workers.trial import TrialSpec
 
 Schema = dict[str, Any]
@@ -20,7 +20,7 @@ def json_schema() -> Schema:
     job: Schema = JobSpec.model_json_schema(by_alias=True)
     trial: Schema = TrialSpec.model_json_schema(by_alias=True)
     definitions: Schema = {**job.pop("$defs"), **trial.pop("$defs")}
-    trial["properties"].pop(PLANNERS_OWN)
+    trial["properties"].pop(PLANNER_ONLY)
     definitions["TrialSpec"] = trial
     for definition in definitions.values():
         definition.pop("required", None)

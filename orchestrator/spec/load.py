@@ -7,20 +7,10 @@ from pathlib import Path
 
 from orchestrator.errors import SpecError
 from orchestrator.spec.check import check
-from orchestrator.spec.check_paths import trial_schema_paths
 from orchestrator.spec.diagnostics import Problems
-from orchestrator.spec.job import Average, JobSpec, Near, Neighbourhood, Reference, ReportSpec, Resources, Stage, job_id
-from orchestrator.spec.json_schema import json_schema
+from orchestrator.spec.job import JobSpec
 from orchestrator.spec.overrides import with_overrides, with_profile
-from orchestrator.spec.sweep import Axes, Axis, Grid, LinSpace, LogSpace, One, Path_, axis_values, points
-from orchestrator.spec.trial_fields import apply
-from orchestrator.spec.yaml_nodes import Node, read
-
-__all__ = [
-    "Average", "Axes", "Axis", "Grid", "JobSpec", "LinSpace", "LogSpace", "Near", "Neighbourhood", "One", "Path_",
-    "Reference", "ReportSpec", "Resources", "Stage", "apply", "axis_values", "job_id", "json_schema", "load", "points",
-    "profiles", "trial_schema_paths",
-]  # fmt: skip
+from orchestrator.spec.yaml_nodes import YamlNode, read
 
 
 def load(path: str | Path, profile: str | None = None, overrides: Sequence[str] = ()) -> JobSpec:
@@ -51,12 +41,12 @@ def profiles(path: str | Path) -> list[str]:
     return list(found.value) if found and isinstance(found.value, dict) else []
 
 
-def _mapping(path: str | Path, problems: Problems) -> Node:
+def _mapping(path: str | Path, problems: Problems) -> YamlNode:
     """What a file says; its smaller problems go to `problems`, without a mapping there is nothing to go on with."""
     document = read(path)
     problems.add(*document.problems)
     if not isinstance(document.root.value, dict):
         if not len(problems):
-            problems.say(document.root.place, "a spec is a mapping with name, trial and stages")
+            problems.report(document.root.place, "a spec is a mapping with name, trial and stages")
         raise SpecError([str(problem) for problem in problems])
     return document.root

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from orchestrator.spec.field_paths import nearest
 from orchestrator.spec.job import JobSpec
-from orchestrator.spec.yaml_nodes import Node, Place, Problem, parse_value
+from orchestrator.spec.yaml_nodes import Location, Problem, YamlNode, parse_value
 
 _ALTERNATIVES = (
     "logspace", "linspace", "grid", "search", "uniform", "loguniform", "int", "choice", "asha", "median",
@@ -14,15 +14,15 @@ _ALTERNATIVES = (
 """Keys that say which of several forms a mapping has, as `kind` does elsewhere."""
 
 
-def with_profile(root: Node, asked: str | None) -> tuple[Node, list[Problem]]:
+def with_profile(root: YamlNode, asked: str | None) -> tuple[YamlNode, list[Problem]]:
     """The file with one profile laid over: the one asked for, else the one its `profile` names, else none."""
     named = root.child("profile")
     profiles = root.child("profiles")
     name = asked if asked is not None else (named.value if named else "")
     rest = _without(root, "profiles")
     if not name and (asked is not None or named is None or named.value == ""):
-        return _set(rest, "profile", Node(root.place, "")), []
-    place = Place(f"--profile {asked}") if asked is not None else (named or root).place
+        return _set(rest, "profile", YamlNode(root.place, "")), []
+    place = Location(f"--profile {asked}") if asked is not None else (named or root).place
     known = dict(profiles.value) if profiles and isinstance(profiles.value, dict) else {}
     if profiles and not isinstance(profiles.value, dict):
         return rest, [Problem(profiles.place, "profiles: must be a mapping from a profile's name to what it changes")]
@@ -38,10 +38,10 @@ def with_profile(root: Node, asked: str | None) -> tuple[Node, list[Problem]]:
     if problems:
         return rest, problems
     laid = _lay(rest, over, problems)
-    return _set(laid, "profile", Node(place, name)), problems
+    return _set(laid, "profile", YamlNode(place, name)), problems
 
 
-def with_overrides(root: Node, overrides: Sequence[str]) -> tuple[Node, list[Problem]]:
+def with_overrides(root: YamlNode, overrides: Sequence[str]) -> tuple[YamlNode, list[Problem]]:
     """The file with each `path=value` set: a field of the base trial, or of the job (stages by their names)."""
     problems: list[Problem] = []
     for override in overrides:
@@ -49,20 +49,20 @@ def with_overrides(root: Node, overrides: Sequence[str]) -> tuple[Node, list[Pro
         path, sign, text = override.partition("=")
         path = path.strip()
         if not sign or not all(path.split(".")):
-            problems.append(Problem(Place(source), "write it as path=value, for example optim.epochs=5"))
+            problems.append(Problem(Location(source), "write it as path=value, for example optim.epochs=5"))
             continue
         value = parse_value(text, source)
         problems += value.problems
         steps = path.split(".")
         if steps[0] in ("name", "profile", "profiles"):
-            problems.append(Problem(Place(source), f"{steps[0]}: cannot be overridden (a profile: --profile NAME)"))
+            problems.append(Problem(Location(source), f"{steps[0]}: cannot be overridden (a profile: --profile NAME)"))
             continue
         if steps[0] not in JobSpec.model_fields:
             steps = ["trial", *steps]
         try:
             root = _put(root, steps, value.root)
         except _NoSuch as error:
-            problems.append(Problem(Place(source), f"{path}: {error}"))
+            problems.append(Problem(Location(source), f"{path}: {error}"))
     return root, problems
 
 
@@ -70,15 +70,15 @@ class _NoSuch(Exception):
     """An override leads through something that is not there. The message says what is."""
 
 
-def _put(node: Node, steps: Sequence[str], value: Node) -> Node:
+def _put(node: YamlNode, steps: Sequence[str], value: YamlNode) -> YamlNode:
     """`node` with what the steps lead to replaced. New keys are made: the checks after this refuse unknown ones."""
     if isinstance(node.value, list):
         at = _index(node, steps[0])
         items = list(node.value)
         items[at] = _put(items[at], steps[1:], value) if len(steps) > 1 else value
-        return Node(node.place, items)
+        return YamlNode(node.place, items)
     if not isinstance(node.value, dict):
-        node = Node(value.place, {}, {})
+        node = YamlNode(value.place, {}, {})
     assert isinstance(node.value, dict)
     # A key may itself have dots (an axis, `optim.lr`): the longest that is there wins.
     lengths = [n for n in range(len(steps), 0, -1) if ".".join(steps[:n]) in node.value]
@@ -89,10 +89,10 @@ def _put(node: Node, steps: Sequence[str], value: Node) -> Node:
         rest = [".".join(rest)]
     if not rest:
         return _set(node, key, value)
-    return _set(node, key, _put(node.value.get(key, Node(value.place, {}, {})), rest, value))
+    return _set(node, key, _put(node.value.get(key, YamlNode(value.place, {}, {})), rest, value))
 
 
-def _index(node: Node, step: str) -> int:
+def _index(node: YamlNode, step: str) -> int:
     """Which item of a list a step means: a stage by its name, anything by its number from 0."""
     assert isinstance(node.value, list)
     items = [_name(item) for item in node.value]
@@ -104,7 +104,7 @@ def _index(node: Node, step: str) -> int:
     raise _NoSuch(f"no {step!r} there; " + _offer(step, known, "there are"))
 
 
-def _lay(base: Node, over: Node, problems: list[Problem]) -> Node:
+def _lay(base: YamlNode, over: YamlNode, problems: list[Problem]) -> YamlNode:
     """Mappings merge deeply; anything else, and a mapping of another form or kind, replaces."""
     if not isinstance(base.value, dict) or not isinstance(over.value, dict) or _form(base, over):
         return over
@@ -119,7 +119,7 @@ def _lay(base: Node, over: Node, problems: list[Problem]) -> Node:
     return result
 
 
-def _form(base: Node, over: Node) -> bool:
+def _form(base: YamlNode, over: YamlNode) -> bool:
     """Whether `over` is of another form (or kind) than `base`, so that their fields must not mix."""
     kind, other = base.child("kind"), over.child("kind")
     if other is not None and (kind is None or kind.value != other.value):
@@ -128,7 +128,7 @@ def _form(base: Node, over: Node) -> bool:
     return bool(forms) and forms != {key for key in _ALTERNATIVES if base.child(key) is not None}
 
 
-def _lay_stages(base: Node, over: Node, problems: list[Problem]) -> Node:
+def _lay_stages(base: YamlNode, over: YamlNode, problems: list[Problem]) -> YamlNode:
     """Stages by name: changed, removed (null), or, when it says its own name, added at the end."""
     assert isinstance(over.value, dict)
     stages = list(base.value) if isinstance(base.value, list) else []
@@ -145,24 +145,24 @@ def _lay_stages(base: Node, over: Node, problems: list[Problem]) -> Node:
             offer = _offer(name, [stage for stage in known if stage], "stages")
             new = f"a new stage says its name itself (name: {name})"
             problems.append(Problem(over.keys[name], f"stages.{name}: no such stage to change; {offer}; {new}"))
-    return Node(base.place, stages)
+    return YamlNode(base.place, stages)
 
 
-def _name(stage: Node) -> str | None:
+def _name(stage: YamlNode) -> str | None:
     name = stage.child("name")
     return name.value if name and isinstance(name.value, str) else None
 
 
-def _set(node: Node, key: str, child: Node, place: Place | None = None) -> Node:
+def _set(node: YamlNode, key: str, child: YamlNode, place: Location | None = None) -> YamlNode:
     assert isinstance(node.value, dict)
-    return Node(node.place, {**node.value, key: child}, {**node.keys, key: place or child.place})
+    return YamlNode(node.place, {**node.value, key: child}, {**node.keys, key: place or child.place})
 
 
-def _without(node: Node, key: str) -> Node:
+def _without(node: YamlNode, key: str) -> YamlNode:
     assert isinstance(node.value, dict)
-    return Node(node.place, {k: v for k, v in node.value.items() if k != key}, node.keys)
+    return YamlNode(node.place, {k: v for k, v in node.value.items() if k != key}, node.keys)
 
 
-def _offer(word: str, known: Sequence[str] | dict[str, Node], what: str) -> str:
+def _offer(word: str, known: Sequence[str] | dict[str, YamlNode], what: str) -> str:
     near = nearest(word, known)
     return f"{what}: {', '.join(known) or 'none'}" + (f"; nearest: {near}" if near else "")

@@ -57,7 +57,7 @@ class LogUniform(BaseModel):
         return _low_high(ends)
 
 
-class Whole(BaseModel):
+class IntRange(BaseModel):
     """`{int: [low, high]}`: any whole number between, ends included; with `log: true` evenly in the logarithm."""
 
     model_config = _strict
@@ -112,7 +112,7 @@ _FORMS = {"uniform": "Uniform", "loguniform": "LogUniform", "int": "Whole", "cho
 
 
 def _range_kind(value: Any) -> str | None:
-    if isinstance(value, Uniform | LogUniform | Whole | Choice):
+    if isinstance(value, Uniform | LogUniform | IntRange | Choice):
         return type(value).__name__
     found = [kind for form, kind in _FORMS.items() if isinstance(value, dict) and form in value]
     return found[0] if found else None
@@ -121,7 +121,7 @@ def _range_kind(value: Any) -> str | None:
 Range = Annotated[
     Annotated[Uniform, Tag("Uniform")]
     | Annotated[LogUniform, Tag("LogUniform")]
-    | Annotated[Whole, Tag("Whole")]
+    | Annotated[IntRange, Tag("Whole")]
     | Annotated[Choice, Tag("Choice")],
     Discriminator(
         _range_kind,
@@ -133,19 +133,19 @@ Range = Annotated[
 """The values that a search may try for one field."""
 
 
-def ends_of(one: Uniform | LogUniform | Whole) -> tuple[float, float, bool]:
+def ends_of(one: Uniform | LogUniform | IntRange) -> tuple[float, float, bool]:
     """Low, high, and whether the range is even in the logarithm."""
     if isinstance(one, Uniform):
         return (*one.uniform, False)
     return (*one.loguniform, True) if isinstance(one, LogUniform) else (*one.between, one.log)
 
 
-def at(one: Range, part: float) -> Any:
+def value_at(one: Range, part: float) -> Any:
     """The value a `part` (0 to 1) of the way through a range, as a trial gets it: 12 digits at most."""
     if isinstance(one, Choice):
         return one.choice[min(len(one.choice) - 1, int(part * len(one.choice)))]
     low, high, log = ends_of(one)
-    if isinstance(one, Whole):
+    if isinstance(one, IntRange):
         low, high = low - 0.5, high + 0.5  # so that each whole number has the same share
     value = low * (high / low) ** part if log else low + (high - low) * part
     return rounded(one, value)
@@ -153,13 +153,13 @@ def at(one: Range, part: float) -> Any:
 
 def middle(ranges: Mapping[str, Range]) -> Point:
     """The point in the middle of all ranges."""
-    return {path: at(one, 0.5) for path, one in ranges.items()}
+    return {path: value_at(one, 0.5) for path, one in ranges.items()}
 
 
-def drawn(ranges: Mapping[str, Range], seed: str) -> Point:
+def sample(ranges: Mapping[str, Range], seed: str) -> Point:
     """A point drawn evenly (in the logarithm, where the range is), the same for the same text."""
     dice = random.Random(seed)
-    return {path: at(one, dice.random()) for path, one in ranges.items()}
+    return {path: value_at(one, dice.random()) for path, one in ranges.items()}
 
 
 def rounded(one: Range, value: Any) -> Any:
@@ -168,14 +168,14 @@ def rounded(one: Range, value: Any) -> Any:
         return value
     low, high, _ = ends_of(one)
     inside = min(max(value, low), high)
-    return round(inside) if isinstance(one, Whole) else min(max(plain_number(inside), low), high)
+    return round(inside) if isinstance(one, IntRange) else min(max(plain_number(inside), low), high)
 
 
-def holds(one: Range, value: Any) -> bool:
+def contains(one: Range, value: Any) -> bool:
     """Whether the range has this value."""
     if isinstance(one, Choice):
         return any(value == other and type(value) is type(other) for other in one.choice)
-    if isinstance(value, bool) or not isinstance(value, int if isinstance(one, Whole) else int | float):
+    if isinstance(value, bool) or not isinstance(value, int if isinstance(one, IntRange) else int | float):
         return False
     low, high, _ = ends_of(one)
     return low <= value <= high
@@ -281,7 +281,7 @@ def rungs(rule: AshaRule, epochs: int, bracket: int = 0) -> list[int]:
     return found
 
 
-def share(one: Uniform | LogUniform | Whole, value: float) -> float:
+def fraction(one: Uniform | LogUniform | IntRange, value: float) -> float:
     """How far through its range a value lies, 0 to 1, in the logarithm where the range is."""
     low, high, log = ends_of(one)
     if log:

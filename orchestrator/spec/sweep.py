@@ -34,7 +34,7 @@ Path_ = Annotated[str, Field(pattern=r"^[a-z_]+(\.[A-Za-z0-9_]+)*$")]
 """A field of the trial, by its dotted path: optim.lr"""
 
 
-def listed(value: Any) -> Any:
+def as_list(value: Any) -> Any:
     """A single one may be written without the list around it."""
     return value if isinstance(value, list | tuple) else [value]
 
@@ -95,7 +95,7 @@ Axis = Annotated[
 Axes = Annotated[dict[Path_, Axis], Field(min_length=1)]
 
 
-class One(BaseModel):
+class SingleSetting(BaseModel):
     """No sweep: the base trial with the stage's overrides."""
 
     model_config = _strict
@@ -106,7 +106,7 @@ class Grid(BaseModel):
     """Every combination of the axes; of several grids the union, in their order."""
 
     model_config = _strict
-    grid: Annotated[list[Axes], Field(min_length=1), BeforeValidator(listed)]
+    grid: Annotated[list[Axes], Field(min_length=1), BeforeValidator(as_list)]
     """A single mapping is read as a list of one."""
 
 
@@ -157,11 +157,11 @@ def _sweep_kind(value: Any) -> str | None:
         return "Grid"
     if isinstance(value, Search) or (isinstance(value, dict) and "search" in value):
         return "Search"
-    return "One" if isinstance(value, One | dict) else None
+    return "One" if isinstance(value, SingleSetting | dict) else None
 
 
 Sweep = Annotated[
-    Annotated[One, Tag("One")] | Annotated[Grid, Tag("Grid")] | Annotated[Search, Tag("Search")],
+    Annotated[SingleSetting, Tag("One")] | Annotated[Grid, Tag("Grid")] | Annotated[Search, Tag("Search")],
     Discriminator(
         _sweep_kind,
         custom_error_type="sweep",
@@ -189,10 +189,10 @@ def axis_values(axis: LogSpace | LinSpace | list[Any]) -> list[Any]:
     return [plain_number(low + (high - low) * part) for part in at]
 
 
-def points(sweep: One | Grid | Search) -> list[dict[str, Any]]:
+def points(sweep: SingleSetting | Grid | Search) -> list[dict[str, Any]]:
     """Every setting of a sweep, path -> value: grids in their order, the last axis of a grid fastest. Of a search, what
     stands for it: of each group the middle, and from there each field at its ends (or at every choice)."""
-    if isinstance(sweep, One):
+    if isinstance(sweep, SingleSetting):
         return [{}]
     if isinstance(sweep, Search):
         centre = middle(sweep.search)
@@ -216,7 +216,7 @@ APPLIED_TO = ("seed", "task.dataset")
 long as nothing is chosen from the results."""
 
 
-def one_setting(sweep: One | Grid | Search) -> bool:
+def one_setting(sweep: SingleSetting | Grid | Search) -> bool:
     """Whether all points of a sweep are one setting, with one or several seeds, on one or several data sets."""
     if isinstance(sweep, Search):
         return False

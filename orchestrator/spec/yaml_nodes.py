@@ -34,7 +34,7 @@ _TEXT = "tag:yaml.org,2002:str"
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where something was written. Line and column count from 1; 0 where the source has none (an override)."""
 
     source: str
@@ -49,7 +49,7 @@ class Place:
 class Problem:
     """One mistake in what a user wrote."""
 
-    place: Place
+    place: Location
     message: str
 
     def __str__(self) -> str:
@@ -57,12 +57,12 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Node:
+class YamlNode:
     """A value with its place; a mapping also knows the place of each key. Made by `parse`; never changed after."""
 
-    place: Place
-    value: Scalar | list[Node] | dict[str, Node]
-    keys: dict[str, Place] = field(default_factory=dict)
+    place: Location
+    value: Scalar | list[YamlNode] | dict[str, YamlNode]
+    keys: dict[str, Location] = field(default_factory=dict)
 
     def plain(self) -> Any:
         """The value as dicts, lists and scalars."""
@@ -72,7 +72,7 @@ class Node:
             return [child.plain() for child in self.value]
         return self.value
 
-    def child(self, step: str | int) -> Node | None:
+    def child(self, step: str | int) -> YamlNode | None:
         """What stands under a key or an index, if anything does."""
         if isinstance(self.value, dict):
             return self.value.get(str(step))
@@ -80,14 +80,14 @@ class Node:
             return self.value[step]
         return None
 
-    def find(self, steps: Sequence[str | int]) -> Node | None:
+    def find(self, steps: Sequence[str | int]) -> YamlNode | None:
         """What the steps lead to, if all of them do."""
-        node: Node | None = self
+        node: YamlNode | None = self
         for step in steps:
             node = node.child(step) if node else None
         return node
 
-    def place_of(self, steps: Sequence[str | int], key: bool = False) -> Place:
+    def place_of(self, steps: Sequence[str | int], key: bool = False) -> Location:
         """Place of what the steps lead to, or of the deepest part of it that was written.
 
         Steps that lead nowhere are skipped (pydantic names the member of a union in its locations).
@@ -108,7 +108,7 @@ class Node:
 class Document:
     """A parsed text: what it says, and what is wrong with it (`root` then holds what could be read)."""
 
-    root: Node
+    root: YamlNode
     problems: list[Problem]
 
 
@@ -150,34 +150,34 @@ def parse(text: str, source: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = " ".join(part for part in (error.context, error.problem) if part)
-        place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source, 1, 1)
-        return Document(Node(place, None), [Problem(place, f"not YAML: {what}")])
+        place = Location(source, mark.line + 1, mark.column + 1) if mark else Location(source, 1, 1)
+        return Document(YamlNode(place, None), [Problem(place, f"not YAML: {what}")])
     except yaml.YAMLError as error:
         return _broken(source, "not YAML: " + " ".join(str(error).split()))
     except _Stop as stop:
-        return Document(Node(stop.problem.place, None), [stop.problem])
+        return Document(YamlNode(stop.problem.place, None), [stop.problem])
     return Document(root, reader.problems)
 
 
 def parse_value(text: str, source: str) -> Document:
     """A value from the command line (`--set path=value`), by the rules of the file. Its places carry no line."""
-    document = parse(text, source) if text.strip() else Document(Node(Place(source), None), [])
-    unlined = [Problem(Place(source), problem.message) for problem in document.problems]
-    return Document(_move(document.root, Place(source)), unlined)
+    document = parse(text, source) if text.strip() else Document(YamlNode(Location(source), None), [])
+    unlined = [Problem(Location(source), problem.message) for problem in document.problems]
+    return Document(_move(document.root, Location(source)), unlined)
 
 
-def _move(node: Node, place: Place) -> Node:
+def _move(node: YamlNode, place: Location) -> YamlNode:
     if isinstance(node.value, dict):
         moved = {key: _move(child, place) for key, child in node.value.items()}
-        return Node(place, moved, dict.fromkeys(moved, place))
+        return YamlNode(place, moved, dict.fromkeys(moved, place))
     if isinstance(node.value, list):
-        return Node(place, [_move(child, place) for child in node.value])
-    return Node(place, node.value)
+        return YamlNode(place, [_move(child, place) for child in node.value])
+    return YamlNode(place, node.value)
 
 
 def _broken(source: str, message: str, line: int = 0, column: int = 0) -> Document:
-    place = Place(source, line, column)
-    return Document(Node(place, None), [Problem(place, message)])
+    place = Location(source, line, column)
+    return Document(YamlNode(place, None), [Problem(place, message)])
 
 
 def _neighbours(path: Path) -> str:
@@ -203,16 +203,16 @@ class _Reader:
     def __init__(self, source: str) -> None:
         self.source = source
         self.problems: list[Problem] = []
-        self.anchors: dict[str, tuple[Node, int]] = {}  # with the number of values below, aliases expanded
+        self.anchors: dict[str, tuple[YamlNode, int]] = {}  # with the number of values below, aliases expanded
         self.open: set[str] = set()
         self.trail: list[str] = []  # keys and indices to where the reading is
         self.values = 0
 
-    def document(self, events: Iterator[Any]) -> Node:
+    def document(self, events: Iterator[Any]) -> YamlNode:
         next(events)  # the stream starts
         first = next(events)
         if isinstance(first, yaml.StreamEndEvent):
-            raise _Stop(Problem(Place(self.source, 1, 1), "empty file; a spec has at least name, trial and stages"))
+            raise _Stop(Problem(Location(self.source, 1, 1), "empty file; a spec has at least name, trial and stages"))
         root = self._node(next(events), events, 0)
         next(events)  # the document ends
         after = next(events)
@@ -222,19 +222,19 @@ class _Reader:
             raise _Stop(Problem(root.place, "empty file; a spec has at least name, trial and stages"))
         return root
 
-    def _say(self, place: Place, message: str) -> None:
+    def _say(self, place: Location, message: str) -> None:
         field = ".".join(self.trail)
         self.problems.append(Problem(place, f"{field}: {message}" if field else message))
 
-    def _place(self, event: Any) -> Place:
-        return Place(self.source, event.start_mark.line + 1, event.start_mark.column + 1)
+    def _place(self, event: Any) -> Location:
+        return Location(self.source, event.start_mark.line + 1, event.start_mark.column + 1)
 
-    def _count(self, place: Place, values: int = 1) -> None:
+    def _count(self, place: Location, values: int = 1) -> None:
         self.values += values
         if self.values > MAX_VALUES:
             raise _Stop(Problem(place, f"more than {MAX_VALUES:,} values with aliases expanded; write fewer aliases"))
 
-    def _node(self, event: Any, events: Iterator[Any], depth: int) -> Node:
+    def _node(self, event: Any, events: Iterator[Any], depth: int) -> YamlNode:
         place = self._place(event)
         if isinstance(event, yaml.AliasEvent):
             return self._alias(str(event.anchor), place)
@@ -247,7 +247,7 @@ class _Reader:
         if event.anchor:
             self.open.add(event.anchor)
         if isinstance(event, yaml.ScalarEvent):
-            node = Node(place, self._scalar(event, place))
+            node = YamlNode(place, self._scalar(event, place))
         elif isinstance(event, yaml.SequenceStartEvent):
             node = self._sequence(place, events, depth)
         else:
@@ -257,7 +257,7 @@ class _Reader:
             self.anchors[event.anchor] = (node, self.values - before)
         return node
 
-    def _alias(self, name: str, place: Place) -> Node:
+    def _alias(self, name: str, place: Location) -> YamlNode:
         if name in self.open:
             raise _Stop(Problem(place, f"*{name} stands inside what it names"))
         if name not in self.anchors:
@@ -266,18 +266,18 @@ class _Reader:
         self._count(place, values)
         return node
 
-    def _sequence(self, place: Place, events: Iterator[Any], depth: int) -> Node:
-        items: list[Node] = []
+    def _sequence(self, place: Location, events: Iterator[Any], depth: int) -> YamlNode:
+        items: list[YamlNode] = []
         while not isinstance(event := next(events), yaml.SequenceEndEvent):
             self.trail.append(str(len(items)))
             items.append(self._node(event, events, depth + 1))
             self.trail.pop()
-        return Node(place, items)
+        return YamlNode(place, items)
 
-    def _mapping(self, place: Place, events: Iterator[Any], depth: int) -> Node:
-        values: dict[str, Node] = {}
-        keys: dict[str, Place] = {}
-        merged: list[Node] = []
+    def _mapping(self, place: Location, events: Iterator[Any], depth: int) -> YamlNode:
+        values: dict[str, YamlNode] = {}
+        keys: dict[str, Location] = {}
+        merged: list[YamlNode] = []
         while not isinstance(event := next(events), yaml.MappingEndEvent):
             where = self._place(event)
             if not isinstance(event, yaml.ScalarEvent):
@@ -297,16 +297,16 @@ class _Reader:
             for key, child in source.value.items():
                 if key not in values:
                     values[key], keys[key] = child, source.keys[key]
-        return Node(place, values, keys)
+        return YamlNode(place, values, keys)
 
-    def _merge(self, node: Node) -> list[Node]:
+    def _merge(self, node: YamlNode) -> list[YamlNode]:
         sources = node.value if isinstance(node.value, list) else [node]
         wrong = [source for source in sources if not isinstance(source.value, dict)]
         for source in wrong:
             self._say(source.place, "<< takes a mapping or a list of mappings")
         return [source for source in sources if isinstance(source.value, dict)]
 
-    def _scalar(self, event: Any, place: Place) -> Scalar:
+    def _scalar(self, event: Any, place: Location) -> Scalar:
         text = event.value
         if not event.implicit[0] and event.tag in (None, "!", _TEXT):
             return str(text)  # quoted, a block, or tagged as text

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from orchestrator.errors import NotFound
-from orchestrator.records.rows import ChildRow, OriginRow, WinnerRow
+from orchestrator.records.rows import ChildRow, ChoiceRow, ResolvedWeightsRow
 from orchestrator.records.states import TrialState
 from orchestrator.store import tables
 from orchestrator.store.database import Database
@@ -18,7 +18,7 @@ from orchestrator.store.database import Database
 _origins, _winners, _trials, _placed = tables.origins, tables.winners, tables.trials, tables.placed
 
 
-def put_origins(db: Database, connection: sa.Connection, job_id: str, rows: Sequence[OriginRow]) -> None:
+def put_origins(db: Database, connection: sa.Connection, job_id: str, rows: Sequence[ResolvedWeightsRow]) -> None:
     """Raises NotFound when the weights of a trial were removed since it was found; then none is recorded."""
     now = db.now(connection)
     for row in sorted(rows, key=lambda row: row.key):
@@ -33,13 +33,13 @@ def put_origins(db: Database, connection: sa.Connection, job_id: str, rows: Sequ
             raise NotFound(f"weights of trial {row.key[:12]} (job {row.from_job}) were removed just now: submit again")
 
 
-def origins(connection: sa.Connection, written: str) -> dict[str, OriginRow]:
+def origins(connection: sa.Connection, written: str) -> dict[str, ResolvedWeightsRow]:
     """By what was asked: what jobs with this content, before other jobs were looked up, start from."""
     query = sa.select(_origins).where(_origins.c.written == written).order_by(_origins.c.decided)
     return {row.asked: _origin(row) for row in connection.execute(query)}
 
 
-def origins_of(connection: sa.Connection, job_ids: Iterable[str]) -> list[tuple[str, OriginRow]]:
+def origins_of(connection: sa.Connection, job_ids: Iterable[str]) -> list[tuple[str, ResolvedWeightsRow]]:
     """(job that asked, what it starts from) of these jobs."""
     query = (
         sa.select(_origins).where(_origins.c.job_id.in_(list(job_ids))).order_by(_origins.c.job_id, _origins.c.asked)
@@ -47,13 +47,13 @@ def origins_of(connection: sa.Connection, job_ids: Iterable[str]) -> list[tuple[
     return [(row.job_id, _origin(row)) for row in connection.execute(query)]
 
 
-def _origin(row: Any) -> OriginRow:
-    return OriginRow(
+def _origin(row: Any) -> ResolvedWeightsRow:
+    return ResolvedWeightsRow(
         row.asked, row.written, row.from_job, row.stage, row.grp, row.key, row.metric, row.value, row.candidates
     )
 
 
-def decisions(connection: sa.Connection, places: Iterable[tuple[str, str, str]]) -> list[tuple[str, WinnerRow]]:
+def decisions(connection: sa.Connection, places: Iterable[tuple[str, str, str]]) -> list[tuple[str, ChoiceRow]]:
     """(job, decision) by which these places (job, stage, group) got their settings."""
     found = []
     for job_id, stage, group in places:
@@ -63,14 +63,14 @@ def decisions(connection: sa.Connection, places: Iterable[tuple[str, str, str]])
     return found
 
 
-def chosen(connection: sa.Connection, key: str) -> list[tuple[str, WinnerRow]]:
+def chosen(connection: sa.Connection, key: str) -> list[tuple[str, ChoiceRow]]:
     """(job, decision) by which this trial was taken."""
     query = sa.select(_winners).where(_winners.c.key == key).order_by(_winners.c.decided, _winners.c.stage)
     return [(row.job_id, _winner(row)) for row in connection.execute(query)]
 
 
-def _winner(row: Any) -> WinnerRow:
-    return WinnerRow(
+def _winner(row: Any) -> ChoiceRow:
+    return ChoiceRow(
         row.stage, row.grp, row.key, row.value, row.metric, json.loads(row.edges_json), json.loads(row.rule_json),
         row.candidates, json.loads(row.sources_json),
     )  # fmt: skip

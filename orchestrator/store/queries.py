@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.records.rows import JobRow, PlacedRow, Placement, ReportRow, TrialRow
-from orchestrator.records.states import JobState, Known, TrialState
+from orchestrator.records.states import JobState, TrialSnapshot, TrialState
 from orchestrator.store import leases, tables
 from orchestrator.store.database import Database, chunks, to_json
 
@@ -106,7 +106,9 @@ def _missing(what: str, prefix: str, names: list[str]) -> str:
     return f"no {what} has the name {prefix!r} or an id that starts so{hint}"
 
 
-def place(db: Database, connection: sa.Connection, job_id: str, placements: Sequence[Placement]) -> dict[str, Known]:
+def place(
+    db: Database, connection: sa.Connection, job_id: str, placements: Sequence[Placement]
+) -> dict[str, TrialSnapshot]:
     if connection.execute(sa.select(_jobs.c.id).where(_jobs.c.id == job_id)).first() is None:
         raise NotFound(f"no job {job_id} in this store: put_job comes first")
     if not placements:
@@ -135,7 +137,7 @@ def place(db: Database, connection: sa.Connection, job_id: str, placements: Sequ
             for p in placements
         ],
     )  # fmt: skip
-    return known(connection, by_key)
+    return snapshots(connection, by_key)
 
 
 def _new_trial(placement: Placement, now: float) -> dict[str, Any]:
@@ -196,13 +198,13 @@ _FIGURES = (
 )
 
 
-def known(connection: sa.Connection, keys: Iterable[str]) -> dict[str, Known]:
+def snapshots(connection: sa.Connection, keys: Iterable[str]) -> dict[str, TrialSnapshot]:
     wanted = list(dict.fromkeys(keys))
     shown = figures(connection, wanted)
-    found: dict[str, Known] = {}
+    found: dict[str, TrialSnapshot] = {}
     for some in chunks(wanted):
         for row in connection.execute(_KNOWN, {"keys": some}):
-            found[row.key] = Known(
+            found[row.key] = TrialSnapshot(
                 state=_STATES[row.state],
                 figures=shown.get(row.key, {}),
                 error_class=row.error_class,
@@ -218,7 +220,7 @@ def known(connection: sa.Connection, keys: Iterable[str]) -> dict[str, Known]:
     return found
 
 
-def recorded(connection: sa.Connection, limit: int) -> list[tuple[dict[str, Any], Known]]:
+def timed_trials(connection: sa.Connection, limit: int) -> list[tuple[dict[str, Any], TrialSnapshot]]:
     """Specs of the trials that ended last with a known step time, newest first, and what is known of them."""
     query = (
         sa.select(_trials.c.spec_json, _trials.c.step_seconds, _trials.c.train_seconds, _trials.c.facts_json)
@@ -229,7 +231,7 @@ def recorded(connection: sa.Connection, limit: int) -> list[tuple[dict[str, Any]
     return [
         (
             json.loads(row.spec_json),
-            Known(
+            TrialSnapshot(
                 TrialState.done,
                 step_seconds=row.step_seconds,
                 train_seconds=row.train_seconds,

@@ -13,22 +13,22 @@ from orchestrator.errors import Conflict, NotFound
 from orchestrator.records.rows import (
     AttemptRow,
     ChildRow,
+    ChoiceRow,
     DriverRow,
     JobRecord,
     JobRow,
-    OriginRow,
     PlacedRow,
     Placement,
     ReportRow,
+    ResolvedWeightsRow,
     Running,
     SearchEvent,
-    Tracked,
+    TrackedRun,
     TrialRow,
-    WinnerRow,
 )
-from orchestrator.records.states import JobState, Known, TrialState
+from orchestrator.records.states import JobState, TrialSnapshot, TrialState
 from orchestrator.records.writes import Write
-from orchestrator.rules.retention import Facts
+from orchestrator.rules.retention import RetentionFacts
 from orchestrator.settings import Settings
 from orchestrator.store import leases, lineage, queries, search_log, tables, trial_events, weights
 from orchestrator.store.database import Database, connect, to_json
@@ -158,12 +158,12 @@ class Store:
 
     def place(
         self, job_id: str, placements: Sequence[Placement], events: Sequence[tuple[search_log.Place, SearchEvent]] = ()
-    ) -> dict[str, Known]:
+    ) -> dict[str, TrialSnapshot]:
         """Makes the trials that are new (pending) and records their places in the job; says what is known of all, in
         the order of `placements`. `events`: of the searches that led to them, recorded with them or not at all; raises
         Conflict when another driver has gone on with one of these searches."""
 
-        def work(connection: sa.Connection) -> dict[str, Known]:
+        def work(connection: sa.Connection) -> dict[str, TrialSnapshot]:
             known = queries.place(self._db, connection, job_id, placements)
             search_log.append(self._db, connection, job_id, events)
             return {placement.key: known[placement.key] for placement in placements}
@@ -183,7 +183,7 @@ class Store:
         """The job's trials, with how far each is: by stage (as put_stages gave them), group and position."""
         return self._db.read(lambda connection: queries.placed(connection, job_id, stage))
 
-    def decide(self, job_id: str, winner: WinnerRow) -> None:
+    def decide(self, job_id: str, winner: ChoiceRow) -> None:
         """Records a choice. The same choice again changes nothing; another one for the same group is a Conflict."""
 
         def work(connection: sa.Connection) -> None:
@@ -207,7 +207,7 @@ class Store:
 
         self._db.write(work)
 
-    def winners(self, job_id: str) -> list[WinnerRow]:
+    def winners(self, job_id: str) -> list[ChoiceRow]:
         query = (
             sa.select(tables.winners)
             .where(tables.winners.c.job_id == job_id)
@@ -215,7 +215,7 @@ class Store:
         )
         rows = self._db.read(lambda connection: connection.execute(query).all())
         return [
-            WinnerRow(row.stage, row.grp, row.key, row.value, row.metric, json.loads(row.edges_json),
+            ChoiceRow(row.stage, row.grp, row.key, row.value, row.metric, json.loads(row.edges_json),
                       json.loads(row.rule_json), row.candidates, json.loads(row.sources_json))
             for row in rows
         ]  # fmt: skip
@@ -282,13 +282,13 @@ class Store:
 
     # Trials
 
-    def known(self, keys: Iterable[str]) -> dict[str, Known]:
+    def snapshots(self, keys: Iterable[str]) -> dict[str, TrialSnapshot]:
         """What is known of these trials; one that is not in the store is left out."""
-        return self._db.read(lambda connection: queries.known(connection, keys))
+        return self._db.read(lambda connection: queries.snapshots(connection, keys))
 
-    def recorded(self, limit: int = 200) -> list[tuple[dict[str, Any], Known]]:
+    def timed_trials(self, limit: int = 200) -> list[tuple[dict[str, Any], TrialSnapshot]]:
         """(spec, known) of the newest done trials that have a step time: what estimates are made from."""
-        return self._db.read(lambda connection: queries.recorded(connection, limit))
+        return self._db.read(lambda connection: queries.timed_trials(connection, limit))
 
     def trial(self, key: str) -> TrialRow:
         return self._db.read(lambda connection: queries.trial(connection, key))
@@ -329,23 +329,23 @@ class Store:
 
     # Lineage
 
-    def put_origins(self, job_id: str, rows: Sequence[OriginRow]) -> None:
+    def put_origins(self, job_id: str, rows: Sequence[ResolvedWeightsRow]) -> None:
         """Records which trials of other jobs a job starts from, once. Raises NotFound when weights are gone by now."""
         self._db.write(lambda connection: lineage.put_origins(self._db, connection, job_id, rows))
 
-    def origins(self, written: str) -> dict[str, OriginRow]:
+    def origins(self, written: str) -> dict[str, ResolvedWeightsRow]:
         """By what was asked: what a job of this content (before other jobs were looked up) started from."""
         return self._db.read(lambda connection: lineage.origins(connection, written))
 
-    def origins_of(self, job_ids: Iterable[str]) -> list[tuple[str, OriginRow]]:
+    def origins_of(self, job_ids: Iterable[str]) -> list[tuple[str, ResolvedWeightsRow]]:
         """(job, what it starts from of another job)."""
         return self._db.read(lambda connection: lineage.origins_of(connection, job_ids))
 
-    def decisions(self, places: Iterable[tuple[str, str, str]]) -> list[tuple[str, WinnerRow]]:
+    def decisions(self, places: Iterable[tuple[str, str, str]]) -> list[tuple[str, ChoiceRow]]:
         """(job, decision) by which places (job, stage, group) got their settings."""
         return self._db.read(lambda connection: lineage.decisions(connection, places))
 
-    def chosen(self, key: str) -> list[tuple[str, WinnerRow]]:
+    def chosen(self, key: str) -> list[tuple[str, ChoiceRow]]:
         """(job, decision) by which a trial was taken."""
         return self._db.read(lambda connection: lineage.chosen(connection, key))
 
@@ -367,7 +367,7 @@ class Store:
         """Key of a trial, or id of a job -> why it is pinned."""
         return self._db.read(weights.pins)
 
-    def keeping(self) -> Facts:
+    def retention_facts(self) -> RetentionFacts:
         """What decides whose weights are kept: see `keep.reasons`."""
         return self._db.read(weights.facts)
 
@@ -380,23 +380,25 @@ class Store:
         """Records weights as not kept that are not where the store has them (key -> that path), whoever needs them."""
         self._db.write(lambda connection: weights.forget_lost(connection, paths))
 
-    def while_free(self, key: str, token: int, states: Collection[TrialState], work: Callable[[bool], None]) -> bool:
+    def with_unclaimed(
+        self, key: str, token: int, states: Collection[TrialState], work: Callable[[bool], None]
+    ) -> bool:
         """Calls `work(whether weights are recorded)` while no driver can claim the trial, if it is still in one of
         these states and was not begun again since attempt `token`; whether so. `work` may be called twice."""
-        return self._db.write(lambda connection: weights.while_free(connection, key, token, states, work))
+        return self._db.write(lambda connection: weights.with_unclaimed(connection, key, token, states, work))
 
     # The tracking mirror
 
-    def tracked(self, job_id: str) -> dict[tuple[str, str, str], Tracked]:
+    def tracked(self, job_id: str) -> dict[tuple[str, str, str], TrackedRun]:
         """By (stage, group, key); the key is empty for the group's parent run."""
         query = sa.select(tables.tracked).where(tables.tracked.c.job_id == job_id)
         rows = self._db.read(lambda connection: connection.execute(query).all())
         return {
-            (row.stage, row.grp, row.key): Tracked(row.run_id, row.reports_through, row.closed, row.parent_run_id)
+            (row.stage, row.grp, row.key): TrackedRun(row.run_id, row.reports_through, row.closed, row.parent_run_id)
             for row in rows
         }
 
-    def put_tracked(self, job_id: str, runs: Mapping[tuple[str, str, str], Tracked]) -> None:
+    def put_tracked(self, job_id: str, runs: Mapping[tuple[str, str, str], TrackedRun]) -> None:
         rows = [
             {
                 "job_id": job_id, "stage": stage, "grp": group, "key": key, "run_id": run.run_id,
@@ -415,7 +417,7 @@ class Store:
         self._db.write(lambda connection: connection.execute(upsert, rows) and None)
 
 
-def read_only_store(where: Settings) -> Store:
+def open_existing(where: Settings) -> Store:
     """The store, which must be there already. Raises NotFound or BackendUnreachable."""
     try:
         return open_store(where.database_url, create=False)

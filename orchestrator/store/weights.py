@@ -12,7 +12,15 @@ import sqlalchemy as sa
 
 from orchestrator.records.recorded_spec import is_part, trains_on
 from orchestrator.records.states import JobState, TrialState
-from orchestrator.rules.retention import Facts, Job, Place, Rivals, Trial, reasons, tied_for_first
+from orchestrator.rules.retention import (
+    GroupCandidates,
+    Job,
+    PlacedTrial,
+    RetentionFacts,
+    Trial,
+    reasons,
+    tied_for_first,
+)
 from orchestrator.rules.selection import Candidate
 from orchestrator.store import queries, tables, weights
 from orchestrator.store.database import Database, chunks
@@ -20,10 +28,10 @@ from orchestrator.store.database import Database, chunks
 _trials, _placed, _jobs = tables.trials, tables.placed, tables.jobs
 
 
-def facts(connection: sa.Connection) -> Facts:
+def facts(connection: sa.Connection) -> RetentionFacts:
     """Everything that the rules of `keep` look at. Names are those of each trial's first place."""
     places = [
-        (Place(row.job_id, row.stage, row.grp, row.key), row.name)
+        (PlacedTrial(row.job_id, row.stage, row.grp, row.key), row.name)
         for row in connection.execute(
             sa.select(_placed.c.job_id, _placed.c.stage, _placed.c.grp, _placed.c.name, _trials.c.key)
             .join(_trials, _trials.c.id == _placed.c.trial_id)
@@ -47,15 +55,17 @@ def facts(connection: sa.Connection) -> Facts:
     }
     w = tables.winners
     chosen = [
-        Place(row.job_id, row.stage, row.grp, row.key)
+        PlacedTrial(row.job_id, row.stage, row.grp, row.key)
         for row in connection.execute(sa.select(w.c.job_id, w.c.stage, w.c.grp, w.c.key))
     ]
     populations = {(job.id, stage["name"]) for job in jobs.values() for stage in job.spec["stages"] if trains_on(stage)}
     rivals = _rivals(connection, populations)
-    return Facts(trials, [place for place, _ in places], jobs, chosen, weights.pins(connection), rivals)
+    return RetentionFacts(trials, [place for place, _ in places], jobs, chosen, weights.pins(connection), rivals)
 
 
-def _rivals(connection: sa.Connection, populations: set[tuple[str, str]]) -> dict[tuple[str, str, str], Rivals]:
+def _rivals(
+    connection: sa.Connection, populations: set[tuple[str, str]]
+) -> dict[tuple[str, str, str], GroupCandidates]:
     """Of the groups in which a trial has weights, the trials that could win: figures beyond the metric, which only a
     tie rule asks for, are read where there is a tie."""
     with_weights = (
@@ -91,7 +101,7 @@ def _rivals(connection: sa.Connection, populations: set[tuple[str, str]]) -> dic
     }
     figures = queries.figures(connection, sorted({key for keys in first.values() if len(keys) > 1 for key in keys}))
     return {
-        place: Rivals(
+        place: GroupCandidates(
             rows[0].metric,
             rows[0].mode,
             [
@@ -147,7 +157,7 @@ def forget_lost(connection: sa.Connection, paths: Mapping[str, str]) -> None:
         connection.execute(sa.update(_trials).where(same).values(weights_path=None, weights_sha256=None))
 
 
-def while_free(
+def with_unclaimed(
     connection: sa.Connection, key: str, token: int, states: Collection[TrialState], work: Callable[[bool], None]
 ) -> bool:
     """Calls `work` while nobody can claim the trial, told whether its weights are recorded; whether it was called.

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from orchestrator.errors import BackendUnreachable
-from orchestrator.records.rows import JobRow, PlacedRow, ReportRow, Tracked
+from orchestrator.records.rows import JobRow, PlacedRow, ReportRow, TrackedRun
 from orchestrator.records.states import JobState, TrialState
 from orchestrator.tracking import run_view
-from orchestrator.tracking.run_view import Look, Number, Place
+from orchestrator.tracking.run_view import Number, RunKey, RunStatus
 from orchestrator.tracking.server import (
     artifact_root,
     check_reachable,
@@ -58,7 +58,7 @@ class _Run:
     """Milliseconds since 1970; None: finished long ago, not asked for."""
     through: int = 0
     """Epochs written; of a group's run, 1 when its spec is."""
-    look: Look | None = None
+    look: RunStatus | None = None
     deleted: bool = False
     """By a user, in MLflow: it is left alone."""
     settled: bool = True
@@ -96,7 +96,7 @@ class Mirror:
         self._store, self._picture, self._storage = store, picture, storage
         self._client: Any = None
         self._experiment = ""
-        self._runs: dict[Place, _Run] = {}
+        self._runs: dict[RunKey, _Run] = {}
         self._lock: IO[str] | None = None
         self._count = Synced()
 
@@ -168,7 +168,7 @@ class Mirror:
         if refused:
             raise BackendUnreachable(f"{len(refused)} trials were refused, the first: {refused[0]}")
 
-    def _due(self, row: PlacedRow, alive: set[str]) -> Look | None:
+    def _due(self, row: PlacedRow, alive: set[str]) -> RunStatus | None:
         """What the trial's run should show, if that or a report is missing there."""
         run = self._runs.get((row.stage, row.group, row.key))
         if run is None:
@@ -180,7 +180,7 @@ class Mirror:
         return look if missing else None
 
     def _trial(
-        self, job: JobRow, row: PlacedRow, look: Look, group: Sequence[PlacedRow], reports: Sequence[ReportRow],
+        self, job: JobRow, row: PlacedRow, look: RunStatus, group: Sequence[PlacedRow], reports: Sequence[ReportRow],
         drawn: Sequence[tuple[int, str]],
     ) -> None:  # fmt: skip
         parent = self._group(job, group)
@@ -308,10 +308,10 @@ class Mirror:
         self._take([*groups, *some], tracked)
         self._client = client
 
-    def _take(self, found: Sequence[Any], tracked: Mapping[Place, Tracked]) -> None:
+    def _take(self, found: Sequence[Any], tracked: Mapping[RunKey, TrackedRun]) -> None:
         """Of MLflow's runs those that are the trials' and groups'; of two for the same the one the store names, or
         the older."""
-        seen: set[Place] = set()
+        seen: set[RunKey] = set()
         for run in found:
             tags, info = run.data.tags, run.info
             place = (tags.get("stage", ""), tags.get("group", ""), tags.get("trial", ""))
@@ -328,7 +328,7 @@ class Mirror:
             )  # fmt: skip
 
     def _begin(
-        self, place: Place, name: str, started: float | None, tags: Mapping[str, str], parent: str | None
+        self, place: RunKey, name: str, started: float | None, tags: Mapping[str, str], parent: str | None
     ) -> _Run:
         start_ms = round((started or time.time()) * 1000)
         made = self._client.create_run(self._experiment, start_ms, dict(tags), name)
@@ -337,9 +337,9 @@ class Mirror:
         self._keep(place, run, parent)
         return run
 
-    def _keep(self, place: Place, run: _Run, parent: str | None) -> None:
+    def _keep(self, place: RunKey, run: _Run, parent: str | None) -> None:
         closed = run.look is not None and run.look[0] in run_view.ENDED
-        self._store.put_tracked(self.job_id, {place: Tracked(run.run_id, run.through, closed, parent)})
+        self._store.put_tracked(self.job_id, {place: TrackedRun(run.run_id, run.through, closed, parent)})
 
     def _last_epoch(self, run: _Run) -> int:
         """The last epoch that is in MLflow, whatever the store says was written."""
@@ -361,12 +361,12 @@ class Mirror:
             self._client.log_batch(run_id, params=pairs[start : start + limit])
         self._count = replace(self._count, metrics=self._count.metrics + len(numbers))
 
-    def _open(self, run: _Run, look: Look) -> None:
+    def _open(self, run: _Run, look: RunStatus) -> None:
         """A run that had ended and goes on."""
         if look[0] == "RUNNING" and run.look is not None and run.look[0] != "RUNNING":
             self._client.update_run(run.run_id, status="RUNNING")
 
-    def _end(self, run: _Run, look: Look, ended: float | None) -> None:
+    def _end(self, run: _Run, look: RunStatus, ended: float | None) -> None:
         """Ends the run, unless it goes on or has ended so."""
         if look[0] in run_view.ENDED and look != run.look:
             self._client.set_terminated(run.run_id, look[0], round((ended or time.time()) * 1000))

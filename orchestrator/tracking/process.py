@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.settings import Settings
-from orchestrator.store.store import Store
 from orchestrator.tracking.mlflow_mirror import Mirror, Picture, Synced
 
 if TYPE_CHECKING:
     import psutil
 
+    from orchestrator.store.store import Store
 
-class _Stop:
+
+class _StopCondition:
     """Whether a process that works beside another one should end: the other is gone, has closed our standard input
     (if that is a pipe), or SIGTERM came."""
 
@@ -74,7 +75,7 @@ def follow(
     a driver would spend instead of handing out the next one.
     """
     tell = say or (lambda line: print(line, file=sys.stderr, flush=True))
-    stop = _Stop(parent_pid, last_s)
+    stop = _StopCondition(parent_pid, last_s)
     os.nice(5)  # the trials come first
     total, opened = Synced(), False
     with contextlib.closing(Mirror(store, job_id, tracking_uri, folder, picture, storage)) as one:

@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.records.rows import JobRow, PlacedRow, ReportRow, TrialRow, WinnerRow
+from orchestrator.records.rows import ChoiceRow, JobRow, PlacedRow, ReportRow, TrialRow
 from orchestrator.records.states import TrialState
 
-Place = tuple[str, str, str]
+RunKey = tuple[str, str, str]
 """(stage, group, trial key); an empty key is the group's own run, the parent of its trials' runs."""
-Look = tuple[str, str]
+RunStatus = tuple[str, str]
 """(MLflow's status, our state in the tag `state`): what a run shows of how it stands."""
 Number = tuple[str, float, int, int]
 """(metric, value, milliseconds since 1970, step)."""
@@ -39,7 +39,7 @@ _STATUS = {
 ENDED = frozenset(_STATUS.values())
 
 
-def trial_look(row: PlacedRow, alive: bool, shown: Look | None) -> Look | None:
+def trial_look(row: PlacedRow, alive: bool, shown: RunStatus | None) -> RunStatus | None:
     """What the trial's run should show, None while it needs none.
 
     A trial whose driver is gone, or that was given back, is KILLED until it runs again. One that waits to be
@@ -54,7 +54,7 @@ def trial_look(row: PlacedRow, alive: bool, shown: Look | None) -> Look | None:
     return ("KILLED", "interrupted") if shown[0] == "RUNNING" else shown
 
 
-def group_look(rows: Sequence[PlacedRow], alive: set[str], driven: bool, chosen: Iterable[str]) -> Look:
+def group_look(rows: Sequence[PlacedRow], alive: set[str], driven: bool, chosen: Iterable[str]) -> RunStatus:
     """What a group's own run should show: the worst end of its trials, once all have ended."""
     states = {row.state for row in rows}
     if any(row.key in alive and row.state is TrialState.running for row in rows):
@@ -69,7 +69,7 @@ def group_look(rows: Sequence[PlacedRow], alive: set[str], driven: bool, chosen:
     return "FINISHED", f"winner {winners}" if winners else "complete"
 
 
-def chosen(rows: Sequence[PlacedRow], winners: Iterable[WinnerRow]) -> set[str]:
+def chosen(rows: Sequence[PlacedRow], winners: Iterable[ChoiceRow]) -> set[str]:
     """Keys of a group's trials that a later stage took."""
     keys = {row.key for row in rows}
     return {
@@ -89,10 +89,10 @@ def numbers(reports: Iterable[ReportRow], through: int, start_ms: int) -> Iterat
         if report.epoch > through:
             at = start_ms + round(seconds * 1000)
             values = {**report.values, DURATION: report.seconds}
-            yield [(name_of(_shelved(name)), float(value), at, report.epoch) for name, value in values.items()]
+            yield [(name_of(_system_metric(name)), float(value), at, report.epoch) for name, value in values.items()]
 
 
-def _shelved(name: str) -> str:
+def _system_metric(name: str) -> str:
     """MLflow shows metrics under `system/` on a page of their own."""
     return name.replace("system_", "system/", 1) if name.startswith("system_") else name
 
@@ -166,7 +166,7 @@ def trial_tags(job: JobRow, row: PlacedRow, trial: TrialRow, parent_run_id: str,
     }  # fmt: skip
 
 
-def end_tags(trial: TrialRow, state: str, before: Look | None) -> dict[str, str]:
+def end_tags(trial: TrialRow, state: str, before: RunStatus | None) -> dict[str, str]:
     """What is known when the trial has ended (or has begun again: then the commit may be another)."""
     error = f"{trial.error_class}: {trial.error or ''}".rstrip(": ") if trial.error_class else None
     if error is None and before is not None and before[1] in (TrialState.failed, TrialState.diverged):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from tasks.base import Batch, DataPlace, Loaders, Task
+from tasks.base import Batch, DataContext, Loaders, Task
 from tasks.datasets.augment import Augment
-from tasks.datasets.labelled.card import DIGEST, Card, Cut, held_out_images
+from tasks.datasets.labelled.card import DIGEST, LabelledDataset, SplitSpec, held_out_images
 from tasks.datasets.labelled.catalog import CARDS, find
 from tasks.errors import DataError
 
@@ -69,7 +69,7 @@ class Classify(Task):
     def _own_manifest(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
         if not value or not {"dataset", *_CUT} <= set(info.data):
             return value  # another field is wrong, and says so
-        cut = Cut(info.data["dataset"], **{name: info.data[name] for name in _CUT})
+        cut = SplitSpec(info.data["dataset"], **{name: info.data[name] for name in _CUT})
         return cut.own(value, CARDS[cut.dataset])
 
     @model_validator(mode="after")
@@ -95,12 +95,12 @@ class Classify(Task):
         return self
 
     @property
-    def cut(self) -> Cut:
+    def cut(self) -> SplitSpec:
         """Which images are train, val and test."""
-        return Cut(self.dataset, **{name: getattr(self, name) for name in _CUT})
+        return SplitSpec(self.dataset, **{name: getattr(self, name) for name in _CUT})
 
     @property
-    def _card(self) -> Card:
+    def _card(self) -> LabelledDataset:
         return self.cut.of(CARDS[self.dataset])
 
     @property
@@ -150,7 +150,7 @@ class Classify(Task):
             draw_head(model, zero=self.head == "zero")
         return model
 
-    def loaders(self, place: DataPlace) -> Loaders:
+    def loaders(self, place: DataContext) -> Loaders:
         if self.reads_test and not place.may_test:
             raise DataError(
                 f"{self.dataset}: test images are opened only by trials that come after every choice; "
@@ -164,19 +164,19 @@ class Classify(Task):
     def _expected(self) -> str:
         return next(iter(self.manifests.values()), "")
 
-    def _from_memory(self, place: DataPlace) -> Loaders:
+    def _from_memory(self, place: DataContext) -> Loaders:
         from tasks.datasets.labelled import bundled_images, partition
         from tasks.datasets.labelled.loaders import MemoryLoaders
 
         partition.check_memory(self._card, self.cut, self._expected)
-        part = bundled_images.load(self._card)
+        part = bundled_images.load_bundled(self._card)
         train = part.train if self.train == "train" else _joined(part.train, part.val)
         evaluation = part.test if self.evaluate == "test" else part.val
         return MemoryLoaders(
             part.images, part.labels, train, evaluation, self._card.classes, place, self.augment, self.normalize
         )
 
-    def _from_files(self, place: DataPlace) -> Loaders:
+    def _from_files(self, place: DataContext) -> Loaders:
         from tasks.datasets.labelled import partition
         from tasks.datasets.labelled.loaders import FileLoaders
 

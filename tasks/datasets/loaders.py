@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.base import DataPlace, Loaders
+from tasks.base import DataContext, Loaders
 from tasks.datasets.images.reader import Item, Reader
 from tasks.datasets.transforms import derived_seed
 from tasks.errors import DataError
@@ -36,7 +36,7 @@ def share(batch: int, rank: int, world: int) -> Tensor:
 class OrderedLoaders(Loaders):
     """Which images make which batch: an order per (seed, epoch), the rank's share of it, read from any step on."""
 
-    def __init__(self, train_images: int, place: DataPlace) -> None:
+    def __init__(self, train_images: int, place: DataContext) -> None:
         """Raises DataError when the batch does not fit the data or the number of workers."""
         self.train_images = train_images
         self.steps_per_epoch = train_images // place.batch
@@ -83,13 +83,13 @@ class OrderedLoaders(Loaders):
         self._ahead = epoch + 1, batches
 
 
-def _rows(images: int, share: Tensor, place: DataPlace, epoch: int) -> Tensor:
+def _rows(images: int, share: Tensor, place: DataContext, epoch: int) -> Tensor:
     generator = torch.Generator().manual_seed(derived_seed(place.seed, "order", epoch))
     order = torch.randperm(images, generator=generator)
     return order[: images // place.batch * place.batch].view(-1, place.batch)[:, share]
 
 
-def _items(images: int, share: Tensor, place: DataPlace, epoch: int, first_step: int) -> Iterator[list[Item]]:
+def _items(images: int, share: Tensor, place: DataContext, epoch: int, first_step: int) -> Iterator[list[Item]]:
     """Batches of this and all later epochs. (A function: a method would keep its loaders, and so the worker processes
     that read for them, alive in a circle.)"""
     for later in itertools.count(epoch):

@@ -18,7 +18,7 @@ VAL_SEED = 0
 """Of the masks on val, which are the same in every epoch and for every seed of a trial, so that losses compare."""
 
 
-class _Masked(ImageLoaders):
+class _MaskedLoaders(ImageLoaders):
     """Batches of `images` and `masks` (n, grid, grid), true: hidden.
 
     A training mask depends on (seed, epoch, index of the image) alone, a val mask on the index alone: neither on the
@@ -46,7 +46,7 @@ class _Masked(ImageLoaders):
         return torch.from_numpy(masks).to(self._place.device, non_blocking=True)
 
 
-class MaskedMemory(_Masked, MemoryLoaders):
+class MaskedMemory(_MaskedLoaders, MemoryLoaders):
     """Images in memory, with masks."""
 
     def __init__(self, masking: Masking, *arguments: Any) -> None:
@@ -58,7 +58,7 @@ class MaskedMemory(_Masked, MemoryLoaders):
         return self._masked(super().evaluation())
 
 
-class MaskedFiles(_Masked, FileLoaders):
+class MaskedFiles(_MaskedLoaders, FileLoaders):
     """Images decoded by worker processes, with masks."""
 
     def __init__(self, masking: Masking, *arguments: Any) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks.datasets.transforms import MEAN_STD, Normalize
-from tasks.pretraining.simmim import enlarged, local_statistics
+from tasks.pretraining.simmim import local_statistics, upsample_mask
 
 if TYPE_CHECKING:
     from tasks.base import Loaders
@@ -37,7 +37,7 @@ def sheet(model: SimMIM, loaders: Loaders, count: int, normalize: Normalize, win
     if window is not None:
         centre, deviation = local_statistics(images, window)
         said = said * deviation + centre
-    hidden = enlarged(masks, model.mask_patch)[:, None]
+    hidden = upsample_mask(masks, model.mask_patch)[:, None]
     original, output = _bytes(images, normalize), _bytes(said, normalize)
     where = hidden.permute(0, 2, 3, 1).cpu().numpy()
     grey = np.array(HIDDEN, dtype=np.uint8)

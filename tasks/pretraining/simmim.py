@@ -67,7 +67,7 @@ class SimMIM(nn.Module):
         """Images (n, 3, h, w) and masks (n, h / mask_patch, w / mask_patch), true: hidden -> what the decoder says of
         every pixel (n, 3, h, w), in units of the target."""
         embedded = self.family.embed(self.encoder, images)
-        hidden = enlarged(mask, self.mask_patch // self.patch)
+        hidden = upsample_mask(mask, self.mask_patch // self.patch)
         token = self.mask_token.to(embedded.dtype)
         if not self.family.channels_last:
             embedded = torch.where(hidden[:, None], token.view(1, -1, 1, 1), embedded)
@@ -87,7 +87,7 @@ class SimMIM(nn.Module):
         cast("Any", self.encoder).set_grad_checkpointing(enable)
 
 
-def enlarged(mask: Tensor, factor: int) -> Tensor:
+def upsample_mask(mask: Tensor, factor: int) -> Tensor:
     """(n, h, w) -> (n, h * factor, w * factor), every value a square."""
     return mask.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
 
@@ -97,7 +97,7 @@ def hidden_l1(target: Tensor, said: Tensor, mask: Tensor) -> tuple[Tensor, Tenso
 
     `mask`: (n, h / mask_patch, w / mask_patch); the mask patch follows from the sizes.
     """
-    hidden = enlarged(mask, target.shape[-1] // mask.shape[-1])[:, None].to(target.dtype)
+    hidden = upsample_mask(mask, target.shape[-1] // mask.shape[-1])[:, None].to(target.dtype)
     return ((target - said.to(target.dtype)).abs() * hidden).sum(), hidden.sum()
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
-from tasks.base import Batch, DataPlace, Loaders, Task
+from tasks.base import Batch, DataContext, Loaders, Task
 from tasks.datasets import photo_tiles
 from tasks.datasets.augment import Augment, is_range
-from tasks.datasets.labelled.card import DIGEST, Card, Cut, held_out_images
+from tasks.datasets.labelled.card import DIGEST, LabelledDataset, SplitSpec, held_out_images
 from tasks.datasets.labelled.catalog import CARDS, find
 from tasks.pretraining.masking import Masking, check_patch, expected_distance
 
@@ -101,7 +101,7 @@ class Pretrain(Task):
         if None in given:
             return value  # another field is wrong, and says so
         dataset, val_fraction, split_seed, official_val = given
-        cut = Cut(dataset, val_fraction, split_seed, official_val=official_val)
+        cut = SplitSpec(dataset, val_fraction, split_seed, official_val=official_val)
         return {} if dataset == photo_tiles.NAME else cut.own(value, CARDS[dataset])
 
     @field_validator("dataset")
@@ -149,12 +149,12 @@ class Pretrain(Task):
         return {self.dataset: self._cut.test_rule(CARDS[self.dataset])}
 
     @property
-    def _card(self) -> Card:
+    def _card(self) -> LabelledDataset:
         return self._cut.of(CARDS[self.dataset])
 
     @property
-    def _cut(self) -> Cut:
-        return Cut(self.dataset, self.val_fraction, self.split_seed, official_val=self.official_val)
+    def _cut(self) -> SplitSpec:
+        return SplitSpec(self.dataset, self.val_fraction, self.split_seed, official_val=self.official_val)
 
     @property
     def evaluation_images(self) -> int:
@@ -196,7 +196,7 @@ class Pretrain(Task):
             load(encoder, weights)
         return SimMIM(encoder, backbone.image_size, self.mask_patch)
 
-    def loaders(self, place: DataPlace) -> Loaders:
+    def loaders(self, place: DataContext) -> Loaders:
         import numpy as np
 
         from tasks.pretraining.loaders import MaskedFiles, MaskedMemory
@@ -215,7 +215,7 @@ class Pretrain(Task):
             both = partition.read_both(whole, place.root, self._cut, "train", "val", planned, any_count)
             return MaskedFiles(masking, card.name, *both, place.root, card.classes, place, augment, self.normalize)
         partition.check_memory(card, self._cut, planned)
-        part = bundled_images.load(card)
+        part = bundled_images.load_bundled(card)
         return MaskedMemory(
             masking, part.images, part.labels, part.train, part.val, card.classes, place, augment, self.normalize
         )
@@ -233,21 +233,21 @@ class Pretrain(Task):
         from tasks.pretraining.simmim import masked_l1
 
         images, masks = batch["images"], batch["masks"]
-        return {"loss": masked_l1(self._target(bare(model), images), model(images, masks), masks)}
+        return {"loss": masked_l1(self._target(unwrap(model), images), model(images, masks), masks)}
 
     def measure(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
         """`loss`: the same over all hidden pixels of the held-out images. `loss_of_mean`: what it would be if the
         hidden pixels of each image were all given the mean, per channel, of what is seen of it. `avg_dist`: of the
         mask setting (see `facts`)."""
-        from tasks.pretraining.simmim import EPS_COUNT, enlarged, hidden_l1
+        from tasks.pretraining.simmim import EPS_COUNT, hidden_l1, upsample_mask
 
-        net = bare(model)
+        net = unwrap(model)
         total, of_mean, hidden, channels = 0.0, 0.0, 0.0, 3
         for batch in batches:
             images, masks = batch["images"], batch["masks"]
             target = self._target(net, images)
             error, count = hidden_l1(target, model(images, masks), masks)
-            seen = 1 - enlarged(masks, self.mask_patch)[:, None].to(target.dtype)
+            seen = 1 - upsample_mask(masks, self.mask_patch)[:, None].to(target.dtype)
             means = (target * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True)
             total, hidden = total + error.item(), hidden + count.item()
             of_mean += hidden_l1(target, means.expand_as(target), masks)[0].item()
@@ -261,14 +261,14 @@ class Pretrain(Task):
         """`reconstructions`: held-out images, what is seen of them, and what the model makes of the rest."""
         from tasks.pretraining.pictures import sheet
 
-        net = bare(model)
+        net = unwrap(model)
         window = self.norm_window if self._normalises(net) else None
         return {"reconstructions": sheet(net, loaders, SHOWN, self.normalize, window)}
 
     def facts(self, model: nn.Module) -> dict[str, Any]:
         """`norm_target`: whether it was on; `mask`: for example 22 of 36; `avg_dist`: mean distance in pixels from
         hidden pixels to what is seen, over 200 masks of this setting (section 3.1 of the paper)."""
-        net = bare(model)
+        net = unwrap(model)
         masking = self.masking(net.image_size)
         return {
             "norm_target": self._normalises(net),
@@ -277,7 +277,7 @@ class Pretrain(Task):
         }
 
 
-def bare(model: nn.Module) -> SimMIM:
+def unwrap(model: nn.Module) -> SimMIM:
     """The model itself, out of DistributedDataParallel."""
     from typing import cast
 

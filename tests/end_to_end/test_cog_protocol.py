@@ -13,14 +13,14 @@ from data_commands import trees
 
 from orchestrator import spec
 from orchestrator.launch.data_manifests import with_manifests
-from orchestrator.plan.durations import Speed
+from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
-from orchestrator.plan.trials import Planned
-from orchestrator.records.states import Known, TrialState
+from orchestrator.plan.trials import PlannedTrial
+from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.settings import settings
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.sweep import Grid
-from workers.state import Place
+from workers.state import RankContext
 from workers.train import train
 
 SPEC = Path(__file__).parents[2] / "specs" / "cog.yaml"
@@ -66,16 +66,16 @@ def test_of_the_levels_only_what_l1_is_searched_on_is_opened_before_the_choice(
 ) -> None:
     job, files = small(tmp_path, monkeypatch), opened()
     files.clear()
-    planner = Planner(with_manifests(job, settings(folder=tmp_path / "runs", data_root=tmp_path)), Speed())
-    handed: list[Planned] = []
+    planner = Planner(with_manifests(job, settings(folder=tmp_path / "runs", data_root=tmp_path)), DurationModel())
+    handed: list[PlannedTrial] = []
     while planned := planner.next(lambda each: True):
         assert len(planner.decisions) == (len(handed) >= 2)  # the two of the search, then the choice
         if len(handed) == 2:
             assert set(files) == images(tmp_path, 1, "train")
         handed.append(planned)
-        place = Place(folder=tmp_path / "runs" / planned.key, data_root=tmp_path)
+        place = RankContext(folder=tmp_path / "runs" / planned.key, data_root=tmp_path)
         outcome = train(planned.spec, place, lambda report: None, lambda: False)
-        planner.learn(planned.key, Known(TrialState.done, figures=outcome.figures))
+        planner.update(planned.key, TrialSnapshot(TrialState.done, figures=outcome.figures))
     assert [each.stage for each in handed] == ["search"] * 2 + ["apply"] * 5
     assert sorted(each.spec.task.dataset for each in handed[2:]) == [f"cog-l{level}" for level in range(1, 6)]  # type: ignore[union-attr]
     assert planner.finished()

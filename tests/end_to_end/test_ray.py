@@ -18,7 +18,7 @@ import yaml
 from ray import cloudpickle
 
 from orchestrator.engine import ray_cluster as cluster
-from orchestrator.engine.ray_backend import Heard, Pool, require
+from orchestrator.engine.ray_backend import RayBackend, WorkerUpdate, require
 from orchestrator.errors import BackendUnreachable
 from orchestrator.settings import settings
 from orchestrator.spec.job import Resources
@@ -67,48 +67,48 @@ def connected(ray_cluster: str, tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def pool(connected: None) -> Iterator[Pool]:
-    made = Pool(f"test-{time.time_ns()}/", says_where)
+def pool(connected: None) -> Iterator[RayBackend]:
+    made = RayBackend(f"test-{time.time_ns()}/", says_where)
     yield made
     for worker in list(made._workers.values()):
         made.retire(worker)
 
 
-def give(pool: Pool, folder: Path, batch: int, resources: Resources | None = None) -> Any:
+def give(pool: RayBackend, folder: Path, batch: int, resources: Resources | None = None) -> Any:
     resources = resources or Resources()
     deadline = time.monotonic() + 30
-    while not pool.room(resources):  # Ray frees a killed actor's CPUs a moment later
+    while not pool.has_room(resources):  # Ray frees a killed actor's CPUs a moment later
         assert time.monotonic() < deadline
         time.sleep(0.1)
     spec = trial(batch=batch)
     return pool.start(Assignment(spec, f"test/{batch}", 1, str(folder / str(batch)), "data"), resources)
 
 
-def end_of(pool: Pool, worker: Any) -> Heard:
+def end_of(pool: RayBackend, worker: Any) -> WorkerUpdate:
     """The last word of a worker's trial; earlier ones are acknowledged. Last words of others are heard again later."""
     while True:
         for answer in pool.poll(1.0):
             if answer.worker.name == worker.name and (answer.news is None or answer.news.ended):
                 return answer
             if answer.news is not None and not answer.news.ended:
-                pool.heard(answer.news, answer.worker)
+                pool.acknowledge(answer.news, answer.worker)
 
 
-def outcome(answer: Heard) -> Outcome:
+def outcome(answer: WorkerUpdate) -> Outcome:
     assert answer.news is not None
     last = answer.news.events[-1]
     assert isinstance(last, Outcome)
     return last
 
 
-def test_an_actor_is_reused_and_replaced_after_an_error(pool: Pool, tmp_path: Path) -> None:
+def test_an_actor_is_reused_and_replaced_after_an_error(pool: RayBackend, tmp_path: Path) -> None:
     pids = []
     for batch in (1, 2):
         worker = give(pool, tmp_path, batch)
         answer = end_of(pool, worker)
         pids.append(outcome(answer).figures["pid"])
         assert answer.news is not None
-        pool.heard(answer.news, worker)
+        pool.acknowledge(answer.news, worker)
     assert pids[0] == pids[1]
     assert outcome(answer).figures["threads"] == 1
 
@@ -118,32 +118,32 @@ def test_an_actor_is_reused_and_replaced_after_an_error(pool: Pool, tmp_path: Pa
     failure = answer.news.events[-1]
     assert isinstance(failure, Failure)
     assert failure.message.startswith("ValueError: thirteen")
-    pool.heard(answer.news, worker)
+    pool.acknowledge(answer.news, worker)
     pool.retire(worker)
     assert outcome(end_of(pool, give(pool, tmp_path, 3))).figures["pid"] != pids[0]
 
 
-def test_idle_actors_make_room_for_another_shape(pool: Pool, tmp_path: Path) -> None:
+def test_idle_actors_make_room_for_another_shape(pool: RayBackend, tmp_path: Path) -> None:
     for batch in (1, 2):
         give(pool, tmp_path, batch)
-    while pool.busy():
+    while pool.running():
         for answer in pool.poll(1.0):
             assert answer.news is not None
-            pool.heard(answer.news, answer.worker)
+            pool.acknowledge(answer.news, answer.worker)
     assert len(pool._workers) == 2
     large = give(pool, tmp_path, 3, Resources(cpus=2))
     assert outcome(end_of(pool, large)).figures["threads"] == 2
     assert [worker.name for worker in pool._workers.values()] == [large.name]
 
 
-def test_a_killed_process_is_noticed(pool: Pool, tmp_path: Path) -> None:
+def test_a_killed_process_is_noticed(pool: RayBackend, tmp_path: Path) -> None:
     import ray
 
     worker = give(pool, tmp_path, 17)
     while not (answers := pool.poll(1.0)):
         pass
     pid = int(ray.get(worker.handle.place.remote())["pid"])
-    pool.heard(answers[0].news, worker)
+    pool.acknowledge(answers[0].news, worker)
     os.kill(pid, signal.SIGKILL)
     answer = end_of(pool, worker)
     assert answer.news is None
@@ -157,27 +157,27 @@ class NotOnTheNode:
         return __import__, ("no_such_module",)
 
 
-def test_an_actor_that_cannot_be_made_ends_the_driver_and_not_the_trials(pool: Pool, tmp_path: Path) -> None:
+def test_an_actor_that_cannot_be_made_ends_the_driver_and_not_the_trials(pool: RayBackend, tmp_path: Path) -> None:
     pool._execute = NotOnTheNode()  # type: ignore[assignment]
     worker = give(pool, tmp_path, 1)
     with pytest.raises(BackendUnreachable, match=r"cannot run on this cluster: .*no_such_module"):
         end_of(pool, worker)
-    assert pool.busy() == []
+    assert pool.running() == []
 
 
-def test_a_survivor_is_found_with_its_news(pool: Pool, tmp_path: Path) -> None:
+def test_a_survivor_is_found_with_its_news(pool: RayBackend, tmp_path: Path) -> None:
     worker = give(pool, tmp_path, 5)
     end_of(pool, worker)
-    other = Pool(pool._prefix, says_where)
+    other = RayBackend(pool._prefix, says_where)
     key = trial(batch=5).key
-    found = next(heard for heard in other.others() if heard.news is not None and heard.news.key == key)
+    found = next(heard for heard in other.foreign_actors() if heard.news is not None and heard.news.key == key)
     assert found.news is not None
     assert (found.news.token, found.news.owner) == (1, pool._owner)
     assert outcome(found).figures["threads"] == 1
     assert found.worker.resources == Resources()
 
 
-def test_a_trial_that_fits_nowhere_is_refused_before_anything_runs(pool: Pool) -> None:
+def test_a_trial_that_fits_nowhere_is_refused_before_anything_runs(pool: RayBackend) -> None:
     with pytest.raises(BackendUnreachable, match="stage grid: a trial needs 1 x CPU 1, GPU 1; the largest of the 1"):
         require(pool, {"grid": Resources(gpus=1), "final": Resources()})
     require(pool, {"grid": Resources(cpus=2), "final": Resources(workers=2)})
@@ -269,7 +269,7 @@ def test_a_lost_node_costs_one_checkpoint_interval_and_no_number(on_two_nodes: d
     """Through Ray Train on gloo, two workers on two nodes, against the same trial in this process: the curve to 1e-4
     (sums in another order, over 450 steps)."""
     from orchestrator.store.store import open_store
-    from workers.state import Place
+    from workers.state import RankContext
     from workers.train import train
 
     said = on_two_nodes["large"]
@@ -284,7 +284,7 @@ def test_a_lost_node_costs_one_checkpoint_interval_and_no_number(on_two_nodes: d
     steps = facts["steps"] // 6
     assert said["killed_at"] - 1 <= facts["resumed_at"] // steps < 6
     alone: list[Report] = []
-    train(TrialSpec.model_validate(OVER_BOTH), Place(tmp_path, tmp_path), alone.append, lambda: False)
+    train(TrialSpec.model_validate(OVER_BOTH), RankContext(tmp_path, tmp_path), alone.append, lambda: False)
     for mine, theirs in zip(alone, reports, strict=True):
         assert (mine.epoch, mine.step) == (theirs.epoch, theirs.step)
         for name in ("train_loss", "loss", "lr"):

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets as torchvision_datasets
 
-from tasks.datasets.labelled.card import Card
+from tasks.datasets.labelled.card import LabelledDataset
 from tasks.datasets.labelled.catalog import CARDS
 
 
@@ -32,14 +32,14 @@ def write(path: Path, lines: Iterable[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
-def plant(name: str, root: Path, patch: pytest.MonkeyPatch) -> Card:
+def plant(name: str, root: Path, patch: pytest.MonkeyPatch) -> LabelledDataset:
     """The tree of a data set under `root`, and its card with the counts of that tree."""
     made = TREES[name](root, patch)
     patch.setitem(CARDS, name, made)
     return made
 
 
-def food101(root: Path, patch: object = None) -> Card:
+def food101(root: Path, patch: object = None) -> LabelledDataset:
     """3 classes of 10 images, 6 to train on and 4 to test on."""
     base = root / "food-101"
     classes = ["apple_pie", "baby_back_ribs", "baklava"]
@@ -55,7 +55,7 @@ def food101(root: Path, patch: object = None) -> Card:
     return replace(CARDS["food101"], classes=3, train=15, val=3, test=12)
 
 
-def dtd(root: Path, patch: object = None) -> Card:
+def dtd(root: Path, patch: object = None) -> LabelledDataset:
     base = root / "dtd" / "dtd"
     for part, first in (("train", 0), ("val", 4), ("test", 8)):
         names = [f"{c}/{c}_{i:04d}.jpg" for c in ("banded", "zigzagged") for i in range(first, first + 4)]
@@ -65,7 +65,7 @@ def dtd(root: Path, patch: object = None) -> Card:
     return replace(CARDS["dtd"], classes=2, train=8, val=8, test=8)
 
 
-def pets(root: Path, patch: object = None) -> Card:
+def pets(root: Path, patch: object = None) -> LabelledDataset:
     base = root / "oxford-iiit-pet"
     names = ((1, "Abyssinian"), (2, "american_bulldog"))
     rows = [(f"{name}_{i}", label) for label, name in names for i in range(1, 11)]
@@ -76,7 +76,7 @@ def pets(root: Path, patch: object = None) -> Card:
     return replace(CARDS["pets"], classes=2, train=8, val=2, test=10)
 
 
-def flowers(root: Path, patch: pytest.MonkeyPatch) -> Card:
+def flowers(root: Path, patch: pytest.MonkeyPatch) -> LabelledDataset:
     base = root / "flowers-102"
     for i in range(1, 13):
         draw(base / "jpg" / f"image_{i:05d}.jpg", i)
@@ -90,15 +90,15 @@ def flowers(root: Path, patch: pytest.MonkeyPatch) -> Card:
     return replace(CARDS["flowers"], classes=2, train=4, val=4, test=4)
 
 
-def cifar10(root: Path, patch: pytest.MonkeyPatch) -> Card:
+def cifar10(root: Path, patch: pytest.MonkeyPatch) -> LabelledDataset:
     return _cifar("cifar10", root, patch, torchvision_datasets.CIFAR10, "labels", "label_names")
 
 
-def cifar100(root: Path, patch: pytest.MonkeyPatch) -> Card:
+def cifar100(root: Path, patch: pytest.MonkeyPatch) -> LabelledDataset:
     return _cifar("cifar100", root, patch, torchvision_datasets.CIFAR100, "fine_labels", "fine_label_names")
 
 
-def _cifar(name: str, root: Path, patch: pytest.MonkeyPatch, kind: Any, labels: str, names: str) -> Card:
+def _cifar(name: str, root: Path, patch: pytest.MonkeyPatch, kind: Any, labels: str, names: str) -> LabelledDataset:
     """20 training images (in 5 files of 4, or one) and 4 to test; torchvision's MD5 sums are replaced by theirs."""
     base = root / kind.base_folder
     base.mkdir(parents=True)
@@ -115,7 +115,7 @@ def _cifar(name: str, root: Path, patch: pytest.MonkeyPatch, kind: Any, labels: 
     return replace(CARDS[name], classes=2, train=16, val=4, test=4)
 
 
-def aircraft(root: Path, patch: object = None) -> Card:
+def aircraft(root: Path, patch: object = None) -> LabelledDataset:
     base = root / "fgvc-aircraft-2013b" / "data"
     write(base / "variants.txt", ["707-320", "A300 B4"])
     for part, first in (("train", 0), ("val", 2), ("test", 4)):
@@ -126,7 +126,7 @@ def aircraft(root: Path, patch: object = None) -> Card:
     return replace(CARDS["aircraft"], classes=2, train=2, val=2, test=2)
 
 
-def cars(root: Path, patch: object = None) -> Card:
+def cars(root: Path, patch: object = None) -> LabelledDataset:
     base = root / "stanford_cars"
     kind = [("fname", "O"), ("class", "O")]
     for part, listed in (
@@ -142,7 +142,7 @@ def cars(root: Path, patch: object = None) -> Card:
     return replace(CARDS["cars"], classes=2, train=8, val=2, test=10)
 
 
-def caltech101(root: Path, patch: object = None) -> Card:
+def caltech101(root: Path, patch: object = None) -> LabelledDataset:
     """2 classes and the background, of 33, 31 and 32 images."""
     base = root / "caltech101" / "101_ObjectCategories"
     for name, count in (("BACKGROUND_Google", 32), ("accordion", 33), ("yin_yang", 31)):
@@ -152,7 +152,7 @@ def caltech101(root: Path, patch: object = None) -> Card:
     return replace(CARDS["caltech101"], classes=3, train=75, val=15, test=6, background=32)
 
 
-def sun397(root: Path, patch: object = None) -> Card:
+def sun397(root: Path, patch: object = None) -> LabelledDataset:
     base = root / "SUN397"
     classes = ["/a/abbey", "/a/apartment_building/outdoor"]
     write(base / "Partitions" / "ClassName.txt", classes)
@@ -164,7 +164,7 @@ def sun397(root: Path, patch: object = None) -> Card:
     return replace(CARDS["sun397"], classes=2, train=8, val=2, test=10)
 
 
-def birdsnap(root: Path, patch: object = None) -> Card:
+def birdsnap(root: Path, patch: object = None) -> LabelledDataset:
     base = root / "birdsnap"
     rows = [(f"{species}_{i}", species) for species in (1, 2) for i in range(8)]
     write(base / "images.txt", ["url\tmd5\tpath\tspecies_id"])
@@ -176,7 +176,7 @@ def birdsnap(root: Path, patch: object = None) -> Card:
     return replace(CARDS["birdsnap"], classes=2, train=10, val=2, test=4)
 
 
-def voc2007(root: Path, patch: object = None) -> Card:
+def voc2007(root: Path, patch: object = None) -> LabelledDataset:
     """3 classes; every image has one object, the first of each part a second one and a difficult third."""
     base = root / "VOCdevkit" / "VOC2007"
     for part, first in (("train", 1), ("val", 5), ("test", 9)):
@@ -200,7 +200,7 @@ def annotation(path: Path, things: Iterable[tuple[str, int]]) -> None:
     write(path, ["<annotation>", *objects, "</annotation>"])
 
 
-def imagenet(root: Path, patch: object = None) -> Card:
+def imagenet(root: Path, patch: object = None) -> LabelledDataset:
     for part, count in (("train", 6), ("val", 3)):
         for c, wnid in enumerate(("n01440764", "n01443537")):
             for i in range(count):
@@ -209,7 +209,7 @@ def imagenet(root: Path, patch: object = None) -> Card:
     return replace(CARDS["imagenet"], classes=2, train=12, val=6)
 
 
-def inat18(root: Path, patch: object = None) -> Card:
+def inat18(root: Path, patch: object = None) -> LabelledDataset:
     """Two species; ids of images and categories as in the lists, neither starting at nought nor in order."""
     base = root / "inat18"
     categories = [{"id": 7477, "name": "b", "supercategory": "Plantae"}, {"id": 12, "name": "a"}]
@@ -226,11 +226,11 @@ def inat18(root: Path, patch: object = None) -> Card:
     return replace(CARDS["inat18"], classes=2, train=6, val=4)
 
 
-def cog(number: int) -> Callable[[Path, pytest.MonkeyPatch], Card]:
+def cog(number: int) -> Callable[[Path, pytest.MonkeyPatch], LabelledDataset]:
     """Two concepts of a level with 10 and 12 images to train on and 4 to test on, lists as `data convert cog` writes
     them."""
 
-    def level(root: Path, patch: pytest.MonkeyPatch) -> Card:
+    def level(root: Path, patch: pytest.MonkeyPatch) -> LabelledDataset:
         lists = {}
         for c, wnid in enumerate((f"n1{number}000002", f"n1{number}000001")):
             names = [f"{wnid}/{wnid}_{i}.JPEG" for i in range(14 + 2 * c)]
@@ -248,7 +248,7 @@ def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-TREES: dict[str, Callable[[Path, pytest.MonkeyPatch], Card]] = {
+TREES: dict[str, Callable[[Path, pytest.MonkeyPatch], LabelledDataset]] = {
     "food101": food101, "cifar10": cifar10, "cifar100": cifar100, "birdsnap": birdsnap, "sun397": sun397, "cars": cars,
     "aircraft": aircraft, "voc2007": voc2007, "dtd": dtd, "pets": pets, "caltech101": caltech101, "flowers": flowers,
     "imagenet": imagenet, "inat18": inat18, **{f"cog-l{number}": cog(number) for number in range(1, 6)},

@@ -15,18 +15,18 @@ import pytest
 from k12_job import figures
 
 from orchestrator.engine import driver
-from orchestrator.engine.backend import Site
-from orchestrator.engine.driver import Drive
-from orchestrator.launch.submit import put
-from orchestrator.plan.durations import Speed
+from orchestrator.engine.backend import RunSite
+from orchestrator.engine.driver import Driver
+from orchestrator.launch.submit import record_job
+from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
-from orchestrator.records.states import JobState, Known
+from orchestrator.records.states import JobState
 from orchestrator.spec.job import JobSpec, Resources, job_id
 from orchestrator.store import leases
 from orchestrator.store.store import Store
 from workers.actor import Execute, TrialActor
 from workers.errors import Stopped
-from workers.messages import Assignment, News, Outcome, Report, Weights
+from workers.messages import Assignment, Outcome, Report, TrialUpdate, Weights
 
 
 class Machine:
@@ -54,7 +54,7 @@ def made_up(assignment: Assignment, emit: Any, stop: Any) -> Outcome:
     return Outcome(found, {"train_seconds": 0.02, "step_seconds": 0.001, "device": "cpu"}, weights)
 
 
-class Hands:
+class ThreadBackend:
     """One driver's view of a machine: what orchestrator.engine.ray_backend.Pool is on Ray."""
 
     def __init__(self, machine: Machine, owner: str) -> None:
@@ -65,10 +65,10 @@ class Hands:
     def slots(self, resources: Resources) -> int:
         return self.machine.slots
 
-    def busy(self) -> Sequence[Any]:
+    def running(self) -> Sequence[Any]:
         return [worker for worker in self.mine if worker.key]
 
-    def room(self, resources: Resources) -> bool:
+    def has_room(self, resources: Resources) -> bool:
         return any(not w.key for w in self.mine) or len(self.machine.actors) < self.machine.slots
 
     def start(self, assignment: Assignment, resources: Resources) -> Any:
@@ -79,13 +79,13 @@ class Hands:
             self.machine.actors.append(worker)
             self.mine.append(worker)
         worker.key, worker.token, worker.acknowledged = assignment.trial.key, assignment.token, 0
-        worker.actor.work(assignment, wait_s=0)
+        worker.actor.start(assignment, wait_s=0)
         return worker
 
     def poll(self, timeout_s: float) -> Sequence[Any]:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            answers = [answer for worker in self.busy() if (answer := self._ask(worker))]
+            answers = [answer for worker in self.running() if (answer := self._ask(worker))]
             if answers:
                 return answers
             time.sleep(0.001)
@@ -96,13 +96,13 @@ class Hands:
             self.mine.remove(worker)
             self.machine.actors.remove(worker)
             return SimpleNamespace(worker=worker, news=None, reason="killed by the test")
-        news = worker.actor.news(worker.acknowledged, 0.0)
+        news = worker.actor.poll(worker.acknowledged, 0.0)
         return SimpleNamespace(worker=worker, news=news, reason="") if news.events or news.ended else None
 
-    def heard(self, news: News, worker: Any) -> None:
+    def acknowledge(self, news: TrialUpdate, worker: Any) -> None:
         worker.acknowledged = news.heard + len(news.events)
         if news.ended:
-            worker.actor.rest(news.token)
+            worker.actor.release(news.token)
             worker.key = ""
 
     def stop(self, worker: Any) -> None:
@@ -118,33 +118,33 @@ class Hands:
         for worker in [w for w in self.mine if not w.key]:
             self.retire(worker)
 
-    def others(self, wait_s: float) -> Sequence[Any]:
+    def foreign_actors(self, wait_s: float) -> Sequence[Any]:
         theirs = [worker for worker in self.machine.actors if worker not in self.mine and not worker.dead]
-        return [SimpleNamespace(worker=worker, news=worker.actor.news(0, 0.0), reason="") for worker in theirs]
+        return [SimpleNamespace(worker=worker, news=worker.actor.poll(0, 0.0), reason="") for worker in theirs]
 
     def adopt(self, heard: Any) -> None:
-        heard.worker.actor.belong(self.owner, heard.news.owner)
+        heard.worker.actor.set_owner(self.owner, heard.news.owner)
         self.mine.append(heard.worker)
 
-    def inherit(self, heard: Any) -> None:
-        if heard.worker.actor.belong(self.owner, heard.news.owner):
-            heard.worker.actor.rest(heard.news.token)
+    def reuse_idle(self, heard: Any) -> None:
+        if heard.worker.actor.set_owner(self.owner, heard.news.owner):
+            heard.worker.actor.release(heard.news.token)
             heard.worker.key = ""
             self.mine.append(heard.worker)
 
 
-def a_drive(store: Store, job: JobSpec, folder: Path, **options: Any) -> Drive:
+def a_drive(store: Store, job: JobSpec, folder: Path, **options: Any) -> Driver:
     """A driver of a job that is recorded and prepared."""
-    put(store, job, job_id(job))
-    site = Site(folder / "storage", folder / "data", "machine")
-    drive = Drive(store, job, job_id(job), Planner(job, Speed()), site, **options)
+    record_job(store, job, job_id(job))
+    site = RunSite(folder / "storage", folder / "data", "machine")
+    drive = Driver(store, job, job_id(job), Planner(job, DurationModel()), site, **options)
     drive.prepare()
     return drive
 
 
-def drive_to_end(store: Store, job: JobSpec, machine: Machine, folder: Path, **options: Any) -> tuple[JobState, Drive]:
+def drive_to_end(store: Store, job: JobSpec, machine: Machine, folder: Path, **options: Any) -> tuple[JobState, Driver]:
     drive = a_drive(store, job, folder, **options)
-    return drive.run(Hands(machine, drive.id)), drive
+    return drive.run(ThreadBackend(machine, drive.id)), drive
 
 
 def results_of(store: Store, job: JobSpec) -> dict[tuple[str, str], tuple[str, float | None]]:
@@ -169,7 +169,7 @@ class Gate:
         return made_up(assignment, emit, stop)
 
 
-__all__ = ["Gate", "Hands", "Known", "Machine", "a_drive", "drive_to_end", "made_up", "results_of"]
+__all__ = ["Gate", "Machine", "ThreadBackend", "a_drive", "drive_to_end", "made_up", "results_of"]
 
 
 class Crash(Exception):
@@ -196,15 +196,15 @@ def crashing(store: Store, monkeypatch: pytest.MonkeyPatch, at: int, after: bool
 
 def killed(store: Store, one: JobSpec, machine: Machine, folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Drives until it crashes, without the goodbyes of an orderly end; its process counts as gone."""
-    patch.setattr(driver.Drive, "_let_go", lambda drive: None)
-    drives: list[driver.Drive] = []
-    init = driver.Drive.__init__
+    patch.setattr(driver.Driver, "_let_go", lambda drive: None)
+    drives: list[driver.Driver] = []
+    init = driver.Driver.__init__
 
-    def noted(drive: driver.Drive, *arguments: Any, **options: Any) -> None:
+    def noted(drive: driver.Driver, *arguments: Any, **options: Any) -> None:
         init(drive, *arguments, **options)
         drives.append(drive)
 
-    patch.setattr(driver.Drive, "__init__", noted)
+    patch.setattr(driver.Driver, "__init__", noted)
     with pytest.raises(Crash):
         drive_to_end(store, one, machine, folder)
     gone = replace(leases.driver_here(drives[0].id, drives[0].job_id, "machine"), pid=2**22 - 3)

@@ -7,10 +7,10 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from orchestrator.plan.durations import Speed
+from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
-from orchestrator.plan.trials import Planned
-from orchestrator.records.states import Known, TrialState
+from orchestrator.plan.trials import PlannedTrial
+from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.spec.job import JobSpec
 from workers.trial import TrialSpec
 
@@ -61,24 +61,24 @@ def figures(spec: TrialSpec) -> dict[str, float]:
     return {spec.task.metric: value, "loss": lost}
 
 
-Say = Callable[[Planned], Known]
+Say = Callable[[PlannedTrial], TrialSnapshot]
 
 
-def done(planned: Planned) -> Known:
+def done(planned: PlannedTrial) -> TrialSnapshot:
     """The trial ended as it should."""
     weights = (f"/runs/{planned.key}", "0" * 64) if planned.keep_weights else None
-    return Known(TrialState.done, figures=figures(planned.spec), weights=weights)
+    return TrialSnapshot(TrialState.done, figures=figures(planned.spec), weights=weights)
 
 
-def failed(message: str = "RuntimeError: boom\n  at line 3", error_class: str = "code") -> Known:
-    return Known(TrialState.failed, error_class=error_class, error=message)
+def failed(message: str = "RuntimeError: boom\n  at line 3", error_class: str = "code") -> TrialSnapshot:
+    return TrialSnapshot(TrialState.failed, error_class=error_class, error=message)
 
 
-def run(planner: Planner, say: Say = done, slots: int = 4, seed: int = 0) -> list[Planned]:
+def run(planner: Planner, say: Say = done, slots: int = 4, seed: int = 0) -> list[PlannedTrial]:
     """Drives the planner to its end with `slots` trials at once that end in a random order; trials as handed out."""
     order = random.Random(seed)
-    running: list[Planned] = []
-    handed: list[Planned] = []
+    running: list[PlannedTrial] = []
+    handed: list[PlannedTrial] = []
     while True:
         while len(running) < slots and (planned := planner.next(lambda _: True)):
             running.append(planned)
@@ -86,10 +86,10 @@ def run(planner: Planner, say: Say = done, slots: int = 4, seed: int = 0) -> lis
         if not running:
             return handed
         ended = running.pop(order.randrange(len(running)))
-        planner.learn(ended.key, say(ended))
+        planner.update(ended.key, say(ended))
 
 
-def tell(planner: Planner, known: Mapping[str, Known], order: random.Random | None = None) -> None:
+def tell(planner: Planner, known: Mapping[str, TrialSnapshot], order: random.Random | None = None) -> None:
     """Tells a new planner what a store would know, also of the trials that are placed by it."""
     told = 0
     while told < len(planner.placed):
@@ -98,19 +98,19 @@ def tell(planner: Planner, known: Mapping[str, Known], order: random.Random | No
         if order:
             order.shuffle(keys)
         for key in keys:
-            planner.learn(key, known[key])
+            planner.update(key, known[key])
 
 
 def planner_of(*stages: dict[str, Any], **fields: Any) -> Planner:
-    return Planner(job(*stages, **fields), Speed())
+    return Planner(job(*stages, **fields), DurationModel())
 
 
-def take(planner: Planner, count: int) -> list[Planned]:
+def take(planner: Planner, count: int) -> list[PlannedTrial]:
     """The next trials, all of which must be there."""
     taken = [planner.next(lambda _: True) for _ in range(count)]
     assert all(taken)
     return [planned for planned in taken if planned]
 
 
-def names(planned: Iterable[Planned]) -> list[str]:
+def names(planned: Iterable[PlannedTrial]) -> list[str]:
     return [each.name for each in planned]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.records.rows import JobRecord, Placement, Tracked, WinnerRow
+from orchestrator.records.rows import ChoiceRow, JobRecord, Placement, TrackedRun
 from orchestrator.records.writes import Failed, Finished, Reported, Write
 from orchestrator.rules.selection import Candidate, axis_values, best, edges
 from orchestrator.spec.job import JobSpec
@@ -241,7 +241,7 @@ class Study:
                     self.ran.setdefault(place.group, []).append((place, dict(write.figures)))
         self.store.put_tracked(
             self.job_id,
-            {(p.stage, p.group, p.key): Tracked(run_id=f"run{p.key[:12]}", parent_run_id="parent") for p in places},
+            {(p.stage, p.group, p.key): TrackedRun(run_id=f"run{p.key[:12]}", parent_run_id="parent") for p in places},
         )
 
     def finished(self, place: Placement, figures: dict[str, float], test: bool = False) -> list[Write]:
@@ -265,7 +265,7 @@ class Study:
         placed = [trial for trial in self.store.placed(self.job_id) if trial.group == group and trial.stage in sources]
         self.store.decide(
             self.job_id,
-            WinnerRow(stage, group, winner.key, winner.figures["top1"], "top1", edges(winner.settings, axes),
+            ChoiceRow(stage, group, winner.key, winner.figures["top1"], "top1", edges(winner.settings, axes),
                       {"metric": "top1", "mode": "max", "ties": TIES}, len(placed), sources),
         )  # fmt: skip
         return winner

@@ -19,11 +19,11 @@ from torch import nn
 from torch.nn import functional
 
 from tasks.backbones.spec import BackboneSpec, Init, Scratch
-from tasks.base import Batch, DataPlace, Loaders, Task
+from tasks.base import Batch, DataContext, Loaders, Task
 from tasks.errors import DataError
 from workers.checkpoint import load_weights
 from workers.messages import Outcome, Report, Weights
-from workers.state import Place
+from workers.state import RankContext
 from workers.throughput import PREFIX
 from workers.train import train
 from workers.trial import OptimSpec, RuntimeSpec, Span, TrialSpec
@@ -70,7 +70,7 @@ class Tiny(Task):
             model.load_state_dict(weights)
         return model
 
-    def loaders(self, place: DataPlace) -> Loaders:
+    def loaders(self, place: DataContext) -> Loaders:
         if self.broken:
             raise DataError(self.broken)
         return TinyLoaders(self, place)
@@ -122,7 +122,7 @@ class Block(nn.Module):
 
 
 class TinyLoaders(Loaders):
-    def __init__(self, task: Tiny, place: DataPlace) -> None:
+    def __init__(self, task: Tiny, place: DataContext) -> None:
         draw = torch.Generator().manual_seed(7)
         self._images = torch.randn(task.images + 10, 3, 4, 4, generator=draw)
         self._labels = self._images.flatten(1)[:, :CLASSES].argmax(1)
@@ -193,7 +193,9 @@ def run(
     """The outcome, weights kept, and the reports as a store keeps them: the last of each epoch."""
     reports: dict[int, Report] = {}
     where = {"keep_weights": True, "data_root": folder, **place}
-    outcome = train(spec, Place(folder=folder, **where), lambda report: reports.update({report.epoch: report}), stop)
+    outcome = train(
+        spec, RankContext(folder=folder, **where), lambda report: reports.update({report.epoch: report}), stop
+    )
     return outcome, list(reports.values())
 
 
@@ -247,7 +249,7 @@ def _attempts(folder: Path, crashes: list[str]) -> dict[str, Any]:
                         log.write(json.dumps([report.epoch, report.step, outcome_values(report)]) + "\n")
                         log.flush()
 
-                    place = Place(folder=folder, data_root=folder, keep_weights=True, token=token)
+                    place = RankContext(folder=folder, data_root=folder, keep_weights=True, token=token)
                     outcome = train(undisturbed(), place, emit, lambda: False)
                     log.write(json.dumps([digest(outcome), outcome.figures, outcome.facts["resumed_at"]]) + "\n")
                 os._exit(0)

@@ -14,7 +14,7 @@ import pytest
 from tasks.errors import DataError
 from workers.actor import TrialActor
 from workers.errors import ErrorClass, Stopped, TrialError
-from workers.messages import Assignment, Failure, Left, News, Outcome, Report, classify
+from workers.messages import Assignment, Failure, Outcome, Report, StoppedAtCheckpoint, TrialUpdate, classify_error
 from workers.ray_train import _concluded
 from workers.trial import TrialSpec
 
@@ -37,33 +37,33 @@ def three_epochs(given: Assignment, emit: Any, stop: Any) -> Outcome:
     return Outcome({"top1": 0.5}, {})
 
 
-def all_of(actor: TrialActor, first: News) -> News:
+def all_of(actor: TrialActor, first: TrialUpdate) -> TrialUpdate:
     """The news when the trial has ended, nothing acknowledged."""
     news = first
     while not news.ended:
-        news = actor.news(0, 1.0)
+        news = actor.poll(0, 1.0)
         time.sleep(0.001)
     return news
 
 
 def test_events_are_kept_until_acknowledged(tmp_path: Path) -> None:
     actor = TrialActor(three_epochs)
-    news = all_of(actor, actor.work(assignment(tmp_path)))
+    news = all_of(actor, actor.start(assignment(tmp_path)))
     assert [type(event) for event in news.events] == [Report, Report, Report, Outcome]
     assert (news.key, news.token, news.heard) == (TRIAL.key, 1, 0)
-    assert actor.news(0, 0).events == news.events  # asked again: another driver, the same news
-    assert actor.news(2, 0).events == news.events[2:]
-    assert actor.news(2, 0).heard == 2
-    assert actor.news(1, 0).events == news.events[2:]  # an old acknowledgement takes nothing back
+    assert actor.poll(0, 0).events == news.events  # asked again: another driver, the same news
+    assert actor.poll(2, 0).events == news.events[2:]
+    assert actor.poll(2, 0).heard == 2
+    assert actor.poll(1, 0).events == news.events[2:]  # an old acknowledgement takes nothing back
 
 
 def test_an_actor_runs_one_trial_after_another(tmp_path: Path) -> None:
     actor = TrialActor(three_epochs)
-    all_of(actor, actor.work(assignment(tmp_path / "a", 1)))
-    actor.rest(1)
-    second = all_of(actor, actor.work(assignment(tmp_path / "b", 2)))
-    actor.rest(1)  # a late word about the first trial
-    assert len(second.events) == len(actor.news(0, 0).events) == 4
+    all_of(actor, actor.start(assignment(tmp_path / "a", 1)))
+    actor.release(1)
+    second = all_of(actor, actor.start(assignment(tmp_path / "b", 2)))
+    actor.release(1)  # a late word about the first trial
+    assert len(second.events) == len(actor.poll(0, 0).events) == 4
 
 
 def test_a_busy_actor_takes_no_second_trial(tmp_path: Path) -> None:
@@ -74,9 +74,9 @@ def test_a_busy_actor_takes_no_second_trial(tmp_path: Path) -> None:
         return Outcome({}, {})
 
     actor = TrialActor(waits)
-    actor.work(assignment(tmp_path), wait_s=0)
+    actor.start(assignment(tmp_path), wait_s=0)
     with pytest.raises(RuntimeError, match="busy with only/all"):
-        actor.work(assignment(tmp_path, 2), wait_s=0)
+        actor.start(assignment(tmp_path, 2), wait_s=0)
     done.set()
 
 
@@ -87,9 +87,9 @@ def test_a_stopped_trial_says_that_it_left(tmp_path: Path) -> None:
         raise Stopped
 
     actor = TrialActor(until_stopped)
-    first = actor.work(assignment(tmp_path), wait_s=0)
+    first = actor.start(assignment(tmp_path), wait_s=0)
     actor.stop()
-    assert all_of(actor, first).events == (Left(),)
+    assert all_of(actor, first).events == (StoppedAtCheckpoint(),)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_what_ends_a_trial_has_a_class(error: Exception, expected: tuple[ErrorCl
         raise error
 
     actor = TrialActor(breaks)
-    (failure,) = all_of(actor, actor.work(assignment(tmp_path))).events
+    (failure,) = all_of(actor, actor.start(assignment(tmp_path))).events
     assert isinstance(failure, Failure)
     assert (failure.error_class, failure.message.splitlines()[0]) == expected
     log = (tmp_path / "log.txt").read_text()
@@ -135,7 +135,7 @@ def test_of_several_workers_the_one_that_failed_is_believed() -> None:
     with pytest.raises(TrialError, match="node_lost: a worker process died: worker group"):
         _concluded([], died)
     with pytest.raises(Stopped):
-        _concluded([Left()], None)
+        _concluded([StoppedAtCheckpoint()], None)
     assert _concluded([Outcome({"top1": 1.0}, {})], None).figures == {"top1": 1.0}
 
 
@@ -143,9 +143,9 @@ def test_a_code_error_carries_its_traceback() -> None:
     try:
         [][1]
     except IndexError as error:
-        failure = classify(error)
+        failure = classify_error(error)
     assert "list index out of range" in failure.message.splitlines()[0]
-    assert "test_run.py" in failure.message
+    assert "test_actor.py" in failure.message
 
 
 def test_checkpoints_go_when_the_end_is_acknowledged_and_not_before(tmp_path: Path) -> None:
@@ -155,9 +155,9 @@ def test_checkpoints_go_when_the_end_is_acknowledged_and_not_before(tmp_path: Pa
         return Outcome({}, {})
 
     actor = TrialActor(leaves_files)
-    all_of(actor, actor.work(assignment(tmp_path)))
+    all_of(actor, actor.start(assignment(tmp_path)))
     assert (tmp_path / "outcome.json").exists()
-    actor.rest(1)
+    actor.release(1)
     assert not (tmp_path / "outcome.json").exists()
     assert (tmp_path / "weights.safetensors").exists()
 
@@ -166,15 +166,15 @@ ORPHAN = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_run import assignment, three_epochs
-from workers.run import TrialActor
+from test_actor import assignment, three_epochs
+from workers.actor import TrialActor
 actor = TrialActor(three_epochs, orphan_s=0.4)
-actor.work(assignment(Path({folder!r})))
+actor.start(assignment(Path({folder!r})))
 time.sleep(30)
 sys.exit(3)
 """
 
 
 def test_an_actor_that_nobody_asks_for_leaves(tmp_path: Path) -> None:
-    code = ORPHAN.format(tests=str(Path(__file__).parents[1] / "support"), folder=str(tmp_path))
+    code = ORPHAN.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
     assert subprocess.run([sys.executable, "-c", code], timeout=25, check=False).returncode == 0

@@ -16,11 +16,11 @@ from tiny_task import EXACT, after, assert_close, outcome_values, run, seen, tri
 
 from tasks.backbones.spec import FromTrial
 from workers.checkpoint import Folder, load_weights
-from workers.distributed import normalized_together
+from workers.distributed import convert_batch_norm
 from workers.errors import ErrorClass, Stopped, TrialError
 from workers.messages import Weights
 from workers.prepare import prepare
-from workers.state import Place
+from workers.state import RankContext
 from workers.trial import RuntimeSpec, Span, TrialSpec
 
 FSDP = {"parallel": "fsdp"}
@@ -122,7 +122,7 @@ def on_two_ranks(rank: int, folder: str) -> None:
     run(trial({"draws": 1, "blocks": 1}, runtime=FSDP), path / "drawn", **place)
     run(spans(0, 2, **FSDP), path / "first span", **place)
     deep = trials()["shards"]
-    block = prepare(deep, Place(folder=path / "none", **place), Folder(path / "none", deep.key, 0)).model.body[0]
+    block = prepare(deep, RankContext(folder=path / "none", **place), Folder(path / "none", deep.key, 0)).model.body[0]
     assert block.layer.weight.to_local().shape == (8, 16)
     _timm_keeps_its_activation(rank)
     (path / f"said-{rank}.json").write_text(json.dumps(said))
@@ -145,7 +145,7 @@ def _timm_keeps_its_activation(rank: int) -> None:
         alone[0].bias.fill_(0.3)
     together = torch.nn.Sequential(BatchNormAct2d(3), torch.nn.Conv2d(3, 2, 1)).double()
     together.load_state_dict(alone.state_dict())
-    together = normalized_together(together, RuntimeSpec(sync_batchnorm=True), 2, torch.device("cpu"))
+    together = convert_batch_norm(together, RuntimeSpec(sync_batchnorm=True), 2, torch.device("cpu"))
     expected = alone(images)
     expected.square().mean().backward()
     mine = slice(4 * rank, 4 * rank + 4)
@@ -232,6 +232,6 @@ def test_a_span_of_two_workers_goes_on_with_one(two: Path, tmp_path: Path) -> No
 
 def test_a_batch_that_does_not_divide_among_the_workers_is_refused(tmp_path: Path) -> None:
     spec = trial(batch=9)
-    place = Place(folder=tmp_path, data_root=tmp_path, world=2)
+    place = RankContext(folder=tmp_path, data_root=tmp_path, world=2)
     with pytest.raises(ValueError, match="does not divide among 2 workers"):
         prepare(spec, place, Folder(tmp_path, spec.key, 0))

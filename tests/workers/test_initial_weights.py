@@ -16,7 +16,7 @@ from tasks.backbones import safetensors_header
 from tasks.backbones.model import build
 from tasks.backbones.spec import BackboneSpec, FromFile, FromTrial, Init
 from workers.errors import Stopped
-from workers.initial_weights import described
+from workers.initial_weights import weights_metadata
 from workers.trial import TrialSpec
 
 SWIN: dict[str, Any] = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
@@ -29,7 +29,9 @@ def swin(init: Init | None = None, image_size: int = 16, **args: Any) -> TrialSp
 
 
 def kept(net: nn.Module, path: Path, prefix: str = "") -> FromFile:
-    save_file({f"{prefix}{name}": tensor.clone() for name, tensor in net.state_dict().items()}, path, described(net))
+    save_file(
+        {f"{prefix}{name}": tensor.clone() for name, tensor in net.state_dict().items()}, path, weights_metadata(net)
+    )
     return FromFile(name="MIM", path=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 import tasks.backbones.replknet  # makes it known to timm
 from tasks.pretraining.simmim import SimMIM
-from workers.layer_decay import levels, undecayed
+from workers.layer_decay import levels, no_weight_decay
 from workers.optim import parameter_groups
 from workers.trial import OptimSpec, TrialSpec
 
@@ -209,18 +209,18 @@ def kinds(names: set[str]) -> set[str]:
 def test_weight_decay_of_simmims_pre_training_is_what_its_code_does(simmim: SimMIM) -> None:
     every = {name for name, parameter in simmim.named_parameters() if parameter.ndim > 1}
     # its keywords (cpb_mlp, logit_scale, relative_position_bias_table) get a prefix, and match nothing
-    decayed = every - undecayed(simmim, "simmim_swin_pretrain")
+    decayed = every - no_weight_decay(simmim, "simmim_swin_pretrain")
     assert every - decayed == {"mask_token"}
     assert {"encoder.layers.blocks.attn.logit_scale", "encoder.layers.blocks.attn.cpb_mlp.weight"} <= {
         re.sub(r"\.\d+", "", name) for name in decayed
     }
-    assert kinds(undecayed(simmim, "timm") & every) == {
+    assert kinds(no_weight_decay(simmim, "timm") & every) == {
         "mask_token", "encoder.layers.blocks.attn.logit_scale", "encoder.layers.blocks.attn.cpb_mlp.weight",
     }  # fmt: skip
-    assert undecayed(simmim, "one_dimensional") & every == set()
+    assert no_weight_decay(simmim, "one_dimensional") & every == set()
     groups = parameter_groups(simmim, optim(layer_decay=1.0, no_decay="simmim_swin_pretrain"))
     spared = {name for group in groups if group.weight_decay == 0 for name in group.names}
-    assert spared == undecayed(simmim, "simmim_swin_pretrain")
+    assert spared == no_weight_decay(simmim, "simmim_swin_pretrain")
 
 
 def test_weight_decay_of_swins_fine_tuning_is_timms(swinv2: nn.Module) -> None:
@@ -231,7 +231,7 @@ def test_weight_decay_of_swins_fine_tuning_is_timms(swinv2: nn.Module) -> None:
             if parameter.ndim == 1
             or any(word in name for word in ("cpb_mlp", "logit_scale", "relative_position_bias_table"))
         }
-        assert undecayed(model, "timm") == reference
+        assert no_weight_decay(model, "timm") == reference
 
 
 def test_simmims_vision_transformer_decays_tables_and_mask_token() -> None:
@@ -242,12 +242,12 @@ def test_simmims_vision_transformer_decays_tables_and_mask_token() -> None:
     model = SimMIM(encoder, 32, 32)
     high = {name for name, parameter in model.named_parameters() if parameter.ndim > 1}
     table = "encoder.rel_pos_bias.relative_position_bias_table"
-    assert undecayed(model, "simmim_vit") & high == {"encoder.cls_token", "encoder.pos_embed"}
-    assert undecayed(model, "timm") & high == {"encoder.cls_token", "encoder.pos_embed", table, "mask_token"}
+    assert no_weight_decay(model, "simmim_vit") & high == {"encoder.cls_token", "encoder.pos_embed"}
+    assert no_weight_decay(model, "timm") & high == {"encoder.cls_token", "encoder.pos_embed", table, "mask_token"}
 
 
 def test_of_replknet_only_what_has_one_dimension_is_spared() -> None:
     model = made("replknet_31b")
-    assert undecayed(model, "timm") == undecayed(model, "one_dimensional")
-    assert Counter(model.get_parameter(name).ndim for name in undecayed(model, "timm")).keys() == {1}
+    assert no_weight_decay(model, "timm") == no_weight_decay(model, "one_dimensional")
+    assert Counter(model.get_parameter(name).ndim for name in no_weight_decay(model, "timm")).keys() == {1}
     assert tasks.backbones.replknet.RepLKNet is type(model)

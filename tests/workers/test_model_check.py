@@ -11,7 +11,7 @@ from published_checkpoints import SWIN, VIT, beit, official_swin, swinv2, vit
 from safetensors.torch import save_file
 from torch import nn
 
-from workers.initial_weights import described
+from workers.initial_weights import weights_metadata
 from workers.model_check import problem
 from workers.trial import TrialSpec
 
@@ -26,7 +26,7 @@ def spec(model: str, args: dict[str, Any], image_size: int = 64, **other: Any) -
 
 
 def saved(net: nn.Module, path: Path) -> Path:
-    save_file({name: tensor.clone() for name, tensor in net.state_dict().items()}, path, described(net))
+    save_file({name: tensor.clone() for name, tensor in net.state_dict().items()}, path, weights_metadata(net))
     return path
 
 

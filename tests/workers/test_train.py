@@ -15,11 +15,11 @@ from PIL import Image
 from tiny_task import VIT, after, assert_close, digest, outcome_values, real, run, seen, trial, undisturbed, weights_of
 
 from tasks.backbones.spec import FromFile, FromTrial
-from tasks.base import DataPlace
+from tasks.base import DataContext
 from workers.checkpoint import Folder, clear
 from workers.errors import ErrorClass, Stopped, TrialError
 from workers.messages import Report, Weights
-from workers.state import Place
+from workers.state import RankContext
 from workers.train import train
 from workers.trial import TrialSpec
 
@@ -55,7 +55,7 @@ def test_the_seed_decides_everything(tmp_path: Path) -> None:
 def test_a_report_gives_the_mean_over_the_epochs_images(tmp_path: Path) -> None:
     spec = trial(**STILL)
     outcome, reports = run(spec, tmp_path)
-    place = DataPlace(root=tmp_path, image_size=4, device="cpu", seed=spec.seed, batch=32)
+    place = DataContext(root=tmp_path, image_size=4, device="cpu", seed=spec.seed, batch=32)
     (everything,) = spec.task.loaders(place).epoch(0)
     expected = spec.task.loss(spec.task.build(spec.backbone, weights_of(outcome)), everything)["plain"]
     assert reports[0].values["train_plain"] == pytest.approx(expected.item(), rel=1e-5)
@@ -223,7 +223,7 @@ def test_a_trial_over_its_time_leaves_a_checkpoint(tmp_path: Path) -> None:
 
 def test_an_attempt_that_was_given_up_writes_nothing(tmp_path: Path) -> None:
     spec = undisturbed()
-    place = Place(folder=tmp_path, data_root=tmp_path, token=1)
+    place = RankContext(folder=tmp_path, data_root=tmp_path, token=1)
 
     def taken_over(report: Report) -> None:
         if report.epoch == 2:

@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.records.recorded_spec import label
 from orchestrator.report.early_stopping import lines as saving_lines
 from orchestrator.report.formatting import short, short_time
-from orchestrator.report.model import Cell, Column, Group, Mean, Report, StageCount, Trial, Unit, unit_of
+from orchestrator.report.model import Cell, Column, GroupReport, Mean, Report, StageCount, TrialLine, Unit, unit_of
 from orchestrator.report.pictures import embedded
 from orchestrator.report.svg.curves import curves_svg
 from orchestrator.report.svg.heat_map import heat_map_inline, scale_bar
@@ -19,10 +19,10 @@ from orchestrator.report.wording import (
     cell_text,
     choices,
     edge_text,
-    heading,
+    field_title,
     mean_text,
     mean_unit,
-    phrase,
+    metric_title,
     run_link,
     signed,
     title,
@@ -57,7 +57,7 @@ def html(report: Report, tracking: str = "", storage: Path | None = None) -> str
     return environment.get_template("report.html").render(
         report=report,
         title=title(report),
-        header=[heading(report.row_path), *(column.name for column in report.columns), *_names(report)],
+        header=[field_title(report.row_path), *(column.name for column in report.columns), *_names(report)],
         rows=[_row(report, row, at) for row in report.rows],
         chosen_header=chosen_header,
         chosen_rows=chosen_rows,
@@ -69,8 +69,8 @@ def html(report: Report, tracking: str = "", storage: Path | None = None) -> str
         signs=SIGNS,
         duration=short_time,
         total=short_time(report.provenance.seconds),
-        phrase=phrase,
-        heading=heading,
+        phrase=metric_title,
+        heading=field_title,
     )
 
 
@@ -86,7 +86,7 @@ def _anchors(report: Report) -> dict[str, str]:
     return found
 
 
-def anchor(trial: Trial) -> str:
+def anchor(trial: TrialLine) -> str:
     return f"trial-{trial.stage}-{trial.key[:16]}"
 
 
@@ -165,7 +165,7 @@ def _groups(report: Report, column: Column, at: dict[str, str]) -> list[dict[str
                 Markup(heat_map_inline(group, drawn, column, f"{_group_id(report, group.name)}-{n}"))
                 for n, drawn in enumerate(group.heat_maps)
             ],
-            "others": [", ".join(map(heading, drawn.others)) for drawn in group.heat_maps],
+            "others": [", ".join(map(field_title, drawn.others)) for drawn in group.heat_maps],
             "curves": [Markup(svg) for svg in curves_svg(group, column)],
             "finals": sum(curve.role == "final" for curve in group.curves),
             "edges": [edge_text(edge) for edge in group.choices[-1].edges] if group.choices else [],
@@ -176,10 +176,10 @@ def _groups(report: Report, column: Column, at: dict[str, str]) -> list[dict[str
     ]
 
 
-def _points(group: Group, column: Column, at: dict[str, str]) -> list[dict[str, Any]]:
+def _points(group: GroupReport, column: Column, at: dict[str, str]) -> list[dict[str, Any]]:
     return [
         {
-            "moved": ", ".join(f"{heading(path)} {short(a)} → {short(b)}" for path, (a, b) in point.moved.items())
+            "moved": ", ".join(f"{field_title(path)} {short(a)} → {short(b)}" for path, (a, b) in point.moved.items())
             or "nothing",
             "value": "" if point.value is None else column.unit.text(point.value),
             "difference": "" if point.difference is None else signed(point.difference, column.unit),
@@ -192,13 +192,13 @@ def _points(group: Group, column: Column, at: dict[str, str]) -> list[dict[str, 
     ]
 
 
-def _varied(trials: Sequence[Trial]) -> list[str]:
+def _varied(trials: Sequence[TrialLine]) -> list[str]:
     """Paths that tell a stage's trials apart, so that each is a column of its table."""
     paths = dict.fromkeys(path for trial in trials for path in trial.settings)
     return [path for path in paths if len({label(trial.settings.get(path)) for trial in trials}) > 1]
 
 
-def _trial(trial: Trial, tracking: str) -> dict[str, Any]:
+def _trial(trial: TrialLine, tracking: str) -> dict[str, Any]:
     linked = bool(trial.run_id) and tracking.startswith(("http://", "https://"))
     return {
         "anchor": anchor(trial),

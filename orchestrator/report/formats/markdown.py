@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from orchestrator.report.model import Report
-from orchestrator.report.wording import cell_text, choices, grid, heading, notes, run_link, title
+from orchestrator.report.wording import cell_text, choices, field_title, grid, notes, run_link, title
 
 
 def markdown(report: Report, tracking: str = "") -> str:
@@ -25,7 +25,7 @@ def markdown(report: Report, tracking: str = "") -> str:
          " ".join(f"[{run[:8]}]({run_link(run, tracking)})" for run in cell.run_ids) or "–"]
         for cell in report.cells
     ]  # fmt: skip
-    head = [heading(report.row_path), heading(report.column_path), "value", "trials", "MLflow runs"]
+    head = [field_title(report.row_path), field_title(report.column_path), "value", "trials", "MLflow runs"]
     lines += ["", "### Trials behind each cell", "", *_md_table(head, behind, numbers_from=5, escaped_from=3)]
     source = report.provenance
     code = f"{source.git_commit or 'unknown'}{' (uncommitted changes)' if source.git_dirty else ''}"

@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Sequence
 
 from orchestrator.report.formatting import WIDTH, aligned, short
-from orchestrator.report.model import MAPS, Column, Group, HeatCell, HeatMap, Report
-from orchestrator.report.wording import choices, grid, heading, notes, title
+from orchestrator.report.model import MAPS, Column, GroupReport, HeatCell, HeatMap, Report
+from orchestrator.report.wording import choices, field_title, grid, notes, title
 
 
 def terminal(report: Report, width: int = WIDTH) -> str:
@@ -40,7 +40,7 @@ def _maps(report: Report, width: int) -> list[str]:
     if not blocks:
         return []
     first = blocks[0][1]
-    axes = f"{heading(first.x_path)} across" + (f", {heading(first.y_path)} down" if first.y_path else "")
+    axes = f"{field_title(first.x_path)} across" + (f", {field_title(first.y_path)} down" if first.y_path else "")
     lines = ["", f"Values on val, {axes}; * chosen; ░▒▓█ from the column's worst to its best"]
     row: list[list[str]] = []
     for _, _, block in blocks:
@@ -59,7 +59,7 @@ def _beside(blocks: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def map_lines(column: Column, group: Group, drawn: HeatMap) -> list[str]:
+def map_lines(column: Column, group: GroupReport, drawn: HeatMap) -> list[str]:
     """A heat map as lines of equal length."""
     at = {(cell.x, cell.y): cell for cell in drawn.cells}
     rows = [["", *(short(x) for x in drawn.xs)]]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from orchestrator.report.model import Column, Curve, Group
+from orchestrator.report.model import Column, Curve, GroupReport
 from orchestrator.report.svg.elements import FONT, nice, text
-from orchestrator.report.wording import phrase
+from orchestrator.report.wording import metric_title
 
 _W, _H, _PAD_LEFT, _PAD_RIGHT, _PAD_TOP, _PAD_BOTTOM = 260, 170, 40, 10, 26, 34
 
 
-def curves_svg(group: Group, column: Column) -> list[str]:
+def curves_svg(group: GroupReport, column: Column) -> list[str]:
     """Training loss, and the metric on val, over epochs; empty when nothing was reported."""
     drawn = [curve for curve in group.curves if curve.epochs]
     if not drawn:
@@ -21,7 +21,7 @@ def curves_svg(group: Group, column: Column) -> list[str]:
     ends = [curve.end for curve in drawn if curve.role == "final" and curve.end is not None]
     panels = [
         _panel("training loss", drawn, [curve.train_loss for curve in drawn], []),
-        _panel(f"{phrase(column.metric)}{unit} on val", drawn, [curve.metric for curve in drawn], ends),
+        _panel(f"{metric_title(column.metric)}{unit} on val", drawn, [curve.metric for curve in drawn], ends),
     ]
     return [panel for panel in panels if panel]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.report.formatting import short
 from orchestrator.report.groups import heat_map as find_heat_map
-from orchestrator.report.model import Choice, Column, Group, HeatCell, HeatMap, Report
+from orchestrator.report.model import Choice, Column, GroupReport, HeatCell, HeatMap, Report
 from orchestrator.report.svg.elements import FONT, text
 
 if TYPE_CHECKING:
@@ -72,10 +72,10 @@ def picture(trials: Sequence[PlacedRow], chosen: set[str]) -> str | None:
     low, high = min(values, default=None), max(values, default=None)
     column = Column("", trials[0].metric, trials[0].mode, low, high)
     name = trials[0].group
-    return _alone(f"{name}, stage {drawn.stage}: {trials[0].metric}", Group(name, name, ""), drawn, column)
+    return _alone(f"{name}, stage {drawn.stage}: {trials[0].metric}", GroupReport(name, name, ""), drawn, column)
 
 
-def _alone(title: str, group: Group, drawn: HeatMap, column: Column) -> str:
+def _alone(title: str, group: GroupReport, drawn: HeatMap, column: Column) -> str:
     body, width, height = heat_map(group, drawn, column, "alone")
     total = max(width, 360, 9 * len(title)) + 24
     return (
@@ -88,7 +88,7 @@ def _alone(title: str, group: Group, drawn: HeatMap, column: Column) -> str:
     )
 
 
-def heat_map_inline(group: Group, drawn: HeatMap, column: Column, name: str) -> str:
+def heat_map_inline(group: GroupReport, drawn: HeatMap, column: Column, name: str) -> str:
     """The same for a page: no ground, text in the page's colour. `name` makes the ids in it unique on the page."""
     body, width, height = heat_map(group, drawn, column, name)
     return (
@@ -107,7 +107,7 @@ def _told(drawn: HeatMap, column: Column) -> str:
     return f"{len(values)} of {len(drawn.cells)} settings have a value, chosen {at} with {value}"
 
 
-def heat_map(group: Group, drawn: HeatMap, column: Column, name: str) -> tuple[str, int, int]:
+def heat_map(group: GroupReport, drawn: HeatMap, column: Column, name: str) -> tuple[str, int, int]:
     """Inner SVG, width and height. Larger y lies higher; best is bright."""
     rows = drawn.ys[::-1]
     wide, high = _WIDE * len(drawn.xs), _HIGH * len(rows)

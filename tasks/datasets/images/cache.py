@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.datasets.images import source as sources
-from tasks.datasets.images.cache_folder import Shelf, boot, shelf, stat_of
+from tasks.datasets.images.cache_folder import CacheFolder, boot, shelf, stat_of
 from tasks.datasets.images.source import Arrays, Source, Unreadable
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def cached(source: Source, workers: int = 0) -> tuple[Source, str]:
 class _Builder:
     """Makes the files of one list of images. Pickles to worker processes."""
 
-    def __init__(self, place: Shelf, source: Source) -> None:
+    def __init__(self, place: CacheFolder, source: Source) -> None:
         self.place, self.source = place, source
         self.per_file = max(IMAGES_PER_FILE, -(-len(source) // MOST_FILES))
         self._bytes_per_image: float | None = None

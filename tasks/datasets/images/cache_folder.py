@@ -26,7 +26,7 @@ DEFAULT_GB = 20.0
 
 
 @dataclass(frozen=True)
-class Shelf:
+class CacheFolder:
     """Where decoded images are kept, and how much."""
 
     folder: Path
@@ -53,7 +53,7 @@ class Shelf:
         return total + needed <= self.limit
 
 
-def shelf() -> Shelf | str:
+def shelf() -> CacheFolder | str:
     """Of this node, by its environment; else why there is none. Raises DataError for impossible settings."""
     said = os.environ.get("ORCHESTRATOR_CACHE", "")
     if said == "off":
@@ -79,7 +79,7 @@ def shelf() -> Shelf | str:
         remedy = "set ORCHESTRATOR_CACHE to a folder of your own on a local disk, or to off"
         raise DataError(f"image cache {folder}: {error.strerror}; {remedy}") from error
     held = sum(entry.st_size for path in folder.iterdir() if (entry := stat_of(path)))
-    return Shelf(folder, min(int(gigabytes * 1e9), (free.f_bavail * free.f_frsize + held) // 2))
+    return CacheFolder(folder, min(int(gigabytes * 1e9), (free.f_bavail * free.f_frsize + held) // 2))
 
 
 @cache

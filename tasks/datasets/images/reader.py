@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from tasks.base import DataPlace
+from tasks.base import DataContext
 from tasks.datasets import transforms
 from tasks.datasets.images.source import Source, Unreadable
 from tasks.datasets.transforms import derived_seed
@@ -27,7 +27,7 @@ class Reader:
     """Batches of transformed images. What an image looks like depends on (seed, epoch, index) alone."""
 
     def __init__(
-        self, source: Source, transform: Transform, place: DataPlace, replace_unreadable: bool = False
+        self, source: Source, transform: Transform, place: DataContext, replace_unreadable: bool = False
     ) -> None:
         """`replace_unreadable`: an image that cannot be read is replaced by the next one that can (by index, round
         the end; with the transform's random numbers of the one it stands for); without, it raises DataError."""

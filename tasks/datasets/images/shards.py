@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.datasets.images.source import Names, Source, Unreadable, opened
+from tasks.datasets.images.source import Source, StringTable, Unreadable, opened
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Index:
     folder: Path
     shards: tuple[str, ...]
     """Names of the tar files."""
-    names: Names
+    names: StringTable
     """Of the images: paths below the data root."""
     labels: NDArray[np.int64]
     """NO_LABEL where there is none."""
@@ -116,7 +116,7 @@ def index(out: Path) -> Index:
             raise DataError(f"{path} is no whole tar file of images ({error}); pack or get it again") from error
     if not found:
         raise DataError(f"no tar files with images in {out}")
-    names = Names([name for name, *_ in found])
+    names = StringTable([name for name, *_ in found])
     columns = {
         "shards": np.array([path.name for path in shards]),
         "bytes": np.array([path.stat().st_size for path in shards]),
@@ -155,7 +155,7 @@ def read_index(out: Path) -> Index | None:
         for name, size in zip(shards, column["bytes"].tolist(), strict=True):
             if (out / name).stat().st_size != size:
                 raise ValueError(f"{name} is not of the {size} bytes that it had")
-        names = Names.of_arrays(column["names"], column["ends"])
+        names = StringTable.of_arrays(column["names"], column["ends"])
         return Index(out, shards, names, column["labels"], column["shard"], column["offset"], column["size"])
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise DataError(f"{path} does not fit the tar files beside it: {error}; {remedy}") from error
@@ -207,7 +207,7 @@ class Packed(Source):
             os.close(file)
 
 
-def instead_of_files(name: str, root: Path, paths: Sequence[Path]) -> Packed | None:
+def find_packed(name: str, root: Path, paths: Sequence[Path]) -> Packed | None:
     """These files from the shards of their data set (the first folder below the root), where it has any.
 
     None where it has none, or none of these. Raises DataError when only some are packed.

@@ -86,7 +86,7 @@ class Files(Source):
 
     def __init__(self, name: str, root: Path, paths: Sequence[Path]) -> None:
         self.name, self.root = name, root
-        self._names = Names([str(path.relative_to(root)) for path in paths])
+        self._names = StringTable([str(path.relative_to(root)) for path in paths])
 
     def __len__(self) -> int:
         return len(self._names)
@@ -112,7 +112,7 @@ class Files(Source):
         return "\n".join(lines).encode(errors="surrogateescape")
 
 
-class Shrunk(Source):
+class Resized(Source):
     """Another source's images, made smaller until the shorter side has `side` pixels; smaller ones stay as they are."""
 
     def __init__(self, inner: Source, side: int, interpolation: str) -> None:
@@ -136,7 +136,7 @@ class Shrunk(Source):
         return f"shorter side {self._side} {self._interpolation}\0".encode() + self._inner.identity(first, last)
 
 
-class Names:
+class StringTable:
     """Many strings in two arrays: a list of a million would be copied into every worker process (see `Source`)."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -146,13 +146,13 @@ class Names:
         """Where each begins, and the last one ends."""
 
     @classmethod
-    def of_arrays(cls, text: NDArray[np.uint8], ends: NDArray[np.int64]) -> Names:
+    def of_arrays(cls, text: NDArray[np.uint8], ends: NDArray[np.int64]) -> StringTable:
         names = cls([])
         names.text, names.ends = text, ends
         return names
 
-    def taken(self, rows: NDArray[np.int64]) -> Names:
-        return Names([self[row] for row in rows.tolist()])
+    def taken(self, rows: NDArray[np.int64]) -> StringTable:
+        return StringTable([self[row] for row in rows.tolist()])
 
     def __len__(self) -> int:
         return len(self.ends) - 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.datasets.labelled.card import Card
+from tasks.datasets.labelled.card import LabelledDataset
 
 _SKLEARN = "Ships with scikit-learn (sklearn.datasets.load_digits)."
 _SKIMAGE = "Ships with scikit-image (skimage.data)."
@@ -19,40 +19,40 @@ _LEVELS = (
 """Digests of the manifests of the five levels."""
 
 SMALL = (
-    Card(
+    LabelledDataset(
         name="digits", title="Digits", classes=10, metric="top1", train=300, val=299, test=300,
         source="wheel", official_val=True, split=_FIXED, how_to_get=_SKLEARN, licence="CC BY 4.0",
         digest="2e89315c033094533c7902a0ca9d271938a769e28d118d6c090795f76bdf8215",
     ),
-    Card(
+    LabelledDataset(
         name="digits-pretrain", title="Digits, other half", classes=10, metric="top1", train=748, val=150, test=0,
         source="wheel", official_val=True, split=_FIXED, how_to_get=_SKLEARN, licence="CC BY 4.0",
         digest="e34e596abd89d8f2aee933d8655f850aba1eb59bee43c4b316ad4afac0b1babb",
     ),
-    Card(
+    LabelledDataset(
         name="faces", title="Faces", classes=2, metric="mean_per_class", train=40, val=80, test=80,
         source="wheel", official_val=True, split=_FIXED,
         how_to_get="Ships with scikit-image (skimage.data.lfw_subset).", licence="see scikit-image's data folder",
         digest="4c7b1ce78708709d65ecb70668fd7bc7589b17780ae9e998b36dde701bc3044a",
     ),
-    Card(
+    LabelledDataset(
         name="textures", title="Textures", classes=3, metric="top1", train=288, val=240, test=240,
         source="wheel", official_val=True, split=_REGIONS, how_to_get=_SKIMAGE, licence="CC0 or public domain",
         digest="7e9cc12f1e6c3dbfc93722c5450be8a916c88af0f3db20b727c3bbe23b441e7b",
     ),
-    Card(
+    LabelledDataset(
         name="photos", title="Photos", classes=9, metric="top1", train=324, val=324, test=324,
         source="wheel", official_val=True, how_to_get=_SKIMAGE, licence="public domain, CC0 or as scikit-image states",
         split=f"{_REGIONS}; which photograph a patch is from is an artificial question about real pixels",
         digest="8389b9508cd515bfda0a556338dfb497ba7e393a79aded29d0c5a80fb347af08",
     ),
-    Card(
+    LabelledDataset(
         name="cog-small-seen", title="Seen", classes=10, metric="top1", train=600, val=150, test=150,
         source="made", official_val=True, split="fixed", how_to_get=_DRAWN, licence="that of this project",
         digest="5e813a02e6cbc9a764f3068153d8c6aaa43a5ac1e5a470e198fbd0b9c5df81be",
     ),
     *(
-        Card(
+        LabelledDataset(
             name=f"cog-small-l{level}", title=f"L{level} (drawn)", classes=10, metric="top1", train=320, val=80,
             test=200, source="made", official_val=True, how_to_get=_DRAWN, licence="that of this project",
             split="fixed; val is 20 % of the training images, as in CoG", digest=digest,

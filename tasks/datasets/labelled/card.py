@@ -12,7 +12,7 @@ Metric = Literal["top1", "mean_per_class", "map11"]
 
 
 @dataclass(frozen=True)
-class Card:
+class LabelledDataset:
     """What is known of a data set before it is opened. Counts are expectations: the loaders check them on disk."""
 
     name: str
@@ -73,7 +73,7 @@ def _packed(root: Path, name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Cut:
+class SplitSpec:
     """Which images of a data set are train, val and test: its name and all that the rule leaves open."""
 
     dataset: str
@@ -82,7 +82,7 @@ class Cut:
     caltech_background: bool = True
     official_val: Literal["val", "test"] = "val"
 
-    def of(self, card: Card) -> Card:
+    def of(self, card: LabelledDataset) -> LabelledDataset:
         """The card with the counts and classes that this cut has of it."""
         if not self.caltech_background:
             val = card.val // card.classes
@@ -94,18 +94,18 @@ class Cut:
             card = replace(card, val=0, test=card.val, official_val=False)
         return card
 
-    def test_rule(self, card: Card) -> str:
+    def test_rule(self, card: LabelledDataset) -> str:
         """The field that settles which images are test, with its value: cuts that agree in it take no image for train
         or val that is test to another of them."""
         if card.draws_test:
             return f"split_seed: {self.split_seed}"
         return f"dataset: {self.dataset}" if card.test else f"official_val: {self.official_val}"
 
-    def own(self, manifests: dict[str, str], card: Card) -> dict[str, str]:
+    def own(self, manifests: dict[str, str], card: LabelledDataset) -> dict[str, str]:
         """Of digests by name, this cut's, or none."""
         return {name: digest for name, digest in manifests.items() if name == self.name(card)}
 
-    def name(self, card: Card) -> str:
+    def name(self, card: LabelledDataset) -> str:
         """For example `pets/0.2/0` (part held out, seed), or `dtd/official` where nothing is open."""
         parts = [self.dataset]
         parts += ["official"] if self.of(card).official_val else [f"{self.val_fraction:.12g}", str(self.split_seed)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.datasets import manifest as manifests
 from tasks.datasets.labelled import partition
-from tasks.datasets.labelled.card import Card, Cut
+from tasks.datasets.labelled.card import LabelledDataset, SplitSpec
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ class Finding:
 
 
 def check(
-    card: Card,
+    card: LabelledDataset,
     root: Path,
-    cut: Cut,
+    cut: SplitSpec,
     others: Sequence[Path] = (),
     images: bool = False,
     watch: Watch = lambda items, total: items,
@@ -75,18 +75,18 @@ def check(
 
 
 def _look_at_files(
-    card: Card, root: Path, manifest: manifests.Manifest, images: bool, watch: Watch, found: Finding
+    card: LabelledDataset, root: Path, manifest: manifests.Manifest, images: bool, watch: Watch, found: Finding
 ) -> None:
     """Files that the lists name and that are not there (of sets that are arrays or tar files there are none); with
     `images`, those that cannot be decoded."""
-    from tasks.datasets.images.open import of
+    from tasks.datasets.images.open import open_images
     from tasks.datasets.images.source import Files
 
     paths = [root / name for name in manifest.images if isinstance(name, str)]
     if not paths:
         return
     try:
-        source = of(card.name, root, paths)
+        source = open_images(card.name, root, paths)
     except DataError as error:
         found.problems.append(str(error).removeprefix(f"{card.name}: "))
         return
@@ -114,7 +114,7 @@ def _fault(source: Source, index: int, root: Path) -> str:
     return ""
 
 
-def _count(card: Card, manifest: manifests.Manifest, found: Finding) -> None:
+def _count(card: LabelledDataset, manifest: manifests.Manifest, found: Finding) -> None:
     from tasks.datasets.labelled.readers import classes_of, wrong_counts
 
     parts: list[Part] = ["train", "val"] if card.official_val else ["trainval"]
@@ -150,7 +150,7 @@ def _classes(label: Any) -> list[int]:
     return [number for number, there in enumerate(label) if there == 1] if isinstance(label, list) else [label]
 
 
-def _compare(card: Card, root: Path, cut: Cut, others: Sequence[Path], found: Finding) -> None:
+def _compare(card: LabelledDataset, root: Path, cut: SplitSpec, others: Sequence[Path], found: Finding) -> None:
     name = partition.file_name(card, cut)
     paths = [folder / name for folder in (root / manifests.FOLDER, *others)]
     found.manifest = next((path for path in paths if path.exists()), None)

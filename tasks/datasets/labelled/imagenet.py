@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.datasets.info import Download
-from tasks.datasets.labelled.card import Card
+from tasks.datasets.labelled.card import LabelledDataset
 
 _INAT = "https://ml-inat-competition-datasets.s3.amazonaws.com/2018"
 _IMAGENET_TERMS = "ImageNet terms of access: non-commercial research and education"
@@ -16,9 +16,9 @@ COG_FEWEST, COG_MOST, COG_TEST = 732, 1_300, 50
 """Training images of a class, fewest and most, and test images of each (CoG's public code checks the same)."""
 
 
-def _level(number: int) -> Card:
+def _level(number: int) -> LabelledDataset:
     """CoG's makers publish no count of training images of a level: `train` is 1,100 per class, a guess for `plan`."""
-    return Card(
+    return LabelledDataset(
         name=f"cog-l{number}", title=f"L{number}", classes=1_000, metric="top1", train=880_000, val=220_000,
         test=50_000, source="folder", official_val=False, licence=_IMAGENET_TERMS, per_class=(COG_FEWEST, COG_MOST),
         split="CoG's train and test; val: a stratified, seeded part of train (CoG takes 20 %; which validation set the "
@@ -31,7 +31,7 @@ def _level(number: int) -> Card:
 
 
 LARGE = (
-    Card(
+    LabelledDataset(
         name="imagenet", title="ImageNet-1K", classes=1_000, metric="top1", train=1_281_167, val=50_000, test=0,
         source="folder", official_val=True, split=_REPORTED_ON_VAL, licence=_IMAGENET_TERMS,
         needs=("imagenet/train", "imagenet/val"),
@@ -40,7 +40,7 @@ LARGE = (
         "import ImageNet; ImageNet('.', 'train'); ImageNet('.', 'val'). It checks and unpacks them into imagenet/train "
         "and imagenet/val, a folder per WordNet id in both.",
     ),
-    Card(
+    LabelledDataset(
         name="inat18", title="iNat18", classes=8_142, metric="top1", train=437_513, val=24_426, test=0,
         source="folder", official_val=True, split=_REPORTED_ON_VAL, licence="non-commercial research and education",
         needs=("inat18/train2018.json", "inat18/val2018.json", "inat18/train_val2018"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.datasets.info import Download
-from tasks.datasets.labelled.card import Card
+from tasks.datasets.labelled.card import LabelledDataset
 
 # Sizes: train + val and test as the data sets' own lists and torchvision say; the cut between train and val, where it
 # is not official, from the tables of Kornblith et al. and BYOL. All are checked against what is on disk.
@@ -13,7 +13,7 @@ _OFFICIAL = "official train, val and test"
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 
 K12 = (
-    Card(
+    LabelledDataset(
         name="food101", title="Food101", classes=101, metric="top1", train=68_175, val=7_575, test=25_250,
         source="folder", official_val=False, split=_HELD_OUT, licence=_RESEARCH,
         needs=("food-101/meta/train.json", "food-101/images"),
@@ -22,7 +22,7 @@ K12 = (
             Download("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz", "85eeb15f3717b99a5da872d97d918f87", "."),
         ),
     ),
-    Card(
+    LabelledDataset(
         name="cifar10", title="CIFAR10", classes=10, metric="top1", train=45_000, val=5_000, test=10_000,
         source="folder", official_val=False, split=_HELD_OUT, licence=_RESEARCH, needs=("cifar-10-batches-py",),
         how_to_get="Unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz (163 MB) there.",
@@ -32,7 +32,7 @@ K12 = (
             ),
         ),
     ),
-    Card(
+    LabelledDataset(
         name="cifar100", title="CIFAR100", classes=100, metric="top1", train=44_933, val=5_067, test=10_000,
         source="folder", official_val=False, split=_HELD_OUT, licence=_RESEARCH, needs=("cifar-100-python",),
         how_to_get="Unpack https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz (161 MB) there.",
@@ -42,7 +42,7 @@ K12 = (
             ),
         ),
     ),
-    Card(
+    LabelledDataset(
         name="birdsnap", title="Birdsnap", classes=500, metric="top1", train=42_405, val=4_981, test=2_443,
         source="folder", official_val=False, licence=_RESEARCH,
         split="test as listed, all others train; val held out of train, stratified and seeded",
@@ -50,7 +50,7 @@ K12 = (
         how_to_get="Unpack birdsnap.tgz (lists, version 1.1, thomasberg.org) there and fetch the images it lists into "
         "birdsnap/images. Many of their addresses no longer answer: see task.counts.",
     ),
-    Card(
+    LabelledDataset(
         name="sun397", title="SUN397", classes=397, metric="top1", train=15_880, val=3_970, test=19_850,
         source="folder", official_val=False, licence=_RESEARCH,
         split="partition 1 of the ten official ones; val held out of its training set, stratified and seeded",
@@ -58,7 +58,7 @@ K12 = (
         how_to_get="Unpack http://vision.princeton.edu/projects/2010/SUN/SUN397.tar.gz (37 GB) there, and "
         "Partitions.zip (same site) into SUN397/Partitions.",
     ),
-    Card(
+    LabelledDataset(
         name="cars", title="Cars", classes=196, metric="top1", train=6_494, val=1_650, test=8_041,
         source="folder", official_val=False, split=_HELD_OUT, licence=_RESEARCH,
         needs=("stanford_cars/devkit", "stanford_cars/cars_train", "stanford_cars/cars_test",
@@ -66,14 +66,14 @@ K12 = (
         how_to_get="The original address is gone; from a mirror put cars_train, cars_test, devkit and "
         "cars_test_annos_withlabels.mat into stanford_cars (as torchvision.datasets.StanfordCars wants them).",
     ),
-    Card(
+    LabelledDataset(
         name="aircraft", title="Aircraft", classes=100, metric="mean_per_class", train=3_334, val=3_333, test=3_333,
         source="folder", official_val=True, split=_OFFICIAL, licence="non-commercial research",
         needs=("fgvc-aircraft-2013b/data/images", "fgvc-aircraft-2013b/data/variants.txt"),
         how_to_get=f"Unpack fgvc-aircraft-2013b.tar.gz (2.6 GB) from {_OXFORD}/fgvc-aircraft/ there.",
         downloads=(Download(f"{_OXFORD}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz", None, "."),),
     ),
-    Card(
+    LabelledDataset(
         name="voc2007", title="VOC2007", classes=20, metric="map11", train=2_501, val=2_510, test=4_952,
         source="folder", official_val=True, licence="Flickr terms of use; see the source", several_labels=True,
         split=f"{_OFFICIAL}; a class whose objects are all marked difficult is ignored for that image",
@@ -92,7 +92,7 @@ K12 = (
             ),
         ),
     ),
-    Card(
+    LabelledDataset(
         name="dtd", title="DTD", classes=47, metric="top1", train=1_880, val=1_880, test=1_880,
         source="folder", official_val=True, licence=_RESEARCH, needs=("dtd/dtd/images", "dtd/dtd/labels"),
         split="official train, val and test, the first of ten partitions",
@@ -101,7 +101,7 @@ K12 = (
             Download(f"{_OXFORD}/dtd/download/dtd-r1.0.1.tar.gz", "fff73e5086ae6bdbea199a49dfb8a4c1", "dtd"),
         ),
     ),
-    Card(
+    LabelledDataset(
         name="pets", title="Pets", classes=37, metric="mean_per_class", train=2_940, val=740, test=3_669,
         source="folder", official_val=False, split=_HELD_OUT, licence="CC BY-SA 4.0",
         needs=("oxford-iiit-pet/images", "oxford-iiit-pet/annotations/trainval.txt"),
@@ -111,7 +111,7 @@ K12 = (
             Download(f"{_OXFORD}/pets/data/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f", "oxford-iiit-pet"),
         ),
     ),
-    Card(
+    LabelledDataset(
         name="caltech101", title="Caltech101", classes=102, metric="mean_per_class", train=2_550, val=510, test=6_084,
         source="folder", official_val=False, licence="CC BY 4.0", needs=("caltech101/101_ObjectCategories",),
         split="none official: 30 images per class drawn by the seed are train + val, all others test; val held out of "
@@ -127,7 +127,7 @@ K12 = (
             ),
         ),
     ),
-    Card(
+    LabelledDataset(
         name="flowers", title="Flowers", classes=102, metric="mean_per_class", train=1_020, val=1_020, test=6_149,
         source="folder", official_val=True, split=_OFFICIAL, licence=_RESEARCH,
         needs=("flowers-102/jpg", "flowers-102/imagelabels.mat", "flowers-102/setid.mat"),

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tasks.base import Batch, DataPlace
+from tasks.base import Batch, DataContext
 from tasks.datasets import transforms
 from tasks.datasets.augment import Augment
 from tasks.datasets.images import open
 from tasks.datasets.images import source as sources
 from tasks.datasets.images.cache import cached
 from tasks.datasets.images.reader import Reader
-from tasks.datasets.images.source import Shrunk
+from tasks.datasets.images.source import Resized
 from tasks.datasets.loaders import EVALUATION_BATCH, OrderedLoaders
 from tasks.datasets.splits import Indices
 from tasks.datasets.transforms import Normalize, derived_seed
@@ -34,7 +34,9 @@ Labels = Sequence[int] | NDArray[Any]
 class ImageLoaders(OrderedLoaders):
     """What loading from memory and from files have in common: images with labels, mixed where that is asked for."""
 
-    def __init__(self, labels: Tensor, classes: int, place: DataPlace, augment: Augment, normalize: Normalize) -> None:
+    def __init__(
+        self, labels: Tensor, classes: int, place: DataContext, augment: Augment, normalize: Normalize
+    ) -> None:
         """`labels`: int64 (n,), or float (n, classes). Raises DataError as OrderedLoaders does."""
         super().__init__(len(labels), place)
         self._labels, self._classes, self._augment, self._normalize = labels, classes, augment, normalize
@@ -73,7 +75,7 @@ class MemoryLoaders(ImageLoaders):
         train: Indices,
         evaluation: Indices,
         classes: int,
-        place: DataPlace,
+        place: DataContext,
         augment: Augment,
         normalize: Normalize,
     ) -> None:
@@ -138,7 +140,7 @@ class FileLoaders(ImageLoaders):
         evaluation: tuple[Any, Labels],
         root: Path,
         classes: int,
-        place: DataPlace,
+        place: DataContext,
         augment: Augment,
         normalize: Normalize,
     ) -> None:
@@ -146,7 +148,7 @@ class FileLoaders(ImageLoaders):
         super().__init__(_targets(train[1]).to(place.device), classes, place, augment, normalize)
         self._evaluation_labels = _targets(evaluation[1])
         _check_stored_size(place, augment)
-        shown, measured = open.of(name, root, train[0]), open.of(name, root, evaluation[0])
+        shown, measured = open.open_images(name, root, train[0]), open.open_images(name, root, evaluation[0])
         content = hashlib.sha256()
         for source, labels in ((shown, train[1]), (measured, evaluation[1])):
             for part in source.content():
@@ -154,7 +156,7 @@ class FileLoaders(ImageLoaders):
             content.update(_targets(labels).numpy().tobytes())
         self.digest = content.hexdigest()
         if augment.stored_size:
-            shown, measured = (Shrunk(s, augment.stored_size, augment.interpolation) for s in (shown, measured))
+            shown, measured = (Resized(s, augment.stored_size, augment.interpolation) for s in (shown, measured))
         shown, first = cached(shown, place.loader_workers)
         measured, second = cached(measured, place.loader_workers)
         self.image_cache = f"training {first}; evaluation {second}"
@@ -174,7 +176,7 @@ class FileLoaders(ImageLoaders):
             yield {"images": images, "labels": self._evaluation_labels[indices].to(self._place.device)}
 
 
-def _check_stored_size(place: DataPlace, augment: Augment) -> None:
+def _check_stored_size(place: DataContext, augment: Augment) -> None:
     least = augment.evaluation_side(place.image_size)
     if augment.stored_size and augment.stored_size < least:
         raise DataError(

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.datasets.labelled.card import Card, Cut, held_out_images
+from tasks.datasets.labelled.card import LabelledDataset, SplitSpec, held_out_images
 from tasks.datasets.manifest import FOLDER, Manifest, load, save, saved_digest
 from tasks.errors import DataError
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from tasks.datasets.labelled.readers import Part, Read
 
 
-def file_name(card: Card, cut: Cut) -> str:
+def file_name(card: LabelledDataset, cut: SplitSpec) -> str:
     """For example pets-0.2-0.jsonl."""
     return cut.name(card).replace("/", "-") + ".jsonl"
 
 
-def make(card: Card, root: Path, cut: Cut) -> Manifest:
+def make(card: LabelledDataset, root: Path, cut: SplitSpec) -> Manifest:
     """From the data set's own lists, without opening an image: as they name them, complete or not.
 
     Takes about 25 microseconds an image, and for sets that are folders of files (ImageNet, Caltech-101) one listing of
@@ -52,7 +52,7 @@ def _names(images: Any, root: Path, first: int) -> Iterable[str | int]:
     return [path.as_posix()[start:] for path in images]
 
 
-def _held_out(labels: list[Any], cut: Cut) -> list[str]:
+def _held_out(labels: list[Any], cut: SplitSpec) -> list[str]:
     from tasks.datasets.splits import stratified
 
     held_out = held_out_images(len(labels), cut.val_fraction)
@@ -62,10 +62,10 @@ def _held_out(labels: list[Any], cut: Cut) -> list[str]:
     return parts
 
 
-def _of_memory(card: Card, cut: Cut) -> Manifest:
+def _of_memory(card: LabelledDataset, cut: SplitSpec) -> Manifest:
     from tasks.datasets.labelled import bundled_images
 
-    part = bundled_images.load(card)
+    part = bundled_images.load_bundled(card)
     parts = [""] * len(part.labels)
     for name in ("train", "val", "test"):
         for index in getattr(part, name):
@@ -76,9 +76,9 @@ def _of_memory(card: Card, cut: Cut) -> Manifest:
 
 
 def read_both(
-    card: Card,
+    card: LabelledDataset,
     root: Path,
-    cut: Cut,
+    cut: SplitSpec,
     train: Literal["train", "trainval"],
     evaluate: Literal["val", "test"],
     expected: str = "",
@@ -113,7 +113,7 @@ def _indices(manifest: Manifest, part: str) -> list[int]:
     return [i for i, name in enumerate(manifest.parts) if name in wanted]
 
 
-def _some(card: Card, root: Path, manifest: Manifest, indices: list[int]) -> Read:
+def _some(card: LabelledDataset, root: Path, manifest: Manifest, indices: list[int]) -> Read:
     labels = [manifest.labels[i] for i in indices]
     chosen = [manifest.images[i] for i in indices]
     if all(isinstance(name, str) for name in chosen):
@@ -130,7 +130,7 @@ def _some(card: Card, root: Path, manifest: Manifest, indices: list[int]) -> Rea
 
 
 @lru_cache(maxsize=2)
-def _here(card: Card, root: Path, cut: Cut, expected: str) -> Manifest:
+def _here(card: LabelledDataset, root: Path, cut: SplitSpec, expected: str) -> Manifest:
     """The manifest under the data root when there is one, else made from the lists; kept for this process's next
     trial of the same data."""
     path = root / FOLDER / file_name(card, cut)
@@ -139,7 +139,7 @@ def _here(card: Card, root: Path, cut: Cut, expected: str) -> Manifest:
     return found
 
 
-def check(card: Card, cut: Cut, found: str, expected: str, where: str) -> None:
+def check(card: LabelledDataset, cut: SplitSpec, found: str, expected: str, where: str) -> None:
     """Raises DataError when the digest is not the one the trial was planned with."""
     if not expected or found == expected:
         return
@@ -152,13 +152,13 @@ def check(card: Card, cut: Cut, found: str, expected: str, where: str) -> None:
     )
 
 
-def check_memory(card: Card, cut: Cut, expected: str) -> None:
+def check_memory(card: LabelledDataset, cut: SplitSpec, expected: str) -> None:
     """`check` for a data set that lies under no data root."""
     if expected:
         check(card, cut, _of_memory(card, cut).digest, expected, "the installed packages")
 
 
-def digest(card: Card, root: Path, cut: Cut, others: Sequence[Path] = ()) -> str | None:
+def digest(card: LabelledDataset, root: Path, cut: SplitSpec, others: Sequence[Path] = ()) -> str | None:
     """The digest of what lies under the data root; None when the data set is not there.
 
     Looked for in `root`/splits, then in `others`; when none of them has it, it is made from the lists and written into

@@ -24,8 +24,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from orchestrator import spec
-from orchestrator.engine.driver import Drive
-from orchestrator.engine.ray_backend import Pool
+from orchestrator.engine.driver import Driver
+from orchestrator.engine.ray_backend import RayBackend
 from orchestrator.launch import submit
 from orchestrator.settings import Settings, settings
 
@@ -38,9 +38,9 @@ LIMIT_S = 260
 def small_trials(where: Settings, spec_file: Path) -> dict[str, Any]:
     seen: dict[str, dict[str, str]] = {}
 
-    def watch(drive: Drive) -> None:
-        assert isinstance(drive.hands, Pool)
-        for worker in drive.hands.busy():
+    def watch(drive: Driver) -> None:
+        assert isinstance(drive.hands, RayBackend)
+        for worker in drive.hands.running():
             if worker.name not in seen and worker.settled:
                 place = ray.get(worker.handle.place.remote())
                 place["node"] = ray.get(worker.handle.node.remote())
@@ -53,7 +53,7 @@ def small_trials(where: Settings, spec_file: Path) -> dict[str, Any]:
 def over_both(where: Settings, spec_file: Path, cluster: Cluster, node: Any) -> dict[str, Any]:
     said: dict[str, Any] = {}
 
-    def watch(drive: Drive) -> None:
+    def watch(drive: Driver) -> None:
         (row,) = drive.store.placed(drive.job_id)
         if "killed_at" not in said and row.epoch >= KILL_AFTER:
             said["killed_at"] = row.epoch

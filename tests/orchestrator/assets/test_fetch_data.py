@@ -19,7 +19,7 @@ from data_commands import command, trees
 from orchestrator.assets.fetch_data import fetch
 from orchestrator.errors import BackendUnreachable
 from tasks.datasets.info import Download
-from tasks.datasets.labelled.card import Card
+from tasks.datasets.labelled.card import LabelledDataset
 from tasks.datasets.labelled.catalog import CARDS
 
 
@@ -72,7 +72,7 @@ def packed(folder: Path, *names: str) -> bytes:
     return content.getvalue()
 
 
-def offered(server: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
+def offered(server: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> LabelledDataset:
     """Pets, as two archives on the server."""
     card = trees.plant("pets", folder, monkeypatch)
     downloads = []

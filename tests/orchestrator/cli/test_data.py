@@ -140,15 +140,15 @@ def test_pack_copies_a_set_into_tar_files_that_trials_read(tmp_path: Path, monke
     from tasks.datasets.images import open
     from tasks.datasets.images.shards import Packed
     from tasks.datasets.labelled import partition
-    from tasks.datasets.labelled.card import Cut
+    from tasks.datasets.labelled.card import SplitSpec
 
     card = trees.plant("pets", tmp_path, monkeypatch)
-    (images, _), _ = partition.read_both(card, tmp_path, Cut("pets"), "train", "val")
-    plain = [open.of("pets", tmp_path, images).image(i).tobytes() for i in range(len(images))]
+    (images, _), _ = partition.read_both(card, tmp_path, SplitSpec("pets"), "train", "val")
+    plain = [open.open_images("pets", tmp_path, images).image(i).tobytes() for i in range(len(images))]
     result = command(tmp_path, "pack", "pets")
     assert result.exit_code == 0, result.output
     assert "pets: 20 images in 1 tar files in" in result.output
-    packed = open.of("pets", tmp_path, images)
+    packed = open.open_images("pets", tmp_path, images)
     assert isinstance(packed, Packed)
     assert [packed.image(i).tobytes() for i in range(len(images))] == plain
     again = command(tmp_path, "pack", "pets")

@@ -19,7 +19,7 @@ import pytest
 from orchestrator.cli.main import main
 from orchestrator.engine import collector
 from orchestrator.engine.collector import Options
-from orchestrator.records.rows import DriverRow, JobRecord, Placement, WinnerRow
+from orchestrator.records.rows import ChoiceRow, DriverRow, JobRecord, Placement
 from orchestrator.records.states import JobState, TrialState
 from orchestrator.records.trial_files import trial_folder
 from orchestrator.records.writes import Failed, Finished, Released, Write
@@ -118,7 +118,7 @@ class Lab:
 
     def weights(self, key: str) -> bool:
         """Whether they are kept: in the store and in the storage, which must agree."""
-        recorded = self.store.known([key])[key].weights is not None
+        recorded = self.store.snapshots([key])[key].weights is not None
         there = (self.folder(key) / "weights.safetensors").exists()
         assert recorded == there
         return there
@@ -131,7 +131,7 @@ class Lab:
 
     def kept(self, key: str) -> set[str]:
         """The kinds of reasons for which a trial's weights stay."""
-        return {reason.kind for reason in reasons(self.store.keeping()).get(key, [])}
+        return {reason.kind for reason in reasons(self.store.retention_facts()).get(key, [])}
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def a_finished_study(lab: Lab) -> None:
     lab.run("pretrain", 1)
     for number, value in ((2, 0.6), (3, 0.8), (4, 0.7)):
         lab.run("grid", number, value, parent=key_of(1))
-    lab.store.decide(lab.job_id, WinnerRow("final", "all", key_of(3), 0.8, "top1", candidates=3, sources=["grid"]))
+    lab.store.decide(lab.job_id, ChoiceRow("final", "all", key_of(3), 0.8, "top1", candidates=3, sources=["grid"]))
     for number in (5, 6):
         lab.run("final", number, parent=key_of(1))
     lab.finish()
@@ -253,7 +253,7 @@ def test_pins(lab: Lab) -> None:
     assert lab.store.pin(key_of(2), "figure 3")
     assert not lab.store.pin(key_of(2))
     assert lab.store.pins() == {key_of(2): "figure 3"}
-    assert [reason.text for reason in reasons(lab.store.keeping())[key_of(2)]] == ["pinned: figure 3"]
+    assert [reason.text for reason in reasons(lab.store.retention_facts())[key_of(2)]] == ["pinned: figure 3"]
     lab.gc()
     assert lab.weights(key_of(2))
     assert not lab.weights(key_of(4))
@@ -316,7 +316,7 @@ def test_weights_that_are_gone_are_named_and_forgotten_when_asked(lab: Lab) -> N
     assert plan.lost == []
     assert any("recorded weights are not there: 1, the first of pretrain/all/1" in note for note in plan.notes)
     collector.remove(lab.store, lab.storage, plan)
-    assert lab.store.known([key_of(1)])[key_of(1)].weights is not None
+    assert lab.store.snapshots([key_of(1)])[key_of(1)].weights is not None
     lab.gc(lost=True)
     assert not lab.weights(key_of(1))
     assert lab.weights(key_of(3))
@@ -326,7 +326,7 @@ def test_a_storage_that_is_not_there_is_no_loss(local: Lab) -> None:
     a_finished_study(local)
     local.storage.rename(local.storage.parent / "unmounted")
     local.gc(lost=True)
-    assert local.store.known([key_of(3)])[key_of(3)].weights is not None
+    assert local.store.snapshots([key_of(3)])[key_of(3)].weights is not None
 
 
 # What is looked at
@@ -407,7 +407,7 @@ def test_nothing_outside_the_storage_is_touched(local: Lab, tmp_path: Path) -> N
         "damaged-x",
     }
     assert link.is_symlink()
-    assert local.store.known([key_of(2)])[key_of(2)].weights is not None
+    assert local.store.snapshots([key_of(2)])[key_of(2)].weights is not None
     assert len(list((tmp_path / "whole").glob("checkpoint-*"))) == 2
 
 
@@ -495,7 +495,7 @@ def test_nobody_can_claim_a_trial_while_its_files_go(lab: Lab) -> None:
         claiming.join(0.5)  # PostgreSQL passes the locked row over at once, SQLite waits for us
         seen.append(any(taken))
 
-    assert lab.store.while_free(key, 1, (TrialState.pending,), work)
+    assert lab.store.with_unclaimed(key, 1, (TrialState.pending,), work)
     claiming.join(20)
     assert seen == [False]
     assert other.claim(lab.driver.id, [key]) == {key: 2} or taken == [{key: 2}]
@@ -518,8 +518,8 @@ def test_a_child_that_is_placed_while_weights_are_forgotten_sees_that_they_are_g
 
     assert database.write(work) == {key_of(2)}
     placing.join(20)
-    assert lab.store.known([key_of(2)])[key_of(2)].weights is None
-    assert lab.store.known([key_of(20)])[key_of(20)].state == TrialState.pending
+    assert lab.store.snapshots([key_of(2)])[key_of(2)].weights is None
+    assert lab.store.snapshots([key_of(20)])[key_of(20)].state == TrialState.pending
     database.close()
     other.store.close()
 
@@ -553,9 +553,9 @@ def test_a_kill_loses_nothing_that_the_store_counts_on(lab: Lab, point: str) -> 
     killed = subprocess.run(command, cwd=ROOT, env={**os.environ, "ORCHESTRATOR_CRASH_AT": point}, check=False)
     assert killed.returncode == -signal.SIGKILL
     for number in range(1, 7):
-        recorded = lab.store.known([key_of(number)])[key_of(number)].weights
+        recorded = lab.store.snapshots([key_of(number)])[key_of(number)].weights
         assert recorded is None or Path(recorded[0]).exists()
-    orphans = [n for n in (2, 4) if lab.store.known([key_of(n)])[key_of(n)].weights is None
+    orphans = [n for n in (2, 4) if lab.store.snapshots([key_of(n)])[key_of(n)].weights is None
                and (lab.folder(key_of(n)) / "weights.safetensors").exists()]  # fmt: skip
     assert bool(orphans) == point.startswith("gc_before_remove")
     lab.gc()

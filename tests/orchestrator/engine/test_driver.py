@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process_backend import Gate, Hands, Machine, a_drive, drive_to_end, made_up, results_of
+from in_process_backend import Gate, Machine, ThreadBackend, a_drive, drive_to_end, made_up, results_of
 from k12_job import FINAL, PRETRAIN, RAND, REFINE, SUP, grid, job
 
 from orchestrator.cli import progress
@@ -42,7 +42,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(takeover, "BEAT_S", 0.02)
 
 
-def killed(drive: schedule.Drive, hands: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
+def killed(drive: schedule.Driver, hands: ThreadBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs the driver until it raises Crash, without the goodbyes of an orderly end; its process counts as gone."""
     monkeypatch.setattr(drive, "_let_go", lambda: None)
     with pytest.raises(Crash):
@@ -75,9 +75,9 @@ def test_a_trial_that_lost_a_node_goes_on_with_as_many_workers_as_fit(store: Sto
             raise TrialError(ErrorClass.node_lost, "another worker of the trial is gone")
         return made_up(assignment, emit, stop)
 
-    class Wide(Hands):
-        def room(self, resources: Resources) -> bool:
-            return resources.workers <= self.machine.slots and super().room(resources)
+    class Wide(ThreadBackend):
+        def has_room(self, resources: Resources) -> bool:
+            return resources.workers <= self.machine.slots and super().has_room(resources)
 
     machine = Machine(slots=4, execute=loses_a_node)
     elastic = job(PRETRAIN, resources={"workers": 4, "min_workers": 2})
@@ -123,7 +123,7 @@ def test_a_killed_driver_costs_nothing(
     """The driver dies after its n-th round with trials out; the next one takes them over."""
     rounds = 0
 
-    def watch(drive: schedule.Drive) -> None:
+    def watch(drive: schedule.Driver) -> None:
         nonlocal rounds
         rounds += 1
         if rounds == after:
@@ -131,7 +131,7 @@ def test_a_killed_driver_costs_nothing(
 
     machine = Machine()
     first = a_drive(store, SMALL, tmp_path, watch=watch)
-    killed(first, Hands(machine, first.id), monkeypatch)
+    killed(first, ThreadBackend(machine, first.id), monkeypatch)
     state, _second = drive_to_end(store, SMALL, machine, tmp_path)
     assert state is JobState.done
     assert set(machine.ran.values()) == {1}
@@ -147,13 +147,13 @@ def test_running_trials_are_taken_over_with_their_news(
     gate = Gate()
     machine = Machine(execute=gate)
 
-    def watch(drive: schedule.Drive) -> None:
-        if len(drive.hands.busy()) == 2:
+    def watch(drive: schedule.Driver) -> None:
+        if len(drive.hands.running()) == 2:
             raise Crash
 
     job_of_two = job(grid(dataset=["digits"], init=[RAND], lr=LRS, layer_decay=[1.0]))
     first = a_drive(store, job_of_two, tmp_path, watch=watch)
-    killed(first, Hands(machine, first.id), monkeypatch)
+    killed(first, ThreadBackend(machine, first.id), monkeypatch)
     gate.open.set()
     state, second = drive_to_end(store, job_of_two, machine, tmp_path)
     assert (state, second.tally.adopted, second.tally.started) == (JobState.done, 2, 0)
@@ -171,20 +171,24 @@ def test_actors_of_a_dead_driver_with_nothing_to_say_are_used_again(
     also when the actor does not answer the first times."""
     machine = Machine(slots=1)
     first = a_drive(store, SMALL, tmp_path)
-    hands = Hands(machine, first.id)
+    hands = ThreadBackend(machine, first.id)
 
     def heard(news: Any, worker: Any) -> None:
         raise Crash
 
-    monkeypatch.setattr(hands, "heard", heard)
-    monkeypatch.setattr(hands, "poll", lambda timeout_s: [a for a in Hands.poll(hands, timeout_s) if a.news.ended])
+    monkeypatch.setattr(hands, "acknowledge", heard)
+    monkeypatch.setattr(
+        hands, "poll", lambda timeout_s: [a for a in ThreadBackend.poll(hands, timeout_s) if a.news.ended]
+    )
     killed(first, hands, monkeypatch)
     (before,) = machine.actors
     second = a_drive(store, SMALL, tmp_path)
-    used = Hands(machine, second.id)
+    used = ThreadBackend(machine, second.id)
     monkeypatch.setattr(used, "close", lambda: None)
     looks = iter(range(1000))
-    monkeypatch.setattr(used, "others", lambda wait_s: Hands.others(used, wait_s) if next(looks) >= silent else [])
+    monkeypatch.setattr(
+        used, "others", lambda wait_s: ThreadBackend.foreign_actors(used, wait_s) if next(looks) >= silent else []
+    )
     assert second.run(used) is JobState.done
     assert machine.actors == used.mine == [before]
     assert set(machine.ran.values()) == {1}
@@ -312,8 +316,8 @@ def test_an_interrupted_job_gives_its_trials_back_and_goes_on(store: Store, tmp_
     gate = Gate()
     machine = Machine(execute=gate)
 
-    def watch(drive: schedule.Drive) -> None:
-        if len(drive.hands.busy()) == 2:
+    def watch(drive: schedule.Driver) -> None:
+        if len(drive.hands.running()) == 2:
             drive.stop("interrupted")
 
     state, _drive = drive_to_end(store, SMALL, machine, tmp_path, watch=watch)
@@ -328,19 +332,19 @@ def test_a_driver_that_finds_no_room_says_so(store: Store, tmp_path: Path, monke
     machine = Machine(slots=0)
     said: list[str] = []
 
-    def watch(drive: schedule.Drive) -> None:
+    def watch(drive: schedule.Driver) -> None:
         said.append(progress.summary(drive, drive.planner.progress()))
         machine.slots = 2
 
-    monkeypatch.setattr(schedule.Drive, "slots", lambda self: 2)
+    monkeypatch.setattr(schedule.Driver, "slots", lambda self: 2)
     state, _drive = drive_to_end(store, SMALL, machine, tmp_path, watch=watch)
     assert state is JobState.done
     assert ["finds no room" in line for line in (said[0], said[-1])] == [True, False]
 
 
 def test_cancel_reaches_the_driver(store: Store, tmp_path: Path) -> None:
-    def watch(drive: schedule.Drive) -> None:
-        if drive.hands.busy():
+    def watch(drive: schedule.Driver) -> None:
+        if drive.hands.running():
             store.request_cancel(drive.job_id)
 
     state, _drive = drive_to_end(store, SMALL, Machine(execute=Gate()), tmp_path, watch=watch)
@@ -357,12 +361,12 @@ def test_a_driver_that_lost_its_trials_does_not_write(
     said: list[str] = []
     taken: dict[str, int] = {}
 
-    def watch(drive: schedule.Drive) -> None:
-        if drive.hands.busy() and not taken:
+    def watch(drive: schedule.Driver) -> None:
+        if drive.hands.running() and not taken:
             assert gate.inside.acquire(timeout=10)
             store.unregister_driver(drive.id)
             store.register_driver(leases.driver_here("other", drive.job_id, "machine"))
-            taken.update(store.claim("other", [drive.hands.busy()[0].key]))
+            taken.update(store.claim("other", [drive.hands.running()[0].key]))
             gate.open.set()
         elif taken and said:
             drive.stop("interrupted")
@@ -378,7 +382,7 @@ def test_a_driver_that_slept_past_its_lease_registers_again_and_goes_on(store: S
     drive = a_drive(store, SMALL, tmp_path)
     slept = False
 
-    def forgets(driver: schedule.Drive) -> None:
+    def forgets(driver: schedule.Driver) -> None:
         nonlocal slept
         if not slept and driver.tally.finished:
             slept = True
@@ -386,6 +390,6 @@ def test_a_driver_that_slept_past_its_lease_registers_again_and_goes_on(store: S
 
     drive._watch = forgets
     machine = Machine()
-    assert drive.run(Hands(machine, drive.id)) is JobState.done
+    assert drive.run(ThreadBackend(machine, drive.id)) is JobState.done
     assert slept
     assert set(machine.ran.values()) == {1}

@@ -16,7 +16,7 @@ from k12_job import job as a_job
 
 from orchestrator.engine import driver, takeover
 from orchestrator.errors import Conflict
-from orchestrator.plan.durations import Speed
+from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.records.rows import SearchEvent
 from orchestrator.records.states import JobState, TrialState
@@ -249,7 +249,7 @@ def test_a_trial_that_another_stage_wants_in_full_is_not_stopped(store: Store, t
     wanted = grid(dataset=["digits"], init=[RAND], lr=[1e-2], layer_decay=[0.6])
     one = job(search(first=[GOOD, a_bad_point()], trials=2, at_once=1), wanted)
     trainer = Trainer(store, one)
-    trainer.wanted = {planned.key for planned in Planner(one, Speed()).placed}
+    trainer.wanted = {planned.key for planned in Planner(one, DurationModel()).placed}
     machine = Machine(slots=1, execute=trainer)
     assert drive_to_end(store, one, machine, tmp_path)[0] is JobState.done
     bad = the_bad_trial(store, one, "grid")
@@ -366,7 +366,7 @@ def test_a_search_has_one_driver(store: Store, tmp_path: Path) -> None:
 def test_an_interrupted_search_goes_on(store: Store, tmp_path: Path) -> None:
     one = job(search(), FROM_SEARCH)
 
-    def watch(drive: driver.Drive) -> None:
+    def watch(drive: driver.Driver) -> None:
         if drive.tally.finished == 1:
             drive.stop("interrupted")
 

@@ -12,8 +12,8 @@ from orchestrator import spec
 from orchestrator.engine.driver import _placement
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.launch.data_manifests import check_unchanged, with_manifests
-from orchestrator.launch.submit import put, submit
-from orchestrator.plan.durations import Speed
+from orchestrator.launch.submit import record_job, submit
+from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.expansion import successors
 from orchestrator.plan.planner import Planner
 from orchestrator.settings import Settings, settings
@@ -55,14 +55,14 @@ def where(tmp_path: Path) -> Settings:
 
 
 def planned(job: JobSpec) -> dict[tuple[str, str, float], dict[str, str]]:
-    placed = Planner(job, Speed()).placed
+    placed = Planner(job, DurationModel()).placed
     return {(p.stage, p.spec.task.dataset, p.spec.optim.lr): p.spec.task.manifests for p in placed}  # type: ignore[union-attr]
 
 
 def test_trials_name_the_digests_of_the_data_that_are_there(
     job: JobSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {p.key for p in Planner(job, Speed()).placed}
+    before = {p.key for p in Planner(job, DurationModel()).placed}
     trees.plant("pets", tmp_path, monkeypatch)
     told = with_manifests(job, where(tmp_path))
     trials = planned(told)
@@ -72,10 +72,10 @@ def test_trials_name_the_digests_of_the_data_that_are_there(
     assert trials["grid", "dtd", 1e-3] == {}
     assert trials["grid", "faces", 1e-3] == {"faces/official": CARDS["faces"].digest}
     assert {path.name for path in (tmp_path / "splits").iterdir()} >= {"pets-0.2-2.jsonl"}
-    keys = {p.key for p in Planner(told, Speed()).placed}
+    keys = {p.key for p in Planner(told, DurationModel()).placed}
     assert len(keys & before) == 2  # those of dtd, which is not there
     again = with_manifests(job, where(tmp_path))
-    assert {p.key for p in Planner(again, Speed()).placed} == keys
+    assert {p.key for p in Planner(again, DurationModel()).placed} == keys
     (tmp_path / "splits" / "pets-0.2-2.jsonl").unlink()
     (tmp_path / "oxford-iiit-pet" / "annotations" / "test.txt").write_text("x\n")
     with pytest.raises(NotFound, match="pets: lists under"):
@@ -96,7 +96,7 @@ def test_winners_keep_the_digest_of_their_own_data(
     trees.plant("pets", tmp_path, monkeypatch)
     trees.plant("dtd", tmp_path, monkeypatch)
     told = with_manifests(job, where(tmp_path))
-    winner = next(p.spec for p in Planner(told, Speed()).placed if p.group_values["task.dataset"] == "pets")
+    winner = next(p.spec for p in Planner(told, DurationModel()).placed if p.group_values["task.dataset"] == "pets")
     stage = told.stages[1].model_copy(update={"override": {**told.stages[1].override, "task.dataset": "dtd"}})
     (moved,) = successors(winner, stage, may_test=True)
     assert list(moved.task.manifests) == ["dtd/official"]  # type: ignore[union-attr]
@@ -108,8 +108,8 @@ def test_a_job_does_not_go_on_with_other_data(job: JobSpec, tmp_path: Path, monk
     there.folder.mkdir()
     with closing(open_store(there.database_url)) as store:
         told, identity = with_manifests(job, there), job_id(job)
-        put(store, job, identity)
-        store.place(identity, [_placement(trial) for trial in Planner(told, Speed()).placed])
+        record_job(store, job, identity)
+        store.place(identity, [_placement(trial) for trial in Planner(told, DurationModel()).placed])
         check_unchanged(store, identity, told)
         rows = (tmp_path / "oxford-iiit-pet" / "annotations" / "test.txt").read_text().splitlines()
         (tmp_path / "oxford-iiit-pet" / "annotations" / "test.txt").write_text("\n".join(rows[1:]) + "\n")

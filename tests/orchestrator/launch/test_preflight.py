@@ -12,11 +12,11 @@ from published_checkpoints import VIT, swinv2
 from safetensors.torch import save_file
 
 from orchestrator.errors import SpecError
-from orchestrator.launch.preflight import Rehearsal
+from orchestrator.launch.preflight import ModelPreflight
 from orchestrator.launch.submit import refusal_kept
-from orchestrator.plan.durations import Speed
+from orchestrator.plan.durations import DurationModel
 from orchestrator.records.rows import JobRecord
-from orchestrator.records.states import JobState, Known, TrialState
+from orchestrator.records.states import JobState, TrialSnapshot, TrialState
 from orchestrator.store.store import open_store
 from workers.trial import TrialSpec
 
@@ -42,7 +42,7 @@ def test_every_wrong_backbone_is_said_once(tmp_path: Path) -> None:
     file = {"kind": "file", "name": "MIM", "path": "swin.safetensors", "sha256": digest}
     wrong = [trial({"patch_sise": 4}), trial({"patch_sise": 4}, drop_path=0.0), trial(init=file), trial(init=file)]
     with (
-        contextlib.closing(Rehearsal([trial(), *wrong], Speed(), tmp_path)) as all_,
+        contextlib.closing(ModelPreflight([trial(), *wrong], DurationModel(), tmp_path)) as all_,
         pytest.raises(SpecError) as caught,
     ):
         all_.end()
@@ -54,10 +54,10 @@ def test_every_wrong_backbone_is_said_once(tmp_path: Path) -> None:
 
 
 def test_what_is_known_or_tells_itself_at_once_is_not_tried() -> None:
-    speed, known, new = Speed(), trial({"patch_sise": 4}), trial()
-    speed.record(known, Known(TrialState.done, facts={"parameters": 7}))
+    speed, known, new = DurationModel(), trial({"patch_sise": 4}), trial()
+    speed.record(known, TrialSnapshot(TrialState.done, facts={"parameters": 7}))
     for specs in ([], [known], [new], [known, new, known]):
-        rehearsal = Rehearsal(specs, speed, Path("/nowhere"))
+        rehearsal = ModelPreflight(specs, speed, Path("/nowhere"))
         assert rehearsal._process is None
         rehearsal.end()
 
@@ -65,17 +65,17 @@ def test_what_is_known_or_tells_itself_at_once_is_not_tried() -> None:
 def test_a_model_that_another_kind_of_task_has_had_is_tried(tmp_path: Path) -> None:
     """What runs as a classifier may be nothing that SimMIM is written for."""
     task = {"kind": "pretrain", "dataset": "digits-pretrain", "mask_patch": 16}
-    speed, wrong = Speed(), []
+    speed, wrong = DurationModel(), []
     for name in ("resnet18", "resnet34"):
         known = TrialSpec.model_validate({**trial().model_dump(), "backbone": {"model": name, "image_size": 64}})
-        speed.record(known, Known(TrialState.done, facts={"parameters": 7}))
+        speed.record(known, TrialSnapshot(TrialState.done, facts={"parameters": 7}))
         wrong.append(TrialSpec.model_validate({**known.model_dump(), "task": task}))
-    with contextlib.closing(Rehearsal(wrong, speed, tmp_path)) as all_, pytest.raises(SpecError, match="SimMIM"):
+    with contextlib.closing(ModelPreflight(wrong, speed, tmp_path)) as all_, pytest.raises(SpecError, match="SimMIM"):
         all_.end()
 
 
 def test_the_process_ends_with_the_job() -> None:
-    rehearsal = Rehearsal([trial(), trial({"depth": 3})], Speed(), Path("/nowhere"))
+    rehearsal = ModelPreflight([trial(), trial({"depth": 3})], DurationModel(), Path("/nowhere"))
     assert rehearsal._process is not None
     rehearsal.close()
     assert rehearsal._process.returncode is not None

@@ -14,11 +14,11 @@ import pytest
 from k12_job import BASE, FINAL, PRETRAIN, RAND, REFINE, SUP, done, figures, grid, job, run
 
 from orchestrator.plan.cost import Cost, cost
-from orchestrator.plan.durations import EVALUATION_SHARE, Speed
+from orchestrator.plan.durations import EVALUATION_SHARE, DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.simulation import Node, left
-from orchestrator.plan.trials import Planned
-from orchestrator.records.states import Known, TrialState
+from orchestrator.plan.trials import PlannedTrial
+from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.spec import load
 from orchestrator.spec.job import JobSpec, Resources
 from tasks.backbones.spec import BackboneSpec
@@ -26,23 +26,23 @@ from tasks.backbones.spec import BackboneSpec
 ONE_CPU = [Node(cpus=1)]
 
 
-def nothing(keys: list[str]) -> Mapping[str, Known]:
+def nothing(keys: list[str]) -> Mapping[str, TrialSnapshot]:
     return {}
 
 
-def among(known: Mapping[str, Known]) -> Any:
+def among(known: Mapping[str, TrialSnapshot]) -> Any:
     """A look-up in what is recorded, as the store's."""
     return lambda keys: {key: known[key] for key in keys if key in known}
 
 
-def trials(planned: list[Planned]) -> dict[str, Planned]:
+def trials(planned: list[PlannedTrial]) -> dict[str, PlannedTrial]:
     return {each.key: each for each in planned}
 
 
-def whole(spec: JobSpec) -> list[Planned]:
+def whole(spec: JobSpec) -> list[PlannedTrial]:
     """All trials of a job, were the first of each group its winner."""
-    planner = Planner(spec, Speed())
-    run(planner, lambda each: Known(
+    planner = Planner(spec, DurationModel())
+    run(planner, lambda each: TrialSnapshot(
         TrialState.done, figures={each.spec.task.metric: -each.position}, weights=("/w", "0"),
     ))  # fmt: skip
     return planner.placed
@@ -53,7 +53,7 @@ def whole(spec: JobSpec) -> list[Planned]:
 
 def test_a_job_that_has_not_begun() -> None:
     spec = job()
-    found = cost(spec, nothing, Speed(), ONE_CPU)
+    found = cost(spec, nothing, DurationModel(), ONE_CPU)
     assert [(row.name, row.groups, row.trials, row.done, row.forecast) for row in found.stages] == [
         ("pretrain", 1, 1, 0, False),
         ("grid", 4, 60, 0, False),
@@ -71,14 +71,14 @@ def test_a_job_that_has_not_begun() -> None:
 
 def test_what_is_done_is_not_counted_again() -> None:
     spec = job()
-    planner = Planner(spec, Speed())
+    planner = Planner(spec, DurationModel())
     known = {each.key: done(each) for each in run(planner)}
-    found = cost(spec, among(known), Speed(), ONE_CPU)
+    found = cost(spec, among(known), DurationModel(), ONE_CPU)
     assert (found.done, found.trials) == (89, 89)
     assert (found.cpu_hours, found.makespan_hours, found.lower_bound_hours) == (0, 0, 0)
     assert not any(row.forecast for row in found.stages)
     grid_only = {each.key: known[each.key] for each in planner.placed if each.stage in ("pretrain", "grid")}
-    found = cost(spec, among(grid_only), Speed(), ONE_CPU)
+    found = cost(spec, among(grid_only), DurationModel(), ONE_CPU)
     assert [row.done for row in found.stages] == [1, 60, 0, 0]
     assert [row.forecast for row in found.stages] == [False, False, False, True]
     assert found.stages[1].cpu_hours == 0
@@ -86,36 +86,36 @@ def test_what_is_done_is_not_counted_again() -> None:
 
 def test_failed_trials_are_counted_and_running_ones_with_what_is_left() -> None:
     spec = job(grid(dataset=["digits"], init=[RAND]))
-    first, second, third, *_ = Planner(spec, Speed()).placed
+    first, second, third, *_ = Planner(spec, DurationModel()).placed
     known = {
-        first.key: Known(TrialState.failed, error_class="code"),
-        second.key: Known(TrialState.running, epoch=3, epochs=4),
-        third.key: Known(TrialState.diverged),
+        first.key: TrialSnapshot(TrialState.failed, error_class="code"),
+        second.key: TrialSnapshot(TrialState.running, epoch=3, epochs=4),
+        third.key: TrialSnapshot(TrialState.diverged),
     }
-    found = cost(spec, among(known), Speed(), ONE_CPU)
+    found = cost(spec, among(known), DurationModel(), ONE_CPU)
     assert found.done == 1
     assert found.cpu_hours == pytest.approx((15 - 1 - 0.75) * first.seconds / 3600)
 
 
 def test_of_a_part_of_a_schedule_only_its_own_epochs_are_left() -> None:
-    epochs = [Known(TrialState.running, epoch=epoch, epochs=12) for epoch in (0, 8, 9, 12)]
+    epochs = [TrialSnapshot(TrialState.running, epoch=epoch, epochs=12) for epoch in (0, 8, 9, 12)]
     assert [left(known, 8) for known in epochs] == [1, 1, 0.75, 0]
     assert [left(known, 0) for known in epochs] == [1, 1 / 3, 0.25, 0]
 
 
 def test_a_trial_that_may_do_with_fewer_workers_is_planned_with_those_that_fit() -> None:
     spec = job(grid(dataset=["digits"], init=[RAND]), resources={"cpus": 1, "workers": 4, "min_workers": 1})
-    two = cost(spec, nothing, Speed(), [Node(cpus=1), Node(cpus=2)])  # 3 are no whole part of 4
-    all_ = cost(spec, nothing, Speed(), [Node(cpus=4)])
+    two = cost(spec, nothing, DurationModel(), [Node(cpus=1), Node(cpus=2)])  # 3 are no whole part of 4
+    all_ = cost(spec, nothing, DurationModel(), [Node(cpus=4)])
     assert (two.problems, all_.problems) == ([], [])
     assert two.makespan_hours == pytest.approx(2 * (all_.makespan_hours or 0))
     assert ["2 of 4 workers" in line for line in (two.basis[-1], all_.basis[-1])] == [True, False]
-    assert cost(spec, nothing, Speed(), [Node(cpus=0.5)]).problems
+    assert cost(spec, nothing, DurationModel(), [Node(cpus=0.5)]).problems
 
 
 def test_a_trial_of_two_stages_costs_once() -> None:
     again = {**grid(dataset=["digits"], init=[RAND]), "name": "again"}
-    found = cost(job(grid(dataset=["digits"], init=[RAND]), again), nothing, Speed(), ONE_CPU)
+    found = cost(job(grid(dataset=["digits"], init=[RAND]), again), nothing, DurationModel(), ONE_CPU)
     assert found.trials == 15
     assert [row.trials for row in found.stages] == [15, 15]
     assert found.stages[1].cpu_hours == 0
@@ -124,7 +124,7 @@ def test_a_trial_of_two_stages_costs_once() -> None:
 def test_hours_are_of_all_that_a_trial_holds() -> None:
     resources = {"cpus": 3, "gpus": 0.5, "workers": 2}
     spec = job(grid(dataset=["digits"], init=[RAND]), resources=resources)
-    found = cost(spec, nothing, Speed(), [Node(cpus=6, gpus=1)])
+    found = cost(spec, nothing, DurationModel(), [Node(cpus=6, gpus=1)])
     assert found.makespan_hours is not None
     assert found.cpu_hours == pytest.approx(6 * found.makespan_hours)
     assert found.gpu_hours == pytest.approx(found.makespan_hours)
@@ -134,12 +134,12 @@ def test_hours_are_of_all_that_a_trial_holds() -> None:
 
 
 def test_the_guess_is_images_over_images_per_second() -> None:
-    (planned,) = Planner(job(PRETRAIN), Speed()).placed
+    (planned,) = Planner(job(PRETRAIN), DurationModel()).placed
     task = planned.spec.task
     images = 4 * (task.train_images + task.evaluation_images * EVALUATION_SHARE)
-    alone = Speed().estimate(planned.spec, Resources(images_per_second=100))
+    alone = DurationModel().estimate(planned.spec, Resources(images_per_second=100))
     assert (alone.seconds, alone.measured) == (pytest.approx(images / 100), False)
-    four = Speed().estimate(planned.spec, Resources(images_per_second=100, workers=4))
+    four = DurationModel().estimate(planned.spec, Resources(images_per_second=100, workers=4))
     assert four.seconds == pytest.approx(images / 400)
 
 
@@ -150,19 +150,19 @@ def test_test_images_are_evaluated_once_and_val_as_often_as_asked() -> None:
     second = every.model_copy(update={"runtime": every.runtime.model_copy(update={"evaluate_every": 3})})
     for trial, times in ((final, 1), (every, 4), (second, 2)):
         images = 4 * trial.task.train_images + times * trial.task.evaluation_images * EVALUATION_SHARE
-        assert Speed().estimate(trial, Resources(images_per_second=1)).seconds == pytest.approx(images)
+        assert DurationModel().estimate(trial, Resources(images_per_second=1)).seconds == pytest.approx(images)
 
 
 def test_recorded_step_times_of_the_same_kind_are_used() -> None:
     smaller = {"name": "smaller", "override": {"task.dataset": "digits-pretrain", "optim.batch": 32}}
     spec = job(grid(dataset=["digits"], init=[RAND]), smaller)
-    planner = Planner(spec, Speed())
+    planner = Planner(spec, DurationModel())
     on_cpu = {"device": "cpu", "workers": 1}
     recorded = [
-        (planner.placed[number].spec, Known(TrialState.done, step_seconds=seconds, facts=on_cpu))
+        (planner.placed[number].spec, TrialSnapshot(TrialState.done, step_seconds=seconds, facts=on_cpu))
         for number, seconds in ((0, 0.5), (1, 0.7), (2, 0.6))
     ]
-    speed = Speed(recorded)
+    speed = DurationModel(recorded)
     grid_trial, other_batch = planner.placed[5].spec, planner.placed[-1].spec
     task = grid_trial.task
     steps = 4 * (task.train_images // 64)
@@ -234,7 +234,7 @@ def study() -> JobSpec:
 
 def hours_on(spec: JobSpec, gpus: int) -> Cost:
     nodes = [Node(cpus=64, gpus=8)] * (gpus // 8)
-    return cost(spec, nothing, Speed(), nodes)
+    return cost(spec, nothing, DurationModel(), nodes)
 
 
 def test_the_makespan_of_the_study_is_near_its_bound_and_below_first_come_first_served() -> None:
@@ -285,7 +285,7 @@ def test_no_order_beats_the_bound_and_ours_is_near_the_best(slots: int) -> None:
     lengths["sweep"]["grid"]["optim.epochs"] = [2, 3, 5]
     spec = job(lengths, {"name": "more", "from": "grid", "override": {"optim.epochs": 6}})
     best = brute_force(chains_of(spec), slots) / 3600
-    found = cost(spec, nothing, Speed(), [Node(cpus=slots)])
+    found = cost(spec, nothing, DurationModel(), [Node(cpus=slots)])
     assert found.makespan_hours is not None
     assert found.lower_bound_hours is not None
     assert found.lower_bound_hours <= best * (1 + 1e-6)
@@ -296,35 +296,35 @@ def test_no_order_beats_the_bound_and_ours_is_near_the_best(slots: int) -> None:
 def test_trials_share_a_gpu_and_workers_spread_over_nodes() -> None:
     axes = grid(dataset=["digits"], init=[RAND], lr=[1e-3, 2e-3, 3e-3], layer_decay=[0.8])
     third = job(axes, resources={"cpus": 0, "gpus": 1 / 3})
-    one = cost(third, nothing, Speed(), [Node(cpus=1, gpus=1)])
+    one = cost(third, nothing, DurationModel(), [Node(cpus=1, gpus=1)])
     assert one.makespan_hours == pytest.approx(one.longest_chain_hours)
     wide = job(axes, resources={"cpus": 0, "gpus": 1, "workers": 2})
-    two = cost(wide, nothing, Speed(), [Node(cpus=1, gpus=1), Node(cpus=1, gpus=1)])
+    two = cost(wide, nothing, DurationModel(), [Node(cpus=1, gpus=1), Node(cpus=1, gpus=1)])
     assert two.makespan_hours == pytest.approx(3 * two.longest_chain_hours)
-    assert cost(wide, nothing, Speed(), [Node(cpus=1, gpus=1)]).makespan_hours is None
+    assert cost(wide, nothing, DurationModel(), [Node(cpus=1, gpus=1)]).makespan_hours is None
 
 
 def test_the_bound_counts_whole_trials() -> None:
     """Five CPUs have room for two trials of two."""
     axes = grid(dataset=["digits"], init=[RAND], lr=[1e-3, 2e-3], layer_decay=[0.7, 0.8])
-    found = cost(job(axes, resources={"cpus": 2}), nothing, Speed(), [Node(cpus=5)])
+    found = cost(job(axes, resources={"cpus": 2}), nothing, DurationModel(), [Node(cpus=5)])
     assert found.lower_bound_hours == pytest.approx(found.makespan_hours)
     assert found.lower_bound_hours == pytest.approx(2 * found.longest_chain_hours)
-    pairs = cost(job(axes, resources={"cpus": 2, "workers": 2}), nothing, Speed(), [Node(cpus=3)] * 5)
+    pairs = cost(job(axes, resources={"cpus": 2, "workers": 2}), nothing, DurationModel(), [Node(cpus=3)] * 5)
     assert pairs.lower_bound_hours == pytest.approx(pairs.makespan_hours)
     assert pairs.lower_bound_hours == pytest.approx(2 * pairs.longest_chain_hours)
 
 
 def test_what_fits_on_no_node_is_said() -> None:
     custom = {**grid(dataset=["digits"], init=[RAND]), "resources": {"custom": {"a100": 1}}}
-    found = cost(job(PRETRAIN, custom), nothing, Speed(), [Node(cpus=2, gpus=2)])
+    found = cost(job(PRETRAIN, custom), nothing, DurationModel(), [Node(cpus=2, gpus=2)])
     assert (found.makespan_hours, found.lower_bound_hours) == (None, None)
     assert found.problems == ["stage grid: a trial needs 1 cpus, 1 a100, which fits on no node of the cluster"]
     assert found.trials == 16
-    big = cost(job(PRETRAIN, resources={"cpus": 4}), nothing, Speed(), [Node(cpus=2), Node(cpus=2)])
+    big = cost(job(PRETRAIN, resources={"cpus": 4}), nothing, DurationModel(), [Node(cpus=2), Node(cpus=2)])
     assert (big.makespan_hours, len(big.problems)) == (None, 1)
     assert big.lower_bound_hours == pytest.approx(big.longest_chain_hours)  # 4 CPUs there, on two nodes
-    assert cost(job(custom), nothing, Speed(), [Node(cpus=1, custom={"a100": 1})]).problems == []
+    assert cost(job(custom), nothing, DurationModel(), [Node(cpus=1, custom={"a100": 1})]).problems == []
 
 
 # Disk
@@ -338,20 +338,20 @@ def test_disk_is_weights_that_are_kept_and_checkpoints_of_what_runs_at_once() ->
         return 1000
 
     spec = job()
-    found = cost(spec, nothing, Speed(), [Node(cpus=4)], parameters)
+    found = cost(spec, nothing, DurationModel(), [Node(cpus=4)], parameters)
     assert found.disk_bytes == 4 * 1000 * (5 + 9 * 4)  # pretrain and four finals; four at once, three checkpoints each
     assert asked == ["vit_tiny_patch16_224"]
-    assert cost(spec, nothing, Speed(), ONE_CPU).disk_bytes is None
-    (pretrain, *_) = Planner(spec, Speed()).placed
-    recorded = Speed([(pretrain.spec, Known(TrialState.done, facts={"parameters": 2000}))])
+    assert cost(spec, nothing, DurationModel(), ONE_CPU).disk_bytes is None
+    (pretrain, *_) = Planner(spec, DurationModel()).placed
+    recorded = DurationModel([(pretrain.spec, TrialSnapshot(TrialState.done, facts={"parameters": 2000}))])
     assert cost(spec, nothing, recorded, ONE_CPU).disk_bytes == 4 * 2000 * (5 + 9)
 
 
 def test_weights_that_were_lost_are_counted_once_more() -> None:
     spec = job(PRETRAIN, grid(dataset=["digits"], init=[SUP]), trial=BASE)
-    (pretrain,) = [each for each in Planner(spec, Speed()).placed if each.stage == "pretrain"]
-    lost = {pretrain.key: Known(TrialState.done, figures=figures(pretrain.spec))}
-    found = cost(spec, among(lost), Speed(), ONE_CPU)
+    (pretrain,) = [each for each in Planner(spec, DurationModel()).placed if each.stage == "pretrain"]
+    lost = {pretrain.key: TrialSnapshot(TrialState.done, figures=figures(pretrain.spec))}
+    found = cost(spec, among(lost), DurationModel(), ONE_CPU)
     assert (found.trials, found.done) == (16, 1)
     assert found.stages[0].cpu_hours == pytest.approx(pretrain.seconds / 3600)
 
@@ -376,7 +376,7 @@ def test_the_first_lines_of_a_spec_tell_what_plan_finds(name: str, profile: str)
     told = header[header.index("Cost, estimated") :]
     for claimed, rate in zip(CLAIMED[name, profile], (100, 900), strict=True):
         spec = load(path, profile, [f"resources.images_per_second={rate}"])
-        found = cost(spec, nothing, Speed(), [Node(cpus=64, gpus=8)])
+        found = cost(spec, nothing, DurationModel(), [Node(cpus=64, gpus=8)])
         assert found.gpu_hours == pytest.approx(float(claimed.replace(",", "")), rel=0.02)
         assert found.makespan_hours is not None
         assert claimed in told

@@ -31,17 +31,17 @@ from k12_job import (
 from pydantic import ValidationError
 
 from orchestrator.errors import SpecError
-from orchestrator.plan.durations import Speed
+from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.state import Decision
-from orchestrator.plan.trials import Planned
-from orchestrator.records.states import Known, TrialState
+from orchestrator.plan.trials import PlannedTrial
+from orchestrator.records.states import TrialSnapshot, TrialState
 from workers.trial import TrialSpec
 
-DIVERGED = Known(TrialState.diverged, error_class="diverged", error="loss is nan")
-CANCELLED = Known(TrialState.cancelled, error_class="cancelled")
-PENDING = Known(TrialState.pending)
-RUNNING = Known(TrialState.running)
+DIVERGED = TrialSnapshot(TrialState.diverged, error_class="diverged", error="loss is nan")
+CANCELLED = TrialSnapshot(TrialState.cancelled, error_class="cancelled")
+PENDING = TrialSnapshot(TrialState.pending)
+RUNNING = TrialSnapshot(TrialState.running)
 
 
 def decision(planner: Planner, stage: str, group: str) -> Decision:
@@ -49,7 +49,7 @@ def decision(planner: Planner, stage: str, group: str) -> Decision:
     return found
 
 
-def placed(planner: Planner, stage: str, group: str | None = None) -> list[Planned]:
+def placed(planner: Planner, stage: str, group: str | None = None) -> list[PlannedTrial]:
     return [each for each in planner.placed if each.stage == stage and group in (None, each.group)]
 
 
@@ -139,7 +139,7 @@ def test_children_wait_for_their_parents_weights() -> None:
     first = take(planner, 31)
     assert planner.next(lambda _: True) is None
     assert {each.spec.backbone.init.name for each in first} == {"RAND"}
-    planner.learn(first[0].key, done(first[0]))
+    planner.update(first[0].key, done(first[0]))
     assert all(each.settings["backbone.init"] == "SUP" for each in take(planner, 30))
 
 
@@ -206,8 +206,8 @@ def test_a_decision_says_its_rule_and_its_edges() -> None:
 
 
 def test_equal_figures_are_decided_by_the_sources_ties() -> None:
-    def same(planned: Planned) -> Known:
-        return Known(TrialState.done, figures={planned.spec.task.metric: 50.0, "loss": 1.0})
+    def same(planned: PlannedTrial) -> TrialSnapshot:
+        return TrialSnapshot(TrialState.done, figures={planned.spec.task.metric: 50.0, "loss": 1.0})
 
     stage = grid(dataset=["digits"], init=[RAND])
     other = {**stage, "ties": ["optim.lr:max", "optim.layer_decay:min"]}
@@ -310,10 +310,10 @@ def test_no_group_waits_for_another() -> None:
     handed = take(planner, 30)
     for each in handed:
         if each.group == "faces/RAND":
-            planner.learn(each.key, done(each))
+            planner.update(each.key, done(each))
     assert {each.group for each in placed(planner, "refine")} == {"faces/RAND"}
     for each in take(planner, 6):
-        planner.learn(each.key, done(each))
+        planner.update(each.key, done(each))
     assert [each.group for each in take(planner, 1)] == ["faces/RAND"]
     assert placed(planner, "final", "faces/RAND")
     assert not placed(planner, "refine", "digits/RAND")
@@ -341,7 +341,7 @@ def test_a_trial_that_does_not_fit_lets_others_pass() -> None:
     planner = planner_of(big, small)
     asked: list[str] = []
 
-    def fits(planned: Planned) -> bool:
+    def fits(planned: PlannedTrial) -> bool:
         asked.append(planned.stage)
         return planned.resources.gpus == 0
 
@@ -357,11 +357,11 @@ def test_a_trial_that_does_not_fit_lets_others_pass() -> None:
 def test_what_was_given_back_comes_again() -> None:
     planner = planner_of(grid(dataset=["digits"], init=[RAND]))
     first, second = take(planner, 2)
-    planner.learn(first.key, PENDING)  # a look at the store before the claim is no reason to run it twice
+    planner.update(first.key, PENDING)  # a look at the store before the claim is no reason to run it twice
     assert first.key not in {each.key for each in take(planner, 13)}
     assert planner.next(lambda _: True) is None
     planner.give_back(second.key)
-    planner.learn(first.key, RUNNING)
+    planner.update(first.key, RUNNING)
     planner.give_back(first.key)
     assert names(take(planner, 2)) == names([first, second])
     assert not planner.finished()
@@ -370,13 +370,13 @@ def test_what_was_given_back_comes_again() -> None:
 def test_a_trial_that_another_driver_runs_is_waited_for() -> None:
     planner = planner_of(grid(dataset=["digits"], init=[RAND], lr=[1e-3], layer_decay=[0.9]), {**FINAL, "from": "grid"})
     (only,) = placed(planner, "grid")
-    planner.learn(only.key, RUNNING)
+    planner.update(only.key, RUNNING)
     assert planner.next(lambda _: True) is None
     assert not planner.finished()
-    planner.learn(only.key, PENDING)
+    planner.update(only.key, PENDING)
     assert names(take(planner, 1)) == [only.name]
-    planner.learn(only.key, RUNNING)
-    planner.learn(only.key, done(only))
+    planner.update(only.key, RUNNING)
+    planner.update(only.key, done(only))
     assert [each.stage for each in take(planner, 1)] == ["final"]
 
 
@@ -406,7 +406,7 @@ def test_a_failed_trial_makes_its_group_incomplete_and_no_other() -> None:
         f"grid faces/RAND: trial {bad.name} ({bad.key[:8]}) failed: RuntimeError: boom; "
         "to run it again: python -m orchestrator retry k12"
     )
-    planner.learn(bad.key, PENDING)
+    planner.update(bad.key, PENDING)
     assert not planner.finished()
     assert planner.incomplete() == []
     again = run(planner)
@@ -431,7 +431,7 @@ def test_a_failed_parent_blocks_its_childrens_groups() -> None:
     assert [line.split(":")[0] for line in lines] == ["pretrain all", "grid digits/SUP", "grid faces/SUP"]
     assert f"is blocked: it starts from trial pretrain/all ({pretrain.key[:8]}), which failed" in lines[1]
     assert {each.group for each in placed(planner, "final")} == {"digits/RAND", "faces/RAND"}
-    planner.learn(pretrain.key, PENDING)
+    planner.update(pretrain.key, PENDING)
     run(planner)
     assert planner.incomplete() == []
     assert len(placed(planner, "final")) == 4
@@ -456,8 +456,8 @@ def test_a_diverged_trial_is_a_result_that_never_wins() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_trial_that_ended_without_a_finite_metric_never_wins(value: float) -> None:
-    def say(each: Planned) -> Known:
-        return Known(TrialState.done, figures={"top1": value if each.position else 1.0})
+    def say(each: PlannedTrial) -> TrialSnapshot:
+        return TrialSnapshot(TrialState.done, figures={"top1": value if each.position else 1.0})
 
     planner = planner_of(grid(dataset=["digits"], init=[RAND]), {**FINAL, "from": "grid"})
     run(planner, say)
@@ -492,14 +492,14 @@ def test_the_same_code_error_in_three_trials_pauses_the_stage() -> None:
     planner = planner_of(grid(dataset=["digits"], init=[RAND]), other)
     mine = [each for each in take(planner, 5) if each.stage == "grid"]
     assert len(mine) == 5
-    planner.learn(mine[0].key, failed("ValueError: one\n  in a"))
-    planner.learn(mine[1].key, failed("ValueError: one\n  in b"))
-    planner.learn(mine[2].key, failed("ValueError: two"))
-    planner.learn(mine[3].key, failed("ValueError: one", error_class="data"))
+    planner.update(mine[0].key, failed("ValueError: one\n  in a"))
+    planner.update(mine[1].key, failed("ValueError: one\n  in b"))
+    planner.update(mine[2].key, failed("ValueError: two"))
+    planner.update(mine[3].key, failed("ValueError: one", error_class="data"))
     assert planner.paused() == []
-    planner.learn(mine[1].key, failed("ValueError: one\n  in b"))  # told again: still two trials
+    planner.update(mine[1].key, failed("ValueError: one\n  in b"))  # told again: still two trials
     assert planner.paused() == []
-    planner.learn(mine[4].key, failed("ValueError: one"))
+    planner.update(mine[4].key, failed("ValueError: one"))
     (line,) = planner.paused()
     assert line.startswith("stage grid is paused: 3 of its trials failed with the same error: ValueError: one")
     assert line in planner.incomplete()
@@ -507,9 +507,9 @@ def test_the_same_code_error_in_three_trials_pauses_the_stage() -> None:
     assert planner.next(lambda _: True) is None
     assert not planner.finished()  # the other stage still runs
     for each in placed(planner, "other"):
-        planner.learn(each.key, done(each))
+        planner.update(each.key, done(each))
     assert planner.finished()
-    planner.learn(mine[0].key, PENDING)  # retry
+    planner.update(mine[0].key, PENDING)  # retry
     assert planner.paused() == []
     assert len(take(planner, 11)) == 11
 
@@ -518,7 +518,7 @@ def test_a_trial_given_back_while_its_stage_is_paused_stays() -> None:
     planner = planner_of(grid(dataset=["digits"], init=[RAND]))
     handed = take(planner, 4)
     for each in handed[:3]:
-        planner.learn(each.key, failed())
+        planner.update(each.key, failed())
     planner.give_back(handed[3].key)
     assert planner.finished()
     assert planner.next(lambda _: True) is None
@@ -530,18 +530,18 @@ def test_a_trial_given_back_while_its_stage_is_paused_stays() -> None:
 def test_weights_that_were_not_kept_are_made_again_when_a_child_needs_them() -> None:
     planner = planner_of(PRETRAIN, grid(dataset=["digits"], init=[SUP]))
     (parent,) = placed(planner, "pretrain")
-    planner.learn(parent.key, Known(TrialState.done, figures=figures(parent.spec)))
+    planner.update(parent.key, TrialSnapshot(TrialState.done, figures=figures(parent.spec)))
     assert names(take(planner, 1)) == [parent.name]
     assert planner.next(lambda _: True) is None
-    planner.learn(parent.key, done(parent))
+    planner.update(parent.key, done(parent))
     assert len(take(planner, 15)) == 15
 
 
 def test_weights_are_made_again_for_a_child_that_another_driver_gave_up() -> None:
     planner = planner_of(PRETRAIN, grid(dataset=["digits"], init=[SUP], lr=[1e-3], layer_decay=[0.9]))
     parent, child = planner.placed
-    planner.learn(child.key, RUNNING)
-    planner.learn(parent.key, Known(TrialState.done, figures=figures(parent.spec)))
+    planner.update(child.key, RUNNING)
+    planner.update(parent.key, TrialSnapshot(TrialState.done, figures=figures(parent.spec)))
     assert planner.ready() == 0
     planner.give_back(child.key)
     assert names(take(planner, 1)) == [parent.name]
@@ -551,7 +551,7 @@ def test_weights_of_a_winner_that_were_not_kept_are_made_again() -> None:
     sweep = {**PRETRAIN, "sweep": {"grid": {"optim.lr": [1e-4, 6e-4]}}}
     planner = planner_of(sweep, grid(dataset=["digits"], init=[SUP]))
     for each in placed(planner, "pretrain"):
-        planner.learn(each.key, Known(TrialState.done, figures=figures(each.spec)))
+        planner.update(each.key, TrialSnapshot(TrialState.done, figures=figures(each.spec)))
     (again,) = take(planner, 1)
     assert (again.stage, again.spec.optim.lr) == ("pretrain", 6e-4)
     assert planner.next(lambda _: True) is None
@@ -560,17 +560,17 @@ def test_weights_of_a_winner_that_were_not_kept_are_made_again() -> None:
 def test_weights_that_no_child_needs_any_more_are_not_made_again() -> None:
     planner = planner_of(PRETRAIN, grid(dataset=["digits"], init=[SUP]))
     (parent,) = placed(planner, "pretrain")
-    planner.learn(parent.key, Known(TrialState.done, figures=figures(parent.spec)))
+    planner.update(parent.key, TrialSnapshot(TrialState.done, figures=figures(parent.spec)))
     assert planner.ready() == 1
     for each in placed(planner, "grid"):
-        planner.learn(each.key, done(each))
+        planner.update(each.key, done(each))
     assert planner.finished()
 
 
 def test_a_trial_that_again_ends_without_its_weights_is_not_run_for_ever() -> None:
     planner = planner_of(PRETRAIN, grid(dataset=["digits"], init=[SUP]))
     (parent,) = take(planner, 1)
-    planner.learn(parent.key, Known(TrialState.done, figures=figures(parent.spec)))
+    planner.update(parent.key, TrialSnapshot(TrialState.done, figures=figures(parent.spec)))
     assert planner.finished()
     (line,) = planner.incomplete()
     assert "which ended without the weights it was to keep" in line
@@ -620,7 +620,7 @@ def test_a_chosen_setting_is_applied_to_other_data_sets_which_nothing_touches_be
             chosen = decision(planner, "final", group)
             assert all(key in handed for key in (each.key for each in placed(planner, "grid", group)))
             assert planned.spec.optim == next(e for e in planner.placed if e.key == chosen.key).spec.optim
-        planner.learn(planned.key, done(planned))
+        planner.update(planned.key, done(planned))
         handed.append(planned.key)
     assert Counter(each.spec.task.dataset for each in placed(planner, "final")) == {"digits": 4, "faces": 4}  # type: ignore[union-attr]
     assert all(each.spec.may_test for each in placed(planner, "final"))
@@ -650,7 +650,7 @@ def test_a_trial_of_another_job_may_give_weights() -> None:
     assert planner.outside() == ["f" * 64]
     assert planner.finished()
     assert "it starts from trial ffffffff, which is not of this job and has no weights" in planner.incomplete()[0]
-    planner.learn("f" * 64, Known(TrialState.done, weights=("/runs/f", "0" * 64)))
+    planner.update("f" * 64, TrialSnapshot(TrialState.done, weights=("/runs/f", "0" * 64)))
     assert planner.incomplete() == []
     assert len(take(planner, 1)) == 1
 
@@ -658,12 +658,14 @@ def test_a_trial_of_another_job_may_give_weights() -> None:
 # Resuming
 
 
-def say_something(each: Planned) -> Known:
+def say_something(each: PlannedTrial) -> TrialSnapshot:
     """Done, diverged, failed or not a number, by the trial's key: always the same for the same trial."""
     fate = int(each.key[:4], 16) % 40
     if each.stage == "pretrain" or fate > 3:
         return done(each)
-    return (DIVERGED, failed(), CANCELLED, Known(TrialState.done, figures={each.spec.task.metric: math.nan}))[fate]
+    return (DIVERGED, failed(), CANCELLED, TrialSnapshot(TrialState.done, figures={each.spec.task.metric: math.nan}))[
+        fate
+    ]
 
 
 def standing(planner: Planner) -> tuple[Any, ...]:
@@ -684,9 +686,9 @@ def next_trials(planner: Planner) -> list[str]:
 def test_a_new_planner_that_is_told_everything_stands_where_the_old_one_stood(seed: int) -> None:
     order = random.Random(seed)
     whole = job()
-    first = Planner(whole, Speed())
-    store: dict[str, Known] = {}
-    running: list[Planned] = []
+    first = Planner(whole, DurationModel())
+    store: dict[str, TrialSnapshot] = {}
+    running: list[PlannedTrial] = []
     for _ in range(order.randrange(5, 110)):
         while len(running) < 4 and (planned := first.next(lambda _: True)):
             running.append(planned)
@@ -694,10 +696,10 @@ def test_a_new_planner_that_is_told_everything_stands_where_the_old_one_stood(se
             break
         ended = running.pop(order.randrange(len(running)))
         store[ended.key] = say_something(ended)
-        first.learn(ended.key, store[ended.key])
+        first.update(ended.key, store[ended.key])
     for each in running:  # killed: nothing of these is recorded
         first.give_back(each.key)
-    again = Planner(whole, Speed())
+    again = Planner(whole, DurationModel())
     tell(again, store, order)
     assert standing(again) == standing(first)
     assert next_trials(again) == next_trials(first)
@@ -715,8 +717,8 @@ def test_the_order_in_which_trials_end_changes_nothing(fates: Any) -> None:
 
 
 def test_telling_the_same_again_changes_nothing() -> None:
-    def say_twice(each: Planned) -> Known:
-        planner.learn(each.key, done(each))
+    def say_twice(each: PlannedTrial) -> TrialSnapshot:
+        planner.update(each.key, done(each))
         return done(each)
 
     planner = planner_of()
@@ -726,7 +728,7 @@ def test_telling_the_same_again_changes_nothing() -> None:
     run(once)
     assert before == standing(once)
     for each in handed:
-        assert planner.learn(each.key, done(each)) == ([], [])
+        assert planner.update(each.key, done(each)) == ([], [])
     assert standing(planner) == before
 
 
@@ -738,7 +740,7 @@ def test_progress_counts_forecasts_and_says_the_best() -> None:
     assert progress["grid"].states[TrialState.pending] == 14
     assert progress["grid"].best is None
     assert (progress["refine"].expected, progress["final"].expected) == (6, 1)
-    planner.learn(first.key, done(first))
+    planner.update(first.key, done(first))
     progress = {each.stage: each for each in planner.progress()}
     assert progress["grid"].best == figures(first.spec)["top1"]
     assert progress["grid"].seconds_left == pytest.approx(14 * first.seconds)
@@ -749,7 +751,7 @@ def test_progress_counts_forecasts_and_says_the_best() -> None:
 
 def test_three_thousand_trials_are_planned_and_run() -> None:
     lrs = [1e-5 * (1 + number / 10) for number in range(500)]
-    planner = Planner(job(grid(lr=lrs, init=[RAND]), REFINE, FINAL, trial=BASE), Speed())
+    planner = Planner(job(grid(lr=lrs, init=[RAND]), REFINE, FINAL, trial=BASE), DurationModel())
     assert planner.ready() == 3000
     assert len(run(planner, slots=64)) == 3000 + 12 + 2
     assert planner.incomplete() == []

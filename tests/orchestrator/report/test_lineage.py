@@ -18,17 +18,24 @@ from orchestrator.engine import collector
 from orchestrator.engine.driver import _placement
 from orchestrator.errors import NotFound, SpecError
 from orchestrator.launch.estimate import estimate
-from orchestrator.launch.other_jobs import assume, assumptions, check_unseen, elsewhere, find, resolve
-from orchestrator.launch.submit import put
-from orchestrator.plan.durations import Speed
+from orchestrator.launch.other_jobs import (
+    assume_weights,
+    assumptions,
+    check_test_data_unseen,
+    elsewhere,
+    find,
+    resolve_weights,
+)
+from orchestrator.launch.submit import record_job
+from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.simulation import Node
 from orchestrator.records.rows import DriverRow, SearchEvent
-from orchestrator.records.states import JobState, Known, TrialState
+from orchestrator.records.states import JobState, TrialSnapshot, TrialState
 from orchestrator.report import describe, lineage
 from orchestrator.settings import settings
 from orchestrator.spec.job import JobSpec, job_id
-from orchestrator.spec.sweep import One
+from orchestrator.spec.sweep import SingleSetting
 from orchestrator.store import tables
 from orchestrator.store.store import Store, open_store
 from workers.trial import TrialSpec
@@ -138,7 +145,7 @@ def test_files_and_tags_are_shown_with_their_digest(store: Store, tmp_path: Path
     file = {"kind": "file", "name": "SimMIM", "path": "weights/simmim.safetensors", "sha256": digest}
     tag = {"kind": "timm", "name": "1K", "tag": "vit_tiny_patch16_224.augreg_in21k", "sha256": None}
     study = job(grid(**{**SMALL, "init": [file, tag], "lr": [1e-4]}))
-    put(store, study, job_id(study))
+    record_job(store, study, job_id(study))
     machine = Machine()
     drive_to_end(store, study, machine, tmp_path)
     found = {}
@@ -168,13 +175,13 @@ def test_a_part_of_a_schedule_goes_on_from_the_part_before_it(tmp_path: Path) ->
     """Population-based training: from the training state, not from the weights alone."""
     store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     study = job(PRETRAIN)
-    put(store, study, job_id(study))
+    record_job(store, study, job_id(study))
     first = TrialSpec.model_validate({**study.trial, "span": {"first_epoch": 0, "last_epoch": 2}})
     again = {"kind": "trial", "name": "RAND", "trial": first.key}
     second = TrialSpec.model_validate(
         {**study.trial, "span": {"first_epoch": 2, "last_epoch": 4}, "backbone": {**BASE["backbone"], "init": again}}  # type: ignore[dict-item]
     )
-    (placed,) = [_placement(planned) for planned in Planner(study, Speed()).placed]
+    (placed,) = [_placement(planned) for planned in Planner(study, DurationModel()).placed]
     parts = [replace(placed, key=spec.key, spec=spec.model_dump(mode="json")) for spec in (first, second)]
     store.place(job_id(study), parts)
     steps = lineage.lineage(store, store.trial(second.key))
@@ -190,10 +197,10 @@ def test_a_job_starts_from_the_best_of_another_jobs_stage(store: Store, tmp_path
     giver = giving()
     run(store, giver, tmp_path)
     best = max(store.placed(job_id(giver)), key=lambda row: row.value or 0)
-    wanted, origins = resolve(taking(), store, deaf)
+    wanted, origins = resolve_weights(taking(), store, deaf)
     assert [(each.key, each.from_job, each.candidates) for each in origins] == [(best.key, job_id(giver), 2)]
     assert job_id(wanted) != job_id(taking())
-    put(store, wanted, job_id(wanted))
+    record_job(store, wanted, job_id(wanted))
     store.put_origins(job_id(wanted), origins)
     run(store, wanted, tmp_path)
     mim = [row for row in store.placed(job_id(wanted), "grid") if row.group == "digits/MIM"]
@@ -216,19 +223,19 @@ def test_weights_that_have_seen_test_images_are_refused(store: Store, tmp_path: 
     tiles = {"kind": "pretrain", "dataset": "photo-tiles", "mask_patch": 16}
     run(store, giving({"name": "pretrain", "override": {"task": tiles}, "keep_weights": True}), tmp_path)
     between = job({"name": "more", "override": {"backbone.init": FROM_OTHER}, "keep_weights": True}, name="between")
-    between, _ = resolve(between, store, deaf)
+    between, _ = resolve_weights(between, store, deaf)
     run(store, between, tmp_path)
     init = {**FROM_OTHER, "job": "between", "stage": "more"}
     for dataset in ("digits", "textures"):
         sweep = grid(**{**SMALL, "dataset": [dataset], "init": [init]})
-        wanted, origins = resolve(job(sweep, FINAL | {"from": "grid"}, name="user"), store, deaf)
-        planner = Planner(wanted, Speed())
+        wanted, origins = resolve_weights(job(sweep, FINAL | {"from": "grid"}, name="user"), store, deaf)
+        planner = Planner(wanted, DurationModel())
         if dataset == "digits":
-            check_unseen(store, origins, planner.foreseen())
+            check_test_data_unseen(store, origins, planner.foreseen())
             continue
         with pytest.raises(SpecError, match=r"of job between.*opened images of textures by task.dataset: photo-tiles"):
-            check_unseen(store, origins, planner.foreseen())
-        check_unseen(store, origins, planner.specs())  # the search alone reads no test images
+            check_test_data_unseen(store, origins, planner.foreseen())
+        check_test_data_unseen(store, origins, planner.specs())  # the search alone reads no test images
 
 
 def test_a_spec_file_may_name_another_jobs_stage(tmp_path: Path) -> None:
@@ -249,32 +256,32 @@ def test_a_group_is_named_where_there_are_several(store: Store, tmp_path: Path) 
     giver = giving({**SEVERAL, "sweep": {"grid": sets}, "override": {}, "per": ["task.dataset"]})
     run(store, giver, tmp_path)
     with pytest.raises(NotFound, match="has 2 groups; name one of them with `group`: digits, digits-pretrain"):
-        resolve(taking(), store, deaf)
+        resolve_weights(taking(), store, deaf)
     with pytest.raises(NotFound, match=r"no such group there; did you mean digits\?"):
-        resolve(taking({**FROM_OTHER, "group": "digit"}), store, deaf)
-    _, (origin,) = resolve(taking({**FROM_OTHER, "group": "digits"}), store, deaf)
+        resolve_weights(taking({**FROM_OTHER, "group": "digit"}), store, deaf)
+    _, (origin,) = resolve_weights(taking({**FROM_OTHER, "group": "digits"}), store, deaf)
     best = max((row for row in store.placed(job_id(giver)) if row.group == "digits"), key=lambda row: row.value or 0)
     assert (origin.key, origin.group) == (best.key, "digits")
 
 
 def test_what_is_missing_is_named(store: Store, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"initial weights MIM .job pre, stage pretrain.: no job has the name 'pre'"):
-        resolve(taking(), store, deaf)
+        resolve_weights(taking(), store, deaf)
     giver = giving(SEVERAL, grid(**SMALL))
-    put(store, giver, job_id(giver))
+    record_job(store, giver, job_id(giver))
     with pytest.raises(NotFound, match="none of its trials is placed yet"):
-        resolve(taking(), store, deaf)
+        resolve_weights(taking(), store, deaf)
     with pytest.raises(NotFound, match=r"has no such stage; did you mean pretrain.*there are: pretrain, grid"):
-        resolve(taking({**FROM_OTHER, "stage": "pretain"}), store, deaf)
+        resolve_weights(taking({**FROM_OTHER, "stage": "pretain"}), store, deaf)
     rows = _placed_by_a_planner(store, giver)
     with pytest.raises(NotFound, match=r"2 of its 2 trials have no result: pretrain/all/lr=.*pending.*submit or retry"):
-        resolve(taking(), store, deaf)
+        resolve_weights(taking(), store, deaf)
     run(store, giver, tmp_path)
-    assert resolve(taking(), store, deaf)[1][0].key in rows
+    assert resolve_weights(taking(), store, deaf)[1][0].key in rows
 
 
 def _placed_by_a_planner(store: Store, what: JobSpec) -> list[str]:
-    placements = [_placement(planned) for planned in Planner(what, Speed()).placed]
+    placements = [_placement(planned) for planned in Planner(what, DurationModel()).placed]
     store.place(job_id(what), placements)
     return [placement.key for placement in placements]
 
@@ -288,7 +295,7 @@ def test_a_stage_of_which_not_all_trials_are_placed_is_not_complete(store: Store
     assert state is JobState.incomplete
     assert [row.state for row in store.placed(job_id(giver), "second")] == [TrialState.done, TrialState.pending]
     with pytest.raises(NotFound, match="1 of its 2 trials have no result"):
-        resolve(taking({**FROM_OTHER, "stage": "second"}), store, deaf)
+        resolve_weights(taking({**FROM_OTHER, "stage": "second"}), store, deaf)
 
 
 def _failing_on(dataset: str) -> Any:
@@ -303,21 +310,21 @@ def _failing_on(dataset: str) -> Any:
 def test_the_same_spec_again_means_the_same_trial(store: Store, tmp_path: Path) -> None:
     """Whatever the other job's name has come to mean: and it says so."""
     run(store, giving(), tmp_path)
-    first, origins = resolve(taking(), store, deaf)
-    put(store, first, job_id(first))
+    first, origins = resolve_weights(taking(), store, deaf)
+    record_job(store, first, job_id(first))
     store.put_origins(job_id(first), origins)
     newer = giving(trial={**BASE, "seed": 1})
     run(store, newer, tmp_path)
     said: list[str] = []
-    again, same = resolve(taking(), store, said.append)
+    again, same = resolve_weights(taking(), store, said.append)
     assert (job_id(again), same) == (job_id(first), origins)
     assert job_id(newer) in said[0]
     assert origins[0].key[:12] in said[0]
-    other, (origin,) = resolve(taking({**FROM_OTHER, "job": job_id(newer)}), store, deaf)
+    other, (origin,) = resolve_weights(taking({**FROM_OTHER, "job": job_id(newer)}), store, deaf)
     assert origin.from_job == job_id(newer)
     assert job_id(other) != job_id(first)
     plain = giving()
-    assert resolve(plain, store, deaf) == (plain, [])
+    assert resolve_weights(plain, store, deaf) == (plain, [])
 
 
 def test_weights_that_were_not_kept_are_refused_with_a_remedy_that_works(store: Store, tmp_path: Path) -> None:
@@ -325,20 +332,20 @@ def test_weights_that_were_not_kept_are_refused_with_a_remedy_that_works(store: 
     machine = run(store, giver, tmp_path)
     best = max(store.placed(job_id(giver)), key=lambda row: row.value or 0)
     with pytest.raises(NotFound, match=f"were not kept or have been removed.*pin {best.key[:12]}, and submit job"):
-        resolve(taking(), store, deaf)
+        resolve_weights(taking(), store, deaf)
     store.pin(best.key, "start of user")
     run(store, giver, tmp_path, machine)
     assert machine.ran[best.key] == 2
     assert sum(machine.ran.values()) == 3
     assert store.figures([best.key])[best.key]["top1"] == best.value
-    assert resolve(taking(), store, deaf)[1][0].key == best.key
+    assert resolve_weights(taking(), store, deaf)[1][0].key == best.key
     run(store, giver, tmp_path, machine)
     assert sum(machine.ran.values()) == 3
 
 
 def test_a_pinned_trial_keeps_the_weights_that_its_stage_would_not(store: Store, tmp_path: Path) -> None:
     giver = giving({**SEVERAL, "keep_weights": None})
-    put(store, giver, job_id(giver))
+    record_job(store, giver, job_id(giver))
     key = _placed_by_a_planner(store, giver)[0]
     store.pin(key)
     machine = run(store, giver, tmp_path)
@@ -352,24 +359,24 @@ def test_another_jobs_stage_that_was_not_looked_up_is_refused(store: Store, tmp_
         planner_of(grid(**{**SMALL, "init": [FROM_OTHER]}))
     parted = {k: v for k, v in FROM_OTHER.items() if k != "job"}
     user = taking({"kind": "none"}, trial={**BASE, "backbone": {**BASE["backbone"], "init": parted}})  # type: ignore[dict-item]
-    grids = user.stages[0].model_copy(update={"override": {"backbone.init.job": "pre"}, "sweep": One()})
+    grids = user.stages[0].model_copy(update={"override": {"backbone.init.job": "pre"}, "sweep": SingleSetting()})
     user = user.model_copy(update={"stages": [grids]})
-    assert resolve(user, store, deaf) == (user, [])
+    assert resolve_weights(user, store, deaf) == (user, [])
     with pytest.raises(SpecError, match="was not looked up"):
-        Planner(user, Speed())
+        Planner(user, DurationModel())
 
 
 def test_weights_that_go_while_a_job_is_submitted_are_noticed(store: Store, tmp_path: Path) -> None:
     giver = giving({**SEVERAL, "sweep": {"grid": {"optim.lr": [1e-4, 6e-4]}}})
     run(store, giver, tmp_path)
-    wanted, origins = resolve(taking(), store, deaf)
+    wanted, origins = resolve_weights(taking(), store, deaf)
     later = max(store.placed(job_id(giver)), key=lambda row: row.value or 0)
-    put(store, wanted, job_id(wanted))
+    record_job(store, wanted, job_id(wanted))
     assert store.forget_weights([later.key]) == set()  # the job that is to start from it is there by now
     store.put_origins(job_id(wanted), origins)
     lost = [origin for origin in origins if origin.key == later.key]
     other = taking(priority=1)
-    put(store, other, job_id(other))
+    record_job(store, other, job_id(other))
     _forget_by_force(store, later.key)
     with pytest.raises(NotFound, match="were removed just now: submit again"):
         store.put_origins(job_id(other), lost)
@@ -390,9 +397,9 @@ def test_plan_takes_weights_of_jobs_to_come_for_known(tmp_path: Path) -> None:
     assert not (tmp_path / "runs" / "store.db").exists()
     opened = open_store(where.database_url)
     run(opened, giving(), tmp_path)
-    planned = assume(taking(), where)
+    planned = assume_weights(taking(), where)
     assert assumptions(planned) == []
-    assert job_id(planned) == job_id(resolve(taking(), opened, deaf)[0])
+    assert job_id(planned) == job_id(resolve_weights(taking(), opened, deaf)[0])
     opened.close()
     assert estimate(taking(), where, [Node(2.0)]).trials == 8
 
@@ -430,16 +437,16 @@ def test_a_chain_whose_weights_are_gone_is_made_again_from_its_start() -> None:
     second = {"name": "second", "override": {"backbone.init": {**SUP, "stage": "first"}}}
     third = {"name": "third", "override": {"backbone.init": {**SUP, "stage": "second"}, "task.dataset": "faces"}}
     planner = planner_of(first, second, third)
-    lost = Known(TrialState.done, figures={"top1": 1.0, "mean_per_class": 1.0, "loss": 0.0})
+    lost = TrialSnapshot(TrialState.done, figures={"top1": 1.0, "mean_per_class": 1.0, "loss": 0.0})
     for name in ("first", "second"):
         (planned,) = [each for each in planner.placed if each.stage == name]
-        planner.learn(planned.key, lost)
+        planner.update(planned.key, lost)
     handed = []
     while planned := planner.next(lambda _: True):
         handed.append(planned.stage)
         weights = (planned.key, "0" * 64) if planned.keep_weights else None
         figures = {planned.spec.task.metric: 1.0, "loss": 0.0}
-        planner.learn(planned.key, Known(TrialState.done, figures=figures, weights=weights))
+        planner.update(planned.key, TrialSnapshot(TrialState.done, figures=figures, weights=weights))
     assert handed == ["first", "second", "third"]
     assert planner.finished()
     assert planner.incomplete() == []
@@ -453,9 +460,9 @@ def test_a_lost_parent_of_another_job_is_named_also_behind_a_done_trial() -> Non
     third = {"name": "third", "override": {"backbone.init": {**SUP, "stage": "second"}, "task.dataset": "faces"}}
     planner = planner_of(second, third)
     assert planner.outside() == [elsewhere]
-    lost = Known(TrialState.done, figures={"top1": 1.0, "loss": 0.0})
-    planner.learn(elsewhere, lost)
-    planner.learn(planner.placed[0].key, lost)
+    lost = TrialSnapshot(TrialState.done, figures={"top1": 1.0, "loss": 0.0})
+    planner.update(elsewhere, lost)
+    planner.update(planner.placed[0].key, lost)
     assert planner.next(lambda _: True) is None
     assert planner.finished()
     assert any("third" in line and f"pin {elsewhere[:12]}" in line for line in planner.incomplete())
@@ -514,7 +521,7 @@ def test_gc_leaves_a_running_study_alone(store: Store, tmp_path: Path) -> None:
 def test_the_driver_row_of_another_host_counts_as_alive(store: Store, tmp_path: Path) -> None:
     """A pending trial of a job that a driver elsewhere drives keeps its checkpoints."""
     giver = giving()
-    put(store, giver, job_id(giver))
+    record_job(store, giver, job_id(giver))
     key = _placed_by_a_planner(store, giver)[0]
     folder = tmp_path / "storage" / "trials" / key[:2] / key
     folder.mkdir(parents=True)

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.records.rows import SearchEvent
 from orchestrator.rules import selection
 from orchestrator.search.point_search import PointSearch
-from orchestrator.spec.search_space import AshaRule, Uniform, at, holds, middle, rounded, rungs
+from orchestrator.spec.search_space import AshaRule, Uniform, contains, middle, rounded, rungs, value_at
 from orchestrator.spec.sweep import Search
 
 RANGES = {
@@ -46,21 +46,21 @@ def go_on(search: PointSearch, events: list[SearchEvent]) -> list[SearchEvent]:
     events = list(events)
     ended = {e.key for e in events if e.kind in ("told", "stopped")}
     while True:
-        while search.wants():
-            events.append(search.ask())
+        while search.can_suggest():
+            events.append(search.suggest())
         open_ = [e for e in events if e.kind == "asked" and e.key not in ended]
         if not open_:
             return events
         one = open_[0]
         value = made_up(one.body["point"])
         for epoch in range(1, EPOCHS + 1):
-            heard = search.hear(one.key, epoch, value * (1 + 1 / epoch))
+            heard = search.on_report(one.key, epoch, value * (1 + 1 / epoch))
             if heard is not None:
                 events.append(heard)
                 if heard.kind == "stopped":
                     break
         else:
-            told = search.tell(one.key, value if value > -3 else None)
+            told = search.on_result(one.key, value if value > -3 else None)
             assert told is not None
             events.append(told)
         ended.add(one.key)
@@ -78,7 +78,7 @@ def test_points_lie_in_their_ranges_and_the_seed_decides_them(sampler: str) -> N
     assert len({json.dumps(point) for point in points}) == len(points) == 14
     for point in points:
         assert list(point) == list(RANGES)
-        assert all(holds(search.search[path], value) for path, value in point.items())
+        assert all(contains(search.search[path], value) for path, value in point.items())
         assert all(value == float(f"{value:.12g}") for value in point.values())
     assert go_on(decider(search), []) == events
     assert go_on(decider(a_search(sampler=sampler, seed=1)), []) != events
@@ -125,50 +125,50 @@ def test_no_trial_is_stopped_for_want_of_forgotten_rivals_nor_spared() -> None:
     scheduler that had forgotten them would let both go on."""
     search = a_search(stopping=ASHA, at_once=14)
     first = decider(search)
-    events = [first.ask() for _ in range(14)]
+    events = [first.suggest() for _ in range(14)]
     for number, event in enumerate(events[:9]):
-        heard = first.hear(event.key, 2, float(number))
+        heard = first.on_report(event.key, 2, float(number))
         assert heard is not None
         events.append(heard)
     for value, kind in ((4.0, "stopped"), (8.5, "continued")):
         heirs = [decider(search) for _ in range(2)]
         heirs[0].replay(events)
-        heard = heirs[0].hear(events[9].key, 2, value)
+        heard = heirs[0].on_report(events[9].key, 2, value)
         assert heard is not None
         assert heard.kind == kind
         heirs[1].replay(events[:14])
-        forgetful = heirs[1].hear(events[9].key, 2, value)
+        forgetful = heirs[1].on_report(events[9].key, 2, value)
         assert forgetful is not None
         assert forgetful.kind == "continued"
 
 
 def test_a_trial_with_a_known_result_is_not_stopped_but_fills_its_rungs() -> None:
     search = decider(a_search(stopping=ASHA, at_once=4))
-    best, worse, third, fourth = (search.ask() for _ in range(4))
-    search.hear(best.key, 2, 3.0)
-    heard = search.hear(worse.key, 2, 1.0, ended=True)
+    best, worse, third, fourth = (search.suggest() for _ in range(4))
+    search.on_report(best.key, 2, 3.0)
+    heard = search.on_report(worse.key, 2, 1.0, ended=True)
     assert heard is not None
     assert heard.kind == "continued"
-    assert search.tell(worse.key, 1.0) is not None
-    assert search.tell(worse.key, 1.0) is None  # said already
-    assert search.hear(worse.key, 6, 1.0) is None
-    between = search.hear(third.key, 2, 2.5)  # above two thirds of 1 and 3
+    assert search.on_result(worse.key, 1.0) is not None
+    assert search.on_result(worse.key, 1.0) is None  # said already
+    assert search.on_report(worse.key, 6, 1.0) is None
+    between = search.on_report(third.key, 2, 2.5)  # above two thirds of 1 and 3
     assert between is not None
     assert between.kind == "continued"
-    low = search.hear(fourth.key, 2, 1.5)
+    low = search.on_report(fourth.key, 2, 1.5)
     assert low is not None
     assert low.kind == "stopped"
 
 
 def test_reports_that_decide_nothing_are_no_events() -> None:
     search = decider(a_search(stopping=ASHA))
-    one = search.ask()
-    assert search.hear(one.key, 1, 0.5) is None
-    assert search.hear("another", 2, 0.5) is None
-    assert search.hear(one.key, 2, None) is None
-    assert search.hear(one.key, 2, math.nan) is None
-    assert search.hear(one.key, 2, 0.5) is not None
-    assert search.hear(one.key, 2, 0.5) is None  # said again after a resume
+    one = search.suggest()
+    assert search.on_report(one.key, 1, 0.5) is None
+    assert search.on_report("another", 2, 0.5) is None
+    assert search.on_report(one.key, 2, None) is None
+    assert search.on_report(one.key, 2, math.nan) is None
+    assert search.on_report(one.key, 2, 0.5) is not None
+    assert search.on_report(one.key, 2, 0.5) is None  # said again after a resume
 
 
 def test_a_history_of_another_version_is_taken_over_as_it_is() -> None:
@@ -195,10 +195,10 @@ def test_no_point_is_asked_for_twice_and_a_small_space_ends() -> None:
     small = a_search(search={"backbone.drop_path": {"choice": [0, 0.1]}, "optim.batch": {"int": [1, 3]}}, trials=10)
     search = decider(small)
     events = []
-    while search.wants():
-        events.append(search.ask())
+    while search.can_suggest():
+        events.append(search.suggest())
         if events[-1].kind == "asked":
-            search.tell(events[-1].key, 1.0)
+            search.on_result(events[-1].key, 1.0)
     assert [e.kind for e in events] == ["asked"] * 6 + ["exhausted"]
     assert len({e.key for e in events}) == 7
     assert "6 points" in events[-1].body["reason"]
@@ -209,7 +209,7 @@ def test_no_point_is_asked_for_twice_and_a_small_space_ends() -> None:
         if event.kind == "asked":
             recorded.append(SearchEvent(len(recorded), "told", event.key, {"value": 1.0}))
     assert again.replay(recorded) == []
-    assert again.over()
+    assert again.finished()
 
 
 def test_points_whose_values_do_not_go_together_are_passed_over() -> None:
@@ -226,7 +226,7 @@ def test_points_whose_values_do_not_go_together_are_passed_over() -> None:
 def test_first_points_come_first() -> None:
     first = [{**middle(a_search().search), "optim.lr": lr, "backbone.drop_path": 0.2} for lr in (1e-3, 2e-3)]
     search = decider(a_search(first=first))
-    assert [search.ask().body["point"] for _ in range(2)] == first
+    assert [search.suggest().body["point"] for _ in range(2)] == first
 
 
 @pytest.mark.parametrize("rule", [(1, 3, 1), (2, 3, 2), (4, 2, 1), (5, 4, 1)])
@@ -247,57 +247,57 @@ def test_our_rungs_are_those_of_tune(rule: tuple[int, int, int]) -> None:
 def test_what_did_not_run_in_full_is_pruned_for_optuna() -> None:
     """Contract with the pinned Tune and Optuna: stopped and diverged trials are known as bad, not forgotten."""
     search = decider(a_search(stopping=ASHA, at_once=5))
-    good, stopped, diverged = search.ask(), search.ask(), search.ask()
-    search.hear(good.key, 2, 3.0)
-    search.hear(stopped.key, 2, 1.0)
-    search.tell(good.key, 3.0)
-    search.tell(diverged.key, None)
+    good, stopped, diverged = search.suggest(), search.suggest(), search.suggest()
+    search.on_report(good.key, 2, 3.0)
+    search.on_report(stopped.key, 2, 1.0)
+    search.on_result(good.key, 3.0)
+    search.on_result(diverged.key, None)
     states = [trial.state.name for trial in search._sampler._optuna._ot_study.trials]
     assert states == ["COMPLETE", "PRUNED", "PRUNED"]
 
 
 def test_median_stops_what_is_worse_than_half_of_the_others() -> None:
     search = decider(a_search(stopping=MEDIAN, at_once=10))
-    keys = [search.ask().key for _ in range(5)]
+    keys = [search.suggest().key for _ in range(5)]
     for value, key in enumerate(keys[:3]):
         for epoch in (4, 8):
-            heard = search.hear(key, epoch, float(value))
+            heard = search.on_report(key, epoch, float(value))
             assert heard is not None
             assert heard.kind == "continued"
     for key, value, kind in ((keys[3], 0.5, "stopped"), (keys[4], 1.5, "continued")):
-        heard = search.hear(key, 4, value)
+        heard = search.on_report(key, 4, value)
         assert heard is not None
         assert heard.kind == kind
 
 
 def test_a_trial_with_a_known_result_is_not_stopped_by_the_median_at_any_report() -> None:
     search = decider(a_search(stopping=MEDIAN, at_once=10))
-    keys = [search.ask().key for _ in range(4)]
+    keys = [search.suggest().key for _ in range(4)]
     for value, key in enumerate(keys[:3], 2):
         for epoch in (4, 8):
-            search.hear(key, epoch, float(value))
-    heard = [search.hear(keys[3], epoch, 0.5, ended=True) for epoch in (4, 5, 6)]
+            search.on_report(key, epoch, float(value))
+    heard = [search.on_report(keys[3], epoch, 0.5, ended=True) for epoch in (4, 5, 6)]
     assert [one.kind for one in heard if one] == ["continued"] * 3
 
 
 def test_a_value_of_twelve_digits_stays_inside_its_range() -> None:
     one = Uniform(uniform=(1 / 3, 2 / 3))
-    assert [holds(one, rounded(one, value)) for value in (1 / 3, 0.5, 2 / 3)] == [True] * 3
+    assert [contains(one, rounded(one, value)) for value in (1 / 3, 0.5, 2 / 3)] == [True] * 3
 
 
 def test_a_range_ends_at_its_ends() -> None:
     ranges = a_search().search
-    assert [at(ranges["optim.lr"], part) for part in (0, 0.5, 1)] == [1e-4, 1e-3, 1e-2]
-    assert [at(ranges["optim.layer_decay"], part) for part in (0, 0.5, 1)] == [0.6, 0.8, 1]
-    assert [at(ranges["optim.batch"], part) for part in (0, 1)] == [8, 64]
-    assert [at(ranges["backbone.drop_path"], part) for part in (0, 0.5, 1)] == [0, 0.1, 0.2]
-    assert not holds(ranges["optim.batch"], 8.5)
-    assert not holds(ranges["optim.batch"], True)
-    assert not holds(ranges["backbone.drop_path"], 0.3)
+    assert [value_at(ranges["optim.lr"], part) for part in (0, 0.5, 1)] == [1e-4, 1e-3, 1e-2]
+    assert [value_at(ranges["optim.layer_decay"], part) for part in (0, 0.5, 1)] == [0.6, 0.8, 1]
+    assert [value_at(ranges["optim.batch"], part) for part in (0, 1)] == [8, 64]
+    assert [value_at(ranges["backbone.drop_path"], part) for part in (0, 0.5, 1)] == [0, 0.1, 0.2]
+    assert not contains(ranges["optim.batch"], 8.5)
+    assert not contains(ranges["optim.batch"], True)
+    assert not contains(ranges["backbone.drop_path"], 0.3)
 
 
 def test_a_winner_near_an_end_of_its_range_lies_on_an_edge() -> None:
-    found, choices = selection.searched(a_search().model_dump(mode="json", by_alias=True)["search"])
+    found, choices = selection.search_ranges(a_search().model_dump(mode="json", by_alias=True)["search"])
     assert choices == {"backbone.drop_path": [0, 0.1, 0.2]}
     inside = {"optim.lr": 1e-3, "optim.layer_decay": 0.8, "optim.batch": 20}
     assert selection.range_edges(inside, found) == []

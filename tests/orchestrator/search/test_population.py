@@ -22,7 +22,7 @@ from orchestrator.records.states import JobState, TrialState
 from orchestrator.report.verify import verify
 from orchestrator.search.population import PopulationSearch, changed
 from orchestrator.spec.job import JobSpec, job_id
-from orchestrator.spec.search_space import Population, holds
+from orchestrator.spec.search_space import Population, contains
 from orchestrator.spec.sweep import Search
 from orchestrator.store.store import Store, open_store
 from workers.messages import Assignment, Outcome, Report, Weights
@@ -52,14 +52,14 @@ def go_on(one: PopulationSearch, events: list[SearchEvent], order: int = 0) -> l
     events, dice = list(events), random.Random(order)
     told = {event.key for event in events if event.kind == "told"}
     while True:
-        while one.wants():
-            events.append(one.ask())
+        while one.can_suggest():
+            events.append(one.suggest())
         open_ = [event for event in events if event.kind == "asked" and event.key not in told]
         if not open_:
             return events
         event = dice.choice(open_)
         value = float(int(event.key, 16) % 1000)
-        said = one.tell(event.key, value)
+        said = one.on_result(event.key, value)
         assert said is not None
         events.append(said)
         told.add(event.key)
@@ -116,16 +116,16 @@ def test_made_again_from_its_events_it_goes_on_as_it_would_have() -> None:
 
 def test_a_member_that_diverged_copies_and_a_population_of_which_all_did_ends() -> None:
     one = population()
-    first = [one.ask() for _ in range(SIZE)]
+    first = [one.suggest() for _ in range(SIZE)]
     for event in first:
-        one.tell(event.key, 1.0 if event is first[0] else None)
-    second = [one.ask() for _ in range(SIZE)]
+        one.on_result(event.key, 1.0 if event is first[0] else None)
+    second = [one.suggest() for _ in range(SIZE)]
     assert {event.body["parent"] for event in second} == {first[0].key}
     for event in second:
-        one.tell(event.key, None)
-    assert one.wants()
-    assert one.ask().kind == "exhausted"
-    assert one.over()
+        one.on_result(event.key, None)
+    assert one.can_suggest()
+    assert one.suggest().kind == "exhausted"
+    assert one.finished()
 
 
 def test_changes_stay_in_their_ranges() -> None:
@@ -135,7 +135,7 @@ def test_changes_stay_in_their_ranges() -> None:
     for _ in range(300):
         for path, one in search.search.items():
             value = changed(one, values[path], rule, dice)
-            assert holds(one, value)
+            assert contains(one, value)
             seen[value] += 1
     assert {0, 0.1, 0.2, 1e-2} <= set(seen)  # 1.2 x 9.5e-3 is cut at the end
     assert seen[7.6e-3] > 60  # 0.8 x 9.5e-3
@@ -183,7 +183,7 @@ def test_a_population_runs_in_parts_and_the_winner_is_of_the_last(
     monkeypatch.setattr(takeover, "BEAT_S", 0.02)
     one, machine = a_population_job(), Machine(slots=2, execute=Trainer())
 
-    def watch(drive: driver.Drive) -> None:
+    def watch(drive: driver.Driver) -> None:
         if drive.tally.finished == 7:
             drive.stop("interrupted")
 

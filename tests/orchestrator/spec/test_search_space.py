@@ -11,11 +11,11 @@ import pytest
 
 from orchestrator.errors import SpecError
 from orchestrator.plan.cost import cost
-from orchestrator.plan.durations import Speed
+from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.simulation import Node
 from orchestrator.records.rows import PlacedRow, SearchEvent
-from orchestrator.records.states import Known, TrialState
+from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.report.groups import heat_map
 from orchestrator.spec import load
 from orchestrator.spec.job import JobSpec
@@ -162,26 +162,26 @@ def test_a_rung_inside_the_warm_up_may_be_allowed(write: Write) -> None:
 NODES = [Node(2.0)]
 
 
-def nothing(keys: list[str]) -> Mapping[str, Known]:
+def nothing(keys: list[str]) -> Mapping[str, TrialSnapshot]:
     return {}
 
 
 def test_plan_forecasts_a_search_in_the_middle_of_its_ranges_and_in_full(write: Write) -> None:
     job = load(write(GOOD))
-    found = cost(job, nothing, Speed(), NODES)
+    found = cost(job, nothing, DurationModel(), NODES)
     by_stage = {stage.name: stage for stage in found.stages}
     assert (by_stage["search"].groups, by_stage["search"].trials, by_stage["search"].forecast) == (2, 12, True)
     assert by_stage["final"].trials == 2
     assert any("12 trials of searches: forecast" in line for line in found.basis)
-    alone = cost(load(write(GOOD.replace("at_once: 2", "at_once: 1"))), nothing, Speed(), [Node(64.0)])
-    wide = cost(load(write(GOOD.replace("at_once: 2", "at_once: 6"))), nothing, Speed(), [Node(64.0)])
+    alone = cost(load(write(GOOD.replace("at_once: 2", "at_once: 1"))), nothing, DurationModel(), [Node(64.0)])
+    wide = cost(load(write(GOOD.replace("at_once: 2", "at_once: 6"))), nothing, DurationModel(), [Node(64.0)])
     assert alone.longest_chain_hours > 2 * wide.longest_chain_hours  # 6 rounds and 2 more trials against 1 and 2
 
 
 def test_plan_of_a_population_counts_its_parts(write: Write) -> None:
-    found = cost(load(write(POPULATION)), nothing, Speed(), NODES)
+    found = cost(load(write(POPULATION)), nothing, DurationModel(), NODES)
     text = POPULATION.replace("      population: {size: 4, every_epochs: 5}\n", "")
-    whole = cost(load(write(text)), nothing, Speed(), NODES)
+    whole = cost(load(write(text)), nothing, DurationModel(), NODES)
     parts, trials = found.stages[0], whole.stages[0]
     assert (parts.trials, trials.trials) == (16, 4)
     assert parts.cpu_hours == pytest.approx(trials.cpu_hours, rel=0.05)
@@ -191,19 +191,19 @@ def test_plan_shows_what_is_left_of_a_search(write: Write) -> None:
     job = load(write(GOOD.replace("[digits, faces]", "[digits]")))
     place = ("search", "digits")
     points = [{"optim.lr": lr, "optim.layer_decay": 0.8, "backbone.drop_path": 0} for lr in (1e-3, 3e-3, 5e-3)]
-    planner = Planner(job, Speed())
+    planner = Planner(job, DurationModel())
     keys = [str(planner.key_at(place, {"point": point})) for point in points]
     events = [SearchEvent(n, "asked", key, {"point": point}) for n, (key, point) in enumerate(zip(keys, points))]  # noqa: B905
     events.append(SearchEvent(3, "stopped", keys[1], {"epoch": 4, "value": 0.1}))
     known = {
-        keys[0]: Known(TrialState.done, figures={"top1": 0.9}),
-        keys[1]: Known(TrialState.stopped, epoch=4, epochs=20),
-        keys[2]: Known(TrialState.running, epoch=10, epochs=20),
+        keys[0]: TrialSnapshot(TrialState.done, figures={"top1": 0.9}),
+        keys[1]: TrialSnapshot(TrialState.stopped, epoch=4, epochs=20),
+        keys[2]: TrialSnapshot(TrialState.running, epoch=10, epochs=20),
     }
     found = cost(
-        job, lambda wanted: {k: known[k] for k in wanted if k in known}, Speed(), NODES, history={place: events}
+        job, lambda wanted: {k: known[k] for k in wanted if k in known}, DurationModel(), NODES, history={place: events}
     )
-    before = cost(job, nothing, Speed(), NODES)
+    before = cost(job, nothing, DurationModel(), NODES)
     row, was = found.stages[0], before.stages[0]
     assert (row.trials, row.done) == (6, 1)
     assert row.cpu_hours == pytest.approx(was.cpu_hours * 3.5 / 6, rel=0.01)  # one done, one stopped, one half way
@@ -211,9 +211,10 @@ def test_plan_shows_what_is_left_of_a_search(write: Write) -> None:
 
 def test_validate_and_plan_know_neither_tune_nor_optuna(write: Write, tmp_path: Path) -> None:
     code = (
-        "import sys; from orchestrator.plan.cost import Node, cost; from orchestrator.spec import load; "
-        "from orchestrator.plan.durations import Speed; "
-        f"cost(load({str(write(GOOD))!r}), lambda keys: {{}}, Speed(), [Node(2.0)]); "
+        "import sys; from orchestrator.plan.cost import cost; from orchestrator.plan.simulation import Node; "
+        "from orchestrator.spec import load; "
+        "from orchestrator.plan.durations import DurationModel; "
+        f"cost(load({str(write(GOOD))!r}), lambda keys: {{}}, DurationModel(), [Node(2.0)]); "
         "print([name for name in ('ray', 'optuna', 'torch', 'sqlalchemy') if name in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

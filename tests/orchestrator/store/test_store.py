@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from orchestrator.errors import Conflict, LeaseLost, NotFound
-from orchestrator.records.rows import DriverRow, JobRecord, Placement, ReportRow, SearchEvent, Tracked, WinnerRow
+from orchestrator.records.rows import ChoiceRow, DriverRow, JobRecord, Placement, ReportRow, SearchEvent, TrackedRun
 from orchestrator.records.states import JobState, TrialState
 from orchestrator.records.writes import Failed, Finished, Released, Reported, StoppedEarly
 from orchestrator.store.leases import driver_here, this_host
@@ -88,7 +88,7 @@ def test_what_is_not_there_is_not_found(store: Store) -> None:
     ):
         with pytest.raises(NotFound):
             ask()
-    assert store.known(["no"]) == {}
+    assert store.snapshots(["no"]) == {}
     assert store.cancel_requested("no") is False
 
 
@@ -201,10 +201,10 @@ def test_stages_and_tracked_runs(three: Store) -> None:
     three.put_stages(JOB.id, stages)
     assert three.stages(JOB.id) == stages
     group, child = ("grid", "digits/RAND", ""), ("grid", "digits/RAND", key_of(1))
-    three.put_tracked(JOB.id, {group: Tracked("run0"), child: Tracked("run1", 3, False, "run0")})
-    three.put_tracked(JOB.id, {child: Tracked("run1", 10, True, "run0")})
+    three.put_tracked(JOB.id, {group: TrackedRun("run0"), child: TrackedRun("run1", 3, False, "run0")})
+    three.put_tracked(JOB.id, {child: TrackedRun("run1", 10, True, "run0")})
     three.put_tracked(JOB.id, {})
-    assert three.tracked(JOB.id) == {group: Tracked("run0"), child: Tracked("run1", 10, True, "run0")}
+    assert three.tracked(JOB.id) == {group: TrackedRun("run0"), child: TrackedRun("run1", 10, True, "run0")}
 
 
 def test_pictures_are_recorded_with_their_report_once(three: Store) -> None:
@@ -233,13 +233,13 @@ def test_inf_and_nan_come_back(three: Store) -> None:
             name: value for name, value in odd.items() if name != "nan"
         }
     assert three.reports(key_of(1))[0].seconds == math.inf
-    assert math.isnan(three.known([key_of(1)])[key_of(1)].figures["top1"])
+    assert math.isnan(three.snapshots([key_of(1)])[key_of(1)].figures["top1"])
     assert three.trial(key_of(1)).facts == {"worst": math.inf, "none": None}
     nan, minus = (row.value for row in three.placed(JOB.id)[:2])
     assert nan is not None
     assert math.isnan(nan)
     assert minus == -math.inf
-    three.decide(JOB.id, WinnerRow("final", "g", key_of(1), math.nan, "top1"))
+    three.decide(JOB.id, ChoiceRow("final", "g", key_of(1), math.nan, "top1"))
     assert math.isnan(three.winners(JOB.id)[0].value)
 
 
@@ -247,7 +247,7 @@ def test_text_of_any_script_comes_back(three: Store) -> None:
     token = three.claim("d1", [key_of(1)])[key_of(1)]
     message = "données; DROP TABLE trials; -- 图像 🦊 \" ' \\ %s :x"
     three.commit("d1", [Failed(key_of(1), token, "data", message)])
-    assert three.known([key_of(1)])[key_of(1)].error == message
+    assert three.snapshots([key_of(1)])[key_of(1)].error == message
 
 
 # Leases
@@ -346,9 +346,9 @@ def test_a_stale_token_is_refused_and_nothing_of_the_batch_stays(three: Store, k
     }[kind]
     with pytest.raises(LeaseLost, match=key_of(1)[:12]):
         three.commit("d1", [Finished(key_of(2), good, {"top1": 1.0}), write])
-    assert three.known([key_of(2)])[key_of(2)].state == TrialState.running
+    assert three.snapshots([key_of(2)])[key_of(2)].state == TrialState.running
     assert three.figures([key_of(2)]) == {}
-    assert three.known([key_of(1)])[key_of(1)].state == TrialState.running
+    assert three.snapshots([key_of(1)])[key_of(1)].state == TrialState.running
 
 
 def test_writes_of_an_unknown_or_foreign_trial_are_refused(three: Store) -> None:
@@ -390,7 +390,7 @@ def test_reports_are_upserted_by_epoch(three: Store) -> None:
         ReportRow(2, 20, {"loss": 0.5}, 0.5),
         ReportRow(3, 30, {"loss": 9.0}, 0.25),
     ]
-    known = three.known([key_of(1)])[key_of(1)]
+    known = three.snapshots([key_of(1)])[key_of(1)]
     assert (known.state, known.epoch, known.epochs) == (TrialState.running, 3, 10)
     since = three.reports_since({key_of(1): 2, key_of(2): 0})
     assert {key: [row.epoch for row in rows] for key, rows in since.items()} == {key_of(1): [3]}
@@ -410,7 +410,7 @@ def test_finished_is_recorded_once_with_everything_said(three: Store) -> None:
     assert (row.host, row.device, row.data_digest) == ("node7", "NVIDIA H100", "d1935t")
     assert (row.git_commit, row.git_dirty, row.seed, row.spec["seed"]) == ("c0ffee", True, 7, 7)
     assert row.created <= (row.started or 0) <= (row.ended or 0)
-    known = three.known([key_of(1)])[key_of(1)]
+    known = three.snapshots([key_of(1)])[key_of(1)]
     assert (known.weights, known.step_seconds, known.train_seconds) == (("w.safetensors", "5ha"), 0.25, 30.0)
     assert known.facts == facts
     assert [(a.token, a.cause) for a in three.attempts(key_of(1))] == [(1, "done")]
@@ -434,7 +434,7 @@ def test_a_done_trial_runs_once_more_for_its_weights_and_keeps_its_figures(three
     three.commit("d1", [Finished(key_of(1), 3, {"top1": 0.4, "new": 1.0}, {}, ("again", "5ha"))])
     row = three.placed(JOB.id)[0]
     assert (row.state, row.value) == (TrialState.done, 0.5)
-    known = three.known([key_of(1)])[key_of(1)]
+    known = three.snapshots([key_of(1)])[key_of(1)]
     assert (known.figures, known.facts, known.weights) == ({"top1": 0.5}, facts, ("again", "5ha"))
     assert [a.cause for a in three.attempts(key_of(1))] == ["done", "stopped", "done"]
 
@@ -446,7 +446,7 @@ def test_a_done_trial_runs_once_more_for_its_weights_and_keeps_its_figures(three
 def test_failed_says_why(three: Store, error_class: str, state: str) -> None:
     token = three.claim("d1", [key_of(1)])[key_of(1)]
     three.commit("d1", [Failed(key_of(1), token, error_class, "the reason")])
-    known = three.known([key_of(1)])[key_of(1)]
+    known = three.snapshots([key_of(1)])[key_of(1)]
     assert (known.state, known.error_class, known.error) == (state, error_class, "the reason")
     row = three.placed(JOB.id)[0]
     assert (row.value, row.error_class, row.error) == (None, error_class, "the reason")
@@ -459,7 +459,7 @@ def test_failed_with_retry_is_pending_again(three: Store) -> None:
     token = three.claim("d1", [key_of(1)])[key_of(1)]
     three.commit("d1", [Reported(key_of(1), token, 4, 40, {}, 1.0)])
     three.commit("d1", [Failed(key_of(1), token, "node_lost", "node 3 is gone", retry=True)])
-    known = three.known([key_of(1)])[key_of(1)]
+    known = three.snapshots([key_of(1)])[key_of(1)]
     assert (known.state, known.error_class, known.epoch) == (TrialState.pending, None, 4)
     assert three.claim("d1", [key_of(1)]) == {key_of(1): 2}
     assert [(a.token, a.cause) for a in three.attempts(key_of(1))] == [(1, "node_lost"), (2, None)]
@@ -491,9 +491,9 @@ def test_the_same_news_twice_in_one_batch_is_recorded_once(three: Store) -> None
     report = Reported(key_of(1), 1, 1, 10, {"loss": 1.0}, 1.0)
     kept = replace(finished, weights=("w", "5ha"))
     three.commit("d1", [report, finished, report, finished, failed, replace(failed, message="second"), kept])
-    assert three.known([key_of(1)])[key_of(1)].weights == ("w", "5ha")
+    assert three.snapshots([key_of(1)])[key_of(1)].weights == ("w", "5ha")
     assert three.figures([key_of(1)]) == {key_of(1): {"top1": 0.5}}
-    assert three.known([key_of(2)])[key_of(2)].error == "first"
+    assert three.snapshots([key_of(2)])[key_of(2)].error == "first"
     assert len(three.reports(key_of(1))) == 1
 
 
@@ -516,14 +516,14 @@ def test_retry_resets_failed_and_cancelled_trials_only(three: Store) -> None:
     assert not three.cancel_requested(JOB.id)
     states = {row.key: row.state for row in three.placed(JOB.id)}
     assert list(states.values()) == ["done", "diverged", "pending", "pending"]
-    assert three.known([key_of(4)])[key_of(4)].error is None
+    assert three.snapshots([key_of(4)])[key_of(4)].error is None
     assert three.attempts(key_of(4))[0].cause == "data"
     assert three.claim("d1", [key_of(4)]) == {key_of(4): 2}
 
 
 def test_a_winner_is_decided_once(three: Store) -> None:
     edges, rule = ["optim.lr at the low edge (0.000125)"], {"mode": "max", "ties": []}
-    winner = WinnerRow("final", "digits/RAND", key_of(1), 0.5, "top1", edges, rule, 15, ["grid"])
+    winner = ChoiceRow("final", "digits/RAND", key_of(1), 0.5, "top1", edges, rule, 15, ["grid"])
     three.decide(JOB.id, winner)
     three.decide(JOB.id, winner)
     assert three.winners(JOB.id) == [winner]
@@ -590,7 +590,7 @@ def test_two_drivers_that_place_the_same_trials_make_each_once(store: Store, dat
         thread.join()
     assert failures == []
     assert [len(store.placed(job)) for job in jobs] == [100, 100]
-    assert store.known([key_of(1)])[key_of(1)].state == TrialState.pending
+    assert store.snapshots([key_of(1)])[key_of(1)].state == TrialState.pending
 
 
 def test_a_first_open_by_several_at_once(database_url: str) -> None:
@@ -614,7 +614,9 @@ def test_a_first_open_by_several_at_once(database_url: str) -> None:
 
 KILLED_INSIDE = """
 import sys, time
-from orchestrator.store import *
+from orchestrator.records.writes import *
+from orchestrator.store.leases import *
+from orchestrator.store.store import *
 class Slow(dict):
     def items(self):
         print("inside", flush=True)
@@ -634,7 +636,7 @@ def test_sigkill_inside_a_transaction_leaves_nothing_of_it(three: Store, databas
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    known = three.known([key_of(1)])[key_of(1)]
+    known = three.snapshots([key_of(1)])[key_of(1)]
     assert (known.state, known.epoch, known.figures) == (TrialState.running, 0, {})
     assert three.reports(key_of(1)) == []
     assert three.claim("d1", [key_of(1)]) == {key_of(1): 2}
@@ -644,7 +646,9 @@ def test_sigkill_inside_a_transaction_leaves_nothing_of_it(three: Store, databas
 
 KILLED_ANYWHERE = """
 import itertools, sys
-from orchestrator.store import *
+from orchestrator.records.writes import *
+from orchestrator.store.leases import *
+from orchestrator.store.store import *
 store = open_store(sys.argv[1])
 store.register_driver(driver_here("child", {job!r}, "cluster"))
 token = store.claim("child", [{key!r}])[{key!r}]
@@ -667,7 +671,7 @@ def test_what_was_acknowledged_before_a_sigkill_is_there(three: Store, database_
     epochs = [row.epoch for row in three.reports(key_of(1))]
     assert epochs == list(range(1, len(epochs) + 1))
     assert said <= len(epochs) <= said + 1
-    assert three.known([key_of(1)])[key_of(1)].epoch == len(epochs)
+    assert three.snapshots([key_of(1)])[key_of(1)].epoch == len(epochs)
 
 
 # Searches

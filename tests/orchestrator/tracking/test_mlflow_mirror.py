@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import NotFound
-from orchestrator.records.rows import DriverRow, JobRecord, PlacedRow, Placement, WinnerRow
+from orchestrator.records.rows import ChoiceRow, DriverRow, JobRecord, PlacedRow, Placement
 from orchestrator.records.writes import Failed, Finished, Released, Reported
 from orchestrator.store.leases import driver_here, this_host
 from orchestrator.store.store import open_store
@@ -165,7 +165,7 @@ def test_mlflow_shows_what_the_store_has(world: World) -> None:
     first = world.trial("grid", "digits", 0, top1=0.75, loss=math.inf)
     second = world.trial("grid", "digits", 1, top1=math.nan)
     waiting = world.place("grid", "faces", 0)
-    world.store.decide(JOB, WinnerRow("final", "digits", first, 0.75, "top1", sources=["grid"]))
+    world.store.decide(JOB, ChoiceRow("final", "digits", first, 0.75, "top1", sources=["grid"]))
 
     assert world.sync(picture=draw) == Synced(runs=3, metrics=2 * 3 * 3 + 3, closed=3)
 
@@ -225,7 +225,7 @@ def test_a_job_is_followed_from_its_first_report_to_its_end(world: World) -> Non
     assert world.sync() == Synced(metrics=6)
     world.finish(key, token)
     assert world.sync() == Synced(metrics=1, closed=2)
-    world.store.decide(JOB, WinnerRow("final", "digits", key, 0.5, "top1", sources=["grid"]))
+    world.store.decide(JOB, ChoiceRow("final", "digits", key, 0.5, "top1", sources=["grid"]))
     world.sync(picture=draw)  # the choice came later: the picture marks it
     assert world.run_of("grid", "digits").data.tags["state"] == f"winner {key[:8]}"
     assert b"1 chosen" in next((world.folder / "mlartifacts").rglob("heat_map.svg")).read_bytes()
@@ -589,7 +589,7 @@ def test_a_server_that_was_down_gets_everything_once_it_is_up(world: World, monk
 FOLLOWER = """
 import sys
 from pathlib import Path
-from orchestrator.follow import follow
+from orchestrator.tracking.process import follow
 from orchestrator.store import open_store
 database, job, uri, folder, parent = sys.argv[1:]
 done = follow(open_store(database), job, uri, Path(folder), int(parent), every_s=0.2)

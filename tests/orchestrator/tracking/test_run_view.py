@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from orchestrator.records.rows import PlacedRow, ReportRow, TrialRow, WinnerRow
+from orchestrator.records.rows import ChoiceRow, PlacedRow, ReportRow, TrialRow
 from orchestrator.records.states import TrialState
 from orchestrator.tracking import run_view
 
@@ -34,7 +34,7 @@ def row(key: str, state: str) -> PlacedRow:
     ],
 )
 def test_a_run_shows_how_its_trial_stands(
-    state: str, alive: bool, shown: run_view.Look | None, expected: run_view.Look | None
+    state: str, alive: bool, shown: run_view.RunStatus | None, expected: run_view.RunStatus | None
 ) -> None:
     assert run_view.trial_look(row("a", state), alive, shown) == expected
 
@@ -53,7 +53,9 @@ def test_a_run_shows_how_its_trial_stands(
         (["cancelled", "cancelled"], False, ("KILLED", "cancelled")),
     ],
 )
-def test_a_group_shows_the_worst_end_of_its_trials(states: list[str], driven: bool, expected: run_view.Look) -> None:
+def test_a_group_shows_the_worst_end_of_its_trials(
+    states: list[str], driven: bool, expected: run_view.RunStatus
+) -> None:
     rows = [row(str(n), state) for n, state in enumerate(states)]
     alive = {trial.key for trial in rows if trial.state is TrialState.running}
     assert run_view.group_look(rows, alive, driven, []) == expected
@@ -61,9 +63,9 @@ def test_a_group_shows_the_worst_end_of_its_trials(states: list[str], driven: bo
 
 def test_a_complete_group_names_what_was_taken_from_it() -> None:
     rows = [row("aaaaaaaaaaaa", "done"), row("bbbbbbbbbbbb", "done")]
-    winner = WinnerRow("refine", "digits/RAND", "bbbbbbbbbbbb", 0.9, "top1", sources=["grid"])
-    elsewhere = WinnerRow("refine", "faces/RAND", "aaaaaaaaaaaa", 0.9, "top1", sources=["grid"])
-    later = WinnerRow("final", "digits/RAND", "aaaaaaaaaaaa", 0.9, "top1", sources=["refine"])
+    winner = ChoiceRow("refine", "digits/RAND", "bbbbbbbbbbbb", 0.9, "top1", sources=["grid"])
+    elsewhere = ChoiceRow("refine", "faces/RAND", "aaaaaaaaaaaa", 0.9, "top1", sources=["grid"])
+    later = ChoiceRow("final", "digits/RAND", "aaaaaaaaaaaa", 0.9, "top1", sources=["refine"])
     taken = run_view.chosen(rows, [winner, elsewhere, later])
     assert taken == {"bbbbbbbbbbbb"}
     assert run_view.group_look(rows, set(), False, taken) == ("FINISHED", "winner bbbbbbbb")

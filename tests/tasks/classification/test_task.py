@@ -19,7 +19,7 @@ from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
 from tasks.backbones.spec import BackboneSpec
-from tasks.base import DataPlace
+from tasks.base import DataContext
 from tasks.classification.task import Classify
 from tasks.classification.voc_precision import average_precision
 from tasks.datasets.augment import Augment
@@ -34,8 +34,8 @@ VIT = BackboneSpec(
 )
 
 
-def place(root: Path = Path("/nowhere"), **other: Any) -> DataPlace:
-    return replace(DataPlace(root, image_size=16, device="cpu", seed=0, batch=4), **other)
+def place(root: Path = Path("/nowhere"), **other: Any) -> DataContext:
+    return replace(DataContext(root, image_size=16, device="cpu", seed=0, batch=4), **other)
 
 
 def test_a_data_set_and_nothing_else_is_needed() -> None:

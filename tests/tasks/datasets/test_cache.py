@@ -18,11 +18,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks.base import DataPlace
+from tasks.base import DataContext
 from tasks.datasets.augment import Augment
 from tasks.datasets.images import cache
 from tasks.datasets.images.cache_folder import shelf
-from tasks.datasets.images.source import Arrays, Files, Shrunk, Source, Unreadable
+from tasks.datasets.images.source import Arrays, Files, Resized, Source, Unreadable
 from tasks.datasets.labelled.loaders import FileLoaders
 from tasks.errors import DataError
 
@@ -60,7 +60,7 @@ def pixels(source: Source) -> list[bytes]:
 def loaders(root: Path, augment: Augment, **other: Any) -> FileLoaders:
     paths = sorted(root.glob("*.jpg"))
     labels = [i % 2 for i in range(len(paths))]
-    place = replace(DataPlace(root, image_size=16, device="cpu", seed=1, batch=4), **other)
+    place = replace(DataContext(root, image_size=16, device="cpu", seed=1, batch=4), **other)
     return FileLoaders("drawn", (paths[2:], labels[2:]), (paths[:3], labels[:3]), root, 2, place, augment, "half")
 
 
@@ -260,11 +260,11 @@ def test_a_large_array_is_given_up_for_the_shared_copy(
 
 def test_smaller_copies_are_made_once_and_hold_their_own_place(tmp_path: Path, folder: Path) -> None:
     files = Files("drawn", tmp_path, draw(tmp_path))
-    small = Shrunk(files, 20, "bicubic")
+    small = Resized(files, 20, "bicubic")
     assert {min(small.image(i).size) for i in range(10)} == {20}
     assert pixels(cache.cached(small)[0]) == pixels(small)
     assert pixels(cache.cached(files)[0]) == pixels(files)
-    assert [Shrunk(files, 500, "bicubic").image(i).size for i in range(10)] == [files.image(i).size for i in range(10)]
+    assert [Resized(files, 500, "bicubic").image(i).size for i in range(10)] == [files.image(i).size for i in range(10)]
 
 
 def test_a_size_below_what_evaluation_needs_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tasks.datasets.labelled import bundled_images
-from tasks.datasets.labelled.card import Card, Cut
+from tasks.datasets.labelled.card import LabelledDataset, SplitSpec
 from tasks.datasets.labelled.catalog import CARDS, find
 from tasks.datasets.labelled.partition import read_both
 from tasks.datasets.labelled.readers import classes_of, read
@@ -48,8 +48,8 @@ def test_stratified_refuses_parts_that_do_not_add_up() -> None:
 
 
 @pytest.mark.parametrize("card", SMALL, ids=lambda card: card.name)
-def test_wheel_sets_hold_what_their_cards_say(card: Card) -> None:
-    part = bundled_images.load(card)
+def test_wheel_sets_hold_what_their_cards_say(card: LabelledDataset) -> None:
+    part = bundled_images.load_bundled(card)
     assert [len(part.train), len(part.val), len(part.test)] == [card.train, card.val, card.test]
     assert sorted(np.concatenate([part.train, part.val, part.test])) == list(range(len(part.labels)))
     for indices in (part.train, part.val):
@@ -65,14 +65,14 @@ def test_the_two_halves_of_digits_share_no_image() -> None:
     from sklearn.datasets import load_digits
 
     halves = ("digits", "digits-pretrain")
-    ours = [image.tobytes() for name in halves for image in bundled_images.load(CARDS[name]).images]
+    ours = [image.tobytes() for name in halves for image in bundled_images.load_bundled(CARDS[name]).images]
     all_there_are = [np.rint(image * 255 / 16).astype(np.uint8).tobytes() for image in load_digits().images]
     assert sorted(ours) == sorted(all_there_are)  # so each image is in one half, once
 
 
 def test_a_wheel_set_of_another_count_is_refused() -> None:
     with pytest.raises(DataError, match="899 images of 10 classes in the installed package, expected 900"):
-        bundled_images.load(replace(CARDS["digits"], train=301))
+        bundled_images.load_bundled(replace(CARDS["digits"], train=301))
 
 
 def test_an_unknown_name_gets_the_nearest_and_all() -> None:
@@ -84,7 +84,7 @@ def test_patches_of_photographs_share_no_pixel() -> None:
     """The photograph, put together again from the three parts, column by column."""
     from skimage import data
 
-    part = bundled_images.load(CARDS["textures"])
+    part = bundled_images.load_bundled(CARDS["textures"])
     for label, photo in enumerate([data.brick(), data.grass(), data.gravel()]):
         sides = []
         for indices in (part.train, part.val, part.test):
@@ -121,7 +121,7 @@ def test_the_sets_of_the_paper_with_their_metrics() -> None:
 
 
 @pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Card]:
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], LabelledDataset]:
     return lambda name: trees.plant(name, tmp_path, monkeypatch)
 
 
@@ -130,10 +130,12 @@ def test_every_set_on_disk_has_a_tree() -> None:
 
 
 @pytest.mark.parametrize("name", trees.TREES)
-def test_parts_on_disk_are_complete_and_disjoint(name: str, tree: Callable[[str], Card], tmp_path: Path) -> None:
+def test_parts_on_disk_are_complete_and_disjoint(
+    name: str, tree: Callable[[str], LabelledDataset], tmp_path: Path
+) -> None:
     card = tree(name)
     assert card.missing(tmp_path) is None
-    cut = Cut(name, official_val="val" if card.test else "test")
+    cut = SplitSpec(name, official_val="val" if card.test else "test")
     parts = {
         (train, evaluate): read_both(card, tmp_path, cut, train, evaluate)  # type: ignore[arg-type]
         for train, evaluate in (("train", "val"), ("trainval", "test"))
@@ -157,7 +159,7 @@ def _content(images: object, labels: list[object]) -> list[tuple[object, str]]:
     return list(zip(map(str, images), map(str, labels), strict=True))
 
 
-def test_labels_come_from_the_lists(tree: Callable[[str], Card], tmp_path: Path) -> None:
+def test_labels_come_from_the_lists(tree: Callable[[str], LabelledDataset], tmp_path: Path) -> None:
     for name, label_of in {
         "food101": lambda path: ["apple_pie", "baby_back_ribs", "baklava"].index(path.parent.name),
         "pets": lambda path: ["Abyssinian", "american_bulldog"].index(path.stem.rpartition("_")[0]),
@@ -174,7 +176,7 @@ def test_labels_come_from_the_lists(tree: Callable[[str], Card], tmp_path: Path)
         assert labels == [label_of(path) for path in images], name
 
 
-def test_caltech_draws_thirty_per_class_by_seed(tree: Callable[[str], Card], tmp_path: Path) -> None:
+def test_caltech_draws_thirty_per_class_by_seed(tree: Callable[[str], LabelledDataset], tmp_path: Path) -> None:
     card = tree("caltech101")
     first, labels = read(card, tmp_path, "trainval", split_seed=0)
     assert list(np.bincount(labels)) == [30, 30, 30]
@@ -187,7 +189,7 @@ def test_missing_data_say_what_where_and_how(tmp_path: Path) -> None:
         read(CARDS["food101"], tmp_path, "train", split_seed=0)
 
 
-def test_another_count_is_refused_unless_accepted(tree: Callable[[str], Card], tmp_path: Path) -> None:
+def test_another_count_is_refused_unless_accepted(tree: Callable[[str], LabelledDataset], tmp_path: Path) -> None:
     card = tree("birdsnap")
     (tmp_path / "birdsnap" / "images" / "Bird_1" / "1_0.jpg").unlink()
     with pytest.raises(DataError, match=r"birdsnap: 11 images in trainval .*, expected 12;.*task.counts: any"):
@@ -195,7 +197,7 @@ def test_another_count_is_refused_unless_accepted(tree: Callable[[str], Card], t
     assert len(read(card, tmp_path, "trainval", split_seed=0, any_count=True)[1]) == 11
 
 
-def test_other_classes_are_refused(tree: Callable[[str], Card], tmp_path: Path) -> None:
+def test_other_classes_are_refused(tree: Callable[[str], LabelledDataset], tmp_path: Path) -> None:
     card = tree("pets")
     with pytest.raises(DataError, match=r"pets: 2 classes in test .*, expected 3"):
         read(replace(card, classes=3), tmp_path, "test", split_seed=0)
@@ -203,21 +205,23 @@ def test_other_classes_are_refused(tree: Callable[[str], Card], tmp_path: Path) 
         read(replace(card, classes=1), tmp_path, "test", split_seed=0, any_count=True)
 
 
-def test_a_damaged_list_is_a_data_error(tree: Callable[[str], Card], tmp_path: Path) -> None:
+def test_a_damaged_list_is_a_data_error(tree: Callable[[str], LabelledDataset], tmp_path: Path) -> None:
     card = tree("food101")
     (tmp_path / "food-101" / "meta" / "test.json").write_text("{")
     with pytest.raises(DataError, match=r"food101: lists under .* cannot be read"):
         read(card, tmp_path, "test", split_seed=0)
 
 
-def test_archives_that_were_changed_are_not_unpickled(tree: Callable[[str], Card], tmp_path: Path) -> None:
+def test_archives_that_were_changed_are_not_unpickled(tree: Callable[[str], LabelledDataset], tmp_path: Path) -> None:
     card = tree("cifar10")
     (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     with pytest.raises(DataError, match=r"not of the published MD5 sum: .*/cifar-10-batches-py/test_batch\. Unpack"):
         read(card, tmp_path, "test", split_seed=0)
 
 
-def test_a_class_that_imagenets_val_lacks_moves_no_other(tree: Callable[[str], Card], tmp_path: Path) -> None:
+def test_a_class_that_imagenets_val_lacks_moves_no_other(
+    tree: Callable[[str], LabelledDataset], tmp_path: Path
+) -> None:
     card = tree("imagenet")
     shutil.rmtree(tmp_path / "imagenet" / "val" / "n01440764")
     images, labels = read(card, tmp_path, "val", split_seed=0, any_count=True)
@@ -245,7 +249,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_what_is_wrong_with_a_list_is_said_with_its_file(
-    name: str, tree: Callable[[str], Card], tmp_path: Path
+    name: str, tree: Callable[[str], LabelledDataset], tmp_path: Path
 ) -> None:
     card, (path, content, said) = tree(name), DAMAGED[name]
     (tmp_path / path).write_text(content)

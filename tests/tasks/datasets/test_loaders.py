@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.base import Batch, DataPlace, Loaders
+from tasks.base import Batch, DataContext, Loaders
 from tasks.datasets.augment import Augment
 from tasks.datasets.labelled import bundled_images, partition
-from tasks.datasets.labelled.card import Cut
+from tasks.datasets.labelled.card import SplitSpec
 from tasks.datasets.labelled.catalog import CARDS
 from tasks.datasets.labelled.loaders import FileLoaders, MemoryLoaders
 from tasks.datasets.loaders import share
@@ -31,12 +31,12 @@ TIMM = Augment()
 """The paper's: RandAugment and mixing, one image at a time."""
 
 
-def place(**other: Any) -> DataPlace:
-    return replace(DataPlace(Path("/nowhere"), image_size=16, device="cpu", seed=5, batch=40), **other)
+def place(**other: Any) -> DataContext:
+    return replace(DataContext(Path("/nowhere"), image_size=16, device="cpu", seed=5, batch=40), **other)
 
 
 def from_memory(augment: Augment = PLAIN, **other: Any) -> MemoryLoaders:
-    part = bundled_images.load(CARDS["digits"])
+    part = bundled_images.load_bundled(CARDS["digits"])
     return MemoryLoaders(part.images, part.labels, part.train, part.val, 10, place(**other), augment, "half")
 
 
@@ -45,7 +45,7 @@ def from_files(tmp_path: Path) -> Callable[..., FileLoaders]:
     card = trees.food101(tmp_path)
 
     def make(augment: Augment = PLAIN, **other: Any) -> FileLoaders:
-        train, evaluation = partition.read_both(card, tmp_path, Cut("food101"), "train", "val")
+        train, evaluation = partition.read_both(card, tmp_path, SplitSpec("food101"), "train", "val")
         here = place(root=tmp_path, batch=6, **other)
         return FileLoaders("food101", train, evaluation, tmp_path, 3, here, augment, "imagenet")
 
@@ -129,7 +129,7 @@ def test_evaluation_shows_each_image_once_in_order(make: Callable[..., Loaders])
     assert all(same(one, other) for one, other in zip(first, second, strict=True))  # no augmentation here
     labels = torch.cat([batch["labels"] for batch in first]).tolist()
     if make is from_memory:
-        part = bundled_images.load(CARDS["digits"])
+        part = bundled_images.load_bundled(CARDS["digits"])
         assert labels == part.labels[part.val].tolist()
     else:
         assert labels == [0, 0, 1, 2] or sorted(labels) == labels
@@ -161,7 +161,7 @@ def test_mixing_needs_an_even_share() -> None:
 
 
 def test_digests_tell_what_is_trained_and_evaluated_on(from_files: Callable[..., FileLoaders]) -> None:
-    part = bundled_images.load(CARDS["digits"])
+    part = bundled_images.load_bundled(CARDS["digits"])
     other = MemoryLoaders(part.images, part.labels, part.train, part.test, 10, place(), PLAIN, "half")
     assert from_memory().digest == from_memory(BUSY, seed=9).digest != other.digest
     assert from_files().digest == from_files(TIMM).digest != from_memory().digest
@@ -195,7 +195,7 @@ def test_unreadable_images_up_to_a_share_are_replaced_by_the_next(
 ) -> None:
     whole = [batch for epoch in (0, 1) for batch in from_files(PLAIN).epoch(epoch)]
     other = tmp_path / "other"
-    train, _ = partition.read_both(trees.food101(other), other, Cut("food101"), "train", "val")
+    train, _ = partition.read_both(trees.food101(other), other, SplitSpec("food101"), "train", "val")
     names = [f"{path.parent.name}/{path.name}" for path in train[0]]
     spoil(tmp_path, [names[3], names[4]])
     loaders = from_files(PLAIN, loader_workers=workers, max_unreadable=0.2)
@@ -227,7 +227,7 @@ def test_more_unreadable_images_than_stated_stop_the_epoch(
 
 
 def test_a_trial_records_which_images_it_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from workers.state import Place
+    from workers.state import RankContext
     from workers.train import train
     from workers.trial import TrialSpec
 
@@ -242,7 +242,7 @@ def test_a_trial_records_which_images_it_replaced(tmp_path: Path, monkeypatch: p
         "optim": {"lr": 1e-3, "batch": 4, "epochs": 2, "warmup_epochs": 0},
         "runtime": {"max_unreadable": 0.25},
     })  # fmt: skip
-    facts = train(spec, Place(tmp_path / "trial", tmp_path), lambda report: None, lambda: False).facts
+    facts = train(spec, RankContext(tmp_path / "trial", tmp_path), lambda report: None, lambda: False).facts
     (said,) = facts["unreadable_images"]
     assert names[0] in said
     assert facts["image_cache"].startswith("training off")
@@ -307,7 +307,7 @@ def test_several_labels_per_image_pass_through(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("augment", [BUSY, TIMM], ids=["busy", "timm"])
 def test_a_grey_image_and_the_same_in_colour_look_alike(augment: Augment) -> None:
-    part = bundled_images.load(CARDS["digits"])
+    part = bundled_images.load_bundled(CARDS["digits"])
     colour = np.repeat(part.images[..., None], 3, axis=-1)
     grey = from_memory(augment)
     other = MemoryLoaders(colour, part.labels, part.train, part.val, 10, place(), augment, "half")

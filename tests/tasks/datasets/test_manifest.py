@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tasks.base import DataPlace
+from tasks.base import DataContext
 from tasks.classification.task import Classify
 from tasks.datasets import manifest
 from tasks.datasets.augment import Augment
 from tasks.datasets.labelled import partition
-from tasks.datasets.labelled.card import Cut
+from tasks.datasets.labelled.card import SplitSpec
 from tasks.datasets.labelled.catalog import CARDS
 from tasks.errors import DataError
 from tasks.pretraining.task import Pretrain
@@ -53,7 +53,7 @@ def test_a_manifest_says_where_every_image_belongs_for_ever(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = trees.plant(name, tmp_path, monkeypatch)
-    made = partition.make(card, tmp_path, Cut(name))
+    made = partition.make(card, tmp_path, SplitSpec(name))
     assert len(set(made.images)) == len(made.images)
     assert set(made.parts) <= {"train", "val", "test"}
     assert made.counts["test"] == card.test
@@ -69,8 +69,8 @@ def test_a_manifest_says_where_every_image_belongs_for_ever(
 @pytest.mark.parametrize("name", [card.name for card in CARDS.values() if card.source != "folder"])
 def test_the_digests_of_images_in_packages_are_those_of_the_cards(name: str, tmp_path: Path) -> None:
     card = CARDS[name]
-    made = partition.make(card, tmp_path, Cut(name))
-    assert made.digest == card.digest == partition.digest(card, tmp_path, Cut(name))
+    made = partition.make(card, tmp_path, SplitSpec(name))
+    assert made.digest == card.digest == partition.digest(card, tmp_path, SplitSpec(name))
     assert made.counts == {"train": card.train, "val": card.val, "test": card.test}
 
 
@@ -79,52 +79,54 @@ def test_another_python_makes_the_same_cut(tmp_path: Path, monkeypatch: pytest.M
     card = trees.plant("caltech101", tmp_path, monkeypatch)
     code = (
         "import sys; from pathlib import Path; from dataclasses import replace\n"
-        "from tasks.datasets import CARDS, Cut, manifests\n"
+        "from tasks.datasets.labelled import partition\n"
+        "from tasks.datasets.labelled.card import SplitSpec\n"
+        "from tasks.datasets.labelled.catalog import CARDS\n"
         "card = replace(CARDS['caltech101'], classes=3, train=75, val=15, test=6, background=32)\n"
-        "print(manifests.make(card, Path(sys.argv[1]), Cut('caltech101')).digest)"
+        "print(partition.make(card, Path(sys.argv[1]), SplitSpec('caltech101')).digest)"
     )
     run = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True,
         env={"PYTHONHASHSEED": "7", "PYTHONPATH": "."},
     )  # fmt: skip
-    assert run.stdout.strip() == partition.make(card, tmp_path, Cut("caltech101")).digest
+    assert run.stdout.strip() == partition.make(card, tmp_path, SplitSpec("caltech101")).digest
 
 
 def test_every_open_choice_makes_another_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = trees.plant("caltech101", tmp_path, monkeypatch)
     cuts = [
-        Cut("caltech101"),
-        Cut("caltech101", val_fraction=0.1),
-        Cut("caltech101", split_seed=1),
-        Cut("caltech101", caltech_background=False),
+        SplitSpec("caltech101"),
+        SplitSpec("caltech101", val_fraction=0.1),
+        SplitSpec("caltech101", split_seed=1),
+        SplitSpec("caltech101", caltech_background=False),
     ]
     assert len({partition.make(card, tmp_path, cut).digest for cut in cuts}) == 4
     assert [cut.name(card) for cut in cuts] == [
         "caltech101/0.2/0", "caltech101/0.1/0", "caltech101/0.2/1", "caltech101/0.2/0/no-background",
     ]  # fmt: skip
     dtd = CARDS["dtd"]
-    assert Cut("dtd", 0.1, 3).name(dtd) == Cut("dtd").name(dtd) == "dtd/official"
+    assert SplitSpec("dtd", 0.1, 3).name(dtd) == SplitSpec("dtd").name(dtd) == "dtd/official"
 
 
 def test_caltech_without_its_background_has_the_other_classes_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = trees.plant("caltech101", tmp_path, monkeypatch)
-    whole, less = (partition.make(card, tmp_path, Cut("caltech101", caltech_background=b)) for b in (True, False))
+    whole, less = (partition.make(card, tmp_path, SplitSpec("caltech101", caltech_background=b)) for b in (True, False))
     assert (whole.classes, less.classes) == (3, 2)
     kept = {(file, label - 1) for file, label in zip(whole.images, whole.labels, strict=True) if label}
     assert kept == set(zip(less.images, less.labels, strict=True))
-    of = Cut("caltech101", caltech_background=False).of(CARDS["caltech101"])
+    of = SplitSpec("caltech101", caltech_background=False).of(CARDS["caltech101"])
     assert (of.trainval, of.test) == (sum(less.counts.values()) - less.counts["test"], less.counts["test"])
     monkeypatch.undo()
-    published = Cut("caltech101", caltech_background=False).of(CARDS["caltech101"])
+    published = SplitSpec("caltech101", caltech_background=False).of(CARDS["caltech101"])
     assert (published.classes, published.trainval, published.test) == (101, 3030, 8677 - 3030)
 
 
 def test_the_official_val_may_become_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = trees.plant("imagenet", tmp_path, monkeypatch)
-    as_val = partition.make(card, tmp_path, Cut("imagenet"))
-    as_test = partition.make(card, tmp_path, Cut("imagenet", official_val="test", val_fraction=0.25))
+    as_val = partition.make(card, tmp_path, SplitSpec("imagenet"))
+    as_test = partition.make(card, tmp_path, SplitSpec("imagenet", official_val="test", val_fraction=0.25))
     assert as_val.counts == {"train": 12, "val": 6, "test": 0}
     assert as_test.counts == {"train": 9, "val": 3, "test": 6}
     assert as_test.cut == "imagenet/0.25/0/official-val-is-test"
@@ -141,15 +143,15 @@ def test_the_official_val_may_become_test(tmp_path: Path, monkeypatch: pytest.Mo
     assert sum(len(batch["labels"]) for batch in loaders.evaluation()) == 6
 
 
-def place(root: Path, may_test: bool = False) -> DataPlace:
-    return DataPlace(root, image_size=16, device="cpu", seed=0, batch=4, may_test=may_test)
+def place(root: Path, may_test: bool = False) -> DataContext:
+    return DataContext(root, image_size=16, device="cpu", seed=0, batch=4, may_test=may_test)
 
 
 @pytest.mark.parametrize("name", ["pets", "dtd", "cifar10", "voc2007"])
 def test_the_written_manifest_and_the_lists_give_the_same_images(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    card, cut = trees.plant(name, tmp_path, monkeypatch), Cut(name)
+    card, cut = trees.plant(name, tmp_path, monkeypatch), SplitSpec(name)
     expected = partition.digest(card, tmp_path, cut)
     assert expected is not None
     written = tmp_path / "splits" / partition.file_name(card, cut)
@@ -179,7 +181,7 @@ def test_a_trial_keeps_its_own_manifest_and_only_that() -> None:
 
 def test_other_data_than_planned_are_refused_naming_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = trees.plant("pets", tmp_path, monkeypatch)
-    found = partition.make(card, tmp_path, Cut("pets")).digest
+    found = partition.make(card, tmp_path, SplitSpec("pets")).digest
     task = Classify(dataset="pets", augment=PLAIN, manifests={"pets/0.2/0": "0" * 64})
     with pytest.raises(DataError, match=rf"pets: the split pets/0.2/0 of the lists under .* SHA-256 {found}.*0{{64}}"):
         task.loaders(place(tmp_path))
@@ -194,7 +196,7 @@ def test_other_data_than_planned_are_refused_naming_both(tmp_path: Path, monkeyp
 
 def test_pre_training_names_its_data_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = trees.plant("pets", tmp_path, monkeypatch)
-    found = partition.make(card, tmp_path, Cut("pets", val_fraction=0.3)).digest
+    found = partition.make(card, tmp_path, SplitSpec("pets", val_fraction=0.3)).digest
     other = {"faces/official": CARDS["faces"].digest}
     task = Pretrain(dataset="pets", val_fraction=0.3, mask_patch=4, manifests={**other, "pets/0.3/0": found})
     assert task.manifests == {"pets/0.3/0": found}
@@ -208,7 +210,7 @@ def test_pre_training_names_its_data_too(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_manifest_that_was_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    card, cut = trees.plant("dtd", tmp_path, monkeypatch), Cut("dtd")
+    card, cut = trees.plant("dtd", tmp_path, monkeypatch), SplitSpec("dtd")
     expected = partition.digest(card, tmp_path, cut)
     path = tmp_path / "splits" / "dtd-official.jsonl"
     path.write_text(path.read_text().replace('"part":"test"', '"part":"train"', 1))
@@ -226,7 +228,7 @@ def test_a_manifest_that_was_changed_is_refused(tmp_path: Path, monkeypatch: pyt
 def test_a_data_root_that_cannot_be_written_keeps_its_manifest_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    card, cut = trees.plant("pets", tmp_path, monkeypatch), Cut("pets")
+    card, cut = trees.plant("pets", tmp_path, monkeypatch), SplitSpec("pets")
     (tmp_path / "splits").write_text("a file where the folder would be")
     others = [tmp_path / "runs" / "splits"]
     first = partition.digest(card, tmp_path, cut, others)
@@ -236,12 +238,12 @@ def test_a_data_root_that_cannot_be_written_keeps_its_manifest_elsewhere(
 
 
 def test_what_is_not_there_has_no_digest(tmp_path: Path) -> None:
-    assert partition.digest(CARDS["pets"], tmp_path, Cut("pets")) is None
+    assert partition.digest(CARDS["pets"], tmp_path, SplitSpec("pets")) is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_incomplete_data_have_a_manifest_and_are_still_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    card, cut = trees.plant("birdsnap", tmp_path, monkeypatch), Cut("birdsnap")
+    card, cut = trees.plant("birdsnap", tmp_path, monkeypatch), SplitSpec("birdsnap")
     (tmp_path / "birdsnap" / "images" / "Bird_1" / "1_0.jpg").unlink()
     expected = partition.digest(card, tmp_path, cut) or ""
     with pytest.raises(DataError, match=r"birdsnap: 11 images in trainval .*, expected 12; .* task.counts: any"):
@@ -253,4 +255,4 @@ def test_incomplete_data_have_a_manifest_and_are_still_refused(tmp_path: Path, m
 def test_too_few_images_of_a_class_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = replace(trees.plant("cog-l1", tmp_path, monkeypatch), per_class=(11, 12))
     with pytest.raises(DataError, match=r"cog-l1: 10 images in trainval of class 1 under .*, expected 11 to 12"):
-        partition.read_both(card, tmp_path, Cut("cog-l1"), "train", "val")
+        partition.read_both(card, tmp_path, SplitSpec("cog-l1"), "train", "val")

@@ -15,13 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks.base import DataPlace
+from tasks.base import DataContext
 from tasks.datasets.augment import Augment
 from tasks.datasets.images import open, shards
 from tasks.datasets.images.shards import Packed
 from tasks.datasets.images.source import Files, Unreadable
 from tasks.datasets.labelled import partition, readers
-from tasks.datasets.labelled.card import Cut
+from tasks.datasets.labelled.card import SplitSpec
 from tasks.datasets.labelled.loaders import FileLoaders
 from tasks.errors import DataError
 
@@ -39,8 +39,8 @@ def test_batches_are_those_of_the_folders(tmp_path: Path, workers: int) -> None:
     card = trees.food101(tmp_path)
 
     def batches() -> tuple[list[dict[str, torch.Tensor]], str]:
-        train, evaluation = partition.read_both(card, tmp_path, Cut(card.name), "train", "val")
-        place = replace(DataPlace(tmp_path, image_size=16, device="cpu", seed=1, batch=4), loader_workers=workers)
+        train, evaluation = partition.read_both(card, tmp_path, SplitSpec(card.name), "train", "val")
+        place = replace(DataContext(tmp_path, image_size=16, device="cpu", seed=1, batch=4), loader_workers=workers)
         made = FileLoaders("food101", train, evaluation, tmp_path, 3, place, Augment(), "half")
         return [*made.epoch(0), *made.epoch(1, first_step=1), *made.evaluation()], made.digest
 
@@ -90,13 +90,13 @@ def test_tar_files_of_others_can_be_indexed(tmp_path: Path) -> None:
 def test_without_an_index_or_without_these_images_files_are_read(tmp_path: Path) -> None:
     trees.food101(tmp_path)
     paths = sorted(tmp_path.rglob("*.jpg"))
-    assert isinstance(open.of("food101", tmp_path, paths), Files)
+    assert isinstance(open.open_images("food101", tmp_path, paths), Files)
     packed(tmp_path)
-    assert isinstance(open.of("food101", tmp_path, paths), Packed)
+    assert isinstance(open.open_images("food101", tmp_path, paths), Packed)
     trees.draw(tmp_path / "food-101" / "other.jpg", 0)
-    assert isinstance(open.of("food101", tmp_path, [tmp_path / "food-101" / "other.jpg"]), Files)
+    assert isinstance(open.open_images("food101", tmp_path, [tmp_path / "food-101" / "other.jpg"]), Files)
     with pytest.raises(DataError, match=r"1 of 31 images are not in the tar files of .*for example food-101/other.jpg"):
-        open.of("food101", tmp_path, [*paths, tmp_path / "food-101" / "other.jpg"])
+        open.open_images("food101", tmp_path, [*paths, tmp_path / "food-101" / "other.jpg"])
 
 
 def test_packing_is_never_half_done(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_imagenet_can_be_nothing_but_tar_files(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "imagenet" / part)
     assert card.missing(tmp_path) is None
     assert [readers.read(card, tmp_path, part, 0) for part in ("train", "val")] == plain
-    assert isinstance(open.of("imagenet", tmp_path, plain[0][0]), Packed)
+    assert isinstance(open.open_images("imagenet", tmp_path, plain[0][0]), Packed)
     shutil.rmtree(tmp_path / "imagenet" / "shards")
     assert "imagenet: not found under" in (card.missing(tmp_path) or "")
     assert "no such folder on this machine" in (card.missing(tmp_path / "unmounted") or "")

@@ -14,14 +14,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from tasks import AnyTask
 from tasks.backbones.spec import BackboneSpec
-from tasks.base import Batch, DataPlace
+from tasks.base import Batch, DataContext
 from tasks.classification.task import Classify
 from tasks.datasets import photo_tiles
 from tasks.errors import DataError
 from tasks.pretraining.task import Pretrain
 from workers.checkpoint import load_weights
 from workers.messages import Outcome, Report
-from workers.state import Place
+from workers.state import RankContext
 from workers.train import train
 from workers.trial import TrialSpec
 
@@ -29,8 +29,8 @@ SWIN = {"patch_size": 2, "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2],
 DIGITS: dict[str, Any] = {"dataset": "digits-pretrain", "mask_patch": 4, "augment": {"flip": 0}}
 
 
-def place(root: Path = Path("nowhere"), **other: Any) -> DataPlace:
-    return DataPlace(**{"root": root, "image_size": 16, "device": "cpu", "seed": 0, "batch": 8, **other})
+def place(root: Path = Path("nowhere"), **other: Any) -> DataContext:
+    return DataContext(**{"root": root, "image_size": 16, "device": "cpu", "seed": 0, "batch": 8, **other})
 
 
 def trial(task: dict[str, Any] = DIGITS, **other: Any) -> TrialSpec:
@@ -45,7 +45,7 @@ def trial(task: dict[str, Any] = DIGITS, **other: Any) -> TrialSpec:
 
 def ran(spec: TrialSpec, folder: Path, **other: Any) -> tuple[Outcome, list[Report]]:
     reports: list[Report] = []
-    where = Place(folder=folder, data_root=Path("nowhere"), keep_weights=True, token=1, **other)
+    where = RankContext(folder=folder, data_root=Path("nowhere"), keep_weights=True, token=1, **other)
     return train(spec, where, reports.append, lambda: False), reports
 
 
