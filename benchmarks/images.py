@@ -68,7 +68,7 @@ def ours(root: Path, augment: Augment, seed: int, stored_size: int | None = None
     paths = sorted((root / "photographs").rglob("*.jpg"))
     labels = [int(path.parent.name) for path in paths]
     augment = augment.model_copy(update={"stored_size": stored_size})
-    place = DataContext(root, image_size=SIZE, device="cpu", seed=seed, batch=BATCH)
+    place = DataContext(root, input_size=(SIZE, SIZE), device="cpu", seed=seed, batch=BATCH)
     loaders = FileLoaders(
         "photographs", (paths, labels), (paths[:10], labels[:10]), root, 10, place, augment, "imagenet"
     )
@@ -171,7 +171,7 @@ def workers_start(root: Path, counts: tuple[int, ...] = (2, 4, 8)) -> None:
     paths = sorted((root / "photographs").rglob("*.jpg"))
     labels = [int(path.parent.name) for path in paths]
     for workers in counts:
-        place = DataContext(root, SIZE, "cpu", seed=0, batch=BATCH, loader_workers=workers)
+        place = DataContext(root, (SIZE, SIZE), "cpu", seed=0, batch=BATCH, loader_workers=workers)
         part = (paths, labels), (paths[:10], labels[:10])
         loaders = FileLoaders("photographs", *part, root, 10, place, AUGMENT["crop, flip"], "imagenet")
         seconds = []

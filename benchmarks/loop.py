@@ -15,7 +15,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from torch.nn import functional
 
 from tasks.backbones.model import build
 from tasks.backbones.spec import BackboneSpec
-from tasks.base import Batch, DataContext, Loaders, Task
+from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare, Loaders, Task
+from tasks.metrics import Metric, Summary
 from workers.messages import Report
 from workers.state import RankContext
 from workers.train import train
@@ -45,11 +46,10 @@ class InMemory(Task):
     """Random images that lie ready on the device; evaluation costs nothing."""
 
     images: int
-    metric = property(lambda self: "none")  # type: ignore[assignment]
-    mode = property(lambda self: "max")  # type: ignore[assignment]
+    metrics = property(lambda self: (Metric("none", "nothing", "higher"),))  # type: ignore[assignment]
     reads_test = property(lambda self: False)  # type: ignore[assignment]
-    train_images = property(lambda self: self.images)  # type: ignore[assignment]
-    evaluation_images = property(lambda self: 0)  # type: ignore[assignment]
+    train_samples = property(lambda self: self.images)  # type: ignore[assignment]
+    evaluation_samples = property(lambda self: 0)  # type: ignore[assignment]
 
     def missing_data(self, root: Path) -> str | None:
         return None
@@ -63,22 +63,25 @@ class InMemory(Task):
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         return {"loss": functional.cross_entropy(model(batch["images"]), batch["labels"])}
 
-    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        return {"none": 0.0}
+    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[str, Any]]:
+        yield from ()
+
+    def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
+        return Summary({"none": 0.0})
 
 
 class Ready(Loaders):
     def __init__(self, batches: list[Batch]) -> None:
         self._batches = batches
         self.steps_per_epoch = len(batches)
-        self.train_images = sum(len(batch["labels"]) for batch in batches)
+        self.train_samples = sum(len(batch["labels"]) for batch in batches)
         self.digest = ""
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         CLOCK.append(time.perf_counter())
         return iter(self._batches[first_step:])
 
-    def evaluation(self) -> Iterable[Batch]:
+    def evaluation(self, share: EvaluationShare = EVERYTHING) -> Iterable[Batch]:
         return []
 
 

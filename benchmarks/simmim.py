@@ -20,7 +20,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ from torch.nn import functional
 
 from tasks.backbones.model import build
 from tasks.backbones.spec import BackboneSpec
-from tasks.base import Batch, DataContext, Loaders
+from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare, Loaders
+from tasks.metrics import Summary
 from tasks.pretraining.masking import Masking
 from tasks.pretraining.task import Pretrain
 from workers.messages import Report
@@ -62,14 +63,14 @@ class Ready(Loaders):
     def __init__(self, batches: list[Batch]) -> None:
         self._batches = batches
         self.steps_per_epoch = len(batches)
-        self.train_images = sum(len(batch["images"]) for batch in batches)
+        self.train_samples = sum(len(batch["images"]) for batch in batches)
         self.digest = ""
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         CLOCK.append(time.perf_counter())
         return iter(self._batches[first_step:])
 
-    def evaluation(self) -> Iterable[Batch]:
+    def evaluation(self, share: EvaluationShare = EVERYTHING) -> Iterable[Batch]:
         return []
 
 
@@ -81,8 +82,11 @@ class InMemory(Pretrain):
     def loaders(self, place: DataContext) -> Loaders:
         return Ready(data(self.steps, place.batch, place.device))
 
-    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        return {"loss": 0.0}
+    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[str, Any]]:
+        yield from ()
+
+    def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
+        return Summary({"loss": 0.0})
 
     def pictures(self, model: nn.Module, loaders: Loaders) -> dict[str, Any]:
         return {}

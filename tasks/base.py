@@ -1,4 +1,4 @@
-"""The only place that says what a task promises to the training loop and to the planner."""
+"""The contract between a task, the training loop and the planner."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from tasks.errors import DataError
+from tasks.metrics import Metric, Summary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +22,9 @@ if TYPE_CHECKING:
     from tasks.backbones.spec import BackboneSpec
 
 Batch = dict[str, Any]
-"""Tensors by name, first dimension the image; a task reads only what its own loaders made."""
+"""Tensors, or lists where targets vary in size, by name. The first dimension of every training value is the sample, so
+that the loop can slice a batch into micro-batches. Evaluation batches also carry `item`, a string: the name of what the
+batch belongs to (see `Task.measure`)."""
 
 
 @dataclass(frozen=True)
@@ -27,32 +32,59 @@ class DataContext:
     """Where and how a trial reads its data."""
 
     root: Path
-    image_size: int
+    input_size: tuple[int, int]
+    """(height, width) of the model's input in pixels."""
     device: str
     seed: int
     batch: int
-    """Global batch: images per optimizer step over all ranks."""
+    """Global batch: samples per optimizer step over all ranks."""
     rank: int = 0
     world: int = 1
     loader_workers: int = 0
     may_test: bool = False
     """Loaders refuse (DataError) to open test data without this."""
     max_unreadable: float = 0.0
-    """Share of an epoch's images that may be unreadable and are replaced (`Loaders.unreadable`); beyond: DataError."""
+    """Share of an epoch's samples that may be unreadable and are replaced (`Loaders.unreadable`); beyond: DataError."""
+
+    @property
+    def image_size(self) -> int:
+        """The side of a square input. Raises DataError for any other."""
+        height, width = self.input_size
+        if height != width:
+            raise DataError(f"these images are square, and the model takes {height} x {width} pixels (height x width)")
+        return height
+
+
+@dataclass(frozen=True)
+class EvaluationShare:
+    """The part of an evaluation that one rank measures."""
+
+    rank: int = 0
+    world: int = 1
+    done: frozenset[str] = frozenset()
+    """Items whose results are known already."""
+
+    def wants(self, position: int, item: str) -> bool:
+        """True if this rank measures the item at this position in the order of the loaders."""
+        return position % self.world == self.rank and item not in self.done
+
+
+EVERYTHING = EvaluationShare()
 
 
 class Loaders(ABC):
     """The data of one trial, in an order that depends only on (seed, epoch, step), so a resumed run sees the same."""
 
-    train_images: int
-    """Images per epoch, before the last partial batch is dropped."""
+    train_samples: int
+    """Samples per epoch, before the last partial batch is dropped."""
     steps_per_epoch: int
+    """0 for a task that trains nothing."""
     digest: str
-    """SHA-256 of what is trained and evaluated on (which images, which labels)."""
+    """SHA-256 of the data that are trained and evaluated on (which samples, which targets)."""
     unreadable: Sequence[str] = ()
-    """Training images that this process could not read so far and replaced by others: each once, with the reason."""
+    """Training samples that this process could not read so far and replaced by others: each once, with the reason."""
     image_cache: str = "none"
-    """In words, whether decoded images are shared with the node's other trials; for the record."""
+    """Says whether decoded images are shared with the node's other trials; for the record."""
 
     @abstractmethod
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
@@ -62,29 +94,60 @@ class Loaders(ABC):
         """
 
     @abstractmethod
-    def evaluation(self) -> Iterable[Batch]:
-        """The images to evaluate on, each exactly once, in fixed order; on the device."""
+    def evaluation(self, share: EvaluationShare = EVERYTHING) -> Iterable[Batch]:
+        """The samples to evaluate on, each exactly once over all ranks, in a fixed order; on the device.
+
+        Each batch has an `item`; items sort, as strings, in the order of the loaders.
+        """
 
 
 class Task(BaseModel, ABC):
-    """What is trained and measured. Options are fields; behaviour is methods; torch is imported inside them."""
+    """Something to train or measure. Options are fields; behaviour is methods; torch is imported inside them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
-    @property
-    @abstractmethod
-    def metric(self) -> str:
-        """Name of the figure that trials are chosen by and tables show."""
+    trains: ClassVar[bool] = True
+    """False: the task only measures; its trials have zero epochs, and `optim` may be left out of a spec."""
+    loss_over: ClassVar[Literal["samples", "batch"]] = "samples"
+    """`samples`: the loss of a batch follows from those of its parts (see `loss` and `denominators`). `batch`: it needs
+    all predictions of a worker's share at once (SILog), so a smaller micro-batch is refused and the number of workers
+    enters the key."""
+    resumes_evaluation: ClassVar[bool] = False
+    """True: results of finished items stay in the trial's folder, and an evaluation that was interrupted measures only
+    the others. The parts that `measure` yields must then be JSON values."""
+    data_fields: ClassVar[tuple[str, ...]] = ("dataset",)
+    """Fields that name data sets."""
+    split_field: ClassVar[str] = ""
+    """The field that says which split is evaluated; empty: no field does."""
+    setting_titles: ClassVar[Mapping[str, str]] = {}
+    """Fields of the task, by dotted path, that a table of training settings shows (Table 7 of the paper), and their
+    titles there."""
+    changeable: ClassVar[tuple[str, ...]] = ()
+    """Paths within the task (a trailing dot: all below) that population-based training may change on the way."""
 
     @property
     @abstractmethod
+    def metrics(self) -> tuple[Metric, ...]:
+        """Every figure that `summarize` may return; trials are chosen by the first."""
+
+    @property
+    def metric(self) -> str:
+        """Name of the figure that trials are chosen by."""
+        return self.metrics[0].name
+
+    @property
     def mode(self) -> Literal["max", "min"]:
-        """Whether the metric is better when larger or smaller."""
+        return self.metrics[0].mode
+
+    @property
+    def split(self) -> str:
+        """Name of the split that is evaluated."""
+        return str(getattr(self, self.split_field)) if self.split_field else "val"
 
     @property
     @abstractmethod
     def reads_test(self) -> bool:
-        """Whether this task opens test data."""
+        """True if this task opens test data."""
 
     @property
     def opens(self) -> Mapping[str, str]:
@@ -95,31 +158,44 @@ class Task(BaseModel, ABC):
 
     @property
     def makes_weights(self) -> bool:
-        """Whether the weights are what this task is run for: they are kept unless a stage says otherwise."""
+        """True if this task is run for its weights: they are kept unless a stage says otherwise."""
         return False
 
+    def batch_multiple(self, workers: int) -> tuple[int, str]:
+        """The global batch must be a multiple of this; the second value says why, for the error message."""
+        return workers, f"each of {workers} workers takes an equal share"
+
     @property
-    def pairs_images(self) -> bool:
-        """Whether training mixes images two by two, so that each worker's part of a batch has to be even."""
-        return False
+    def caveats(self) -> tuple[str, ...]:
+        """Why figures of this task cannot be compared with published ones; empty when nothing stands against it."""
+        return ()
 
     @property
     @abstractmethod
-    def train_images(self) -> int:
-        """Training images per epoch as the data set's description states them; for cost, before data are opened."""
+    def train_samples(self) -> int:
+        """Training samples per epoch as the data set's description states them; for cost, before data are opened."""
 
     @property
     @abstractmethod
-    def evaluation_images(self) -> int:
-        """Images evaluated on, likewise."""
+    def evaluation_samples(self) -> int:
+        """Samples evaluated on, likewise."""
 
     @abstractmethod
     def missing_data(self, root: Path) -> str | None:
         """None when the data are there; else what is missing, where it was looked for, and how to get it."""
 
+    def data_manifests(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, str]:
+        """SHA-256 of the split manifests of the data that are there, by the name of the split rule; they enter the key
+        through the field `manifests`. `folders`: where else manifests may lie or be written. Raises DataError."""
+        return {}
+
     def check(self, backbone: BackboneSpec) -> None:
         """Raises ValueError, naming field, value and remedy, when this task cannot be had with this backbone; from the
-        spec alone, so that it is said before anything runs."""
+        spec alone, before anything runs."""
+
+    def input_size(self, backbone: BackboneSpec) -> tuple[int, int]:
+        """(height, width) of the model's input in pixels."""
+        return backbone.image_size, backbone.image_size
 
     @abstractmethod
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
@@ -128,21 +204,41 @@ class Task(BaseModel, ABC):
         of a head is the task's matter."""
 
     @abstractmethod
-    def loaders(self, place: DataContext) -> Loaders:
+    def loaders(self, context: DataContext) -> Loaders:
         """Opens the data. Raises DataError."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        """Scalar means over the batch; `loss` is what is minimised, other names are terms worth a curve."""
+        """Scalar terms of the loss over a micro-batch.
+
+        Without `denominators` every term is a mean over the samples, `loss` is minimised, and other names are terms
+        worth a curve. With them every term is a sum with its weight included: the loop divides each by its
+        denominator over the whole global batch, and minimises the total, which it reports as `loss`.
+        """
+
+    def denominators(self, batch: Batch) -> Mapping[str, float | torch.Tensor] | None:
+        """For losses that are not means over samples: what each term's sum over the global batch is divided by, from
+        the targets of a micro-batch alone (positives, valid pixels). The loop adds them over micro-batches and ranks;
+        a total of 0 counts as 1. None: terms are means over samples."""
+        return None
 
     @abstractmethod
-    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """Figures, among them `metric`; and `loss` where it is defined. The model is in eval mode, gradients off."""
+    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[str, Any]]:
+        """Yields (item, part) for each item of the batches when it is complete. A part holds whatever `summarize` needs
+        of it: numbers, or tensors on the CPU. The model is in eval mode, gradients and autocast are off (fp32)."""
+
+    @abstractmethod
+    def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
+        """Figures from the parts of all items, of all ranks and attempts, in the order of the items."""
+
+    def figures(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+        """Figures of one pass over these batches, in this process."""
+        return dict(self.summarize(list(self.measure(model, batches))).figures)
 
     def pictures(self, model: nn.Module, loaders: Loaders) -> dict[str, NDArray[np.uint8]]:
         """Pictures of what the model does, by name, each (height, width, 3); always of the same images.
 
-        The model is in eval mode, gradients off. None by default.
+        The model is in eval mode, gradients and autocast are off. None by default.
         """
         return {}
 

@@ -191,7 +191,7 @@ def _open_data(trial: TrialSpec, place: RankContext) -> Loaders:
     loaders = trial.task.loaders(
         DataContext(
             root=place.data_root,
-            image_size=trial.backbone.image_size,
+            input_size=trial.task.input_size(trial.backbone),
             device=place.device,
             seed=trial.seed,
             batch=trial.optim.batch,
@@ -204,7 +204,7 @@ def _open_data(trial: TrialSpec, place: RankContext) -> Loaders:
     )
     if loaders.steps_per_epoch < 1:
         raise DataError(
-            f"optim.batch {trial.optim.batch} is more than the {loaders.train_images} training images: "
+            f"optim.batch {trial.optim.batch} is more than the {loaders.train_samples} training samples: "
             "no step would be made; use a smaller batch"
         )
     return loaders

@@ -142,7 +142,7 @@ def facts(run: TrainingState) -> dict[str, Any]:
         "parallel": run.trial.runtime.parallel if place.world > 1 else "none",
         "threads": place.threads,
         "steps": progress.step,
-        "train_images": run.loaders.train_images,
+        "train_images": run.loaders.train_samples,
         "train_seconds": progress.seconds,
         "step_seconds": step_seconds,
         "images_per_second": images_per_second,

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from tasks.base import Batch
+from tasks.base import EVERYTHING, Batch, EvaluationShare
 from tasks.errors import DataError
+from tasks.metrics import Summary
 from workers import distributed, throughput
 from workers.checkpoint import Folder
 from workers.errors import ErrorClass, Stopped, TrialError
@@ -222,7 +223,7 @@ def _close_step(run: TrainingState, terms: dict[str, torch.Tensor], stop: bool) 
 
 
 def _evaluate(run: TrainingState) -> dict[str, float]:
-    """Figures after this epoch, on every rank (rank 0 computes them); none when it is not time.
+    """Figures after this epoch, on every rank; none when it is not time.
 
     Test data are evaluated once, after the last epoch: a curve over them would invite a choice. The last step's
     own loss and gradients were finite before it; what it made of the weights is seen here (diverged).
@@ -235,10 +236,22 @@ def _evaluate(run: TrainingState) -> dict[str, float]:
         return {}
     seed_all(run.trial.seed, "evaluate", run.progress.step)
 
-    def figures() -> dict[str, float]:
-        return {name: float(value) for name, value in task.measure(run.model, run.loaders.evaluation()).items()}
+    return {name: float(value) for name, value in _summary(run).figures.items()}
 
-    return _in_eval_mode(run, figures)
+
+def _summary(run: TrainingState) -> Summary:
+    """Measures this rank's share of the evaluation; every rank gets the summary of all. A model in shards needs all
+    ranks for every forward pass, so there each rank measures everything."""
+    task, place = run.trial.task, run.place
+    shared_out = place.world > 1 and not run.sharded
+    share = EvaluationShare(place.rank, place.world) if shared_out else EVERYTHING
+    with _eval_mode(run):
+        parts = list(task.measure(run.model, run.loaders.evaluation(share)))
+    if shared_out:
+        of_ranks: list[Any] = [None] * place.world
+        dist.all_gather_object(of_ranks, parts)
+        parts = sorted((part for each in of_ranks for part in each), key=lambda part: str(part[0]))
+    return from_rank_0(place, lambda: task.summarize(parts))
 
 
 def _pictures(run: TrainingState) -> tuple[str, ...]:
@@ -248,21 +261,19 @@ def _pictures(run: TrainingState) -> tuple[str, ...]:
     if epochs < trial.last_epoch and not (every and epochs % every == 0):
         return ()
     seed_all(trial.seed, "pictures", run.progress.step)
-    found = _in_eval_mode(run, lambda: trial.task.pictures(run.model, run.loaders))
+    with _eval_mode(run):
+        found = trial.task.pictures(run.model, run.loaders) if run.sharded or run.place.rank == 0 else {}
     if run.place.rank > 0:
         return ()
     return tuple(run.folder.save_picture(name, epochs, pixels) for name, pixels in found.items())
 
 
-def _in_eval_mode(run: TrainingState, ask: Callable[[], T]) -> T:
-    """What rank 0 finds with the model in eval mode, gradients off; on every rank. A model in shards needs all ranks
-    for a forward pass, so there they all do the same."""
+@contextmanager
+def _eval_mode(run: TrainingState) -> Iterator[None]:
+    """The model in eval mode, without gradients and without autocast: figures are computed in fp32."""
     run.model.eval()
-    with torch.no_grad(), run.numerics.autocast():
-        if run.sharded:
-            here = ask()
-            return from_rank_0(run.place, lambda: here)
-        return from_rank_0(run.place, ask)
+    with torch.no_grad():
+        yield
 
 
 def _close_epoch(run: TrainingState, figures: dict[str, float], pictures: tuple[str, ...]) -> Report:

@@ -55,12 +55,12 @@ class DurationModel:
         Measured: the median step time of trials of the same kind. Else `resources.images_per_second` of each worker.
         """
         optim, task, epochs = spec.optim, spec.task, spec.last_epoch - spec.first_epoch
-        evaluated = task.evaluation_images * _evaluations(spec) * EVALUATION_SHARE
+        evaluated = task.evaluation_samples * _evaluations(spec) * EVALUATION_SHARE
         step = self._median(_kind(spec, resources.workers, resources.gpus > 0))
         if step is not None:
-            steps = epochs * max(1, task.train_images // optim.batch)
+            steps = epochs * max(1, task.train_samples // optim.batch)
             return Estimate(step * (steps + evaluated / optim.batch), True)
-        images = epochs * task.train_images + evaluated
+        images = epochs * task.train_samples + evaluated
         return Estimate(images / (resources.images_per_second * resources.workers), False)
 
     def parameters(self, spec: TrialSpec) -> int | None:

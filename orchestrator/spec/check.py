@@ -177,7 +177,7 @@ class _Stages:
             if batch % workers:
                 what = f"does not divide among {workers} workers (resources.workers): a multiple of {workers}, at least"
                 wrong = f"{what} {workers}"
-            elif trial.spec.task.pairs_images and batch // workers % 2:
+            elif batch % trial.spec.task.batch_multiple(workers)[0]:
                 wrong = f"mixup and cutmix pair the images of a worker: a multiple of {2 * workers}, or without them"
             else:
                 continue

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -13,6 +13,7 @@ from tasks.datasets.augment import Augment
 from tasks.datasets.labelled.card import DIGEST, LabelledDataset, SplitSpec, held_out_images
 from tasks.datasets.labelled.catalog import CARDS, find
 from tasks.errors import DataError
+from tasks.metrics import LOSS, Metric, Summary, percent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,12 +24,34 @@ if TYPE_CHECKING:
     from tasks.backbones.spec import BackboneSpec
 
 
+TOP1 = percent("top1", "top-1 accuracy", complement="error rate")
+MEAN_PER_CLASS = percent("mean_per_class", "mean per-class accuracy", complement="mean per-class error rate")
+AUGMENT_TITLES = {
+    "augment.label_smoothing": "Label smoothing",
+    "augment.crop_scale": "Random crop scale",
+    "augment.crop_ratio": "Random resize ratio",
+    "augment.flip": "Random horizontal flip",
+    "augment.color_jitter": "Color jitter",
+    "augment.rand_augment": "Rand augment",
+    "augment.erasing": "Random erasing prob.",
+    "augment.mixup": "Mixup alpha",
+    "augment.cutmix": "Cutmix alpha",
+}
+"""Rows of Table 7 (appendix E). Its "Mixup prob. 0.8" and "Cutmix prob. 1.0" are the two alphas, as in the public
+code."""
+MEAN_AP = percent("map11", "11-point mAP")
+
+
 class Classify(Task):
     """One label per image (VOC 2007: several); a linear head on the pooled features of a timm backbone.
 
     Protocol of the paper's K12 study (appendix): settings are chosen on `val` after training on `train`; the chosen
     one is trained again on `trainval` and evaluated on `test`.
     """
+
+    split_field: ClassVar[str] = "evaluate"
+    changeable: ClassVar[tuple[str, ...]] = ("augment.",)
+    setting_titles: ClassVar[Mapping[str, str]] = AUGMENT_TITLES
 
     kind: Literal["classify"] = "classify"
     dataset: str
@@ -109,12 +132,22 @@ class Classify(Task):
         return card.val if card.official_val else held_out_images(card.trainval, self.val_fraction)
 
     @property
-    def metric(self) -> str:
-        return self._card.metric
+    def metrics(self) -> tuple[Metric, ...]:
+        if self._card.several_labels:
+            return (MEAN_AP, LOSS)
+        first, second = (TOP1, MEAN_PER_CLASS) if self._card.metric == "top1" else (MEAN_PER_CLASS, TOP1)
+        return (first, second, LOSS)
 
     @property
-    def mode(self) -> Literal["max", "min"]:
-        return "max"
+    def caveats(self) -> tuple[str, ...]:
+        if self.counts == "exact":
+            return ()
+        return ("fewer or more images than published may have been used (task.counts any): not comparable",)
+
+    def batch_multiple(self, workers: int) -> tuple[int, str]:
+        if not self.augment.mixes:
+            return super().batch_multiple(workers)
+        return 2 * workers, "mixup and cutmix pair the images of each worker's share"
 
     @property
     def reads_test(self) -> bool:
@@ -125,15 +158,11 @@ class Classify(Task):
         return {self.dataset: self.cut.test_rule(CARDS[self.dataset])}
 
     @property
-    def pairs_images(self) -> bool:
-        return self.augment.mixes
-
-    @property
-    def train_images(self) -> int:
+    def train_samples(self) -> int:
         return self._card.trainval - (self._val_images if self.train == "train" else 0)
 
     @property
-    def evaluation_images(self) -> int:
+    def evaluation_samples(self) -> int:
         return self._card.test if self.evaluate == "test" else self._val_images
 
     def missing_data(self, root: Path) -> str | None:
@@ -150,21 +179,21 @@ class Classify(Task):
             draw_head(model, zero=self.head == "zero")
         return model
 
-    def loaders(self, place: DataContext) -> Loaders:
-        if self.reads_test and not place.may_test:
+    def loaders(self, context: DataContext) -> Loaders:
+        if self.reads_test and not context.may_test:
             raise DataError(
                 f"{self.dataset}: test images are opened only by trials that come after every choice; "
                 "this one was not planned as such"
             )
         if self._card.source != "folder":
-            return self._from_memory(place)
-        return self._from_files(place)
+            return self._from_memory(context)
+        return self._from_files(context)
 
     @property
     def _expected(self) -> str:
         return next(iter(self.manifests.values()), "")
 
-    def _from_memory(self, place: DataContext) -> Loaders:
+    def _from_memory(self, context: DataContext) -> Loaders:
         from tasks.datasets.labelled import bundled_images, partition
         from tasks.datasets.labelled.loaders import MemoryLoaders
 
@@ -173,19 +202,21 @@ class Classify(Task):
         train = part.train if self.train == "train" else _joined(part.train, part.val)
         evaluation = part.test if self.evaluate == "test" else part.val
         return MemoryLoaders(
-            part.images, part.labels, train, evaluation, self._card.classes, place, self.augment, self.normalize
+            part.images, part.labels, train, evaluation, self._card.classes, context, self.augment, self.normalize
         )
 
-    def _from_files(self, place: DataContext) -> Loaders:
+    def _from_files(self, context: DataContext) -> Loaders:
         from tasks.datasets.labelled import partition
         from tasks.datasets.labelled.loaders import FileLoaders
 
         card, any_count = CARDS[self.dataset], self.counts == "any"
         train, evaluation = partition.read_both(
-            card, place.root, self.cut, self.train, self.evaluate, self._expected, any_count
+            card, context.root, self.cut, self.train, self.evaluate, self._expected, any_count
         )
         card = self._card
-        return FileLoaders(card.name, train, evaluation, place.root, card.classes, place, self.augment, self.normalize)
+        return FileLoaders(
+            card.name, train, evaluation, context.root, card.classes, context, self.augment, self.normalize
+        )
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         from torch.nn import functional
@@ -198,32 +229,36 @@ class Classify(Task):
         smoothing = self.augment.label_smoothing
         return {"loss": functional.cross_entropy(logits, batch["labels"], label_smoothing=smoothing)}
 
-    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[str, Any]]:
+        from torch.nn import functional
+
+        for batch in batches:
+            logits, labels = model(batch["images"]).float(), batch["labels"]
+            if self._card.several_labels:
+                yield batch["item"], (logits.cpu(), labels.cpu())
+                continue
+            right = labels[logits.argmax(1) == labels]
+            counts = [each.bincount(minlength=self._card.classes).cpu() for each in (right, labels)]
+            yield batch["item"], (*counts, functional.cross_entropy(logits, labels, reduction="sum").item())
+
+    def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
         """`top1` and `mean_per_class` as fractions, and `loss`: cross entropy without smoothing. For several labels per
         image: `map11` as a fraction, and `loss`: binary cross entropy.
 
         `mean_per_class` is the mean, over the classes that occur in the labels, of the part of their images that is
         classified right. (torchmetrics' macro average also counts, as zero, a class that is predicted but absent.)
         """
-        import torch
-        from torch.nn import functional
-
         if self._card.several_labels:
-            return _several(model, batches)
-        classes = self._card.classes
-        right, there = torch.zeros(classes, dtype=torch.int64), torch.zeros(classes, dtype=torch.int64)
-        loss = 0.0
-        for batch in batches:
-            logits, labels = model(batch["images"]).float(), batch["labels"]
-            loss += functional.cross_entropy(logits, labels, reduction="sum").item()
-            there += labels.bincount(minlength=classes).cpu()
-            right += labels[logits.argmax(1) == labels].bincount(minlength=classes).cpu()
-        present = there > 0
-        return {
-            "top1": right.sum().item() / there.sum().item(),
-            "mean_per_class": (right[present].double() / there[present]).mean().item(),
-            "loss": loss / there.sum().item(),
-        }
+            return _several([part for _, part in parts])
+        right, there = (sum(part[i] for _, part in parts) for i in (0, 1))
+        loss, present = sum(part[2] for _, part in parts), there > 0
+        return Summary(
+            {
+                "top1": right.sum().item() / there.sum().item(),
+                "mean_per_class": (right[present].double() / there[present]).mean().item(),
+                "loss": loss / there.sum().item(),
+            }
+        )
 
 
 _CUT = ("val_fraction", "split_seed", "caltech_background", "official_val")
@@ -238,15 +273,14 @@ def _binary_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return functional.binary_cross_entropy_with_logits(logits[counted], labels[counted].to(logits.dtype))
 
 
-def _several(model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+def _several(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Summary:
     import torch
 
     from tasks.classification.voc_precision import mean_average_precision
 
-    pairs = [(model(batch["images"]).float(), batch["labels"]) for batch in batches]
     logits, labels = (torch.cat(tensors) for tensors in zip(*pairs, strict=True))
-    precision = mean_average_precision(logits.cpu().numpy(), labels.cpu().numpy())
-    return {"map11": precision, "loss": _binary_loss(logits, labels).item()}
+    precision = mean_average_precision(logits.numpy(), labels.numpy())
+    return Summary({"map11": precision, "loss": _binary_loss(logits, labels).item()})
 
 
 def _joined(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:

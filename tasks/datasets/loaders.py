@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.base import DataContext, Loaders
+from tasks.base import DataContext, EvaluationShare, Loaders
 from tasks.datasets.images.reader import Item, Reader
 from tasks.datasets.transforms import derived_seed
 from tasks.errors import DataError
@@ -33,18 +33,25 @@ def share(batch: int, rank: int, world: int) -> Tensor:
     return torch.cat([front, batch - 1 - front.flip(0)])
 
 
+def evaluation_parts(samples: int, share: EvaluationShare) -> list[tuple[str, slice]]:
+    """(item, positions) of the evaluation batches in this share; an item is named by its first position."""
+    starts = range(0, samples, EVALUATION_BATCH)
+    named = [(f"{start:012d}", slice(start, min(start + EVALUATION_BATCH, samples))) for start in starts]
+    return [part for position, part in enumerate(named) if share.wants(position, part[0])]
+
+
 class OrderedLoaders(Loaders):
     """Which images make which batch: an order per (seed, epoch), the rank's share of it, read from any step on."""
 
-    def __init__(self, train_images: int, place: DataContext) -> None:
+    def __init__(self, train_samples: int, place: DataContext) -> None:
         """Raises DataError when the batch does not fit the data or the number of workers."""
-        self.train_images = train_images
-        self.steps_per_epoch = train_images // place.batch
+        self.train_samples = train_samples
+        self.steps_per_epoch = train_samples // place.batch
         self.unreadable: list[str] = []
         self._place = place
         if self.steps_per_epoch == 0:
             raise DataError(
-                f"optim.batch {place.batch} is larger than the training set of {train_images} images: lower it"
+                f"optim.batch {place.batch} is larger than the training set of {train_samples} images: lower it"
             )
         if place.batch % place.world:
             raise DataError(f"optim.batch {place.batch} does not divide by {place.world} workers: choose a multiple")
@@ -53,7 +60,7 @@ class OrderedLoaders(Loaders):
 
     def rows(self, epoch: int) -> Tensor:
         """(steps, share): indices of the images of each of this rank's batches."""
-        return _rows(self.train_images, self._share, self._place, epoch)
+        return _rows(self.train_samples, self._share, self._place, epoch)
 
     def read(self, reader: Reader, epoch: int, first_step: int) -> Iterator[tuple[Any, Tensor]]:
         """What the reader gives for each of this rank's batches, and the indices of the images really shown.
@@ -68,7 +75,7 @@ class OrderedLoaders(Loaders):
         at, batches = self._ahead or (None, iter(()))
         self._ahead = None  # two epochs at once: the second begins anew
         if at != epoch or first_step:
-            batches = reader.read(_items(self.train_images, self._share, self._place, epoch, first_step))
+            batches = reader.read(_items(self.train_samples, self._share, self._place, epoch, first_step))
         replaced, images = 0, self.steps_per_epoch * len(self._share)
         for row in wanted:
             values, indices = next(batches)

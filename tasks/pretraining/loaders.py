@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.base import Batch
+from tasks.base import EVERYTHING, Batch, EvaluationShare
 from tasks.datasets.labelled.loaders import FileLoaders, ImageLoaders, MemoryLoaders
 from tasks.datasets.transforms import derived_seed
 from tasks.pretraining.masking import Masking
@@ -33,13 +33,11 @@ class _MaskedLoaders(ImageLoaders):
             yield {"images": images, "masks": self._masks(seeds)}
 
     def _masked(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Those of val, in their order."""
-        index = 0
+        """Evaluation batches with the mask of each image; `item` is the position of the first."""
         for batch in batches:
-            images = batch["images"]
-            seeds = [derived_seed(VAL_SEED, "val mask", i) for i in range(index, index + len(images))]
-            index += len(images)
-            yield {"images": images, "masks": self._masks(seeds)}
+            images, first = batch["images"], int(batch["item"])
+            seeds = [derived_seed(VAL_SEED, "val mask", i) for i in range(first, first + len(images))]
+            yield {"images": images, "masks": self._masks(seeds), "item": batch["item"]}
 
     def _masks(self, seeds: list[int]) -> Tensor:
         masks = np.stack([self.masking.of(seed) for seed in seeds])
@@ -54,8 +52,8 @@ class MaskedMemory(_MaskedLoaders, MemoryLoaders):
         super().__init__(*arguments)
         self.masking = masking
 
-    def evaluation(self) -> Iterable[Batch]:
-        return self._masked(super().evaluation())
+    def evaluation(self, share: EvaluationShare = EVERYTHING) -> Iterable[Batch]:
+        return self._masked(super().evaluation(share))
 
 
 class MaskedFiles(_MaskedLoaders, FileLoaders):
@@ -66,5 +64,5 @@ class MaskedFiles(_MaskedLoaders, FileLoaders):
         super().__init__(*arguments)
         self.masking = masking
 
-    def evaluation(self) -> Iterable[Batch]:
-        return self._masked(super().evaluation())
+    def evaluation(self, share: EvaluationShare = EVERYTHING) -> Iterable[Batch]:
+        return self._masked(super().evaluation(share))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from tasks.datasets import photo_tiles
 from tasks.datasets.augment import Augment, is_range
 from tasks.datasets.labelled.card import DIGEST, LabelledDataset, SplitSpec, held_out_images
 from tasks.datasets.labelled.catalog import CARDS, find
+from tasks.metrics import LOSS, Metric, Summary
 from tasks.pretraining.masking import Masking, check_patch, expected_distance
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 SHOWN = 8
 """Images in a picture, at even distances through those held out."""
+
+
+LOSS_OF_MEAN = Metric("loss_of_mean", "loss of the visible mean", "lower")
+AVG_DIST = Metric("avg_dist", "AvgDist", "higher", "px", digits=2)
 
 
 class Crop(BaseModel):
@@ -127,12 +132,14 @@ class Pretrain(Task):
         return self
 
     @property
-    def metric(self) -> str:
-        return "loss"
+    def metrics(self) -> tuple[Metric, ...]:
+        return (LOSS, LOSS_OF_MEAN, AVG_DIST)
 
     @property
-    def mode(self) -> Literal["max", "min"]:
-        return "min"
+    def caveats(self) -> tuple[str, ...]:
+        if self.counts == "exact":
+            return ()
+        return ("fewer or more images than published may have been used (task.counts any): not comparable",)
 
     @property
     def makes_weights(self) -> bool:
@@ -157,17 +164,17 @@ class Pretrain(Task):
         return SplitSpec(self.dataset, self.val_fraction, self.split_seed, official_val=self.official_val)
 
     @property
-    def evaluation_images(self) -> int:
+    def evaluation_samples(self) -> int:
         if self.dataset == photo_tiles.NAME:
             return photo_tiles.tiles("val")
         card = self._card
         return card.val if card.official_val else held_out_images(card.trainval, self.val_fraction)
 
     @property
-    def train_images(self) -> int:
+    def train_samples(self) -> int:
         if self.dataset == photo_tiles.NAME:
             return photo_tiles.tiles("train")
-        return self._card.trainval - self.evaluation_images
+        return self._card.trainval - self.evaluation_samples
 
     def missing_data(self, root: Path) -> str | None:
         return None if self.dataset == photo_tiles.NAME else self._card.missing(root)
@@ -196,28 +203,28 @@ class Pretrain(Task):
             load(encoder, weights)
         return SimMIM(encoder, backbone.image_size, self.mask_patch)
 
-    def loaders(self, place: DataContext) -> Loaders:
+    def loaders(self, context: DataContext) -> Loaders:
         import numpy as np
 
         from tasks.pretraining.loaders import MaskedFiles, MaskedMemory
 
-        masking, augment = self.masking(place.image_size), self.augment.whole()
+        masking, augment = self.masking(context.image_size), self.augment.whole()
         if self.dataset == photo_tiles.NAME:
             pixels, train = photo_tiles.pixels(), photo_tiles.tiles("train")
             parts = np.arange(train), np.arange(train, len(pixels))
             labels = np.zeros(len(pixels), dtype=np.int64)
-            return MaskedMemory(masking, pixels, labels, *parts, 1, place, augment, self.normalize)
+            return MaskedMemory(masking, pixels, labels, *parts, 1, context, augment, self.normalize)
         from tasks.datasets.labelled import bundled_images, partition
 
         card, planned = self._card, next(iter(self.manifests.values()), "")
         if card.source == "folder":
             whole, any_count = CARDS[self.dataset], self.counts == "any"
-            both = partition.read_both(whole, place.root, self._cut, "train", "val", planned, any_count)
-            return MaskedFiles(masking, card.name, *both, place.root, card.classes, place, augment, self.normalize)
+            both = partition.read_both(whole, context.root, self._cut, "train", "val", planned, any_count)
+            return MaskedFiles(masking, card.name, *both, context.root, card.classes, context, augment, self.normalize)
         partition.check_memory(card, self._cut, planned)
         part = bundled_images.load_bundled(card)
         return MaskedMemory(
-            masking, part.images, part.labels, part.train, part.val, card.classes, place, augment, self.normalize
+            masking, part.images, part.labels, part.train, part.val, card.classes, context, augment, self.normalize
         )
 
     def _normalises(self, model: SimMIM) -> bool:
@@ -235,27 +242,35 @@ class Pretrain(Task):
         images, masks = batch["images"], batch["masks"]
         return {"loss": masked_l1(self._target(unwrap(model), images), model(images, masks), masks)}
 
-    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """`loss`: the same over all hidden pixels of the held-out images. `loss_of_mean`: what it would be if the
-        hidden pixels of each image were all given the mean, per channel, of what is seen of it. `avg_dist`: of the
-        mask setting (see `facts`)."""
-        from tasks.pretraining.simmim import EPS_COUNT, hidden_l1, upsample_mask
+    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[str, Any]]:
+        """Of each batch: sums of the loss and of `loss_of_mean`, the number of hidden pixels, and the image size."""
+        from tasks.pretraining.simmim import hidden_l1, upsample_mask
 
         net = unwrap(model)
-        total, of_mean, hidden, channels = 0.0, 0.0, 0.0, 3
         for batch in batches:
             images, masks = batch["images"], batch["masks"]
             target = self._target(net, images)
             error, count = hidden_l1(target, model(images, masks), masks)
             seen = 1 - upsample_mask(masks, self.mask_patch)[:, None].to(target.dtype)
             means = (target * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True)
-            total, hidden = total + error.item(), hidden + count.item()
-            of_mean += hidden_l1(target, means.expand_as(target), masks)[0].item()
-        return {
-            "loss": total / (hidden + EPS_COUNT) / channels,
-            "loss_of_mean": of_mean / (hidden + EPS_COUNT) / channels,
-            "avg_dist": expected_distance(self.masking(net.image_size)),
-        }
+            of_mean = hidden_l1(target, means.expand_as(target), masks)[0]
+            yield batch["item"], (error.item(), of_mean.item(), count.item(), net.image_size)
+
+    def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
+        """`loss`: SimMIM's, over all hidden pixels of the held-out images. `loss_of_mean`: what it would be if the
+        hidden pixels of each image were all given the mean, per channel, of what is seen of it. `avg_dist`: of the
+        mask setting (see `facts`)."""
+        from tasks.pretraining.simmim import EPS_COUNT
+
+        total, of_mean, hidden = (sum(part[i] for _, part in parts) for i in range(3))
+        channels, image_size = 3, parts[0][1][3]
+        return Summary(
+            {
+                "loss": total / (hidden + EPS_COUNT) / channels,
+                "loss_of_mean": of_mean / (hidden + EPS_COUNT) / channels,
+                "avg_dist": expected_distance(self.masking(image_size)),
+            }
+        )
 
     def pictures(self, model: nn.Module, loaders: Loaders) -> dict[str, NDArray[np.uint8]]:
         """`reconstructions`: held-out images, what is seen of them, and what the model makes of the rest."""

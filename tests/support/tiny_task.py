@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +19,9 @@ from torch import nn
 from torch.nn import functional
 
 from tasks.backbones.spec import BackboneSpec, Init, Scratch
-from tasks.base import Batch, DataContext, Loaders, Task
+from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare, Loaders, Task
 from tasks.errors import DataError
+from tasks.metrics import Metric, Summary, percent
 from workers.checkpoint import load_weights
 from workers.messages import Outcome, Report, Weights
 from workers.state import RankContext
@@ -55,11 +56,12 @@ class Tiny(Task):
     broken: str = ""
     """DataError of this text when the data are opened."""
 
-    metric = property(lambda self: "top1")  # type: ignore[assignment]
-    mode = property(lambda self: "max")  # type: ignore[assignment]
+    metrics = property(  # type: ignore[assignment]
+        lambda self: (percent("top1", "top-1 accuracy"), Metric("evaluations", "evaluations", "higher"))
+    )
     reads_test = property(lambda self: self.test)  # type: ignore[assignment]
-    train_images = property(lambda self: self.images)  # type: ignore[assignment]
-    evaluation_images = property(lambda self: 10)  # type: ignore[assignment]
+    train_samples = property(lambda self: self.images)  # type: ignore[assignment]
+    evaluation_samples = property(lambda self: 10)  # type: ignore[assignment]
 
     def missing_data(self, root: Path) -> str | None:
         return None
@@ -79,10 +81,13 @@ class Tiny(Task):
         loss = functional.cross_entropy(model(batch["images"]), batch["labels"])
         return {"loss": loss * (1 + self.noise * (np.random.rand() + random.random())), "plain": loss}
 
-    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[str, Any]]:
         assert not model.training
-        right = [(model(b["images"]).argmax(1) == b["labels"]).float().mean().item() for b in batches]
-        return {"top1": float(np.mean(right)), "evaluations": 1.0}
+        for batch in batches:
+            yield batch["item"], (model(batch["images"]).argmax(1) == batch["labels"]).float().mean().item()
+
+    def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
+        return Summary({"top1": float(np.mean([part for _, part in parts])), "evaluations": 1.0})
 
     def pictures(self, model: nn.Module, loaders: Loaders) -> dict[str, NDArray[np.uint8]]:
         """The first weights as grey, so that pictures differ from epoch to epoch and need the whole model."""
@@ -127,13 +132,13 @@ class TinyLoaders(Loaders):
         self._images = torch.randn(task.images + 10, 3, 4, 4, generator=draw)
         self._labels = self._images.flatten(1)[:, :CLASSES].argmax(1)
         self._task, self._place = task, place
-        self.train_images = task.images
+        self.train_samples = task.images
         self.steps_per_epoch = task.images // place.batch
         self.digest = "tiny"
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         place = self._place
-        order = torch.randperm(self.train_images, generator=torch.Generator().manual_seed(1000 * place.seed + epoch))
+        order = torch.randperm(self.train_samples, generator=torch.Generator().manual_seed(1000 * place.seed + epoch))
         share = place.batch // place.world
         for step in range(first_step, self.steps_per_epoch):
             mine = order[step * place.batch + place.rank * share :][:share]
@@ -142,9 +147,11 @@ class TinyLoaders(Loaders):
                 images = images * torch.inf
             yield {"images": images.to(place.device), "labels": self._labels[mine].to(place.device)}
 
-    def evaluation(self) -> Iterable[Batch]:
-        for first in (self.train_images, self.train_images + 5):
-            yield {"images": self._images[first : first + 5], "labels": self._labels[first : first + 5]}
+    def evaluation(self, share: EvaluationShare = EVERYTHING) -> Iterable[Batch]:
+        for position, first in enumerate((self.train_samples, self.train_samples + 5)):
+            if share.wants(position, item := str(position)):
+                part = slice(first, first + 5)
+                yield {"images": self._images[part], "labels": self._labels[part], "item": item}
 
 
 class TinyTrial(TrialSpec):

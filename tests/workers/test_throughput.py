@@ -42,7 +42,7 @@ def test_a_report_says_how_fast_it_went(tmp_path: Path) -> None:
 def test_operations_are_counted_without_numbers(tmp_path: Path) -> None:
     """Of two matrix products: forward, the weights' gradients, and the second one's input."""
     spec = trial()
-    place = DataContext(root=tmp_path, image_size=4, device="cpu", seed=0, batch=8)
+    place = DataContext(tmp_path, input_size=(4, 4), device="cpu", seed=0, batch=8)
     (batch, *_) = spec.task.loaders(place).epoch(0)
     assert throughput.flops_per_image(spec, batch) == 2 * (2 * 48 * 16 + 3 * 16 * 3)
     vit = real("vit_tiny_patch16_224", VIT)

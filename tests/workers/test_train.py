@@ -55,7 +55,7 @@ def test_the_seed_decides_everything(tmp_path: Path) -> None:
 def test_a_report_gives_the_mean_over_the_epochs_images(tmp_path: Path) -> None:
     spec = trial(**STILL)
     outcome, reports = run(spec, tmp_path)
-    place = DataContext(root=tmp_path, image_size=4, device="cpu", seed=spec.seed, batch=32)
+    place = DataContext(tmp_path, input_size=(4, 4), device="cpu", seed=spec.seed, batch=32)
     (everything,) = spec.task.loaders(place).epoch(0)
     expected = spec.task.loss(spec.task.build(spec.backbone, weights_of(outcome)), everything)["plain"]
     assert reports[0].values["train_plain"] == pytest.approx(expected.item(), rel=1e-5)
@@ -238,7 +238,7 @@ def test_an_attempt_that_was_given_up_writes_nothing(tmp_path: Path) -> None:
 def test_data_that_cannot_be_opened_are_of_class_data(tmp_path: Path) -> None:
     for spec, words in (
         (trial({"broken": "no photos in /data; ask for them"}), "no photos in /data; ask for them"),
-        (trial(batch=64), "optim.batch 64 is more than the 32 training images"),
+        (trial(batch=64), "optim.batch 64 is more than the 32 training samples"),
     ):
         with pytest.raises(TrialError, match=words) as caught:
             run(spec, tmp_path)

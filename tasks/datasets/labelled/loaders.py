@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tasks.base import Batch, DataContext
+from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare
 from tasks.datasets import transforms
 from tasks.datasets.augment import Augment
 from tasks.datasets.images import open
@@ -22,7 +22,7 @@ from tasks.datasets.images import source as sources
 from tasks.datasets.images.cache import cached
 from tasks.datasets.images.reader import Reader
 from tasks.datasets.images.source import Resized
-from tasks.datasets.loaders import EVALUATION_BATCH, OrderedLoaders
+from tasks.datasets.loaders import OrderedLoaders, evaluation_parts
 from tasks.datasets.splits import Indices
 from tasks.datasets.transforms import Normalize, derived_seed
 from tasks.errors import DataError
@@ -123,11 +123,10 @@ class MemoryLoaders(ImageLoaders):
                 images.append(self._transform(image))
         return torch.stack(images).to(self._place.device)
 
-    def evaluation(self) -> Iterable[Batch]:
+    def evaluation(self, share: EvaluationShare = EVERYTHING) -> Iterable[Batch]:
         images, labels = self._evaluation
-        for start in range(0, len(labels), EVALUATION_BATCH):
-            part = slice(start, start + EVALUATION_BATCH)
-            yield {"images": images[part], "labels": labels[part]}
+        for item, part in evaluation_parts(len(labels), share):
+            yield {"images": images[part], "labels": labels[part], "item": item}
 
 
 class FileLoaders(ImageLoaders):
@@ -169,11 +168,12 @@ class FileLoaders(ImageLoaders):
     def _images(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         return self.read(self._training, epoch, first_step)
 
-    def evaluation(self) -> Iterable[Batch]:
-        parts = torch.split(torch.arange(len(self._evaluation_labels)), EVALUATION_BATCH)
-        batches = self._measuring.read([[(0, index) for index in part.tolist()] for part in parts])
-        for images, indices in batches:
-            yield {"images": images, "labels": self._evaluation_labels[indices].to(self._place.device)}
+    def evaluation(self, share: EvaluationShare = EVERYTHING) -> Iterable[Batch]:
+        labels = self._evaluation_labels
+        parts = evaluation_parts(len(labels), share)
+        batches = self._measuring.read([[(0, index) for index in range(len(labels))[part]] for _, part in parts])
+        for (item, _), (images, indices) in zip(parts, batches, strict=True):
+            yield {"images": images, "labels": labels[indices].to(self._place.device), "item": item}
 
 
 def _check_stored_size(place: DataContext, augment: Augment) -> None:

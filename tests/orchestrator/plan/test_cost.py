@@ -136,7 +136,7 @@ def test_hours_are_of_all_that_a_trial_holds() -> None:
 def test_the_guess_is_images_over_images_per_second() -> None:
     (planned,) = Planner(job(PRETRAIN), DurationModel()).placed
     task = planned.spec.task
-    images = 4 * (task.train_images + task.evaluation_images * EVALUATION_SHARE)
+    images = 4 * (task.train_samples + task.evaluation_samples * EVALUATION_SHARE)
     alone = DurationModel().estimate(planned.spec, Resources(images_per_second=100))
     assert (alone.seconds, alone.measured) == (pytest.approx(images / 100), False)
     four = DurationModel().estimate(planned.spec, Resources(images_per_second=100, workers=4))
@@ -149,7 +149,7 @@ def test_test_images_are_evaluated_once_and_val_as_often_as_asked() -> None:
     every = next(each.spec for each in whole(spec) if each.stage == "grid")
     second = every.model_copy(update={"runtime": every.runtime.model_copy(update={"evaluate_every": 3})})
     for trial, times in ((final, 1), (every, 4), (second, 2)):
-        images = 4 * trial.task.train_images + times * trial.task.evaluation_images * EVALUATION_SHARE
+        images = 4 * trial.task.train_samples + times * trial.task.evaluation_samples * EVALUATION_SHARE
         assert DurationModel().estimate(trial, Resources(images_per_second=1)).seconds == pytest.approx(images)
 
 
@@ -165,8 +165,8 @@ def test_recorded_step_times_of_the_same_kind_are_used() -> None:
     speed = DurationModel(recorded)
     grid_trial, other_batch = planner.placed[5].spec, planner.placed[-1].spec
     task = grid_trial.task
-    steps = 4 * (task.train_images // 64)
-    expected = 0.6 * (steps + 4 * task.evaluation_images * EVALUATION_SHARE / 64)
+    steps = 4 * (task.train_samples // 64)
+    expected = 0.6 * (steps + 4 * task.evaluation_samples * EVALUATION_SHARE / 64)
     assert speed.estimate(grid_trial, Resources()).seconds == pytest.approx(expected)
     assert speed.estimate(grid_trial, Resources()).measured
     assert not speed.estimate(other_batch, Resources()).measured

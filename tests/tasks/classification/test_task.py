@@ -35,7 +35,7 @@ VIT = BackboneSpec(
 
 
 def place(root: Path = Path("/nowhere"), **other: Any) -> DataContext:
-    return replace(DataContext(root, image_size=16, device="cpu", seed=0, batch=4), **other)
+    return replace(DataContext(root, input_size=(16, 16), device="cpu", seed=0, batch=4), **other)
 
 
 def test_a_data_set_and_nothing_else_is_needed() -> None:
@@ -71,17 +71,17 @@ def test_counts_known_before_data_are_opened_are_true(dataset: str, train: Any, 
     task = Classify(dataset=dataset, train=train, evaluate=evaluate, augment=PLAIN)
     assert task.missing_data(Path("/nowhere")) is None
     loaders = task.loaders(place(may_test=evaluate == "test"))
-    assert loaders.train_images == task.train_images
-    assert sum(len(batch["labels"]) for batch in loaders.evaluation()) == task.evaluation_images
+    assert loaders.train_samples == task.train_samples
+    assert sum(len(batch["labels"]) for batch in loaders.evaluation()) == task.evaluation_samples
 
 
 def test_counts_of_the_paper() -> None:
-    assert Classify(dataset="pets").train_images == 3680 - 736
-    assert Classify(dataset="pets").evaluation_images == 736
-    assert Classify(dataset="pets", val_fraction=0.1).train_images == 3312
-    assert Classify(dataset="flowers", val_fraction=0.1).train_images == 1020  # its val is official
+    assert Classify(dataset="pets").train_samples == 3680 - 736
+    assert Classify(dataset="pets").evaluation_samples == 736
+    assert Classify(dataset="pets", val_fraction=0.1).train_samples == 3312
+    assert Classify(dataset="flowers", val_fraction=0.1).train_samples == 1020  # its val is official
     final = Classify(dataset="food101", train="trainval", evaluate="test")
-    assert (final.train_images, final.evaluation_images) == (75_750, 25_250)
+    assert (final.train_samples, final.evaluation_samples) == (75_750, 25_250)
 
 
 def test_test_images_are_closed_to_whoever_still_chooses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_test_images_are_closed_to_whoever_still_chooses(tmp_path: Path, monkeyp
         assert task.reads_test
         with pytest.raises(DataError, match=f"{dataset}: test images are opened only by trials that come after"):
             task.loaders(place(tmp_path))
-        assert task.loaders(place(tmp_path, may_test=True)).train_images == task.train_images
+        assert task.loaders(place(tmp_path, may_test=True)).train_samples == task.train_samples
 
 
 def test_train_val_and_test_share_no_image() -> None:
@@ -128,7 +128,7 @@ def test_a_model_is_trained_for_an_epoch_from_every_set_on_disk(
     model = task.build(VIT, None)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    size = 2 if task.train_images < 20 else 18
+    size = 2 if task.train_samples < 20 else 18
     loaders = task.loaders(place(tmp_path, batch=size))
     steps = 0
     for batch in loaders.epoch(0):
@@ -137,10 +137,10 @@ def test_a_model_is_trained_for_an_epoch_from_every_set_on_disk(
         loss.backward()
         optimizer.step()
         steps += 1
-    assert steps == task.train_images // size == loaders.steps_per_epoch
+    assert steps == task.train_samples // size == loaders.steps_per_epoch
     assert all(not torch.equal(before[key], value) for key, value in model.state_dict().items())
     with torch.no_grad():
-        figures = task.measure(model.eval(), loaders.evaluation())
+        figures = task.figures(model.eval(), loaders.evaluation())
     assert 0 <= figures[task.metric] <= 1
     assert 0 < figures["loss"] < 5
 
@@ -154,14 +154,15 @@ class Fixed(nn.Module):
 
 def in_batches(logits: torch.Tensor, labels: torch.Tensor, size: int) -> Iterator[dict[str, torch.Tensor]]:
     for start in range(0, len(labels), size):
-        yield {"images": logits[start : start + size], "labels": labels[start : start + size]}
+        part = slice(start, start + size)
+        yield {"images": logits[part], "labels": labels[part], "item": f"{start:06d}"}
 
 
 def test_figures_are_those_of_torchmetrics() -> None:
     torch.manual_seed(0)
     labels = torch.cat([torch.arange(10), torch.randint(0, 10, (190,)) ** 2 // 10])  # all ten, not equally often
     logits = torch.randn(200, 10) + 2 * functional.one_hot(labels, 10)
-    figures = Classify(dataset="digits").measure(Fixed(), in_batches(logits, labels, 64))
+    figures = Classify(dataset="digits").figures(Fixed(), in_batches(logits, labels, 64))
     for name, average in (("top1", "micro"), ("mean_per_class", "macro")):
         assert figures[name] == pytest.approx(MulticlassAccuracy(10, average=average)(logits, labels).item(), abs=1e-6)
     assert figures["loss"] == pytest.approx(functional.cross_entropy(logits, labels).item(), abs=1e-6)
@@ -171,7 +172,7 @@ def test_figures_are_those_of_torchmetrics() -> None:
 def test_a_class_without_images_does_not_enter_the_mean() -> None:
     labels = torch.tensor([0, 0, 0, 1])
     logits = functional.one_hot(torch.tensor([0, 0, 2, 1]), 10).float()  # 2 is predicted, but there is none
-    figures = Classify(dataset="digits").measure(Fixed(), in_batches(logits, labels, 4))
+    figures = Classify(dataset="digits").figures(Fixed(), in_batches(logits, labels, 4))
     assert figures["mean_per_class"] == pytest.approx((2 / 3 + 1) / 2)
     macro = MulticlassAccuracy(10, average="macro")(logits, labels).item()
     assert macro == pytest.approx((2 / 3 + 1 + 0) / 3)  # why it is not used
@@ -210,7 +211,7 @@ def test_several_labels_are_measured_and_lost_as_stated() -> None:
     logits = torch.randn(30, 20)
     labels = torch.randint(-1, 2, (30, 20)).float()
     labels[:, 7] = 0  # a class that no image shows
-    figures = task.measure(Fixed(), in_batches(logits, labels, 8))
+    figures = task.figures(Fixed(), in_batches(logits, labels, 8))
     each = [average_precision(logits[:, i].numpy(), labels[:, i].numpy()) for i in range(20) if i != 7]
     assert figures["map11"] == pytest.approx(np.mean(each))
     counted = labels >= 0
@@ -250,7 +251,7 @@ def test_specs_load_without_torch() -> None:
     """What every command pays at start."""
     code = (
         "import sys, orchestrator.spec.load, workers.trial, tasks\n"
-        "tasks.Classify(dataset='digits').train_images\n"
+        "tasks.Classify(dataset='digits').train_samples\n"
         "from tasks.backbones.model import BackboneSpec; BackboneSpec(model='resnet50', image_size=224)\n"
         "print([name for name in ('torch', 'torchvision', 'timm', 'numpy', 'sklearn', 'ray') if name in sys.modules])"
     )

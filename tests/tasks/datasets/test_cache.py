@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batches import same
 from PIL import Image
 
 from tasks.base import DataContext
@@ -60,7 +61,7 @@ def pixels(source: Source) -> list[bytes]:
 def loaders(root: Path, augment: Augment, **other: Any) -> FileLoaders:
     paths = sorted(root.glob("*.jpg"))
     labels = [i % 2 for i in range(len(paths))]
-    place = replace(DataContext(root, image_size=16, device="cpu", seed=1, batch=4), **other)
+    place = replace(DataContext(root, input_size=(16, 16), device="cpu", seed=1, batch=4), **other)
     return FileLoaders("drawn", (paths[2:], labels[2:]), (paths[:3], labels[:3]), root, 2, place, augment, "half")
 
 
@@ -115,7 +116,8 @@ def test_batches_are_the_same_with_and_without(
     kept, _ = seen()
     assert opened == []
     for one, two, three in zip(plain, filled, kept, strict=True):
-        assert all(torch.equal(one[name], two[name]) and torch.equal(one[name], three[name]) for name in one)
+        assert same(one, two)
+        assert same(one, three)
 
 
 def test_several_processes_decode_each_image_once(tmp_path: Path, folder: Path) -> None:

@@ -13,6 +13,7 @@ import dataset_trees as trees
 import numpy as np
 import pytest
 import torch
+from batches import same
 
 from tasks.base import Batch, DataContext, Loaders
 from tasks.datasets.augment import Augment
@@ -32,7 +33,7 @@ TIMM = Augment()
 
 
 def place(**other: Any) -> DataContext:
-    return replace(DataContext(Path("/nowhere"), image_size=16, device="cpu", seed=5, batch=40), **other)
+    return replace(DataContext(Path("/nowhere"), input_size=(16, 16), device="cpu", seed=5, batch=40), **other)
 
 
 def from_memory(augment: Augment = PLAIN, **other: Any) -> MemoryLoaders:
@@ -57,10 +58,6 @@ def make(request: pytest.FixtureRequest) -> Callable[..., Loaders]:
     return from_memory if request.param == "memory" else request.getfixturevalue("from_files")
 
 
-def same(one: Batch, other: Batch) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
 def by_image(batches: list[Batch]) -> list[tuple[float, ...]]:
     """Content of several batches without their order: a sum over each image, and its labels."""
     rows = [
@@ -76,7 +73,7 @@ def test_an_epoch_shows_each_image_at_most_once_and_drops_the_rest(make: Callabl
     batches = list(loaders.epoch(0))
     sums = [image.sum().item() for batch in batches for image in batch["images"]]
     size = len(batches[0]["images"])
-    assert len(batches) == loaders.steps_per_epoch == loaders.train_images // size
+    assert len(batches) == loaders.steps_per_epoch == loaders.train_samples // size
     assert len(set(sums)) == len(sums) == size * len(batches)
 
 

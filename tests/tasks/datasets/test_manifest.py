@@ -135,16 +135,16 @@ def test_the_official_val_may_become_test(tmp_path: Path, monkeypatch: pytest.Mo
     task = Classify(
         dataset="imagenet", official_val="test", val_fraction=0.25, train="trainval", evaluate="test", augment=PLAIN
     )
-    assert (task.train_images, task.evaluation_images, task.reads_test) == (12, 6, True)
+    assert (task.train_samples, task.evaluation_samples, task.reads_test) == (12, 6, True)
     with pytest.raises(DataError, match="test images are opened only by trials that come after"):
         task.loaders(place(tmp_path))
     loaders = task.loaders(place(tmp_path, may_test=True))
-    assert loaders.train_images == 12
+    assert loaders.train_samples == 12
     assert sum(len(batch["labels"]) for batch in loaders.evaluation()) == 6
 
 
 def place(root: Path, may_test: bool = False) -> DataContext:
-    return DataContext(root, image_size=16, device="cpu", seed=0, batch=4, may_test=may_test)
+    return DataContext(root, input_size=(16, 16), device="cpu", seed=0, batch=4, may_test=may_test)
 
 
 @pytest.mark.parametrize("name", ["pets", "dtd", "cifar10", "voc2007"])
@@ -191,7 +191,7 @@ def test_other_data_than_planned_are_refused_naming_both(tmp_path: Path, monkeyp
                                         f"{CARDS['faces'].digest}"):  # fmt: skip
         wrong.loaders(place(tmp_path))
     right = wrong.model_copy(update={"manifests": {"faces/official": CARDS["faces"].digest}})
-    assert right.loaders(place(tmp_path)).train_images == 40
+    assert right.loaders(place(tmp_path)).train_samples == 40
 
 
 def test_pre_training_names_its_data_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,7 @@ def test_pre_training_names_its_data_too(tmp_path: Path, monkeypatch: pytest.Mon
     other = {"faces/official": CARDS["faces"].digest}
     task = Pretrain(dataset="pets", val_fraction=0.3, mask_patch=4, manifests={**other, "pets/0.3/0": found})
     assert task.manifests == {"pets/0.3/0": found}
-    assert task.loaders(place(tmp_path)).train_images == 7
+    assert task.loaders(place(tmp_path)).train_samples == 7
     with pytest.raises(DataError, match=r"pets: the split pets/0.3/0 of "):
         task.model_copy(update={"manifests": {"pets/0.3/0": "0" * 64}}).loaders(place(tmp_path))
     assert Pretrain(dataset="photo-tiles", manifests=other).manifests == {}

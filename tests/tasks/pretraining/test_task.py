@@ -30,7 +30,7 @@ DIGITS: dict[str, Any] = {"dataset": "digits-pretrain", "mask_patch": 4, "augmen
 
 
 def place(root: Path = Path("nowhere"), **other: Any) -> DataContext:
-    return DataContext(**{"root": root, "image_size": 16, "device": "cpu", "seed": 0, "batch": 8, **other})
+    return DataContext(**{"root": root, "input_size": (16, 16), "device": "cpu", "seed": 0, "batch": 8, **other})
 
 
 def trial(task: dict[str, Any] = DIGITS, **other: Any) -> TrialSpec:
@@ -96,16 +96,16 @@ def test_a_mask_patch_that_does_not_fit_the_models_is_refused_with_the_spec(
 def test_counts_are_those_of_the_loaders() -> None:
     for task, batch in ((Pretrain(**DIGITS), 8), (Pretrain(dataset=photo_tiles.NAME, mask_patch=4), 8)):
         loaders = task.loaders(place(batch=batch))
-        assert loaders.train_images == task.train_images
-        assert sum(len(batch["images"]) for batch in loaders.evaluation()) == task.evaluation_images
+        assert loaders.train_samples == task.train_samples
+        assert sum(len(batch["images"]) for batch in loaders.evaluation()) == task.evaluation_samples
     assert (photo_tiles.tiles("train"), photo_tiles.tiles("val")) == (612, 151)
 
 
 def test_half_of_imagenets_train_may_be_held_out_and_its_val_left_alone() -> None:
     official = Pretrain(dataset="imagenet")
-    assert (official.train_images, official.evaluation_images) == (1_281_167, 50_000)
+    assert (official.train_samples, official.evaluation_samples) == (1_281_167, 50_000)
     own = Pretrain(dataset="imagenet", official_val="test", val_fraction=0.01)
-    assert (own.train_images, own.evaluation_images) == (1_268_355, 12_812)
+    assert (own.train_samples, own.evaluation_samples) == (1_268_355, 12_812)
 
 
 def test_photographs_are_held_out_as_a_whole() -> None:
@@ -120,7 +120,7 @@ def test_photographs_are_held_out_as_a_whole() -> None:
 def test_batches_hold_images_and_masks_and_no_labels() -> None:
     loaders = Pretrain(**DIGITS).loaders(place())
     for batch in (*taken(loaders.epoch(0)), *taken(loaders.evaluation())):
-        assert set(batch) == {"images", "masks"}
+        assert set(batch) - {"item"} == {"images", "masks"}
         assert batch["images"].shape[1:] == (3, 16, 16)
         assert batch["masks"].dtype == torch.bool
         assert (batch["masks"].sum((1, 2)) == 10).all()
@@ -157,7 +157,7 @@ def test_files_are_masked_alike_whatever_the_number_of_processes(
     task = Pretrain(dataset="imagenet", mask_patch=16)
     seen = []
     for processes in (0, 2):
-        loaders = task.loaders(place(tmp_path, image_size=32, batch=4, loader_workers=processes))
+        loaders = task.loaders(place(tmp_path, input_size=(32, 32), batch=4, loader_workers=processes))
         seen.append([*loaders.epoch(1), *loaders.evaluation()])
     for one, other in zip(*seen, strict=True):
         assert torch.equal(one["images"], other["images"])
@@ -169,7 +169,7 @@ def test_missing_data_are_named(tmp_path: Path) -> None:
     task = Pretrain(dataset="imagenet")
     assert "imagenet/train" in str(task.missing_data(tmp_path))
     with pytest.raises(DataError, match="not found under"):
-        task.loaders(place(tmp_path, image_size=64))
+        task.loaders(place(tmp_path, input_size=(64, 64)))
     assert Pretrain(dataset=photo_tiles.NAME).missing_data(tmp_path) is None
 
 
@@ -210,7 +210,7 @@ def test_losses_on_val_are_over_all_hidden_pixels() -> None:
         net.decoder[0].weight.zero_()
         net.decoder[0].bias.zero_()
         loaders = task.loaders(place())
-        figures = task.measure(net, loaders.evaluation())
+        figures = task.figures(net, loaders.evaluation())
     errors, of_mean = [], []
     for batch in loaders.evaluation():
         for image, mask in zip(batch["images"].numpy(), batch["masks"].numpy(), strict=True):

@@ -1,0 +1,62 @@
+"""How a task's figures are named, printed and compared, and the rows of figures that belong to single items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure that a task returns, and how people read it. Recorded with every trial, so that a table can be printed
+    without the task's code."""
+
+    name: str
+    """Key of the figure, for example top1."""
+    title: str
+    """In words, for headings and captions: top-1 accuracy."""
+    better: Literal["higher", "lower"]
+    unit: str = ""
+    """Printed behind the scaled value: %, m, px, nats."""
+    scale: float = 1.0
+    """Recorded value times this is the value in `unit` (100 for fractions shown as percent)."""
+    digits: int = 3
+    """Decimals of the scaled value."""
+    complement: str = ""
+    """Title of (1 - value), where that is a quantity of its own: error rate. Empty: it is none."""
+
+    @property
+    def mode(self) -> Literal["max", "min"]:
+        """`better` as searches and selection name it."""
+        return "max" if self.better == "higher" else "min"
+
+
+def percent(name: str, title: str, complement: str = "") -> Metric:
+    """A fraction of one that is better when higher, printed in percent with one decimal."""
+    return Metric(name, title, "higher", "%", 100.0, 1, complement)
+
+
+LOSS = Metric("loss", "loss", "lower")
+"""The mean loss on the split that is evaluated."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One value of a figure for one item (image, class, sequence), layer or head; a row of the table `measurements`."""
+
+    figure: str
+    value: float
+    item: str = ""
+    layer: int | None = None
+    head: int | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an evaluation amounts to."""
+
+    figures: Mapping[str, float]
+    """One number for each declared metric that the evaluation yields."""
+    measurements: Iterable[Measurement] = field(default=())
+    """Values per item, layer or head; read once."""
