@@ -68,10 +68,10 @@ def ran(folder: Path) -> list[Ran]:
     """The job's attempts, each of which must have ended well."""
     found = []
     with closing(open_store(f"sqlite:///{folder / 'store.db'}", create=False)) as store:
-        (job,) = store.jobs()
-        for key in {row.key for row in store.placed(job.id)}:
-            trained = store.trial(key).facts["train_seconds"]
-            attempts: list[AttemptRow] = store.attempts(key)
+        (job,) = store.jobs.all()
+        for key in {row.key for row in store.trials.placed(job.id)}:
+            trained = store.trials.get(key).facts["train_seconds"]
+            attempts: list[AttemptRow] = store.trials.attempts(key)
             if [attempt.cause for attempt in attempts] != ["done"]:
                 raise SystemExit(f"trial {key[:8]} did not go through at once: {attempts}")
             (attempt,) = attempts

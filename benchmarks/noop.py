@@ -173,8 +173,8 @@ def ours(
             ends.whole = time.perf_counter() - begun + ends.planning
         if state != "done" or len(ends.times) != count:
             raise RuntimeError(f"the job is {state}, {len(ends.times)} of {count} trials ended")
-        if mirrored and (tracking.problem or len(store.tracked(identity)) != count + 1):
-            raise RuntimeError(f"the mirror has {len(store.tracked(identity))} runs: {tracking.problem}")
+        if mirrored and (tracking.problem or len(store.tracked_runs.of(identity)) != count + 1):
+            raise RuntimeError(f"the mirror has {len(store.tracked_runs.of(identity))} runs: {tracking.problem}")
     return ends
 
 

@@ -73,9 +73,9 @@ def submit(folder: Path, job: dict[str, Any]) -> None:
 def show(folder: Path) -> None:
     speeds: list[float] = []
     with closing(open_store(f"sqlite:///{folder / 'store.db'}", create=False)) as store:
-        (job,) = store.jobs()
-        for (name, resources), row in zip(STAGES.items(), store.placed(job.id), strict=True):
-            facts, (attempt,) = store.trial(row.key).facts, store.attempts(row.key)
+        (job,) = store.jobs.all()
+        for (name, resources), row in zip(STAGES.items(), store.trials.placed(job.id), strict=True):
+            facts, (attempt,) = store.trials.get(row.key).facts, store.trials.attempts(row.key)
             assert attempt.ended is not None
             speeds.append(facts["images_per_second"])
             cpus = resources["workers"] * resources["cpus"]

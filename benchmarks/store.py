@@ -90,10 +90,10 @@ def seed_job(store: Store, name: str, lr_count: int, decay_count: int, near: int
     decays = [0.99 - 0.02 * n for n in range(decay_count)]
     spec = job_of(name, lrs, decays).model_dump(mode="json", by_alias=True)
     job_id = f"{name}-paper-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    store.put_job(JobRecord(job_id, name, "paper", spec, f"name: {name}\n", git_commit="c0ffee" * 6, git_dirty=False))
-    store.put_stages(job_id, [(stage["name"], n, stage) for n, stage in enumerate(spec["stages"])])
+    store.jobs.put(JobRecord(job_id, name, "paper", spec, f"name: {name}\n", git_commit="c0ffee" * 6, git_dirty=False))
+    store.jobs.put_stages(job_id, [(stage["name"], n, stage) for n, stage in enumerate(spec["stages"])])
     driver = driver_here(f"driver-{name}", job_id, "local", slots=8)
-    store.register_driver(driver, ttl_s=3600)
+    store.leases.register(driver, ttl_s=3600)
     for data_set in DATA_SETS:
         for weights in WEIGHTS:
             placements = group_of(spec["trial"], name, data_set, weights, lrs, decays, near)
@@ -102,9 +102,9 @@ def seed_job(store: Store, name: str, lr_count: int, decay_count: int, near: int
             for stage, sources in (("refine", ["grid"]), ("final", ["grid", "refine"])):
                 group, key = placements[best].group, placements[best].key
                 winner = ChoiceRow(stage, group, key, values[best], "top1", [], {"mode": "max"}, 15, sources)
-                store.decide(job_id, winner)
-    store.set_job_state(job_id, "done")
-    store.unregister_driver(driver.id)
+                store.choices.record(job_id, winner)
+    store.jobs.set_state(job_id, "done")
+    store.leases.unregister(driver.id)
 
 
 def group_of(
@@ -138,8 +138,8 @@ def group_of(
 
 def finish(store: Store, job_id: str, driver_id: str, placements: list[Placement]) -> list[float]:
     """Every trial with its reports and figures; returns their metric."""
-    store.place(job_id, placements)
-    tokens = store.claim(driver_id, [placement.key for placement in placements])
+    store.trials.place(job_id, placements)
+    tokens = store.leases.claim(driver_id, [placement.key for placement in placements])
     rng = random.Random(placements[0].key)
     values = [rng.uniform(0.5, 0.95) for _ in placements]
     writes: list[Write] = []
@@ -155,7 +155,7 @@ def finish(store: Store, job_id: str, driver_id: str, placements: list[Placement
         figures = {"top1": value, "top5": min(1.0, value + 0.1), "loss": 1.1 - value}
         writes.append(Finished(key, token, figures, {**MACHINE_FACTS, "step_seconds": 0.1, "train_seconds": 4170.0}))
     for start in range(0, len(writes), 20_000):
-        store.commit(driver_id, writes[start : start + 20_000])
+        store.trials.commit(driver_id, writes[start : start + 20_000])
     return values
 
 
@@ -183,25 +183,25 @@ def command(url: str, *words: str) -> float:
 
 def measure(kind: str, url: str) -> None:
     store = open_store(url)
-    rows = store.jobs()
+    rows = store.jobs.all()
     if not rows:
         begun = time.perf_counter()
         for job in JOBS:
             seed_job(store, *job)
-        rows = store.jobs()
+        rows = store.jobs.all()
         print(f"{kind}: seeded in {time.perf_counter() - begun:.0f} s", flush=True)
     job = max(rows, key=lambda row: row.trials)
     total = sum(row.trials for row in rows)
     print(f"{kind}: {len(rows)} jobs, {total:,} trials, {total * EPOCHS:,} reports; the job below has {job.trials:,}")
-    some = [row.key for row in store.placed(job.id)[:500]]
+    some = [row.key for row in store.trials.placed(job.id)[:500]]
     for name, call in {
-        "jobs()": store.jobs,
-        "placed(job)": lambda: store.placed(job.id),
-        "winners(job)": lambda: store.winners(job.id),
-        "snapshots(500 keys)": lambda: store.snapshots(some),
-        "figures(500 keys)": lambda: store.figures(some),
-        "reports(key)": lambda: store.reports(some[0]),
-        "find_trial(prefix)": lambda: store.find_trial(some[0][:12]),
+        "jobs()": store.jobs.all,
+        "placed(job)": lambda: store.trials.placed(job.id),
+        "winners(job)": lambda: store.choices.of(job.id),
+        "snapshots(500 keys)": lambda: store.trials.snapshots(some),
+        "figures(500 keys)": lambda: store.trials.figures(some),
+        "reports(key)": lambda: store.trials.reports(some[0]),
+        "find_trial(prefix)": lambda: store.trials.find(some[0][:12]),
     }.items():
         print(f"{kind}:   {name:20} {1000 * median(call):8.1f} ms")
     store.close()

@@ -39,6 +39,6 @@ def results(job: JobSpec | str, where: Settings | None = None) -> pandas.DataFra
 
     store = open_existing(where or settings())
     try:
-        return frame(store, store.find_job(job if isinstance(job, str) else job_id(job)))
+        return frame(store, store.jobs.find(job if isinstance(job, str) else job_id(job)))
     finally:
         store.close()

@@ -55,7 +55,7 @@ def gc(
     from orchestrator.store.store import open_existing
 
     store = open_existing(where)
-    options = collector.Options(store.find_job(job) if job else None, older_than_s, checkpoints, unknown, lost)
+    options = collector.Options(store.jobs.find(job) if job else None, older_than_s, checkpoints, unknown, lost)
     plan = collector.plan(store, where.storage, options)
     done = None if only_plan else collector.remove(store, where.storage, plan)
     if form == "json":
@@ -135,7 +135,7 @@ def pin(name: str, where: Settings, why: str) -> None:
     """Keep the weights of a trial, or of all trials of a job, whatever gc is asked. A trial that has none (they were
     removed, or its stage keeps none) makes them when its job is submitted again."""
     store, target, what = _target(name, where)
-    say(f"{what} {'is pinned' if store.pin(target, why) else 'was pinned already'}")
+    say(f"{what} {'is pinned' if store.weights.pin(target, why) else 'was pinned already'}")
     store.close()
 
 
@@ -147,8 +147,8 @@ def unpin(name: str, where: Settings) -> None:
     from orchestrator.errors import NotFound
 
     store, target, what = _target(name, where)
-    if not store.unpin(target):
-        pinned = ", ".join(each[:12] if len(each) == 64 else each for each in store.pins())
+    if not store.weights.unpin(target):
+        pinned = ", ".join(each[:12] if len(each) == 64 else each for each in store.weights.pins())
         raise NotFound(f"{what} is not pinned; pinned are: {pinned or 'none'}")
     say(f"{what} is no longer pinned")
     store.close()
@@ -161,8 +161,8 @@ def _target(name: str, where: Settings) -> tuple[Store, str, str]:
 
     store = open_existing(where)
     try:
-        job = store.find_job(name)
+        job = store.jobs.find(name)
         return store, job, f"job {job}"
     except NotFound:
-        key = store.find_trial(name)
+        key = store.trials.find(name)
         return store, key, f"trial {key[:12]}"

@@ -53,9 +53,9 @@ def retry(job: str, where: Settings, cpus: int | None, no_tracking: bool, no_shi
     from orchestrator.store.store import open_existing
 
     store = open_existing(where)
-    identity = store.find_job(job)
-    count = store.retry(identity)
-    spec = JobSpec.model_validate(store.job_spec(identity))
+    identity = store.jobs.find(job)
+    count = store.jobs.retry(identity)
+    spec = JobSpec.model_validate(store.jobs.spec(identity))
     store.close()
     say(f"{identity}: {count} failed or cancelled trials are pending again")
     drive(spec, where, cpus, not no_tracking, not no_ship, quiet)
@@ -161,14 +161,14 @@ def cancel(job: str, where: Settings) -> None:
     from orchestrator.store.store import open_existing
 
     store = open_existing(where)
-    identity = store.find_job(job)
-    state = store.job(identity).state
+    identity = store.jobs.find(job)
+    state = store.jobs.get(identity).state
     if state in (JobState.done, JobState.incomplete, JobState.cancelled):
         say(f"{identity} is {state} already")
         return
-    store.request_cancel(identity)
-    if any(driver.job_id == identity for driver in store.drivers()):
+    store.jobs.request_cancel(identity)
+    if any(driver.job_id == identity for driver in store.leases.drivers()):
         say(f"{identity}: its driver was asked to stop")
     else:
-        store.set_job_state(identity, JobState.cancelled)
+        store.jobs.set_state(identity, JobState.cancelled)
         say(f"{identity}: cancelled (no driver was running)")

@@ -28,7 +28,7 @@ def table(store: Store, key: str) -> View:
     Raises NotFound; OrchestratorError where this version cannot read the recorded spec or build its model.
     """
     try:
-        trial = TrialSpec.model_validate(store.trial(key).spec)
+        trial = TrialSpec.model_validate(store.trials.get(key).spec)
     except ValidationError as error:
         raise OrchestratorError(f"trial {key[:12]} was recorded by a version with other specs: {error}") from error
     try:

@@ -30,7 +30,7 @@ def track(where: Settings, job: str | None, beside: str | None) -> None:
     else:
         from orchestrator.tracking.mlflow_mirror import sync
 
-        done = sync(store, store.find_job(str(job)), where.tracking_uri, where.folder, picture, storage=where.storage)
+        done = sync(store, store.jobs.find(str(job)), where.tracking_uri, where.folder, picture, storage=where.storage)
     if done.problem:
         raise BackendUnreachable(done.problem)
     say(f"MLflow: {done.runs} runs made, {done.metrics} metric values written, {done.closed} runs closed")

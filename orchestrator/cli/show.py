@@ -32,13 +32,13 @@ def status(job: str | None, where: Settings, form: str) -> None:
     from orchestrator.store.store import open_existing
 
     store = open_existing(where)
-    printed(views.status(store, store.find_job(job) if job else newest(store)), form)
+    printed(views.status(store, store.jobs.find(job) if job else newest(store)), form)
 
 
 def newest(store: Any) -> str:
     from orchestrator.errors import NotFound
 
-    jobs = store.jobs()
+    jobs = store.jobs.all()
     if not jobs:
         raise NotFound("no job was submitted here yet: python -m orchestrator submit SPEC")
     return str(max(jobs, key=lambda job: job.created).id)
@@ -59,12 +59,12 @@ def describe(name: str, where: Settings, form: str, parameters: bool) -> None:
     if parameters:
         from orchestrator.cli.parameter_groups import table
 
-        printed(table(store, store.find_trial(name)), form)
+        printed(table(store, store.trials.find(name)), form)
         return
     try:
-        view: Any = everything.job(store, store.find_job(name))
+        view: Any = everything.job(store, store.jobs.find(name))
     except NotFound:
-        view = everything.trial(store, store.find_trial(name), where.storage)
+        view = everything.trial(store, store.trials.find(name), where.storage)
     printed(view, form)
 
 
@@ -81,14 +81,14 @@ def logs(trial: str, where: Settings, follow: bool) -> None:
     from orchestrator.store.store import open_existing
 
     store = open_existing(where)
-    key = store.find_trial(trial)
+    key = store.trials.find(trial)
     path = trial_folder(where.storage, key) / "log.txt"
     if not path.exists():
         raise NotFound(f"trial {key[:12]} has written no log yet ({path})")
     with open(path, encoding="utf-8", errors="replace") as log:
         while True:
             click.echo(log.read(), nl=False)
-            if not follow or store.snapshots([key])[key].state.ended:
+            if not follow or store.trials.snapshots([key])[key].state.ended:
                 break
             time.sleep(1.0)
         click.echo(log.read(), nl=False)
@@ -109,7 +109,7 @@ def report(job: str | None, where: Settings, form: str, check: bool) -> None:
     from orchestrator.store.store import open_existing
 
     store = open_existing(where)
-    identity = store.find_job(job) if job else newest(store)
+    identity = store.jobs.find(job) if job else newest(store)
     if check:
         from orchestrator.report.verify import verify
 

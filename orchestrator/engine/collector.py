@@ -121,8 +121,8 @@ def remove(store: Store, storage: Path, found: RemovalPlan) -> Removed:
     for item in found.items:
         by_trial[item.key].append(item)
     fault_point("gc_before_forget")
-    store.forget_lost({trial.key: str(trial.weights) for trial in found.lost})
-    store.forget_weights(key for key, items in by_trial.items() if any(item.kind == "weights" for item in items))
+    store.weights.forget_lost({trial.key: str(trial.weights) for trial in found.lost})
+    store.weights.forget(key for key, items in by_trial.items() if any(item.kind == "weights" for item in items))
     for key, items in by_trial.items():
         fault_point("gc_before_remove", key)
         outcome = _remove_of_trial(store, root, key, items)
@@ -135,7 +135,7 @@ def remove(store: Store, storage: Path, found: RemovalPlan) -> Removed:
 def _remove_of_trial(store: Store, root: Path, key: str, items: list[Item]) -> Removed:
     trial, outcome = items[0].trial, Removed(in_use=items)
     if trial is None:
-        return outcome if store.snapshots([key]) else _removed(root, items)
+        return outcome if store.trials.snapshots([key]) else _removed(root, items)
 
     def work(has_weights: bool) -> None:
         nonlocal outcome
@@ -143,7 +143,7 @@ def _remove_of_trial(store: Store, root: Path, key: str, items: list[Item]) -> R
         outcome = _removed(root, [item for item in items if item not in in_use])
         outcome.in_use = in_use
 
-    store.with_unclaimed(key, trial.token, (trial.state,), work)
+    store.weights.with_unclaimed(key, trial.token, (trial.state,), work)
     return outcome
 
 
@@ -170,9 +170,9 @@ class _StorageScan:
     def __init__(self, store: Store, options: Options) -> None:
         self.plan = RemovalPlan()
         self._options = options
-        facts = store.retention_facts()
+        facts = store.weights.retention_facts()
         self._trials, self._reasons = facts.trials, reasons(facts)
-        self._driven = {driver.job_id for driver in store.drivers()}
+        self._driven = {driver.job_id for driver in store.leases.drivers()}
         self._jobs: dict[str, set[str]] = defaultdict(set)
         for place in facts.places:
             self._jobs[place.key].add(place.job)

@@ -78,7 +78,7 @@ class Driver:
         self.stopping: str | None = None
         """Why running trials are asked to leave: "interrupted" or "cancelled"."""
         self.allowed = 0
-        self.searches = Searches(job, planner, lambda: store.search_events(job_id), say)
+        self.searches = Searches(job, planner, lambda: store.search_log.events(job_id), say)
         self._watch, self._say = watch, say
         self._news: deque[tuple[str, TrialSnapshot, bool]] = deque()
         self._asked_to_leave: set[tuple[str, int]] = set()
@@ -98,22 +98,22 @@ class Driver:
         """
         self._refuse_company()
         self._apply(SearchStep(list(self.planner.placed), list(self.planner.decisions)))
-        self.update(self.store.snapshots(self.planner.outside()))
-        self.tally.found = sum(state.state.ended for state in self.store.snapshots(self.planned_trials).values())
+        self.update(self.store.trials.snapshots(self.planner.outside()))
+        self.tally.found = sum(state.state.ended for state in self.store.trials.snapshots(self.planned_trials).values())
         return not self.planner.finished()
 
     def conclude(self) -> JobState:
         """Records how the job stands, and says it."""
-        self.store.mark_stopped(self.searches.left())
+        self.store.search_log.mark_stopped(self.searches.left())
         state, message = self._verdict()
-        self.store.set_job_state(self.job_id, state, message)
+        self.store.jobs.set_state(self.job_id, state, message)
         return state
 
     def run(self, hands: Backend) -> JobState:
         """Drives the prepared job to its end. Raises BackendUnreachable and the like with the store intact."""
         self.hands = hands
         self._company.register()
-        self.store.set_job_state(self.job_id, JobState.running)
+        self.store.jobs.set_state(self.job_id, JobState.running)
         try:
             self._company.take_over(tidy=True)
             self._company.beat(force=True)
@@ -145,7 +145,7 @@ class Driver:
         return (JobState.incomplete, "\n".join(lines)) if lines else (JobState.done, "")
 
     def _refuse_company(self) -> None:
-        others = [driver for driver in self.store.drivers() if driver.job_id == self.job_id]
+        others = [driver for driver in self.store.leases.drivers() if driver.job_id == self.job_id]
         if self.searches and others:
             raise Conflict(
                 f"{self.job_id} is driven by process {others[0].pid} on {others[0].host.partition('/')[0]} already; a "
@@ -155,7 +155,7 @@ class Driver:
     def _let_go(self) -> None:
         self.hands.close()
         try:
-            self.store.unregister_driver(self.id)
+            self.store.leases.unregister(self.id)
         except OrchestratorError as error:  # the lease ends by itself; what broke the loop is the error to show
             self._say(f"could not give back the lease: {error}")
 
@@ -171,7 +171,7 @@ class Driver:
             if planned.key in self.pinned:
                 planned = replace(planned, keep_weights=True)
             try:
-                token = self.store.claim(self.id, [planned.key], planned.keep_weights).get(planned.key)
+                token = self.store.leases.claim(self.id, [planned.key], planned.keep_weights).get(planned.key)
             except LeaseLost:  # this process slept past its lease (a closed laptop): a beat registers it again
                 self.planner.give_back(planned.key)
                 self._company.beat(force=True)
@@ -189,7 +189,7 @@ class Driver:
         return next((some for some in resources.fitting() if self.hands.has_room(some)), None)
 
     def _assignment(self, planned: PlannedTrial, token: int, resources: Resources) -> Assignment:
-        parents = self.store.snapshots(planned.needs) if planned.needs else {}
+        parents = self.store.trials.snapshots(planned.needs) if planned.needs else {}
         hours = resources.time_limit_hours
         return Assignment(
             trial=planned.spec,
@@ -260,7 +260,7 @@ class Driver:
         """The process died: begin again, unless it died again and again at the same place."""
         if self.searches.unwanted(key):
             return self._left(key, token, reason)
-        epoch = self.store.snapshots([key])[key].epoch
+        epoch = self.store.trials.snapshots([key])[key].epoch
         deaths, at = self._losses.get(key, (0, epoch))
         deaths = deaths + 1 if epoch <= at else 1
         self._losses[key] = (deaths, epoch)
@@ -279,11 +279,11 @@ class Driver:
             fault_point("before_result_commit")
         lost: set[str] = set()
         try:
-            self.store.commit(self.id, writes)
+            self.store.trials.commit(self.id, writes)
         except LeaseLost:
             for key in {write.key for write in writes}:
                 try:
-                    self.store.commit(self.id, [write for write in writes if write.key == key])
+                    self.store.trials.commit(self.id, [write for write in writes if write.key == key])
                 except LeaseLost as error:
                     self._say(str(error))
                     lost.add(key)
@@ -319,7 +319,7 @@ class Driver:
     def _tell(self, keys: Sequence[str]) -> None:
         if not keys:
             return
-        known = self.store.snapshots(keys)
+        known = self.store.trials.snapshots(keys)
         for key in keys:
             planned = self.planned_trials.get(key)
             if known[key].state is TrialState.pending:
@@ -352,7 +352,7 @@ class Driver:
     def hear_recorded(self, key: str, known: TrialSnapshot) -> None:
         """Lets the searches judge the reports that are recorded of a trial."""
         if known.epoch and self.searches.listens(key):
-            for report in self.store.reports(key):
+            for report in self.store.trials.reports(key):
                 self._apply(self.searches.on_report(key, report.epoch, report.values, known.state in RESULTS))
 
     def _apply(self, step: SearchStep) -> None:
@@ -365,7 +365,7 @@ class Driver:
             return
         for decision in step.decisions:
             fault_point("winner_selection")
-            self.store.decide(
+            self.store.choices.record(
                 self.job_id,
                 ChoiceRow(
                     decision.stage, decision.group, decision.key, decision.value, decision.metric,
@@ -373,7 +373,7 @@ class Driver:
                 ),
             )  # fmt: skip
         self.planned_trials |= {planned.key: planned for planned in step.placed}
-        known = self.store.place(self.job_id, [_placement(planned) for planned in step.placed], step.events)
+        known = self.store.trials.place(self.job_id, [_placement(planned) for planned in step.placed], step.events)
         for key, state in known.items():
             if state.state is TrialState.running:
                 self._company.held_elsewhere[key] = 0.0

@@ -31,7 +31,7 @@ class Company:
 
     def register(self) -> None:
         drive = self._drive
-        drive.store.register_driver(
+        drive.store.leases.register(
             driver_here(drive.id, drive.job_id, drive.site.cluster, drive.job.priority, drive.slots())
         )
 
@@ -42,11 +42,11 @@ class Company:
         trials need. `tidy`: looks for these even where no trial has lost its driver.
         """
         drive = self._drive
-        runs = {run.key: run for run in drive.store.running(drive.site.cluster)}
+        runs = {run.key: run for run in drive.store.leases.running(drive.site.cluster)}
         if not tidy and all(run.alive for run in runs.values()):
             return
         others = drive.hands.foreign_actors(FIRST_LOOK_S if not self._beaten else LOOK_S)
-        drivers = {driver.id for driver in drive.store.drivers()}  # asked last: who has an actor is registered
+        drivers = {driver.id for driver in drive.store.leases.drivers()}  # asked last: who has an actor is registered
         answers = []
         for answer in others:
             key, token, owner = answer.news.key, answer.news.token, answer.news.owner
@@ -54,7 +54,7 @@ class Company:
             if run is None or run.token != token:
                 if owner not in drivers:
                     self._inherit(answer)
-            elif not run.alive and drive.store.adopt(drive.id, key, token):
+            elif not run.alive and drive.store.leases.adopt(drive.id, key, token):
                 drive.hands.adopt(answer)
                 self.held_elsewhere.pop(key, None)
                 drive.tally.adopted += 1
@@ -64,7 +64,7 @@ class Company:
     def _inherit(self, answer: Any) -> None:
         drive = self._drive
         news = answer.news
-        known = drive.store.snapshots([news.key]).get(news.key)
+        known = drive.store.trials.snapshots([news.key]).get(news.key)
         recorded = not news.key or (known is not None and known.state.ended)  # else its checkpoints are still needed
         if news.ended and recorded and not broken(news):
             drive.hands.reuse_idle(answer)
@@ -78,7 +78,7 @@ class Company:
             return
         self.take_over()
         mine = {worker.key for worker in drive.hands.running()}
-        for key, known in drive.store.snapshots(sorted(set(self.held_elsewhere) - mine)).items():
+        for key, known in drive.store.trials.snapshots(sorted(set(self.held_elsewhere) - mine)).items():
             if known.state.ended:
                 self.held_elsewhere.pop(key)
                 drive.update({key: known}, unheard=True)
@@ -99,10 +99,10 @@ class Company:
         busy = len(drive.hands.running())
         demand = max(1, busy + drive.planner.ready())  # a trial may become ready before the next beat
         try:
-            alive = drive.store.heartbeat(drive.id, demand, busy, ttl_s=10 * BEAT_S)
+            alive = drive.store.leases.heartbeat(drive.id, demand, busy, ttl_s=10 * BEAT_S)
         except LeaseLost:  # we were silent for too long: what others took since is found out at the next write
             self.register()
-            alive = drive.store.heartbeat(drive.id, demand, busy, ttl_s=10 * BEAT_S)
+            alive = drive.store.leases.heartbeat(drive.id, demand, busy, ttl_s=10 * BEAT_S)
         slots = drive.slots()
         wishes = [
             SlotDemand(
@@ -119,7 +119,7 @@ class Company:
         if len(wishes) > 1:
             drive.hands.close()  # idle actors hold what another job could use
         self._look_elsewhere()
-        drive.store.mark_stopped(drive.searches.left())
-        drive.pinned = set(drive.store.pins())
-        if drive.stopping is None and drive.store.cancel_requested(drive.job_id):
+        drive.store.search_log.mark_stopped(drive.searches.left())
+        drive.pinned = set(drive.store.weights.pins())
+        if drive.stopping is None and drive.store.jobs.cancel_requested(drive.job_id):
             drive.stop("cancelled")

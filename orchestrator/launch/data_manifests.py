@@ -124,11 +124,11 @@ def check_unchanged(store: Store, identity: str, job: JobSpec) -> None:
     for stage in job.stages:
         now.update(stage.override.get("task.manifests", {}))
     seen: set[tuple[str, str]] = set()
-    for row in store.placed(identity) if now else ():
+    for row in store.trials.placed(identity) if now else ():
         if (row.stage, row.group) in seen:
             continue
         seen.add((row.stage, row.group))
-        for cut, was in store.trial(row.key).spec["task"].get("manifests", {}).items():
+        for cut, was in store.trials.get(row.key).spec["task"].get("manifests", {}).items():
             if now.get(cut, was) != was:
                 raise Conflict(
                     f"{identity} ran on other data: the split {cut} had SHA-256 {was}, what is here has {now[cut]}. "

@@ -40,10 +40,10 @@ def estimate(job: JobSpec, where: Settings, nodes: list[Node]) -> Cost:
         found = cost(job, nothing, DurationModel(), nodes, _parameters)
     else:
         with contextlib.closing(store):
-            speed, history = recorded_speed(store), store.search_events(identity)
+            speed, history = recorded_speed(store), store.search_log.events(identity)
             found = cost(
                 job,
-                lambda keys: {**store.snapshots(keys), **assumed_snapshots(keys)},
+                lambda keys: {**store.trials.snapshots(keys), **assumed_snapshots(keys)},
                 speed,
                 nodes,
                 _parameters,

@@ -46,7 +46,7 @@ def resolve_weights(job: JobSpec, store: Store, say: Callable[[str], None]) -> t
     if not asked:
         return job, []
     written = hashlib.sha256(_text(job.model_dump(mode="json", by_alias=True)).encode()).hexdigest()
-    before = store.origins(written)
+    before = store.lineage.origins(written)
     found: dict[str, ResolvedWeightsRow] = {}
     for text, init in asked.items():
         if text in before:
@@ -95,25 +95,25 @@ def find(store: Store, init: Mapping[str, Any], written: str = "") -> ResolvedWe
     """The trial that `init` means as things are now. Raises NotFound."""
     what = _what(init)
     try:
-        job_id = store.find_job(init["job"])
+        job_id = store.jobs.find(init["job"])
     except NotFound as error:
         raise NotFound(f"{what}: {error}; submit that job first") from error
-    spec = store.job_spec(job_id)
+    spec = store.jobs.spec(job_id)
     stages = {stage["name"]: stage for stage in spec["stages"]}
     stage = init["stage"]
     if stage not in stages:
         raise NotFound(f"{what}: job {job_id} has no such stage; {_offer(stage, list(stages))}")
     groups: dict[str, list[PlacedRow]] = {}
-    for row in store.placed(job_id, stage):
+    for row in store.trials.placed(job_id, stage):
         groups.setdefault(row.group, []).append(row)
     group = _group(what, job_id, init.get("group"), groups)
-    barred = barred_trials(store.search_events(job_id))
+    barred = barred_trials(store.search_log.events(job_id))
     rows = [row for row in groups[group] if (stage, group, row.key) not in barred]
     _refuse_unfinished(store, what, job_id, spec, stage, group, rows)
     winner, candidates = _winner(store, stages[stage], rows)
     if winner is None:
         raise NotFound(f"{what}: no trial of {stage} {group} in job {job_id} ended with a figure that can be compared")
-    if store.snapshots([winner.key])[winner.key].weights is None:
+    if store.trials.snapshots([winner.key])[winner.key].weights is None:
         raise NotFound(_without_weights(what, winner, job_id))
     value = math.nan if winner.value is None else winner.value
     return ResolvedWeightsRow(_key(init), written, job_id, stage, group, winner.key, winner.metric, value, candidates)
@@ -134,13 +134,13 @@ def _refuse_unfinished(
 ) -> None:
     """Raises NotFound while a trial of the group has no result, or is not even placed."""
     open_ = [row for row in rows if row.state not in (*RESULTS, TrialState.stopped)]
-    state = store.job(job_id).state
+    state = store.jobs.get(job_id).state
     again = f"job {job_id} is {state}" + ("" if state is JobState.running else "; submit or retry it first")
     if open_:
         told = ", ".join(f"{row.name} ({row.state})" for row in open_[:LISTED])
         more = f" and {len(open_) - LISTED} more" if len(open_) > LISTED else ""
         raise NotFound(f"{what}: {len(open_)} of its {len(rows)} trials have no result: {told}{more}; {again}")
-    decided = any(winner.group == group and stage in winner.sources for winner in store.winners(job_id))
+    decided = any(winner.group == group and stage in winner.sources for winner in store.choices.of(job_id))
     if state is not JobState.done and not decided and _to_come(spec, stage, group, len(rows)):
         raise NotFound(f"{what}: not all of its trials are placed yet; {again}")
 
@@ -163,7 +163,7 @@ def _winner(store: Store, stage: Mapping[str, Any], rows: list[PlacedRow]) -> tu
     """The best trial by the stage's rule, and of how many; the only one of a group is it as long as it is done."""
     if not rows:
         return None, 0
-    figures = store.figures(row.key for row in rows if row.state is TrialState.done)
+    figures = store.trials.figures(row.key for row in rows if row.state is TrialState.done)
     whole = {row.key: row for row in rows if not _is_part(store, stage, row)}
     if len(whole) == 1:
         (only,) = whole.values()
@@ -177,7 +177,7 @@ def _is_part(store: Store, stage: Mapping[str, Any], row: PlacedRow) -> bool:
     """Whether the trial was ended early, or is only the beginning of another (population-based training)."""
     if row.state is TrialState.stopped:
         return True
-    return trains_on(stage) and is_part(store.trial(row.key).spec)
+    return trains_on(stage) and is_part(store.trials.get(row.key).spec)
 
 
 def _without_weights(what: str, winner: PlacedRow, job_id: str) -> str:
@@ -215,7 +215,7 @@ def check_test_data_unseen(store: Store, origins: Iterable[ResolvedWeightsRow], 
         key: str | None = origin.key
         while key:
             try:
-                seen = TrialSpec.model_validate(store.trial(key).spec)
+                seen = TrialSpec.model_validate(store.trials.get(key).spec)
             except (NotFound, ValidationError):  # forgotten, or of an older form of spec
                 break
             for name, rule in sorted(wanted):

@@ -80,7 +80,7 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
         identity = job_id(job)
         check_unchanged(store, identity, told)
         record_job(store, job, identity)
-        store.put_origins(identity, origins)
+        store.lineage.put_origins(identity, origins)
         drive = Driver(store, job, identity, planner, _site(where), options.watch, options.say)
         result = Submitted(identity, JobState.running, drive.tally)
         left = drive.prepare()
@@ -89,7 +89,7 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
         with contextlib.closing(rehearsal), tracked(identity, where, options.tracking and not mirrored) as tracking:
             result.state = _run(drive, where, options, result, rehearsal) if left else drive.conclude()
         result.tracking = tracking.problem
-        result.message = store.job(identity).message
+        result.message = store.jobs.get(identity).message
         from orchestrator.report.publish import publish
 
         result.files = publish(store, identity, where)
@@ -122,8 +122,8 @@ def refusal_kept(store: Store, identity: str) -> Iterator[None]:
     try:
         yield
     except OrchestratorError as error:
-        if store.job(identity).state is JobState.queued:  # else it ran before, or another driver has it
-            store.set_job_state(identity, JobState.incomplete, f"refused: {error}")
+        if store.jobs.get(identity).state is JobState.queued:  # else it ran before, or another driver has it
+            store.jobs.set_state(identity, JobState.incomplete, f"refused: {error}")
         raise
 
 
@@ -135,13 +135,13 @@ def record_job(store: Store, job: JobSpec, identity: str) -> None:
     """Records the job and its stages, once."""
     spec = job.model_dump(mode="json", by_alias=True)
     commit, dirty = provenance.git()
-    store.put_job(
+    store.jobs.put(
         JobRecord(
             identity, job.name, job.profile, spec, yaml.safe_dump(spec, sort_keys=False, allow_unicode=True),
             job.priority, commit, dirty, provenance.versions(),
         )
     )  # fmt: skip
-    store.put_stages(identity, [(stage["name"], position, stage) for position, stage in enumerate(spec["stages"])])
+    store.jobs.put_stages(identity, [(stage["name"], position, stage) for position, stage in enumerate(spec["stages"])])
 
 
 def recorded_speed(store: Store) -> DurationModel:
@@ -149,7 +149,7 @@ def recorded_speed(store: Store) -> DurationModel:
     from pydantic import ValidationError
 
     speed = DurationModel()
-    for spec, known in store.timed_trials():
+    for spec, known in store.trials.timed():
         with contextlib.suppress(ValidationError):
             speed.record(TrialSpec.model_validate(spec), known)
     return speed

@@ -13,7 +13,7 @@ from orchestrator.spec.search_space import value_at
 from orchestrator.spec.sweep import Search
 
 History = Mapping[GroupId, Sequence[SearchEvent]]
-"""What was recorded of a job's searches: `Store.search_events`."""
+"""The recorded events of a job's searches, as `store.search_log.events` returns them."""
 
 
 class Forecast:

@@ -17,7 +17,7 @@ from tasks.backbones.spec import BackboneSpec
 from workers.checkpoint import KEPT
 
 Lookup = Callable[[list[str]], Mapping[str, TrialSnapshot]]
-"""What is known of trials by their keys, absent ones left out: `Store.known`."""
+"""Returns snapshots by key, as `store.trials.snapshots` does; unknown keys are left out."""
 
 BYTES = 4
 """Of a parameter: weights and optimizer state are kept in fp32."""

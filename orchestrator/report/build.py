@@ -84,7 +84,7 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
         provenance=_provenance(study.job, cells, behind, study.placed, counts),
         trials=study.trials() if full else (),
         plots=study.plots(cells, columns) if full else (),
-        pictures=chosen(study.placed, store.pictures(row.key for row in study.placed)) if full else (),
+        pictures=chosen(study.placed, store.trials.pictures(row.key for row in study.placed)) if full else (),
         saved=stopping,
         agreement=order,
     )
@@ -105,16 +105,16 @@ class _JobResults:
     def __init__(self, store: Store, job_id: str, full: bool) -> None:
         self.store = store
         self.full = full
-        self.job: JobRow = store.job(job_id)
-        self.spec: Mapping[str, Any] = store.job_spec(job_id)
+        self.job: JobRow = store.jobs.get(job_id)
+        self.spec: Mapping[str, Any] = store.jobs.spec(job_id)
         self.table: Mapping[str, Any] = self.spec["report"]
         self.stages = {stage["name"]: stage for stage in self.spec["stages"]}
         self.stage: str = self.table.get("stage") or list(self.stages)[-1]
         self.row_path: str = self.table["rows"]
         self.column_path: str = self.table["columns"]
         self.chain = sources(self.stages, self.stage)
-        self.placed = store.placed(job_id)
-        tracked = store.tracked(job_id) if full else {}
+        self.placed = store.trials.placed(job_id)
+        tracked = store.tracked_runs.of(job_id) if full else {}
         self.runs = {key: run.run_id for (_, _, key), run in tracked.items() if key}
         self.members: dict[tuple[str, str], list[PlacedRow]] = {}
         for trial in self.placed:
@@ -127,7 +127,7 @@ class _JobResults:
 
     def _choices(self) -> dict[tuple[str, str], Choice]:
         found = {}
-        for winner in self.store.winners(self.job.id):
+        for winner in self.store.choices.of(self.job.id):
             trials = [t for source in winner.sources for t in self.members.get((source, winner.group), [])]
             settings = next((trial.settings for trial in trials if trial.key == winner.key), {})
             states = Counter(trial.state for trial in trials)
@@ -275,7 +275,7 @@ class _JobResults:
                 here += [("chosen", trial) for trial in trials if trial.key == choice.key][:1]
             finals = self._in_cell(place)
             here += [("final", trial) for trial in finals if trial.key in tabled]
-        reports = self.store.reports_since({trial.key: 0 for here in roles.values() for _, trial in here})
+        reports = self.store.trials.reports_since({trial.key: 0 for here in roles.values() for _, trial in here})
         return {
             group: tuple(curve(role, trial, reports[trial.key]) for role, trial in here if reports.get(trial.key))
             for group, here in roles.items()
@@ -337,9 +337,9 @@ class _JobResults:
 
     def _figure(self, key: str, name: str, inherited: bool) -> float | None:
         """A figure of a trial, or of the nearest one up its lineage of weights that has it."""
-        at: str | None = self.store.trial(key).parent if inherited else key
+        at: str | None = self.store.trials.get(key).parent if inherited else key
         while at is not None:
-            row = self.store.trial(at)
+            row = self.store.trials.get(at)
             if name in row.figures:
                 return finite(row.figures[name])
             at = row.parent if inherited else None
@@ -355,7 +355,7 @@ class _JobResults:
         keys = [key for cell in cells for key in cell.keys if cell.values]
         if not self.full and len(keys) > LOOKED_AT:
             return {}
-        return {key: self.store.trial(key) for key in keys}
+        return {key: self.store.trials.get(key) for key in keys}
 
     def counts(self) -> tuple[StageCount, ...]:
         by_stage: dict[str, list[PlacedRow]] = {name: [] for name in self.stages}
@@ -375,12 +375,12 @@ class _JobResults:
         """What searches saved, and how far the order on the way can be trusted. Only of jobs that search."""
         if not any("search" in stage["sweep"] for stage in self.stages.values()):
             return (), ()
-        events = self.store.search_events(self.job.id)
+        events = self.store.search_log.events(self.job.id)
         rules = [stage["sweep"].get("stopping", "none") for stage in self.stages.values()]
         rule = next((rule["asha"] for rule in rules if "asha" in rule), None)
         own = {place: trials for place, trials in self.members.items() if not self.stages[place[0]].get("from")}
         keys = [trial.key for trials in own.values() for trial in trials]
-        reports = self.store.reports_since(dict.fromkeys(keys, 0)) if len(keys) <= RANKED else {}
+        reports = self.store.trials.reports_since(dict.fromkeys(keys, 0)) if len(keys) <= RANKED else {}
         return saved(self.members, events), agreement(own, events, reports, rule)
 
     def trials(self) -> tuple[TrialLine, ...]:

@@ -18,10 +18,10 @@ def results(store: Store, job_id: str) -> pandas.DataFrame:
     (UTC), the error, the trial's key and its MLflow run. NotFound: no such job."""
     import pandas
 
-    order = {stage["name"]: n for n, stage in enumerate(store.job_spec(job_id)["stages"])}
-    placed = sorted(store.placed(job_id), key=lambda trial: (order[trial.stage], trial.group, trial.position))
-    figures = store.figures(trial.key for trial in placed)
-    runs = {(stage, key): run.run_id for (stage, _, key), run in store.tracked(job_id).items()}
+    order = {stage["name"]: n for n, stage in enumerate(store.jobs.spec(job_id)["stages"])}
+    placed = sorted(store.trials.placed(job_id), key=lambda trial: (order[trial.stage], trial.group, trial.position))
+    figures = store.trials.figures(trial.key for trial in placed)
+    runs = {(stage, key): run.run_id for (stage, _, key), run in store.tracked_runs.of(job_id).items()}
     rows: list[dict[str, Any]] = []
     for trial in placed:
         rows.append(

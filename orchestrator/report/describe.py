@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 def job(store: Store, job_id: str) -> View:
     """Everything about a job: how it stands, what was chosen, where it came from, its spec."""
     view = status(store, job_id)
-    row = store.job(job_id)
-    placed = {(trial.stage, trial.group, trial.key): trial for trial in store.placed(job_id)}
-    winners = store.winners(job_id)
-    text = store.job_text(job_id)
-    drivers = [driver for driver in store.drivers() if driver.job_id == job_id]
+    row = store.jobs.get(job_id)
+    placed = {(trial.stage, trial.group, trial.key): trial for trial in store.trials.placed(job_id)}
+    winners = store.choices.of(job_id)
+    text = store.jobs.text(job_id)
+    drivers = [driver for driver in store.leases.drivers() if driver.job_id == job_id]
     choices = [
         {**to_json(winner),
          "settings": next((dict(placed[s, winner.group, winner.key].settings) for s in winner.sources
@@ -37,8 +37,8 @@ def job(store: Store, job_id: str) -> View:
         "versions": row.versions,
         "winners": choices,
         "drivers": [to_json(driver) for driver in drivers],
-        "tracked_runs": len(store.tracked(job_id)),
-        "spec": store.job_spec(job_id),
+        "tracked_runs": len(store.tracked_runs.of(job_id)),
+        "spec": store.jobs.spec(job_id),
         "spec_text": text,
     }
     rows = [
@@ -68,11 +68,11 @@ def _versions(versions: Mapping[str, str]) -> str:
 
 def trial(store: Store, key: str, storage: str | Path) -> View:
     """Everything about a trial. `storage`: where trials keep their files. NotFound: no such trial."""
-    row = store.trial(key)
-    attempts = store.attempts(key)
-    reports = store.reports(key)
+    row = store.trials.get(key)
+    attempts = store.trials.attempts(key)
+    reports = store.trials.reports(key)
     ancestors, offspring = lineage.lineage(store, row), lineage.offspring(store, key)
-    pins = store.pins()
+    pins = store.weights.pins()
     pinned = {target: pins[target] for target in (key, *(place[0] for place in row.placed)) if target in pins}
     folder = Path(storage) / "trials" / key[:2] / key
     files = _files(folder)

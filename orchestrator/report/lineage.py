@@ -34,7 +34,7 @@ def lineage(store: Store, trial: TrialRow) -> list[Step]:
             if key in seen:
                 continue
             seen.add(key)
-            ancestor = store.trial(key)
+            ancestor = store.trials.get(key)
             steps.append({"link": link, "of": child.key, "decision": decision, **_facts(ancestor)})
             waiting.append((ancestor, link))
         if child.parent is None and by in ("weights", "state"):
@@ -45,7 +45,7 @@ def lineage(store: Store, trial: TrialRow) -> list[Step]:
 def _before(store: Store, trial: TrialRow) -> Iterator[tuple[str, str, Step | None]]:
     """(link, key, decision) of the trials that this one follows from at once."""
     places = [place[:3] for place in trial.placed]
-    for job_id, winner in store.decisions(places):
+    for job_id, winner in store.lineage.decisions(places):
         link = "neighbourhood" if "neighbourhood" in winner.rule else "settings"
         yield link, winner.key, _decision(job_id, winner.stage, winner)
     if trial.parent is None:
@@ -54,10 +54,10 @@ def _before(store: Store, trial: TrialRow) -> Iterator[tuple[str, str, Step | No
         yield "state", trial.parent, None
         return
     takers = {(job, f"{stage}: weights of ") for job, stage, _ in places}
-    for job_id, winner in store.chosen(trial.parent):
+    for job_id, winner in store.lineage.chosen(trial.parent):
         if any(job_id == job and winner.stage.startswith(start) for job, start in takers):
             yield "weights", trial.parent, _decision(job_id, winner.stage, winner)
-    for job_id, origin in store.origins_of({job for job, _, _ in places}):
+    for job_id, origin in store.lineage.origins_of({job for job, _, _ in places}):
         if origin.key == trial.parent:
             yield "weights", trial.parent, _from_elsewhere(job_id, origin)
     yield "weights", trial.parent, None
@@ -171,13 +171,13 @@ def _told_beginning(step: Mapping[str, Any]) -> str:
 def offspring(store: Store, key: str) -> Step:
     """What follows from a trial: how many start from its weights, the first of them, and who took its settings."""
     return {
-        "count": len(store.children(key)),
+        "count": len(store.lineage.children(key)),
         "first": [
             {"key": child.key, "name": child.name, "state": str(child.state), "metric": child.metric,
              "value": child.value}
-            for child in store.first_children(key, LISTED)
+            for child in store.lineage.first_children(key, LISTED)
         ],
-        "taken": [_decision(job_id, winner.stage, winner) for job_id, winner in store.chosen(key)],
+        "taken": [_decision(job_id, winner.stage, winner) for job_id, winner in store.lineage.chosen(key)],
     }  # fmt: skip
 
 

@@ -39,7 +39,7 @@ class View:
 
 def ls(store: Store) -> View:
     """All jobs, newest first."""
-    jobs = store.jobs()
+    jobs = store.jobs.all()
     rows = [
         [job.id, str(job.state), job.profile or "–", _done(job), str(_lost(job) or "–"), moment(job.created),
          job.message]
@@ -71,10 +71,10 @@ def _lost(job: JobRow) -> int:
 
 def status(store: Store, job_id: str) -> View:
     """How far a job is: by stage, and by row and column of its table. NotFound: no such job."""
-    job = store.job(job_id)
-    spec = store.job_spec(job_id)
-    placed = store.placed(job_id)
-    slots = sum(driver.slots for driver in store.drivers() if driver.job_id == job.id)
+    job = store.jobs.get(job_id)
+    spec = store.jobs.spec(job_id)
+    placed = store.trials.placed(job_id)
+    slots = sum(driver.slots for driver in store.leases.drivers() if driver.job_id == job.id)
     counts = _stage_counts(spec, placed)
     left = seconds_left(spec, placed, counts, slots) if job.state in ("running", "queued", "interrupted") else None
     matrix = _matrix(spec, placed)

@@ -27,15 +27,15 @@ def verify(store: Store, job_id: str, saved: Mapping[str, Any] | None = None) ->
     rule chooses from those figures (its value, its edges and the number of candidates too), that nothing was
     chosen from a group that is not complete, and that what a trial ended with is what it last reported on val.
     """
-    placed = store.placed(job_id)
-    figures = store.figures(trial.key for trial in placed if trial.state == "done")
+    placed = store.trials.placed(job_id)
+    figures = store.trials.figures(trial.key for trial in placed if trial.state == "done")
     found = list(_repeated(placed, figures))
-    spec = store.job_spec(job_id)
+    spec = store.jobs.spec(job_id)
     members: dict[tuple[str, str], list[PlacedRow]] = {}
     for trial in placed:
         members.setdefault((trial.stage, trial.group), []).append(trial)
-    winners = store.winners(job_id)
-    barred = barred_trials(store.search_events(job_id))
+    winners = store.choices.of(job_id)
+    barred = barred_trials(store.search_log.events(job_id))
     for winner in winners:
         found += _rechosen(winner, spec, without(members, barred), figures)
     found += _undecided(spec, members, {(winner.stage, winner.group) for winner in winners})
@@ -148,7 +148,7 @@ def _last_reports(
     by_key = {trial.key: trial for trial in placed}
     for key in dict.fromkeys(keys):
         trial = by_key.get(key)
-        reports = store.reports(key) if trial is not None else []
+        reports = store.trials.reports(key) if trial is not None else []
         if trial is None or not reports or reports[-1].epoch != trial.epochs:
             continue
         reported, figure = reports[-1].values.get(trial.metric), figures.get(key, {}).get(trial.metric)

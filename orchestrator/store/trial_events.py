@@ -1,8 +1,8 @@
-"""The only place that records what trials said: each write is checked against the lease it comes with."""
+"""Records what happened to trials in the caller's transaction, after each write was checked against its lease."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,7 +18,7 @@ from orchestrator.store.leases import close_attempt
 _trials = tables.trials
 
 
-# Statements of the engine's every trial are built once: to build one takes SQLAlchemy longer than to run it.
+# Statements that run for every trial are built once: building one takes SQLAlchemy longer than running it.
 _HELD = (
     sa.select(
         _trials.c.id, _trials.c.key, _trials.c.token, _trials.c.driver_id, _trials.c.state,
@@ -35,24 +35,26 @@ _REACHED = (
 )
 _FIGURES = sa.insert(tables.figures)
 _TRIAL = sa.update(_trials).where(_trials.c.id == sa.bindparam("row_id"))
-"""With the columns to set as parameters."""
+"""The columns to set are its parameters."""
 _upserts: dict[bool, Any] = {}
-"""Of a report; for SQLite, and for PostgreSQL."""
+"""The upsert of a report: for PostgreSQL (False) and SQLite (True)."""
 
 
-def commit(db: Database, connection: sa.Connection, driver_id: str, writes: Sequence[Write]) -> None:
-    """All writes, or none when one of them comes with a lease that is lost."""
+def lock(connection: sa.Connection, keys: Iterable[str]) -> dict[str, Row[Any]]:
+    """Locks the rows of these trials, in one order for all drivers, and returns them by key."""
     held: dict[str, Row[Any]] = {}
-    for some in chunks(sorted({write.key for write in writes})):
-        held.update({row.key: row for row in connection.execute(_HELD, {"keys": some})})
-    fresh = [write for write in writes if not _already_said(driver_id, held.get(write.key), write)]
-    _write_reports(db, connection, held, [write for write in fresh if isinstance(write, Reported)])
-    now = db.now(connection)
+    for some_keys in chunks(sorted(keys)):
+        held.update({row.key: row for row in connection.execute(_HELD, {"keys": some_keys})})
+    return held
+
+
+def record_ends(connection: sa.Connection, held: Mapping[str, Row[Any]], writes: Sequence[Write], now: float) -> None:
+    """Records the writes that end an attempt. The first end of a trial counts; a later Finished adds its weights."""
     ended: set[str] = set()
-    for write in fresh:
+    for write in writes:
         row = held[write.key]
         if isinstance(write, Reported) or (write.key in ended and not isinstance(write, Finished)):
-            continue  # the latter: its end is in this batch already
+            continue
         if isinstance(write, Finished):
             _finish(connection, row, write, now, again=write.key in ended)
         elif isinstance(write, Failed):
@@ -66,12 +68,13 @@ def commit(db: Database, connection: sa.Connection, driver_id: str, writes: Sequ
 
 
 _STATES = {"diverged": TrialState.diverged, "cancelled": TrialState.cancelled}
+"""By the class of the error; any other one is `failed`."""
 
 
-def _already_said(driver_id: str, row: Row[Any] | None, write: Write) -> bool:
-    """False when the write is new, True when it repeats what is recorded (its acknowledgement was lost).
+def is_repeat(driver_id: str, row: Row[Any] | None, write: Write) -> bool:
+    """True if the write is recorded already (its acknowledgement was lost), False if it is new.
 
-    Raises LeaseLost when the trial is in other hands.
+    Raises LeaseLost if the driver does not hold the trial.
     """
     short = write.key[:12]
     if row is None:
@@ -83,7 +86,7 @@ def _already_said(driver_id: str, row: Row[Any] | None, write: Write) -> bool:
             raise LeaseLost(f"trial {short} was taken over by driver {row.driver_id}")
         return False
     ends = isinstance(write, (Failed, Released, StoppedEarly))
-    # Given back: pending, or done where it had run once more for its weights.
+    # Given back: pending, or done if it ran once more for its weights.
     if row.state in (TrialState.pending, TrialState.done) and ends and getattr(write, "retry", True):
         return True
     if row.state == TrialState.done and not ends:
@@ -97,12 +100,14 @@ def _already_said(driver_id: str, row: Row[Any] | None, write: Write) -> bool:
     raise LeaseLost(f"trial {short} is {row.state} already; a late {type(write).__name__} is refused")
 
 
-def _write_reports(
-    db: Database, connection: sa.Connection, held: dict[str, Row[Any]], reported: list[Reported]
+def record_reports(
+    db: Database, connection: sa.Connection, held: Mapping[str, Row[Any]], writes: Sequence[Write]
 ) -> None:
+    """Records the epochs reported among these writes, and their pictures."""
+    reported = [write for write in writes if isinstance(write, Reported)]
     if not reported:
         return
-    # Last one wins: PostgreSQL refuses the same row twice in one statement.
+    # Of two reports of an epoch the last counts: PostgreSQL refuses the same row twice in one statement.
     rows = {
         (held[report.key].id, report.epoch): {
             "trial_id": held[report.key].id,
@@ -141,7 +146,7 @@ def _finish(connection: sa.Connection, row: Row[Any], write: Finished, now: floa
             connection.execute(_TRIAL, {"row_id": row.id, **weights})
         return
     facts = dict(write.facts)
-    said = {
+    results = {
         "value": write.figures.get(row.metric, float("nan")),
         "facts_json": to_json(facts),
         "step_seconds": facts.get("step_seconds"),
@@ -151,9 +156,9 @@ def _finish(connection: sa.Connection, row: Row[Any], write: Finished, now: floa
         "data_digest": facts.get("data_digest"),
         "versions_json": to_json(facts.get("versions") or {}),
     }
-    # A trial that ran once more for its weights keeps the figures it was judged by.
+    # A trial that ran once more for its weights keeps its first figures: the choices were made by them.
     first = row.value is None
-    ended = {"state": TrialState.done, "ended": now, **weights, **(said if first else {})}
+    ended = {"state": TrialState.done, "ended": now, **weights, **(results if first else {})}
     connection.execute(_TRIAL, {"row_id": row.id, **ended})
     if first and write.figures:
         rows = [{"trial_id": row.id, "name": name, "value": float(value)} for name, value in write.figures.items()]
@@ -163,7 +168,7 @@ def _finish(connection: sa.Connection, row: Row[Any], write: Finished, now: floa
 
 def _end(connection: sa.Connection, row: Row[Any], state: TrialState, cause: str, message: str, now: float) -> None:
     if state in (TrialState.pending, TrialState.stopped) and row.value is not None:
-        state = TrialState.done  # it ran once more for its weights; its figures stand
+        state = TrialState.done  # it ran once more for its weights and keeps its figures
     ended = state.ended and state != TrialState.done
     connection.execute(
         _TRIAL,

@@ -1,5 +1,4 @@
-"""The only place where the store forgets weights: what has no reason to be kept is found and recorded as not kept in
-one transaction, before any file goes."""
+"""Which trials have weights in the store, which are pinned, and which weights nothing needs any more."""
 
 from __future__ import annotations
 
@@ -22,14 +21,125 @@ from orchestrator.rules.retention import (
     tied_for_first,
 )
 from orchestrator.rules.selection import Candidate
-from orchestrator.store import queries, tables, weights
+from orchestrator.store import tables
 from orchestrator.store.database import Database, chunks
+from orchestrator.store.trials import read_figures
 
-_trials, _placed, _jobs = tables.trials, tables.placed, tables.jobs
+_trials, _placed, _jobs, _pins = tables.trials, tables.placed, tables.jobs, tables.pins
 
 
-def facts(connection: sa.Connection) -> RetentionFacts:
-    """Everything that the rules of `keep` look at. Names are those of each trial's first place."""
+class Weights:
+    """The recorded weights of trials, and the pins that keep them."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def pin(self, target: str, why: str = "") -> bool:
+        """Keeps the weights of a trial (its key) or of all trials of a job (its id); returns True if that is new.
+
+        A new reason replaces the old one.
+        """
+
+        def work(connection: sa.Connection) -> bool:
+            # Lock the trials: a removal of weights that has begun ends before the pin is recorded.
+            of_job = sa.select(_placed.c.trial_id).where(_placed.c.job_id == target)
+            trials = sa.select(_trials.c.id).where((_trials.c.key == target) | _trials.c.id.in_(of_job))
+            connection.execute(trials.order_by(_trials.c.id).with_for_update(read=True, key_share=True)).all()
+            pinned = connection.execute(sa.select(_pins.c.key).where(_pins.c.key == target)).first()
+            insert = self._db.insert(_pins).values(key=target, why=why, time=self._db.now(connection))
+            if pinned is None:
+                connection.execute(insert.on_conflict_do_nothing())
+            elif why:
+                connection.execute(sa.update(_pins).where(_pins.c.key == target).values(why=why))
+            return pinned is None
+
+        return self._db.write(work)
+
+    def unpin(self, target: str) -> bool:
+        """Removes a pin; returns True if there was one."""
+        delete = sa.delete(_pins).where(_pins.c.key == target)
+        return self._db.write(lambda connection: connection.execute(delete).rowcount > 0)
+
+    def pins(self) -> dict[str, str]:
+        """Key of a trial, or id of a job -> why it is pinned, the oldest first."""
+        return self._db.read(_read_pins)
+
+    def retention_facts(self) -> RetentionFacts:
+        """Everything that `rules.retention.reasons` needs, as of one moment."""
+        return self._db.read(_read_facts)
+
+    def forget(self, keys: Iterable[str]) -> set[str]:
+        """Records as not kept the weights of those of these trials that are done and have no reason to keep them.
+
+        Returns the keys of those trials: the files may then be deleted. A trial whose weights are needed again runs
+        once more. Trials that a driver writes to at this moment are skipped. The rows are locked before the reasons
+        are read, and `Trials.place` locks the parents of the trials it places: so either the new trial is seen here,
+        or its driver sees that the weights are gone.
+        """
+        wanted = sorted(set(keys))
+
+        def work(connection: sa.Connection) -> set[str]:
+            locked: set[str] = set()
+            t = _trials.c
+            for some_keys in chunks(wanted):
+                query = (
+                    sa.select(t.key)
+                    .where(t.key.in_(some_keys), t.state == TrialState.done, t.weights_path.is_not(None))
+                    .order_by(t.id)
+                    .with_for_update(skip_locked=True)
+                )
+                locked.update(connection.execute(query).scalars())
+            unneeded = locked - set(reasons(_read_facts(connection))) if locked else set()
+            for some_keys in chunks(sorted(unneeded)):
+                connection.execute(
+                    sa.update(_trials).where(t.key.in_(some_keys)).values(weights_path=None, weights_sha256=None)
+                )
+            return unneeded
+
+        return self._db.write(work)
+
+    def forget_lost(self, paths: Mapping[str, str]) -> None:
+        """Records as not kept, even if needed, the weights of done trials (key -> path) that still have this path."""
+
+        def work(connection: sa.Connection) -> None:
+            t = _trials.c
+            for key, path in sorted(paths.items()):
+                same = (t.key == key) & (t.weights_path == path) & (t.state == TrialState.done)
+                connection.execute(sa.update(_trials).where(same).values(weights_path=None, weights_sha256=None))
+
+        self._db.write(work)
+
+    def with_unclaimed(
+        self, key: str, token: int, states: Collection[TrialState], work: Callable[[bool], None]
+    ) -> bool:
+        """Calls `work(has_weights)` while no driver can claim the trial; returns True if it did.
+
+        `has_weights`: whether weights are recorded. `work` is not called if the trial is in none of `states`, was
+        started again since attempt `token`, or is being written to by a driver; it may be called twice.
+        """
+        query = (
+            sa.select(_trials.c.state, _trials.c.token, _trials.c.weights_path)
+            .where(_trials.c.key == key)
+            .with_for_update(skip_locked=True)
+        )
+
+        def locked(connection: sa.Connection) -> bool:
+            row = connection.execute(query).one_or_none()
+            if row is None or row.token != token or TrialState(row.state) not in states:
+                return False
+            work(row.weights_path is not None)
+            return True
+
+        return self._db.write(locked)
+
+
+def _read_pins(connection: sa.Connection) -> dict[str, str]:
+    rows = connection.execute(sa.select(_pins.c.key, _pins.c.why).order_by(_pins.c.time, _pins.c.key))
+    return {row.key: row.why for row in rows}
+
+
+def _read_facts(connection: sa.Connection) -> RetentionFacts:
+    """A trial is named after its first place."""
     places = [
         (PlacedTrial(row.job_id, row.stage, row.grp, row.key), row.name)
         for row in connection.execute(
@@ -59,15 +169,17 @@ def facts(connection: sa.Connection) -> RetentionFacts:
         for row in connection.execute(sa.select(w.c.job_id, w.c.stage, w.c.grp, w.c.key))
     ]
     populations = {(job.id, stage["name"]) for job in jobs.values() for stage in job.spec["stages"] if trains_on(stage)}
-    rivals = _rivals(connection, populations)
-    return RetentionFacts(trials, [place for place, _ in places], jobs, chosen, weights.pins(connection), rivals)
+    rivals = _read_candidates(connection, populations)
+    return RetentionFacts(trials, [place for place, _ in places], jobs, chosen, _read_pins(connection), rivals)
 
 
-def _rivals(
+def _read_candidates(
     connection: sa.Connection, populations: set[tuple[str, str]]
 ) -> dict[tuple[str, str, str], GroupCandidates]:
-    """Of the groups in which a trial has weights, the trials that could win: figures beyond the metric, which only a
-    tie rule asks for, are read where there is a tie."""
+    """The trials that could win in each group (job, stage, group) in which a trial has weights.
+
+    Only a tie rule needs figures other than the metric, so those are read only where several trials share the best.
+    """
     with_weights = (
         sa.select(_placed.c.job_id, _placed.c.stage, _placed.c.grp)
         .join(_trials, _trials.c.id == _placed.c.trial_id)
@@ -99,7 +211,7 @@ def _rivals(
     first = {
         place: tied_for_first({row.key: row.value for row in rows}, rows[0].mode) for place, rows in groups.items()
     }
-    figures = queries.figures(connection, sorted({key for keys in first.values() if len(keys) > 1 for key in keys}))
+    figures = read_figures(connection, sorted({key for keys in first.values() if len(keys) > 1 for key in keys}))
     return {
         place: GroupCandidates(
             rows[0].metric,
@@ -117,92 +229,9 @@ def _rivals(
 
 
 def _parts(connection: sa.Connection, keys: list[str]) -> set[str]:
-    """Trials that trained only the beginning of another one's schedule."""
+    """Those of these trials that trained only a part of another trial's schedule."""
     parts: set[str] = set()
-    for some in chunks(keys):
-        rows = connection.execute(sa.select(_trials.c.key, _trials.c.spec_json).where(_trials.c.key.in_(some)))
+    for some_keys in chunks(keys):
+        rows = connection.execute(sa.select(_trials.c.key, _trials.c.spec_json).where(_trials.c.key.in_(some_keys)))
         parts.update(row.key for row in rows if is_part(json.loads(row.spec_json)))
     return parts
-
-
-def forget(connection: sa.Connection, keys: Iterable[str]) -> set[str]:
-    """Records the weights of these trials as not kept, of those that are done and still have no reason to be kept.
-
-    A row that a driver holds just now is left for the next time. The rows are locked before the reasons are looked
-    for, and who places a trial that starts from weights locks its parent (`lookup.place`): so either that trial is
-    seen here, or its driver sees that the weights are gone.
-    """
-    locked: set[str] = set()
-    for some in chunks(sorted(set(keys))):
-        query = (
-            sa.select(_trials.c.key)
-            .where(_trials.c.key.in_(some), _trials.c.state == TrialState.done, _trials.c.weights_path.is_not(None))
-            .order_by(_trials.c.id)
-            .with_for_update(skip_locked=True)
-        )
-        locked.update(connection.execute(query).scalars())
-    gone = locked - set(reasons(facts(connection))) if locked else set()
-    for some in chunks(sorted(gone)):
-        connection.execute(
-            sa.update(_trials).where(_trials.c.key.in_(some)).values(weights_path=None, weights_sha256=None)
-        )
-    return gone
-
-
-def forget_lost(connection: sa.Connection, paths: Mapping[str, str]) -> None:
-    """Records weights as not kept, whoever needs them, of done trials (by key) that still have them at this path."""
-    t = _trials.c
-    for key, path in sorted(paths.items()):
-        same = (t.key == key) & (t.weights_path == path) & (t.state == TrialState.done)
-        connection.execute(sa.update(_trials).where(same).values(weights_path=None, weights_sha256=None))
-
-
-def with_unclaimed(
-    connection: sa.Connection, key: str, token: int, states: Collection[TrialState], work: Callable[[bool], None]
-) -> bool:
-    """Calls `work` while nobody can claim the trial, told whether its weights are recorded; whether it was called.
-
-    It is not when the trial is in another state by now, was begun again since attempt `token`, or when a driver
-    writes to it just now.
-    """
-    row = connection.execute(
-        sa.select(_trials.c.state, _trials.c.token, _trials.c.weights_path)
-        .where(_trials.c.key == key)
-        .with_for_update(skip_locked=True)
-    ).one_or_none()
-    if row is None or row.token != token or TrialState(row.state) not in states:
-        return False
-    work(row.weights_path is not None)
-    return True
-
-
-_pins = tables.pins
-
-
-def pin(db: Database, connection: sa.Connection, target: str, why: str) -> bool:
-    """Whether it is new; a new reason replaces the old one.
-
-    The trials are locked, so that weights which are being forgotten just now are gone before the pin is there.
-    """
-    t, placed = tables.trials, tables.placed
-    mine = sa.select(placed.c.trial_id).where(placed.c.job_id == target)
-    locked = sa.select(t.c.id).where((t.c.key == target) | t.c.id.in_(mine)).order_by(t.c.id)
-    connection.execute(locked.with_for_update(read=True, key_share=True)).all()
-    there = connection.execute(sa.select(_pins.c.key).where(_pins.c.key == target)).first()
-    statement = db.insert(_pins).values(key=target, why=why, time=db.now(connection))
-    if there is None:
-        connection.execute(statement.on_conflict_do_nothing())
-    elif why:
-        connection.execute(sa.update(_pins).where(_pins.c.key == target).values(why=why))
-    return there is None
-
-
-def unpin(connection: sa.Connection, target: str) -> bool:
-    """Whether it was pinned."""
-    return connection.execute(sa.delete(_pins).where(_pins.c.key == target)).rowcount > 0
-
-
-def pins(connection: sa.Connection) -> dict[str, str]:
-    """Key of a trial, or id of a job -> why, oldest first."""
-    rows = connection.execute(sa.select(_pins.c.key, _pins.c.why).order_by(_pins.c.time, _pins.c.key))
-    return {row.key: row.why for row in rows}

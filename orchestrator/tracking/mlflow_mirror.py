@@ -140,9 +140,9 @@ class Mirror:
     # One pass
 
     def _pass(self, leave: Callable[[], bool]) -> None:
-        job = self._store.job(self.job_id)
-        rows = self._store.placed(self.job_id)
-        alive = {out.key for out in self._store.running() if out.alive}
+        job = self._store.jobs.get(self.job_id)
+        rows = self._store.trials.placed(self.job_id)
+        alive = {out.key for out in self._store.leases.running() if out.alive}
         if self._client is None:
             self._connect(job)
         due = [(row, look) for row in rows if (look := self._due(row, alive)) is not None]
@@ -152,8 +152,8 @@ class Mirror:
         refused: list[str] = []
         for start in range(0, len(due), AT_ONCE):
             some = due[start : start + AT_ONCE]
-            reports = self._store.reports_since({row.key: 0 for row, _ in some})
-            drawn = self._store.pictures(row.key for row, _ in some) if self._storage else {}
+            reports = self._store.trials.reports_since({row.key: 0 for row, _ in some})
+            drawn = self._store.trials.pictures(row.key for row, _ in some) if self._storage else {}
             for done, (row, look) in enumerate(some, start):
                 if leave():
                     raise _OutOfTime(f"out of time with {len(due) - done} of {len(due)} trials to write to MLflow")
@@ -187,7 +187,7 @@ class Mirror:
         if parent.deleted:
             return
         place = (row.stage, row.group, row.key)
-        trial = self._store.trial(row.key)
+        trial = self._store.trials.get(row.key)
         run = self._runs.get(place)
         params: Mapping[str, str] = {}
         if run is None:
@@ -232,7 +232,7 @@ class Mirror:
             import yaml
 
             self._log(run.run_id, [], run_view.cut_params(rows[0].group_values), {})
-            text = yaml.safe_dump(self._store.job_spec(job.id), sort_keys=False, allow_unicode=True)
+            text = yaml.safe_dump(self._store.jobs.spec(job.id), sort_keys=False, allow_unicode=True)
             self._client.log_text(run.run_id, text, "spec.yaml")
             run.through = 1
             self._keep(place, run, None)
@@ -243,7 +243,7 @@ class Mirror:
         leave: Callable[[], bool],
     ) -> None:  # fmt: skip
         """Brings the groups' runs to what their trials now say; a complete one gets its picture."""
-        winners = self._store.winners(self.job_id)
+        winners = self._store.choices.of(self.job_id)
         for (stage, group), rows in groups.items():
             run = self._runs.get((stage, group, ""))
             if run is None or run.deleted:
@@ -288,7 +288,7 @@ class Mirror:
                 )  # fmt: skip
                 yield from page
 
-        tracked = self._store.tracked(self.job_id)
+        tracked = self._store.tracked_runs.of(self.job_id)
         groups = list(search("tags.level = 'group'"))
         # MLflow takes 5 to 10 ms to list a run, and those that finished do not change: of them the store's word is
         # taken, unless a group's run shows that the store speaks of another server.
@@ -339,7 +339,7 @@ class Mirror:
 
     def _keep(self, place: RunKey, run: _Run, parent: str | None) -> None:
         closed = run.look is not None and run.look[0] in run_view.ENDED
-        self._store.put_tracked(self.job_id, {place: TrackedRun(run.run_id, run.through, closed, parent)})
+        self._store.tracked_runs.put(self.job_id, {place: TrackedRun(run.run_id, run.through, closed, parent)})
 
     def _last_epoch(self, run: _Run) -> int:
         """The last epoch that is in MLflow, whatever the store says was written."""

@@ -102,8 +102,8 @@ TRACKING_LAST_S = 60.0
 
 def _mirrored(store: Store, identity: str) -> bool:
     """Whether MLflow has every trial and group of a job that has ended, to the end."""
-    tracked = store.tracked(identity)
-    rows = store.placed(identity)
+    tracked = store.tracked_runs.of(identity)
+    rows = store.trials.placed(identity)
     places = {(row.stage, row.group, row.key) for row in rows} | {(row.stage, row.group, "") for row in rows}
     return all(place in tracked and tracked[place].closed for place in places)
 

@@ -79,7 +79,7 @@ def copied(finished: Path, tmp_path: Path) -> Path:
 
 def job_of(runs: Path) -> str:
     with store_of(runs) as store:
-        return store.find_job(JOB)
+        return store.jobs.find(JOB)
 
 
 # Before anything runs
@@ -150,7 +150,7 @@ def test_what_does_not_answer_is_named_at_once(command: Command, spec: Path, tmp
     assert len(said.err.splitlines()) < 5
     assert f"no Ray cluster at {NOBODY}" in command("plan", spec, *where, code=7).err
     with store_of(tmp_path / "b") as store:
-        assert store.running() == store.drivers() == []
+        assert store.leases.running() == store.leases.drivers() == []
 
     (tmp_path / "file").touch()
     said = command("submit", spec, "--runs", tmp_path / "file" / "runs", code=7)
@@ -337,9 +337,9 @@ def test_cancel_and_ctrl_c_stop_at_a_checkpoint_and_the_printed_line_goes_on(
     done = run(*words[3:])
     assert done.returncode == 0, done.stderr
     with store_of(runs) as store:
-        assert [attempt.cause for attempt in store.attempts(row.key)] == ["cancelled", "interrupted", "done"]
-        assert store.trial(row.key).facts["resumed_at"] == kept > 0
-        assert store.drivers() == []
+        assert [attempt.cause for attempt in store.trials.attempts(row.key)] == ["cancelled", "interrupted", "done"]
+        assert store.trials.get(row.key).facts["resumed_at"] == kept > 0
+        assert store.leases.drivers() == []
     assert not list(folder.glob("checkpoint-*"))
 
 
@@ -363,5 +363,5 @@ def test_retry_runs_what_failed_and_submit_does_not(ray_cluster: str, command: C
     assert "1 failed or cancelled trials are pending again" in done.stderr
     assert "1 trials started" in done.stderr
     with store_of(runs) as store:
-        (row,) = store.placed(job)
-        assert [attempt.cause for attempt in store.attempts(row.key)] == ["timeout", "done"]
+        (row,) = store.trials.placed(job)
+        assert [attempt.cause for attempt in store.trials.attempts(row.key)] == ["timeout", "done"]

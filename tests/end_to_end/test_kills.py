@@ -81,11 +81,11 @@ def assert_same(runs: Path, undisturbed: dict[str, Any]) -> None:
     """The job is as if nothing had happened: its report, and each trial recorded once."""
     assert report_of(runs) == undisturbed
     with store_of(runs) as store:
-        keys = {row.key for row in store.placed(store.find_job(JOB))}
-        recorded = {key: [attempt.cause for attempt in store.attempts(key)] for key in keys}
-        reported = {key: [report.epoch for report in store.reports(key)] for key in keys}
-        assert store.running() == []
-        assert store.drivers() == []
+        keys = {row.key for row in store.trials.placed(store.jobs.find(JOB))}
+        recorded = {key: [attempt.cause for attempt in store.trials.attempts(key)] for key in keys}
+        reported = {key: [report.epoch for report in store.trials.reports(key)] for key in keys}
+        assert store.leases.running() == []
+        assert store.leases.drivers() == []
     assert len(keys) == TRIALS
     assert all(causes.count("done") == 1 and causes[-1] == "done" for causes in recorded.values()), recorded
     assert set(map(tuple, reported.values())) == {tuple(range(1, EPOCHS + 1))}
@@ -149,10 +149,10 @@ def test_workers_killed_at_every_named_point_repeat_at_most_one_interval(
     assert sorted(path.name for path in died) == ["after_checkpoint_commit", "before_checkpoint_commit", "step"]
     last = {key: (path.name, int(step)) for path in died for key, step in [path.read_text().split()]}
     with store_of(own) as store:
-        lost = [a for row in placed(own) for a in store.attempts(row.key) if a.cause == "node_lost"]
+        lost = [a for row in placed(own) for a in store.trials.attempts(row.key) if a.cause == "node_lost"]
         assert len(lost) == len(died)
         for key, (point, step) in last.items():
-            facts = store.trial(key).facts
+            facts = store.trials.get(key).facts
             interval = steps_per_epoch(facts)
             kept = {
                 "step": step // interval * interval,
@@ -181,7 +181,7 @@ def test_drivers_and_workers_killed_at_random_times(
     assert_same(tmp_path, undisturbed)
     with store_of(tmp_path) as store:
         for folder, step in dict(folders).items():
-            assert step is None or (store.trial(folder.name).facts["resumed_at"] or 0) >= step
+            assert step is None or (store.trials.get(folder.name).facts["resumed_at"] or 0) >= step
 
 
 def workers_of(runs: Path) -> dict[Path, psutil.Process]:
@@ -225,7 +225,7 @@ def test_every_process_killed_at_once_at_random_times(
         assert ended(driver).returncode == KILLED
         left = {path.name: step_on_disk(path) for path in (tmp_path / "storage" / "trials").glob("*/*")}
         with store_of(tmp_path) as store:
-            out = [store.trial(row.key) for row in placed(tmp_path) if row.state == "running"]
+            out = [store.trials.get(row.key) for row in placed(tmp_path) if row.state == "running"]
         assert out
         for trial in out:
             kept = left.get(trial.key, 0)
@@ -236,4 +236,4 @@ def test_every_process_killed_at_once_at_random_times(
     assert_same(tmp_path, undisturbed)
     with store_of(tmp_path) as store:
         for trial in out:
-            assert (store.trial(trial.key).facts["resumed_at"] or 0) >= (left.get(trial.key) or 0)
+            assert (store.trials.get(trial.key).facts["resumed_at"] or 0) >= (left.get(trial.key) or 0)

@@ -206,7 +206,7 @@ def test_the_same_grid_under_tune_gives_the_same_figures(ray_cluster: str, tmp_p
     ours = submit(path, where)
     frame = api.results(ours.job_id, where).set_index("key")
     store = open_store(where.database_url)
-    specs = [store.trial(key).spec for key in frame.index]
+    specs = [store.trials.get(key).spec for key in frame.index]
     store.close()
     assert [TrialSpec.model_validate(each).key for each in specs] == list(frame.index)
 
@@ -276,9 +276,9 @@ def test_a_lost_node_costs_one_checkpoint_interval_and_no_number(on_two_nodes: d
     assert said["state"] == "done", said["message"]
     where = settings(folder=on_two_nodes["folder"] / "runs")
     with contextlib.closing(open_store(where.database_url)) as store:
-        (row,) = store.placed(said["job"])
-        facts, reports = store.trial(row.key).facts, store.reports(row.key)
-        causes = [attempt.cause for attempt in store.attempts(row.key)]
+        (row,) = store.trials.placed(said["job"])
+        facts, reports = store.trials.get(row.key).facts, store.trials.reports(row.key)
+        causes = [attempt.cause for attempt in store.trials.attempts(row.key)]
     assert causes == ["node_lost", "done"]
     assert (facts["workers"], facts["parallel"]) == (2, "ddp")
     steps = facts["steps"] // 6

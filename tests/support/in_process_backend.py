@@ -149,7 +149,7 @@ def drive_to_end(store: Store, job: JobSpec, machine: Machine, folder: Path, **o
 
 def results_of(store: Store, job: JobSpec) -> dict[tuple[str, str], tuple[str, float | None]]:
     """Of every group's final trial: key and value."""
-    rows = store.placed(job_id(job), job.stages[-1].name)
+    rows = store.trials.placed(job_id(job), job.stages[-1].name)
     return {(row.stage, row.group): (row.key, row.value) for row in rows}
 
 
@@ -178,7 +178,7 @@ class Crash(Exception):
 
 def crashing(store: Store, monkeypatch: pytest.MonkeyPatch, at: int, after: bool) -> list[int]:
     """The driver dies at its `at`-th commit with events of a search: before it, or after."""
-    count, place = [0], store.place
+    count, place = [0], store.trials.place
 
     def placed(job: str, placements: Any, events: Any = ()) -> Any:
         if events:
@@ -190,7 +190,7 @@ def crashing(store: Store, monkeypatch: pytest.MonkeyPatch, at: int, after: bool
             raise Crash
         return known
 
-    monkeypatch.setattr(store, "place", placed)
+    monkeypatch.setattr(store.trials, "place", placed)
     return count
 
 
@@ -208,4 +208,4 @@ def killed(store: Store, one: JobSpec, machine: Machine, folder: Path, patch: py
     with pytest.raises(Crash):
         drive_to_end(store, one, machine, folder)
     gone = replace(leases.driver_here(drives[0].id, drives[0].job_id, "machine"), pid=2**22 - 3)
-    store.register_driver(gone)
+    store.leases.register(gone)

@@ -123,7 +123,7 @@ class Study:
         self.groups = [f"{data_set}/{init}" for data_set in plot.data_sets for init in ("RAND", "SUP")]
         self.ran: dict[str, list[tuple[Placement, dict[str, float]]]] = {}
         """group -> trials that ended with a result."""
-        store.put_job(
+        store.jobs.put(
             JobRecord(
                 id=self.job_id,
                 name=plot.name,
@@ -135,9 +135,9 @@ class Study:
                 versions={"torch": "2.14.0", "timm": "1.0.31"},
             )
         )
-        store.put_stages(self.job_id, [(s["name"], n, s) for n, s in enumerate(self.spec["stages"])])
+        store.jobs.put_stages(self.job_id, [(s["name"], n, s) for n, s in enumerate(self.spec["stages"])])
         self.driver = driver_here("driver-1", self.job_id, "local", slots=2)
-        store.register_driver(self.driver)
+        store.leases.register(self.driver)
 
     def run(self) -> str:
         """All stages, as far as the plot lets them come; returns the job's id."""
@@ -147,8 +147,8 @@ class Study:
             if group not in self.plot.failed_grid:
                 self.refine(group)
                 self.final(group)
-        self.store.set_job_state(self.job_id, "incomplete" if self.plot.failed_grid else "done")
-        self.store.unregister_driver(self.driver.id)
+        self.store.jobs.set_state(self.job_id, "incomplete" if self.plot.failed_grid else "done")
+        self.store.leases.unregister(self.driver.id)
         return self.job_id
 
     def pretrain(self) -> None:
@@ -232,14 +232,14 @@ class Study:
     def end(self, ended: list[Ended]) -> None:
         """Places trials, claims those that have something to say, and lets them say it."""
         places = [place for place, _ in ended]
-        self.store.place(self.job_id, places)
-        self.store.claim(self.driver.id, [place.key for place, writes in ended if writes])
-        self.store.commit(self.driver.id, [write for _, writes in ended for write in writes])
+        self.store.trials.place(self.job_id, places)
+        self.store.leases.claim(self.driver.id, [place.key for place, writes in ended if writes])
+        self.store.trials.commit(self.driver.id, [write for _, writes in ended for write in writes])
         for place, writes in ended:
             for write in writes:
                 if isinstance(write, Finished):
                     self.ran.setdefault(place.group, []).append((place, dict(write.figures)))
-        self.store.put_tracked(
+        self.store.tracked_runs.put(
             self.job_id,
             {(p.stage, p.group, p.key): TrackedRun(run_id=f"run{p.key[:12]}", parent_run_id="parent") for p in places},
         )
@@ -262,8 +262,10 @@ class Study:
         winner = best(candidates, "top1", "max", TIES)
         assert winner is not None
         axes = axis_values([p.settings for p, _ in self.ran[group] if p.stage == "grid"], AXES)
-        placed = [trial for trial in self.store.placed(self.job_id) if trial.group == group and trial.stage in sources]
-        self.store.decide(
+        placed = [
+            trial for trial in self.store.trials.placed(self.job_id) if trial.group == group and trial.stage in sources
+        ]
+        self.store.choices.record(
             self.job_id,
             ChoiceRow(stage, group, winner.key, winner.figures["top1"], "top1", edges(winner.settings, axes),
                       {"metric": "top1", "mode": "max", "ties": TIES}, len(placed), sources),

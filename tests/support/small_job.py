@@ -113,7 +113,7 @@ def placed(runs: Path, job: str = JOB) -> list[PlacedRow]:
 
     try:
         with store_of(runs) as store:
-            return store.placed(store.find_job(job))
+            return store.trials.placed(store.jobs.find(job))
     except OrchestratorError:
         return []
 

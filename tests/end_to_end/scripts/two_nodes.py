@@ -54,7 +54,7 @@ def over_both(where: Settings, spec_file: Path, cluster: Cluster, node: Any) -> 
     said: dict[str, Any] = {}
 
     def watch(drive: Driver) -> None:
-        (row,) = drive.store.placed(drive.job_id)
+        (row,) = drive.store.trials.placed(drive.job_id)
         if "killed_at" not in said and row.epoch >= KILL_AFTER:
             said["killed_at"] = row.epoch
             cluster.remove_node(node, allow_graceful=False)

@@ -32,13 +32,13 @@ def trial(**optim: Any) -> TrialSpec:
 def recorded(folder: Path, specs: list[dict[str, Any]]) -> Store:
     """A store with a job of these trials, none of which has run; their keys are a, b, ... 64 times."""
     store = open_store(f"sqlite:///{folder / 'store.db'}")
-    store.put_job(
+    store.jobs.put(
         JobRecord(
             id="one-1", name="one", profile="", spec={}, spec_text=""
         )
     )  # fmt: skip
-    store.put_stages("one-1", [("only", 0, {})])
-    store.place(
+    store.jobs.put_stages("one-1", [("only", 0, {})])
+    store.trials.place(
         "one-1",
         [
             Placement(

@@ -24,9 +24,8 @@ from orchestrator.records.states import JobState, TrialState
 from orchestrator.records.trial_files import trial_folder
 from orchestrator.records.writes import Failed, Finished, Released, Write
 from orchestrator.report import describe
-from orchestrator.rules.retention import reasons
-from orchestrator.store import weights as forget
-from orchestrator.store.database import connect
+from orchestrator.rules.retention import Reason, RetentionFacts, reasons
+from orchestrator.store import weights
 from orchestrator.store.leases import driver_here
 from orchestrator.store.store import open_store
 
@@ -56,12 +55,12 @@ class Lab:
         self.store = open_store(url)
         self.driver = driver_here("gc-test", job_id, "cluster")
         self.add_job(job_id, job)
-        self.store.register_driver(self.driver)
+        self.store.leases.register(self.driver)
         self.positions = 0
 
     def add_job(self, job_id: str, job: dict[str, Any]) -> None:
-        self.store.put_job(JobRecord(job_id, "study", "", job, ""))
-        self.store.put_stages(job_id, [(stage["name"], n, stage) for n, stage in enumerate(job["stages"])])
+        self.store.jobs.put(JobRecord(job_id, "study", "", job, ""))
+        self.store.jobs.put_stages(job_id, [(stage["name"], n, stage) for n, stage in enumerate(job["stages"])])
 
     def place(
         self, stage: str, number: int, parent: str | None = None, job: str = "", group: str = "all",
@@ -75,7 +74,7 @@ class Lab:
             settings={"optim.lr": number * 1e-4}, name=f"{stage}/{group}/{number}", position=number, metric="top1",
             mode="max", seed=0, epochs=10,
         )  # fmt: skip
-        self.store.place(job or self.job_id, [placement])
+        self.store.trials.place(job or self.job_id, [placement])
         return key
 
     def end(self, key: str, how: str, value: float = 0.5, weights: bool = False, loss: float = 0.1) -> str:
@@ -86,7 +85,7 @@ class Lab:
         (folder / "token").write_text("1")
         for step in (10, 20):
             (folder / f"checkpoint-{step:09d}-{'0' * 64}.pt").write_bytes(b"c" * 100)
-        token = self.store.claim(self.driver.id, [key], for_weights=True)[key]
+        token = self.store.leases.claim(self.driver.id, [key], for_weights=True)[key]
         kept = None
         if weights:
             path = folder / "weights.safetensors"
@@ -102,7 +101,7 @@ class Lab:
         }
         write = said[how]
         if write is not None:
-            self.store.commit(self.driver.id, [write])
+            self.store.trials.commit(self.driver.id, [write])
         return key
 
     def run(self, stage: str, number: int, value: float = 0.5, **options: Any) -> str:
@@ -110,15 +109,15 @@ class Lab:
         return self.end(self.place(stage, number, **options), "done", value, weights=True)
 
     def finish(self) -> None:
-        self.store.set_job_state(self.job_id, JobState.done)
-        self.store.unregister_driver(self.driver.id)
+        self.store.jobs.set_state(self.job_id, JobState.done)
+        self.store.leases.unregister(self.driver.id)
 
     def folder(self, key: str) -> Path:
         return trial_folder(self.storage, key)
 
     def weights(self, key: str) -> bool:
         """Whether they are kept: in the store and in the storage, which must agree."""
-        recorded = self.store.snapshots([key])[key].weights is not None
+        recorded = self.store.trials.snapshots([key])[key].weights is not None
         there = (self.folder(key) / "weights.safetensors").exists()
         assert recorded == there
         return there
@@ -131,7 +130,7 @@ class Lab:
 
     def kept(self, key: str) -> set[str]:
         """The kinds of reasons for which a trial's weights stay."""
-        return {reason.kind for reason in reasons(self.store.retention_facts()).get(key, [])}
+        return {reason.kind for reason in reasons(self.store.weights.retention_facts()).get(key, [])}
 
 
 @pytest.fixture
@@ -154,7 +153,9 @@ def a_finished_study(lab: Lab) -> None:
     lab.run("pretrain", 1)
     for number, value in ((2, 0.6), (3, 0.8), (4, 0.7)):
         lab.run("grid", number, value, parent=key_of(1))
-    lab.store.decide(lab.job_id, ChoiceRow("final", "all", key_of(3), 0.8, "top1", candidates=3, sources=["grid"]))
+    lab.store.choices.record(
+        lab.job_id, ChoiceRow("final", "all", key_of(3), 0.8, "top1", candidates=3, sources=["grid"])
+    )
     for number in (5, 6):
         lab.run("final", number, parent=key_of(1))
     lab.finish()
@@ -194,7 +195,7 @@ def test_what_a_trial_that_may_still_run_starts_from_stays(lab: Lab) -> None:
             lab.end(child, state)
     lab.finish()
     assert lab.kept(key_of(2)) == lab.kept(key_of(3)) == {"needed"}
-    lab.store.register_driver(lab.driver)
+    lab.store.leases.register(lab.driver)
     lab.end(key_of(12), "done", 0.1)
     assert lab.kept(key_of(2)) == set()
     assert lab.kept(key_of(3)) == {"needed"}
@@ -220,7 +221,7 @@ def test_a_job_that_is_not_done_holds_what_its_later_stages_start_from(lab: Lab)
     assert lab.kept(other) == set()
     lab.add_job("other-2", spec({"name": "one", "override": {"backbone.init": {"kind": "trial", "trial": other}}}))
     assert lab.kept(other) == {"unfinished"}
-    lab.store.set_job_state("other-2", JobState.done)
+    lab.store.jobs.set_state("other-2", JobState.done)
     lab.finish()
     assert lab.kept(key_of(2)) == lab.kept(other) == set()
 
@@ -250,19 +251,19 @@ def test_the_best_is_found_by_the_stages_tie_rule(lab: Lab) -> None:
 
 def test_pins(lab: Lab) -> None:
     a_finished_study(lab)
-    assert lab.store.pin(key_of(2), "figure 3")
-    assert not lab.store.pin(key_of(2))
-    assert lab.store.pins() == {key_of(2): "figure 3"}
-    assert [reason.text for reason in reasons(lab.store.retention_facts())[key_of(2)]] == ["pinned: figure 3"]
+    assert lab.store.weights.pin(key_of(2), "figure 3")
+    assert not lab.store.weights.pin(key_of(2))
+    assert lab.store.weights.pins() == {key_of(2): "figure 3"}
+    assert [reason.text for reason in reasons(lab.store.weights.retention_facts())[key_of(2)]] == ["pinned: figure 3"]
     lab.gc()
     assert lab.weights(key_of(2))
     assert not lab.weights(key_of(4))
-    assert lab.store.unpin(key_of(2))
-    assert not lab.store.unpin(key_of(2))
-    lab.store.pin(lab.job_id)
+    assert lab.store.weights.unpin(key_of(2))
+    assert not lab.store.weights.unpin(key_of(2))
+    lab.store.weights.pin(lab.job_id)
     lab.gc()
     assert lab.weights(key_of(2))
-    lab.store.unpin(lab.job_id)
+    lab.store.weights.unpin(lab.job_id)
     lab.gc()
     assert not lab.weights(key_of(2))
 
@@ -281,7 +282,7 @@ def test_what_a_trial_would_go_on_from_is_removed_only_when_asked(lab: Lab, how:
     assert lab.files(key) == left
     lab.gc(checkpoints=True)
     assert lab.files(key) == left - ({"checkpoint"} if how in ("failed", "cancelled") else set())
-    lab.store.unregister_driver(lab.driver.id)
+    lab.store.leases.unregister(lab.driver.id)
     lab.gc(checkpoints=True)  # no driver is about to begin it any more
     assert lab.files(key) == left - ({"checkpoint"} if how != "running" else set())
 
@@ -290,7 +291,7 @@ def test_a_trial_that_ended_unheard_keeps_what_it_said(local: Lab) -> None:
     key = local.end(local.place("grid", 1), "pending")
     (local.folder(key) / "outcome.json").write_text("{}")
     (local.folder(key) / "weights.safetensors").write_bytes(b"w")
-    local.store.unregister_driver(local.driver.id)
+    local.store.leases.unregister(local.driver.id)
     assert local.gc(checkpoints=True).items == []
 
 
@@ -316,7 +317,7 @@ def test_weights_that_are_gone_are_named_and_forgotten_when_asked(lab: Lab) -> N
     assert plan.lost == []
     assert any("recorded weights are not there: 1, the first of pretrain/all/1" in note for note in plan.notes)
     collector.remove(lab.store, lab.storage, plan)
-    assert lab.store.snapshots([key_of(1)])[key_of(1)].weights is not None
+    assert lab.store.trials.snapshots([key_of(1)])[key_of(1)].weights is not None
     lab.gc(lost=True)
     assert not lab.weights(key_of(1))
     assert lab.weights(key_of(3))
@@ -326,7 +327,7 @@ def test_a_storage_that_is_not_there_is_no_loss(local: Lab) -> None:
     a_finished_study(local)
     local.storage.rename(local.storage.parent / "unmounted")
     local.gc(lost=True)
-    assert local.store.snapshots([key_of(3)])[key_of(3)].weights is not None
+    assert local.store.trials.snapshots([key_of(3)])[key_of(3)].weights is not None
 
 
 # What is looked at
@@ -407,7 +408,7 @@ def test_nothing_outside_the_storage_is_touched(local: Lab, tmp_path: Path) -> N
         "damaged-x",
     }
     assert link.is_symlink()
-    assert local.store.snapshots([key_of(2)])[key_of(2)].weights is not None
+    assert local.store.trials.snapshots([key_of(2)])[key_of(2)].weights is not None
     assert len(list((tmp_path / "whole").glob("checkpoint-*"))) == 2
 
 
@@ -448,7 +449,7 @@ def test_what_was_needed_since_the_plan_stays(lab: Lab) -> None:
     a_finished_study(lab)
     plan = collector.plan(lab.store, lab.storage)
     lab.place("grid", 20, parent=key_of(2))
-    lab.store.pin(key_of(4))
+    lab.store.weights.pin(key_of(4))
     done = collector.remove(lab.store, lab.storage, plan)
     assert {item.key for item in done.in_use} == {key_of(2), key_of(4)}
     assert lab.weights(key_of(2))
@@ -459,13 +460,13 @@ def test_a_trial_that_was_begun_since_the_plan_keeps_its_files(lab: Lab) -> None
     """Also when it ended again since: what is there now is not what was looked at."""
     for number in (1, 2, 3):
         lab.end(lab.place("grid", number), "failed")
-    lab.store.retry(lab.job_id)
-    lab.store.unregister_driver(lab.driver.id)
+    lab.store.jobs.retry(lab.job_id)
+    lab.store.leases.unregister(lab.driver.id)
     plan = collector.plan(lab.store, lab.storage, Options(checkpoints=True))
     assert len(plan.items) == 6
-    lab.store.register_driver(replace(lab.driver, id="second", host="elsewhere"))
-    tokens = lab.store.claim("second", [key_of(1), key_of(2)])
-    lab.store.commit("second", [Released(key_of(2), tokens[key_of(2)], "stopped")])
+    lab.store.leases.register(replace(lab.driver, id="second", host="elsewhere"))
+    tokens = lab.store.leases.claim("second", [key_of(1), key_of(2)])
+    lab.store.trials.commit("second", [Released(key_of(2), tokens[key_of(2)], "stopped")])
     done = collector.remove(lab.store, lab.storage, plan)
     assert {item.key for item in done.items} == {key_of(3)}
     assert {item.key for item in done.in_use} == {key_of(1), key_of(2)}
@@ -475,8 +476,8 @@ def test_weights_made_again_since_they_were_forgotten_stay(lab: Lab) -> None:
     """A gc that slept between its two steps finds another attempt's weights under the same name."""
     a_finished_study(lab)
     plan = collector.plan(lab.store, lab.storage)
-    assert lab.store.forget_weights([key_of(2)]) == {key_of(2)}
-    lab.store.register_driver(lab.driver)
+    assert lab.store.weights.forget([key_of(2)]) == {key_of(2)}
+    lab.store.leases.register(lab.driver)
     lab.end(key_of(2), "done", 0.6, weights=True)
     done = collector.remove(lab.store, lab.storage, plan)
     assert {item.key for item in done.in_use} == {key_of(2)}
@@ -487,7 +488,7 @@ def test_nobody_can_claim_a_trial_while_its_files_go(lab: Lab) -> None:
     key = lab.end(lab.place("grid", 1), "pending")
     other = open_store(lab.url)
     taken: list[dict[str, int]] = []
-    claiming = threading.Thread(target=lambda: taken.append(other.claim(lab.driver.id, [key])))
+    claiming = threading.Thread(target=lambda: taken.append(other.leases.claim(lab.driver.id, [key])))
     seen: list[bool] = []
 
     def work(has_weights: bool) -> None:
@@ -495,43 +496,43 @@ def test_nobody_can_claim_a_trial_while_its_files_go(lab: Lab) -> None:
         claiming.join(0.5)  # PostgreSQL passes the locked row over at once, SQLite waits for us
         seen.append(any(taken))
 
-    assert lab.store.with_unclaimed(key, 1, (TrialState.pending,), work)
+    assert lab.store.weights.with_unclaimed(key, 1, (TrialState.pending,), work)
     claiming.join(20)
     assert seen == [False]
-    assert other.claim(lab.driver.id, [key]) == {key: 2} or taken == [{key: 2}]
+    assert other.leases.claim(lab.driver.id, [key]) == {key: 2} or taken == [{key: 2}]
     other.close()
 
 
-def test_a_child_that_is_placed_while_weights_are_forgotten_sees_that_they_are_gone(lab: Lab) -> None:
-    """Else its driver would hand it out with weights whose file is removed a moment later."""
+def test_a_child_that_is_placed_while_weights_are_forgotten_sees_that_they_are_gone(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its driver would start it with weights whose file is removed a moment later."""
     a_finished_study(lab)
     other = Lab(lab.url, lab.storage.parent)
-    database = connect(lab.url)
     placing = threading.Thread(target=lambda: other.place("grid", 20, parent=key_of(2)))
 
-    def work(connection: Any) -> set[str]:
-        gone = forget.forget(connection, [key_of(2)])
+    def reasons_while_placing(facts: RetentionFacts) -> dict[str, list[Reason]]:
         placing.start()
         placing.join(0.5)
-        assert placing.is_alive()  # waits for us
-        return gone
+        assert placing.is_alive()  # it waits for the row of its parent
+        return reasons(facts)
 
-    assert database.write(work) == {key_of(2)}
+    monkeypatch.setattr(weights, "reasons", reasons_while_placing)
+    assert lab.store.weights.forget([key_of(2)]) == {key_of(2)}
     placing.join(20)
-    assert lab.store.snapshots([key_of(2)])[key_of(2)].weights is None
-    assert lab.store.snapshots([key_of(20)])[key_of(20)].state == TrialState.pending
-    database.close()
+    assert lab.store.trials.snapshots([key_of(2)])[key_of(2)].weights is None
+    assert lab.store.trials.snapshots([key_of(20)])[key_of(20)].state == TrialState.pending
     other.store.close()
 
 
 def test_a_done_trial_without_weights_can_be_claimed_to_make_them_again(lab: Lab) -> None:
     a_finished_study(lab)
     lab.gc()
-    lab.store.register_driver(DriverRow("again", "elsewhere", 1, 0.0, lab.job_id, "cluster"))
+    lab.store.leases.register(DriverRow("again", "elsewhere", 1, 0.0, lab.job_id, "cluster"))
     lab.driver = replace(lab.driver, id="again")
     lab.end(key_of(2), "done", 0.1, weights=True)
     assert lab.weights(key_of(2))
-    assert lab.store.figures([key_of(2)])[key_of(2)]["top1"] == 0.6  # judged by its first run
+    assert lab.store.trials.figures([key_of(2)])[key_of(2)]["top1"] == 0.6  # judged by its first run
 
 
 # Kills
@@ -539,10 +540,10 @@ def test_a_done_trial_without_weights_can_be_claimed_to_make_them_again(lab: Lab
 GC = """
 import sys
 from pathlib import Path
-from orchestrator import collect
+from orchestrator.engine import collector
 from orchestrator.store import open_store
 store, storage = open_store(sys.argv[1]), Path(sys.argv[2])
-collect.remove(store, storage, collect.plan(store, storage))
+collector.remove(store, storage, collector.plan(store, storage))
 """
 
 
@@ -553,9 +554,9 @@ def test_a_kill_loses_nothing_that_the_store_counts_on(lab: Lab, point: str) -> 
     killed = subprocess.run(command, cwd=ROOT, env={**os.environ, "ORCHESTRATOR_CRASH_AT": point}, check=False)
     assert killed.returncode == -signal.SIGKILL
     for number in range(1, 7):
-        recorded = lab.store.snapshots([key_of(number)])[key_of(number)].weights
+        recorded = lab.store.trials.snapshots([key_of(number)])[key_of(number)].weights
         assert recorded is None or Path(recorded[0]).exists()
-    orphans = [n for n in (2, 4) if lab.store.snapshots([key_of(n)])[key_of(n)].weights is None
+    orphans = [n for n in (2, 4) if lab.store.trials.snapshots([key_of(n)])[key_of(n)].weights is None
                and (lab.folder(key_of(n)) / "weights.safetensors").exists()]  # fmt: skip
     assert bool(orphans) == point.startswith("gc_before_remove")
     lab.gc()

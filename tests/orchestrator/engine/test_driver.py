@@ -48,7 +48,7 @@ def killed(drive: schedule.Driver, hands: ThreadBackend, monkeypatch: pytest.Mon
     with pytest.raises(Crash):
         drive.run(hands)
     gone = replace(leases.driver_here(drive.id, drive.job_id, "machine"), pid=2**22 - 3)
-    drive.store.register_driver(gone)
+    drive.store.leases.register(gone)
 
 
 def test_the_whole_protocol_is_recorded(store: Store, tmp_path: Path) -> None:
@@ -56,13 +56,13 @@ def test_the_whole_protocol_is_recorded(store: Store, tmp_path: Path) -> None:
     state, _drive = drive_to_end(store, SMALL, machine, tmp_path)
     assert state is JobState.done
     assert set(machine.ran.values()) == {1}
-    placed = store.placed(job_id(SMALL))
+    placed = store.trials.placed(job_id(SMALL))
     assert {row.state for row in placed} == {TrialState.done}
     assert {row.key for row in placed} == set(machine.ran)
-    assert [w.stage for w in store.winners(job_id(SMALL))].count("final") == 2
+    assert [w.stage for w in store.choices.of(job_id(SMALL))].count("final") == 2
     assert verify(store, job_id(SMALL)) == []
-    assert [r.epoch for r in store.reports(placed[0].key)] == [1, 2]
-    assert store.drivers() == []
+    assert [r.epoch for r in store.trials.reports(placed[0].key)] == [1, 2]
+    assert store.leases.drivers() == []
 
 
 def test_a_trial_that_lost_a_node_goes_on_with_as_many_workers_as_fit(store: Store, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_the_same_again_starts_nothing(store: Store, tmp_path: Path) -> None:
     again = a_drive(store, SMALL, tmp_path)
     assert again.planner.finished()
     assert again.conclude() is JobState.done
-    assert again.tally.found == len({row.key for row in store.placed(job_id(SMALL))})
+    assert again.tally.found == len({row.key for row in store.trials.placed(job_id(SMALL))})
 
 
 def test_a_changed_spec_runs_only_what_is_new(store: Store, tmp_path: Path) -> None:
@@ -159,8 +159,8 @@ def test_running_trials_are_taken_over_with_their_news(
     assert (state, second.tally.adopted, second.tally.started) == (JobState.done, 2, 0)
     assert set(machine.ran.values()) == {1}
     key = next(iter(machine.ran))
-    assert [attempt.cause for attempt in store.attempts(key)] == ["done"]
-    assert [report.epoch for report in store.reports(key)] == [1, 2]
+    assert [attempt.cause for attempt in store.trials.attempts(key)] == ["done"]
+    assert [report.epoch for report in store.trials.reports(key)] == [1, 2]
 
 
 @pytest.mark.parametrize("silent", [0, 2])
@@ -187,7 +187,7 @@ def test_actors_of_a_dead_driver_with_nothing_to_say_are_used_again(
     monkeypatch.setattr(used, "close", lambda: None)
     looks = iter(range(1000))
     monkeypatch.setattr(
-        used, "others", lambda wait_s: ThreadBackend.foreign_actors(used, wait_s) if next(looks) >= silent else []
+        used, "foreign_actors", lambda wait_s: ThreadBackend.foreign_actors(used, wait_s) if next(looks) >= silent else []
     )
     assert second.run(used) is JobState.done
     assert machine.actors == used.mine == [before]
@@ -236,7 +236,7 @@ def test_a_dead_process_begins_again_from_its_checkpoint(store: Store, tmp_path:
     assert state is JobState.done
     assert deaths == 2
     assert sum("begins again" in line for line in said) == 2
-    causes = {a.cause for row in store.placed(job_id(SMALL)) for a in store.attempts(row.key)}
+    causes = {a.cause for row in store.trials.placed(job_id(SMALL)) for a in store.trials.attempts(row.key)}
     assert causes == {"done", "node_lost"}
 
 
@@ -253,7 +253,7 @@ def test_a_trial_whose_process_dies_every_time_fails(store: Store, tmp_path: Pat
     state, _drive = drive_to_end(store, alone, machine, tmp_path)
     assert state is JobState.incomplete
     assert list(machine.ran.values()) == [schedule.LIVES]
-    (row,) = store.placed(job_id(alone))
+    (row,) = store.trials.placed(job_id(alone))
     assert (row.state, row.error_class) == (TrialState.failed, "node_lost")
 
 
@@ -273,21 +273,21 @@ def test_a_failed_trial_makes_no_winner_and_retry_runs_only_what_is_missing(stor
     broken = Machine(execute=failing(ValueError("a shape is wrong"), wrong))
     state, _drive = drive_to_end(store, SMALL, broken, tmp_path)
     assert state is JobState.incomplete
-    final = {row.group: row.state for row in store.placed(job_id(SMALL), "final")}
+    final = {row.group: row.state for row in store.trials.placed(job_id(SMALL), "final")}
     assert final == {"digits/SUP": TrialState.done}
-    assert "digits/RAND" in store.job(job_id(SMALL)).message
-    failed = [row for row in store.placed(job_id(SMALL)) if row.state is TrialState.failed]
+    assert "digits/RAND" in store.jobs.get(job_id(SMALL)).message
+    failed = [row for row in store.trials.placed(job_id(SMALL)) if row.state is TrialState.failed]
     assert [(row.error_class, (row.error or "").splitlines()[0]) for row in failed] == [
         ("code", "ValueError: a shape is wrong")
     ]
 
     untouched = a_drive(store, SMALL, tmp_path)
     assert untouched.planner.finished()  # submit again does not repeat a failure
-    assert store.retry(job_id(SMALL)) == 1
+    assert store.jobs.retry(job_id(SMALL)) == 1
     mended = Machine()
     state, _drive = drive_to_end(store, SMALL, mended, tmp_path)
     assert state is JobState.done
-    assert not set(mended.ran) & {row.key for row in store.placed(job_id(SMALL)) if row.key in broken.ran} - {
+    assert not set(mended.ran) & {row.key for row in store.trials.placed(job_id(SMALL)) if row.key in broken.ran} - {
         failed[0].key
     }
 
@@ -307,7 +307,7 @@ def test_divergence_is_a_result(store: Store, tmp_path: Path) -> None:
     machine = Machine(execute=failing(error, lambda trial: trial.optim.lr == 1e-4))
     state, _drive = drive_to_end(store, SMALL, machine, tmp_path)
     assert state is JobState.done
-    states = {row.state for row in store.placed(job_id(SMALL), "grid")}
+    states = {row.state for row in store.trials.placed(job_id(SMALL), "grid")}
     assert states == {TrialState.done, TrialState.diverged}
     assert set(machine.ran.values()) == {1}
 
@@ -322,8 +322,8 @@ def test_an_interrupted_job_gives_its_trials_back_and_goes_on(store: Store, tmp_
 
     state, _drive = drive_to_end(store, SMALL, machine, tmp_path, watch=watch)
     assert state is JobState.interrupted
-    assert store.job(job_id(SMALL)).state is JobState.interrupted
-    assert {row.state for row in store.placed(job_id(SMALL))} == {TrialState.pending}
+    assert store.jobs.get(job_id(SMALL)).state is JobState.interrupted
+    assert {row.state for row in store.trials.placed(job_id(SMALL))} == {TrialState.pending}
     gate.open.set()
     assert drive_to_end(store, SMALL, machine, tmp_path)[0] is JobState.done
 
@@ -345,7 +345,7 @@ def test_a_driver_that_finds_no_room_says_so(store: Store, tmp_path: Path, monke
 def test_cancel_reaches_the_driver(store: Store, tmp_path: Path) -> None:
     def watch(drive: schedule.Driver) -> None:
         if drive.hands.running():
-            store.request_cancel(drive.job_id)
+            store.jobs.request_cancel(drive.job_id)
 
     state, _drive = drive_to_end(store, SMALL, Machine(execute=Gate()), tmp_path, watch=watch)
     assert state is JobState.cancelled
@@ -364,9 +364,9 @@ def test_a_driver_that_lost_its_trials_does_not_write(
     def watch(drive: schedule.Driver) -> None:
         if drive.hands.running() and not taken:
             assert gate.inside.acquire(timeout=10)
-            store.unregister_driver(drive.id)
-            store.register_driver(leases.driver_here("other", drive.job_id, "machine"))
-            taken.update(store.claim("other", [drive.hands.running()[0].key]))
+            store.leases.unregister(drive.id)
+            store.leases.register(leases.driver_here("other", drive.job_id, "machine"))
+            taken.update(store.leases.claim("other", [drive.hands.running()[0].key]))
             gate.open.set()
         elif taken and said:
             drive.stop("interrupted")
@@ -374,8 +374,8 @@ def test_a_driver_that_lost_its_trials_does_not_write(
     drive_to_end(store, alone, machine, tmp_path, watch=watch, say=said.append)
     (key,) = taken
     assert "taken over" in said[0]
-    assert store.trial(key).token == 2
-    assert store.trial(key).state is TrialState.running
+    assert store.trials.get(key).token == 2
+    assert store.trials.get(key).state is TrialState.running
 
 
 def test_a_driver_that_slept_past_its_lease_registers_again_and_goes_on(store: Store, tmp_path: Path) -> None:
@@ -386,7 +386,7 @@ def test_a_driver_that_slept_past_its_lease_registers_again_and_goes_on(store: S
         nonlocal slept
         if not slept and driver.tally.finished:
             slept = True
-            store.unregister_driver(driver.id)
+            store.leases.unregister(driver.id)
 
     drive._watch = forgets
     machine = Machine()

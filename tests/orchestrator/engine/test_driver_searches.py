@@ -92,7 +92,7 @@ class Trainer:
         does not come where somebody else wants the trial in full."""
         until = time.monotonic() + (20 if key not in self.wanted else 0.3)
         while epoch in (1, 3) and not stop() and time.monotonic() < until:
-            told = [e for one in self.jobs for log in self.store.search_events(job_id(one)).values() for e in log]
+            told = [e for one in self.jobs for log in self.store.search_log.events(job_id(one)).values() for e in log]
             about = [e for e in told if e.key == key]
             judged = [e for e in about if e.kind in ("continued", "stopped", "told")]
             if not about or any(e.kind != "stopped" and (e.kind == "told" or e.body["epoch"] >= epoch) for e in judged):
@@ -101,7 +101,7 @@ class Trainer:
 
 
 def log_of(store: Store, one: JobSpec) -> list[SearchEvent]:
-    (events,) = store.search_events(job_id(one)).values()
+    (events,) = store.search_log.events(job_id(one)).values()
     return events
 
 
@@ -117,17 +117,17 @@ def test_a_search_is_recorded_and_its_winner_goes_to_test(store: Store, tmp_path
     state, trainer, machine = run(store, one, tmp_path)
     assert state is JobState.done
     assert set(machine.ran.values()) == {1}
-    rows = store.placed(job_id(one), "search")
+    rows = store.trials.placed(job_id(one), "search")
     events = log_of(store, one)
     stopped = {e.key for e in events if e.kind == "stopped"}
     assert {row.key for row in rows if row.state is TrialState.stopped} == stopped != set()
     assert {row.key for row in rows if row.state is TrialState.done} == {e.key for e in events if e.kind == "told"}
     assert all(trainer.trained[key] in (1, 3) for key in stopped)
     assert all("search digits/RAND after epoch" in (row.error or "") for row in rows if row.key in stopped)
-    (winner,) = store.winners(job_id(one))
+    (winner,) = store.choices.of(job_id(one))
     assert winner.key not in stopped
     assert winner.candidates == 7 - len(stopped)
-    (final,) = store.placed(job_id(one), "final")
+    (final,) = store.trials.placed(job_id(one), "final")
     assert final.state is TrialState.done
     assert verify(store, job_id(one)) == []
     again = a_drive(store, one, tmp_path)
@@ -141,15 +141,15 @@ def test_groups_are_searched_at_once_and_begin_with_the_same_points(store: Store
     state, _trainer, machine = run(store, one, tmp_path, slots=8)
     assert state is JobState.done
     assert set(machine.ran.values()) == {1}
-    logs = store.search_events(job_id(one))
+    logs = store.search_log.events(job_id(one))
     assert sorted(group for _, group in logs) == ["digits/RAND", "digits/SUP", "faces/RAND", "faces/SUP"]
     firsts = {tuple(str(e.body["point"]) for e in log if e.kind == "asked")[:2] for log in logs.values()}
     assert len(firsts) == 1
-    (pretrain,) = store.placed(job_id(one), "pretrain")
-    parents = {row.group: store.trial(row.key).parent for row in store.placed(job_id(one), "search")}
+    (pretrain,) = store.trials.placed(job_id(one), "pretrain")
+    parents = {row.group: store.trials.get(row.key).parent for row in store.trials.placed(job_id(one), "search")}
     assert parents["faces/SUP"] == pretrain.key
     assert parents["faces/RAND"] is None
-    assert len(store.winners(job_id(one))) == 4
+    assert len(store.choices.of(job_id(one))) == 4
 
 
 def test_a_search_goes_on_after_a_kill_as_if_there_had_been_none(
@@ -174,7 +174,7 @@ def test_a_search_goes_on_after_a_kill_as_if_there_had_been_none(
         assert state is JobState.done
         assert log_of(own, one) == expected, f"crash at {at}"
         assert set(machine.ran.values()) == {1}
-        assert [w.key for w in own.winners(job_id(one))] == [w.key for w in undisturbed.winners(job_id(one))]
+        assert [w.key for w in own.choices.of(job_id(one))] == [w.key for w in undisturbed.choices.of(job_id(one))]
         assert verify(own, job_id(one)) == []
         own.close()
     undisturbed.close()
@@ -187,7 +187,7 @@ def test_a_stopped_trial_whose_process_and_driver_died_is_stopped(
     one = job(search(trials=5))
     trainer = Trainer(store, one)
     machine = Machine(slots=1, execute=trainer)
-    place = store.place
+    place = store.trials.place
 
     def placed(job: str, placements: Any, events: Any = ()) -> Any:
         known = place(job, placements, events)
@@ -198,15 +198,15 @@ def test_a_stopped_trial_whose_process_and_driver_died_is_stopped(
         return known
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "place", placed)
+        patch.setattr(store.trials, "place", placed)
         killed(store, one, machine, tmp_path, patch)
     machine.actors.clear()
     state, _drive = drive_to_end(store, one, machine, tmp_path)
     assert state is JobState.done
     assert set(machine.ran.values()) == {1}
     stopped = {e.key for e in log_of(store, one) if e.kind == "stopped"}
-    assert {row.key for row in store.placed(job_id(one)) if row.state is TrialState.stopped} == stopped
-    assert TrialState.pending not in {row.state for row in store.placed(job_id(one))}
+    assert {row.key for row in store.trials.placed(job_id(one)) if row.state is TrialState.stopped} == stopped
+    assert TrialState.pending not in {row.state for row in store.trials.placed(job_id(one))}
 
 
 def a_bad_point() -> dict[str, Any]:
@@ -214,7 +214,7 @@ def a_bad_point() -> dict[str, Any]:
 
 
 def the_bad_trial(store: Store, one: JobSpec, stage: str) -> Any:
-    rows = store.placed(job_id(one), stage)
+    rows = store.trials.placed(job_id(one), stage)
     return next(row for row in rows if row.settings["optim.lr"] == 1e-2 and row.settings["optim.layer_decay"] == 0.6)
 
 
@@ -236,9 +236,9 @@ def test_a_trial_stopped_by_one_job_goes_on_for_another_and_does_not_win_in_the_
     trainer.wanted = {bad.key}
     assert drive_to_end(store, other, machine, tmp_path)[0] is JobState.done
     assert the_bad_trial(store, other, "grid").key == bad.key
-    assert store.trial(bad.key).state is TrialState.done
+    assert store.trials.get(bad.key).state is TrialState.done
     assert trainer.trained[bad.key] == 9  # it went on from its checkpoint
-    assert [attempt.cause for attempt in store.attempts(bad.key)] == ["stopped", "done"]
+    assert [attempt.cause for attempt in store.trials.attempts(bad.key)] == ["stopped", "done"]
     before = log_of(store, first)
     assert drive_to_end(store, first, machine, tmp_path)[0] is JobState.done
     assert log_of(store, first) == before
@@ -255,7 +255,7 @@ def test_a_trial_that_another_stage_wants_in_full_is_not_stopped(store: Store, t
     bad = the_bad_trial(store, one, "grid")
     assert bad.state is TrialState.done
     assert machine.ran[bad.key] == 1
-    (mine,) = [row for row in store.placed(job_id(one), "search") if row.key == bad.key]
+    (mine,) = [row for row in store.trials.placed(job_id(one), "search") if row.key == bad.key]
     assert mine.state is TrialState.done
     assert verify(store, job_id(one)) == []
 
@@ -290,12 +290,12 @@ def test_a_failed_trial_leaves_its_group_incomplete_and_a_retry_goes_on(store: S
     machine = Machine(slots=1, execute=execute)
     state, _drive = drive_to_end(store, one, machine, tmp_path)
     assert state is JobState.incomplete
-    assert "digits/RAND" in store.job(job_id(one)).message
-    assert store.winners(job_id(one)) == []
-    assert store.retry(job_id(one)) == 1
+    assert "digits/RAND" in store.jobs.get(job_id(one)).message
+    assert store.choices.of(job_id(one)) == []
+    assert store.jobs.retry(job_id(one)) == 1
     assert drive_to_end(store, one, machine, tmp_path)[0] is JobState.done
     assert machine.ran[broken[0]] == 2
-    assert len(store.placed(job_id(one), "search")) == 4
+    assert len(store.trials.placed(job_id(one), "search")) == 4
 
 
 def test_a_search_whose_initial_weights_fail_says_so(store: Store, tmp_path: Path) -> None:
@@ -308,12 +308,12 @@ def test_a_search_whose_initial_weights_fail_says_so(store: Store, tmp_path: Pat
 
     state, _drive = drive_to_end(store, one, Machine(slots=2, execute=execute), tmp_path)
     assert state is JobState.incomplete
-    lines = store.job(job_id(one)).message.splitlines()
+    lines = store.jobs.get(job_id(one)).message.splitlines()
     assert any(line.startswith("pretrain all") and "no such image" in line for line in lines)
     assert any(line.startswith("search SUP") and "it starts from trial pretrain/all" in line for line in lines)
-    states = {(row.group, row.state) for row in store.placed(job_id(one), "search")}
+    states = {(row.group, row.state) for row in store.trials.placed(job_id(one), "search")}
     assert states == {("RAND", TrialState.done), ("SUP", TrialState.pending)}
-    assert store.retry(job_id(one)) == 1
+    assert store.jobs.retry(job_id(one)) == 1
     trainer = Trainer(store)
     assert drive_to_end(store, one, Machine(slots=2, execute=trainer), tmp_path)[0] is JobState.done
 
@@ -322,12 +322,12 @@ def test_a_search_waits_for_the_best_of_several_initial_weights(store: Store, tm
     several = {**PRETRAIN, "sweep": {"grid": {"optim.lr": [6e-4, 1e-3]}}}
     one = job(several, search(each={"backbone.init": [SUP]}, trials=2, stopping="none"))
     drive = a_drive(store, one, tmp_path)
-    assert store.search_events(job_id(one)) == {}
+    assert store.search_log.events(job_id(one)) == {}
     assert len(drive.planner.specs()) == 3  # what the search needs is looked for before it begins
     state, _trainer, _machine = run(store, one, tmp_path)
     assert state is JobState.done
-    best = max(store.placed(job_id(one), "pretrain"), key=lambda row: row.value or 0)
-    assert {store.trial(row.key).parent for row in store.placed(job_id(one), "search")} == {best.key}
+    best = max(store.trials.placed(job_id(one), "pretrain"), key=lambda row: row.value or 0)
+    assert {store.trials.get(row.key).parent for row in store.trials.placed(job_id(one), "search")} == {best.key}
 
 
 def test_a_small_space_ends_with_a_line(store: Store, tmp_path: Path) -> None:
@@ -348,19 +348,19 @@ def test_a_search_may_begin_with_the_weights_that_another_ended_with(store: Stor
     state, _trainer, machine = run(store, one, tmp_path)
     assert state is JobState.done
     assert len(machine.ran) == 4
-    best = max(store.placed(job_id(one), "pretrain"), key=lambda row: row.value or 0)
-    assert {store.trial(row.key).parent for row in store.placed(job_id(one), "search")} == {best.key}
+    best = max(store.trials.placed(job_id(one), "pretrain"), key=lambda row: row.value or 0)
+    assert {store.trials.get(row.key).parent for row in store.trials.placed(job_id(one), "search")} == {best.key}
 
 
 def test_a_search_has_one_driver(store: Store, tmp_path: Path) -> None:
     one = job(search(trials=2))
     drive = a_drive(store, one, tmp_path)
-    store.register_driver(leases.driver_here(drive.id, drive.job_id, "machine"))
+    store.leases.register(leases.driver_here(drive.id, drive.job_id, "machine"))
     with pytest.raises(Conflict, match="one driver"):
         a_drive(store, one, tmp_path)
     events = [(("search", "digits/RAND"), SearchEvent(0, "asked", "another", {"point": {}}))]
     with pytest.raises(Conflict, match="another process"):
-        store.place(job_id(one), [], events)
+        store.trials.place(job_id(one), [], events)
 
 
 def test_an_interrupted_search_goes_on(store: Store, tmp_path: Path) -> None:
@@ -408,7 +408,7 @@ def test_a_trial_that_another_job_runs_is_judged_by_what_that_records(
     thread = threading.Thread(target=other)
     thread.start()
     until = time.monotonic() + 20
-    while not any(row.epoch for row in store.placed(job_id(full))) and time.monotonic() < until:
+    while not any(row.epoch for row in store.trials.placed(job_id(full))) and time.monotonic() < until:
         time.sleep(0.01)
     try:
         state, _drive = drive_to_end(store, one, machine, tmp_path)
@@ -421,7 +421,7 @@ def test_a_trial_that_another_job_runs_is_judged_by_what_that_records(
         held.set()
         thread.join(30)
     assert states == [JobState.done]
-    assert store.trial(bad.key).state is TrialState.done
+    assert store.trials.get(bad.key).state is TrialState.done
 
 
 def test_the_neighbourhood_of_a_searchs_winner_is_tried(store: Store, tmp_path: Path) -> None:
@@ -435,7 +435,7 @@ def test_the_neighbourhood_of_a_searchs_winner_is_tried(store: Store, tmp_path: 
     )
     state, _trainer, _machine = run(store, one, tmp_path)
     assert state is JobState.done
-    taken = {winner.stage: winner for winner in store.winners(job_id(one))}
+    taken = {winner.stage: winner for winner in store.choices.of(job_id(one))}
     assert taken["near"].edges == ["optim.layer_decay at the high edge (0.86, its range ends at 0.86)"]
     assert taken["final"].edges == ["optim.layer_decay beyond the high edge (0.87, its range ends at 0.86)"]
     assert (taken["near"].candidates, taken["final"].candidates) == (3, 5)

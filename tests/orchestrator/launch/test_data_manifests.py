@@ -109,7 +109,7 @@ def test_a_job_does_not_go_on_with_other_data(job: JobSpec, tmp_path: Path, monk
     with closing(open_store(there.database_url)) as store:
         told, identity = with_manifests(job, there), job_id(job)
         record_job(store, job, identity)
-        store.place(identity, [_placement(trial) for trial in Planner(told, DurationModel()).placed])
+        store.trials.place(identity, [_placement(trial) for trial in Planner(told, DurationModel()).placed])
         check_unchanged(store, identity, told)
         rows = (tmp_path / "oxford-iiit-pet" / "annotations" / "test.txt").read_text().splitlines()
         (tmp_path / "oxford-iiit-pet" / "annotations" / "test.txt").write_text("\n".join(rows[1:]) + "\n")

@@ -89,9 +89,9 @@ def test_a_refused_job_is_not_left_queued(tmp_path: Path) -> None:
             ("a-1", JobState.queued, JobState.incomplete),
             ("b-2", JobState.cancelled, JobState.cancelled),
         ):
-            store.put_job(JobRecord(name, name, "", {}, ""))
-            store.set_job_state(name, before)
+            store.jobs.put(JobRecord(name, name, "", {}, ""))
+            store.jobs.set_state(name, before)
             with pytest.raises(SpecError), refusal_kept(store, name):
                 raise SpecError(["backbone: 1 missing: cls_token"])
-            assert store.job(name).state is after
-        assert store.job("a-1").message == "refused: backbone: 1 missing: cls_token"
+            assert store.jobs.get(name).state is after
+        assert store.jobs.get("a-1").message == "refused: backbone: 1 missing: cls_token"

@@ -39,7 +39,7 @@ def test_each_data_set_has_its_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     }  # fmt: skip
     for cell in told.cells:
         assert (cell.state, cell.seeds, cell.best_of) == ("done", (0, 1), 1)
-        rows = [row for row in store.placed(job_id(JOB), "final") if row.key in cell.keys]
+        rows = [row for row in store.trials.placed(job_id(JOB), "final") if row.key in cell.keys]
         assert {(row.settings["task.dataset"], row.group) for row in rows} == {(cell.column, cell.row)}
     assert len({cell.keys for cell in told.cells}) == 4
     assert [group.name for group in told.groups] == ["RAND", "SUP"]
@@ -66,8 +66,8 @@ def test_the_table_against_a_figure_of_the_weights_it_starts_from(
     assert [dot.name for dot in of_parents.dots] == ["mask 0.0006", "mask 0.0001"]
     assert of_parents.left_out == ("RAND",)
     losses = {
-        row.settings["optim.lr"]: store.trial(row.key).figures["loss"]
-        for row in store.placed(job_id(study), "pretrain")
+        row.settings["optim.lr"]: store.trials.get(row.key).figures["loss"]
+        for row in store.trials.placed(job_id(study), "pretrain")
     }
     assert [dot.x for dot in of_parents.dots] == [losses[6e-4], losses[1e-4]]
     for dot in of_parents.dots:

@@ -265,8 +265,8 @@ def test_a_job_without_a_choice_shows_the_best_and_says_so(store: Store) -> None
     study.pretrain()
     study.grid("digits/SUP")
     spec = {**study.spec, "stages": study.spec["stages"][:2]}
-    store.put_job(JobRecord(id="only-grid", name="only-grid", profile="", spec=spec, spec_text=""))
-    store.place("only-grid", [place for place, _ in study.ran["digits/SUP"]])
+    store.jobs.put(JobRecord(id="only-grid", name="only-grid", profile="", spec=spec, spec_text=""))
+    store.trials.place("only-grid", [place for place, _ in study.ran["digits/SUP"]])
     report = build(store, "only-grid")
     cell = report.at["SUP", "digits"]
     assert cell.value == pytest.approx(96.0)

@@ -132,11 +132,11 @@ def test_a_heat_map_alone_is_an_svg_file(study: tuple[Store, Report]) -> None:
     assert any(NASTY[0] in line for line in said)
     assert "worst 34.8" in said, "the scale is the data set's, over both rows"
     assert "best 96.0 %" in said
-    rows = [t for t in store.placed(report.job_id) if t.stage == "grid" and t.group == f"{NASTY[1]}/RAND"]
+    rows = [t for t in store.trials.placed(report.job_id) if t.stage == "grid" and t.group == f"{NASTY[1]}/RAND"]
     alone = picture(rows, set())
     assert alone is not None
     assert "✕ failed" in "".join(ElementTree.fromstring(alone).itertext())
-    assert picture([t for t in store.placed(report.job_id) if t.stage == "pretrain"], set()) is None
+    assert picture([t for t in store.trials.placed(report.job_id) if t.stage == "pretrain"], set()) is None
     with pytest.raises(ValueError, match="no heat map"):
         heat_map_svg(report, "final", f"{NASTY[0]}/RAND")
     with pytest.raises(KeyError):

@@ -64,12 +64,12 @@ def store(database_url: str) -> Iterator[Store]:
 def run(store: Store, what: JobSpec, folder: Path, machine: Machine | None = None) -> Machine:
     machine = machine or Machine()
     state, _ = drive_to_end(store, what, machine, folder)
-    assert state is JobState.done, store.job(job_id(what)).message
+    assert state is JobState.done, store.jobs.get(job_id(what)).message
     return machine
 
 
 def only(store: Store, what: JobSpec, stage: str) -> str:
-    (row,) = store.placed(job_id(what), stage)
+    (row,) = store.trials.placed(job_id(what), stage)
     return row.key
 
 
@@ -84,7 +84,7 @@ def test_the_chain_from_the_final_number_to_the_pre_training(store: Store, tmp_p
     study = job(PRETRAIN, grid(**SMALL), REFINE, FINAL)
     run(store, study, tmp_path)
     final, pretrain = only(store, study, "final"), only(store, study, "pretrain")
-    choices = {winner.stage: winner for winner in store.winners(job_id(study))}
+    choices = {winner.stage: winner for winner in store.choices.of(job_id(study))}
     told = describe.trial(store, final, tmp_path).to_json()
     json.dumps(told, allow_nan=False)
     steps = told["lineage"]
@@ -101,8 +101,8 @@ def test_the_chain_from_the_final_number_to_the_pre_training(store: Store, tmp_p
     assert steps[2]["key"] == choices["refine"].key
     assert steps[1]["key"] == pretrain
     assert (steps[1]["task"], steps[1]["dataset"], steps[1]["epochs"]) == ("classify", "digits-pretrain", 4)
-    assert steps[1]["value"] == store.trial(pretrain).value
-    assert steps[1]["weights"] == dict(zip(("path", "sha256"), store.trial(pretrain).weights or (), strict=True))
+    assert steps[1]["value"] == store.trials.get(pretrain).value
+    assert steps[1]["weights"] == dict(zip(("path", "sha256"), store.trials.get(pretrain).weights or (), strict=True))
     assert steps[3]["seed"] == 0
     text = describe.trial(store, final, tmp_path).text()
     value = f"{choices['final'].value:.6g}"
@@ -119,12 +119,12 @@ def test_what_follows_from_a_trial(store: Store, tmp_path: Path) -> None:
     run(store, study, tmp_path)
     pretrain = only(store, study, "pretrain")
     told = describe.trial(store, pretrain, tmp_path).to_json()["children"]
-    assert told["count"] == len(store.placed(job_id(study))) - 1 > lineage.LISTED == len(told["first"])
+    assert told["count"] == len(store.trials.placed(job_id(study))) - 1 > lineage.LISTED == len(told["first"])
     assert told["taken"] == []
     text = describe.trial(store, pretrain, tmp_path).text()
     assert f"{told['count']} trials start from its weights" in text
     assert f"and {told['count'] - lineage.LISTED} more" in text
-    winner = store.winners(job_id(study))[0]
+    winner = store.choices.of(job_id(study))[0]
     taken = describe.trial(store, winner.key, tmp_path).to_json()["children"]["taken"]
     assert ("refine", 3) in [(each["by"], each["candidates"]) for each in taken]
 
@@ -132,7 +132,7 @@ def test_what_follows_from_a_trial(store: Store, tmp_path: Path) -> None:
 def test_weights_chosen_among_several_say_so(store: Store, tmp_path: Path) -> None:
     study = job(SEVERAL, grid(**SMALL))
     run(store, study, tmp_path)
-    key = store.placed(job_id(study), "grid")[0].key
+    key = store.trials.placed(job_id(study), "grid")[0].key
     (step, *_) = describe.trial(store, key, tmp_path).to_json()["lineage"]
     assert step["stage"] == "pretrain"
     assert step["decision"]["candidates"] == 2
@@ -149,8 +149,8 @@ def test_files_and_tags_are_shown_with_their_digest(store: Store, tmp_path: Path
     machine = Machine()
     drive_to_end(store, study, machine, tmp_path)
     found = {}
-    for row in store.placed(job_id(study)):
-        trial = store.trial(row.key)
+    for row in store.trials.placed(job_id(study)):
+        trial = store.trials.get(row.key)
         found[row.group.rpartition("/")[2]] = lineage.beginning(trial)
         (step,) = lineage.lineage(store, trial)
         assert step["link"] == "weights"
@@ -163,7 +163,7 @@ def test_files_and_tags_are_shown_with_their_digest(store: Store, tmp_path: Path
 def test_a_tags_digest_is_the_one_the_trial_noted(store: Store, tmp_path: Path) -> None:
     study = job(PRETRAIN)
     run(store, study, tmp_path)
-    trial = store.trial(only(store, study, "pretrain"))
+    trial = store.trials.get(only(store, study, "pretrain"))
     tag = "vit_tiny_patch16_224.augreg_in21k"
     spec = {"backbone": {"init": {"kind": "timm", "name": "1K", "tag": tag, "sha256": None}}}
     notes = ["loader: cached", f"weights: {tag} of timm, SHA-256 {'7' * 64}"]
@@ -183,8 +183,8 @@ def test_a_part_of_a_schedule_goes_on_from_the_part_before_it(tmp_path: Path) ->
     )
     (placed,) = [_placement(planned) for planned in Planner(study, DurationModel()).placed]
     parts = [replace(placed, key=spec.key, spec=spec.model_dump(mode="json")) for spec in (first, second)]
-    store.place(job_id(study), parts)
-    steps = lineage.lineage(store, store.trial(second.key))
+    store.trials.place(job_id(study), parts)
+    steps = lineage.lineage(store, store.trials.get(second.key))
     assert [(step["link"], step.get("key")) for step in steps] == [("state", first.key), ("weights", None)]
     assert any("goes on from pretrain/all" in line for line in lineage.lines(second.key, steps))
     store.close()
@@ -196,16 +196,16 @@ def test_a_part_of_a_schedule_goes_on_from_the_part_before_it(tmp_path: Path) ->
 def test_a_job_starts_from_the_best_of_another_jobs_stage(store: Store, tmp_path: Path) -> None:
     giver = giving()
     run(store, giver, tmp_path)
-    best = max(store.placed(job_id(giver)), key=lambda row: row.value or 0)
+    best = max(store.trials.placed(job_id(giver)), key=lambda row: row.value or 0)
     wanted, origins = resolve_weights(taking(), store, deaf)
     assert [(each.key, each.from_job, each.candidates) for each in origins] == [(best.key, job_id(giver), 2)]
     assert job_id(wanted) != job_id(taking())
     record_job(store, wanted, job_id(wanted))
-    store.put_origins(job_id(wanted), origins)
+    store.lineage.put_origins(job_id(wanted), origins)
     run(store, wanted, tmp_path)
-    mim = [row for row in store.placed(job_id(wanted), "grid") if row.group == "digits/MIM"]
+    mim = [row for row in store.trials.placed(job_id(wanted), "grid") if row.group == "digits/MIM"]
     assert len(mim) == 3
-    assert {store.trial(row.key).parent for row in mim} == {best.key}
+    assert {store.trials.get(row.key).parent for row in mim} == {best.key}
     final = results_of(store, wanted)["final", "digits/MIM"][0]
     steps = describe.trial(store, final, tmp_path).to_json()["lineage"]
     (weights,) = [step for step in steps if step["link"] == "weights" and step["kind"] == "trial"]
@@ -260,7 +260,9 @@ def test_a_group_is_named_where_there_are_several(store: Store, tmp_path: Path) 
     with pytest.raises(NotFound, match=r"no such group there; did you mean digits\?"):
         resolve_weights(taking({**FROM_OTHER, "group": "digit"}), store, deaf)
     _, (origin,) = resolve_weights(taking({**FROM_OTHER, "group": "digits"}), store, deaf)
-    best = max((row for row in store.placed(job_id(giver)) if row.group == "digits"), key=lambda row: row.value or 0)
+    best = max(
+        (row for row in store.trials.placed(job_id(giver)) if row.group == "digits"), key=lambda row: row.value or 0
+    )
     assert (origin.key, origin.group) == (best.key, "digits")
 
 
@@ -282,7 +284,7 @@ def test_what_is_missing_is_named(store: Store, tmp_path: Path) -> None:
 
 def _placed_by_a_planner(store: Store, what: JobSpec) -> list[str]:
     placements = [_placement(planned) for planned in Planner(what, DurationModel()).placed]
-    store.place(job_id(what), placements)
+    store.trials.place(job_id(what), placements)
     return [placement.key for placement in placements]
 
 
@@ -293,7 +295,7 @@ def test_a_stage_of_which_not_all_trials_are_placed_is_not_complete(store: Store
     failing = Machine(execute=_failing_on("digits-pretrain"))
     state, _ = drive_to_end(store, giver, failing, tmp_path)
     assert state is JobState.incomplete
-    assert [row.state for row in store.placed(job_id(giver), "second")] == [TrialState.done, TrialState.pending]
+    assert [row.state for row in store.trials.placed(job_id(giver), "second")] == [TrialState.done, TrialState.pending]
     with pytest.raises(NotFound, match="1 of its 2 trials have no result"):
         resolve_weights(taking({**FROM_OTHER, "stage": "second"}), store, deaf)
 
@@ -312,7 +314,7 @@ def test_the_same_spec_again_means_the_same_trial(store: Store, tmp_path: Path) 
     run(store, giving(), tmp_path)
     first, origins = resolve_weights(taking(), store, deaf)
     record_job(store, first, job_id(first))
-    store.put_origins(job_id(first), origins)
+    store.lineage.put_origins(job_id(first), origins)
     newer = giving(trial={**BASE, "seed": 1})
     run(store, newer, tmp_path)
     said: list[str] = []
@@ -330,14 +332,14 @@ def test_the_same_spec_again_means_the_same_trial(store: Store, tmp_path: Path) 
 def test_weights_that_were_not_kept_are_refused_with_a_remedy_that_works(store: Store, tmp_path: Path) -> None:
     giver = giving({**SEVERAL, "keep_weights": None})
     machine = run(store, giver, tmp_path)
-    best = max(store.placed(job_id(giver)), key=lambda row: row.value or 0)
+    best = max(store.trials.placed(job_id(giver)), key=lambda row: row.value or 0)
     with pytest.raises(NotFound, match=f"were not kept or have been removed.*pin {best.key[:12]}, and submit job"):
         resolve_weights(taking(), store, deaf)
-    store.pin(best.key, "start of user")
+    store.weights.pin(best.key, "start of user")
     run(store, giver, tmp_path, machine)
     assert machine.ran[best.key] == 2
     assert sum(machine.ran.values()) == 3
-    assert store.figures([best.key])[best.key]["top1"] == best.value
+    assert store.trials.figures([best.key])[best.key]["top1"] == best.value
     assert resolve_weights(taking(), store, deaf)[1][0].key == best.key
     run(store, giver, tmp_path, machine)
     assert sum(machine.ran.values()) == 3
@@ -347,10 +349,10 @@ def test_a_pinned_trial_keeps_the_weights_that_its_stage_would_not(store: Store,
     giver = giving({**SEVERAL, "keep_weights": None})
     record_job(store, giver, job_id(giver))
     key = _placed_by_a_planner(store, giver)[0]
-    store.pin(key)
+    store.weights.pin(key)
     machine = run(store, giver, tmp_path)
     assert machine.ran[key] == 1
-    assert [row.key for row in store.placed(job_id(giver)) if store.trial(row.key).weights] == [key]
+    assert [row.key for row in store.trials.placed(job_id(giver)) if store.trials.get(row.key).weights] == [key]
 
 
 def test_another_jobs_stage_that_was_not_looked_up_is_refused(store: Store, tmp_path: Path) -> None:
@@ -370,17 +372,17 @@ def test_weights_that_go_while_a_job_is_submitted_are_noticed(store: Store, tmp_
     giver = giving({**SEVERAL, "sweep": {"grid": {"optim.lr": [1e-4, 6e-4]}}})
     run(store, giver, tmp_path)
     wanted, origins = resolve_weights(taking(), store, deaf)
-    later = max(store.placed(job_id(giver)), key=lambda row: row.value or 0)
+    later = max(store.trials.placed(job_id(giver)), key=lambda row: row.value or 0)
     record_job(store, wanted, job_id(wanted))
-    assert store.forget_weights([later.key]) == set()  # the job that is to start from it is there by now
-    store.put_origins(job_id(wanted), origins)
+    assert store.weights.forget([later.key]) == set()  # the job that is to start from it is there by now
+    store.lineage.put_origins(job_id(wanted), origins)
     lost = [origin for origin in origins if origin.key == later.key]
     other = taking(priority=1)
     record_job(store, other, job_id(other))
     _forget_by_force(store, later.key)
     with pytest.raises(NotFound, match="were removed just now: submit again"):
-        store.put_origins(job_id(other), lost)
-    assert store.origins_of([job_id(other)]) == []
+        store.lineage.put_origins(job_id(other), lost)
+    assert store.lineage.origins_of([job_id(other)]) == []
 
 
 def _forget_by_force(store: Store, key: str) -> None:
@@ -409,7 +411,7 @@ def test_the_winner_is_found_by_the_stages_own_rule(store: Store, tmp_path: Path
     stage = {**SEVERAL, "ties": ["optim.lr:max"], "sweep": {"grid": {"optim.lr": [3e-4, 1.2e-3]}}}
     giver = giving(stage)  # both as far from the best learning rate, in the logarithm
     run(store, giver, tmp_path)
-    rows = {row.settings["optim.lr"]: row for row in store.placed(job_id(giver))}
+    rows = {row.settings["optim.lr"]: row for row in store.trials.placed(job_id(giver))}
     assert rows[3e-4].value == rows[1.2e-3].value
     assert find(store, FROM_OTHER).key == rows[1.2e-3].key
 
@@ -419,10 +421,10 @@ def test_what_its_stages_search_stopped_does_not_win_where_another_job_ran_it_in
 ) -> None:
     giver = giving()
     run(store, giver, tmp_path)
-    first, second = store.placed(job_id(giver))
+    first, second = store.trials.placed(job_id(giver))
     best = find(store, FROM_OTHER).key
     stopped = SearchEvent(0, "stopped", best, {"epoch": 1, "value": 0.0})
-    store.place(job_id(giver), [], [((first.stage, first.group), stopped)])
+    store.trials.place(job_id(giver), [], [((first.stage, first.group), stopped)])
     found = find(store, FROM_OTHER)
     assert {best, found.key} == {first.key, second.key}
     assert found.candidates == 1
@@ -477,8 +479,8 @@ def test_a_study_goes_on_after_gc_took_what_it_could(store: Store, tmp_path: Pat
     longer = job(PRETRAIN, grid(**{**SMALL, "lr": [1e-4, 6e-4, 1e-3, 2e-3]}))
     run(store, longer, tmp_path, machine)
     assert machine.ran[pretrain] == 2
-    assert store.trial(pretrain).weights is not None
-    assert store.job(job_id(longer)).state is JobState.done
+    assert store.trials.get(pretrain).weights is not None
+    assert store.jobs.get(job_id(longer)).state is JobState.done
 
 
 def test_gc_leaves_a_running_study_alone(store: Store, tmp_path: Path) -> None:
@@ -511,8 +513,8 @@ def test_gc_leaves_a_running_study_alone(store: Store, tmp_path: Path) -> None:
     assert drive.tally.started == 5
     assert all(item.kind != "weights" for item in removed)
     collector.remove(store, storage, collector.plan(store, storage))
-    rows = {row.name: row for row in store.placed(job_id(study))}
-    kept = {name.split("/")[0] for name, row in rows.items() if store.trial(row.key).weights}
+    rows = {row.name: row for row in store.trials.placed(job_id(study))}
+    kept = {name.split("/")[0] for name, row in rows.items() if store.trials.get(row.key).weights}
     assert kept == {"pretrain", "final"}
     assert len(list(storage.rglob("weights.safetensors"))) == 2
     assert list(storage.rglob("checkpoint-*")) == []
@@ -526,8 +528,8 @@ def test_the_driver_row_of_another_host_counts_as_alive(store: Store, tmp_path: 
     folder = tmp_path / "storage" / "trials" / key[:2] / key
     folder.mkdir(parents=True)
     (folder / "checkpoint-000000010-0.pt").write_bytes(b"c")
-    store.register_driver(DriverRow("far", "elsewhere", 1, 0.0, job_id(giver), "cluster"))
+    store.leases.register(DriverRow("far", "elsewhere", 1, 0.0, job_id(giver), "cluster"))
     options = collector.Options(checkpoints=True)
     assert collector.plan(store, tmp_path / "storage", options).items == []
-    store.unregister_driver("far")
+    store.leases.unregister("far")
     assert len(collector.plan(store, tmp_path / "storage", options).items) == 1

@@ -72,7 +72,7 @@ def test_time_left(tmp_path: Path) -> None:
     assert status.status(store, study.job_id).to_json()["seconds_left"] is None, "nothing has ended yet"
     study.pretrain()
     study.grid("digits/RAND")
-    store.set_job_state(study.job_id, "running")
+    store.jobs.set_state(study.job_id, "running")
     told = status.status(store, study.job_id).to_json()
     # 45 of 60 grid, 20 refine, 12 final trials to come, 4 s each, on the driver's 2 slots
     assert told["seconds_left"] == pytest.approx(4.0 * (45 + 20 + 12) / 2)
@@ -95,7 +95,7 @@ def test_describe_job(study: Study) -> None:
 
 
 def test_describe_trial(study: Study, tmp_path: Path) -> None:
-    key = next(trial.key for trial in study.store.placed(study.job_id) if trial.stage == "final")
+    key = next(trial.key for trial in study.store.trials.placed(study.job_id) if trial.stage == "final")
     folder = tmp_path / "trials" / key[:2] / key
     folder.mkdir(parents=True)
     (folder / "weights.safetensors").write_bytes(b"x" * 1234)
@@ -117,7 +117,7 @@ def test_describe_trial(study: Study, tmp_path: Path) -> None:
 
 
 def test_describe_says_why_a_trial_failed(study: Study, tmp_path: Path) -> None:
-    lost = next(trial for trial in study.store.placed(study.job_id) if trial.state == "failed")
+    lost = next(trial for trial in study.store.trials.placed(study.job_id) if trial.state == "failed")
     text = describe.trial(study.store, lost.key, tmp_path).text()
     assert "code: ValueError: <img> & co\nline 2" in text
 
@@ -132,7 +132,7 @@ def test_lineage(tmp_path: Path) -> None:
     for child, parent in ((second, first), (third, second)):
         init = {"kind": "trial", "name": "SUP", "trial": parent.key}
         child.spec["backbone"] = {"init": init}  # type: ignore[index]
-    store.place(study.job_id, [first, second, third])
+    store.trials.place(study.job_id, [first, second, third])
     told = describe.trial(store, third.key, tmp_path).to_json()
     assert [step.get("key") for step in told["lineage"]] == [second.key, first.key, None]
     children = describe.trial(store, first.key, tmp_path).to_json()["children"]

@@ -189,21 +189,21 @@ def test_a_population_runs_in_parts_and_the_winner_is_of_the_last(
 
     assert drive_to_end(store, one, machine, tmp_path, watch=watch)[0] is JobState.interrupted
     assert drive_to_end(store, one, machine, tmp_path)[0] is JobState.done
-    rows = store.placed(job_id(one), "search")
+    rows = store.trials.placed(job_id(one), "search")
     assert len(rows) == SIZE * GENERATIONS
     assert {row.state for row in rows} == {TrialState.done}
     assert Counter(row.epochs for row in rows) == {4: SIZE, 8: SIZE, 12: SIZE}
-    (winner,) = store.winners(job_id(one))
+    (winner,) = store.choices.of(job_id(one))
     assert winner.candidates == SIZE
     assert winner.value == max(row.value or 0 for row in rows)
     assert winner.value > 12 * 1e-3
-    (final,) = store.placed(job_id(one), "final")
+    (final,) = store.trials.placed(job_id(one), "final")
     assert final.value == winner.value
-    assert store.trial(final.key).spec["span"] == {"first_epoch": 8, "last_epoch": 12}
+    assert store.trials.get(final.key).spec["span"] == {"first_epoch": 8, "last_epoch": 12}
     assert verify(store, job_id(one)) == []
     undisturbed = open_store(f"sqlite:///{tmp_path / 'other.db'}")
     drive_to_end(undisturbed, one, Machine(slots=1, execute=Trainer()), tmp_path / "other")
-    assert [w.key for w in undisturbed.winners(job_id(one))] == [winner.key]
+    assert [w.key for w in undisturbed.choices.of(job_id(one))] == [winner.key]
     undisturbed.close()
 
 
@@ -217,8 +217,8 @@ def test_a_population_goes_on_after_a_kill_as_if_there_had_been_none(
     undisturbed = open_store(f"sqlite:///{tmp_path / 'undisturbed.db'}")
     count = crashing(undisturbed, monkeypatch, 0, False)
     drive_to_end(undisturbed, one, Machine(slots=1, execute=Trainer()), tmp_path / "undisturbed")
-    (expected,) = undisturbed.search_events(job_id(one)).values()
-    (winner,) = undisturbed.winners(job_id(one))
+    (expected,) = undisturbed.search_log.events(job_id(one)).values()
+    (winner,) = undisturbed.choices.of(job_id(one))
     assert count[0] > SIZE
     for at in range(1, count[0] + 1):
         own = open_store(f"sqlite:///{tmp_path / f'{at}.db'}")
@@ -227,9 +227,9 @@ def test_a_population_goes_on_after_a_kill_as_if_there_had_been_none(
             crashing(own, patch, at, after=at % 2 == 0)
             killed(own, one, machine, tmp_path / str(at), patch)
         assert drive_to_end(own, one, machine, tmp_path / str(at))[0] is JobState.done
-        (events,) = own.search_events(job_id(one)).values()
+        (events,) = own.search_log.events(job_id(one)).values()
         assert events == expected, f"crash at {at}"
-        assert [each.key for each in own.winners(job_id(one))] == [winner.key]
+        assert [each.key for each in own.choices.of(job_id(one))] == [winner.key]
         assert set(machine.ran.values()) == {1}
         own.close()
     undisturbed.close()

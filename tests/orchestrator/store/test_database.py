@@ -83,7 +83,7 @@ def test_revisions_are_those_of_the_migrations() -> None:
 def test_opening_an_up_to_date_store_imports_nothing_heavy(database_url: str) -> None:
     open_store(database_url).close()
     check = (
-        "import sys; from orchestrator.store.store import open_store; open_store(sys.argv[1], create=False).jobs();"
+        "import sys; from orchestrator.store.store import open_store; open_store(sys.argv[1], create=False).jobs.all();"
         "print([name for name in ('alembic', 'torch', 'timm', 'ray', 'mlflow', 'pandas', 'numpy', 'pydantic',"
         " 'tasks', 'workers', 'sqlalchemy.orm', sys.argv[2]) if name in sys.modules])"
     )
@@ -147,20 +147,20 @@ def test_a_read_only_postgres_is_named(postgres: str) -> None:
         connection.execute("ALTER DATABASE readonly SET default_transaction_read_only = on")
     store.close()
     with pytest.raises(BackendUnreachable, match="may not write"):
-        store.put_job(JobRecord("j", "n", "p", {}, ""))
-    assert store.jobs() == []
+        store.jobs.put(JobRecord("j", "n", "p", {}, ""))
+    assert store.jobs.all() == []
     store.close()
 
 
 def test_a_postgres_connection_that_was_cut_is_replaced(postgres: str) -> None:
     store = open_store(postgres)
-    store.jobs()
+    store.jobs.all()
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-    assert store.jobs() == []
+    assert store.jobs.all() == []
     store.close()
 
 
@@ -198,10 +198,10 @@ def file(tmp_path: Path) -> Path:
 def ready(file: Path) -> tuple[Store, int]:
     """A store with one running trial, and its token."""
     store = open_store(f"sqlite:///{file}")
-    store.put_job(JobRecord("j", "n", "p", {}, ""))
-    store.place("j", [Placement("grid", "all", {}, KEY, {}, {}, "grid/all", 0, "top1", "max", 0, 10)])
-    store.register_driver(DriverRow("d", "another-host", 1, 0.0, "j", "c"))
-    return store, store.claim("d", [KEY])[KEY]
+    store.jobs.put(JobRecord("j", "n", "p", {}, ""))
+    store.trials.place("j", [Placement("grid", "all", {}, KEY, {}, {}, "grid/all", 0, "top1", "max", 0, 10)])
+    store.leases.register(DriverRow("d", "another-host", 1, 0.0, "j", "c"))
+    return store, store.leases.claim("d", [KEY])[KEY]
 
 
 def reported(token: int, epoch: int, size: int = 1) -> Reported:
@@ -245,7 +245,7 @@ def reachable(folder: Path) -> None:
 
 def test_a_read_only_folder_is_named(file: Path) -> None:
     store, token = ready(file)
-    store.commit("d", [reported(token, 1)])
+    store.trials.commit("d", [reported(token, 1)])
     store.close()
     url = f"sqlite:///{file}"
     reachable(file.parent)
@@ -254,7 +254,7 @@ def test_a_read_only_folder_is_named(file: Path) -> None:
 
     def write() -> str:
         try:
-            open_store(url).put_job(JobRecord("other", "n", "p", {}, ""))
+            open_store(url).jobs.put(JobRecord("other", "n", "p", {}, ""))
         except OrchestratorError as error:
             return f"{error.exit_code} {error}"
         return "written"
@@ -267,8 +267,8 @@ def test_a_read_only_folder_is_named(file: Path) -> None:
     file.parent.chmod(0o755)
     file.chmod(0o644)
     again = open_store(url)
-    assert len(again.reports(KEY)) == 1
-    again.commit("d", [reported(token, 2)])
+    assert len(again.trials.reports(KEY)) == 1
+    again.trials.commit("d", [reported(token, 2)])
     again.close()
     assert intact(file)
 
@@ -283,7 +283,7 @@ def test_a_full_disk_is_named_and_the_store_stays_intact(file: Path) -> None:
     try:
         while refused is None and acknowledged < 1000:
             try:
-                store.commit("d", [reported(token, acknowledged + 1, size=200)])
+                store.trials.commit("d", [reported(token, acknowledged + 1, size=200)])
                 acknowledged += 1
             except BackendUnreachable as error:
                 refused = error
@@ -291,12 +291,12 @@ def test_a_full_disk_is_named_and_the_store_stays_intact(file: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "make room" in str(refused)
     assert acknowledged > 10
-    assert [row.epoch for row in store.reports(KEY)] == list(range(1, acknowledged + 1))
-    store.commit("d", [reported(token, acknowledged + 1, size=200)])  # there is room again
+    assert [row.epoch for row in store.trials.reports(KEY)] == list(range(1, acknowledged + 1))
+    store.trials.commit("d", [reported(token, acknowledged + 1, size=200)])  # there is room again
     store.close()
     assert intact(file)
     again = open_store(f"sqlite:///{file}")
-    assert len(again.reports(KEY)) == acknowledged + 1
+    assert len(again.trials.reports(KEY)) == acknowledged + 1
     again.close()
 
 
@@ -306,10 +306,10 @@ def test_a_locked_file_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(BackendUnreachable, match="another process"):
-        store.commit("d", [reported(token, 1)])
-    assert store.reports(KEY) == []  # readers do not wait
+        store.trials.commit("d", [reported(token, 1)])
+    assert store.trials.reports(KEY) == []  # readers do not wait
     other.execute("COMMIT")
-    store.commit("d", [reported(token, 1)])
+    store.trials.commit("d", [reported(token, 1)])
     store.close()
     other.close()
 
@@ -327,13 +327,13 @@ def test_a_file_that_is_no_store_is_named(file: Path) -> None:
 
 def test_a_damaged_file_is_named(file: Path) -> None:
     store, token = ready(file)
-    store.commit("d", [reported(token, epoch, size=50) for epoch in range(1, 400)])
+    store.trials.commit("d", [reported(token, epoch, size=50) for epoch in range(1, 400)])
     store.close()
     with file.open("r+b") as content:
         content.seek(4096 * 2)
         content.write(b"\xff" * (file.stat().st_size - 4096 * 2))
     with pytest.raises(BackendUnreachable, match="damaged"):
-        open_store(f"sqlite:///{file}").reports(KEY)
+        open_store(f"sqlite:///{file}").trials.reports(KEY)
 
 
 def test_sqlite_keeps_what_it_acknowledged(file: Path) -> None:
@@ -349,7 +349,7 @@ def test_sqlite_keeps_what_it_acknowledged(file: Path) -> None:
 def test_a_name_with_odd_letters_is_a_file_like_any_other(tmp_path: Path) -> None:
     for name in ("with space", "100%", "données#1"):
         store, token = ready(tmp_path / name / "store.db")
-        store.commit("d", [reported(token, 1)])
+        store.trials.commit("d", [reported(token, 1)])
         store.close()
         assert (tmp_path / name / "store.db").exists()
 

@@ -42,7 +42,7 @@ class World:
         self.folder = folder
         self.uri = tracking_uri
         self.store = open_store(f"sqlite:///{folder / 'store.db'}")
-        self.store.put_job(
+        self.store.jobs.put(
             JobRecord(JOB, "study", "laptop", {"name": "study", "trial": {"optim": {"lr": 1e-4}}}, "name: study",
                       git_commit="c0ffee", git_dirty=True)
         )  # fmt: skip
@@ -53,8 +53,8 @@ class World:
         self.driver = driver_id
         here = driver_here(driver_id, JOB, "local")
         dead = DriverRow(driver_id, this_host(), here.pid, 1.0, JOB, "local")  # this pid, but of another time
-        self.store.register_driver(dead if gone else here)
-        self.store.set_job_state(JOB, "running")
+        self.store.leases.register(dead if gone else here)
+        self.store.jobs.set_state(JOB, "running")
 
     def place(self, stage: str, group: str, n: int, epochs: int = 3, extra: Mapping[str, Any] | None = None) -> str:
         lr = 1e-4 * (n + 1)
@@ -63,7 +63,7 @@ class World:
             "task": {"kind": "classify", "dataset": group, **(extra or {})}, "backbone": {"model": "tiny"},
             "optim": {"lr": lr},
         }  # fmt: skip
-        self.store.place(
+        self.store.trials.place(
             JOB,
             [Placement(stage, group, {"task.dataset": group}, key, spec, {"optim.lr": lr},
                        f"{stage}/{group}/lr={lr:g}", n, "top1", "max", 5, epochs)],
@@ -71,15 +71,15 @@ class World:
         return key
 
     def start(self, key: str) -> int:
-        return self.store.claim(self.driver, [key])[key]
+        return self.store.leases.claim(self.driver, [key])[key]
 
     def report(self, key: str, token: int, epochs: Sequence[int], seconds: float = 0.5) -> None:
         writes = [Reported(key, token, n, 10 * n, {"train_loss": 1 / n, "lr": 1e-3}, seconds) for n in epochs]
-        self.store.commit(self.driver, writes)
+        self.store.trials.commit(self.driver, writes)
 
     def finish(self, key: str, token: int, **figures: float) -> None:
         facts = {"host": "node7", "device": "cpu", "data_digest": "d1", "train_seconds": 1.5}
-        self.store.commit(self.driver, [Finished(key, token, figures or {"top1": 0.5}, facts)])
+        self.store.trials.commit(self.driver, [Finished(key, token, figures or {"top1": 0.5}, facts)])
 
     def trial(self, stage: str, group: str, n: int, **figures: float) -> str:
         key = self.place(stage, group, n)
@@ -93,7 +93,7 @@ class World:
 
     def run_of(self, stage: str, group: str, key: str = "") -> Any:
         """What MLflow says of the run that the store names."""
-        return self.client().get_run(self.store.tracked(JOB)[stage, group, key].run_id)
+        return self.client().get_run(self.store.tracked_runs.of(JOB)[stage, group, key].run_id)
 
     def client(self) -> Any:
         from mlflow import MlflowClient
@@ -165,12 +165,12 @@ def test_mlflow_shows_what_the_store_has(world: World) -> None:
     first = world.trial("grid", "digits", 0, top1=0.75, loss=math.inf)
     second = world.trial("grid", "digits", 1, top1=math.nan)
     waiting = world.place("grid", "faces", 0)
-    world.store.decide(JOB, ChoiceRow("final", "digits", first, 0.75, "top1", sources=["grid"]))
+    world.store.choices.record(JOB, ChoiceRow("final", "digits", first, 0.75, "top1", sources=["grid"]))
 
     assert world.sync(picture=draw) == Synced(runs=3, metrics=2 * 3 * 3 + 3, closed=3)
 
     run = world.run_of("grid", "digits", first)
-    trial = world.store.trial(first)
+    trial = world.store.trials.get(first)
     assert trial.started is not None
     assert trial.ended is not None
     assert run.info.run_name == f"grid/digits/lr=0.0001 {first[:8]}"
@@ -200,7 +200,7 @@ def test_mlflow_shows_what_the_store_has(world: World) -> None:
     files = world.folder / "mlartifacts" / "study" / parent.info.run_id / "artifacts"
     assert (files / "heat_map.svg").read_text() == "<svg>2 trials, 1 chosen</svg>"
     assert (files / "spec.yaml").read_text() == "name: study\ntrial:\n  optim:\n    lr: 0.0001\n"
-    assert ("grid", "faces", waiting) not in world.store.tracked(JOB)  # it has not begun
+    assert ("grid", "faces", waiting) not in world.store.tracked_runs.of(JOB)  # it has not begun
 
 
 def test_a_second_sync_writes_nothing(world: World) -> None:
@@ -225,7 +225,7 @@ def test_a_job_is_followed_from_its_first_report_to_its_end(world: World) -> Non
     assert world.sync() == Synced(metrics=6)
     world.finish(key, token)
     assert world.sync() == Synced(metrics=1, closed=2)
-    world.store.decide(JOB, ChoiceRow("final", "digits", key, 0.5, "top1", sources=["grid"]))
+    world.store.choices.record(JOB, ChoiceRow("final", "digits", key, 0.5, "top1", sources=["grid"]))
     world.sync(picture=draw)  # the choice came later: the picture marks it
     assert world.run_of("grid", "digits").data.tags["state"] == f"winner {key[:8]}"
     assert b"1 chosen" in next((world.folder / "mlartifacts").rglob("heat_map.svg")).read_bytes()
@@ -241,7 +241,7 @@ def test_what_a_dead_driver_left_running_is_closed_and_opened_again_when_it_runs
     assert world.sync() == Synced(closed=1)  # the group has a living driver (driver-1): it goes on
     run = world.run_of("grid", "digits", key)
     assert (run.info.status, run.data.tags["state"]) == ("KILLED", "interrupted")
-    world.store.unregister_driver("driver-1")
+    world.store.leases.unregister("driver-1")
     assert world.sync() == Synced(closed=1)
     assert world.run_of("grid", "digits").info.status == "KILLED"
 
@@ -263,7 +263,7 @@ def test_failures_are_shown_with_their_reason_and_forgotten_after_a_retry_that_w
     failed, cancelled, released = (world.place("grid", "digits", n) for n in range(3))
     tokens = {key: world.start(key) for key in (failed, cancelled, released)}
     world.sync()
-    world.store.commit(
+    world.store.trials.commit(
         world.driver,
         [Failed(failed, tokens[failed], "code", "ValueError: no"),
          Failed(cancelled, tokens[cancelled], "cancelled", ""),
@@ -275,7 +275,7 @@ def test_failures_are_shown_with_their_reason_and_forgotten_after_a_retry_that_w
     assert world.run_of("grid", "digits", cancelled).info.status == "KILLED"
     assert world.run_of("grid", "digits", released).info.status == "KILLED"
 
-    world.store.retry(JOB)
+    world.store.jobs.retry(JOB)
     for key in tokens:
         world.finish(key, world.start(key))
     assert world.sync().closed == 4
@@ -321,11 +321,11 @@ def history(world: World) -> Iterator[None]:
     token_a, token_b = world.start(a), world.start(b)
     world.report(a, token_a, [1, 2])
     yield
-    world.store.commit(world.driver, [Failed(b, token_b, "code", "ValueError: no")])
+    world.store.trials.commit(world.driver, [Failed(b, token_b, "code", "ValueError: no")])
     world.drive("driver-1", gone=True)
     yield
     world.drive("driver-2")
-    world.store.retry(JOB)
+    world.store.jobs.retry(JOB)
     token_a, token_b = world.start(a), world.start(b)
     world.report(a, token_a, [2, 3], seconds=7.0)
     world.report(b, token_b, [1, 2, 3])
@@ -413,7 +413,7 @@ def test_a_trial_mlflow_refuses_does_not_hold_up_the_others(world: World) -> Non
     tokens = {key: world.start(key) for key in (first, second)}
     world.sync()
     file = sqlite3.connect(world.uri.removeprefix("sqlite:///"))
-    run_id = world.store.tracked(JOB)["grid", "digits", first].run_id
+    run_id = world.store.tracked_runs.of(JOB)["grid", "digits", first].run_id
     file.execute("UPDATE params SET value = '3' WHERE key = 'optim.lr' AND run_uuid = ?", (run_id,))
     file.commit()
     file.close()
@@ -431,7 +431,7 @@ def test_what_a_user_deleted_stays_deleted_and_another_database_gets_everything(
     keys = [world.trial("grid", "digits", n) for n in range(2)]
     world.sync()
     old = world.uri
-    world.client().delete_run(world.store.tracked(JOB)["grid", "digits", keys[0]].run_id)
+    world.client().delete_run(world.store.tracked_runs.of(JOB)["grid", "digits", keys[0]].run_id)
     assert world.sync() == Synced()
 
     shutil.copy(migrated, world.folder / "other.db")
@@ -502,7 +502,7 @@ def test_unreachable_databases_are_a_problem_of_one_line_without_secrets(world: 
         assert "s3cr" not in done.problem
         assert "anna" not in done.problem
         assert (done.runs, done.metrics) == (0, 0)
-    assert world.store.tracked(JOB) == {}
+    assert world.store.tracked_runs.of(JOB) == {}
 
 
 def test_what_a_trial_drew_is_with_its_run_whenever_the_server_takes_it(
@@ -517,7 +517,7 @@ def test_what_a_trial_drew_is_with_its_run_whenever_the_server_takes_it(
         if epoch == 1:
             (folder / name).write_bytes(b"png")  # that of epoch 2 was removed
         values = {"train_loss": 1.0, "system_data_wait": 0.25}
-        world.store.commit(world.driver, [Reported(key, token, epoch, epoch, values, 1.0, (name,))])
+        world.store.trials.commit(world.driver, [Reported(key, token, epoch, epoch, values, 1.0, (name,))])
 
     from mlflow import MlflowClient
 
@@ -607,7 +607,7 @@ def test_the_process_beside_the_driver_writes_the_rest_when_it_ends(world: World
     beside = subprocess.Popen([sys.executable, "-c", FOLLOWER, *arguments], stdin=subprocess.PIPE)
     try:
         for _ in range(2400):
-            if ("grid", "digits", key) in world.store.tracked(JOB):
+            if ("grid", "digits", key) in world.store.tracked_runs.of(JOB):
                 break
             assert beside.poll() is None
             time.sleep(0.05)

@@ -1,0 +1,66 @@
+"""Recorded choices in the store: which trial a stage took for a group, decided once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import sqlalchemy as sa
+
+from orchestrator.errors import Conflict
+from orchestrator.records.rows import ChoiceRow
+from orchestrator.store import tables
+from orchestrator.store.database import Database, to_json
+
+_winners = tables.winners
+
+
+class Choices:
+    """The rows of choices."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def record(self, job_id: str, choice: ChoiceRow) -> None:
+        """Records the choice; recording it again changes nothing.
+
+        Raises Conflict if the stage has already taken another trial for this group.
+        """
+
+        def work(connection: sa.Connection) -> None:
+            row = {
+                "job_id": job_id, "stage": choice.stage, "grp": choice.group, "key": choice.key,
+                "value": choice.value, "metric": choice.metric, "edges_json": to_json(choice.edges),
+                "rule_json": to_json(choice.rule), "candidates": choice.candidates,
+                "sources_json": to_json(choice.sources), "decided": self._db.now(connection),
+            }  # fmt: skip
+            insert = self._db.insert(_winners).values(**row).on_conflict_do_nothing().returning(_winners.c.key)
+            if connection.execute(insert).first():
+                return
+            w = _winners.c
+            same_place = (w.job_id == job_id) & (w.stage == choice.stage) & (w.grp == choice.group)
+            recorded = connection.execute(sa.select(w.key).where(same_place)).scalar_one()
+            if recorded != choice.key:
+                raise Conflict(
+                    f"job {job_id}: stage {choice.stage} had taken trial {recorded[:12]} for {choice.group}, not "
+                    f"{choice.key[:12]}; a recorded choice does not change: submit under another name"
+                )
+
+        self._db.write(work)
+
+    def of(self, job_id: str) -> list[ChoiceRow]:
+        """The job's choices, the oldest first."""
+        query = (
+            sa.select(_winners)
+            .where(_winners.c.job_id == job_id)
+            .order_by(_winners.c.decided, _winners.c.stage, _winners.c.grp)
+        )
+        return [as_choice(row) for row in self._db.read(lambda connection: connection.execute(query).all())]
+
+
+def as_choice(row: Any) -> ChoiceRow:
+    """A row of the table `winners` as a ChoiceRow."""
+    return ChoiceRow(
+        row.stage, row.grp, row.key, row.value, row.metric, json.loads(row.edges_json), json.loads(row.rule_json),
+        row.candidates, json.loads(row.sources_json),
+    )  # fmt: skip
