@@ -186,9 +186,11 @@ def test_actors_of_a_dead_driver_with_nothing_to_say_are_used_again(
     used = ThreadBackend(machine, second.id)
     monkeypatch.setattr(used, "close", lambda: None)
     looks = iter(range(1000))
-    monkeypatch.setattr(
-        used, "foreign_actors", lambda wait_s: ThreadBackend.foreign_actors(used, wait_s) if next(looks) >= silent else []
-    )
+
+    def foreign_actors(wait_s: float) -> list[Any]:
+        return ThreadBackend.foreign_actors(used, wait_s) if next(looks) >= silent else []
+
+    monkeypatch.setattr(used, "foreign_actors", foreign_actors)
     assert second.run(used) is JobState.done
     assert machine.actors == used.mine == [before]
     assert set(machine.ran.values()) == {1}
