@@ -49,6 +49,34 @@ class JobRow:
         return sum(self.counts.values())
 
 
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """How a figure is named, printed and compared, as its task declared it (tasks.metrics.Metric)."""
+
+    name: str
+    title: str
+    better: Literal["higher", "lower"]
+    unit: str = ""
+    scale: float = 1.0
+    """Recorded value times this is the value in `unit`."""
+    digits: int = 3
+    complement: str = ""
+    """Title of (1 - value); empty where that is no quantity of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasurementRow:
+    """A value of a figure for one item (image, class, sequence), layer or head of a trial."""
+
+    figure: str
+    split: str
+    item: str
+    layer: int | None
+    head: int | None
+    value: float | None
+    """None: not a finite number."""
+
+
 @dataclass(frozen=True)
 class Placement:
     """A trial at its place in a job: which stage and group it belongs to, and what it varies."""
@@ -65,6 +93,10 @@ class Placement:
     mode: str
     seed: int
     epochs: int
+    metrics: tuple[MetricRow, ...] = ()
+    """Every figure that the trial may end with; trials are chosen by the first."""
+    split: str = "val"
+    """The split that is evaluated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +124,10 @@ class PlacedRow:
     settings: dict[str, Any]
     host: str | None = None
     """Where it ended with its figures."""
+    metrics: tuple[MetricRow, ...] = ()
+    """Every figure that the trial may end with; trials are chosen by the first."""
+    split: str = "val"
+    """The split that is evaluated."""
 
     @property
     def seconds(self) -> float | None:
@@ -136,6 +172,8 @@ class TrialRow:
     ended: float | None
     placed: list[tuple[str, str, str, str]]
     """(job id, stage, group, name) of every place it has."""
+    metrics: tuple[MetricRow, ...] = ()
+    split: str = "val"
 
 
 @dataclass(frozen=True)

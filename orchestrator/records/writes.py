@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from orchestrator.records.rows import MeasurementRow
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Finished:
     figures: Mapping[str, float]
     facts: Mapping[str, Any] = field(default_factory=dict)
     weights: tuple[str, str] | None = None
+    measurements: Sequence[MeasurementRow] = ()
+    """Values per item, layer or head."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import (
+    DDL,
     Boolean,
     CheckConstraint,
     Column,
@@ -19,9 +20,10 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    event,
 )
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Revisions of the schema, oldest first. A test holds this equal to the migrations, so that opening a store that is
 up to date needs no Alembic."""
 
@@ -97,6 +99,8 @@ trials = Table(
     Column("state", String, nullable=False),
     Column("metric", String, nullable=False),
     Column("mode", String, nullable=False),
+    Column("metric_set", String),  # of `metrics`: every figure the trial may end with
+    Column("split", String),  # the one that is evaluated
     Column("value", Number),  # the figure named `metric`, again, so that a list of trials needs no second table
     Column("seed", Integer, nullable=False),
     Column("epochs", Integer, nullable=False),
@@ -175,6 +179,36 @@ figures = Table(
     Column("name", String, primary_key=True),
     Column("value", Number, nullable=False),
 )
+
+metrics = Table(
+    "metrics",
+    metadata,
+    Column("metric_set", String, primary_key=True),  # a digest of the rows of the set
+    Column("position", Integer, primary_key=True),  # 0: the figure that trials are chosen by
+    Column("name", String, nullable=False),
+    Column("title", String, nullable=False),
+    Column("better", String, nullable=False),
+    Column("unit", String, nullable=False),
+    Column("scale", Number, nullable=False),
+    Column("digits", Integer, nullable=False),
+    Column("complement", String, nullable=False),
+    CheckConstraint("better IN ('higher', 'lower')", name="better"),
+)
+
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),  # from 0, as the trial wrote them
+    Column("figure", String, nullable=False, index=True),
+    Column("split", String, nullable=False),
+    Column("item", String, nullable=False),  # image, class, sequence; empty: the whole split
+    Column("layer", Integer),
+    Column("head", Integer),
+    Column("value", Double),  # NULL: not a finite number
+)
+"""Values per item, layer or head. The view `measured` joins them with the places of their trials:
+(job_id, stage, grp, name, trial, figure, split, item, layer, head, value)."""
 
 winners = Table(
     "winners",
@@ -270,6 +304,14 @@ origins = Table(
 )
 
 
+MEASURED = (
+    "CREATE VIEW measured AS SELECT p.job_id, p.stage, p.grp, p.name, t.key AS trial, "
+    "m.figure, m.split, m.item, m.layer, m.head, m.value "
+    "FROM measurements m JOIN trials t ON t.id = m.trial_id JOIN placed p ON p.trial_id = t.id"
+)
+"""The view for questions in SQL: every measurement beside the job, stage and group of its trial."""
+
+
 def complete() -> MetaData:
     """The metadata with what only those need who make or compare a schema. To name these options makes SQLAlchemy
     load both dialects, a tenth of a second that `status` can do without."""
@@ -279,6 +321,7 @@ def complete() -> MetaData:
         # The database itself holds that a trial has one open attempt at most.
         is_open = attempts.c.ended.is_(None)
         Index("uq_attempts_open", attempts.c.trial_id, unique=True, sqlite_where=is_open, postgresql_where=is_open)
+        event.listen(metadata, "after_create", DDL(MEASURED))  # type: ignore[no-untyped-call]
         for table in (reports, figures):  # two million rows need no second key
             table.dialect_options["sqlite"]["with_rowid"] = False
     return metadata

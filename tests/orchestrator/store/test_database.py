@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import sqlite3
 import subprocess
@@ -50,8 +51,16 @@ def schema_of(engine: sa.Engine) -> set[tuple[object, ...]]:
         ]
     with engine.connect() as connection:
         rows = [row for query in queries for row in connection.exec_driver_sql(query)]
-    # The order of the lines within a CREATE TABLE means nothing.
-    return {tuple(tuple(sorted(str(cell).replace(",", "").split("\n"))) for cell in row) for row in rows}
+    return {tuple(_parts(str(cell)) for cell in row) for row in rows}
+
+
+def _parts(cell: str) -> tuple[str, ...]:
+    """A CREATE TABLE as its columns and constraints, sorted: their order means nothing, and a column that was added
+    later follows the constraints."""
+    if not cell.startswith("CREATE TABLE"):
+        return (" ".join(cell.split()),)
+    body = cell[cell.index("(") + 1 : cell.rindex(")")]
+    return tuple(sorted(" ".join(part.split()) for part in re.split(r",(?![^()]*\))", body)))
 
 
 def test_the_migrated_schema_is_the_one_in_tables(database_url: str, tmp_path: Path) -> None:
@@ -367,6 +376,7 @@ def test_a_store_of_the_first_version_goes_on_with_its_rows(tmp_path: Path) -> N
         command.upgrade(config, "0001")
         columns = [row[1] for row in connection.execute(sa.text("PRAGMA table_info(trials)"))]
         values = dict.fromkeys(columns, "0") | {"key": "old", "state": "pending", "mode": "max"}
+        values |= {"metric": "top1", "spec_json": '{"task": {"kind": "classify", "evaluate": "test"}}'}
         names = ", ".join(f":{name}" for name in columns)
         connection.execute(sa.text(f"INSERT INTO trials VALUES ({names})"), values)
         with pytest.raises(sa.exc.IntegrityError, match="ck_trials_state"):
@@ -375,7 +385,11 @@ def test_a_store_of_the_first_version_goes_on_with_its_rows(tmp_path: Path) -> N
     open_store(f"sqlite:///{file}").close()
     with sa.create_engine(f"sqlite:///{file}").begin() as connection:
         connection.execute(sa.text("UPDATE trials SET state = 'stopped'"))
-        assert connection.execute(sa.text("SELECT key, state FROM trials")).all() == [("old", "stopped")]
+        assert connection.execute(sa.text("SELECT key, state, split FROM trials")).all() == [("old", "stopped", "test")]
+        titles = "SELECT title, unit, better FROM metrics JOIN trials USING (metric_set) ORDER BY position"
+        assert connection.execute(sa.text(titles)).all() == [
+            ("top-1 accuracy", "%", "higher"), ("mean per-class accuracy", "%", "higher"), ("loss", "", "lower"),
+        ]  # fmt: skip
         with pytest.raises(sa.exc.IntegrityError, match="ck_trials_state"):
             connection.execute(sa.text("UPDATE trials SET state = 'asleep'"))
     assert intact(file)
