@@ -166,8 +166,22 @@ class ReportRow:
 
 
 @dataclass(frozen=True)
+class Edge:
+    """An end of a grid's axis or of a search's range that a winner's setting lies at or beyond."""
+
+    path: str
+    """The field of the trial, dotted."""
+    side: Literal["low", "high"]
+    beyond: bool
+    """True if `value` lies outside; False if it lies at the end (for a range: close to it)."""
+    value: float
+    bound: float
+    """The end itself: the smallest or largest value of the axis, or a limit of the range."""
+
+
+@dataclass(frozen=True)
 class ChoiceRow:
-    """Which trial a stage took for a group, by which rule, and what to know about it."""
+    """Which trial a stage took for a group, and by which rule."""
 
     stage: str
     """The stage that takes."""
@@ -175,7 +189,7 @@ class ChoiceRow:
     key: str
     value: float
     metric: str
-    edges: list[str] = field(default_factory=list)
+    edges: list[Edge] = field(default_factory=list)
     rule: dict[str, Any] = field(default_factory=dict)
     candidates: int = 0
     sources: list[str] = field(default_factory=list)

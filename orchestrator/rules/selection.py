@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.records.rows import SearchEvent
+from orchestrator.records.rows import Edge, SearchEvent
 
 
 @dataclass(frozen=True)
@@ -55,51 +55,51 @@ def best(candidates: Iterable[Candidate], metric: str, mode: str, ties: Sequence
     return min(ranked, key=lambda entry: entry[:2])[2] if ranked else None
 
 
-def edges(winner: Mapping[str, Any], axes: Mapping[str, Iterable[Any]]) -> list[str]:
-    """For each numeric axis of the grid, in its order: whether the winner's setting lies on or beyond an end of it.
-
-    `axes`: path -> the values that the group's grid has there (see `axis_values`). An axis with one value, or with
-    values that are not numbers, has no edge.
-    """
-    found = []
-    for path, values in axes.items():
-        numbers = [_finite(value) for value in values]
-        value = _finite(winner.get(path))
-        if value is None or any(number is None for number in numbers) or len(set(numbers)) < 2:
-            continue
-        low = min(number for number in numbers if number is not None)
-        high = max(number for number in numbers if number is not None)
-        if value in (low, high):
-            found.append(f"{path} at the {'low' if value == low else 'high'} edge ({value:g})")
-        elif value < low:
-            found.append(f"{path} beyond the low edge ({value:g} below {low:g})")
-        elif value > high:
-            found.append(f"{path} beyond the high edge ({value:g} above {high:g})")
-    return found
-
-
 Range = tuple[float, float, bool]
-"""Low, high, and whether even in the logarithm."""
+"""Low, high, and whether the range is even in the logarithm."""
 
 NEAR_END = 0.05
-"""A searched value hardly ever lies right on an end of its range: within this share of the range it counts as there."""
+"""A value within this share of a range from an end counts as at the end: a search hardly ever tries the end itself."""
 
 
-def range_edges(winner: Mapping[str, Any], ranges: Mapping[str, Range]) -> list[str]:
-    """For each range of a search: whether the winner's value lies at or beyond an end of it."""
-    found = []
-    for path, (low, high, log) in ranges.items():
-        value = _finite(winner.get(path))
-        if value is None or (log and value <= 0):
-            continue
-        share = math.log(value / low) / math.log(high / low) if log else (value - low) / (high - low)
-        if share < 0 or share > 1:
-            side, end = ("low", low) if share < 0 else ("high", high)
-            found.append(f"{path} beyond the {side} edge ({value:g}, its range ends at {end:g})")
-        elif share <= NEAR_END or share >= 1 - NEAR_END:
-            side, end = ("low", low) if share <= NEAR_END else ("high", high)
-            found.append(f"{path} at the {side} edge ({value:g}, its range ends at {end:g})")
-    return found
+def edges(
+    settings: Mapping[str, Any], axes: Mapping[str, Iterable[Any]], ranges: Mapping[str, Range] | None = None
+) -> list[Edge]:
+    """The ends of axes and ranges that a winner's settings lie at or beyond: those of axes first, each in its order.
+
+    `axes`: path -> the values on that axis of the group's grid (see `axis_values`). An axis with one value, or with
+    values that are not numbers, has no ends. `ranges`: path -> the range of a search (see `search_ranges`).
+    """
+    of_axes = (_axis_edge(path, settings.get(path), values) for path, values in axes.items())
+    of_ranges = (_range_edge(path, settings.get(path), limits) for path, limits in (ranges or {}).items())
+    return [edge for edge in (*of_axes, *of_ranges) if edge is not None]
+
+
+def _axis_edge(path: str, setting: Any, values: Iterable[Any]) -> Edge | None:
+    numbers = [_finite(value) for value in values]
+    known = [number for number in numbers if number is not None]
+    value = _finite(setting)
+    if value is None or len(known) < len(numbers) or len(set(known)) < 2:
+        return None
+    low, high = min(known), max(known)
+    if value <= low:
+        return Edge(path, "low", value < low, value, low)
+    if value >= high:
+        return Edge(path, "high", value > high, value, high)
+    return None
+
+
+def _range_edge(path: str, setting: Any, limits: Range) -> Edge | None:
+    low, high, log = limits
+    value = _finite(setting)
+    if value is None or (log and value <= 0):
+        return None
+    share = math.log(value / low) / math.log(high / low) if log else (value - low) / (high - low)
+    if share <= NEAR_END:
+        return Edge(path, "low", share < 0, value, low)
+    if share >= 1 - NEAR_END:
+        return Edge(path, "high", share > 1, value, high)
+    return None
 
 
 def search_ranges(search: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Range], dict[str, list[Any]]]:

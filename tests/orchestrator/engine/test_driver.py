@@ -187,7 +187,9 @@ def test_actors_of_a_dead_driver_with_nothing_to_say_are_used_again(
     monkeypatch.setattr(used, "close", lambda: None)
     looks = iter(range(1000))
     monkeypatch.setattr(
-        used, "foreign_actors", lambda wait_s: ThreadBackend.foreign_actors(used, wait_s) if next(looks) >= silent else []
+        used,
+        "foreign_actors",
+        lambda wait_s: ThreadBackend.foreign_actors(used, wait_s) if next(looks) >= silent else [],
     )
     assert second.run(used) is JobState.done
     assert machine.actors == used.mine == [before]
