@@ -15,15 +15,15 @@ TIES = ["figure:loss:min", "optim.lr:min", "optim.layer_decay:max"]
 
 
 def candidate(key: str, top1: float | None = 1.0, loss: float | None = 1.0, **settings: Any) -> Candidate:
-    stated = {"top1": top1, "loss": loss}
-    figures = {name: value for name, value in stated.items() if value is not None}
+    given = {"top1": top1, "loss": loss}
+    figures = {name: value for name, value in given.items() if value is not None}
     return Candidate(key, figures, {f"optim.{name}": value for name, value in settings.items()})
 
 
 def winner(*candidates: Candidate, mode: str = "max") -> str | None:
-    """The winner's key, which must not depend on the order of the candidates."""
-    found = [best(order, "top1", mode, TIES) for order in itertools.permutations(candidates)]
-    keys = {each.key if each else None for each in found}
+    """The winner's key; checks that it does not depend on the order of the candidates."""
+    winners = [best(order, "top1", mode, TIES) for order in itertools.permutations(candidates)]
+    keys = {each.key if each else None for each in winners}
     assert len(keys) == 1
     return keys.pop()
 
