@@ -1,4 +1,4 @@
-"""The only place that says which tables the store has; `migrations/` brings a database to this state."""
+"""The tables of the store; `migrations/` brings a database to this state."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ from sqlalchemy import (
 )
 
 REVISIONS = ("0001", "0002", "0003")
-"""Revisions of the schema, oldest first. A test holds this equal to the migrations, so that opening a store that is
-up to date needs no Alembic."""
+"""Revisions of the schema, the oldest first. Opening a store that is up to date then needs no Alembic; a test compares
+them with the migrations."""
 
 VERSION_TABLE = "orchestrator_version"
-"""Not Alembic's default name: MLflow uses that one, and both may be given the same database."""
+"""Not Alembic's default name, which MLflow uses: both may share a database."""
 
 
 class Number(TypeDecorator[float]):
-    """A double that keeps NaN. SQLite would store NaN as NULL, so there it is the text 'nan', which sorts above
-    every number, as NaN does in PostgreSQL."""
+    """A double that keeps NaN.
+
+    SQLite would store NaN as NULL, so there it is the text 'nan', which sorts above every number, as NaN does in
+    PostgreSQL.
+    """
 
     impl = Double
     cache_ok = True
@@ -59,8 +62,8 @@ metadata = MetaData(
     }
 )
 
-# Times are seconds since 1970 (UTC) by the database's clock. Columns named *_json hold JSON text; Python's, so that
-# NaN and Infinity may appear in it. Rows of many refer to a trial by its number, not by its key of 64 letters.
+# Times are seconds since 1970 (UTC) by the database's clock. Columns named *_json hold JSON text as Python writes it,
+# with NaN and Infinity. The large tables refer to a trial by its number instead of its key of 64 letters.
 
 jobs = Table(
     "jobs",
@@ -101,13 +104,13 @@ trials = Table(
     Column("mode", String, nullable=False),
     Column("metric_set", String),  # of `metrics`: every figure the trial may end with
     Column("split", String),  # the one that is evaluated
-    Column("value", Number),  # the figure named `metric`, again, so that a list of trials needs no second table
+    Column("value", Number),  # a copy of the figure named `metric`, so that a list of trials needs no second table
     Column("seed", Integer, nullable=False),
     Column("epochs", Integer, nullable=False),
     Column("epoch", Integer, nullable=False),  # the last one reported
     Column("step", Integer, nullable=False),
     Column("token", Integer, nullable=False),  # fencing token of the newest attempt, 0 before the first
-    Column("driver_id", String),  # who holds, or last held, that attempt
+    Column("driver_id", String),  # the driver that holds, or last held, that attempt
     Column("error_class", String),
     Column("weights_path", Text),
     Column("weights_sha256", String),
@@ -121,7 +124,7 @@ trials = Table(
     Column("created", Number, nullable=False),
     Column("started", Number),
     Column("ended", Number),
-    # The long ones last: a list of trials then reads none of their overflow pages.
+    # Long columns last: a list of trials then reads none of their overflow pages.
     Column("spec_json", Text, nullable=False),
     Column("error", Text),
     Column("facts_json", Text, nullable=False),
@@ -281,7 +284,7 @@ pictures = Table(
 pins = Table(
     "pins",
     metadata,
-    Column("key", String, primary_key=True),  # of a trial, or the id of a job, whose weights are kept
+    Column("key", String, primary_key=True),  # key of a trial, or id of a job, whose weights are kept
     Column("why", Text, nullable=False),
     Column("time", Number, nullable=False),
 )
@@ -291,7 +294,7 @@ origins = Table(
     "origins",
     metadata,
     Column("job_id", ForeignKey("jobs.id"), primary_key=True),
-    Column("asked", String, primary_key=True),  # JSON: job (name or id), stage and group, as the spec has them
+    Column("asked", String, primary_key=True),  # JSON: job (name or id), stage and group as written in the spec
     Column("written", String, nullable=False, index=True),  # hash of the job before other jobs were looked up
     Column("from_job", ForeignKey("jobs.id"), nullable=False),
     Column("stage", String, nullable=False),
@@ -313,15 +316,17 @@ MEASURED = (
 
 
 def complete() -> MetaData:
-    """The metadata with what only those need who make or compare a schema. To name these options makes SQLAlchemy
-    load both dialects, a tenth of a second that `status` can do without."""
+    """The metadata with the options that only creating or comparing a schema needs.
+
+    They make SQLAlchemy load both dialects, which takes a tenth of a second; `status` does without.
+    """
     if not any(index.name == "uq_attempts_open" for index in attempts.indexes):
         running = trials.c.state == "running"
         Index("ix_trials_running", trials.c.driver_id, sqlite_where=running, postgresql_where=running)
-        # The database itself holds that a trial has one open attempt at most.
+        # The database itself enforces that a trial has at most one open attempt.
         is_open = attempts.c.ended.is_(None)
         Index("uq_attempts_open", attempts.c.trial_id, unique=True, sqlite_where=is_open, postgresql_where=is_open)
         event.listen(metadata, "after_create", DDL(MEASURED))  # type: ignore[no-untyped-call]
-        for table in (reports, figures):  # two million rows need no second key
+        for table in (reports, figures):  # millions of rows need no second key
             table.dialect_options["sqlite"]["with_rowid"] = False
     return metadata

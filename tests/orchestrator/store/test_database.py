@@ -1,4 +1,4 @@
-"""Opening the store: migrations, refusals, and what a user reads when the database does not do as asked."""
+"""Opens stores: migrations, refusals, and the errors for databases that cannot be used."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def engine_of(url: str) -> sa.Engine:
 
 
 def schema_of(engine: sa.Engine) -> set[tuple[object, ...]]:
-    """Everything the database itself says of its tables, constraints and indexes, as a set of rows."""
+    """The database's own description of its tables, constraints and indexes, as a set of rows."""
     queries = [r"SELECT name, sql FROM sqlite_master WHERE name NOT LIKE '%orchestrator_version%'"]
     if engine.dialect.name == "postgresql":
         queries = [
@@ -196,7 +196,7 @@ def test_network_file_systems_are_refused(mounts: list[tuple[str, str]], refused
         refuse_network_folder(file, partitions)
 
 
-# SQLite files that do not do as asked
+# SQLite files that cannot be used
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ def intact(file: Path) -> bool:
 
 
 def as_ordinary_user(work: Callable[[], str]) -> str:
-    """What `work` says in a process that may not write everywhere: root's child becomes another user."""
+    """The result of `work` in a process that may not write everywhere: if this is root, as another user."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -233,20 +233,20 @@ def as_ordinary_user(work: Callable[[], str]) -> str:
             if os.getuid() == 0:
                 os.setgid(65534)
                 os.setuid(65534)
-            said = work()
+            text = work()
         except BaseException as error:
-            said = f"{type(error).__name__}: {error}"
-        os.write(writing, said.encode())
+            text = f"{type(error).__name__}: {error}"
+        os.write(writing, text.encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as answer:
-        said = answer.read()
+        text = answer.read()
     os.waitpid(child, 0)
-    return said
+    return text
 
 
 def reachable(folder: Path) -> None:
-    """Lets other users through to the folder, which pytest makes private."""
+    """Lets other users enter the folder, which pytest makes private."""
     while folder != folder.parent and folder.stat().st_uid == os.getuid() and folder.name != "tmp":
         folder.chmod(folder.stat().st_mode | 0o055)
         folder = folder.parent
@@ -268,11 +268,11 @@ def test_a_read_only_folder_is_named(file: Path) -> None:
             return f"{error.exit_code} {error}"
         return "written"
 
-    said = as_ordinary_user(write)
-    assert said.startswith(f"7 store {url}"), said
-    assert "writ" in said
-    said = as_ordinary_user(lambda: str(open_store(f"sqlite:///{file.parent / 'deeper' / 'store.db'}")))
-    assert said.startswith("BackendUnreachable: cannot make the folder"), said
+    error = as_ordinary_user(write)
+    assert error.startswith(f"7 store {url}"), error
+    assert "writ" in error
+    error = as_ordinary_user(lambda: str(open_store(f"sqlite:///{file.parent / 'deeper' / 'store.db'}")))
+    assert error.startswith("BackendUnreachable: cannot make the folder"), error
     file.parent.chmod(0o755)
     file.chmod(0o644)
     again = open_store(url)
@@ -286,7 +286,7 @@ def test_a_full_disk_is_named_and_the_store_stays_intact(file: Path) -> None:
     store, token = ready(file)
     acknowledged = 0
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # A file that may not grow is what a full disk looks like to SQLite.
+    # To SQLite a file that may not grow looks like a full disk.
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
     refused = None
     try:
