@@ -72,6 +72,8 @@ class Outcome:
     image_cache, versions, host, threads, parameters."""
     weights: Weights | None = None
     """Beside the file of a trial whose span ends early lies its whole state (see checkpoint.Folder)."""
+    measurements: str | None = None
+    """Name of the file in the trial's folder with its measurements as JSON lines, if it made any."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class TrialUpdate:
 
 
 def classify_error(error: BaseException) -> Failure:
-    """The error class of an exception; see `ErrorClass` for what each means and schedule.RETRY for what follows."""
+    """The error class of an exception; see `ErrorClass` for what each means and what follows."""
     if isinstance(error, TrialError):
         return Failure(error.error_class, error.message)
     first = f"{type(error).__name__}: {error}".splitlines()[0]

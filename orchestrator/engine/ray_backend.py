@@ -57,7 +57,7 @@ class WorkerUpdate:
     """An answer of a worker: news of its trial, or that its process is gone."""
 
     worker: ActorHandle
-    news: TrialUpdate | None
+    update: TrialUpdate | None
     reason: str = ""
 
 
@@ -265,13 +265,13 @@ class RayBackend:
 
     def adopt(self, heard: WorkerUpdate) -> None:
         """The worker's trial is this driver's from now on."""
-        assert heard.news is not None
-        heard.worker.handle.set_owner.remote(self._owner, heard.news.owner)
+        assert heard.update is not None
+        heard.worker.handle.set_owner.remote(self._owner, heard.update.owner)
         self._workers[heard.worker.name] = heard.worker
 
     def reuse_idle(self, heard: WorkerUpdate) -> None:
         """The worker, whose driver is dead and whose trial's end is recorded, is an idle one of this driver."""
-        worker, news = heard.worker, heard.news
+        worker, news = heard.worker, heard.update
         assert news is not None
         with contextlib.suppress(RayError):  # it left just now
             if ray.get(worker.handle.set_owner.remote(self._owner, news.owner), timeout=10):
