@@ -11,11 +11,12 @@ from pydantic import ValidationError
 
 from orchestrator.errors import SpecError
 from orchestrator.plan.trials import WaitingTrial, _once
-from orchestrator.spec.job import JobSpec, Near, Neighbourhood, Stage
+from orchestrator.records.recorded_spec import lookup
+from orchestrator.spec.job import JobSpec, Neighbourhood, Stage
 from orchestrator.spec.search_space import middle
 from orchestrator.spec.sweep import Search, groups_of, points
-from orchestrator.spec.trial_fields import apply, group_of, lookup
-from workers.trial import TrialSpec, plain_number
+from orchestrator.spec.trial_fields import apply, group_of, nearby_values
+from workers.trial import TrialSpec
 
 
 def expand(job: JobSpec, stage: Stage) -> list[WaitingTrial]:
@@ -71,10 +72,16 @@ def neighbours(centre: TrialSpec, around: Neighbourhood, winner: TrialSpec) -> t
     values = centre.model_dump(mode="json")
     origin = winner.model_dump(mode="json")
     notes: list[str] = []
-    own, tried = {}, {}
+    own: dict[str, float] = {}
+    tried: dict[str, list[float]] = {}
     for path, near in around.near.items():
         own[path] = _number(path, lookup(origin, path))
-        tried[path] = [v for v in _near(own[path], near) if _allowed(values, path, v, near, notes)]
+        tried[path] = []
+        for value, left_out in nearby_values(own[path], near):
+            if left_out := left_out or _refusal(values, path, value):
+                notes.append(f"{path} {value:g} left out: {left_out}")
+            else:
+                tried[path].append(value)
     moves: Iterable[dict[str, Any]]
     if around.shape == "star":
         moves = [{path: value} for path in tried for value in tried[path]]
@@ -92,24 +99,13 @@ def neighbours(centre: TrialSpec, around: Neighbourhood, winner: TrialSpec) -> t
     return trials, notes
 
 
-def _near(value: float, near: Near) -> list[float]:
-    moved = [*(value * factor for factor in near.multiply), *(value + step for step in near.add)]
-    return _once(plain_number(number) for number in moved)
-
-
-def _allowed(values: dict[str, Any], path: str, value: float, near: Near, notes: list[str]) -> bool:
-    if near.low is not None and value < near.low:
-        notes.append(f"{path} {value:g} left out: below low {near.low:g}")
-        return False
-    if near.high is not None and value > near.high:
-        notes.append(f"{path} {value:g} left out: above high {near.high:g}")
-        return False
+def _refusal(values: dict[str, Any], path: str, value: float) -> str:
+    """Why the field does not take the value; "" if it does."""
     try:
         _trial(apply(values, {path: value}), False)
     except ValidationError as error:
-        notes.append(f"{path} {value:g} left out: {error.errors()[0]['msg']}")
-        return False
-    return True
+        return str(error.errors()[0]["msg"])
+    return ""
 
 
 def _number(path: str, value: Any) -> float:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from orchestrator.errors import SpecError
 from orchestrator.spec.job import Resources
-from orchestrator.spec.trial_fields import _show, group_of
+from orchestrator.spec.trial_fields import group_of, short
 from tasks.backbones.spec import FromStage, FromTrial
 from workers.trial import TrialSpec
 
@@ -78,7 +78,7 @@ def started_from(spec: TrialSpec, key: str) -> TrialSpec:
 
 def trial_name(stage: str, group: str, settings: Mapping[str, Any], paths: Iterable[str]) -> str:
     """stage/group/lr=0.001,layer_decay=0.75 over those of `paths` that the settings have."""
-    shown = [f"{path.rpartition('.')[2]}={_show(settings[path])}" for path in paths if path in settings]
+    shown = [f"{path.rpartition('.')[2]}={short(settings[path])}" for path in paths if path in settings]
     return "/".join([stage, group, *([",".join(shown)] if shown else [])])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.records.recorded_spec import lookup
 from orchestrator.spec.check_paths import check_effect, check_paths
 from orchestrator.spec.check_search import check_after_population, check_search
 from orchestrator.spec.check_trials import (
@@ -235,7 +236,8 @@ class _Stages:
         if not takers or stage.from_:
             return
         for path in sorted({self.job.report.rows, self.job.report.columns, "task.dataset"} - set(stage.per)):
-            if len({_group(trial, [path]) for trial in self.built[stage.name]}) > 1:
+            values = (lookup(trial.spec.model_dump(mode="json"), path) for trial in self.built[stage.name])
+            if len({json.dumps(value, sort_keys=True) for value in values}) > 1:
                 what = f"lacks {path}, whose values are tried: {takers[0]} would take one winner for all of them"
                 self.about(i, "per", what + f"; add {path}")
 
@@ -292,18 +294,6 @@ class _Stages:
         if not said:
             return self.root.place_of(["stages", i]), "task"
         return trace(self.root, ["task", said[0]], trial.origins), f"task.{said[0]}"
-
-
-def _group(trial: CheckedTrial, paths: list[str]) -> str:
-    """The values of some paths as a text, initial weights with all that they say."""
-    values = trial.spec.model_dump(mode="json")
-    found = []
-    for path in paths:
-        here: Any = values
-        for step in path.split("."):
-            here = here.get(step) if isinstance(here, dict) else None
-        found.append(here)
-    return json.dumps(found, sort_keys=True)
 
 
 def _report(root: YamlNode, job: JobSpec, stages: _Stages, problems: Problems) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.spec.diagnostics import Problems, Steps, dotted
-from orchestrator.spec.field_paths import leaf_paths, missing_step, nearest
+from orchestrator.rules.selection import read_tie
+from orchestrator.spec.diagnostics import Problems, Steps, dotted, nearest_hint
+from orchestrator.spec.field_paths import leaf_paths, missing_step
 from orchestrator.spec.job import PLANNER_ONLY, JobSpec, Stage
 from orchestrator.spec.sweep import Grid, Search
 from orchestrator.spec.yaml_nodes import Location, YamlNode
@@ -58,8 +59,7 @@ def check_path(path: str, place: Location, name: str, problems: Problems) -> boo
     steps = path.split(".")
     where = ".".join(steps[:index]) or "a trial"
     known = ", ".join(each for each in there if each != PLANNER_ONLY) or "none"
-    near = nearest(path, trial_schema_paths())
-    hint = f"; nearest: {near}" if near else ""
+    hint = nearest_hint(path, trial_schema_paths())
     problems.report(place, name, path, f"no such field of a trial; fields of {where}: {known}{hint}")
     return False
 
@@ -107,11 +107,13 @@ def _axis_paths(root: YamlNode, stage: Stage, at: Steps) -> Iterator[tuple[Steps
 
 
 def _check_tie(tie: str, place: Location, name: str, problems: Problems) -> None:
-    parts = tie.split(":")
-    if parts[-1] not in ("min", "max") or len(parts) != (3 if parts[0] == "figure" else 2) or not all(parts):
+    try:
+        rule = read_tie(tie)
+    except ValueError:
         problems.report(place, name, tie, "must be figure:NAME:min, figure:NAME:max, PATH:min or PATH:max")
-    elif parts[0] != "figure":
-        check_path(parts[0], place, name, problems)
+        return
+    if not rule.figure:
+        check_path(rule.name, place, name, problems)
 
 
 def _check_clashes(root: YamlNode, stage: Stage, at: Steps, problems: Problems) -> None:

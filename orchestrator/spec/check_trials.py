@@ -12,14 +12,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.records.recorded_spec import lookup
 from orchestrator.spec.check_paths import axes_of
 from orchestrator.spec.diagnostics import Problems, Steps, problem_from_pydantic, show, wording
 from orchestrator.spec.field_paths import missing_step
-from orchestrator.spec.job import PLANNER_ONLY, Near, Stage
+from orchestrator.spec.job import PLANNER_ONLY, Stage
 from orchestrator.spec.sweep import Search, axis_length, axis_values, points
-from orchestrator.spec.trial_fields import apply
+from orchestrator.spec.trial_fields import apply, nearby_values
 from orchestrator.spec.yaml_nodes import Location, YamlNode
-from workers.trial import TrialSpec, plain_number
+from workers.trial import TrialSpec
 
 MAX_TRIALS = 100_000
 """Of one stage; more is a slip of the pen, and would fill the memory of whoever plans it."""
@@ -100,23 +101,15 @@ def check_neighbours(
         name = f"stages.{stage.name}.neighbourhood: {path}"
         if missing_step(TrialSpec, path) is not None:
             continue  # reported as such
-        for value in values.get(path) or [_value(whole, path)]:
+        for value in values.get(path) or [lookup(whole, path)]:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 problems.report(place, name, show(value), "no number: only numbers have a neighbourhood")
                 break
-            for moved in neighbours(near, value):
+            for moved in (moved for moved, left_out in nearby_values(value, near) if not left_out):
                 result = _validate(apply(stand_in.fields, {path: moved}))
                 if not isinstance(result, TrialSpec):
                     why = "; ".join(wording(TrialSpec, error) for error in result)
                     problems.report(place, name, f"{why} (moved from {value:g}; set low or high)")
-
-
-def neighbours(near: Near, value: float) -> list[float]:
-    """The values around one, in the order they are written; those beyond low and high are left out."""
-    moved = [value * factor for factor in near.multiply] + [value + step for step in near.add]
-    low = -math.inf if near.low is None else near.low
-    high = math.inf if near.high is None else near.high
-    return [number for number in map(plain_number, moved) if low <= number <= high]
 
 
 def check_values(
@@ -230,10 +223,3 @@ def _validate(fields: Fields) -> TrialSpec | list[Any]:
 def _errors(fields: Fields) -> list[Any]:
     result = _validate(fields)
     return [] if isinstance(result, TrialSpec) else result
-
-
-def _value(whole: Fields, path: str) -> Any:
-    here: Any = whole
-    for step in path.split("."):
-        here = here.get(step) if isinstance(here, dict) else None
-    return here

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -88,10 +88,15 @@ def dotted(root: YamlNode, steps: Steps, is_missing: bool = False) -> str:
     return ".".join(parts)
 
 
-def offer(word: str, allowed: Sequence[str], what: str) -> str:
-    """What is allowed, and what was probably meant."""
+def offer(word: str, allowed: Collection[str], what: str) -> str:
+    """What is allowed, and which of it was probably meant: "stages: grid, final; nearest: grid"."""
+    return f"{what}: {', '.join(allowed) or 'none'}{nearest_hint(word, allowed)}"
+
+
+def nearest_hint(word: str, allowed: Collection[str]) -> str:
+    """ "; nearest: NAME" for the allowed name that was probably meant; "" if none is close."""
     near = nearest(word, allowed)
-    return f"{what}: {', '.join(allowed) or 'none'}" + (f"; nearest: {near}" if near else "")
+    return f"; nearest: {near}" if near else ""
 
 
 def _what(kind: str, context: Any, error: Any) -> str:

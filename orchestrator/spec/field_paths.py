@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
+
+from tasks import spelling
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
@@ -16,8 +17,7 @@ def nearest(word: str, allowed: Iterable[str]) -> str | None:
     same_end = [name for name in names if name.split(".")[-1] == word or name.endswith("." + word)]
     if same_end:
         return same_end[0]
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return close[0] if close else None
+    return next(iter(spelling.nearest(word, names)), None)
 
 
 def missing_step(model: type[BaseModel], path: str) -> tuple[int, list[str]] | None:

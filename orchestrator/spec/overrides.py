@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.spec.field_paths import nearest
+from orchestrator.spec.diagnostics import offer
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.yaml_nodes import Location, Problem, YamlNode, parse_value
 
@@ -27,7 +27,7 @@ def with_profile(root: YamlNode, asked: str | None) -> tuple[YamlNode, list[Prob
     if profiles and not isinstance(profiles.value, dict):
         return rest, [Problem(profiles.place, "profiles: must be a mapping from a profile's name to what it changes")]
     if not isinstance(name, str) or name not in known:
-        return rest, [Problem(place, f"profile: {name}: no such profile; " + _offer(str(name), known, "profiles"))]
+        return rest, [Problem(place, f"profile: {name}: no such profile; " + offer(str(name), known, "profiles"))]
     over = known[name]
     if not isinstance(over.value, dict):
         return rest, [Problem(over.place, f"profiles.{name}: must be a mapping of what it changes")]
@@ -101,7 +101,7 @@ def _index(node: YamlNode, step: str) -> int:
     if step.isdigit() and int(step) < len(items):
         return int(step)
     known = [item for item in items if item] or [str(i) for i in range(len(items))]
-    raise _NoSuch(f"no {step!r} there; " + _offer(step, known, "there are"))
+    raise _NoSuch(f"no {step!r} there; " + offer(step, known, "there are"))
 
 
 def _lay(base: YamlNode, over: YamlNode, problems: list[Problem]) -> YamlNode:
@@ -142,9 +142,9 @@ def _lay_stages(base: YamlNode, over: YamlNode, problems: list[Problem]) -> Yaml
             stages.append(child)
         else:
             known = [_name(stage) for stage in stages]
-            offer = _offer(name, [stage for stage in known if stage], "stages")
+            stages_known = offer(name, [stage for stage in known if stage], "stages")
             new = f"a new stage says its name itself (name: {name})"
-            problems.append(Problem(over.keys[name], f"stages.{name}: no such stage to change; {offer}; {new}"))
+            problems.append(Problem(over.keys[name], f"stages.{name}: no such stage to change; {stages_known}; {new}"))
     return YamlNode(base.place, stages)
 
 
@@ -161,8 +161,3 @@ def _set(node: YamlNode, key: str, child: YamlNode, place: Location | None = Non
 def _without(node: YamlNode, key: str) -> YamlNode:
     assert isinstance(node.value, dict)
     return YamlNode(node.place, {k: v for k, v in node.value.items() if k != key}, node.keys)
-
-
-def _offer(word: str, known: Sequence[str] | dict[str, YamlNode], what: str) -> str:
-    near = nearest(word, known)
-    return f"{what}: {', '.join(known) or 'none'}" + (f"; nearest: {near}" if near else "")

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from orchestrator.records import recorded_spec
 from orchestrator.spec.search_space import Point, Population, Range, Stopping, middle, tried_at_load
 from workers.trial import plain_number
 
@@ -211,17 +212,6 @@ def groups_of(search: Search) -> list[Point]:
     return [dict(zip(search.each, values, strict=True)) for values in itertools.product(*lists)]
 
 
-APPLIED_TO = ("seed", "task.dataset")
-"""Fields that are no part of a setting: a chosen setting may be applied to several of them, and read test each time, as
-long as nothing is chosen from the results."""
-
-
 def one_setting(sweep: SingleSetting | Grid | Search) -> bool:
-    """Whether all points of a sweep are one setting, with one or several seeds, on one or several data sets."""
-    if isinstance(sweep, Search):
-        return False
-    grids = sweep.grid if isinstance(sweep, Grid) else []
-    others = [{path: axis for path, axis in axes.items() if path not in APPLIED_TO} for axes in grids]
-    if any(axis_length(axis) > 1 for axes in others for axis in axes.values()):
-        return False
-    return all(axes == others[0] for axes in others)
+    """True if all points of a sweep are one setting, with any number of seeds and data sets."""
+    return recorded_spec.one_setting(sweep.model_dump(mode="json"))
