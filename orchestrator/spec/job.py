@@ -7,9 +7,7 @@ import json
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -18,25 +16,16 @@ from pydantic import (
     model_validator,
 )
 
+from orchestrator.spec.model import SpecModel
 from orchestrator.spec.sweep import Path_, SingleSetting, Sweep, as_list
-
-_strict = ConfigDict(
-    frozen=True,
-    extra="forbid",
-    strict=True,  # the text '5' is no number and `true` is no count, whatever Python says
-    allow_inf_nan=False,
-    use_attribute_docstrings=True,
-    populate_by_name=True,
-)
 
 PLANNER_ONLY = "may_test"
 """The field of a trial that no spec may set."""
 
 
-class Resources(BaseModel):
+class Resources(SpecModel):
     """What one trial holds while it runs."""
 
-    model_config = _strict
     cpus: NonNegativeFloat = 1.0
     gpus: NonNegativeFloat = 0.0
     """A fraction below 1 shares a GPU; with several workers: of each worker."""
@@ -73,10 +62,9 @@ class Resources(BaseModel):
         return gpus
 
 
-class Near(BaseModel):
+class Near(SpecModel):
     """Values to try around the winner's value: multiples of it, or steps from it."""
 
-    model_config = _strict
     multiply: list[PositiveFloat] = []
     add: list[float] = []
     low: float | None = None
@@ -92,19 +80,17 @@ class Near(BaseModel):
         return self
 
 
-class Neighbourhood(BaseModel):
+class Neighbourhood(SpecModel):
     """Which settings around the winner are tried (the paper says only "in the neighborhood of the best setting")."""
 
-    model_config = _strict
     shape: Literal["star", "box"] = "star"
     """`star`: one field moved at a time; `box`: every combination of the moved fields."""
     near: dict[Path_, Near] = Field(min_length=1)
 
 
-class Stage(BaseModel):
+class Stage(SpecModel):
     """A step of a job: a sweep of its own, or what follows from the winners of earlier stages."""
 
-    model_config = _strict
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     sweep: Sweep = SingleSetting()
     """With `from` (and no neighbourhood): every winner at every point, for example over seeds."""
@@ -139,28 +125,25 @@ class Stage(BaseModel):
         return {"per": list(each), **fields} if isinstance(each, dict) else fields
 
 
-class Average(BaseModel):
+class Average(SpecModel):
     """A column of the table: the mean over some columns."""
 
-    model_config = _strict
     name: str = "Average"
     over: list[str] = []
     """Column values; none: all columns."""
 
 
-class Reference(BaseModel):
+class Reference(SpecModel):
     """Published values, printed beside ours."""
 
-    model_config = _strict
     source: str
     values: dict[str, dict[str, float]]
     """Row -> column -> value, in the table's units (percent for accuracies)."""
 
 
-class Plot(BaseModel):
+class Plot(SpecModel):
     """A picture beside the table: its values against another number of each trial."""
 
-    model_config = _strict
     title: str = ""
     x: str
     """Name of a figure, for example avg_dist."""
@@ -171,10 +154,9 @@ class Plot(BaseModel):
     """`error`: what an accuracy lacks to 100 percent."""
 
 
-class ReportSpec(BaseModel):
+class ReportSpec(SpecModel):
     """What the job's table looks like."""
 
-    model_config = _strict
     stage: str = ""
     """The stage whose figures fill the cells (none: the last stage)."""
     rows: Path_ = "backbone.init"
@@ -185,10 +167,9 @@ class ReportSpec(BaseModel):
     caption: str = ""
 
 
-class JobSpec(BaseModel):
+class JobSpec(SpecModel):
     """What a user submits. `trial` is the base that stages complete; every resulting trial is checked at load."""
 
-    model_config = _strict
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)
     profile: str = ""
     """The profile that was laid over (in a file: the one taken when none is asked for)."""

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     PositiveFloat,
@@ -18,25 +16,16 @@ from pydantic import (
     field_validator,
 )
 
+from orchestrator.spec.model import SpecModel
 from workers.trial import plain_number
-
-_strict = ConfigDict(
-    frozen=True,
-    extra="forbid",
-    strict=True,
-    allow_inf_nan=False,
-    use_attribute_docstrings=True,
-    populate_by_name=True,
-)
 
 Point = dict[str, Any]
 """Path -> value."""
 
 
-class Uniform(BaseModel):
+class Uniform(SpecModel):
     """`{uniform: [low, high]}`: any number between, ends included."""
 
-    model_config = _strict
     uniform: tuple[float, float] = Field(strict=False)
 
     @field_validator("uniform")
@@ -45,10 +34,9 @@ class Uniform(BaseModel):
         return _low_high(ends)
 
 
-class LogUniform(BaseModel):
+class LogUniform(SpecModel):
     """`{loguniform: [low, high]}`: any number between, evenly in the logarithm."""
 
-    model_config = _strict
     loguniform: tuple[PositiveFloat, PositiveFloat] = Field(strict=False)
 
     @field_validator("loguniform")
@@ -57,10 +45,9 @@ class LogUniform(BaseModel):
         return _low_high(ends)
 
 
-class IntRange(BaseModel):
+class IntRange(SpecModel):
     """`{int: [low, high]}`: any whole number between, ends included; with `log: true` evenly in the logarithm."""
 
-    model_config = _strict
     between: tuple[int, int] = Field(alias="int", strict=False)
     log: bool = False
 
@@ -85,10 +72,9 @@ class IntRange(BaseModel):
         return log
 
 
-class Choice(BaseModel):
+class Choice(SpecModel):
     """`{choice: [values]}`: one of these, in no order."""
 
-    model_config = _strict
     choice: list[Any] = Field(min_length=1)
 
     @field_validator("choice")
@@ -189,14 +175,13 @@ def tried_at_load(one: Range) -> list[Any]:
     return [low, high]
 
 
-class AshaRule(BaseModel):
+class AshaRule(SpecModel):
     """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934), Ray Tune's AsyncHyperBandScheduler.
 
     At each rung (epochs grace, grace x factor, grace x factor^2, ...) a trial goes on if it is among the best 1/factor
     of those that came there so far; so the first ones always do.
     """
 
-    model_config = _strict
     grace_epochs: PositiveInt
     """The first rung."""
     reduction_factor: int = Field(default=3, ge=2)
@@ -207,11 +192,10 @@ class AshaRule(BaseModel):
     """Whether rungs may lie inside the learning rate's warm-up, where they rank noise."""
 
 
-class MedianRule(BaseModel):
+class MedianRule(SpecModel):
     """Median stopping (Golovin et al. 2017, section 3.2.2), Ray Tune's MedianStoppingRule: a trial stops when its best
     value so far is worse than the median of the running means of the others at the same epoch."""
 
-    model_config = _strict
     grace_epochs: PositiveInt
     """Nothing is stopped before."""
     min_trials: PositiveInt = 3
@@ -220,17 +204,15 @@ class MedianRule(BaseModel):
     """Whether trials may be stopped inside the learning rate's warm-up."""
 
 
-class Asha(BaseModel):
+class Asha(SpecModel):
     """`{asha: {...}}`"""
 
-    model_config = _strict
     asha: AshaRule
 
 
-class Median(BaseModel):
+class Median(SpecModel):
     """`{median: {...}}`"""
 
-    model_config = _strict
     median: MedianRule
 
 
@@ -252,7 +234,7 @@ Stopping = Annotated[
 """Which trials of a search end early."""
 
 
-class Population(BaseModel):
+class Population(SpecModel):
     """Population-based training (Jaderberg et al. 2017, arXiv 1711.09846, section 4), in synchronous generations.
 
     After every generation the members in the bottom quantile each copy a random one of the top quantile, weights and
@@ -260,7 +242,6 @@ class Population(BaseModel):
     `factors` (a choice: moved to a neighbour in its list).
     """
 
-    model_config = _strict
     size: int = Field(ge=2)
     every_epochs: PositiveInt
     """A generation; the trial's epochs are a multiple of it."""

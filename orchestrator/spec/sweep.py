@@ -6,9 +6,7 @@ import itertools
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     PositiveFloat,
@@ -19,17 +17,9 @@ from pydantic import (
 )
 
 from orchestrator.records import recorded_spec
+from orchestrator.spec.model import SpecModel
 from orchestrator.spec.search_space import Point, Population, Range, Stopping, middle, tried_at_load
 from workers.trial import plain_number
-
-_strict = ConfigDict(
-    frozen=True,
-    extra="forbid",
-    strict=True,  # the text '5' is no number and `true` is no count, whatever Python says
-    allow_inf_nan=False,
-    use_attribute_docstrings=True,
-    populate_by_name=True,
-)
 
 Path_ = Annotated[str, Field(pattern=r"^[a-z_]+(\.[A-Za-z0-9_]+)*$")]
 """A field of the trial, by its dotted path: optim.lr"""
@@ -40,10 +30,9 @@ def as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
-class LogSpace(BaseModel):
+class LogSpace(SpecModel):
     """`{logspace: [low, high, count]}`: evenly spaced in the logarithm, ends included."""
 
-    model_config = _strict
     logspace: tuple[PositiveFloat, PositiveFloat, PositiveInt] = Field(strict=False)
 
     @field_validator("logspace")
@@ -52,10 +41,9 @@ class LogSpace(BaseModel):
         return _low_high_count(bounds)
 
 
-class LinSpace(BaseModel):
+class LinSpace(SpecModel):
     """`{linspace: [low, high, count]}`: evenly spaced, ends included."""
 
-    model_config = _strict
     linspace: tuple[float, float, PositiveInt] = Field(strict=False)
 
     @field_validator("linspace")
@@ -96,26 +84,23 @@ Axis = Annotated[
 Axes = Annotated[dict[Path_, Axis], Field(min_length=1)]
 
 
-class SingleSetting(BaseModel):
+class SingleSetting(SpecModel):
     """No sweep: the base trial with the stage's overrides."""
 
-    model_config = _strict
     kind: Literal["one"] = "one"
 
 
-class Grid(BaseModel):
+class Grid(SpecModel):
     """Every combination of the axes; of several grids the union, in their order."""
 
-    model_config = _strict
     grid: Annotated[list[Axes], Field(min_length=1), BeforeValidator(as_list)]
     """A single mapping is read as a list of one."""
 
 
-class Search(BaseModel):
+class Search(SpecModel):
     """Points that are chosen one after the other, by what is known of the earlier ones; a search of its own for every
     combination of `each`, all at once, and with the same seed, so that groups begin with the same points."""
 
-    model_config = _strict
     search: dict[Path_, Range] = Field(min_length=1)
     each: dict[Path_, Axis] = {}
     """Fields that form the groups (the stage's `per`), and their values."""
