@@ -13,7 +13,7 @@ from orchestrator.errors import SpecError
 from orchestrator.plan.cost import cost
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
-from orchestrator.plan.simulation import Node
+from orchestrator.plan.resource_fit import Node
 from orchestrator.records.rows import PlacedRow, SearchEvent
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.report.groups import heat_map
@@ -211,7 +211,7 @@ def test_plan_shows_what_is_left_of_a_search(write: Write) -> None:
 
 def test_validate_and_plan_know_neither_tune_nor_optuna(write: Write, tmp_path: Path) -> None:
     code = (
-        "import sys; from orchestrator.plan.cost import cost; from orchestrator.plan.simulation import Node; "
+        "import sys; from orchestrator.plan.cost import cost; from orchestrator.plan.resource_fit import Node; "
         "from orchestrator.spec import load; "
         "from orchestrator.plan.durations import DurationModel; "
         f"cost(load({str(write(GOOD))!r}), lambda keys: {{}}, DurationModel(), [Node(2.0)]); "
