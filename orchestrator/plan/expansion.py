@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.errors import SpecError
-from orchestrator.plan.trials import WaitingTrial, _once
+from orchestrator.plan.trials import WaitingTrial
 from orchestrator.records.recorded_spec import lookup
 from orchestrator.spec.job import JobSpec, Neighbourhood, Stage
 from orchestrator.spec.search_space import middle
@@ -86,7 +86,7 @@ def neighbours(centre: TrialSpec, around: Neighbourhood, winner: TrialSpec) -> t
     if around.shape == "star":
         moves = [{path: value} for path in tried for value in tried[path]]
     else:
-        axes = [[(path, v) for v in _once([own[path], *tried[path]])] for path in tried]
+        axes = [[(path, v) for v in dict.fromkeys([own[path], *tried[path]])] for path in tried]
         listed = any(own[path] in tried[path] for path in tried)
         corners = [dict(combination) for combination in itertools.product(*axes)]
         moves = corners if listed else [move for move in corners if move != own]

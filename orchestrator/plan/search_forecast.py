@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.plan.planner import GroupId, Planner
+from orchestrator.plan.planner import Planner
+from orchestrator.plan.trials import GroupId
 from orchestrator.records.rows import SearchEvent
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.search_space import middle
@@ -21,7 +22,7 @@ class SearchForecast:
 
     def __init__(self, job: JobSpec, planner: Planner, history: History) -> None:
         self._sweeps = {stage.name: stage.sweep for stage in job.stages if isinstance(stage.sweep, Search)}
-        self._planner, self._history = planner, history
+        self._open, self._history = planner.searches, history
         self._in_flight: dict[GroupId, set[str]] = {}
         self._keys: dict[GroupId, list[str]] = defaultdict(list)
         self.points = 0
@@ -29,7 +30,7 @@ class SearchForecast:
 
     def replay(self) -> None:
         """Repeats the recorded events of every search that can begin now."""
-        for group in self._planner.searching() if self._sweeps else ():
+        for group in self._open.groups() if self._sweeps else ():
             if group in self._in_flight:
                 continue
             self._in_flight[group] = set()
@@ -37,21 +38,21 @@ class SearchForecast:
                 if event.kind == "asked":
                     self._propose(group, event.body)
                 elif event.kind == "stopped":
-                    self._planner.bar(group, event.key)
+                    self._open.stop_early(group, event.key)
                     self._in_flight[group].discard(event.key)
                 elif event.kind == "exhausted":
-                    self._planner.close(group)
+                    self._open.close(group)
 
     def suggest(self) -> None:
         """Proposes as many points as each search may run at once."""
         self.replay()
-        for group in self._planner.searching() if self._sweeps else ():
-            search, trials, keys = self._sweeps[group[0]], self._planner.expected(group), self._keys[group]
+        for group in self._open.groups() if self._sweeps else ():
+            search, trials, keys = self._sweeps[group[0]], self._open.expected(group), self._keys[group]
             while len(keys) < trials and len(self._in_flight[group]) < search.at_once:
                 self.points += 1
                 self._propose(group, self._made_up(group, search))
             if len(keys) >= trials:
-                self._planner.close(group)
+                self._open.close(group)
 
     def on_end(self, key: str) -> None:
         """A trial has ended."""
@@ -62,7 +63,7 @@ class SearchForecast:
         """The event for a point in the middle of the ranges, with a seed of its own so that no two trials are equal."""
         number = len(self._keys[group])
         point = middle(search.search)
-        point["seed"] = self._planner.middle(group).seed + 1_000_000 + number
+        point["seed"] = self._open.middle(group).seed + 1_000_000 + number
         if search.population is None:
             return {"point": point}
         part, size = search.population.every_epochs, search.population.size
@@ -71,7 +72,7 @@ class SearchForecast:
         return {"point": point, "span": [generation * part, (generation + 1) * part], "parent": parent}
 
     def _propose(self, group: GroupId, body: Mapping[str, Any]) -> None:
-        self._planner.propose(group, body)
-        key = str(self._planner.key_at(group, body))
+        self._open.propose(group, body)
+        key = str(self._open.key_at(group, body))
         self._keys[group].append(key)
         self._in_flight[group].add(key)

@@ -71,7 +71,7 @@ class Simulation:
         self._apply_snapshots(snapshots)
         self.known_groups = {(planned.stage, planned.group) for planned in self.planner.placed}
         """Groups whose trials do not depend on simulated results."""
-        self.known_groups -= set(self.planner.searching())
+        self.known_groups -= set(self.planner.searches.groups())
         self._run(room, sizes)
 
     @property

@@ -192,7 +192,7 @@ def test_plan_shows_what_is_left_of_a_search(write: Write) -> None:
     place = ("search", "digits")
     points = [{"optim.lr": lr, "optim.layer_decay": 0.8, "backbone.drop_path": 0} for lr in (1e-3, 3e-3, 5e-3)]
     planner = Planner(job, DurationModel())
-    keys = [str(planner.key_at(place, {"point": point})) for point in points]
+    keys = [str(planner.searches.key_at(place, {"point": point})) for point in points]
     events = [SearchEvent(n, "asked", key, {"point": point}) for n, (key, point) in enumerate(zip(keys, points))]  # noqa: B905
     events.append(SearchEvent(3, "stopped", keys[1], {"epoch": 4, "value": 0.1}))
     known = {
