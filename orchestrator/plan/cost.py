@@ -42,7 +42,7 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the rest of a job costs. Hours are estimates; `basis` says from what."""
+    """The cost of the rest of a job. Hours are estimates; `basis` gives their sources."""
 
     stages: list[StageCost]
     trials: int

@@ -31,7 +31,7 @@ class Placing:
         return len(self.placed), len(self.decisions)
 
     def since(self, mark: tuple[int, int]) -> Changes:
-        """What was placed and decided after `mark`."""
+        """The trials placed and the decisions made after `mark`."""
         return self.placed[mark[0] :], self.decisions[mark[1] :]
 
     def settle(self, changed: list[GroupState]) -> None:

@@ -58,7 +58,7 @@ def amounts_text(amounts: Amounts) -> str:
 
 
 class FreeResources:
-    """What is free on each node while trials start and end."""
+    """The free resources of each node while trials start and end."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self._free = [node.amounts for node in nodes]

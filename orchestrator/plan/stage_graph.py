@@ -18,9 +18,7 @@ class StageGraph:
     def __init__(self, job: JobSpec) -> None:
         self.job = job
         self.by_name = {stage.name: stage for stage in job.stages}
-        self.consumers = {
-            stage.name: [other for other in job.stages if stage.name in other.from_] for stage in job.stages
-        }
+        self.consumers = {stage.name: job.consumers(number) for number, stage in enumerate(job.stages)}
         """Stage -> stages that take its winners."""
         self._weight_consumers: dict[str, set[str]] = defaultdict(set)
         self._one_setting = {stage.name for stage in job.stages if one_setting(stage.sweep)}

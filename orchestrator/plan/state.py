@@ -71,7 +71,7 @@ class GroupState:
     waiting: list[WaitingTrial] | None = None
     """Trials that wait for the weights they start from; None while the group waits for its own winner."""
     search: SearchGroup | None = None
-    """What the trials of an open search share; None without a search, or once it asks for no more points."""
+    """The open search that proposes its trials; None without a search, or once it is closed."""
     rounds: int = 1
     """Number of sequential rounds: 1 for a grid, trials / at_once for a search."""
     trials: dict[str, PlannedTrial] = field(default_factory=dict)
@@ -132,7 +132,7 @@ class PlanState:
         self.by_stage: dict[str, list[GroupState]] = defaultdict(list)
         self.trials: dict[str, TrialEntry] = {}
         self.outside: dict[str, TrialSnapshot] = {}
-        """Of trials of other jobs."""
+        """Key of a trial of another job -> its snapshot."""
         self.children: dict[str, list[str]] = defaultdict(list)
         """Key of a trial -> keys of the trials that start from its weights."""
 
