@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,6 +27,7 @@ from orchestrator.rules.selection import barred_trials
 from orchestrator.settings import Settings
 from orchestrator.spec.job import JobSpec
 from orchestrator.store.store import Store, open_store
+from tasks.spelling import nearest
 from workers.trial import TrialSpec
 
 ASSUMED = "not known yet: "
@@ -276,5 +276,5 @@ def _what(init: Mapping[str, Any]) -> str:
 
 
 def _offer(name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    near = nearest(name, known)
     return f"did you mean {near[0]}? " * bool(near) + f"there are: {', '.join(known)}"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestrator.records.recorded_spec import expected, label, setting, sources
+from orchestrator.records.recorded_spec import expected, label, lookup, sources
 from orchestrator.report.caveats import warnings
 from orchestrator.report.cells import average, make_cell
 from orchestrator.report.early_stopping import agreement, saved
@@ -155,14 +155,14 @@ class _JobResults:
         found: dict[str, GroupCell] = {}
         for values in expected(self.spec, self.chain):
             group = "/".join(values.values())
-            row = values.get(self.row_path) or label(setting(base, self.row_path))
-            column = values.get(self.column_path) or label(setting(base, self.column_path))
+            row = values.get(self.row_path) or label(lookup(base, self.row_path))
+            column = values.get(self.column_path) or label(lookup(base, self.column_path))
             found[group] = GroupCell(group, row, column)
         for (stage, group), trials in self.members.items():
             if stage in self.chain and group not in found:
                 values = {**trials[0].settings, **trials[0].group_values}
-                row = values.get(self.row_path, setting(base, self.row_path))
-                column = values.get(self.column_path, setting(base, self.column_path))
+                row = values.get(self.row_path, lookup(base, self.row_path))
+                column = values.get(self.column_path, lookup(base, self.column_path))
                 found[group] = GroupCell(group, label(row), label(column))
         return list(found.values())
 
@@ -176,7 +176,7 @@ class _JobResults:
         points = [
             dict(zip(over, map(label, values), strict=True))
             for axes in grids
-            for values in itertools.product(*(axes.get(path, [setting(self.spec["trial"], path)]) for path in over))
+            for values in itertools.product(*(axes.get(path, [lookup(self.spec["trial"], path)]) for path in over))
         ]
         return [
             GroupCell(place.group, point.get(self.row_path, place.row), point.get(self.column_path, place.column))
@@ -347,7 +347,7 @@ class _JobResults:
 
     def measured_on(self) -> str:
         override = self.stages[self.stage].get("override", {})
-        split = override.get("task.evaluate", setting(self.spec["trial"], "task.evaluate"))
+        split = override.get("task.evaluate", lookup(self.spec["trial"], "task.evaluate"))
         return split if isinstance(split, str) else ""
 
     def behind(self, cells: Iterable[Cell]) -> dict[str, TrialRow]:

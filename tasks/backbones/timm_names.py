@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import re
 from functools import cache
 from pathlib import Path
+
+from tasks.spelling import nearest
 
 _REGISTERED = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
 
@@ -25,6 +26,6 @@ def check_timm_name(name: str) -> str:
     """`name`, when timm has it; a pre-training tag after a dot is left to timm. Raises ValueError with the nearest."""
     if name.partition(".")[0] in timm_names():
         return name
-    near = difflib.get_close_matches(name, sorted(timm_names()), n=3, cutoff=0.5)
+    near = nearest(name, sorted(timm_names()), count=3)
     hint = f"; nearest: {', '.join(near)}" if near else ""
     raise ValueError(f"no such timm model{hint} (all: timm.list_models())")

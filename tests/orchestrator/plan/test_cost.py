@@ -16,7 +16,8 @@ from k12_job import BASE, FINAL, PRETRAIN, RAND, REFINE, SUP, done, figures, gri
 from orchestrator.plan.cost import Cost, cost
 from orchestrator.plan.durations import EVALUATION_SHARE, DurationModel
 from orchestrator.plan.planner import Planner
-from orchestrator.plan.simulation import Node, left
+from orchestrator.plan.resource_fit import Node
+from orchestrator.plan.simulation import remaining_part
 from orchestrator.plan.trials import PlannedTrial
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.spec import load
@@ -99,8 +100,8 @@ def test_failed_trials_are_counted_and_running_ones_with_what_is_left() -> None:
 
 def test_of_a_part_of_a_schedule_only_its_own_epochs_are_left() -> None:
     epochs = [TrialSnapshot(TrialState.running, epoch=epoch, epochs=12) for epoch in (0, 8, 9, 12)]
-    assert [left(known, 8) for known in epochs] == [1, 1, 0.75, 0]
-    assert [left(known, 0) for known in epochs] == [1, 1 / 3, 0.25, 0]
+    assert [remaining_part(known, 8) for known in epochs] == [1, 1, 0.75, 0]
+    assert [remaining_part(known, 0) for known in epochs] == [1, 1 / 3, 0.25, 0]
 
 
 def test_a_trial_that_may_do_with_fewer_workers_is_planned_with_those_that_fit() -> None:
@@ -319,7 +320,7 @@ def test_what_fits_on_no_node_is_said() -> None:
     custom = {**grid(dataset=["digits"], init=[RAND]), "resources": {"custom": {"a100": 1}}}
     found = cost(job(PRETRAIN, custom), nothing, DurationModel(), [Node(cpus=2, gpus=2)])
     assert (found.makespan_hours, found.lower_bound_hours) == (None, None)
-    assert found.problems == ["stage grid: a trial needs 1 cpus, 1 a100, which fits on no node of the cluster"]
+    assert found.problems == ["stage grid: a trial needs 1 x CPU 1, a100 1, which does not fit on the cluster"]
     assert found.trials == 16
     big = cost(job(PRETRAIN, resources={"cpus": 4}), nothing, DurationModel(), [Node(cpus=2), Node(cpus=2)])
     assert (big.makespan_hours, len(big.problems)) == (None, 1)
