@@ -13,8 +13,10 @@ import pytest
 from orchestrator import api
 from orchestrator.cli.main import cli
 from orchestrator.launch.inputs import missing_data
+from orchestrator.plan.cost import cost
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
+from orchestrator.plan.simulation import Node
 from orchestrator.settings import settings
 from orchestrator.spec import job_id, load, points, profiles
 
@@ -49,10 +51,11 @@ def commands(path: Path) -> list[list[str]]:
 def test_every_profile_plans(path: Path, profile: str, tmp_path: Path) -> None:
     job = load(path, profile)
     where = settings(folder=tmp_path, database_url=f"sqlite:///{tmp_path / 'store.db'}", data_root=tmp_path)
-    cost = api.plan(job, where, nodes=2, cpus=64, gpus=8)
-    assert [stage.name for stage in cost.stages] == [stage.name for stage in job.stages]
-    assert all(stage.trials > 0 for stage in cost.stages)
-    assert cost.makespan_hours > 0
+    planned = api.plan(job, where, nodes=2, cpus=64, gpus=8)
+    assert [stage.name for stage in planned.stages] == [stage.name for stage in job.stages]
+    assert all(stage.trials > 0 for stage in planned.stages)
+    assert planned.problems == []
+    assert planned.makespan_hours > 0
 
 
 def test_job_ids_are_the_recorded_ones() -> None:
@@ -78,11 +81,11 @@ def test_first_lines_say_what_command_cost_and_expected(path: Path) -> None:
     text = paragraphs(path)
     assert re.match(r"[A-Z].{80,}\.$", text[0], re.DOTALL)
     assert any(words[:2] == ["submit", f"specs/{path.name}"] for words in commands(path))
-    (cost,) = [part for part in text if part.startswith("Cost")]
+    (costs,) = [part for part in text if part.startswith("Cost")]
     assert len([part for part in text if part.startswith("Expected")]) == 1
     for profile in profiles(path):
         if profile != "smoke":
-            assert profile in cost, profile
+            assert profile in costs, profile
 
 
 @every_spec
@@ -93,6 +96,38 @@ def test_commands_in_the_first_lines_are_valid(path: Path) -> None:
         given = context.params
         for spec in [given["spec"]] if "spec" in given else given.get("specs", []):
             load(ROOT / spec, given["profile"])
+
+
+CLAIMED = {
+    ("k12_grid", "paper"): {100: ("2,850", "15 days"), 900: ("320", "40 hours")},
+    ("cog", "paper"): {100: ("14,300", "75 days"), 900: ("1,590", "8.3 days")},
+    ("cog", "table7"): {100: ("8,900", "46 days"), 900: ("990", "5.1 days")},
+    ("inat18", "paper"): {100: ("610", "3.2 days"), 900: ("68", "8.5 hours")},
+    ("imagenet_finetune", "paper"): {100: ("360", "1.9 days"), 900: ("40", "5 hours")},
+    ("imagenet_finetune", "figure2a"): {100: ("10,000", "52 days"), 900: ("1,100", "6 days")},
+    ("pretrain_supervised", "swinv2_b"): {75: ("1,420", "7.4 days"), 680: ("157", "20 hours")},
+    ("search", "paper"): {100: ("1,880", ""), 900: ("209", "")},
+    ("pretrain_simmim", "swinv2_b"): {800: ("356", "")},
+    ("pretrain_simmim", "swinv2_l"): {400: ("712", "")},
+    ("pretrain_simmim", "vit_b"): {1000: ("285", "")},
+    ("pretrain_simmim", "replknet"): {350: ("305", "")},
+}
+"""Spec, profile -> images/s of a GPU -> GPU-hours, and time on 8 such GPUs where it is given, as in the first lines."""
+
+
+@pytest.mark.parametrize(("name", "profile"), CLAIMED, ids=[f"{name}-{profile}" for name, profile in CLAIMED])
+def test_first_lines_have_the_cost_that_plan_estimates(name: str, profile: str) -> None:
+    path = ROOT / "specs" / f"{name}.yaml"
+    (text,) = [part for part in paragraphs(path) if part.startswith("Cost")]
+    for rate, (gpu_hours, on_eight) in CLAIMED[name, profile].items():
+        job = load(path, profile, [f"resources.images_per_second={rate}"])
+        found = cost(job, lambda keys: {}, DurationModel(), [Node(cpus=64, gpus=8)] * 2).gpu_hours
+        assert found == pytest.approx(float(gpu_hours.replace(",", "")), rel=0.02)
+        assert re.search(rf"(?<![\d.,]){gpu_hours}(?!,?\d)", text)
+        number, _, unit = on_eight.partition(" ")
+        if number:
+            assert found / 8 / (24 if unit == "days" else 1) == pytest.approx(float(number), rel=0.06)
+            assert re.search(rf"(?<![\d.,]){number}( and \S+)? {unit}", text)
 
 
 def test_k12_paper_profile_is_the_papers_protocol() -> None:
