@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from orchestrator.spec.identity import hashed_content
 from orchestrator.spec.model import SpecModel
 from orchestrator.spec.sweep import Path_, SingleSetting, Sweep, as_list
 
@@ -187,11 +188,13 @@ class JobSpec(SpecModel):
 
 
 def job_id(job: JobSpec) -> str:
-    """ "<name>-<profile>-<8 hex digits>": the digits hash all that the job says, so the same content has the same id.
+    """Returns "<name>-<profile>-<8 hex digits>"; the digits are a hash of the job's content, so the same content has
+    the same id.
 
-    Also what cannot change a result (priority, resources) is in the hash: such a change makes another job, which
-    finds its trials done, because those are known by their own keys.
+    What cannot change a result (priority, resources) is hashed too: changing it makes another job, which finds its
+    trials done, because trials have keys of their own. A field that is not in `identity.ALWAYS_HASHED` is
+    hashed only where it differs from its default, so that ids recorded before the field existed stay valid.
     """
-    content = json.dumps(job.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+    content = json.dumps(hashed_content(job), sort_keys=True, separators=(",", ":"))
     digits = hashlib.sha256(content.encode()).hexdigest()[:8]
     return "-".join(part for part in (job.name, job.profile, digits) if part)
