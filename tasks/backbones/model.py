@@ -136,7 +136,7 @@ def _check_patch(model: nn.Module, size: tuple[int, int]) -> None:
     if not isinstance(patch, tuple) or getattr(embed, "img_size", None) is None or padded:
         return
     axes = list(zip(("row", "column"), ("height", "width"), size, patch, strict=True))
-    ignored = [f"{pixels % side} {line}s" for line, _, pixels, side in axes if pixels % side]
+    ignored = [f"{left} {line}{'s' * (left > 1)}" for line, _, pixels, side in axes if (left := pixels % side)]
     if not ignored:
         return
     if size[0] == size[1] and patch[0] == patch[1]:
