@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+import torch
+from torch import nn
+
+from tasks.backbones.features import cut_after
 from tasks.backbones.spec import BackboneSpec
 from tasks.backbones.swin_windows import check_windows
-
-if TYPE_CHECKING:
-    from torch import nn
-
-# torch and timm are imported where they are used: together they take seconds, and workers start before they need them
 
 
 def build(spec: BackboneSpec, classes: int, input_size: tuple[int, int] | None = None) -> nn.Module:
@@ -46,8 +45,6 @@ def build_backbone(
     norms after pooling (BEiT by default) norms every position instead. Raises ValueError as `build` and `feature_info`
     do, and when the model cannot take any size or has no final norm at these levels.
     """
-    from tasks.backbones.features import cut_after
-
     height, width = input_size or (spec.image_size, spec.image_size)
     model = _create(spec, 1, (height, width), any_size)
     cut_after(model, levels, final_norm)
@@ -63,8 +60,6 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
 
 def draw_head(model: nn.Module, zero: bool = False) -> None:
     """Draws the head anew: weights normal with standard deviation 0.02, cut at +-2 (or zero); biases zero."""
-    import torch
-
     with torch.no_grad():
         for name in head_names(model):
             for key, parameter in model.get_submodule(name).named_parameters():
@@ -76,16 +71,12 @@ def draw_head(model: nn.Module, zero: bool = False) -> None:
 
 def parameters(spec: BackboneSpec, classes: int) -> int:
     """Number of weights of the classifier, which is built without memory for them. Raises ValueError as `build`."""
-    import torch
-
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in build(spec, classes).parameters())
 
 
 def _create(spec: BackboneSpec, classes: int, size: tuple[int, int], any_size: bool) -> nn.Module:
     """timm's model, its patches checked and the spec's `norm_eps` set."""
-    from torch import nn
-
     model = _from_timm(spec, classes, size, any_size)
     _check_patch(model, size)
     if spec.norm_eps is not None:
@@ -98,7 +89,7 @@ def _create(spec: BackboneSpec, classes: int, size: tuple[int, int], any_size: b
 
 
 def _from_timm(spec: BackboneSpec, classes: int, size: tuple[int, int], any_size: bool) -> nn.Module:
-    import timm
+    import timm  # here: it takes seconds, and a worker imports this module before it needs a model
 
     import tasks.backbones.replknet  # noqa: F401 (registers its models with timm)
 

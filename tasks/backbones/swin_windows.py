@@ -45,9 +45,7 @@ def check_windows(model: nn.Module, size: tuple[int, int] | None = None) -> None
         return all(tokens[stage] % window[axis] == 0 for stage, window in windows.items())
 
     fitting = [
-        window
-        for window in range(2, max(*rows, *columns) + 1)
-        if _divides(window, rows) and _divides(window, columns)
+        window for window in range(2, max(*rows, *columns) + 1) if _divides(window, rows) and _divides(window, columns)
     ]
     raise ValueError(
         f"window {windows[bad][0]} does not divide a map of {rows[bad]} x {columns[bad]} tokens "
@@ -57,34 +55,20 @@ def check_windows(model: nn.Module, size: tuple[int, int] | None = None) -> None
     )
 
 
-def _tokens(pixels: int, patch: int, stages: int) -> list[int]:
-    """Tokens along a side in each stage: patch merging pads an odd side."""
-    first = -(-pixels // patch)
-    return [-(-first // 2**stage) for stage in range(stages)]
+def check_same_windows(model: nn.Module, weights_windows: Windows | None) -> None:
+    """Raises ValueError for a SwinV2 that would read its weights' position bias with other windows than theirs.
 
-
-def _divides(window: int, tokens: list[int]) -> bool:
-    """True if the window, or the whole side where that is smaller, divides every side, and no merging has to pad."""
-    return all(side % min(window, side) == 0 for side in tokens) and all(side % 2 == 0 for side in tokens[:-1])
-
-
-def _image(height: int, width: int) -> str:
-    return f"image_size {height}" if height == width else f"an input of {height} x {width} pixels"
-
-
-def _image_sizes(
-    pixels: tuple[int, int], patch: tuple[int, int], stages: int, fits: Callable[[list[int], int], bool]
-) -> str:
-    """Sizes near `pixels` whose tokens per stage fit along each axis, in words."""
-    near = []
-    for axis in (0, 1):
-        sizes = range(patch[axis], 4 * pixels[axis] + 1, patch[axis])
-        near.append(_nearest([size for size in sizes if fits(_tokens(size, patch[axis], stages), axis)], pixels[axis]))
-    return near[0] if pixels[0] == pixels[1] and near[0] == near[1] else f"heights {near[0]}; widths {near[1]}"
-
-
-def _nearest(sizes: Sequence[int], wanted: int) -> str:
-    return ", ".join(str(size) for size in sorted(sorted(sizes, key=lambda size: abs(size - wanted))[:4])) or "none"
+    `weights_windows`: those recorded with the weights; None: none are recorded, and nothing is checked. A backbone
+    built without the last stages compares the stages that it has.
+    """
+    own = reference_windows(model)
+    if own is None or weights_windows is None or own == weights_windows[: len(own)]:
+        return
+    wanted = ", ".join(str(height) for height, _ in weights_windows)
+    raise ValueError(
+        f"the weights' position bias was learned with windows {_shown(weights_windows)}, this model would read it with "
+        f"{_shown(own)}; add to backbone.args: pretrained_window_sizes: [{wanted}]"
+    )
 
 
 def reference_windows(model: nn.Module) -> Windows | None:
@@ -121,24 +105,38 @@ def windows_in(state: Mapping[str, torch.Tensor]) -> Windows | None:
     return tuple(windows[stage] for stage in sorted(windows)) or None
 
 
+def _tokens(pixels: int, patch: int, stages: int) -> list[int]:
+    """Tokens along a side in each stage: patch merging pads an odd side."""
+    first = -(-pixels // patch)
+    return [-(-first // 2**stage) for stage in range(stages)]
+
+
+def _divides(window: int, tokens: list[int]) -> bool:
+    """True if the window, or the whole side where that is smaller, divides every side, and no merging has to pad."""
+    return all(side % min(window, side) == 0 for side in tokens) and all(side % 2 == 0 for side in tokens[:-1])
+
+
+def _image(height: int, width: int) -> str:
+    return f"image_size {height}" if height == width else f"an input of {height} x {width} pixels"
+
+
+def _image_sizes(
+    pixels: tuple[int, int], patch: tuple[int, int], stages: int, fits: Callable[[list[int], int], bool]
+) -> str:
+    """Sizes near `pixels` whose tokens per stage fit along each axis, in words."""
+    near = []
+    for axis in (0, 1):
+        sizes = range(patch[axis], 4 * pixels[axis] + 1, patch[axis])
+        near.append(_nearest([size for size in sizes if fits(_tokens(size, patch[axis], stages), axis)], pixels[axis]))
+    return near[0] if pixels[0] == pixels[1] and near[0] == near[1] else f"heights {near[0]}; widths {near[1]}"
+
+
+def _nearest(sizes: Sequence[int], wanted: int) -> str:
+    return ", ".join(str(size) for size in sorted(sorted(sizes, key=lambda size: abs(size - wanted))[:4])) or "none"
+
+
 def _divisor(window: int, largest: float) -> int:
     return round(8 * (window - 1) / (8.0**largest - 1)) + 1 if window > 1 else 1
-
-
-def check_same_windows(model: nn.Module, weights_windows: Windows | None) -> None:
-    """Raises ValueError for a SwinV2 that would read its weights' position bias with other windows than theirs.
-
-    `weights_windows`: those recorded with the weights; None: none are recorded, and nothing is checked. A backbone
-    built without the last stages compares the stages that it has.
-    """
-    own = reference_windows(model)
-    if own is None or weights_windows is None or own == weights_windows[: len(own)]:
-        return
-    wanted = ", ".join(str(height) for height, _ in weights_windows)
-    raise ValueError(
-        f"the weights' position bias was learned with windows {_shown(weights_windows)}, this model would read it with "
-        f"{_shown(own)}; add to backbone.args: pretrained_window_sizes: [{wanted}]"
-    )
 
 
 def _shown(windows: Windows) -> str:

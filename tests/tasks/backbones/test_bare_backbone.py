@@ -61,6 +61,12 @@ def depth_code(source: nn.Module) -> State:
     return {n.replace("encoder.norm.", "encoder.norm3."): tensor for n, tensor in state.items()}
 
 
+def pose_model() -> State:
+    """As a task of ours keeps it."""
+    state = build_backbone(spec("swinv2"), final_norm=True).state_dict()
+    return {f"backbone.{name}": tensor for name, tensor in state.items()} | {"head.final.weight": torch.zeros(17)}
+
+
 ORIGINS: dict[str, tuple[str, Callable[[], State]]] = {
     "supervised SwinV2": ("swinv2", lambda: official_swin(swinv2())),
     "supervised Swin": ("swin", lambda: official_swin(swin())),
@@ -73,7 +79,7 @@ ORIGINS: dict[str, tuple[str, Callable[[], State]]] = {
     "our SwinV2": ("swinv2", lambda: pretrained(swinv2())),
     "our ViT": ("vit", lambda: pretrained(vit())),
     "RepLKNet": ("replknet", lambda: dict(replknet().state_dict())),
-    "a pose model": ("swinv2", lambda: {f"backbone.{n}": t for n, t in build_backbone(spec("swinv2"), final_norm=True).state_dict().items()} | {"head.final.weight": torch.zeros(17)}),
+    "a pose model": ("swinv2", pose_model),
 }  # fmt: skip
 """Model that they are loaded into, and the weights."""
 
@@ -104,8 +110,8 @@ def test_a_norm_of_every_token_is_loaded_also_into_a_model_that_norms_after_pool
     notes = load(model, simmim(dict(source.state_dict()), 16, 16)["model"])
     with torch.no_grad():
         expected = source.forward_features(IMAGES)[:, 1:]  # type: ignore[operator]
-        (found,) = feature_maps(model, IMAGES, final_norm=True)
-    torch.testing.assert_close(found.flatten(2).transpose(1, 2), expected)
+        (normed,) = feature_maps(model, IMAGES, final_norm=True)
+    torch.testing.assert_close(normed.flatten(2).transpose(1, 2), expected)
     assert not any("as drawn" in note for note in notes)
 
 
@@ -147,7 +153,9 @@ def test_windows_of_pretraining_are_compared_for_the_stages_that_are_there() -> 
     state = official_swin(swinv2())
     load(build_backbone(spec("swinv2"), levels=[1]), state)
     larger = BackboneSpec(model="swinv2_base_window12_192", args={**SWIN, "window_size": 8}, image_size=64)
-    with pytest.raises(ValueError, match=r"learned with windows \(4, 4, 4, 2\), .* with \(8, 8\); add .*\[4, 4, 4, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"learned with windows \(4, 4, 4, 2\), .* with \(8, 8\); add .*\[4, 4, 4, 2\]"
+    ):
         load(build_backbone(larger, (128, 64), levels=[1]), state)
 
 
@@ -165,12 +173,13 @@ def test_size_drop_path_and_eps_are_those_asked_for() -> None:
     ("name", "scheme", "levels", "deepest"),
     [
         ("swinv2", "swin29", [3], 9), ("swinv2", "swin26", [3], 6), ("swinv2", "swin29", [2], 7),
-        ("swinv2", "timm", [2], 5), ("beit", "beit", [1], 3), ("vit", "timm", [0], 2), ("replknet", "replknet13", [1], 3),
+        ("swinv2", "timm", [2], 5), ("beit", "beit", [1], 3), ("vit", "timm", [0], 2),
+        ("replknet", "replknet13", [1], 3),
     ],
 )  # fmt: skip
 def test_layer_decay_finds_its_levels_in_a_task_model(name: str, scheme: str, levels: list[int], deepest: int) -> None:
     """Below the head, which has the full learning rate: every block (and merging) that is there, and the embedding."""
     model = nn.ModuleDict({"backbone": build_backbone(spec(name), levels=levels), "head": nn.Linear(2, 2)})
-    found = decay_levels(model, scheme)
-    assert max(found.values()) == deepest
-    assert {found["head.weight"], found["head.bias"]} == {0}
+    depths = decay_levels(model, scheme)
+    assert max(depths.values()) == deepest
+    assert {depths["head.weight"], depths["head.bias"]} == {0}

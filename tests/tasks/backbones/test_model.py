@@ -256,8 +256,8 @@ def test_what_would_be_loaded_is_known_without_memory_for_the_model(make: str) -
     ("path", "said"),
     [
         ("w/simmim.pth", "weights import FILE w/simmim.pth"),
-        ("s3://bucket/w.safetensors", "s3:// is not read"),
-        ("https://example.org/w.safetensors", "a URI needs sha256"),
+        ("s3://bucket/w.safetensors", "s3:// is not supported; give a path"),
+        ("https://example.org/w.safetensors", "a URI needs sha256, because its content may change"),
         ("https://example.org/w.pth", "weights import"),
     ],
 )
