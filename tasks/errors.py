@@ -1,4 +1,4 @@
-"""The error for data that are missing, unreadable or wrong."""
+"""Errors in data and names."""
 
 from __future__ import annotations
 

@@ -15,5 +15,5 @@ def find(name: str) -> LabelledDataset:
     """The card of a data set. Raises ValueError naming the nearest and all known names."""
     if name in CARDS:
         return CARDS[name]
-    (near,) = nearest(name, CARDS, cutoff=0.0)
-    raise ValueError(f"unknown data set {name!r}; nearest: {near!r}; known: {', '.join(sorted(CARDS))}")
+    near = "".join(f"nearest: {other!r}; " for other in nearest(name, CARDS))
+    raise ValueError(f"unknown data set {name!r}; {near}known: {', '.join(sorted(CARDS))}")
