@@ -148,6 +148,10 @@ class TrainingState:
         """Whether no rank has the whole model, so that every forward pass needs all of them."""
         return distributed.is_sharded(self.model)
 
+    def where(self, what: str) -> str:
+        """`what`, after the epoch and step it happened in; for messages."""
+        return f"epoch {self.progress.epoch + 1}, step {self.progress.step + 1}: {what}"
+
     def save(self) -> None:
         """Writes a checkpoint (rank 0; the others wait, so that none leaves while it is written)."""
         if self.saved_step != self.progress.step:
