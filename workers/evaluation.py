@@ -26,7 +26,7 @@ def evaluate(run: TrainingState) -> dict[str, float]:
     if not distributed.all_finite(run.model):
         raise TrialError(ErrorClass.diverged, run.where("weights are not finite"))
     runtime, task, epochs = run.trial.runtime, run.trial.task, run.progress.epoch + 1
-    last = epochs == run.trial.last_epoch
+    last = epochs == run.trial.last_round
     if not last and (task.reads_test or epochs % runtime.evaluate_every):
         return {}
     seed_all(run.trial.seed, "evaluate", run.progress.step)
@@ -53,7 +53,7 @@ def pictures(run: TrainingState) -> tuple[str, ...]:
     """Names of the pictures that the task makes after this epoch, written; on rank 0."""
     trial, epochs = run.trial, run.progress.epoch + 1
     every = trial.runtime.pictures_every
-    if epochs < trial.last_epoch and not (every and epochs % every == 0):
+    if epochs < trial.last_round and not (every and epochs % every == 0):
         return ()
     seed_all(trial.seed, "pictures", run.progress.step)
     with _eval_mode(run):

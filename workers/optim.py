@@ -32,6 +32,17 @@ class Schedule:
     optim: OptimSpec
     steps_per_epoch: int
 
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.optim.iterations or self.optim.epochs * self.steps_per_epoch
+
+    @property
+    def warmup_steps(self) -> int:
+        """Optimizer steps of the warm-up."""
+        in_iterations = self.optim.warmup_iterations
+        return int(self.optim.warmup_epochs * self.steps_per_epoch) if in_iterations is None else in_iterations
+
     def lr(self, step: int, scale: float = 1.0) -> float:
         """Absolute learning rate of optimizer step `step` (0-based) for a group with this `lr_scale`.
 
@@ -42,13 +53,14 @@ class Schedule:
         optim = self.optim
         convention = optim.peak_lr / optim.lr
         peak, start, floor = optim.peak_lr * scale, optim.warmup_lr * convention, optim.min_lr * convention
-        warmup = int(optim.warmup_epochs * self.steps_per_epoch)
+        warmup = self.warmup_steps
         if step < warmup:
             return start + (peak - start) * step / warmup
         if optim.schedule == "step":
-            milestones = [int(epoch * self.steps_per_epoch) for epoch in sorted(optim.step_epochs)]
+            milestones = [int(epoch * self.steps_per_epoch) for epoch in optim.step_epochs]
+            milestones = sorted(optim.step_iterations or milestones)
             return peak * float(optim.step_factor ** bisect_right(milestones, step))
-        total = optim.epochs * self.steps_per_epoch
+        total = self.total_steps
         if optim.warmup_prefix:
             step, total = step - warmup, total - warmup
         return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * min(step, total) / total))

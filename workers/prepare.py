@@ -24,6 +24,7 @@ from workers.checkpoint import Folder, load_state
 from workers.errors import Stopped
 from workers.initial_weights import initial_weights
 from workers.optim import Schedule, adamw, parameter_groups
+from workers.rounds import Rounds
 from workers.state import Numerics, Progress, RankContext, TrainingState
 from workers.trial import TrialSpec
 
@@ -48,6 +49,7 @@ def prepare(
     state = folder.load(path) if path is not None else _parent_state(trial, place, loaders)
     model, notes = _model(trial, place, numerics, None if state is None else state["model"])
     _leave_if_asked(place, stop, numerics.device)
+    schedule = _schedule(trial, loaders)
     groups = parameter_groups(model, trial.optim)
     for group in groups:
         log.info("lr x %.4g, weight decay %g: %s", group.lr_scale, group.weight_decay, " ".join(group.names))
@@ -57,8 +59,8 @@ def prepare(
     optimizer = adamw(model, groups, trial.optim)
     if state is not None:
         distributed.load_optimizer(model, optimizer, state["optimizer"])
-    progress = Progress(micro_batch=_micro_batch(trial, place.world), epoch=trial.first_epoch)
-    progress.step = progress.epoch * loaders.steps_per_epoch
+    rounds = Rounds.of(trial, loaders.steps_per_epoch)
+    progress = Progress(_micro_batch(trial, place.world), trial.first_round, step=rounds.first_step(trial.first_round))
     if path is not None and state is not None:
         as_asked, progress = progress.micro_batch, Progress.from_plain(state["progress"])
         halved = progress.micro_batch < _micro_batch(trial, state["workers"])  # memory ran out before
@@ -66,12 +68,23 @@ def prepare(
     progress.notes += notes + damaged
     run = TrainingState(
         trial=trial, place=place, folder=folder, numerics=numerics, loaders=loaders, model=model, wrapped=wrapped,
-        groups=groups, optimizer=optimizer, schedule=Schedule(trial.optim, loaders.steps_per_epoch),
-        progress=progress, resumed_at=progress.step if path else None, saved_epoch=progress.epoch,
+        groups=groups, optimizer=optimizer, schedule=schedule,
+        rounds=rounds, progress=progress, resumed_at=progress.step if path else None, saved_epoch=progress.epoch,
     )  # fmt: skip
     if path is not None:
         run.mark_saved()
     return run
+
+
+def _schedule(trial: TrialSpec, loaders: Loaders) -> Schedule:
+    """Raises ValueError when a warm-up in iterations does not end before the trial; only the data tell its steps."""
+    schedule = Schedule(trial.optim, loaders.steps_per_epoch)
+    if trial.trains and schedule.warmup_steps >= schedule.total_steps:
+        raise ValueError(
+            f"optim.warmup_iterations {schedule.warmup_steps} must be below the {schedule.total_steps} steps of the "
+            "trial: lower it"
+        )
+    return schedule
 
 
 def _micro_batch(trial: TrialSpec, workers: int) -> int:
@@ -148,15 +161,17 @@ def enable_grad_checkpointing(model: nn.Module, name: str) -> None:
 def _parent_state(trial: TrialSpec, place: RankContext, loaders: Loaders) -> dict[str, Any] | None:
     """What the trial that this span goes on from ended with. Raises ValueError when it is not the step before."""
     init = trial.backbone.init
-    if trial.first_epoch == 0 or not isinstance(init, FromTrial):
+    if trial.first_round == 0 or not isinstance(init, FromTrial):
         return None
     if init.trial not in place.parents:
         raise ValueError(f"goes on from trial {init.trial[:8]}, whose state was not handed over")
     state = load_state(place.parents[init.trial], init.trial)
+    first_step = Rounds.of(trial, loaders.steps_per_epoch).first_step(trial.first_round)
     for what, before, here in (
-        ("ended after epoch", state["progress"]["epoch"], trial.first_epoch),
+        ("ended after epoch", state["progress"]["epoch"], trial.first_round),
         ("has optim.batch", state["batch"], trial.optim.batch),
         ("has steps per epoch", state["steps_per_epoch"], loaders.steps_per_epoch),
+        ("ended after step", state["progress"]["step"], first_step),
     ):
         if before != here:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from tasks.base import Batch
 from tasks.errors import DataError
 from workers import distributed, throughput
 from workers.checkpoint import Folder
@@ -23,6 +25,7 @@ from workers.initial_weights import weights_metadata
 from workers.messages import Outcome, Report, Weights
 from workers.optim import set_lr
 from workers.prepare import from_rank_0, prepare
+from workers.rounds import batches_from
 from workers.state import RankContext, TrainingState
 from workers.trial import TrialSpec
 
@@ -45,7 +48,7 @@ def train(trial: TrialSpec, place: RankContext, emit: Callable[[Report], None], 
     """Runs a trial to its end, from its last checkpoint if there is one, and returns its figures.
 
     With several workers every rank calls it; what is written, emitted and returned is rank 0's.
-    `emit` gets a report after every epoch, on rank 0; after a resume also those of earlier attempts, again.
+    `emit` gets a report after every round, on rank 0; after a resume also those of earlier attempts, again.
     `stop` is asked after every step, and while the trial is made ready; once any rank's says yes, all write a
     checkpoint and raise Stopped.
     Raises TrialError for what has an error class of its own; any other exception is a mistake in code.
@@ -55,9 +58,9 @@ def train(trial: TrialSpec, place: RankContext, emit: Callable[[Report], None], 
     folder = Folder(place.folder, trial.key, place.token)
     if place.rank == 0:
         folder.claim()
-    goes_on = trial.last_epoch < trial.optim.epochs
-    keep = place.keep_weights or goes_on
-    ended = from_rank_0(place, lambda: folder.finished(keep, with_state=goes_on))
+    continues = trial.last_round < trial.rounds
+    keep = place.keep_weights or continues
+    ended = from_rank_0(place, lambda: folder.finished(keep, with_state=continues))
     if ended is not None:
         outcome, reports = ended
         _replay_reports(place, reports, emit)
@@ -65,34 +68,42 @@ def train(trial: TrialSpec, place: RankContext, emit: Callable[[Report], None], 
     run = prepare(trial, place, folder, stop)
     progress = run.progress
     _replay_reports(place, progress.reports, emit)
+    batches = batches_from(run.loaders, progress.step)
     figures: dict[str, float] = {}
-    while progress.epoch < trial.last_epoch:
-        run.wrapped.train()
-        for batch in throughput.timed(run, run.loaders.epoch(progress.epoch, progress.step_in_epoch)):
-            throughput.measure_flops(run, batch)
-            set_lr(run.optimizer, run.schedule, progress.step)
-            terms = gradients(run, batch)
-            terms["grad_norm"] = distributed.clip(run.model, trial.optim.clip)
-            run.optimizer.step()
-            asked = _close_step(run, terms, stop())
-            fault_point("step", f"{folder.key} {progress.step}")
-            if asked.checkpoint or asked.stop or asked.late:
-                run.save()
-            if asked.stop:
-                raise Stopped
-            if asked.late:
-                raise TrialError(ErrorClass.timeout, run.where(f"ran longer than {place.time_limit_s:g} s"))
+    while progress.epoch < trial.last_round:
+        left = run.rounds.steps(progress.epoch) - progress.step_in_epoch
+        _train_round(run, itertools.islice(batches, left), stop)
         figures = evaluate(run)
-        report = _close_epoch(run, figures, pictures(run))
+        report = _close_round(run, figures, pictures(run))
         if place.rank == 0:
             emit(report)
         due = progress.epoch - run.saved_epoch >= trial.runtime.checkpoint_epochs
-        if due and progress.epoch < trial.last_epoch:
+        if due and progress.epoch < trial.last_round:
             run.save()
-    outcome = Outcome(figures, throughput.facts(run), _keep(run, goes_on) if keep else None)
+    outcome = Outcome(figures, throughput.facts(run), _keep(run, continues) if keep else None)
     if place.rank == 0:
         folder.finish(outcome, progress.reports)
     return outcome
+
+
+def _train_round(run: TrainingState, batches: Iterator[Batch], stop: Callable[[], bool]) -> None:
+    """Makes an optimizer step with each batch. Raises Stopped, or TrialError (timeout), after writing a checkpoint."""
+    progress, limit = run.progress, run.place.time_limit_s
+    run.wrapped.train()
+    for batch in throughput.timed(run, batches):
+        throughput.measure_flops(run, batch)
+        set_lr(run.optimizer, run.schedule, progress.step)
+        terms = gradients(run, batch)
+        terms["grad_norm"] = distributed.clip(run.model, run.trial.optim.clip)
+        run.optimizer.step()
+        asked = _close_step(run, terms, stop())
+        fault_point("step", f"{run.folder.key} {progress.step}")
+        if asked.checkpoint or asked.stop or asked.late:
+            run.save()
+        if asked.stop:
+            raise Stopped
+        if asked.late:
+            raise TrialError(ErrorClass.timeout, run.where(f"ran longer than {limit:g} s"))
 
 
 def _keep(run: TrainingState, with_state: bool) -> Weights | None:
@@ -149,12 +160,9 @@ def _close_step(run: TrainingState, terms: dict[str, torch.Tensor], stop: bool) 
     return _Asked(stop, late, due)
 
 
-def _close_epoch(run: TrainingState, figures: dict[str, float], drawn: tuple[str, ...]) -> Report:
+def _close_round(run: TrainingState, figures: dict[str, float], drawn: tuple[str, ...]) -> Report:
+    """The report of the round under way, and the beginning of the next."""
     progress = run.progress
-    if progress.step_in_epoch != run.loaders.steps_per_epoch:
-        raise RuntimeError(
-            f"the loaders gave {progress.step_in_epoch} batches in an epoch of {run.loaders.steps_per_epoch} steps"
-        )
     progress.unreadable = sorted({*progress.unreadable, *_unreadable(run)})
     run.lap()
     means = {f"train_{name}": total / progress.step_in_epoch for name, total in progress.sums.items()}
