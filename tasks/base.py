@@ -37,7 +37,8 @@ class DataContext:
     device: str
     seed: int
     batch: int
-    """Global batch: samples per optimizer step over all ranks."""
+    """Global batch: samples per optimizer step over all ranks. In a trial that does not train, the smallest that the
+    task takes (`Task.batch_multiple`)."""
     rank: int = 0
     world: int = 1
     loader_workers: int = 0
@@ -107,7 +108,8 @@ class Task(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     trains: ClassVar[bool] = True
-    """False: the task only measures; its trials have zero epochs, and `optim` may be left out of a spec."""
+    """False: the task only measures; its trials make no optimizer step, their loaders need no training set, and `optim`
+    may be left out of a spec. (A trial of any other task is evaluated without training by optim.epochs 0.)"""
     loss_over: ClassVar[Literal["samples", "batch"]] = "samples"
     """`samples`: the loss of a batch follows from those of its parts (see `loss` and `denominators`). `batch`: it needs
     all predictions of a worker's share at once (SILog), so a smaller micro-batch is refused and the number of workers

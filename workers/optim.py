@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -85,22 +86,19 @@ def parameter_groups(model: nn.Module, optim: OptimSpec) -> list[ParameterGroup]
 
 
 def adamw(model: nn.Module, groups: Sequence[ParameterGroup], optim: OptimSpec) -> torch.optim.AdamW:
-    """AdamW over `groups`, with the fused kernel: the same bits in every run, and the fastest on both devices."""
+    """AdamW over `groups`, with the fused kernel: the same bits in every run, and the fastest on both devices. It may
+    have no groups, in a trial that does not train."""
     parameters = dict(model.named_parameters())
-    return torch.optim.AdamW(
-        [
-            {
-                "params": [parameters[name] for name in group.names],
-                "lr": optim.peak_lr * group.lr_scale,
-                "lr_scale": group.lr_scale,
-                "weight_decay": group.weight_decay,
-            }
-            for group in groups
-        ],
-        betas=optim.betas,
-        eps=optim.eps,
-        fused=True,
-    )
+    settings: list[dict[str, Any]] = [
+        {
+            "params": [parameters[name] for name in group.names],
+            "lr": optim.peak_lr * group.lr_scale,
+            "lr_scale": group.lr_scale,
+            "weight_decay": group.weight_decay,
+        }
+        for group in groups
+    ]
+    return torch.optim.AdamW(settings or [{"params": []}], betas=optim.betas, eps=optim.eps, fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int) -> None:

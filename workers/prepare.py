@@ -50,12 +50,14 @@ def prepare(
     model, notes = _model(trial, place, numerics, None if state is None else state["model"])
     _leave_if_asked(place, stop, numerics.device)
     schedule = _schedule(trial, loaders)
-    groups = parameter_groups(model, trial.optim)
+    groups = parameter_groups(model, trial.optim) if trial.trains else []
     for group in groups:
         log.info("lr x %.4g, weight decay %g: %s", group.lr_scale, group.weight_decay, " ".join(group.names))
     if trial.runtime.compile:
         model.compile()
-    wrapped = distributed.wrap_distributed(model, trial.runtime.parallel, numerics.device) if place.world > 1 else model
+    wrapped = model
+    if place.world > 1 and (trial.trains or trial.runtime.parallel == "fsdp"):  # DDP is about gradients
+        wrapped = distributed.wrap_distributed(model, trial.runtime.parallel, numerics.device)
     optimizer = adamw(model, groups, trial.optim)
     if state is not None:
         distributed.load_optimizer(model, optimizer, state["optimizer"])
@@ -88,13 +90,15 @@ def _schedule(trial: TrialSpec, loaders: Loaders) -> Schedule:
 
 
 def _micro_batch(trial: TrialSpec, workers: int) -> int:
-    """As the spec asks for it: at most a worker's share."""
+    """As the spec asks for it: at most a worker's share; 0 in a trial that does not train."""
+    if not trial.trains:
+        return 0
     share = trial.optim.batch // workers
     return min(trial.optim.micro_batch or share, share)
 
 
 def _check_workers(trial: TrialSpec, place: RankContext) -> None:
-    if trial.optim.batch % place.world:
+    if trial.trains and trial.optim.batch % place.world:
         raise ValueError(
             f"optim.batch {trial.optim.batch} does not divide among {place.world} workers: choose a multiple, or "
             "other resources.workers"
@@ -135,7 +139,8 @@ def _model(
     notes = initial.notes + load_notes(model) if initial else []
     if trial.runtime.grad_checkpointing:
         enable_grad_checkpointing(model, trial.backbone.model)
-    model = distributed.convert_batch_norm(model, trial.runtime, place.world, numerics.device)
+    if trial.trains:
+        model = distributed.convert_batch_norm(model, trial.runtime, place.world, numerics.device)
     if weights is not None:
         model.load_state_dict(weights)
     model = model.to(numerics.device)
@@ -209,7 +214,7 @@ def _open_data(trial: TrialSpec, place: RankContext) -> Loaders:
             input_size=trial.task.input_size(trial.backbone),
             device=place.device,
             seed=trial.seed,
-            batch=trial.optim.batch,
+            batch=trial.optim.batch if trial.trains else trial.task.batch_multiple(place.world)[0],
             rank=place.rank,
             world=place.world,
             loader_workers=trial.runtime.loader_workers,
@@ -217,7 +222,7 @@ def _open_data(trial: TrialSpec, place: RankContext) -> Loaders:
             max_unreadable=trial.runtime.max_unreadable,
         )
     )
-    if loaders.steps_per_epoch < 1:
+    if trial.trains and loaders.steps_per_epoch < 1:
         raise DataError(
             f"optim.batch {trial.optim.batch} is more than the {loaders.train_samples} training samples: "
             "no step would be made; use a smaller batch"

@@ -21,6 +21,8 @@ class Rounds:
 
     @classmethod
     def of(cls, trial: TrialSpec, steps_per_epoch: int) -> Rounds:
+        if not trial.trains:
+            return cls(0, 0)
         if trial.optim.iterations is not None:
             return cls(trial.runtime.report_iterations, trial.optim.iterations)
         return cls(steps_per_epoch, trial.optim.epochs * steps_per_epoch)

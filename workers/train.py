@@ -166,7 +166,8 @@ def _close_round(run: TrainingState, figures: dict[str, float], drawn: tuple[str
     progress.unreadable = sorted({*progress.unreadable, *_unreadable(run)})
     run.lap()
     means = {f"train_{name}": total / progress.step_in_epoch for name, total in progress.sums.items()}
-    values = {"lr": run.schedule.lr(progress.step - 1), **means, **figures, **throughput.of_epoch(run)}
+    lr = {"lr": run.schedule.lr(progress.step - 1)} if run.trial.trains else {}
+    values = {**lr, **means, **figures, **throughput.of_round(run)}
     report = Report(progress.epoch + 1, progress.step, values, progress.epoch_seconds, drawn)
     progress.reports.append(report)
     progress.epoch, progress.step_in_epoch, progress.sums = progress.epoch + 1, 0, {}

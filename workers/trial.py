@@ -15,8 +15,10 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationError,
     model_validator,
-)  # fmt: skip
+)
+from pydantic_core import InitErrorDetails
 
 from tasks import AnyTask
 from tasks.backbones.spec import BackboneSpec, FromStage, FromTrial
@@ -212,7 +214,15 @@ class Span(BaseModel):
         return self
 
 
+NO_TRAINING = OptimSpec(lr=1.0, batch=1, epochs=0)
+"""Of trials whose task only measures; nothing but its length is used."""
+
 _SCHEME_IS_FOR = {"swin26": ("swin",), "swin29": ("swin",), "beit": ("vit", "eit", "eva"), "replknet13": ("replknet",)}
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    """Editors offer no default for a field that most trials require."""
+    del schema["default"]
 
 
 class TrialSpec(BaseModel):
@@ -222,13 +232,23 @@ class TrialSpec(BaseModel):
 
     task: AnyTask
     backbone: BackboneSpec
-    optim: OptimSpec
+    optim: OptimSpec = Field(default=NO_TRAINING, json_schema_extra=_without_default)
+    """Required, unless the task only measures: then it may be left out, and what is written is not used."""
     runtime: RuntimeSpec = RuntimeSpec()
     seed: int = Field(default=0, ge=0)
     span: Span | None = None
     """None: all of the schedule."""
     may_test: bool = False
     """Whether test data may be opened. Set by the planner alone, for trials that come after every choice."""
+
+    @model_validator(mode="after")
+    def _optim_where_it_trains(self) -> TrialSpec:
+        if not self.task.trains:
+            object.__setattr__(self, "optim", NO_TRAINING)  # frozen: this depends on another field
+        elif "optim" not in self.model_fields_set:
+            missing = InitErrorDetails(type="missing", loc=("optim",), input={})
+            raise ValidationError.from_exception_data(type(self).__name__, [missing])
+        return self
 
     @model_validator(mode="after")
     def _no_test_before_selection(self) -> TrialSpec:
@@ -278,7 +298,8 @@ class TrialSpec(BaseModel):
     def key(self) -> str:
         """SHA-256 (hex) of the canonical JSON of everything that can change the result.
 
-        Left out: fields at their default, the label of the initial weights, and `NOT_IN_KEY`. Weights made by another
+        Left out: fields at their default, the label of the initial weights, `NOT_IN_KEY`, and `optim` of a trial that
+        does not train. Weights made by another
         trial enter by that trial's key, so a key covers its whole lineage; a file's by their digest, wherever it lies.
         Raises ValueError while `backbone.init` still names a stage instead of a trial.
         """
@@ -289,6 +310,8 @@ class TrialSpec(BaseModel):
         init.pop("name", None)
         if init.get("sha256"):
             init.pop("path")
+        if not self.trains:
+            content.pop("optim", None)
         left_out = NOT_IN_KEY if self.optim.iterations is not None else (*NOT_IN_KEY, "report_iterations")
         content["runtime"] = {name: value for name, value in _said(self.runtime).items() if name not in left_out}
         text = json.dumps([KEY_VERSION, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -297,7 +320,7 @@ class TrialSpec(BaseModel):
     @property
     def trains(self) -> bool:
         """False: the initial weights are evaluated once, and no optimizer step is made."""
-        return self.optim.trains
+        return self.task.trains and self.optim.trains
 
     @property
     def rounds(self) -> int:
@@ -306,9 +329,11 @@ class TrialSpec(BaseModel):
 
         After every round a report falls due; checkpoints, evaluations, spans and plans count rounds.
         """
-        if self.optim.iterations is not None:
-            return math.ceil(self.optim.iterations / self.runtime.report_iterations)
-        return max(1, self.optim.epochs)
+        if not self.trains:
+            return 1
+        if self.optim.iterations is None:
+            return self.optim.epochs
+        return math.ceil(self.optim.iterations / self.runtime.report_iterations)
 
     @property
     def first_round(self) -> int:
