@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from tasks.backbones.spec import BackboneSpec
 
 Batch = dict[str, Any]
-"""Tensors, or lists where targets vary in size, by name. The first dimension of every training value is the sample, so
-that the loop can slice a batch into micro-batches. Evaluation batches also carry `item`, a string: the name of what the
-batch belongs to (see `Task.measure`)."""
+"""Values by name: tensors, or lists with one entry per sample where targets vary in size (boxes of an image). The first
+axis of every training value is the sample: the loop slices all of them alike, lists too, into micro-batches. Evaluation
+batches also carry `item`, a string: the name of what the batch belongs to (see `Task.measure`)."""
 
 
 @dataclass(frozen=True)

@@ -113,13 +113,22 @@ def flops_per_image(trial: TrialSpec, batch: Batch) -> float:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    some = {name: value[:2].to("meta") if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
-    images = next(len(value) for value in some.values() if isinstance(value, torch.Tensor))
+    some = {name: _without_content(value[:2]) for name, value in batch.items()}
+    images = len(next(iter(some.values())))
     with torch.device("meta"):
         twin = trial.task.build(trial.backbone, None).train()
         with FlopCounterMode(display=False) as counter:
             trial.task.loss(twin, some)["loss"].backward()  # type: ignore[no-untyped-call]
     return float(counter.get_total_flops()) / images
+
+
+def _without_content(value: Any) -> Any:
+    """Tensors on the meta device, also those inside of lists and dictionaries."""
+    if isinstance(value, torch.Tensor):
+        return value.to("meta")
+    if isinstance(value, dict):
+        return {name: _without_content(part) for name, part in value.items()}
+    return [_without_content(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def facts(run: TrainingState) -> dict[str, Any]:
