@@ -211,17 +211,19 @@ class Task(BaseModel, ABC):
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        """Scalar terms of the loss over a micro-batch.
+        """Scalar terms of the loss over a micro-batch; the same names for every batch.
 
         Without `denominators` every term is a mean over the samples, `loss` is minimised, and other names are terms
-        worth a curve. With them every term is a sum with its weight included: the loop divides each by its
-        denominator over the whole global batch, and minimises the total, which it reports as `loss`.
+        worth a curve. With them every term is a sum with its weight included, and none is called `loss`: the loop
+        divides each by its denominator over the whole global batch, and minimises the total, which it reports as
+        `loss`.
         """
 
     def denominators(self, batch: Batch) -> Mapping[str, float | torch.Tensor] | None:
         """For losses that are not means over samples: what each term's sum over the global batch is divided by, from
-        the targets of a micro-batch alone (positives, valid pixels). The loop adds them over micro-batches and ranks;
-        a total of 0 counts as 1. None: terms are means over samples."""
+        the targets alone (positives, valid pixels), under the names of the terms. Must be additive: the loop asks once
+        for a rank's whole share of the batch, and adds the ranks'. A total of 0 counts as 1. None: terms are means over
+        samples."""
         return None
 
     @abstractmethod

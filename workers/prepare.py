@@ -103,6 +103,11 @@ def _check_workers(trial: TrialSpec, place: RankContext) -> None:
             f"optim.batch {trial.optim.batch} does not divide among {place.world} workers: choose a multiple, or "
             "other resources.workers"
         )
+    if trial.trains and trial.task.loss_over == "batch" and place.world != trial.batch_workers:
+        raise ValueError(
+            f"batch_workers {trial.batch_workers}: this task's loss is computed over each worker's share, so the trial "
+            f"cannot run on {place.world} workers: plan it again for resources.workers {place.world}"
+        )
     if place.world > 1 and (dist.get_world_size(), dist.get_rank()) != (place.world, place.rank):
         raise ValueError(f"the process group is not that of rank {place.rank} of {place.world}")
 

@@ -118,7 +118,9 @@ def flops_per_image(trial: TrialSpec, batch: Batch) -> float:
     with torch.device("meta"):
         twin = trial.task.build(trial.backbone, None).train()
         with FlopCounterMode(display=False) as counter:
-            trial.task.loss(twin, some)["loss"].backward()  # type: ignore[no-untyped-call]
+            terms = trial.task.loss(twin, some)
+            total = terms["loss"] if "loss" in terms else torch.stack(list(terms.values())).sum()
+            total.backward()  # type: ignore[no-untyped-call]
     return float(counter.get_total_flops()) / images
 
 

@@ -240,6 +240,10 @@ class TrialSpec(BaseModel):
     """None: all of the schedule."""
     may_test: bool = False
     """Whether test data may be opened. Set by the planner alone, for trials that come after every choice."""
+    batch_workers: PositiveInt = 1
+    """Workers among which the loss is computed, each over its own share of the batch. Set by the planner alone, to the
+    stage's workers where the task's loss needs a whole share at once (`Task.loss_over` is `batch`): another number of
+    shares is then another loss. 1 for every other task, whose result does not depend on the number of workers."""
 
     @model_validator(mode="after")
     def _optim_where_it_trains(self) -> TrialSpec:
@@ -281,6 +285,26 @@ class TrialSpec(BaseModel):
     @model_validator(mode="after")
     def _task_takes_backbone(self) -> TrialSpec:
         self.task.check(self.backbone)
+        return self
+
+    @model_validator(mode="after")
+    def _loss_gets_a_whole_share(self) -> TrialSpec:
+        optim, workers = self.optim, self.batch_workers
+        if self.task.loss_over == "samples" or not self.trains:
+            if workers > 1:
+                raise ValueError(
+                    f"batch_workers {workers} is for a loss that needs a worker's whole share of the batch, and this "
+                    "trial has none: leave it out"
+                )
+            return self
+        if optim.batch % workers:
+            raise ValueError(f"optim.batch {optim.batch} does not divide among {workers} workers: choose a multiple")
+        if optim.micro_batch is not None and optim.micro_batch < optim.batch // workers:
+            raise ValueError(
+                f"optim.micro_batch {optim.micro_batch} is below a worker's share of {optim.batch // workers} (batch "
+                f"{optim.batch}, {workers} workers), all of which this task's loss needs at once: leave it out; for "
+                "less memory lower optim.batch"
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,9 +1,10 @@
-"""A task whose targets vary in size: any number of points per image, in a list."""
+"""Tasks whose targets vary in size (any number of points per image, in a list), and whose losses are no means over
+samples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from tiny_task import CLASSES, Tiny, TinyLoaders, TinyTrial, trial
@@ -35,6 +36,37 @@ class Points(Tiny):
         return Summary({"distance": sum(values) / len(values)})
 
 
+class SummedPoints(Points):
+    """Sums over points and over images without points, as detection losses over positives and negatives."""
+
+    blank: bool = False
+    """No image has points: the denominator of `points` is 0."""
+
+    def loaders(self, place: DataContext) -> Loaders:
+        return PointsLoaders(self, place, blank=self.blank)
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        pairs = list(zip(model(batch["images"]), batch["points"], strict=True))
+        zero = pairs[0][0].sum() * 0
+        near = [2 * distances(one, own).sum() for one, own in pairs if len(own)]
+        none = [0.5 * distances(one, own).sum() for one, own in pairs if not len(own)]
+        return {"points": sum(near, zero), "none": sum(none, zero)}
+
+    def denominators(self, batch: Batch) -> Mapping[str, float | torch.Tensor] | None:
+        counts = [len(points) for points in batch["points"]]
+        return {"none": counts.count(0), "points": torch.tensor(sum(counts))}
+
+
+class Spread(Tiny):
+    """The logarithm of a variance over all predictions of a worker's share, as SILog."""
+
+    loss_over: ClassVar[Literal["samples", "batch"]] = "batch"
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        error = model(batch["images"]) - batch["images"].flatten(1)[:, :CLASSES]
+        return {"loss": (error.square().mean() - 0.5 * error.mean().square()).sqrt()}
+
+
 def distances(prediction: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """L1 distance to each point, (n, 3); of no points, that of the prediction to 0."""
     return (prediction - points).abs().sum(1) if len(points) else prediction.abs().sum(0, keepdim=True)
@@ -43,10 +75,11 @@ def distances(prediction: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
 class PointsLoaders(TinyLoaders):
     """The images of Tiny; image i has i % 4 points."""
 
-    def __init__(self, task: Tiny, place: DataContext) -> None:
+    def __init__(self, task: Tiny, place: DataContext, blank: bool = False) -> None:
         super().__init__(task, place)
         draw = torch.Generator().manual_seed(8)
-        self._points = [torch.randn(index % 4, CLASSES, generator=draw) for index in range(len(self._images))]
+        counts = [0 if blank else index % 4 for index in range(len(self._images))]
+        self._points = [torch.randn(count, CLASSES, generator=draw) for count in counts]
         self._index = {image.flatten()[0].item(): index for index, image in enumerate(self._images)}
 
     def _of(self, images: torch.Tensor) -> list[torch.Tensor]:
@@ -61,5 +94,7 @@ class PointsLoaders(TinyLoaders):
             yield {**batch, "points": self._of(batch["images"])}
 
 
-def points_trial(task: Points | None = None, **fields: Any) -> TinyTrial:
-    return trial(**fields).model_copy(update={"task": task or Points()})
+def points_trial(task: Tiny | None = None, batch_workers: int = 1, **fields: Any) -> TinyTrial:
+    plain = trial(**fields)
+    parts = {name: getattr(plain, name) for name in TinyTrial.model_fields}
+    return TinyTrial(**{**parts, "task": task or Points(), "batch_workers": batch_workers})
