@@ -1,4 +1,4 @@
-"""Errors in data and names."""
+"""The error for data that are missing, unreadable or wrong."""
 
 from __future__ import annotations
 
