@@ -67,7 +67,7 @@ def settings_of(spec: Path, profile: str | None, overrides: Sequence[str] = ()) 
     found: dict[str, list[dict[str, Any]]] = {}
     for stage in job.stages:
         if stage.name in chain and not stage.from_:
-            for draft in expand(job, stage):
+            for draft in expand(job, stage, may_test=True):
                 values = draft.spec.model_dump(mode="json")
                 found.setdefault(label(lookup(values, job.report.rows)), []).append(values)
     study = f"{job.name} ({job.profile})" if job.profile else job.name
