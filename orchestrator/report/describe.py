@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import label
 from orchestrator.report import lineage
-from orchestrator.report.formats.json_data import to_json
-from orchestrator.report.formatting import aligned, moment, short, short_time
+from orchestrator.report.formatting import aligned, duration, moment, short
+from orchestrator.report.json_values import to_json
 from orchestrator.report.status import View, status
 from orchestrator.report.wording import edge_text, field_title
 
@@ -137,7 +137,7 @@ def _progress_lines(trial: TrialRow, content: Mapping[str, Any]) -> list[str]:
         seconds = content["seconds"]
         lines.append(
             f"started {content['started']}" + (f", ended {content['ended']}" if content["ended"] else "")
-            + (f", {short_time(seconds)} of training" if seconds is not None else "")
+            + (f", {duration(seconds)} of training" if seconds is not None else "")
         )  # fmt: skip
     if trial.host:
         lines.append(f"on {trial.host}, {trial.device or 'device unknown'}")

@@ -10,12 +10,16 @@ from typing import Any
 from orchestrator.records.recorded_spec import label
 
 
-def clock(seconds: float) -> str:
-    """1 h 05 min, 12 min, 40 s"""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
+def duration(seconds: float) -> str:
+    """4.2 s, 40 s, 12 min, 3 h 20 min, 12.0 days"""
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+    return f"{minutes / 1440:.1f} days"
 
 
 def moment(seconds: float | None) -> str:
@@ -35,18 +39,6 @@ def short(value: Any) -> str:
 
 def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def short_time(seconds: float) -> str:
-    """4.2 s, 12 min, 3 h 20 min, 12 days"""
-    if seconds < 60:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
-    return f"{minutes / 1440:.1f} days"
 
 
 WIDTH = 110

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import expected, label, setting, sources
-from orchestrator.report.formats.json_data import to_json
-from orchestrator.report.formatting import WIDTH, aligned, finite, moment, short_time
+from orchestrator.report.formatting import WIDTH, aligned, duration, finite, moment
+from orchestrator.report.json_values import to_json
 from orchestrator.report.model import unit_of
 from orchestrator.report.wording import field_title
 
@@ -83,7 +83,7 @@ def status(store: Store, job_id: str) -> View:
     lines = [f"{job.id}  {job.state}" + (f"  {job.message}" if job.message else "")]
     lines += [f"submitted {moment(job.created)}, {_done(job)} placed trials ended"]
     if left is not None:
-        lines[-1] += f", about {short_time(left)} left" + ("" if job.state == "running" else " once it runs again")
+        lines[-1] += f", about {duration(left)} left" + ("" if job.state == "running" else " once it runs again")
     lines += ["", *_stage_lines(counts), "", *_matrix_lines(spec, matrix), *_failed_lines(failed, job.id)]
     return View(content, lines)
 
@@ -216,7 +216,7 @@ def _stage_lines(counts: Sequence[Mapping[str, Any]]) -> list[str]:
             [count["stage"], f"{ended} of {about}{count['expected']}",
              *(str(states.get(name) or "–") for name in ("running", "pending", "diverged", "stopped")),
              str(states.get("failed", 0) + states.get("cancelled", 0) or "–"),
-             "–" if mean is None else short_time(mean)]
+             "–" if mean is None else duration(mean)]
         )  # fmt: skip
     header = ["stage", "ended", "running", "pending", "diverged", "stopped", "failed", "each takes"]
     if not any(count["states"].get("stopped") for count in counts):  # only searches stop trials

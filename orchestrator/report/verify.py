@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import sources
 from orchestrator.report.build import build
-from orchestrator.report.formats.json_data import to_json
+from orchestrator.report.json_values import to_json
 from orchestrator.rules import selection
 from orchestrator.rules.selection import barred_trials
 

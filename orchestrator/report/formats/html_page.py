@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.records.recorded_spec import label
 from orchestrator.report.early_stopping import lines as saving_lines
-from orchestrator.report.formatting import short, short_time
+from orchestrator.report.formatting import duration, short
 from orchestrator.report.model import Cell, Column, GroupReport, Mean, Report, StageCount, TrialLine, Unit, unit_of
 from orchestrator.report.pictures import embedded
 from orchestrator.report.svg.curves import curves_svg
@@ -67,8 +67,8 @@ def html(report: Report, tracking: str = "", storage: Path | None = None) -> str
         stopping=saving_lines(report.saved, report.agreement),
         stages=stages,
         signs=SIGNS,
-        duration=short_time,
-        total=short_time(report.provenance.seconds),
+        duration=duration,
+        total=duration(report.provenance.seconds),
         phrase=metric_title,
         heading=field_title,
     )
@@ -205,7 +205,7 @@ def _trial(trial: TrialLine, tracking: str) -> dict[str, Any]:
         "trial": trial,
         "value": "" if trial.value is None else unit_of(trial.metric).text(trial.value),
         "settings": {path: short(value) for path, value in trial.settings.items()},
-        "seconds": "" if trial.seconds is None else short_time(trial.seconds),
+        "seconds": "" if trial.seconds is None else duration(trial.seconds),
         "run": run_link(trial.run_id or "", tracking) if linked else "",
     }
 

@@ -1,16 +1,8 @@
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-import re
-import shutil
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from recorded_study import Plot, Study
@@ -21,59 +13,11 @@ from orchestrator.report import wording
 from orchestrator.report.build import build
 from orchestrator.report.cells import average
 from orchestrator.report.dataframe import results
-from orchestrator.report.formats import csv_table, json_data, latex, markdown
+from orchestrator.report.formats import latex, markdown
 from orchestrator.report.formats.terminal import terminal
-from orchestrator.report.formatting import WIDTH, short
 from orchestrator.report.model import Cell, Report, Unit
 from orchestrator.report.statistics import mean_interval, student
-from orchestrator.report.verify import verify
-from orchestrator.store.store import Store, open_store
-
-PAPER = {"RAND": {"digits": 80.0, "faces": 70.0}, "SUP": {"digits": 96.0, "faces": 99.0, "Average": 97.0}}
-"""The average of RAND is not stated, so it is computed: 75.0."""
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty one."""
-    opened = open_store(f"sqlite:///{tmp_path / 'store.db'}")
-    yield opened
-    opened.close()
-
-
-def made(folder: Path, plot: Plot) -> tuple[Store, Report]:
-    opened = open_store(f"sqlite:///{folder / 'store.db'}")
-    return opened, build(opened, Study(opened, plot).run())
-
-
-@pytest.fixture(scope="module")
-def whole_study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Report]]:
-    opened, report = made(tmp_path_factory.mktemp("whole"), Plot(reference=PAPER))
-    yield opened, report
-    opened.close()
-
-
-@pytest.fixture(scope="module")
-def hurt_study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Report]]:
-    failed, diverged, running = ("faces/RAND",), ("digits/RAND",), {"faces/SUP": "running"}
-    opened, report = made(
-        tmp_path_factory.mktemp("hurt"),
-        Plot(failed_grid=failed, diverged_grid=diverged, final_state=running, dirty=True),
-    )
-    yield opened, report
-    opened.close()
-
-
-@pytest.fixture
-def whole(whole_study: tuple[Store, Report]) -> Report:
-    """Nothing went wrong."""
-    return whole_study[1]
-
-
-@pytest.fixture
-def hurt(hurt_study: tuple[Store, Report]) -> Report:
-    """One group failed in its grid, one had diverging trials, one is still running its last seed."""
-    return hurt_study[1]
+from orchestrator.store.store import Store
 
 
 def test_cells_are_means_over_seeds_with_an_interval(whole: Report) -> None:
@@ -281,146 +225,6 @@ def test_unknown_job(store: Store) -> None:
         build(store, "nothing")
 
 
-def test_markdown_links_every_cell_and_escapes(store: Store) -> None:
-    report = build(store, Study(store, Plot(data_sets=("a|b<i>", "x_y*"))).run())
-    text = markdown.markdown(report, "http://127.0.0.1:5000/")
-    assert "a\\|b\\<i\\>" in text
-    assert "x\\_y\\*" in text
-    cell = report.at["RAND", "x_y*"]
-    for key, run in zip(cell.keys, cell.run_ids, strict=True):
-        assert f"`{key[:12]}`" in text
-        assert f"](http://127.0.0.1:5000/#/runs/{run})" in text
-    table = [line for line in text.splitlines() if line.startswith("| RAND")]
-    assert len(re.findall(r"(?<!\\)\|", table[0])) == 5
-
-
-def test_csv_has_full_precision_and_no_formulas(store: Store) -> None:
-    report = build(store, Study(store, Plot(data_sets=("=cmd()", 'a,"b"'), reference={"SUP": {"=cmd()": 96.0}})).run())
-    rows = list(csv.DictReader(io.StringIO(csv_table.csv(report))))
-    assert len(rows) == 6
-    first = next(row for row in rows if row["row"] == "SUP" and row["column"] == "'=cmd()")
-    assert float(first["value"]) == report.at["SUP", "=cmd()"].value
-    assert float(first["difference"]) == pytest.approx(-0.8)
-    assert first["optim.lr"] == "0.000264"
-    assert first["trials"].split() == list(report.at["SUP", "=cmd()"].keys)
-    assert any(row["column"] == 'a,"b"' for row in rows)
-    assert {row["state"] for row in rows} == {"done"}
-
-
-def test_latex_is_escaped_and_marks_the_best(store: Store) -> None:
-    text = latex.latex(build(store, Study(store, Plot(data_sets=("50%_a&b", "$x^2${\\"))).run()))
-    assert r"50\%\_a\&b" in text
-    assert r"\$x\textasciicircum{}2\$\{\textbackslash{}" in text
-    assert r"\textbf{95.2 $\pm$ 0.5}" in text
-    assert text.count(r"\textbf{") == 3
-    body = [line for line in text.splitlines() if line.startswith("    RAND")]
-    assert body[0].count("&") == 3
-    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
-
-
-def test_latex_marks_cells_without_a_number(hurt: Report) -> None:
-    text = latex.latex(hurt)
-    assert r"\textit{missing}" in text
-    assert r"\textit{running 2/3}" in text
-
-
-def test_terminal_keeps_to_its_width(hurt: Report) -> None:
-    lines = terminal(hurt).splitlines()
-    assert max(len(line) for line in lines) <= WIDTH
-    assert any(line.startswith("RAND") and "89.2 ± 0.5" in line and "missing" in line for line in lines)
-    assert any("90.0*" in line and "div" in line for line in lines)
-    assert any("fail" in line and "72.2" in line for line in lines)
-    narrow = terminal(hurt, width=40)
-    assert narrow.count("initial weights") > 1, "a table too wide is continued below"
-
-
-def test_json_is_json(hurt: Report) -> None:
-    text = json.dumps(json_data.to_json(hurt), allow_nan=False)
-    told = json.loads(text)
-    assert told["cells"][0]["value"] == hurt.cells[0].value
-    assert json_data.to_json({"a": math.nan, "b": [math.inf]}) == {"a": "nan", "b": ["inf"]}
-
-
-def test_verify_finds_nothing_in_an_honest_store(hurt_study: tuple[Store, Report]) -> None:
-    store, hurt = hurt_study
-    assert verify(store, hurt.job_id) == []
-    assert verify(store, hurt.job_id, json.loads(json.dumps(json_data.to_json(hurt)))) == []
-
-
-@pytest.fixture
-def tampered(
-    whole_study: tuple[Store, Report], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> Iterator[tuple[Store, sqlite3.Connection]]:
-    """A copy of the whole study, and a way into it past the store."""
-    for file in tmp_path_factory.getbasetemp().glob("whole*/store.db*"):
-        shutil.copy(file, tmp_path)
-    opened = open_store(f"sqlite:///{tmp_path / 'store.db'}", create=False)
-    connection = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
-    yield opened, connection
-    connection.close()
-    opened.close()
-
-
-FIGURE = "UPDATE figures SET value = ? WHERE name = 'top1' AND trial_id = (SELECT id FROM trials WHERE key = ?)"
-
-
-def test_verify_finds_a_tampered_figure(tampered: tuple[Store, sqlite3.Connection], whole: Report) -> None:
-    store, connection = tampered
-    key = whole.at["SUP", "digits"].keys[0]
-    assert connection.execute(FIGURE, (0.999, key)).rowcount == 1
-    found = verify(store, whole.job_id)
-    assert len(found) == 1
-    assert key[:12] in found[0]
-    assert "its figure is 0.999" in found[0]
-
-
-def test_verify_finds_a_choice_that_the_figures_do_not_make(
-    tampered: tuple[Store, sqlite3.Connection], whole: Report
-) -> None:
-    store, connection = tampered
-    other = next(cell.keys[0] for cell in whole.named["digits/SUP"].heat_maps[0].cells if not cell.chosen)
-    connection.execute(FIGURE, (0.98, other))
-    connection.execute("UPDATE trials SET value = 0.98 WHERE key = ?", (other,))
-    found = verify(store, whole.job_id)
-    assert sum("the figures choose " + other[:12] in line for line in found) == 2, "refine and final took the other one"
-
-
-def test_verify_finds_a_report_that_is_not_its_figure(
-    tampered: tuple[Store, sqlite3.Connection], whole: Report
-) -> None:
-    store, connection = tampered
-    choice = whole.at["SUP", "digits"].choice
-    assert choice is not None
-    connection.execute(
-        "UPDATE reports SET values_json = '{\"top1\": 0.5}' WHERE epoch = 8 "
-        "AND trial_id = (SELECT id FROM trials WHERE key = ?)", (choice.key,),
-    )  # fmt: skip
-    found = verify(store, whole.job_id)
-    assert len(found) == 1
-    assert "last reported top1 0.5, its figure is 0.96" in found[0]
-
-
-def test_verify_finds_a_choice_made_too_early(tampered: tuple[Store, sqlite3.Connection], whole: Report) -> None:
-    store, connection = tampered
-    key = whole.named["faces/RAND"].heat_maps[0].cells[0].keys[0]
-    connection.execute("UPDATE trials SET state = 'failed', value = NULL WHERE key = ?", (key,))
-    found = verify(store, whole.job_id)
-    assert "refine of faces/RAND: chosen although 1 of 15 candidates have no result" in found
-
-
-def test_verify_finds_a_changed_report(whole_study: tuple[Store, Report]) -> None:
-    store, whole = whole_study
-    saved = json_data.to_json(whole)
-    saved["cells"][0]["value"] += 1
-    saved["warnings"].append("made up")
-    del saved["stage"]
-    saved["cells"][0]["run_ids"] = []
-    found = verify(store, whole.job_id, saved)
-    assert len(found) == 3, "where MLflow has a run is no result"
-    assert any(line.startswith("report.cells[0].value: 90.2 in the saved report") for line in found)
-    assert "report.stage: not in the saved report" in found
-
-
 def test_results_as_a_data_frame(hurt_study: tuple[Store, Report]) -> None:
     store, hurt = hurt_study
     frame = results(store, hurt.job_id)
@@ -432,12 +236,6 @@ def test_results_as_a_data_frame(hurt_study: tuple[Store, Report]) -> None:
     assert best["run_id"] == "run" + best["key"][:12]
     assert frame["state"].value_counts().to_dict() == {"done": 81, "diverged": 2, "failed": 1, "running": 1}
     assert list(frame["stage"].unique()) == ["pretrain", "grid", "refine", "final"]
-
-
-def test_short_numbers() -> None:
-    assert [short(value) for value in (1.25e-4, 1.18e-3, 0.75, 0.0, 1.0, 12345.0, "x", 3, True)] == [
-        "1.25e-4", "1.18e-3", "0.75", "0", "1", "1.234e+04", "x", "3", "True",
-    ]  # fmt: skip
 
 
 def test_reports_need_no_heavy_package() -> None:
