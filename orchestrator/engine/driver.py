@@ -7,7 +7,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from orchestrator.engine.backend import Backend, RunSite, broken
@@ -16,7 +16,7 @@ from orchestrator.errors import Conflict, LeaseLost, OrchestratorError
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.state import RESULTS
 from orchestrator.plan.trials import PlannedTrial
-from orchestrator.records.rows import ChoiceRow, Placement
+from orchestrator.records.rows import ChoiceRow, MetricRow, Placement
 from orchestrator.records.states import JobState, TrialSnapshot, TrialState
 from orchestrator.records.trial_files import trial_folder
 from orchestrator.records.writes import Failed, Finished, Released, Reported, StoppedEarly, Write
@@ -403,4 +403,6 @@ def _placement(planned: PlannedTrial) -> Placement:
         mode=task.mode,
         seed=planned.spec.seed,
         epochs=planned.spec.last_epoch,
+        metrics=tuple(MetricRow(**asdict(metric)) for metric in task.metrics),
+        split=task.split,
     )

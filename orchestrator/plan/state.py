@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.plan.expansion import SearchGroup
 from orchestrator.plan.stage_graph import StageGraph
 from orchestrator.plan.trials import PlannedTrial, WaitingTrial, WeightSource
+from orchestrator.records.rows import Edge
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.rules import selection
 from orchestrator.spec.job import Stage
@@ -28,7 +29,7 @@ class Decision:
     key: str
     value: float
     metric: str
-    edges: list[str]
+    edges: list[Edge]
     rule: dict[str, Any]
     """metric, mode, ties, last; and of a neighbourhood: neighbourhood (its fields) and left_out (a line a value)."""
     candidates: int
@@ -181,10 +182,7 @@ class PlanState:
             key=winner.key,
             value=winner.figures[task.metric],
             metric=task.metric,
-            edges=[
-                *selection.edges(winner.settings, {**selection.axis_values(swept, axes), **choices}),
-                *selection.range_edges(winner.settings, ranges),
-            ],
+            edges=selection.edges(winner.settings, {**selection.axis_values(swept, axes), **choices}, ranges),
             rule={"metric": task.metric, "mode": task.mode, "ties": list(groups[0].stage.ties), "last": "key"},
             candidates=len(trials),
             sources=[group.stage.name for group in groups],

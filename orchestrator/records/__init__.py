@@ -1,1 +1,1 @@
-"""Plain data that the store takes and gives."""
+"""Plain data that goes into the store and comes out of it, and questions to a recorded spec."""

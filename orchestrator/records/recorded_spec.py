@@ -10,7 +10,7 @@ APPLIED_TO = ("seed", "task.dataset")
 
 
 def last_stages(spec: Mapping[str, Any]) -> list[str]:
-    """Stages with one setting (with any seeds, on any data sets) on which no other stage builds: the ends of a job."""
+    """The ends of a job: stages with one setting (any seeds, any data sets) on which no other stage builds."""
     built_on = {init.get("stage") for init in initial_weights(spec) if init.get("kind") == "stage"}
     for stage in spec.get("stages", ()):
         built_on |= set(stage.get("from") or ())
@@ -22,7 +22,7 @@ def last_stages(spec: Mapping[str, Any]) -> list[str]:
 
 
 def _one_setting(sweep: Mapping[str, Any]) -> bool:
-    if _searches({"sweep": sweep}):
+    if is_search({"sweep": sweep}):
         return False
     grids = sweep.get("grid") or []
     others = [{path: axis for path, axis in axes.items() if path not in APPLIED_TO} for axes in grids]
@@ -30,26 +30,28 @@ def _one_setting(sweep: Mapping[str, Any]) -> bool:
     return not several and all(axes == others[0] for axes in others)
 
 
-def _searches(stage: Mapping[str, Any]) -> bool:
+def is_search(stage: Mapping[str, Any]) -> bool:
+    """True if the stage's sweep is a search."""
     return "search" in (stage.get("sweep") or {})
 
 
 def trains_on(stage: Mapping[str, Any]) -> bool:
-    """Whether the stage is population-based training, whose trials go on from each other's state."""
+    """True for population-based training, whose trials resume from each other's training state."""
     return bool((stage.get("sweep") or {}).get("population"))
 
 
 def is_part(spec: Mapping[str, Any]) -> bool:
-    """Whether a trial trained only the beginning of a schedule: its figures are not those of a whole one."""
+    """True if the trial (its spec is given) trained only the beginning of its schedule: its figures are not final."""
     return bool(spec.get("span")) and spec["span"]["last_epoch"] != spec["optim"]["epochs"]
 
 
-def _stages(spec: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def stages_by_name(spec: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The stages of a job's spec, in its order."""
     return {stage["name"]: stage for stage in spec.get("stages", ())}
 
 
 def initial_weights(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Every `{kind: stage, ...}` and `{kind: trial, ...}` anywhere in a job's spec."""
+    """Yields every `{kind: stage, ...}` and `{kind: trial, ...}` found anywhere in a job's spec."""
     if isinstance(value, Mapping):
         if (value.get("kind") == "stage" and "stage" in value) or (value.get("kind") == "trial" and "trial" in value):
             yield value
@@ -61,9 +63,9 @@ def initial_weights(value: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def expected(spec: Mapping[str, Any], stages: Iterable[str]) -> list[dict[str, str]]:
-    """The groups the spec asks for, `per` path -> label, in its order; also those that have no trial yet.
+    """The groups that the spec asks for, each as `per` path -> label, in its order; trials need not exist yet.
 
-    Only lists are expanded: nobody groups by a spaced axis, and if so its groups appear with their trials.
+    Only lists are expanded. Groups along a spaced axis (nobody needs them) show up once they have trials.
     """
     groups: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
     wanted = set(stages)
@@ -92,12 +94,12 @@ def setting(trial: Mapping[str, Any], path: str) -> Any:
 
 
 def sources(stages: Mapping[str, Mapping[str, Any]], stage: str) -> list[str]:
-    """The stages whose winners lead to `stage`, in the spec's order, itself last."""
-    found = {stage}
+    """The stages whose winners lead to `stage`, in the spec's order, with `stage` itself last."""
+    leading = {stage}
     for name in reversed(list(stages)):
-        if name in found:
-            found.update(stages[name].get("from") or [])
-    return [name for name in stages if name in found]
+        if name in leading:
+            leading.update(stages[name].get("from") or [])
+    return [name for name in stages if name in leading]
 
 
 def label(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The only place that says what goes into the store and comes out of it: plain records, without a database in them."""
+"""Rows that go into the store and come out of it: plain data, without a database."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from orchestrator.records.states import JobState, TrialState
 
 @dataclass(frozen=True)
 class JobRecord:
-    """A job as it is submitted. `id` is made from its content, so the same content is the same job."""
+    """A job as it is submitted. `id` is a hash of its content: the same content is the same job."""
 
     id: str
     name: str
     profile: str
     spec: Mapping[str, Any]
-    """Resolved: after the profile and overrides."""
+    """As JSON, after the profile and overrides were applied."""
     spec_text: str
     priority: int = 0
     git_commit: str | None = None
@@ -27,7 +27,7 @@ class JobRecord:
 
 @dataclass(frozen=True)
 class JobRow:
-    """A job as a list of jobs shows it."""
+    """A job in a list of jobs."""
 
     id: str
     name: str
@@ -36,22 +36,52 @@ class JobRow:
     message: str
     priority: int
     cancel: bool
+    """True if somebody asked for it to stop."""
     git_commit: str | None
     git_dirty: bool | None
     versions: dict[str, str]
     created: float
     updated: float
     counts: dict[TrialState, int]
-    """Of its placed trials, every state named."""
+    """The number of its placed trials in each state; every state has an entry."""
 
     @property
     def trials(self) -> int:
+        """The number of its placed trials."""
         return sum(self.counts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """How a figure is named, printed and compared, as its task declared it (tasks.metrics.Metric)."""
+
+    name: str
+    title: str
+    better: Literal["higher", "lower"]
+    unit: str = ""
+    scale: float = 1.0
+    """Recorded value times this is the value in `unit`."""
+    digits: int = 3
+    complement: str = ""
+    """Title of (1 - value); empty where that is no quantity of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasurementRow:
+    """A value of a figure for one item (image, class, sequence), layer or head of a trial."""
+
+    figure: str
+    split: str
+    item: str
+    layer: int | None
+    head: int | None
+    value: float | None
+    """None: not a finite number."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A trial at its place in a job: which stage and group it belongs to, and what it varies."""
+    """A trial's place in a job: its stage and group, and the settings it varies (dotted path -> value)."""
 
     stage: str
     group: str
@@ -65,11 +95,15 @@ class Placement:
     mode: str
     seed: int
     epochs: int
+    metrics: tuple[MetricRow, ...] = ()
+    """Every figure that the trial may end with; trials are chosen by the first."""
+    split: str = "val"
+    """The split that is evaluated."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedRow:
-    """A placed trial with how far it is. `value` is None until it is done."""
+    """A placed trial and its progress. `value` (of `metric`) is None until the trial is done."""
 
     stage: str
     group: str
@@ -91,11 +125,15 @@ class PlacedRow:
     group_values: dict[str, Any]
     settings: dict[str, Any]
     host: str | None = None
-    """Where it ended with its figures."""
+    """The machine on which it ended with its figures."""
+    metrics: tuple[MetricRow, ...] = ()
+    """Every figure that the trial may end with; trials are chosen by the first."""
+    split: str = "val"
+    """The split that is evaluated."""
 
     @property
     def seconds(self) -> float | None:
-        """Training time where the trial said it, else wall time of its last attempt, else None."""
+        """Training time if the trial reported it, else the wall time of its last attempt, else None."""
         if self.train_seconds is not None or self.started is None or self.ended is None:
             return self.train_seconds
         return self.ended - self.started
@@ -103,7 +141,7 @@ class PlacedRow:
 
 @dataclass(frozen=True)
 class TrialRow:
-    """Everything a trial's own row says, and its figures."""
+    """Everything recorded of a trial except its reports and attempts."""
 
     key: str
     spec: dict[str, Any]
@@ -122,6 +160,7 @@ class TrialRow:
     error_class: str | None
     error: str | None
     weights: tuple[str, str] | None
+    """Path and SHA-256; None if they are not kept."""
     facts: dict[str, Any]
     step_seconds: float | None
     train_seconds: float | None
@@ -135,18 +174,20 @@ class TrialRow:
     started: float | None
     ended: float | None
     placed: list[tuple[str, str, str, str]]
-    """(job id, stage, group, name) of every place it has."""
+    """(job id, stage, group, name) of each of its places."""
+    metrics: tuple[MetricRow, ...] = ()
+    split: str = "val"
 
 
 @dataclass(frozen=True)
 class AttemptRow:
-    """One time a trial was handed out, and how that ended (`cause` None: it has not)."""
+    """One run of a trial under one fencing token; `cause` is None while it lasts."""
 
     token: int
     driver_id: str
     cluster: str
     host: str
-    """Of the driver; where the trial ran is in the trial's facts."""
+    """The driver's machine; the trial's own machine is in its facts."""
     git_commit: str | None
     git_dirty: bool | None
     started: float
@@ -157,38 +198,56 @@ class AttemptRow:
 
 @dataclass(frozen=True, slots=True)
 class ReportRow:
-    """What was known after an epoch."""
+    """What a trial reported at the end of an epoch."""
 
     epoch: int
     step: int
     values: dict[str, float]
     seconds: float
+    """Wall time of this epoch, training and evaluation."""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An end of a grid's axis or of a search's range that a winner's setting lies at or beyond."""
+
+    path: str
+    """The field of the trial, dotted."""
+    side: Literal["low", "high"]
+    beyond: bool
+    """True if `value` lies outside; False if it lies at the end (for a range: close to it)."""
+    value: float
+    bound: float
+    """The end itself: the smallest or largest value of the axis, or a limit of the range."""
 
 
 @dataclass(frozen=True)
 class ChoiceRow:
-    """Which trial a stage took for a group, by which rule, and what to know about it."""
+    """Which trial a stage took for a group, and by which rule."""
 
     stage: str
-    """The stage that takes."""
+    """The stage that takes the winner."""
     group: str
     key: str
     value: float
+    """The winner's value of `metric`, on val."""
     metric: str
-    edges: list[str] = field(default_factory=list)
+    edges: list[Edge] = field(default_factory=list)
     rule: dict[str, Any] = field(default_factory=dict)
+    """metric, mode, ties, last; for a neighbourhood also neighbourhood and left_out."""
     candidates: int = 0
     sources: list[str] = field(default_factory=list)
+    """The stages whose trials were compared."""
 
 
 @dataclass(frozen=True)
 class ResolvedWeightsRow:
-    """Which trial of another job was meant by `{kind: stage, job: ...}`."""
+    """The trial of another job that `{kind: stage, job: ...}` in a spec refers to."""
 
     asked: str
-    """JSON: job, stage and group as the spec has them."""
+    """JSON: job, stage and group as written in the spec."""
     written: str
-    """SHA-256 of the asking job before it was looked up."""
+    """SHA-256 of the asking job before this trial was looked up."""
     from_job: str
     stage: str
     group: str
@@ -200,7 +259,7 @@ class ResolvedWeightsRow:
 
 @dataclass(frozen=True)
 class ChildRow:
-    """A trial that starts from another's weights."""
+    """A trial that starts from another trial's weights."""
 
     key: str
     name: str
@@ -211,7 +270,7 @@ class ChildRow:
 
 @dataclass(frozen=True)
 class DriverRow:
-    """A process that drives a job. It holds its trials as long as its lease is alive."""
+    """A process that drives a job. It holds its trials until its lease runs out."""
 
     id: str
     host: str
@@ -221,7 +280,7 @@ class DriverRow:
     cluster: str
     priority: int = 0
     slots: int = 0
-    """Slots of its cluster as it sees them."""
+    """Slots of its cluster, as it sees them."""
     demand: int = 0
     """Slots it could use now."""
     running: int = 0
@@ -230,7 +289,7 @@ class DriverRow:
 
 @dataclass(frozen=True)
 class Running:
-    """A trial that is out, and whether the driver that holds it is alive."""
+    """A running trial. `alive`: the driver that holds it is alive."""
 
     key: str
     token: int
@@ -241,7 +300,7 @@ class Running:
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """How far the tracking server has a trial (or, for an empty key, a group)."""
+    """How much of a trial (or, for an empty key, of a group) the tracking server has."""
 
     run_id: str
     reports_through: int = 0
@@ -251,14 +310,14 @@ class TrackedRun:
 
 @dataclass(frozen=True)
 class SearchEvent:
-    """A decision of a group's search, or what it was told. From its events a search is made again as it was."""
+    """A suggestion, a result or a decision of a group's search. Its events are enough to resume a search."""
 
     number: int
-    """From 0, without gaps, in the group."""
+    """Counts from 0 in each group, without gaps."""
     kind: Literal["asked", "told", "continued", "stopped", "exhausted"]
-    """`asked`: a point was chosen; `told`: its trial has a result; `continued`, `stopped`: a report was judged."""
+    """`asked`: a point was suggested; `told`: its trial has a result; `continued`, `stopped`: a report was judged."""
     key: str
-    """Of the trial; empty for `exhausted`."""
+    """The trial's key; empty for `exhausted`."""
     body: Mapping[str, Any]
-    """asked: point (and of a population: span, parent, member, how); told: value (none: diverged); continued and
+    """asked: point (for a population also span, parent, member, how); told: value (null: diverged); continued and
     stopped: epoch, value; exhausted: reason."""

@@ -1,4 +1,4 @@
-"""The only place that says what the planner may know of a trial; plain, so that planning needs no database."""
+"""States of jobs and trials, and the snapshot of a trial that planning needs; plain data, without a database."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any
 
 
 class TrialState(StrEnum):
-    """Where a trial stands. `diverged` is a result; `failed` and `cancelled` can be retried; `stopped` was ended early
-    by a search, is a result for that search alone, and goes on from its checkpoint for whoever wants it in full."""
+    """`diverged` is a result; `failed` and `cancelled` can be retried.
+
+    `stopped`: a search ended the trial early. For that search it is a result; for any other stage the trial resumes
+    from its checkpoint.
+    """
 
     pending = "pending"
     running = "running"
@@ -22,30 +25,31 @@ class TrialState(StrEnum):
 
     @property
     def ended(self) -> bool:
+        """True unless pending or running."""
         return self not in (TrialState.pending, TrialState.running)
 
 
 @dataclass(frozen=True)
 class TrialSnapshot:
-    """What the store says of one trial."""
+    """What the store knows of one trial at one moment."""
 
     state: TrialState
     figures: Mapping[str, float] = field(default_factory=dict)
     error_class: str | None = None
     error: str | None = None
     weights: tuple[str, str] | None = None
-    """Path and SHA-256, when they were kept."""
+    """Path and SHA-256; None if they were not kept."""
     step_seconds: float | None = None
     train_seconds: float | None = None
     epoch: int = 0
     epochs: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
     pinned: bool = False
-    """Its weights are wanted, whether or not its stage keeps any."""
+    """True if its weights must be kept even if its stage keeps none."""
 
 
 class JobState(StrEnum):
-    """Where a job stands. `interrupted` is also what a job says whose driver is gone before the end."""
+    """`interrupted` is also the state of a job whose driver died before the end."""
 
     queued = "queued"
     running = "running"

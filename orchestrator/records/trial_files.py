@@ -1,4 +1,4 @@
-"""Where a trial keeps its files."""
+"""The layout of trials' files in the storage folder."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def trial_folder(storage: str | Path, key: str) -> Path:
-    """Where a trial keeps its files: two levels, so that no folder holds tens of thousands."""
+    """The folder of a trial's files: storage/trials/KE/KEY, so that no folder holds tens of thousands of others."""
     return Path(storage) / "trials" / key[:2] / key

@@ -1,15 +1,20 @@
-"""What the driver writes about a trial: progress, end, failure, release."""
+"""What a driver writes about a trial it holds: progress, end, failure, release.
+
+Every write carries the fencing token of the attempt; the store refuses a stale one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from orchestrator.records.rows import MeasurementRow
 
 
 @dataclass(frozen=True)
 class Reported:
-    """A trial reported an epoch; a repeated epoch replaces the earlier report."""
+    """A trial ended an epoch; a repeated epoch replaces the earlier report."""
 
     key: str
     token: int
@@ -17,24 +22,28 @@ class Reported:
     step: int
     values: Mapping[str, float]
     seconds: float
+    """Wall time of this epoch, training and evaluation."""
     pictures: tuple[str, ...] = ()
     """Files, relative to the trial's folder."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A trial ended with figures. Said again of a done trial, only the weights are taken."""
+    """A trial ended with figures. Written again for a done trial, only its weights are recorded."""
 
     key: str
     token: int
     figures: Mapping[str, float]
     facts: Mapping[str, Any] = field(default_factory=dict)
     weights: tuple[str, str] | None = None
+    """Path and SHA-256."""
+    measurements: Sequence[MeasurementRow] = ()
+    """Values per item, layer or head."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A trial ended without figures. `retry`: it is pending again, and only the attempt has ended."""
+    """A trial ended without figures. `retry`: only the attempt has ended, the trial is pending again."""
 
     key: str
     token: int
@@ -45,7 +54,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Released:
-    """A trial was given back unfinished (stopped at a checkpoint, never started): pending again."""
+    """A trial was given back unfinished (never started, or stopped at a checkpoint) and is pending again."""
 
     key: str
     token: int
@@ -54,7 +63,7 @@ class Released:
 
 @dataclass(frozen=True)
 class StoppedEarly:
-    """A trial left at a checkpoint because the stopping rule of a search said so: `stopped`, with the reason."""
+    """A search ended the trial early, at a checkpoint: it is `stopped`, for this reason."""
 
     key: str
     token: int

@@ -44,8 +44,8 @@ def job(store: Store, job_id: str) -> View:
     rows = [
         [c["stage"], c["group"], f"{c['metric']} {short(c['value'])}", str(c["candidates"]),
          ", ".join(f"{field_title(path)} {short(v)}" for path, v in c["settings"].items() if isinstance(v, float)),
-         "; ".join(map(edge_text, c["edges"])) or "–", c["key"][:8]]
-        for c in choices
+         "; ".join(map(edge_text, winner.edges)) or "–", c["key"][:8]]
+        for c, winner in zip(choices, winners, strict=True)
     ]  # fmt: skip
     lines = list(view.lines)
     if rows:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from orchestrator.records.rows import Edge
+
 Mark = Literal["done", "running", "pending", "failed", "cancelled", "diverged", "stopped", "missing", "absent"]
 """State of a cell. Only `done` has a value. `missing`: its trial does not exist yet (or never will, see the
 reason); `absent`: the study has no such combination."""
@@ -67,7 +69,7 @@ class Choice:
     """On val."""
     metric: str
     settings: Mapping[str, Any]
-    edges: tuple[str, ...]
+    edges: tuple[Edge, ...]
     rule: Mapping[str, Any]
     candidates: int
     diverged: int

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.records.recorded_spec import sources
 from orchestrator.report.build import build
 from orchestrator.report.json_values import to_json
+from orchestrator.report.wording import edge_text
 from orchestrator.rules import selection
 from orchestrator.rules.selection import barred_trials
 
@@ -98,10 +99,11 @@ def _rechosen(
     if winner.candidates not in (len(trials), len(unique)):
         yield f"{what}: recorded with {winner.candidates} candidates, there are {len(trials)}"
     ranges, choices = _ranges(stages, winner)
-    edges = selection.edges(recorded.settings, {**_axes(stages, winner, members), **choices})
-    edges += selection.range_edges(recorded.settings, ranges)
-    if sorted(edges) != sorted(winner.edges):
-        yield f"{what}: recorded edges {winner.edges or 'none'}, the grid says {edges or 'none'}"
+    edges = selection.edges(recorded.settings, {**_axes(stages, winner, members), **choices}, ranges)
+    # Compared as text: edges recorded by earlier versions have six digits.
+    before, now = sorted(map(edge_text, winner.edges)), sorted(map(edge_text, edges))
+    if before != now:
+        yield f"{what}: recorded edges {'; '.join(before) or 'none'}, the grid says {'; '.join(now) or 'none'}"
 
 
 def _axes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from orchestrator.records.rows import Edge
 from orchestrator.report.early_stopping import lines as saving_lines
 from orchestrator.report.formatting import short
 from orchestrator.report.model import Cell, Mean, Report, Unit
@@ -69,10 +70,14 @@ def field_title(path: str) -> str:
     return HEADINGS.get(path, path.rpartition(".")[2].replace("_", " "))
 
 
-def edge_text(edge: str) -> str:
-    """layer decay high (0.95), from choice.edges' optim.layer_decay at the high edge (0.95)"""
-    path, _, rest = edge.partition(" ")
-    return f"{field_title(path)} {rest.replace('at the ', '').replace('the ', '').replace(' edge', '')}"
+def edge_text(edge: Edge) -> str:
+    """layer decay high (0.95); lr beyond low (7e-05 below 0.0001); lr high (0.009, its range ends at 0.01)"""
+    value, bound = f"{edge.value:g}", f"{edge.bound:g}"
+    if edge.beyond:
+        numbers = f"{value} {'below' if edge.side == 'low' else 'above'} {bound}"
+    else:
+        numbers = value if value == bound else f"{value}, its range ends at {bound}"
+    return f"{field_title(edge.path)} {'beyond ' * edge.beyond}{edge.side} ({numbers})"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The only place that says which weights are kept and why: a trial without a reason here may lose its own. No I/O."""
+"""Decides which trials' weights are kept, and why; those of a trial without a reason may be deleted. No I/O."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from orchestrator.records.recorded_spec import _searches, _stages, initial_weights, last_stages
+from orchestrator.records.recorded_spec import initial_weights, is_search, last_stages, stages_by_name
 from orchestrator.records.states import TrialState
 from orchestrator.rules import selection
 
 RESULTS = (TrialState.done, TrialState.diverged)
-"""States in which a trial needs no initial weights any more; in every other one it may still (be made to) run."""
+"""Final states: the trial will not run again and needs no initial weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What the rules look at."""
+    """The part of a trial that the rules need."""
 
     key: str
     name: str
     parent: str | None
     state: TrialState
     weights: str | None
-    """Path of its weights, as the store has it."""
+    """The recorded path of its weights; None if they are not kept."""
     token: int
     ended: float | None
 
@@ -42,7 +42,7 @@ class PlacedTrial:
 
 @dataclass(frozen=True)
 class Job:
-    """A job that may still go on keeps what its later stages start from."""
+    """A job and its recorded spec. Until it is done it may still run trials."""
 
     id: str
     done: bool
@@ -51,7 +51,7 @@ class Job:
 
 @dataclass(frozen=True)
 class GroupCandidates:
-    """The trials of a group that ended with figures, and the rule by which the best of them is found."""
+    """The trials of a group that ended with figures, and the metric by which the best of them is chosen."""
 
     metric: str
     mode: str
@@ -60,58 +60,60 @@ class GroupCandidates:
 
 @dataclass
 class RetentionFacts:
-    """What the store says, as of one moment."""
+    """The state of the store at one moment."""
 
     trials: dict[str, Trial] = field(default_factory=dict)
+    """By key."""
     places: list[PlacedTrial] = field(default_factory=list)
     jobs: dict[str, Job] = field(default_factory=dict)
+    """By id."""
     chosen: list[PlacedTrial] = field(default_factory=list)
-    """Recorded decisions: the stage that took, the group, and the trial."""
+    """Recorded choices: the stage that took the winner, the group, and the winner."""
     pins: dict[str, str] = field(default_factory=dict)
-    """Key of a trial, or id of a job -> why."""
-    rivals: dict[tuple[str, str, str], GroupCandidates] = field(default_factory=dict)
-    """By job, stage and group: at least those groups of which a trial has weights."""
+    """Key of a trial, or id of a job -> why it is pinned."""
+    candidates: dict[tuple[str, str, str], GroupCandidates] = field(default_factory=dict)
+    """By (job, stage, group): at least the groups in which a trial has weights."""
 
 
 class Reason(NamedTuple):
-    """Why weights are kept: `kind` is one of pinned, needed, unfinished, chosen, best, last."""
+    """A reason to keep weights; `kind` is one of pinned, needed, unfinished, chosen, best, last."""
 
     kind: str
     text: str
 
 
 def reasons(facts: RetentionFacts) -> dict[str, list[Reason]]:
-    """Why each trial's weights are kept, strongest first; a trial that is not named has no claim to them.
+    """The reasons to keep each trial's weights (by key), strongest first; trials without a reason are left out.
 
-    Pinned; needed by a trial that may still run; needed by a later stage of a job that is not done, or by a search
-    that goes on; chosen by a stage; best of its group; last, as the end of its job.
+    Pinned; needed by a trial that may still run; unfinished: needed by a later stage or a search of a job that is not
+    done; chosen by a stage; best of its group; last: the end of its job.
     """
-    found: dict[str, list[Reason]] = defaultdict(list)
+    by_key: dict[str, list[Reason]] = defaultdict(list)
     for rule in (_pinned, _needed, _unfinished, _chosen, _best, _last):
         for key, text in rule(facts):
             reason = Reason(rule.__name__[1:], text)
-            if key in facts.trials and reason not in found[key]:
-                found[key].append(reason)
-    return dict(found)
+            if key in facts.trials and reason not in by_key[key]:
+                by_key[key].append(reason)
+    return dict(by_key)
 
 
 def _pinned(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
-    def told(why: str) -> str:
+    def text(why: str) -> str:
         return f"pinned: {why}" if why else "pinned"
 
     for target, why in facts.pins.items():
         if target in facts.trials:
-            yield target, told(why)
+            yield target, text(why)
     for place in facts.places:
         if place.job in facts.pins:
-            yield place.key, f"job {place.job} is {told(facts.pins[place.job])}"
+            yield place.key, f"job {place.job} is {text(facts.pins[place.job])}"
 
 
 def _needed(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
-    """Parents of trials that may run: and, where the parent has no weights itself and must run again, its parents."""
+    """The parents of trials that may run; if a parent has no weights and must itself run again, its parent too."""
     for trial in facts.trials.values():
-        made_again = trial.key in facts.pins and trial.state is TrialState.done and trial.weights is None
-        if trial.state in RESULTS and not made_again:
+        runs_again = trial.key in facts.pins and trial.state is TrialState.done and trial.weights is None
+        if trial.state in RESULTS and not runs_again:
             continue
         parent = facts.trials.get(trial.parent or "")
         while parent is not None:
@@ -122,8 +124,8 @@ def _needed(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
 
 
 def _unfinished(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
-    """Of jobs that are not done: what stages start from, and all trials of searches, which may go on from any."""
-    held: dict[tuple[str, str], str] = {}
+    """For jobs that are not done: the trials that stages start from, and all trials of searches."""
+    by_stage: dict[tuple[str, str], str] = {}
     for job in facts.jobs.values():
         if job.done:
             continue
@@ -131,13 +133,13 @@ def _unfinished(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
             if init.get("kind") == "trial":
                 yield str(init["trial"]), f"job {job.id} is not done and starts from it"
             elif not init.get("job"):
-                held[job.id, str(init["stage"])] = f"job {job.id} is not done and starts from its stage"
+                by_stage[job.id, str(init["stage"])] = f"job {job.id} is not done and starts from its stage"
         for stage in job.spec.get("stages", ()):
-            if _searches(stage):
-                held[job.id, stage["name"]] = f"the search of job {job.id} may go on from it"
+            if is_search(stage):
+                by_stage[job.id, stage["name"]] = f"the search of job {job.id} may continue from it"
     for place in facts.places:
-        if (place.job, place.stage) in held:
-            yield place.key, held[place.job, place.stage]
+        if (place.job, place.stage) in by_stage:
+            yield place.key, by_stage[place.job, place.stage]
 
 
 def _chosen(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
@@ -146,10 +148,10 @@ def _chosen(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
 
 
 def _best(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
-    for (job, stage, group), rivals in facts.rivals.items():
-        body = _stages(facts.jobs[job].spec).get(stage, {}) if job in facts.jobs else {}
-        winner = selection.best(rivals.candidates, rivals.metric, rivals.mode, body.get("ties", ()))
-        if winner is not None and len(rivals.candidates) > 1:
+    for (job, stage, group), of_group in facts.candidates.items():
+        body = stages_by_name(facts.jobs[job].spec).get(stage, {}) if job in facts.jobs else {}
+        winner = selection.best(of_group.candidates, of_group.metric, of_group.mode, body.get("ties", ()))
+        if winner is not None and len(of_group.candidates) > 1:
             yield winner.key, f"best of {stage} {group} in job {job}"
         elif winner is not None:
             yield winner.key, f"only one of {stage} {group} in job {job}"
@@ -163,7 +165,7 @@ def _last(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
 
 
 def tied_for_first(values: Mapping[str, float | None], mode: str) -> list[str]:
-    """Keys with the best finite value: only for these does a tie rule need more than the value."""
+    """The keys with the best finite value. A tie rule needs the other figures of these trials only."""
     known = {key: value for key, value in values.items() if value is not None and math.isfinite(value)}
     if not known:
         return []

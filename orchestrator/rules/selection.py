@@ -1,4 +1,4 @@
-"""The only place that says which trial of a group wins, how ties are broken, and when a winner lies on an edge."""
+"""Decides which trial of a group wins, how ties are broken, and whether the winner lies on an edge of the grid."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.records.rows import SearchEvent
+from orchestrator.records.rows import Edge, SearchEvent
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trial of a group that ended with a result; a diverged trial has no figures."""
+    """A trial of a group that ended with a result. A diverged trial has no figures."""
 
     key: str
     figures: Mapping[str, float]
@@ -22,16 +22,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Tie:
-    """`figure:NAME:min|max` or `path:min|max`, read: how candidates with an equal metric are ordered."""
+    """How candidates with an equal metric are ordered; written `figure:NAME:min|max` or `path:min|max`."""
 
     name: str
     figure: bool
-    """Whether `name` is a figure; else a field of the settings."""
+    """True if `name` is a figure, False if it is a field of the settings."""
     largest: bool
+    """True if the largest value comes first."""
 
 
 def read_tie(text: str) -> Tie:
-    """Raises ValueError when `text` is not `figure:NAME:min|max` or `path:min|max`."""
+    """Parses a tie rule. Raises ValueError if it is neither `figure:NAME:min|max` nor `path:min|max`."""
     match text.split(":"):
         case ["figure", name, ("min" | "max") as order] if name:
             return Tie(name, True, order == "max")
@@ -41,10 +42,10 @@ def read_tie(text: str) -> Tie:
 
 
 def best(candidates: Iterable[Candidate], metric: str, mode: str, ties: Sequence[str] = ()) -> Candidate | None:
-    """The candidate with the best `metric` (`mode`: max or min); equal ones are ordered by `ties`, last by key.
+    """The candidate with the best `metric` (`mode`: max or min); equal ones are ordered by `ties`, then by key.
 
-    A missing or non-finite number counts worst, in the metric and in every tie. None when no candidate has a
-    finite metric: a group of which all trials diverged has no winner.
+    A missing or non-finite number counts as the worst, in the metric and in every tie. Returns None if no candidate
+    has a finite metric: a group in which all trials diverged has no winner.
     """
     if mode not in ("max", "min"):
         raise ValueError(f"mode {mode!r} is neither max nor min")
@@ -55,87 +56,87 @@ def best(candidates: Iterable[Candidate], metric: str, mode: str, ties: Sequence
     return min(ranked, key=lambda entry: entry[:2])[2] if ranked else None
 
 
-def edges(winner: Mapping[str, Any], axes: Mapping[str, Iterable[Any]]) -> list[str]:
-    """For each numeric axis of the grid, in its order: whether the winner's setting lies on or beyond an end of it.
-
-    `axes`: path -> the values that the group's grid has there (see `axis_values`). An axis with one value, or with
-    values that are not numbers, has no edge.
-    """
-    found = []
-    for path, values in axes.items():
-        numbers = [_finite(value) for value in values]
-        value = _finite(winner.get(path))
-        if value is None or any(number is None for number in numbers) or len(set(numbers)) < 2:
-            continue
-        low = min(number for number in numbers if number is not None)
-        high = max(number for number in numbers if number is not None)
-        if value in (low, high):
-            found.append(f"{path} at the {'low' if value == low else 'high'} edge ({value:g})")
-        elif value < low:
-            found.append(f"{path} beyond the low edge ({value:g} below {low:g})")
-        elif value > high:
-            found.append(f"{path} beyond the high edge ({value:g} above {high:g})")
-    return found
-
-
 Range = tuple[float, float, bool]
-"""Low, high, and whether even in the logarithm."""
+"""Low, high, and whether the range is even in the logarithm."""
 
 NEAR_END = 0.05
-"""A searched value hardly ever lies right on an end of its range: within this share of the range it counts as there."""
+"""A value within this share of a range from an end counts as at the end: a search hardly ever tries the end itself."""
 
 
-def range_edges(winner: Mapping[str, Any], ranges: Mapping[str, Range]) -> list[str]:
-    """For each range of a search: whether the winner's value lies at or beyond an end of it."""
-    found = []
-    for path, (low, high, log) in ranges.items():
-        value = _finite(winner.get(path))
-        if value is None or (log and value <= 0):
-            continue
-        share = math.log(value / low) / math.log(high / low) if log else (value - low) / (high - low)
-        if share < 0 or share > 1:
-            side, end = ("low", low) if share < 0 else ("high", high)
-            found.append(f"{path} beyond the {side} edge ({value:g}, its range ends at {end:g})")
-        elif share <= NEAR_END or share >= 1 - NEAR_END:
-            side, end = ("low", low) if share <= NEAR_END else ("high", high)
-            found.append(f"{path} at the {side} edge ({value:g}, its range ends at {end:g})")
-    return found
+def edges(
+    settings: Mapping[str, Any], axes: Mapping[str, Iterable[Any]], ranges: Mapping[str, Range] | None = None
+) -> list[Edge]:
+    """The ends of axes and ranges that a winner's settings lie at or beyond: those of axes first, each in its order.
+
+    `axes`: path -> the values on that axis of the group's grid (see `axis_values`). An axis with one value, or with
+    values that are not numbers, has no ends. `ranges`: path -> the range of a search (see `search_ranges`).
+    """
+    of_axes = (_axis_edge(path, settings.get(path), values) for path, values in axes.items())
+    of_ranges = (_range_edge(path, settings.get(path), limits) for path, limits in (ranges or {}).items())
+    return [edge for edge in (*of_axes, *of_ranges) if edge is not None]
+
+
+def _axis_edge(path: str, setting: Any, values: Iterable[Any]) -> Edge | None:
+    numbers = [_finite(value) for value in values]
+    known = [number for number in numbers if number is not None]
+    value = _finite(setting)
+    if value is None or len(known) < len(numbers) or len(set(known)) < 2:
+        return None
+    low, high = min(known), max(known)
+    if value <= low:
+        return Edge(path, "low", value < low, value, low)
+    if value >= high:
+        return Edge(path, "high", value > high, value, high)
+    return None
+
+
+def _range_edge(path: str, setting: Any, limits: Range) -> Edge | None:
+    low, high, log = limits
+    value = _finite(setting)
+    if value is None or (log and value <= 0):
+        return None
+    share = math.log(value / low) / math.log(high / low) if log else (value - low) / (high - low)
+    if share <= NEAR_END:
+        return Edge(path, "low", share < 0, value, low)
+    if share >= 1 - NEAR_END:
+        return Edge(path, "high", share > 1, value, high)
+    return None
 
 
 def search_ranges(search: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Range], dict[str, list[Any]]]:
-    """What a search says (as JSON, path -> range): ranges of numbers; lists of choices, with an axis's edges."""
+    """Splits a search (recorded JSON, path -> range) into its ranges of numbers and its lists of choices."""
     ranges: dict[str, Range] = {}
     choices: dict[str, list[Any]] = {}
-    for path, one in search.items():
-        if "choice" in one:
-            choices[path] = [_plain(value) for value in one["choice"]]
+    for path, recorded in search.items():
+        if "choice" in recorded:
+            choices[path] = [_plain(value) for value in recorded["choice"]]
             continue
-        form = next(form for form in ("uniform", "loguniform", "int") if form in one)
-        low, high = one[form]
-        ranges[path] = (float(low), float(high), form == "loguniform" or bool(one.get("log")))
+        form = next(form for form in ("uniform", "loguniform", "int") if form in recorded)
+        low, high = recorded[form]
+        ranges[path] = (float(low), float(high), form == "loguniform" or bool(recorded.get("log")))
     return ranges, choices
 
 
 def axis_values(rows: Iterable[Mapping[str, Any]], paths: Iterable[str]) -> dict[str, list[Any]]:
-    """path -> the values that occur there in `rows` (settings of a group's grid trials), each once, in their order."""
+    """path -> its distinct values in `rows` (settings of a group's grid trials), in order of appearance."""
     rows = list(rows)
     return {path: list(dict.fromkeys(_plain(row[path]) for row in rows if path in row)) for path in paths}
 
 
 def _plain(value: Any) -> Any:
-    """A value that can be a dict key: lists and mappings as text (they have no edge anyway)."""
+    """A hashable value: lists and mappings become text (they have no edge anyway)."""
     return value if isinstance(value, (int, float, str, bool)) or value is None else repr(value)
 
 
 def _finite(value: Any) -> float | None:
-    """`value` as a number, or None where it is none (a bool is none) or is not finite."""
+    """`value` as a float; None if it is not a number (a bool is not one) or not finite."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if math.isfinite(value) else None
 
 
 def _rank(candidate: Candidate, rule: Tie) -> float:
-    """Smaller is better; missing and non-finite come last."""
+    """A sort key: smaller is better, missing and non-finite values come last."""
     number = _finite((candidate.figures if rule.figure else candidate.settings).get(rule.name))
     if number is None:
         return math.inf
@@ -143,11 +144,14 @@ def _rank(candidate: Candidate, rule: Tie) -> float:
 
 
 def barred_trials(events: Mapping[tuple[str, str], Iterable[SearchEvent]]) -> set[tuple[str, str, str]]:
-    """(stage, group, key) of trials that their search ended early, or that are a part of a population's member: they
-    cannot win there, even where another job ran them in full."""
+    """(stage, group, key) of trials that cannot win there, even if another job ran them in full.
+
+    Those are trials that the group's search ended early, and trials that are a part of a population's member.
+    `events`: of searches, by (stage, group).
+    """
     return {
-        (*place, event.key)
-        for place, told in events.items()
-        for event in told
+        (*group, event.key)
+        for group, recorded in events.items()
+        for event in recorded
         if event.kind == "stopped" or event.body.get("passing")
     }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from dataclasses import asdict
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from orchestrator.errors import Conflict
-from orchestrator.records.rows import ChoiceRow
+from orchestrator.records.rows import ChoiceRow, Edge
 from orchestrator.store import tables
 from orchestrator.store.database import Database, to_json
 
@@ -30,9 +32,10 @@ class Choices:
         def work(connection: sa.Connection) -> None:
             row = {
                 "job_id": job_id, "stage": choice.stage, "grp": choice.group, "key": choice.key,
-                "value": choice.value, "metric": choice.metric, "edges_json": to_json(choice.edges),
-                "rule_json": to_json(choice.rule), "candidates": choice.candidates,
-                "sources_json": to_json(choice.sources), "decided": self._db.now(connection),
+                "value": choice.value, "metric": choice.metric,
+                "edges_json": to_json([asdict(edge) for edge in choice.edges]), "rule_json": to_json(choice.rule),
+                "candidates": choice.candidates, "sources_json": to_json(choice.sources),
+                "decided": self._db.now(connection),
             }  # fmt: skip
             insert = self._db.insert(_winners).values(**row).on_conflict_do_nothing().returning(_winners.c.key)
             if connection.execute(insert).first():
@@ -61,6 +64,25 @@ class Choices:
 def as_choice(row: Any) -> ChoiceRow:
     """A row of the table `winners` as a ChoiceRow."""
     return ChoiceRow(
-        row.stage, row.grp, row.key, row.value, row.metric, json.loads(row.edges_json), json.loads(row.rule_json),
-        row.candidates, json.loads(row.sources_json),
+        row.stage, row.grp, row.key, row.value, row.metric, [_as_edge(edge) for edge in json.loads(row.edges_json)],
+        json.loads(row.rule_json), row.candidates, json.loads(row.sources_json),
     )  # fmt: skip
+
+
+_EDGE_SENTENCE = re.compile(
+    r"(?P<path>\S+) (?P<where>at|beyond) the (?P<side>low|high) edge "
+    r"\((?P<value>[^ ,)]+)(?:,? (?:below|above|its range ends at) (?P<bound>[^ )]+))?\)"
+)
+
+
+def _as_edge(recorded: dict[str, Any] | str) -> Edge:
+    """An edge as this version records it, or a sentence of an earlier version, whose numbers have six digits."""
+    if isinstance(recorded, dict):
+        return Edge(**recorded)
+    parts = _EDGE_SENTENCE.fullmatch(recorded)
+    if parts is None:
+        raise ValueError(f"the store has an edge that cannot be read: {recorded!r}")
+    side: Literal["low", "high"] = "low" if parts["side"] == "low" else "high"
+    value = float(parts["value"])
+    bound = value if parts["bound"] is None else float(parts["bound"])
+    return Edge(parts["path"], side, parts["where"] == "beyond", value, bound)

@@ -1,4 +1,4 @@
-"""The only place that opens the database: addresses, pragmas, migrations, and what its errors mean to a user."""
+"""Opens the database (addresses, pragmas, migrations), runs transactions, and words errors for the user."""
 
 from __future__ import annotations
 
@@ -19,48 +19,54 @@ from orchestrator.store import tables
 T = TypeVar("T")
 
 BUSY_SECONDS = 20
-"""How long a writer waits for another one before it gives up."""
+"""How long a writer waits for another writer before it gives up."""
 CHUNK = 2000
-"""Keys in one IN list: below the limits of both databases (32,766 and 65,535 parameters)."""
+"""Keys in one IN list; the databases allow 32,766 (SQLite) and 65,535 (PostgreSQL) parameters."""
 NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "afs", "ceph", "lustre", "gpfs", "beegfs", "gluster", "fuse.")
 LOCAL_FUSE = ("fuse.fuse-overlayfs", "fuse.overlayfs")
-"""The root of a rootless container; local, though it is FUSE."""
+"""Root file systems of rootless containers: local although they are FUSE."""
 
 
 def to_json(value: Any) -> str:
-    """Python's JSON: compact; NaN and Infinity are kept."""
+    """Compact JSON as Python writes it, with NaN and Infinity."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def chunks(items: Iterable[T]) -> Iterator[list[T]]:
-    held = list(items)
-    for start in range(0, len(held), CHUNK):
-        yield held[start : start + CHUNK]
+    """Splits the items, in their order, into lists of at most CHUNK."""
+    listed = list(items)
+    for start in range(0, len(listed), CHUNK):
+        yield listed[start : start + CHUNK]
 
 
 class Database:
-    """Transactions on one database. `read` and `write` run a piece of work in one transaction each, and turn what
-    the database says into errors a user can act on. Threads may share it; processes may not (open one each)."""
+    """Transactions on one database.
+
+    `read` and `write` run a piece of work in one transaction and turn errors of the database into errors that a user
+    can act on. Threads may share it; each process must open its own.
+    """
 
     def __init__(self, url: sa.URL) -> None:
         self.url = url
         self.sqlite = url.get_backend_name() == "sqlite"
         self.where = f"store {url.render_as_string(hide_password=True)}"
         self._engine = _sqlite_engine(url) if self.sqlite else _postgres_engine(url)
-        # Several queries of one read see the same moment; SQLite's transactions do so anyway.
+        # All queries of one read see the same moment; SQLite's transactions do so anyway.
         self._reader = (
             self._engine if self.sqlite else self._engine.execution_options(isolation_level="REPEATABLE READ")
         )
         self._writer = self._engine.execution_options(begin="IMMEDIATE") if self.sqlite else self._engine
 
     def close(self) -> None:
+        """Closes all connections."""
         self._engine.dispose()
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """Runs `work` in a transaction that sees one moment."""
         return self._run(self._reader, work)
 
     def write(self, work: Callable[[sa.Connection], T]) -> T:
-        """All of `work` or nothing of it. May call it again after a deadlock, so it must change only the database."""
+        """Runs `work` and commits all it wrote, or nothing. After a deadlock it calls `work` again."""
         return self._run(self._writer, work)
 
     def _run(self, engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
@@ -69,7 +75,7 @@ class Database:
                 with engine.begin() as connection:
                     return work(connection)
             except DBAPIError as error:
-                # 40P01: deadlock, 40001: the row changed under a snapshot. The transaction is undone; try again.
+                # 40P01: deadlock, 40001: serialization failure. The transaction was rolled back; try again.
                 if getattr(error.orig, "sqlstate", None) in ("40P01", "40001") and tries_left:
                     time.sleep(random.uniform(0.01, 0.1))
                     continue
@@ -77,7 +83,7 @@ class Database:
         raise AssertionError("the last try returns or raises")
 
     def insert(self, table: sa.Table) -> Any:
-        """INSERT with `on_conflict_do_nothing` and `on_conflict_do_update`, which both databases spell alike."""
+        """An INSERT of the database's dialect, with `on_conflict_do_nothing` and `on_conflict_do_update`."""
         if self.sqlite:
             from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -87,7 +93,7 @@ class Database:
         return postgres_insert(table)
 
     def now(self, connection: sa.Connection) -> float:
-        """Seconds since 1970 by the database's clock, the one clock that all drivers share."""
+        """Seconds since 1970 (UTC) by the database's clock, which all drivers share."""
         clock = (
             "SELECT (julianday('now') - 2440587.5) * 86400.0"
             if self.sqlite
@@ -96,55 +102,54 @@ class Database:
         return float(connection.exec_driver_sql(clock).scalar_one())
 
     def _explained(self, error: DBAPIError) -> OrchestratorError | DBAPIError:
-        """What to do next, or the error itself when it is our own mistake."""
-        said = str(error.orig).strip()
-        low = said.lower()
+        """An error that tells the user what to do next, or the error itself if the mistake is ours."""
+        text = str(error.orig).strip()
         if self.sqlite:
             for sign, advice in _SQLITE_ADVICE:
-                if sign in low:
-                    return BackendUnreachable(f"{self.where}: {advice} ({said})")
+                if sign in text.lower():
+                    return BackendUnreachable(f"{self.where}: {advice} ({text})")
             return error
         state = getattr(error.orig, "sqlstate", None) or ""
-        first = said.splitlines()[0] if said else "no answer"
+        first = text.splitlines()[0] if text else "no answer"
         if state.startswith("53"):
             return BackendUnreachable(
                 f"{self.where}: the server is out of disk, memory or connections: make room, submit again ({first})"
             )
         if state == "25006" or state == "42501":
             return BackendUnreachable(
-                f"{self.where}: this user may not write there: grant it the right, or set DATABASE_URL ({first})"
+                f"{self.where}: this user may not write there: grant the permission, or change DATABASE_URL ({first})"
             )
         if isinstance(error, sa.exc.OperationalError) or error.connection_invalidated:
             return BackendUnreachable(
-                f"{self.where} does not answer: is the server up, and are address, user and password in "
-                f"DATABASE_URL right? ({first})"
+                f"{self.where} does not answer: check that the server is up, and the address, user and password in "
+                f"DATABASE_URL ({first})"
             )
         return error
 
 
 _SQLITE_ADVICE = (
-    ("unable to open", "cannot be opened: does the folder exist and may you write in it? Or choose another folder"),
+    ("unable to open", "cannot be opened: make sure that the folder exists and is writable, or choose another folder"),
     ("readonly", "is read-only: make file and folder writable, or choose another folder"),
     ("read-only", "is read-only: make file and folder writable, or choose another folder"),
-    ("disk is full", "the disk is full: make room, then submit again; what was recorded is intact"),
-    ("disk i/o", "the disk refuses (full, or failing): make room, then submit again; what was recorded is intact"),
+    ("disk is full", "the disk is full: make room, then submit again; everything recorded is intact"),
+    ("disk i/o", "the disk is full or failing: make room, then submit again; everything recorded is intact"),
     ("locked", f"another process has been writing for over {BUSY_SECONDS} s: wait for it or end it, then try again"),
     ("not a database", "is not a store: choose another file, or move this one away"),
-    ("malformed", "is damaged: restore a copy, or save what is left with `sqlite3 FILE .recover`"),
+    ("malformed", "is damaged: restore a copy, or recover what is left with `sqlite3 FILE .recover`"),
 )  # fmt: skip
 
 
 def connect(url: str, create: bool = True) -> Database:
-    """Opens the database and brings its schema to this version's.
+    """Opens the database at sqlite:///FILE, postgresql:// or postgres://, and migrates its schema to this version.
 
-    sqlite:///FILE, or postgresql:// (postgres:// too). With `create` False a store that is not there is NotFound.
-    Raises BackendUnreachable when it cannot be reached or written, Conflict when a newer version has written it.
+    Raises NotFound if there is no store and `create` is False, BackendUnreachable if it cannot be reached or written,
+    Conflict if a newer version wrote it or it belongs to another program.
     """
     parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite":
         file = Path(parsed.database or "").absolute()
         if not create and not file.exists():
-            raise NotFound(f"no store at {file}: nothing was submitted there yet, or another folder is meant")
+            raise NotFound(f"no store at {file}: nothing was submitted there yet")
         refuse_network_folder(file)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +172,7 @@ def _parsed(url: str) -> sa.URL:
         parsed = sa.make_url(url)
     except ArgumentError as error:
         raise BackendUnreachable(
-            "DATABASE_URL is not an address of a database: write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+            "DATABASE_URL is not a database address: write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
         ) from error
     name = parsed.get_backend_name()
     if name in ("postgres", "postgresql"):
@@ -175,7 +180,7 @@ def _parsed(url: str) -> sa.URL:
     if name == "sqlite" and parsed.database and parsed.database != ":memory:":
         return parsed
     raise BackendUnreachable(
-        f"cannot keep a store in {parsed.render_as_string(hide_password=True)}: it needs sqlite:///FILE or postgresql://..."
+        f"cannot keep a store at {parsed.render_as_string(hide_password=True)}: write sqlite:///FILE or postgresql://..."
     )
 
 
@@ -185,13 +190,13 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _: Any) -> None:
         connection.execute("PRAGMA foreign_keys = ON")
-        # An acknowledged write survives a power cut. Benchmark in benchmarks/store.py: per batch, not per row.
+        # A committed write survives a power cut; the cost is one sync a batch (benchmarks/store.py).
         connection.execute("PRAGMA synchronous = FULL")
         _write_ahead(connection)
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        # Python's driver would begin late and deferred: two writers that both read first would then fail as locked.
+        # Python's driver begins late and deferred: two writers that both read first would then fail as locked.
         kind = connection.get_execution_options().get("begin", "DEFERRED")
         connection.exec_driver_sql(f"BEGIN {kind}")
 
@@ -199,7 +204,7 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
 
 
 def _write_ahead(connection: Any) -> None:
-    """Puts a new file into WAL mode. Where several open it at once SQLite does not wait here, it refuses: we wait."""
+    """Puts a new file into WAL mode. SQLite does not wait for other processes that open the file here, so we do."""
     give_up = time.monotonic() + BUSY_SECONDS
     while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         try:
@@ -213,59 +218,60 @@ def _write_ahead(connection: Any) -> None:
 def _postgres_engine(url: sa.URL) -> sa.Engine:
     arguments = {} if "connect_timeout" in url.query else {"connect_timeout": 10}
     try:
-        # pre_ping: a connection that a restarted server has forgotten is replaced before it is used.
+        # pre_ping: a connection that broke when the server restarted is replaced before it is used.
         return sa.create_engine(url, connect_args=arguments, pool_pre_ping=True)
     except ImportError as error:
         raise BackendUnreachable(f"PostgreSQL needs the package psycopg: {error}") from error
 
 
 def refuse_network_folder(file: Path, partitions: Sequence[Any] | None = None) -> None:
-    """Raises BackendUnreachable when the file lies on a network file system: SQLite's locks do not hold there.
+    """Raises BackendUnreachable if the file lies on a network file system, where SQLite's locks do not hold.
 
-    `partitions`: of psutil.disk_partitions, for tests.
+    `partitions`: mounted file systems as psutil.disk_partitions returns them; None reads those of this machine.
     """
     if partitions is None:
         import psutil
 
         partitions = psutil.disk_partitions(all=True)
     real = file.resolve()
-    under = [part for part in partitions if real.is_relative_to(part.mountpoint)]
-    if not under:
+    above = [part for part in partitions if real.is_relative_to(part.mountpoint)]
+    if not above:
         return
-    # The longest mount point; of two on the same, the later one covers the earlier.
-    _, part = max(enumerate(under), key=lambda item: (len(item[1].mountpoint), item[0]))
+    # The longest mount point; of two mounts on the same point the later one hides the earlier.
+    _, part = max(enumerate(above), key=lambda item: (len(item[1].mountpoint), item[0]))
     kind = part.fstype.lower()
     if kind.startswith(NETWORK_FILE_SYSTEMS) and kind not in LOCAL_FUSE:
         raise BackendUnreachable(
             f"store {file} lies on a network file system ({part.fstype} at {part.mountpoint}), where SQLite "
-            "loses data: choose a folder on a local disk, or set DATABASE_URL to a PostgreSQL"
+            "loses data: choose a folder on a local disk, or set DATABASE_URL to a PostgreSQL server"
         )
 
 
 def _bring_up_to_date(database: Database, create: bool) -> None:
-    found = database.read(_revision)
-    if found == tables.REVISIONS[-1]:
+    newest = tables.REVISIONS[-1]
+    before = database.read(_revision)
+    if before == newest:
         return
-    if found is None and not create:
+    if before is None and not create:
         raise NotFound(f"{database.where} is empty: nothing was submitted there yet")
 
     def upgrade(connection: sa.Connection) -> None:
         if not database.sqlite:
-            # Two first users at once: the second waits here, then finds the work done. The number is ours alone.
+            # Of two processes that migrate at once, the second waits here. The number is arbitrary, used only here.
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7305421886)")
-        now_found = _revision(connection)
-        if now_found == tables.REVISIONS[-1]:
+        revision = _revision(connection)
+        if revision == newest:
             return
-        if now_found is not None and now_found not in tables.REVISIONS:
+        if revision is not None and revision not in tables.REVISIONS:
             raise Conflict(
-                f"{database.where} was written by a newer version (schema {now_found}, this one knows "
-                f"{tables.REVISIONS[-1]}): install that version, or choose another store"
+                f"{database.where} was written by a newer version (schema {revision}, this one knows "
+                f"{newest}): install that version, or choose another store"
             )
-        if now_found is None:
-            taken = sorted(set(sa.inspect(connection).get_table_names()) & set(tables.metadata.tables))
-            if taken:
+        if revision is None:
+            others = sorted(set(sa.inspect(connection).get_table_names()) & set(tables.metadata.tables))
+            if others:
                 raise Conflict(
-                    f"{database.where} holds tables of another program ({', '.join(taken)}): "
+                    f"{database.where} holds tables of another program ({', '.join(others)}): "
                     "give the orchestrator a database of its own"
                 )
         _upgrade(connection)

@@ -1,4 +1,4 @@
-"""The only place that says which tables the store has; `migrations/` brings a database to this state."""
+"""The tables of the store; `migrations/` brings a database to this state."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import (
+    DDL,
     Boolean,
     CheckConstraint,
     Column,
@@ -19,19 +20,23 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    event,
 )
 
-REVISIONS = ("0001", "0002")
-"""Revisions of the schema, oldest first. A test holds this equal to the migrations, so that opening a store that is
-up to date needs no Alembic."""
+REVISIONS = ("0001", "0002", "0003")
+"""Revisions of the schema, the oldest first. Opening a store that is up to date then needs no Alembic; a test compares
+them with the migrations."""
 
 VERSION_TABLE = "orchestrator_version"
-"""Not Alembic's default name: MLflow uses that one, and both may be given the same database."""
+"""Not Alembic's default name, which MLflow uses: both may share a database."""
 
 
 class Number(TypeDecorator[float]):
-    """A double that keeps NaN. SQLite would store NaN as NULL, so there it is the text 'nan', which sorts above
-    every number, as NaN does in PostgreSQL."""
+    """A double that keeps NaN.
+
+    SQLite would store NaN as NULL, so there it is the text 'nan', which sorts above every number, as NaN does in
+    PostgreSQL.
+    """
 
     impl = Double
     cache_ok = True
@@ -57,8 +62,8 @@ metadata = MetaData(
     }
 )
 
-# Times are seconds since 1970 (UTC) by the database's clock. Columns named *_json hold JSON text; Python's, so that
-# NaN and Infinity may appear in it. Rows of many refer to a trial by its number, not by its key of 64 letters.
+# Times are seconds since 1970 (UTC) by the database's clock. Columns named *_json hold JSON text as Python writes it,
+# with NaN and Infinity. The large tables refer to a trial by its number instead of its key of 64 letters.
 
 jobs = Table(
     "jobs",
@@ -97,13 +102,15 @@ trials = Table(
     Column("state", String, nullable=False),
     Column("metric", String, nullable=False),
     Column("mode", String, nullable=False),
-    Column("value", Number),  # the figure named `metric`, again, so that a list of trials needs no second table
+    Column("metric_set", String),  # of `metrics`: every figure the trial may end with
+    Column("split", String),  # the one that is evaluated
+    Column("value", Number),  # a copy of the figure named `metric`, so that a list of trials needs no second table
     Column("seed", Integer, nullable=False),
     Column("epochs", Integer, nullable=False),
     Column("epoch", Integer, nullable=False),  # the last one reported
     Column("step", Integer, nullable=False),
     Column("token", Integer, nullable=False),  # fencing token of the newest attempt, 0 before the first
-    Column("driver_id", String),  # who holds, or last held, that attempt
+    Column("driver_id", String),  # the driver that holds, or last held, that attempt
     Column("error_class", String),
     Column("weights_path", Text),
     Column("weights_sha256", String),
@@ -117,7 +124,7 @@ trials = Table(
     Column("created", Number, nullable=False),
     Column("started", Number),
     Column("ended", Number),
-    # The long ones last: a list of trials then reads none of their overflow pages.
+    # Long columns last: a list of trials then reads none of their overflow pages.
     Column("spec_json", Text, nullable=False),
     Column("error", Text),
     Column("facts_json", Text, nullable=False),
@@ -175,6 +182,36 @@ figures = Table(
     Column("name", String, primary_key=True),
     Column("value", Number, nullable=False),
 )
+
+metrics = Table(
+    "metrics",
+    metadata,
+    Column("metric_set", String, primary_key=True),  # a digest of the rows of the set
+    Column("position", Integer, primary_key=True),  # 0: the figure that trials are chosen by
+    Column("name", String, nullable=False),
+    Column("title", String, nullable=False),
+    Column("better", String, nullable=False),
+    Column("unit", String, nullable=False),
+    Column("scale", Number, nullable=False),
+    Column("digits", Integer, nullable=False),
+    Column("complement", String, nullable=False),
+    CheckConstraint("better IN ('higher', 'lower')", name="better"),
+)
+
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),  # from 0, as the trial wrote them
+    Column("figure", String, nullable=False, index=True),
+    Column("split", String, nullable=False),
+    Column("item", String, nullable=False),  # image, class, sequence; empty: the whole split
+    Column("layer", Integer),
+    Column("head", Integer),
+    Column("value", Double),  # NULL: not a finite number
+)
+"""Values per item, layer or head. The view `measured` joins them with the places of their trials:
+(job_id, stage, grp, name, trial, figure, split, item, layer, head, value)."""
 
 winners = Table(
     "winners",
@@ -247,7 +284,7 @@ pictures = Table(
 pins = Table(
     "pins",
     metadata,
-    Column("key", String, primary_key=True),  # of a trial, or the id of a job, whose weights are kept
+    Column("key", String, primary_key=True),  # key of a trial, or id of a job, whose weights are kept
     Column("why", Text, nullable=False),
     Column("time", Number, nullable=False),
 )
@@ -257,7 +294,7 @@ origins = Table(
     "origins",
     metadata,
     Column("job_id", ForeignKey("jobs.id"), primary_key=True),
-    Column("asked", String, primary_key=True),  # JSON: job (name or id), stage and group, as the spec has them
+    Column("asked", String, primary_key=True),  # JSON: job (name or id), stage and group as written in the spec
     Column("written", String, nullable=False, index=True),  # hash of the job before other jobs were looked up
     Column("from_job", ForeignKey("jobs.id"), nullable=False),
     Column("stage", String, nullable=False),
@@ -270,15 +307,26 @@ origins = Table(
 )
 
 
+MEASURED = (
+    "CREATE VIEW measured AS SELECT p.job_id, p.stage, p.grp, p.name, t.key AS trial, "
+    "m.figure, m.split, m.item, m.layer, m.head, m.value "
+    "FROM measurements m JOIN trials t ON t.id = m.trial_id JOIN placed p ON p.trial_id = t.id"
+)
+"""The view for questions in SQL: every measurement beside the job, stage and group of its trial."""
+
+
 def complete() -> MetaData:
-    """The metadata with what only those need who make or compare a schema. To name these options makes SQLAlchemy
-    load both dialects, a tenth of a second that `status` can do without."""
+    """The metadata with the options that only creating or comparing a schema needs.
+
+    They make SQLAlchemy load both dialects, which takes a tenth of a second; `status` does without.
+    """
     if not any(index.name == "uq_attempts_open" for index in attempts.indexes):
         running = trials.c.state == "running"
         Index("ix_trials_running", trials.c.driver_id, sqlite_where=running, postgresql_where=running)
-        # The database itself holds that a trial has one open attempt at most.
+        # The database itself enforces that a trial has at most one open attempt.
         is_open = attempts.c.ended.is_(None)
         Index("uq_attempts_open", attempts.c.trial_id, unique=True, sqlite_where=is_open, postgresql_where=is_open)
-        for table in (reports, figures):  # two million rows need no second key
+        event.listen(metadata, "after_create", DDL(MEASURED))  # type: ignore[no-untyped-call]
+        for table in (reports, figures):  # millions of rows need no second key
             table.dialect_options["sqlite"]["with_rowid"] = False
     return metadata

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
@@ -34,6 +35,7 @@ _REACHED = (
     .values(epoch=sa.bindparam("at_epoch"), step=sa.bindparam("at_step"))
 )
 _FIGURES = sa.insert(tables.figures)
+_MEASUREMENTS = sa.insert(tables.measurements)
 _TRIAL = sa.update(_trials).where(_trials.c.id == sa.bindparam("row_id"))
 """The columns to set are its parameters."""
 _upserts: dict[bool, Any] = {}
@@ -163,6 +165,12 @@ def _finish(connection: sa.Connection, row: Row[Any], write: Finished, now: floa
     if first and write.figures:
         rows = [{"trial_id": row.id, "name": name, "value": float(value)} for name, value in write.figures.items()]
         connection.execute(_FIGURES, rows)
+    if first and write.measurements:
+        measured = [
+            {"trial_id": row.id, "number": number, **asdict(measurement)}
+            for number, measurement in enumerate(write.measurements)
+        ]
+        connection.execute(_MEASUREMENTS, measured)
     close_attempt(connection, row.id, row.token, now, "done", "")
 
 

@@ -10,10 +10,18 @@ from typing import Any
 import sqlalchemy as sa
 
 from orchestrator.errors import NotFound
-from orchestrator.records.rows import AttemptRow, PlacedRow, Placement, ReportRow, SearchEvent, TrialRow
+from orchestrator.records.rows import (
+    AttemptRow,
+    MeasurementRow,
+    PlacedRow,
+    Placement,
+    ReportRow,
+    SearchEvent,
+    TrialRow,
+)
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.records.writes import Write
-from orchestrator.store import name_errors, search_log, tables, trial_events
+from orchestrator.store import metrics, name_errors, search_log, tables, trial_events
 from orchestrator.store.database import Database, chunks, to_json
 
 _jobs, _trials, _placed = tables.jobs, tables.trials, tables.placed
@@ -24,7 +32,7 @@ _PLACED_COLUMNS = (
     _placed.c.stage, _placed.c.grp, _trials.c.key, _placed.c.name, _placed.c.position, _trials.c.state,
     _trials.c.metric, _trials.c.mode, _trials.c.value, _trials.c.epoch, _trials.c.epochs, _trials.c.seed,
     _trials.c.started, _trials.c.ended, _trials.c.train_seconds, _trials.c.error_class, _trials.c.error,
-    _placed.c.group_values_json, _placed.c.settings_json, _trials.c.host,
+    _placed.c.group_values_json, _placed.c.settings_json, _trials.c.host, _trials.c.metric_set, _trials.c.split,
 )  # fmt: skip
 _KNOWN = sa.select(
     _trials.c.key, _trials.c.state, _trials.c.error_class, _trials.c.error, _trials.c.weights_path,
@@ -77,6 +85,7 @@ class Trials:
         by_key = {placement.key: placement for placement in placements}
         # All drivers insert in the same order, so that two that place the same trials do not deadlock.
         new = [_new_trial(by_key[key], now) for key in sorted(by_key)]
+        metrics.put(self._db, connection, {placement.metrics for placement in placements})
         connection.execute(self._db.insert(_trials).on_conflict_do_nothing(index_elements=["key"]), new)
         # Lock the parents: a concurrent removal of weights either sees these children or is seen by them.
         for keys in chunks(sorted({trial["parent"] for trial in new if trial["parent"]})):
@@ -114,12 +123,13 @@ class Trials:
         decode = json.JSONDecoder().decode
         decoded: dict[str, dict[str, Any]] = {}  # all trials of a group have the same text
         rows = []
+        sets = self._db.read(metrics.read)
         for row in self._db.read(lambda connection: connection.execute(query).all()):
             group_values = decoded.get(row[17]) or decoded.setdefault(row[17], decode(row[17]))
             # A trial that runs once more for its weights has a value although it is not done.
             value = row[8] if row[5] == "done" else None
             values = (*row[:5], _STATES[row[5]], *row[6:8], value, *row[9:17], group_values, decode(row[18]), row[19])
-            rows.append(PlacedRow(*values))
+            rows.append(PlacedRow(*(*values, sets.get(row[20], ()), row[21])))
         return rows
 
     def snapshots(self, keys: Iterable[str]) -> dict[str, TrialSnapshot]:
@@ -210,6 +220,29 @@ class Trials:
 
         return self._db.read(work)
 
+    def measurements(self, keys: Iterable[str], figure: str | None = None) -> dict[str, list[MeasurementRow]]:
+        """The measurements of these trials, or those of one figure, in the order in which each trial wrote them."""
+        wanted = list(keys)
+        t = tables.measurements
+        columns = [t.c[name] for name in MeasurementRow.__dataclass_fields__]
+
+        def work(connection: sa.Connection) -> dict[str, list[MeasurementRow]]:
+            found: dict[str, list[MeasurementRow]] = defaultdict(list)
+            for some_keys in chunks(wanted):
+                query = (
+                    sa.select(_trials.c.key, *columns)
+                    .join(t, t.c.trial_id == _trials.c.id)
+                    .where(_trials.c.key.in_(some_keys))
+                    .order_by(t.c.trial_id, t.c.number)
+                )
+                if figure is not None:
+                    query = query.where(t.c.figure == figure)
+                for key, *values in connection.execute(query):
+                    found[key].append(MeasurementRow(*values))
+            return dict(found)
+
+        return self._db.read(work)
+
     def commit(self, driver_id: str, writes: Sequence[Write]) -> None:
         """Records what happened to trials that this driver holds: all writes or, with LeaseLost, none.
 
@@ -233,7 +266,8 @@ def _new_trial(placement: Placement, now: float) -> dict[str, Any]:
         "key": placement.key, "spec_json": to_json(dict(placement.spec)), "parent": init.get("trial"),
         "state": TrialState.pending, "metric": placement.metric, "mode": placement.mode, "seed": placement.seed,
         "epochs": placement.epochs, "epoch": 0, "step": 0, "token": 0, "facts_json": "{}",
-        "versions_json": "{}", "created": now,
+        "versions_json": "{}", "created": now, "metric_set": metrics.name_of(placement.metrics),
+        "split": placement.split,
     }  # fmt: skip
 
 
@@ -329,6 +363,7 @@ def _read_trial(connection: sa.Connection, key: str) -> TrialRow:
         "facts": json.loads(row.facts_json),
         "versions": json.loads(row.versions_json),
         "placed": [(place.job_id, place.stage, place.grp, place.name) for place in places],
+        "metrics": metrics.read(connection).get(row.metric_set, ()),
     }
     plain = {name: getattr(row, name) for name in TrialRow.__dataclass_fields__ if name not in decoded}
     return TrialRow(**plain, **decoded)

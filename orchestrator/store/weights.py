@@ -139,7 +139,7 @@ def _read_pins(connection: sa.Connection) -> dict[str, str]:
 
 
 def _read_facts(connection: sa.Connection) -> RetentionFacts:
-    """A trial is named after its first place."""
+    """Reads everything at one moment; a trial is named after its first place."""
     places = [
         (PlacedTrial(row.job_id, row.stage, row.grp, row.key), row.name)
         for row in connection.execute(
@@ -169,8 +169,8 @@ def _read_facts(connection: sa.Connection) -> RetentionFacts:
         for row in connection.execute(sa.select(w.c.job_id, w.c.stage, w.c.grp, w.c.key))
     ]
     populations = {(job.id, stage["name"]) for job in jobs.values() for stage in job.spec["stages"] if trains_on(stage)}
-    rivals = _read_candidates(connection, populations)
-    return RetentionFacts(trials, [place for place, _ in places], jobs, chosen, _read_pins(connection), rivals)
+    candidates = _read_candidates(connection, populations)
+    return RetentionFacts(trials, [place for place, _ in places], jobs, chosen, _read_pins(connection), candidates)
 
 
 def _read_candidates(
@@ -180,6 +180,30 @@ def _read_candidates(
 
     Only a tie rule needs figures other than the metric, so those are read only where several trials share the best.
     """
+    groups: dict[tuple[str, str, str], list[Any]] = defaultdict(list)
+    for row in connection.execute(_done_trials_of_groups_with_weights()):
+        groups[row.job_id, row.stage, row.grp].append(row)
+    for group in [group for group in groups if group[:2] in populations]:
+        parts = _parts(connection, [row.key for row in groups[group]])
+        groups[group] = [row for row in groups[group] if row.key not in parts]
+    groups = {group: rows for group, rows in groups.items() if rows}
+    best = [tied_for_first({row.key: row.value for row in rows}, rows[0].mode) for rows in groups.values()]
+    figures = read_figures(connection, sorted({key for keys in best if len(keys) > 1 for key in keys}))
+    return {
+        group: GroupCandidates(
+            rows[0].metric,
+            rows[0].mode,
+            [
+                Candidate(row.key, {row.metric: row.value, **figures.get(row.key, {})}, json.loads(row.settings_json))
+                for row in rows
+                if row.value is not None
+            ],
+        )
+        for group, rows in groups.items()
+    }
+
+
+def _done_trials_of_groups_with_weights() -> sa.Select[Any]:
     with_weights = (
         sa.select(_placed.c.job_id, _placed.c.stage, _placed.c.grp)
         .join(_trials, _trials.c.id == _placed.c.trial_id)
@@ -187,45 +211,20 @@ def _read_candidates(
         .distinct()
         .subquery()
     )
-    found = connection.execute(
+    same_group = (
+        (with_weights.c.job_id == _placed.c.job_id)
+        & (with_weights.c.stage == _placed.c.stage)
+        & (with_weights.c.grp == _placed.c.grp)
+    )
+    return (
         sa.select(
             _placed.c.job_id, _placed.c.stage, _placed.c.grp, _placed.c.settings_json, _trials.c.key, _trials.c.metric,
             _trials.c.mode, _trials.c.value,
         )
         .join(_trials, _trials.c.id == _placed.c.trial_id)
-        .join(
-            with_weights,
-            (with_weights.c.job_id == _placed.c.job_id)
-            & (with_weights.c.stage == _placed.c.stage)
-            & (with_weights.c.grp == _placed.c.grp),
-        )
+        .join(with_weights, same_group)
         .where(_trials.c.state == TrialState.done)
     )  # fmt: skip
-    groups: dict[tuple[str, str, str], list[Any]] = defaultdict(list)
-    for row in found:
-        groups[row.job_id, row.stage, row.grp].append(row)
-    for place in [place for place in groups if place[:2] in populations]:
-        parts = _parts(connection, [row.key for row in groups[place]])
-        groups[place] = [row for row in groups[place] if row.key not in parts]
-    groups = {place: rows for place, rows in groups.items() if rows}
-    first = {
-        place: tied_for_first({row.key: row.value for row in rows}, rows[0].mode) for place, rows in groups.items()
-    }
-    figures = read_figures(connection, sorted({key for keys in first.values() if len(keys) > 1 for key in keys}))
-    return {
-        place: GroupCandidates(
-            rows[0].metric,
-            rows[0].mode,
-            [
-                Candidate(
-                    row.key, {row.metric: row.value, **figures.get(row.key, {})}, json.loads(row.settings_json)
-                )
-                for row in rows
-                if row.value is not None
-            ],
-        )
-        for place, rows in groups.items()
-    }  # fmt: skip
 
 
 def _parts(connection: sa.Connection, keys: list[str]) -> set[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.records.recorded_spec import label
 from orchestrator.report.model import Report
-from orchestrator.report.wording import mean_unit
+from orchestrator.report.wording import edge_text, mean_unit
 
 
 def csv(report: Report) -> str:
@@ -28,8 +28,8 @@ def csv(report: Report) -> str:
         told: list[Any] = ["", "", "", "", "", *("" for _ in paths), ""]
         if choice:
             settings = [_csv(choice.settings.get(path)) for path in paths]
-            told = [choice.value, choice.candidates, choice.diverged, choice.failed, _csv("; ".join(choice.edges)),
-                    *settings, choice.key]  # fmt: skip
+            told = [choice.value, choice.candidates, choice.diverged, choice.failed,
+                    _csv("; ".join(map(edge_text, choice.edges))), *settings, choice.key]  # fmt: skip
         writer.writerow(
             [
                 _csv(cell.row), _csv(cell.column), cell.state, _csv(cell.reason), cell.value, cell.interval,

@@ -11,6 +11,7 @@ from orchestrator.report.formatting import short
 from orchestrator.report.groups import heat_map as find_heat_map
 from orchestrator.report.model import Choice, Column, GroupReport, HeatCell, HeatMap, Report
 from orchestrator.report.svg.elements import FONT, text
+from orchestrator.report.wording import edge_text
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import PlacedRow
@@ -190,17 +191,16 @@ def _edge_bars(choice: Choice, drawn: HeatMap, wide: float, high: float) -> list
     """A bar along each side of the map that the chosen setting lies on (or beyond)."""
     bars: list[tuple[float, float, float, float, str]] = []
     for edge in choice.edges:
-        path, end = edge.partition(" ")[0], "low" if "low edge" in edge else "high"
-        if path == drawn.x_path:
-            x = _LEFT - 5 if end == "low" else _LEFT + wide + 2
-            bars.append((x, _TOP, 3, high - 1, edge))
-        elif path == drawn.y_path:
-            y = _TOP + high + 1 if end == "low" else _TOP - 5
-            bars.append((_LEFT, y, wide - 1, 3, edge))
+        tip = escape(edge_text(edge))
+        if edge.path == drawn.x_path:
+            x = _LEFT - 5 if edge.side == "low" else _LEFT + wide + 2
+            bars.append((x, _TOP, 3, high - 1, tip))
+        elif edge.path == drawn.y_path:
+            y = _TOP + high + 1 if edge.side == "low" else _TOP - 5
+            bars.append((_LEFT, y, wide - 1, 3, tip))
     return [
-        f'<rect x="{x}" y="{y}" width="{w}" height="{h}" fill="#d55e00" data-tip="{escape(edge)}">'
-        f"<title>{escape(edge)}</title></rect>"
-        for x, y, w, h, edge in bars
+        f'<rect x="{x}" y="{y}" width="{w}" height="{h}" fill="#d55e00" data-tip="{tip}"><title>{tip}</title></rect>'
+        for x, y, w, h, tip in bars
     ]
 
 

@@ -1,4 +1,4 @@
-"""What Alembic runs: always on the connection the store gives it, inside the store's own transaction."""
+"""Alembic's environment: runs the migrations on the store's own connection, inside its transaction."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from orchestrator.engine import driver, takeover
 from orchestrator.errors import Conflict
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
-from orchestrator.records.rows import SearchEvent
+from orchestrator.records.rows import Edge, SearchEvent
 from orchestrator.records.states import JobState, TrialState
 from orchestrator.report.verify import verify
 from orchestrator.spec.job import JobSpec, job_id
@@ -436,7 +436,7 @@ def test_the_neighbourhood_of_a_searchs_winner_is_tried(store: Store, tmp_path: 
     state, _trainer, _machine = run(store, one, tmp_path)
     assert state is JobState.done
     taken = {winner.stage: winner for winner in store.choices.of(job_id(one))}
-    assert taken["near"].edges == ["optim.layer_decay at the high edge (0.86, its range ends at 0.86)"]
-    assert taken["final"].edges == ["optim.layer_decay beyond the high edge (0.87, its range ends at 0.86)"]
+    assert taken["near"].edges == [Edge("optim.layer_decay", "high", False, 0.86, 0.86)]
+    assert taken["final"].edges == [Edge("optim.layer_decay", "high", True, 0.87, 0.86)]
     assert (taken["near"].candidates, taken["final"].candidates) == (3, 5)
     assert verify(store, job_id(one)) == []

@@ -35,6 +35,7 @@ from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.state import Decision
 from orchestrator.plan.trials import PlannedTrial
+from orchestrator.records.rows import Edge
 from orchestrator.records.states import TrialSnapshot, TrialState
 from workers.trial import TrialSpec
 
@@ -193,7 +194,10 @@ def test_a_decision_says_its_rule_and_its_edges() -> None:
     planner = planner_of(small, REFINE, FINAL)
     run(planner)
     first = decision(planner, "refine", "digits/RAND")
-    assert first.edges == ["optim.lr at the high edge (0.0005)", "optim.layer_decay at the high edge (0.85)"]
+    assert first.edges == [
+        Edge("optim.lr", "high", False, 5e-4, 5e-4),
+        Edge("optim.layer_decay", "high", False, 0.85, 0.85),
+    ]
     assert first.rule["metric"] == "top1"
     assert first.rule["mode"] == "max"
     assert first.rule["ties"][0] == "figure:loss:min"
@@ -201,7 +205,10 @@ def test_a_decision_says_its_rule_and_its_edges() -> None:
     assert first.rule["neighbourhood"]["near"]["optim.lr"]["multiply"] == [0.7, 1.4]
     assert first.rule["left_out"] == []
     last = decision(planner, "final", "digits/RAND")
-    assert last.edges == ["optim.lr at the high edge (0.0005)", "optim.layer_decay at the high edge (0.85)"]
+    assert last.edges == [
+        Edge("optim.lr", "high", False, 5e-4, 5e-4),
+        Edge("optim.layer_decay", "high", False, 0.85, 0.85),
+    ]
     assert placed(planner, "final")[0].settings["backbone.drop_path"] == 0.1
 
 

@@ -8,7 +8,7 @@ import pytest
 from recorded_study import Plot, Study
 
 from orchestrator.errors import NotFound
-from orchestrator.records.rows import JobRecord
+from orchestrator.records.rows import Edge, JobRecord
 from orchestrator.report import wording
 from orchestrator.report.build import build
 from orchestrator.report.cells import average
@@ -147,7 +147,7 @@ def test_choices_with_settings_edges_and_candidates(hurt: Report) -> None:
     assert choice is not None
     assert choice.value == pytest.approx(90.0)
     assert choice.settings["optim.lr"] == 1.18e-3
-    assert choice.edges == ("optim.layer_decay at the high edge (0.95)",)
+    assert choice.edges == (Edge("optim.layer_decay", "high", False, 0.95, 0.95),)
     assert (choice.candidates, choice.diverged, choice.failed) == (20, 2, 0)
     assert choice.sources == ("grid", "refine")
     assert "RAND on digits: chosen on the edge of the grid: layer decay high (0.95); a wider grid may do better" in (

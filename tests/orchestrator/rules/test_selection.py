@@ -8,21 +8,22 @@ from typing import Any
 
 import pytest
 
+from orchestrator.records.rows import Edge
 from orchestrator.rules.selection import Candidate, axis_values, best, edges, read_tie
 
 TIES = ["figure:loss:min", "optim.lr:min", "optim.layer_decay:max"]
 
 
 def candidate(key: str, top1: float | None = 1.0, loss: float | None = 1.0, **settings: Any) -> Candidate:
-    stated = {"top1": top1, "loss": loss}
-    figures = {name: value for name, value in stated.items() if value is not None}
+    given = {"top1": top1, "loss": loss}
+    figures = {name: value for name, value in given.items() if value is not None}
     return Candidate(key, figures, {f"optim.{name}": value for name, value in settings.items()})
 
 
 def winner(*candidates: Candidate, mode: str = "max") -> str | None:
-    """The winner's key, which must not depend on the order of the candidates."""
-    found = [best(order, "top1", mode, TIES) for order in itertools.permutations(candidates)]
-    keys = {each.key if each else None for each in found}
+    """The winner's key; checks that it does not depend on the order of the candidates."""
+    winners = [best(order, "top1", mode, TIES) for order in itertools.permutations(candidates)]
+    keys = {each.key if each else None for each in winners}
     assert len(keys) == 1
     return keys.pop()
 
@@ -83,13 +84,17 @@ AXES = {"optim.lr": [1e-4, 5e-4, 2.5e-3], "optim.layer_decay": [0.75, 0.95]}
     ("lr", "decay", "expected"),
     [
         (5e-4, 0.85, []),
-        (1e-4, 0.85, ["optim.lr at the low edge (0.0001)"]),
-        (2.5e-3, 0.95, ["optim.lr at the high edge (0.0025)", "optim.layer_decay at the high edge (0.95)"]),
-        (7e-5, 0.85, ["optim.lr beyond the low edge (7e-05 below 0.0001)"]),
-        (3.5e-3, 0.85, ["optim.lr beyond the high edge (0.0035 above 0.0025)"]),
+        (1e-4, 0.85, [Edge("optim.lr", "low", False, 1e-4, 1e-4)]),
+        (
+            2.5e-3,
+            0.95,
+            [Edge("optim.lr", "high", False, 2.5e-3, 2.5e-3), Edge("optim.layer_decay", "high", False, 0.95, 0.95)],
+        ),
+        (7e-5, 0.85, [Edge("optim.lr", "low", True, 7e-5, 1e-4)]),
+        (3.5e-3, 0.85, [Edge("optim.lr", "high", True, 3.5e-3, 2.5e-3)]),
     ],
 )
-def test_a_winner_on_or_beyond_an_end_of_the_grid_is_reported(lr: float, decay: float, expected: list[str]) -> None:
+def test_a_winner_on_or_beyond_an_end_of_the_grid_is_reported(lr: float, decay: float, expected: list[Edge]) -> None:
     assert edges({"optim.lr": lr, "optim.layer_decay": decay}, AXES) == expected
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.records.rows import SearchEvent
+from orchestrator.records.rows import Edge, SearchEvent
 from orchestrator.rules import selection
 from orchestrator.search.point_search import PointSearch
 from orchestrator.spec.search_space import AshaRule, Uniform, contains, middle, rounded, rungs, value_at
@@ -300,10 +300,10 @@ def test_a_winner_near_an_end_of_its_range_lies_on_an_edge() -> None:
     found, choices = selection.search_ranges(a_search().model_dump(mode="json", by_alias=True)["search"])
     assert choices == {"backbone.drop_path": [0, 0.1, 0.2]}
     inside = {"optim.lr": 1e-3, "optim.layer_decay": 0.8, "optim.batch": 20}
-    assert selection.range_edges(inside, found) == []
-    told = selection.range_edges({"optim.lr": 9e-3, "optim.layer_decay": 0.6, "optim.batch": 80}, found)
-    assert told == [
-        "optim.lr at the high edge (0.009, its range ends at 0.01)",
-        "optim.layer_decay at the low edge (0.6, its range ends at 0.6)",
-        "optim.batch beyond the high edge (80, its range ends at 64)",
+    assert selection.edges(inside, {}, found) == []
+    outside = {"optim.lr": 9e-3, "optim.layer_decay": 0.6, "optim.batch": 80}
+    assert selection.edges(outside, {}, found) == [
+        Edge("optim.lr", "high", False, 9e-3, 1e-2),
+        Edge("optim.layer_decay", "low", False, 0.6, 0.6),
+        Edge("optim.batch", "high", True, 80, 64),
     ]

@@ -1,8 +1,9 @@
-"""Opening the store: migrations, refusals, and what a user reads when the database does not do as asked."""
+"""Opens stores: migrations, refusals, and the errors for databases that cannot be used."""
 
 from __future__ import annotations
 
 import os
+import re
 import resource
 import sqlite3
 import subprocess
@@ -36,7 +37,7 @@ def engine_of(url: str) -> sa.Engine:
 
 
 def schema_of(engine: sa.Engine) -> set[tuple[object, ...]]:
-    """Everything the database itself says of its tables, constraints and indexes, as a set of rows."""
+    """The database's own description of its tables, constraints and indexes, as a set of rows."""
     queries = [r"SELECT name, sql FROM sqlite_master WHERE name NOT LIKE '%orchestrator_version%'"]
     if engine.dialect.name == "postgresql":
         queries = [
@@ -50,8 +51,16 @@ def schema_of(engine: sa.Engine) -> set[tuple[object, ...]]:
         ]
     with engine.connect() as connection:
         rows = [row for query in queries for row in connection.exec_driver_sql(query)]
-    # The order of the lines within a CREATE TABLE means nothing.
-    return {tuple(tuple(sorted(str(cell).replace(",", "").split("\n"))) for cell in row) for row in rows}
+    return {tuple(_parts(str(cell)) for cell in row) for row in rows}
+
+
+def _parts(cell: str) -> tuple[str, ...]:
+    """A CREATE TABLE as its columns and constraints, sorted: their order means nothing, and a column that was added
+    later follows the constraints."""
+    if not cell.startswith("CREATE TABLE"):
+        return (" ".join(cell.split()),)
+    body = cell[cell.index("(") + 1 : cell.rindex(")")]
+    return tuple(sorted(" ".join(part.split()) for part in re.split(r",(?![^()]*\))", body)))
 
 
 def test_the_migrated_schema_is_the_one_in_tables(database_url: str, tmp_path: Path) -> None:
@@ -187,7 +196,7 @@ def test_network_file_systems_are_refused(mounts: list[tuple[str, str]], refused
         refuse_network_folder(file, partitions)
 
 
-# SQLite files that do not do as asked
+# SQLite files that cannot be used
 
 
 @pytest.fixture
@@ -216,7 +225,7 @@ def intact(file: Path) -> bool:
 
 
 def as_ordinary_user(work: Callable[[], str]) -> str:
-    """What `work` says in a process that may not write everywhere: root's child becomes another user."""
+    """The result of `work` in a process that may not write everywhere: if this is root, as another user."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -224,20 +233,20 @@ def as_ordinary_user(work: Callable[[], str]) -> str:
             if os.getuid() == 0:
                 os.setgid(65534)
                 os.setuid(65534)
-            said = work()
+            text = work()
         except BaseException as error:
-            said = f"{type(error).__name__}: {error}"
-        os.write(writing, said.encode())
+            text = f"{type(error).__name__}: {error}"
+        os.write(writing, text.encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as answer:
-        said = answer.read()
+        text = answer.read()
     os.waitpid(child, 0)
-    return said
+    return text
 
 
 def reachable(folder: Path) -> None:
-    """Lets other users through to the folder, which pytest makes private."""
+    """Lets other users enter the folder, which pytest makes private."""
     while folder != folder.parent and folder.stat().st_uid == os.getuid() and folder.name != "tmp":
         folder.chmod(folder.stat().st_mode | 0o055)
         folder = folder.parent
@@ -259,11 +268,11 @@ def test_a_read_only_folder_is_named(file: Path) -> None:
             return f"{error.exit_code} {error}"
         return "written"
 
-    said = as_ordinary_user(write)
-    assert said.startswith(f"7 store {url}"), said
-    assert "writ" in said
-    said = as_ordinary_user(lambda: str(open_store(f"sqlite:///{file.parent / 'deeper' / 'store.db'}")))
-    assert said.startswith("BackendUnreachable: cannot make the folder"), said
+    error = as_ordinary_user(write)
+    assert error.startswith(f"7 store {url}"), error
+    assert "writ" in error
+    error = as_ordinary_user(lambda: str(open_store(f"sqlite:///{file.parent / 'deeper' / 'store.db'}")))
+    assert error.startswith("BackendUnreachable: cannot make the folder"), error
     file.parent.chmod(0o755)
     file.chmod(0o644)
     again = open_store(url)
@@ -277,7 +286,7 @@ def test_a_full_disk_is_named_and_the_store_stays_intact(file: Path) -> None:
     store, token = ready(file)
     acknowledged = 0
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # A file that may not grow is what a full disk looks like to SQLite.
+    # To SQLite a file that may not grow looks like a full disk.
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
     refused = None
     try:
@@ -367,6 +376,7 @@ def test_a_store_of_the_first_version_goes_on_with_its_rows(tmp_path: Path) -> N
         command.upgrade(config, "0001")
         columns = [row[1] for row in connection.execute(sa.text("PRAGMA table_info(trials)"))]
         values = dict.fromkeys(columns, "0") | {"key": "old", "state": "pending", "mode": "max"}
+        values |= {"metric": "top1", "spec_json": '{"task": {"kind": "classify", "evaluate": "test"}}'}
         names = ", ".join(f":{name}" for name in columns)
         connection.execute(sa.text(f"INSERT INTO trials VALUES ({names})"), values)
         with pytest.raises(sa.exc.IntegrityError, match="ck_trials_state"):
@@ -375,7 +385,11 @@ def test_a_store_of_the_first_version_goes_on_with_its_rows(tmp_path: Path) -> N
     open_store(f"sqlite:///{file}").close()
     with sa.create_engine(f"sqlite:///{file}").begin() as connection:
         connection.execute(sa.text("UPDATE trials SET state = 'stopped'"))
-        assert connection.execute(sa.text("SELECT key, state FROM trials")).all() == [("old", "stopped")]
+        assert connection.execute(sa.text("SELECT key, state, split FROM trials")).all() == [("old", "stopped", "test")]
+        titles = "SELECT title, unit, better FROM metrics JOIN trials USING (metric_set) ORDER BY position"
+        assert connection.execute(sa.text(titles)).all() == [
+            ("top-1 accuracy", "%", "higher"), ("mean per-class accuracy", "%", "higher"), ("loss", "", "lower"),
+        ]  # fmt: skip
         with pytest.raises(sa.exc.IntegrityError, match="ck_trials_state"):
             connection.execute(sa.text("UPDATE trials SET state = 'asleep'"))
     assert intact(file)

@@ -10,6 +10,15 @@ down_revision = None
 
 
 def upgrade() -> None:
+    _create_jobs()
+    _create_trials()
+    _create_attempts()
+    _create_drivers()
+    _create_figures_places_and_reports()
+    _create_stages_tracked_and_winners()
+
+
+def _create_jobs() -> None:
     op.create_table(
         "jobs",
         sa.Column("id", sa.String(), nullable=False),
@@ -29,6 +38,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )
     op.create_index("ix_jobs_name", "jobs", ["name"], unique=False)
+
+
+def _create_trials() -> None:
     op.create_table(
         "trials",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -78,6 +90,9 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'running'"),
         postgresql_where=sa.text("state = 'running'"),
     )
+
+
+def _create_attempts() -> None:
     op.create_table(
         "attempts",
         sa.Column("trial_id", sa.Integer(), nullable=False),
@@ -102,6 +117,9 @@ def upgrade() -> None:
         sqlite_where=sa.text("ended IS NULL"),
         postgresql_where=sa.text("ended IS NULL"),
     )
+
+
+def _create_drivers() -> None:
     op.create_table(
         "drivers",
         sa.Column("id", sa.String(), nullable=False),
@@ -119,6 +137,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_drivers_job_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_drivers")),
     )
+
+
+def _create_figures_places_and_reports() -> None:
     op.create_table(
         "figures",
         sa.Column("trial_id", sa.Integer(), nullable=False),
@@ -155,6 +176,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("trial_id", "epoch", name=op.f("pk_reports")),
         sqlite_with_rowid=False,
     )
+
+
+def _create_stages_tracked_and_winners() -> None:
     op.create_table(
         "stages",
         sa.Column("job_id", sa.String(), nullable=False),

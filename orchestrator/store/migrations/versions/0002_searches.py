@@ -1,4 +1,4 @@
-"""Searches (their history, trials they stopped), pictures, pins, and weights taken from other jobs."""
+"""Adds searches (their events, trials they stopped), pictures, pins, and weights taken from other jobs."""
 
 from __future__ import annotations
 
@@ -62,8 +62,11 @@ def upgrade() -> None:
 
 
 def _more_states() -> None:
-    """A trial may be `stopped`. SQLite cannot change a constraint, so there the statement that made the table is
-    edited, as its manual describes for constraints that no stored row can break (https://sqlite.org/lang_altertable)."""
+    """Allows the state `stopped`.
+
+    SQLite cannot change a constraint, so there this edits the statement that made the table, as its manual describes
+    for constraints that no stored row can break (https://sqlite.org/lang_altertable).
+    """
     if op.get_bind().dialect.name != "sqlite":
         op.drop_constraint("ck_trials_state", "trials")
         op.create_check_constraint(op.f("ck_trials_state"), "trials", _STATES)
