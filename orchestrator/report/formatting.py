@@ -38,6 +38,7 @@ def short(value: Any) -> str:
 
 
 def finite(value: float | None) -> float | None:
+    """The value; None for one that is not finite."""
     return value if value is not None and math.isfinite(value) else None
 
 
@@ -46,8 +47,12 @@ WIDTH = 110
 
 
 def aligned(header: Sequence[str], body: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Aligned columns; a table too wide is continued below, its first column repeated."""
-    sizes = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
+    """Aligned columns. A header may have several lines; columns that do not fit the width go on below, with the first
+    column repeated."""
+    heads = [text.split("\n") for text in header]
+    height = max(map(len, heads))
+    top = list(zip(*([""] * (height - len(lines)) + lines for lines in heads), strict=True))
+    sizes = [max(len(row[i]) for row in [*top, *body]) for i in range(len(header))]
     numbers = [any(row[i][:1].isdigit() for row in body) for i in range(len(header))]
     lines: list[str] = []
     start = 1
@@ -58,10 +63,12 @@ def aligned(header: Sequence[str], body: Sequence[Sequence[str]], width: int) ->
             end += 1
         shown = [0, *range(start, end)]
         lines += [""] if lines else []
-        for n, row in enumerate([header, *body]):
-            texts = [row[i].rjust(sizes[i]) if i and numbers[i] else row[i].ljust(sizes[i]) for i in shown]
-            lines.append("  ".join(texts).rstrip())
-            if n == 0:
-                lines.append("-" * (sum(sizes[i] for i in shown) + 2 * (len(shown) - 1)))
+        texts = [
+            [row[i].rjust(sizes[i]) if i and numbers[i] else row[i].ljust(sizes[i]) for i in shown]
+            for row in [*(line for line in top if any(line[i] for i in shown)), *body]
+        ]
+        part = ["  ".join(row).rstrip() for row in texts]
+        part.insert(len(part) - len(body), "-" * (sum(sizes[i] for i in shown) + 2 * (len(shown) - 1)))
+        lines += part
         start = max(end, start + 1)
     return lines

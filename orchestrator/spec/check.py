@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.spec.check_paths import check_effect, check_paths
+from orchestrator.spec.check_report import check_figures
 from orchestrator.spec.check_search import check_after_population, check_search
 from orchestrator.spec.check_trials import (
     BaseFields,
@@ -57,6 +58,7 @@ def check(root: YamlNode, problems: Problems) -> JobSpec | None:
             if understood:  # else it may only look as if winners were chosen across cells
                 stages.comparable(i)
     _report(root, job, stages, problems)
+    check_figures(root, job, stages.built, problems)
     return job
 
 

@@ -153,8 +153,9 @@ class Reference(BaseModel):
 
     model_config = _strict
     source: str
-    values: dict[str, dict[str, float]]
-    """Row -> column -> value, in the table's units (percent for accuracies)."""
+    values: dict[str, dict[str, float | dict[str, float]]]
+    """Row -> column -> value, in the table's units (percent for accuracies). A table of several figures: the value of
+    the first, or figure -> value."""
 
 
 class Plot(BaseModel):
@@ -168,7 +169,8 @@ class Plot(BaseModel):
     """Whose figure `x` is: the table's trial's, or that of the trial whose weights it starts from (through as many
     trials as it takes to find one that has it)."""
     y: Literal["value", "error"] = "value"
-    """`error`: what an accuracy lacks to 100 percent."""
+    """`value`: the figure that the table shows (its first). `error`: the complement of that (error rate, for an
+    accuracy), for figures that have one."""
 
 
 class ReportSpec(BaseModel):
@@ -179,6 +181,9 @@ class ReportSpec(BaseModel):
     """The stage whose figures fill the cells (none: the last stage)."""
     rows: Path_ = "backbone.init"
     columns: Path_ = "task.dataset"
+    figures: list[str] = []
+    """Names of the figures to show, each a column beside the others under each value of `columns`; none: the one that
+    trials are chosen by. Choices and heat maps are always of that one."""
     averages: list[Average] = [Average()]
     reference: Reference | None = None
     plots: list[Plot] = []

@@ -5,17 +5,17 @@ import subprocess
 import sys
 
 import pytest
-from recorded_study import Plot, Study
+from recorded_study import DEPTH, METRICS, Plot, Study
 
 from orchestrator.errors import NotFound
-from orchestrator.records.rows import Edge, JobRecord
+from orchestrator.records.rows import Edge, JobRecord, MetricRow
 from orchestrator.report import wording
 from orchestrator.report.build import build
 from orchestrator.report.cells import average
 from orchestrator.report.dataframe import results
 from orchestrator.report.formats import latex, markdown
 from orchestrator.report.formats.terminal import terminal
-from orchestrator.report.model import Cell, Report, Unit
+from orchestrator.report.model import Cell, Report
 from orchestrator.report.statistics import mean_interval, student
 from orchestrator.store.store import Store
 
@@ -58,15 +58,41 @@ def test_an_average_with_a_missing_cell_says_so(hurt: Report) -> None:
     mean = next(mean for mean in hurt.means if mean.row == "RAND")
     assert mean.value is None
     assert mean.missing == ("faces",)
-    assert wording.mean_text(mean, Unit()) == "1 missing"
+    assert wording.mean_text(mean) == "1 missing"
     assert "Average of RAND needs faces" in wording.notes(hurt)
 
 
-def test_no_average_over_unlike_units() -> None:
-    cells = {("a", c): Cell("a", c, "done", value=1.0, seeds=(0,), values=(1.0,)) for c in ("x", "y")}
-    mean = average("a", "Average", ("x", "y"), cells, {"x": Unit(100.0, "%", 1), "y": Unit()}, {})
-    assert mean.value is None
-    assert wording.mean_text(mean, Unit()) == "not comparable"
+LOSS = METRICS[1]
+
+
+@pytest.mark.parametrize(
+    ("other", "alike"),
+    [
+        (MetricRow("per_class", "mean per-class accuracy", "higher", "%", 100.0, 1), True),
+        (MetricRow("error", "error rate", "lower", "%", 100.0, 1), False),
+        (DEPTH[0], False),
+        (LOSS, False),
+    ],
+)
+def test_averages_are_over_one_unit_and_direction(other: MetricRow, alike: bool) -> None:
+    cells = {
+        column: Cell("a", column, metric, "done", value=value, seeds=(0,), values=(value,))
+        for column, metric, value in (("x", METRICS[0], 1.0), ("y", other, 2.0))
+    }
+    mean = average("a", "Average", ("x", "y"), cells, {})
+    assert (mean.value, mean.unlike) == ((1.5, False) if alike else (None, True))
+    assert wording.mean_text(mean) == ("1.5" if alike else "not comparable")
+    assert wording.mean_reason(mean) == ("" if alike else "its columns have different units")
+
+
+def test_no_average_over_figures_without_a_unit() -> None:
+    """A loss and another number without a unit have nothing in common; two losses have."""
+    other = MetricRow("abs_rel", "AbsRel", "lower")
+    for metric, unlike in ((LOSS, False), (other, True)):
+        cells = {
+            c: Cell("a", c, m, "done", value=1.0, seeds=(0,), values=(1.0,)) for c, m in (("x", LOSS), ("y", metric))
+        }
+        assert average("a", "Average", ("x", "y"), cells, {}).unlike == unlike
 
 
 def test_the_published_values_stand_beside_ours(whole: Report) -> None:
@@ -78,9 +104,9 @@ def test_the_published_values_stand_beside_ours(whole: Report) -> None:
     assert not means["SUP"].reference_computed
     assert means["RAND"].reference == pytest.approx(75.0)
     assert means["RAND"].reference_computed
-    header, lines = wording.grid(whole)
-    assert header == ["initial weights", "digits", "faces", "Average"]
-    assert [line.texts for line in lines] == [
+    table = wording.grid(whole)
+    assert table.header == ["initial weights", "digits", "faces", "Average"]
+    assert [line.texts for line in table.lines] == [
         ["RAND", "89.2 ± 0.5", "89.2 ± 0.5", "89.2 ± 0.5"],
         ["RAND, published", "80.0", "70.0", "75.0"],
         ["difference", "+9.2", "+19.2", "+14.2"],
@@ -95,7 +121,7 @@ def test_the_papers_average_is_the_mean_of_its_seven_columns() -> None:
     names = ("pets", "caltech101", "flowers", "dtd", "sun397", "cifar10", "cifar100")
     table = {"1K-SUP": (95.9, 91.9, 97.7, 80.3, 72.3, 99.1, 91.0), "1K-MIM": (90.9, 85.5, 91.4, 73.4, 70.8, 99.2, 91.4)}
     for (row, values), printed in zip(table.items(), (89.7, 86.1), strict=True):
-        mean = average(row, "Average (7)", names, {}, {}, dict(zip(names, values, strict=True)))
+        mean = average(row, "Average (7)", names, {}, dict(zip(names, values, strict=True)))
         assert mean.reference is not None
         assert round(mean.reference, 1) == printed
         assert mean.value is None
@@ -115,7 +141,7 @@ def test_a_cell_without_all_its_seeds_has_no_number(store: Store, state: str, wo
     cell = report.at["SUP", "digits"]
     assert (cell.state, cell.value, cell.interval) == (state, None, None)
     assert len(cell.values) == 2
-    assert wording.cell_text(cell, report.columns[0].unit) == word
+    assert wording.cell_text(cell) == word
     assert cell.reason == reason
     assert next(mean for mean in report.means if mean.row == "SUP").value is None
 
@@ -150,7 +176,7 @@ def test_choices_with_settings_edges_and_candidates(hurt: Report) -> None:
     assert choice.edges == (Edge("optim.layer_decay", "high", False, 0.95, 0.95),)
     assert (choice.candidates, choice.diverged, choice.failed) == (20, 2, 0)
     assert choice.sources == ("grid", "refine")
-    assert "RAND on digits: chosen on the edge of the grid: layer decay high (0.95); a wider grid may do better" in (
+    assert "RAND on digits: chosen at the edge of the grid: layer decay high (0.95); a wider grid may do better" in (
         hurt.warnings
     )
     assert "2 of 60 grid trials diverged (they count as the worst)" in hurt.warnings
@@ -168,7 +194,9 @@ def test_heat_maps_mark_what_was_chosen_and_what_was_lost(hurt: Report) -> None:
     assert at[1.18e-3, 0.75].value == pytest.approx(60.0)
     lost = hurt.named["faces/RAND"].heat_maps[0]
     assert [cell.state for cell in lost.cells].count("failed") == 1
-    assert hurt.columns[0].high == pytest.approx(96.0), "one scale for both rows of a data set"
+    scale = hurt.scale_of(hurt.named["digits/RAND"], drawn)
+    assert scale.high == pytest.approx(96.0), "one scale for both rows of a data set"
+    assert (drawn.figure, drawn.split) == (METRICS[0], "val")
 
 
 def test_neighbours_say_what_they_moved(whole: Report) -> None:

@@ -43,10 +43,11 @@ def test_verify_finds_a_tampered_figure(tampered: tuple[Store, sqlite3.Connectio
     store, connection = tampered
     key = whole.at["SUP", "digits"].keys[0]
     assert connection.execute(FIGURE, (0.999, key)).rowcount == 1
-    found = verify(store, whole.job_id)
-    assert len(found) == 1
-    assert key[:12] in found[0]
-    assert "its figure is 0.999" in found[0]
+    listed, tabled = verify(store, whole.job_id)
+    assert key[:12] in listed
+    assert "its figure is 0.999" in listed
+    assert tabled.startswith("SUP on digits, top1: shown from [95.0, ")
+    assert "its trials have [99.9, " in tabled
 
 
 def test_verify_finds_a_choice_that_the_figures_do_not_make(
