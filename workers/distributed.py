@@ -186,6 +186,8 @@ def clip(model: nn.Module, limit: float) -> torch.Tensor:
 def all_finite(model: nn.Module) -> bool:
     """Whether every weight is, those of other workers' shards included; the same on every rank."""
     own = [_local(weight.detach()) for weight in model.parameters()]
+    if not own:
+        return True
     bad = torch.stack([(~torch.isfinite(weight)).any() for weight in own]).any().float()
     if is_sharded(model):
         dist.all_reduce(bad)

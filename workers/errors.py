@@ -6,15 +6,15 @@ from enum import StrEnum
 
 
 class ErrorClass(StrEnum):
-    """Why a trial ended without its figures."""
+    """Why a trial ended without its figures, and whether it runs again."""
 
     diverged = "diverged"  # non-finite loss: a result, never repeated
-    out_of_memory = "out_of_memory"  # at a micro-batch of 1 already
-    data = "data"  # missing, unreadable or wrong data: the user must act
-    code = "code"  # any other exception
-    node_lost = "node_lost"  # the process or its node died: repeated from the last checkpoint
-    timeout = "timeout"
-    cancelled = "cancelled"
+    out_of_memory = "out_of_memory"  # at a micro-batch of 1 already: repeated by `retry` only
+    data = "data"  # missing, unreadable or wrong data: repeated by `retry`, once the user has mended them
+    code = "code"  # any other exception: repeated by `retry`; the same error in three trials pauses their stage
+    node_lost = "node_lost"  # the process or its node died: repeated at once, from the last checkpoint
+    timeout = "timeout"  # repeated by `retry`, from the last checkpoint, with a larger time_limit_hours
+    cancelled = "cancelled"  # goes on from the last checkpoint when the job is submitted again
 
 
 class TrialError(Exception):

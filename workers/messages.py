@@ -68,10 +68,12 @@ class Outcome:
     """After the last epoch (no epoch is chosen: the final trial could not, without looking at test)."""
     facts: dict[str, Any]
     """How it was run: device, precision, micro_batch, steps, train_images, train_seconds, step_seconds (median of
-    the run, data included), images_per_second, resumed_at, notes, data_digest, unreadable_images (those replaced),
-    image_cache, versions, host, threads, parameters."""
+    the run, data included), images_per_second (both None where nothing was trained), resumed_at, notes, data_digest,
+    unreadable_images (those replaced), image_cache, versions, host, threads, parameters."""
     weights: Weights | None = None
     """Beside the file of a trial whose span ends early lies its whole state (see checkpoint.Folder)."""
+    measurements: str | None = None
+    """Name of the file in the trial's folder with its measurements as JSON lines, if it made any."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class TrialUpdate:
 
 
 def classify_error(error: BaseException) -> Failure:
-    """The error class of an exception; see `ErrorClass` for what each means and schedule.RETRY for what follows."""
+    """The error class of an exception; see `ErrorClass` for what each means and what follows."""
     if isinstance(error, TrialError):
         return Failure(error.error_class, error.message)
     first = f"{type(error).__name__}: {error}".splitlines()[0]

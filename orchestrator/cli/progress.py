@@ -125,7 +125,7 @@ def summary(drive: Driver, progress: list[Progress]) -> str:
     states = _states(progress)
     total = sum(max(part.expected, sum(part.states.values())) for part in progress)
     done = states[TrialState.done] + states[TrialState.diverged] + states[TrialState.stopped]
-    parts = [f"{drive.job_id}: {done} of about {total} trials done", f"{len(drive.hands.running())} running"]
+    parts = [f"{drive.job_id}: {done} of about {total} trials done", f"{len(drive.backend.running())} running"]
     failed = states[TrialState.failed] + states[TrialState.cancelled]
     if failed:
         parts.append(f"{failed} failed")
@@ -136,7 +136,7 @@ def summary(drive: Driver, progress: list[Progress]) -> str:
     left = seconds_left(drive, progress)
     if left is not None:
         parts.append(f"about {duration(left)} left")
-    if drive.no_room and not drive.hands.running():
+    if drive.no_room and not drive.backend.running():
         parts.append("the next trial finds no room on the cluster: `ray status` and the dashboard say who holds it")
     if drive.stopping:
         parts.append(f"{drive.stopping}: waiting for checkpoints")
@@ -148,10 +148,10 @@ def seconds_left(drive: Driver, progress: list[Progress]) -> float | None:
     if drive.tally.finished < 2 or not drive.tally.estimated_s:
         return None
     work = sum(part.seconds_left for part in progress)
-    return work * drive.tally.took_s / drive.tally.estimated_s / max(1, len(drive.hands.running()))
+    return work * drive.tally.took_s / drive.tally.estimated_s / max(1, len(drive.backend.running()))
 
 
 def _now(drive: Driver) -> str:
-    names = [drive.name(worker.key) for worker in drive.hands.running()]
+    names = [drive.name(worker.key) for worker in drive.backend.running()]
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     return "\n".join(names[:6]) + more

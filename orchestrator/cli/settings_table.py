@@ -59,8 +59,7 @@ def settings_of(spec: Path, profile: str | None, overrides: Sequence[str] = ()) 
     """One for each row of the study's table. Raises SpecError for a spec that cannot be read."""
     from orchestrator import spec as specs
     from orchestrator.plan.expansion import expand
-    from orchestrator.records.recorded_spec import setting, sources
-    from orchestrator.spec.trial_fields import label, lookup
+    from orchestrator.records.recorded_spec import label, lookup, sources
 
     job = specs.load(spec, profile, overrides)
     stages = {stage.name: stage.model_dump(mode="json", by_alias=True) for stage in job.stages}
@@ -70,10 +69,10 @@ def settings_of(spec: Path, profile: str | None, overrides: Sequence[str] = ()) 
         if stage.name in chain and not stage.from_:
             for draft in expand(job, stage):
                 values = draft.spec.model_dump(mode="json")
-                found.setdefault(str(label(lookup(values, job.report.rows))), []).append(values)
+                found.setdefault(label(lookup(values, job.report.rows)), []).append(values)
     study = f"{job.name} ({job.profile})" if job.profile else job.name
     return [
-        SettingsColumn(study, row, {path: _told([setting(trial, path) for trial in trials]) for path in FIELDS})
+        SettingsColumn(study, row, {path: _told([lookup(trial, path) for trial in trials]) for path in FIELDS})
         for row, trials in found.items()
     ]
 

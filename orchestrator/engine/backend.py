@@ -1,4 +1,4 @@
-"""The only place that says what a driver drives with: whatever runs trials, and where they keep and read things."""
+"""The interface between the driver and the backend that runs its trials."""
 
 from __future__ import annotations
 
@@ -13,20 +13,47 @@ from workers.messages import Assignment, Failure, TrialUpdate
 
 
 class Backend(Protocol):
-    """What runs trials: orchestrator.engine.ray_backend.Pool on Ray; a fake without Ray in tests."""
+    """Runs trials: orchestrator.engine.ray_backend.RayBackend on Ray; in tests a backend without Ray.
 
-    def slots(self, resources: Resources) -> int: ...
-    def running(self) -> Sequence[Any]: ...
-    def has_room(self, resources: Resources) -> bool: ...
-    def start(self, assignment: Assignment, resources: Resources) -> Any: ...
-    def poll(self, timeout_s: float) -> Sequence[Any]: ...
-    def acknowledge(self, news: TrialUpdate, worker: Any) -> None: ...
-    def stop(self, worker: Any) -> None: ...
-    def retire(self, worker: Any) -> None: ...
-    def close(self) -> None: ...
-    def foreign_actors(self, wait_s: float) -> Sequence[Any]: ...
-    def adopt(self, heard: Any) -> None: ...
-    def reuse_idle(self, heard: Any) -> None: ...
+    A worker handle has `key` and `token` of its trial (empty when idle). A worker update has the `worker`, its
+    `update` (TrialUpdate, None if the process died), and the `reason` of a death.
+    """
+
+    def slots(self, resources: Resources) -> int:
+        """Trials of these resources that the empty cluster holds."""
+
+    def running(self) -> Sequence[Any]:
+        """Handles of this driver's workers that have a trial."""
+
+    def has_room(self, resources: Resources) -> bool:
+        """True if a trial of these resources can start now."""
+
+    def start(self, assignment: Assignment, resources: Resources) -> Any:
+        """Starts a trial on an idle or a new worker; returns the worker's handle."""
+
+    def poll(self, timeout_s: float) -> Sequence[Any]:
+        """Waits for updates of this driver's workers and returns them."""
+
+    def acknowledge(self, update: TrialUpdate, worker: Any) -> None:
+        """Lets the worker drop these events; after the end of its trial it is idle."""
+
+    def stop(self, worker: Any) -> None:
+        """Asks the worker's trial to write a checkpoint and stop."""
+
+    def retire(self, worker: Any) -> None:
+        """Ends the worker's process."""
+
+    def close(self) -> None:
+        """Ends the idle workers."""
+
+    def foreign_actors(self, wait_s: float) -> Sequence[Any]:
+        """Updates of the cluster's workers that belong to other drivers; those that answer within `wait_s`."""
+
+    def adopt(self, update: Any) -> None:
+        """Makes the worker of this update, with its running trial, this driver's."""
+
+    def reuse_idle(self, update: Any) -> None:
+        """Makes the idle worker of this update this driver's."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +65,6 @@ class RunSite:
     cluster: str
 
 
-def broken(news: TrialUpdate) -> bool:
-    """Whether the actor is to be replaced: nothing of a failed trial stays in the next one's process."""
-    return any(isinstance(event, Failure) and event.error_class is not ErrorClass.diverged for event in news.events)
+def is_broken(update: TrialUpdate) -> bool:
+    """True if the worker's process must be replaced: a failed trial may have left it in any state."""
+    return any(isinstance(event, Failure) and event.error_class is not ErrorClass.diverged for event in update.events)

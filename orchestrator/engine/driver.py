@@ -1,4 +1,4 @@
-"""The only place that drives a job: it asks the plan what is next, has it run, and records what comes back."""
+"""The control loop of a job: starts what the plan says is next, and records what its trials report."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from orchestrator.engine.backend import Backend, RunSite, broken
-from orchestrator.engine.takeover import Company
+from orchestrator.engine.backend import Backend, RunSite, is_broken
+from orchestrator.engine.inbox import Inbox
+from orchestrator.engine.membership import Membership
+from orchestrator.engine.takeover import Takeover
 from orchestrator.errors import Conflict, LeaseLost, OrchestratorError
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.state import RESULTS
@@ -19,26 +21,12 @@ from orchestrator.plan.trials import PlannedTrial
 from orchestrator.records.rows import ChoiceRow, MetricRow, Placement
 from orchestrator.records.states import JobState, TrialSnapshot, TrialState
 from orchestrator.records.trial_files import trial_folder
-from orchestrator.records.writes import Failed, Finished, Released, Reported, StoppedEarly, Write
+from orchestrator.records.writes import Finished, Reported, Write
 from orchestrator.search.searches import Searches, SearchStep
 from orchestrator.spec.job import JobSpec, Resources
 from orchestrator.store.store import Store
-from workers.errors import ErrorClass
 from workers.fault_injection import fault_point
-from workers.messages import Assignment, Failure, Outcome, Report, StoppedAtCheckpoint, Weights
-
-LIVES = 5
-"""A trial whose process or node died is begun again so many times without progress in between, then it has failed."""
-
-RETRY: Mapping[ErrorClass, str] = {
-    ErrorClass.diverged: "never: it is a result",
-    ErrorClass.out_of_memory: "by `retry` only: the micro-batch was halved down to one image already",
-    ErrorClass.data: "by `retry` only, when the data are mended",
-    ErrorClass.code: "by `retry` only; the same error in three trials pauses their stage",
-    ErrorClass.node_lost: f"at once, from the last checkpoint; {LIVES} times without progress",
-    ErrorClass.timeout: "by `retry` only, from the last checkpoint, with a larger time_limit_hours",
-    ErrorClass.cancelled: "when the job is submitted again, from the last checkpoint",
-}
+from workers.messages import Assignment, Weights
 
 
 @dataclass
@@ -85,8 +73,9 @@ class Driver:
         self.planned_trials: dict[str, PlannedTrial] = {}
         self.no_room = False
         self.pinned: set[str] = set()
-        self._losses: dict[str, tuple[int, int]] = {}
-        self._company = Company(self)
+        self._inbox = Inbox(store, self.searches, site.storage, self.name, say)
+        self._takeover = Takeover(store, site.cluster, self.id)
+        self._membership = Membership(store, self.id, job_id, site.cluster, job.priority)
         self._said_paused: set[str] = set()
 
     # The loop
@@ -96,7 +85,7 @@ class Driver:
 
         Raises Conflict when the job searches and another process drives it: two would decide for one search.
         """
-        self._refuse_company()
+        self._refuse_second_driver()
         self._apply(SearchStep(list(self.planner.placed), list(self.planner.decisions)))
         self.update(self.store.trials.snapshots(self.planner.outside()))
         self.tally.found = sum(state.state.ended for state in self.store.trials.snapshots(self.planned_trials).values())
@@ -109,34 +98,70 @@ class Driver:
         self.store.jobs.set_state(self.job_id, state, message)
         return state
 
-    def run(self, hands: Backend) -> JobState:
+    def run(self, backend: Backend) -> JobState:
         """Drives the prepared job to its end. Raises BackendUnreachable and the like with the store intact."""
-        self.hands = hands
-        self._company.register()
+        self.backend = backend
+        self._membership.register(self.slots())
         self.store.jobs.set_state(self.job_id, JobState.running)
         try:
-            self._company.take_over(tidy=True)
-            self._company.beat(force=True)
+            self._take_over(tidy=True)
+            self._beat(force=True)
             while not self._over():
-                self._hand_out()
-                self.apply_updates(self.hands.poll(0.5))
-                self._company.beat()
+                self._start_ready()
+                self.apply_updates(self.backend.poll(0.5))
+                self._beat()
                 self._watch(self)
             return self.conclude()
         finally:
-            self._let_go()
+            self._release()
+
+    def _beat(self, force: bool = False) -> None:
+        """Extends the lease, takes this driver's share of the slots, and looks after what other drivers hold."""
+        if not (force or self._membership.due):
+            return
+        running = len(self.backend.running())
+        demand = max(1, running + self.planner.ready())  # a trial may become ready before the next beat
+        beat = self._membership.beat(demand, running, self.slots())
+        self.allowed, self.pinned = beat.allowed, set(beat.pins)
+        if beat.drivers_changed or self.no_room:
+            self._take_over(tidy=True)  # a driver left or died, or an actor did not answer at the last look
+        if not beat.alone:
+            self.backend.close()  # idle actors hold resources that another job could use
+        self._review_held_elsewhere()
+        self.store.search_log.mark_stopped(self.searches.left())
+        if self.stopping is None and beat.cancel_requested:
+            self.stop("cancelled")
+
+    def _take_over(self, tidy: bool = False) -> None:
+        orphans = self._takeover.orphans(self.backend, tidy)
+        self.tally.adopted += len(orphans)
+        self.apply_updates(orphans)
+
+    def _review_held_elsewhere(self) -> None:
+        """Applies the ends of trials that other drivers ran, and plans those again that no driver holds any more."""
+        if not self._takeover.held_elsewhere:
+            return
+        self._take_over()
+        running = [worker.key for worker in self.backend.running()]
+        ended, free = self._takeover.review(running, self.planned_trials)
+        for key, snapshot in ended.items():
+            self.update({key: snapshot}, unheard=True)
+        for key, snapshot in free.items():
+            self.hear_recorded(key, snapshot)
+            self.planner.give_back(key)
+        self.update({})
 
     def stop(self, why: str) -> None:
         """Asks every running trial to write a checkpoint and leave; the loop ends when they have."""
         if self.stopping is None:
             self.stopping = why
-            for worker in self.hands.running():
-                self.hands.stop(worker)
+            for worker in self.backend.running():
+                self.backend.stop(worker)
 
     def _over(self) -> bool:
         if self.stopping:
-            return not self.hands.running()
-        return self.planner.finished() and not self.hands.running()
+            return not self.backend.running()
+        return self.planner.finished() and not self.backend.running()
 
     def _verdict(self) -> tuple[JobState, str]:
         if self.stopping:
@@ -144,7 +169,7 @@ class Driver:
         lines = self.planner.incomplete()
         return (JobState.incomplete, "\n".join(lines)) if lines else (JobState.done, "")
 
-    def _refuse_company(self) -> None:
+    def _refuse_second_driver(self) -> None:
         others = [driver for driver in self.store.leases.drivers() if driver.job_id == self.job_id]
         if self.searches and others:
             raise Conflict(
@@ -152,8 +177,8 @@ class Driver:
                 "job that searches has one driver: wait for it, or cancel it and submit again"
             )
 
-    def _let_go(self) -> None:
-        self.hands.close()
+    def _release(self) -> None:
+        self.backend.close()
         try:
             self.store.leases.unregister(self.id)
         except OrchestratorError as error:  # the lease ends by itself; what broke the loop is the error to show
@@ -161,9 +186,9 @@ class Driver:
 
     # Handing out
 
-    def _hand_out(self) -> None:
+    def _start_ready(self) -> None:
         self.no_room = False
-        while self.stopping is None and len(self.hands.running()) < self.allowed:
+        while self.stopping is None and len(self.backend.running()) < self.allowed:
             planned = self.planner.next(lambda trial: self._room(trial.resources) is not None)
             self.no_room = planned is None and self.planner.ready() > 0
             if planned is None:
@@ -174,19 +199,19 @@ class Driver:
                 token = self.store.leases.claim(self.id, [planned.key], planned.keep_weights).get(planned.key)
             except LeaseLost:  # this process slept past its lease (a closed laptop): a beat registers it again
                 self.planner.give_back(planned.key)
-                self._company.beat(force=True)
+                self._beat(force=True)
                 return
             if token is None:
-                self._company.held_elsewhere[planned.key] = time.monotonic()  # another driver has it
+                self._takeover.hold(planned.key)
                 continue
             fault_point("after_claim")
             resources = self._room(planned.resources) or planned.resources
-            self.hands.start(self._assignment(planned, token, resources), resources)
+            self.backend.start(self._assignment(planned, token, resources), resources)
             self.tally.started += 1
 
     def _room(self, resources: Resources) -> Resources | None:
         """What a trial of these resources could start with now."""
-        return next((some for some in resources.fitting() if self.hands.has_room(some)), None)
+        return next((some for some in resources.fitting() if self.backend.has_room(some)), None)
 
     def _assignment(self, planned: PlannedTrial, token: int, resources: Resources) -> Assignment:
         parents = self.store.trials.snapshots(planned.needs) if planned.needs else {}
@@ -209,66 +234,17 @@ class Driver:
 
     def apply_updates(self, answers: Sequence[Any]) -> None:
         """Commits what workers said, then lets them forget it, then tells the planner."""
-        writes: list[Write] = []
-        for answer in answers:
-            writes += self._writes(answer)
+        writes = [write for answer in answers for write in self._inbox.writes(answer, self.stopping)]
+        self.tally.finished += sum(isinstance(write, Finished) for write in writes)
         lost = self._commit(writes)
         for answer in answers:
             self._acknowledge(answer, lost)
         for key in lost:
-            self._company.held_elsewhere[key] = time.monotonic()
+            self._takeover.hold(key)
         ended = [write.key for write in writes if not isinstance(write, Reported) and write.key not in lost]
         reported = [write for write in writes if isinstance(write, Reported) and write.key not in lost]
         self._hear(reported, set(ended))
         self._tell(list(dict.fromkeys(ended)))
-
-    def _writes(self, answer: Any) -> list[Write]:
-        worker, news = answer.worker, answer.news
-        if news is None:
-            return [self._death(worker.key, worker.token, answer.reason)] if worker.key else []
-        writes: list[Write] = []
-        for event in news.events:
-            if isinstance(event, Report):
-                values = dict(event.values)
-                writes.append(
-                    Reported(
-                        news.key, news.token, event.epoch, event.step, values, event.seconds, tuple(event.pictures)
-                    )
-                )
-            elif isinstance(event, Outcome):
-                weights = (event.weights.path, event.weights.sha256) if event.weights else None
-                writes.append(Finished(news.key, news.token, dict(event.figures), dict(event.facts), weights))
-                self.tally.finished += 1
-            elif isinstance(event, StoppedAtCheckpoint):
-                writes.append(self._left(news.key, news.token, self.stopping or "stopped"))
-            elif isinstance(event, Failure):
-                writes.append(self._failure(news.key, news.token, event))
-        return writes
-
-    def _failure(self, key: str, token: int, failure: Failure) -> Write:
-        if failure.error_class is ErrorClass.node_lost:
-            return self._death(key, token, failure.message)
-        return Failed(key, token, str(failure.error_class), failure.message, retry=False)
-
-    def _left(self, key: str, token: int, why: str) -> Write:
-        """A trial that left unfinished: it is to go on later, unless a search has ended it."""
-        if self.searches.unwanted(key):
-            return StoppedEarly(key, token, self.searches.reason(key))
-        return Released(key, token, why)
-
-    def _death(self, key: str, token: int, reason: str) -> Write:
-        """The process died: begin again, unless it died again and again at the same place."""
-        if self.searches.unwanted(key):
-            return self._left(key, token, reason)
-        epoch = self.store.trials.snapshots([key])[key].epoch
-        deaths, at = self._losses.get(key, (0, epoch))
-        deaths = deaths + 1 if epoch <= at else 1
-        self._losses[key] = (deaths, epoch)
-        again = deaths < LIVES and self.stopping is None
-        self._say(f"{self.name(key)}: its process is gone ({reason}); {'it begins again' if again else 'given up'}")
-        if not again and self.stopping:
-            return Released(key, token, str(ErrorClass.node_lost))
-        return Failed(key, token, str(ErrorClass.node_lost), reason, retry=again)
 
     def _commit(self, writes: list[Write]) -> set[str]:
         """One transaction; keys whose lease another driver has taken are left out and returned."""
@@ -291,18 +267,18 @@ class Driver:
         return lost
 
     def _acknowledge(self, answer: Any, lost: set[str]) -> None:
-        worker, news = answer.worker, answer.news
-        if news is None:
+        worker, update = answer.worker, answer.update
+        if update is None:
             return
-        if news.key in lost:
-            self.hands.stop(worker)
-            self.hands.retire(worker)
+        if update.key in lost:
+            self.backend.stop(worker)
+            self.backend.retire(worker)
             return
-        self.hands.acknowledge(news, worker)
-        if broken(news):
-            self.hands.retire(worker)
-        elif self.stopping and not news.ended:
-            self.hands.stop(worker)  # it may have begun after the first call to stop
+        self.backend.acknowledge(update, worker)
+        if is_broken(update):
+            self.backend.retire(worker)
+        elif self.stopping and not update.ended:
+            self.backend.stop(worker)  # it may have begun after the first call to stop
 
     # Planning
 
@@ -311,10 +287,10 @@ class Driver:
         for report in reports:
             self._apply(self.searches.on_report(report.key, report.epoch, report.values, report.key in ended))
             self.update({})
-        for worker in self.hands.running() if self.searches else ():
+        for worker in self.backend.running() if self.searches else ():
             if self.searches.unwanted(worker.key) and (worker.key, worker.token) not in self._asked_to_leave:
                 self._asked_to_leave.add((worker.key, worker.token))
-                self.hands.stop(worker)
+                self.backend.stop(worker)
 
     def _tell(self, keys: Sequence[str]) -> None:
         if not keys:
@@ -357,7 +333,7 @@ class Driver:
 
     def _apply(self, step: SearchStep) -> None:
         """Records what was decided and placed, and what the searches ask for by it; what the store knows of the new
-        trials already is news for `_learn`."""
+        trials already is news for `update`."""
         more = self.searches.suggest()
         step.add((more.placed, more.decisions))
         step.events += more.events
@@ -376,13 +352,13 @@ class Driver:
         known = self.store.trials.place(self.job_id, [_placement(planned) for planned in step.placed], step.events)
         for key, state in known.items():
             if state.state is TrialState.running:
-                self._company.held_elsewhere[key] = 0.0
+                self._takeover.hold(key)
             if state.state is not TrialState.pending or state.epoch:
                 self._news.append((key, state, True))
 
     def slots(self) -> int:
         """Trials that the empty cluster holds, of the stage with the smallest ones."""
-        return max(self.hands.slots(stage.resources or self.job.resources) for stage in self.job.stages)
+        return max(self.backend.slots(stage.resources or self.job.resources) for stage in self.job.stages)
 
     def name(self, key: str) -> str:
         return self.planned_trials[key].name if key in self.planned_trials else key[:12]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,12 +14,10 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayError, RuntimeEnvSetupError
 
 from orchestrator.errors import BackendUnreachable
+from orchestrator.plan.resource_fit import amounts_text, fits, worker_needs, worker_slots
 from orchestrator.spec.job import Resources
 from workers.actor import Execute, TrialActor
 from workers.messages import Assignment, TrialUpdate
-
-Shape = Mapping[str, float]
-"""Ray resources of one worker of a trial: {"CPU": 1, "GPU": 0.5}."""
 
 UNAVAILABLE_S = 90.0
 """How long an actor may be out of reach (a network partition is noticed after about 60 s) before it counts as lost."""
@@ -57,14 +54,8 @@ class WorkerUpdate:
     """An answer of a worker: news of its trial, or that its process is gone."""
 
     worker: ActorHandle
-    news: TrialUpdate | None
+    update: TrialUpdate | None
     reason: str = ""
-
-
-def shape(resources: Resources) -> dict[str, float]:
-    """What one worker of a trial takes from a node."""
-    wanted = {"CPU": resources.cpus, "GPU": resources.gpus, **resources.custom}
-    return {name: amount for name, amount in wanted.items() if amount > 0}
 
 
 def _held(resources: Resources) -> Resources:
@@ -73,15 +64,6 @@ def _held(resources: Resources) -> Resources:
     return resources.model_copy(
         update={"images_per_second": plain.images_per_second, "time_limit_hours": plain.time_limit_hours}
     )
-
-
-def copies(nodes: Iterable[Shape], wanted: Shape) -> int:
-    """How many workers of a shape fit on the nodes, each whole on one node. A very large number for an empty shape."""
-    total = 0
-    for free in nodes:
-        ratios = [(free.get(name, 0.0) + 1e-9) / amount for name, amount in wanted.items()]
-        total += math.floor(min(ratios, default=1_000_000))
-    return total
 
 
 class RayBackend:
@@ -104,7 +86,7 @@ class RayBackend:
 
     def slots(self, resources: Resources) -> int:
         """How many trials of these resources an empty cluster runs at once."""
-        there = copies(self.nodes(), shape(resources))
+        there = worker_slots(self.nodes(), worker_needs(resources))
         return there // resources.workers or int(there >= resources.fitting()[-1].workers)
 
     def running(self) -> list[ActorHandle]:
@@ -126,17 +108,17 @@ class RayBackend:
         return self._fits(resources)
 
     def _fits(self, resources: Resources) -> bool:
-        wanted = shape(resources)
+        wanted = worker_needs(resources)
         unsettled: defaultdict[str, float] = defaultdict(float)
         for worker in self._workers.values():
             if not worker.settled:
-                for name, amount in shape(worker.resources).items():
+                for name, amount in worker_needs(worker.resources).items():
                     unsettled[name] += amount * worker.resources.workers
         nodes = self._free_nodes()
         for name in wanted:
             if sum(node.get(name, 0.0) for node in nodes) - unsettled[name] < wanted[name] * resources.workers - 1e-9:
                 return False
-        return copies(nodes, wanted) >= resources.workers
+        return fits(nodes, resources)
 
     def _free_nodes(self) -> list[dict[str, float]]:
         seen, nodes = self._free
@@ -265,13 +247,13 @@ class RayBackend:
 
     def adopt(self, heard: WorkerUpdate) -> None:
         """The worker's trial is this driver's from now on."""
-        assert heard.news is not None
-        heard.worker.handle.set_owner.remote(self._owner, heard.news.owner)
+        assert heard.update is not None
+        heard.worker.handle.set_owner.remote(self._owner, heard.update.owner)
         self._workers[heard.worker.name] = heard.worker
 
     def reuse_idle(self, heard: WorkerUpdate) -> None:
         """The worker, whose driver is dead and whose trial's end is recorded, is an idle one of this driver."""
-        worker, news = heard.worker, heard.news
+        worker, news = heard.worker, heard.update
         assert news is not None
         with contextlib.suppress(RayError):  # it left just now
             if ray.get(worker.handle.set_owner.remote(self._owner, news.owner), timeout=10):
@@ -310,21 +292,17 @@ def require(pool: RayBackend, stages: Mapping[str, Resources]) -> None:
     nodes = pool.nodes()
     lines = []
     for stage, resources in stages.items():
-        wanted = shape(resources)
+        wanted = worker_needs(resources)
         fewest = resources.fitting()[-1].workers
-        if copies(nodes, wanted) < fewest:
+        if worker_slots(nodes, wanted) < fewest:
             largest = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in wanted}
             lines.append(
-                f"stage {stage}: a trial needs {fewest} x {_amounts(wanted)}; the largest of the "
-                f"{len(nodes)} nodes has {_amounts(largest)}"
+                f"stage {stage}: a trial needs {fewest} x {amounts_text(wanted)}; the largest of the "
+                f"{len(nodes)} nodes has {amounts_text(largest)}"
             )
     if lines:
         lines.append("Change `resources` in the spec (or --set resources.gpus=0), or use a larger cluster (--address).")
         raise BackendUnreachable("\n".join(lines))
-
-
-def _amounts(amounts: Shape) -> str:
-    return ", ".join(f"{name} {amount:g}" for name, amount in amounts.items()) or "nothing"
 
 
 def _last_line(error: BaseException) -> str:

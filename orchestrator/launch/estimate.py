@@ -12,7 +12,7 @@ from orchestrator.errors import NotFound, SpecError
 from orchestrator.launch.other_jobs import assume_weights, assumed_snapshots, assumptions
 from orchestrator.plan.cost import Cost, cost
 from orchestrator.plan.durations import DurationModel
-from orchestrator.plan.simulation import Node
+from orchestrator.plan.resource_fit import Node
 from orchestrator.records.states import TrialSnapshot
 from orchestrator.settings import Settings
 from orchestrator.spec.job import JobSpec, job_id

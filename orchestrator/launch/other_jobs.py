@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,6 +27,7 @@ from orchestrator.rules.selection import barred_trials
 from orchestrator.settings import Settings
 from orchestrator.spec.job import JobSpec
 from orchestrator.store.store import Store, open_store
+from tasks.spelling import nearest
 from workers.trial import TrialSpec
 
 ASSUMED = "not known yet: "
@@ -132,8 +132,12 @@ def _group(what: str, job_id: str, asked: str | None, groups: Mapping[str, Any])
 def _refuse_unfinished(
     store: Store, what: str, job_id: str, spec: Mapping[str, Any], stage: str, group: str, rows: list[PlacedRow]
 ) -> None:
-    """Raises NotFound while a trial of the group has no result, or is not even placed."""
-    open_ = [row for row in rows if row.state not in (*RESULTS, TrialState.stopped)]
+    """Raises NotFound if a trial of the group has no result, or is not placed yet.
+
+    `rows`: without trials that this group's own search ended early; one that another job's search stopped is missing
+    here like any other.
+    """
+    open_ = [row for row in rows if row.state not in RESULTS]
     state = store.jobs.get(job_id).state
     again = f"job {job_id} is {state}" + ("" if state is JobState.running else "; submit or retry it first")
     if open_:
@@ -174,9 +178,7 @@ def _winner(store: Store, stage: Mapping[str, Any], rows: list[PlacedRow]) -> tu
 
 
 def _is_part(store: Store, stage: Mapping[str, Any], row: PlacedRow) -> bool:
-    """Whether the trial was ended early, or is only the beginning of another (population-based training)."""
-    if row.state is TrialState.stopped:
-        return True
+    """True if the trial trained only a part of a member's schedule (population-based training)."""
     return trains_on(stage) and is_part(store.trials.get(row.key).spec)
 
 
@@ -274,5 +276,5 @@ def _what(init: Mapping[str, Any]) -> str:
 
 
 def _offer(name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    near = nearest(name, known)
     return f"did you mean {near[0]}? " * bool(near) + f"there are: {', '.join(known)}"

@@ -1,1 +1,1 @@
-"""Plans trials and estimates their cost, without I/O."""
+"""Plans the trials of a job and estimates their cost, without I/O."""

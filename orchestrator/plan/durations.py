@@ -1,4 +1,4 @@
-"""The only place that estimates how long a trial takes: from recorded step times, else from a stated guess."""
+"""Estimates how long a trial takes: from recorded step times, else from the spec's guess."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from tasks.backbones.spec import BackboneSpec
 from workers.trial import TrialSpec
 
 EVALUATION_SHARE = 1 / 3
-"""Cost of evaluating an image against training on it: the forward pass of one forward and one backward, where the
-backward pass is taken as twice the forward (a guess; the recorded step time covers training only)."""
+"""Cost of evaluating an image relative to training on it: a forward pass alone, if a backward pass costs two forward
+passes (a guess; recorded step times cover training only)."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of a trial, and whether they come from recorded step times."""
+    """Seconds of a trial; `measured` is True if they come from recorded step times."""
 
     seconds: float
     measured: bool
 
 
 class DurationModel:
-    """Step times of earlier trials by what sets them: task, backbone, image size, batch, workers and kind of device."""
+    """Step times of earlier trials by task, backbone, image size, batch, workers and kind of device."""
 
     def __init__(self, recorded: Iterable[tuple[TrialSpec, TrialSnapshot]] = ()) -> None:
         self._steps: dict[tuple[object, ...], list[float]] = {}
         self._parameters: dict[str, int] = {}
         self._built: set[tuple[str, str]] = set()
         self._medians: dict[tuple[object, ...], float] = {}
-        for spec, known in recorded:
-            self.record(spec, known)
+        for spec, snapshot in recorded:
+            self.record(spec, snapshot)
 
-    def record(self, spec: TrialSpec, known: TrialSnapshot) -> None:
-        """Takes the step time (seconds per optimizer step, data included) of a trial that ran; no-op without one."""
-        parameters = known.facts.get("parameters")
+    def record(self, spec: TrialSpec, snapshot: TrialSnapshot) -> None:
+        """Adds the recorded parameter count and seconds per optimizer step (data loading included) of a trial."""
+        parameters = snapshot.facts.get("parameters")
         if isinstance(parameters, int):
             self._parameters[architecture(spec.backbone)] = parameters
             self._built.add((spec.task.kind, architecture(spec.backbone)))
-        if known.step_seconds is None or known.step_seconds <= 0:
+        if snapshot.step_seconds is None or snapshot.step_seconds <= 0:
             return
-        on_gpu = not str(known.facts.get("device", "cpu")).startswith("cpu")
-        kind = _kind(spec, int(known.facts.get("workers", 1)), on_gpu)
-        self._steps.setdefault(kind, []).append(known.step_seconds)
+        on_gpu = not str(snapshot.facts.get("device", "cpu")).startswith("cpu")
+        kind = _kind(spec, int(snapshot.facts.get("workers", 1)), on_gpu)
+        self._steps.setdefault(kind, []).append(snapshot.step_seconds)
         self._medians.pop(kind, None)
 
     def estimate(self, spec: TrialSpec, resources: Resources) -> Estimate:
@@ -64,11 +64,11 @@ class DurationModel:
         return Estimate(images / (resources.images_per_second * resources.workers), False)
 
     def parameters(self, spec: TrialSpec) -> int | None:
-        """Parameters of a trial with this backbone, where one was recorded."""
+        """The number of parameters of trials with this backbone; None if none is recorded."""
         return self._parameters.get(architecture(spec.backbone))
 
     def built(self, spec: TrialSpec) -> bool:
-        """Whether a trial of this kind of task with this backbone came so far as to have a model."""
+        """True if a trial with this kind of task and backbone has built its model."""
         return (spec.task.kind, architecture(spec.backbone)) in self._built
 
     def _median(self, kind: tuple[object, ...]) -> float | None:
@@ -80,14 +80,14 @@ class DurationModel:
 
 
 def _evaluations(spec: TrialSpec) -> int:
-    """How often a trial evaluates: every `evaluate_every` epochs and after the last; on test once."""
+    """How many times a trial evaluates: every `evaluate_every` epochs and after the last; on test once."""
     if spec.task.reads_test:
         return 1
     return -(-(spec.last_epoch - spec.first_epoch) // spec.runtime.evaluate_every)
 
 
 def architecture(backbone: BackboneSpec) -> str:
-    """What decides a backbone's size and speed, as text: model, arguments, image size."""
+    """The fields that decide a backbone's size and speed, as text: model, arguments, image size."""
     return json.dumps([backbone.model, backbone.args, backbone.image_size], sort_keys=True)
 
 

@@ -1,4 +1,4 @@
-"""The only place that turns a stage and its settings into trials: groups, names, neighbours, what may read test."""
+"""Expands a stage into trials: sweeps, searches, reruns of a winner, neighbours of a winner."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.errors import SpecError
-from orchestrator.plan.trials import WaitingTrial, _once
-from orchestrator.spec.job import JobSpec, Near, Neighbourhood, Stage
+from orchestrator.plan.trials import WaitingTrial
+from orchestrator.records.recorded_spec import lookup
+from orchestrator.spec.job import JobSpec, Neighbourhood, Stage
 from orchestrator.spec.search_space import middle
 from orchestrator.spec.sweep import Search, groups_of, points
-from orchestrator.spec.trial_fields import apply, group_of, lookup
-from workers.trial import TrialSpec, plain_number
+from orchestrator.spec.trial_fields import apply, group_of, nearby_values
+from workers.trial import TrialSpec
 
 
 def expand(job: JobSpec, stage: Stage) -> list[WaitingTrial]:
@@ -26,12 +27,12 @@ def expand(job: JobSpec, stage: Stage) -> list[WaitingTrial]:
 
 @dataclass(frozen=True)
 class SearchGroup:
-    """A group of a search, before anything is asked for in it."""
+    """A group of a search, before any point of it is known."""
 
     group: str
     values: dict[str, Any]
     fields: dict[str, Any]
-    """What all its trials share, as written."""
+    """The fields that all its trials share, as written."""
     middle: TrialSpec
     """The trial in the middle of all ranges."""
 
@@ -39,16 +40,16 @@ class SearchGroup:
 def searches(job: JobSpec, stage: Stage) -> list[SearchGroup]:
     """The groups of a stage that searches, in the order of the spec. Raises pydantic's ValidationError."""
     assert isinstance(stage.sweep, Search)
-    base, found = apply(job.trial, stage.override), []
+    base, groups = apply(job.trial, stage.override), []
     for values in groups_of(stage.sweep):
         fields = apply(base, values)
         centre = _trial(apply(fields, middle(stage.sweep.search)), False)
-        found.append(SearchGroup(*group_of(centre, stage.per), fields, centre))
-    return found
+        groups.append(SearchGroup(*group_of(centre, stage.per), fields, centre))
+    return groups
 
 
 def at_point(fields: Mapping[str, Any], point: Mapping[str, Any]) -> TrialSpec | None:
-    """The trial of a search's group at a point; None where the values do not go together."""
+    """The trial of a search's group at a point; None if the values do not go together."""
     try:
         return _trial(apply(fields, point), False)
     except ValidationError:
@@ -56,30 +57,36 @@ def at_point(fields: Mapping[str, Any], point: Mapping[str, Any]) -> TrialSpec |
 
 
 def successors(winner: TrialSpec, stage: Stage, may_test: bool) -> list[TrialSpec]:
-    """The winner with the stage's overrides, at every point of the stage's sweep (one point without)."""
+    """The winner with the stage's overrides, at every point of the stage's sweep."""
     base = apply(winner.model_dump(mode="json"), stage.override)
     return [_trial(apply(base, point), may_test) for point in points(stage.sweep)]
 
 
 def neighbours(centre: TrialSpec, around: Neighbourhood, winner: TrialSpec) -> tuple[list[TrialSpec], list[str]]:
-    """Trials around the winner, and a line for each value that was left out.
+    """Trials around the winner, and a note on each value that was left out.
 
     `centre` is the winner with the stage's overrides. `star` moves one field at a time; `box` takes every
     combination of each field's own and moved values. The centre itself is tried again only where `near` lists it
-    (multiply 1 or add 0). A value outside [low, high], or one that the field refuses, is left out with a line.
+    (multiply 1 or add 0). A value outside [low, high], or one that the field refuses, is left out.
     """
     values = centre.model_dump(mode="json")
     origin = winner.model_dump(mode="json")
     notes: list[str] = []
-    own, tried = {}, {}
+    own: dict[str, float] = {}
+    tried: dict[str, list[float]] = {}
     for path, near in around.near.items():
         own[path] = _number(path, lookup(origin, path))
-        tried[path] = [v for v in _near(own[path], near) if _allowed(values, path, v, near, notes)]
+        tried[path] = []
+        for value, left_out in nearby_values(own[path], near):
+            if left_out := left_out or _refusal(values, path, value):
+                notes.append(f"{path} {value:g} left out: {left_out}")
+            else:
+                tried[path].append(value)
     moves: Iterable[dict[str, Any]]
     if around.shape == "star":
         moves = [{path: value} for path in tried for value in tried[path]]
     else:
-        axes = [[(path, v) for v in _once([own[path], *tried[path]])] for path in tried]
+        axes = [[(path, v) for v in dict.fromkeys([own[path], *tried[path]])] for path in tried]
         listed = any(own[path] in tried[path] for path in tried)
         corners = [dict(combination) for combination in itertools.product(*axes)]
         moves = corners if listed else [move for move in corners if move != own]
@@ -87,29 +94,18 @@ def neighbours(centre: TrialSpec, around: Neighbourhood, winner: TrialSpec) -> t
     for move in moves:
         try:
             trials.append(_trial(apply(values, move), False))
-        except ValidationError as error:  # each value alone is fine: they do not go together
+        except ValidationError as error:  # each value alone is valid, but not together
             notes.append(f"{move} left out: {error.errors()[0]['msg']}")
     return trials, notes
 
 
-def _near(value: float, near: Near) -> list[float]:
-    moved = [*(value * factor for factor in near.multiply), *(value + step for step in near.add)]
-    return _once(plain_number(number) for number in moved)
-
-
-def _allowed(values: dict[str, Any], path: str, value: float, near: Near, notes: list[str]) -> bool:
-    if near.low is not None and value < near.low:
-        notes.append(f"{path} {value:g} left out: below low {near.low:g}")
-        return False
-    if near.high is not None and value > near.high:
-        notes.append(f"{path} {value:g} left out: above high {near.high:g}")
-        return False
+def _refusal(values: dict[str, Any], path: str, value: float) -> str:
+    """Why the field does not take the value; "" if it does."""
     try:
         _trial(apply(values, {path: value}), False)
     except ValidationError as error:
-        notes.append(f"{path} {value:g} left out: {error.errors()[0]['msg']}")
-        return False
-    return True
+        return str(error.errors()[0]["msg"])
+    return ""
 
 
 def _number(path: str, value: Any) -> float:
@@ -119,6 +115,6 @@ def _number(path: str, value: Any) -> float:
 
 
 def _trial(values: Mapping[str, Any], may_test: bool) -> TrialSpec:
-    """Validated. Permission to test is given only to a trial that asks for it, so that it changes no other's key."""
+    """The validated trial. Only a trial that reads test gets permission for it, so that no other key changes."""
     spec = TrialSpec.model_validate({**values, "may_test": may_test})
     return spec if spec.task.reads_test else spec.model_copy(update={"may_test": False})

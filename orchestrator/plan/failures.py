@@ -1,4 +1,4 @@
-"""The only place that says why a group is incomplete, what blocks a trial, and when a stage pauses."""
+"""Says why a group is incomplete and what blocks a trial, and pauses stages whose trials repeat one error."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from orchestrator.plan.trials import source_of_weights
 from orchestrator.records.states import TrialSnapshot, TrialState
 
 PAUSE_AFTER = 3
-"""The same error in so many trials of a stage is the code's fault, not the setting's: the stage pauses."""
+"""Failures with the same error that pause a stage: so many are the code's fault, not that of the settings."""
 
 
 class RepeatedErrors:
-    """Equal code errors (same first line) per stage, counted over trials that stand failed now."""
+    """Code errors of each stage by their first line, counted over trials that are failed now."""
 
     def __init__(self) -> None:
         self._failed: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
 
-    def count(self, trial: TrialEntry, before: TrialSnapshot) -> list[str]:
-        """Takes over how the trial's state changed; the stages that paused or went on by it."""
+    def record(self, trial: TrialEntry, before: TrialSnapshot) -> list[str]:
+        """Takes the change of a trial's snapshot from `before`. Returns the stages that paused or resumed by it."""
         key, changed = trial.planned.key, []
         for stage in {group.stage.name for group in trial.groups}:
             paused = self.paused(stage)
             if (message := _code_error(before)) is not None:
                 self._failed[stage][message].discard(key)
-            if (message := _code_error(trial.known)) is not None:
+            if (message := _code_error(trial.snapshot)) is not None:
                 self._failed[stage][message].add(key)
             if paused != self.paused(stage):
                 changed.append(stage)
@@ -46,69 +46,77 @@ class RepeatedErrors:
         ]
 
 
-def incomplete_reason(board: PlanState, group: GroupState, taken: bool) -> str | None:
-    """Why the group has no winner or result and, as things stand, will have none; else None.
+def incomplete_reason(state: PlanState, group: GroupState, taken: bool) -> str | None:
+    """Why the group has no winner or result and will have none unless somebody acts; None if it is not stuck.
 
-    `taken`: a winner was chosen from it (together with other groups, where a stage takes from several).
+    `taken`: a winner was chosen from it (together with other groups if a stage takes from several).
     """
-    needed = [key for key in group.trials if key not in group.stopped_early]
-    failed = [key for key in needed if board.trials[key].known.state in RETRIABLE]
-    if failed:
-        known = board.trials[failed[0]].known
-        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        cause = f": {_first_line(known.error)}" if known.error else ""
-        again = f"to run it again: python -m orchestrator retry {board.stages.job.name}"
-        return f"trial {_title(board, failed[0])} {_ended(known.state)}{more}{cause}; {again}"
-    for key in needed:
-        if cause_of_block := _blocked(board, key):
-            return f"trial {_title(board, key)} is blocked: {cause_of_block}"
-    waiting = [draft.spec for draft in group.drafts or []]
+    wanted = [key for key in group.trials if key not in group.stopped_early]
+    if failed := [key for key in wanted if state.trials[key].snapshot.state in RETRIABLE]:
+        return _failed(state, failed)
+    for key in wanted:
+        if cause := _blocked(state, key):
+            return f"trial {_title(state, key)} is blocked: {cause}"
+    waiting = [trial.spec for trial in group.waiting or []]
     if group.search is not None and not group.trials:
         waiting.append(group.search.middle)
     for source in dict.fromkeys(source_of_weights(spec) for spec in waiting):
-        giver = board.giver(source) if source else None
-        if giver and incomplete_reason(board, giver, taken=False):
+        if source and incomplete_reason(state, state.source_group(source), taken=False):
             return f"blocked: it starts from the weights of stage {source}, which is incomplete"
-    if group.complete and not taken and board.best([group]) is None:
+    if group.complete and not taken and state.best([group]) is None:
         if not group.trials:
             return "no setting around the winner is allowed, so there is no trial"
         return "no trial ended with a finite metric, so there is no winner; change its settings and submit again"
     return None
 
 
-def _blocked(board: PlanState, key: str) -> str | None:
-    """Why a trial that is to run cannot start for want of its parent's weights, or None."""
-    trial = board.trials[key]
-    if trial.known.state is not TrialState.pending and not board.wanted_again(trial):
+def _failed(state: PlanState, keys: list[str]) -> str:
+    """Names the first of a group's failed trials, its error and the remedy."""
+    snapshot = state.trials[keys[0]].snapshot
+    more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
+    cause = f": {_first_line(snapshot.error)}" if snapshot.error else ""
+    remedy = f"to run it again: python -m orchestrator retry {state.stages.job.name}"
+    return f"trial {_title(state, keys[0])} {_ended(snapshot.state)}{more}{cause}; {remedy}"
+
+
+def _blocked(state: PlanState, key: str) -> str | None:
+    """Why a trial that has to run cannot start for lack of its parent's weights, or None."""
+    trial = state.trials[key]
+    if trial.snapshot.state is not TrialState.pending and not state.must_rerun(trial):
         return None
-    return next(_causes(board, trial.planned.needs), None)
+    return next(_causes(state, trial.planned.needs), None)
 
 
-def _causes(board: PlanState, parents: Iterable[str]) -> Iterator[str]:
+def _causes(state: PlanState, parents: Iterable[str]) -> Iterator[str]:
     for key in parents:
-        parent, known = board.trials.get(key), board.known(key)
-        if parent is None or known is None:
-            if not board.gives_weights(key):
+        parent, snapshot = state.trials.get(key), state.snapshot(key)
+        if parent is None or snapshot is None:
+            if not state.has_weights(key):
                 yield (
                     f"it starts from trial {key[:8]}, which is not of this job and has no weights; to make them: "
                     f"python -m orchestrator pin {key[:12]}, and submit that trial's job again"
                 )
-        elif known.state in (*RETRIABLE, TrialState.diverged):
-            yield f"it starts from trial {_title(board, key)}, which {_ended(known.state)}"
-        elif known.state is TrialState.done and not known.weights and parent.weights_requested and not parent.in_flight:
-            yield f"it starts from trial {_title(board, key)}, which ended without the weights it was to keep"
-        elif cause := _blocked(board, key):
+        elif snapshot.state in (*RETRIABLE, TrialState.diverged):
+            yield f"it starts from trial {_title(state, key)}, which {_ended(snapshot.state)}"
+        elif (
+            snapshot.state is TrialState.done
+            and not snapshot.weights
+            and parent.weights_requested
+            and not parent.in_flight
+        ):
+            yield f"it starts from trial {_title(state, key)}, which ended without the weights it was to keep"
+        elif cause := _blocked(state, key):
             yield cause
 
 
-def _title(board: PlanState, key: str) -> str:
-    return f"{board.trials[key].planned.name} ({key[:8]})"
+def _title(state: PlanState, key: str) -> str:
+    return f"{state.trials[key].planned.name} ({key[:8]})"
 
 
-def _code_error(known: TrialSnapshot) -> str | None:
-    """The first line of a failure in code, by which equal failures are known."""
-    if known.state is TrialState.failed and known.error_class == "code":
-        return _first_line(known.error)
+def _code_error(snapshot: TrialSnapshot) -> str | None:
+    """The first line of a failure in code, by which equal failures are recognized; None for anything else."""
+    if snapshot.state is TrialState.failed and snapshot.error_class == "code":
+        return _first_line(snapshot.error)
     return None
 
 

@@ -1,18 +1,22 @@
-"""The only place that keeps trials in the order in which they should start: longest remaining chain first."""
+"""Orders the trials that can start by the longest remaining chain, and knows which trials are in flight."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from orchestrator.plan.failures import RepeatedErrors
+from orchestrator.plan.state import PlanState, TrialEntry
 from orchestrator.plan.trials import PlannedTrial
+from orchestrator.records.states import TrialSnapshot, TrialState
 
 Entry = tuple[float, int, int, int, str]
-"""Minus the remaining seconds; then the spec's order: number of the stage's group, position; last, a serial and key."""
+"""Minus the remaining seconds; then the spec's order: number of the group, position; last, a serial number and the
+key."""
 
 
 class Queue:
-    """Ready trials. Taking the best one costs O(log n), however many wait and however few fit."""
+    """Trials by priority. Taking the first one costs O(log n), however many wait and however few fit."""
 
     def __init__(self) -> None:
         self._heaps: dict[str, list[Entry]] = {}
@@ -34,11 +38,12 @@ class Queue:
         heapq.heappush(heap, entry)
 
     def remove(self, key: str) -> None:
-        """Takes a trial out, if it is there; its entry in the heap is dropped when it comes up."""
+        """Removes a trial if it is queued; its heap entry is dropped when it reaches the top."""
         self._entries.pop(key, None)
 
     def next(self, fits: Callable[[PlannedTrial], bool]) -> PlannedTrial | None:
-        """Takes out and returns the first trial that fits. `fits` is asked for the first of each kind of resources."""
+        """Removes and returns the first trial that fits. `fits` is called for the first trial of each kind of
+        resources."""
         heads = [heap for heap in self._heaps.values() if self._clean(heap)]
         for heap in sorted(heads, key=lambda heap: heap[0]):
             planned = self._entries[heap[0][-1]][1]
@@ -49,7 +54,64 @@ class Queue:
         return None
 
     def _clean(self, heap: list[Entry]) -> bool:
-        """Drops entries that were removed or moved; whether any is left."""
+        """Drops entries of trials that were removed or moved. True if any entry is left."""
         while heap and self._entries.get(heap[0][-1], (None,))[0] != heap[0]:
             heapq.heappop(heap)
         return bool(heap)
+
+
+class ReadyTrials:
+    """The queue of trials that can start, kept in step with the plan's state."""
+
+    def __init__(self, state: PlanState) -> None:
+        self._state = state
+        self._queue = Queue()
+        self._in_flight: set[str] = set()
+        self.errors = RepeatedErrors()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def idle(self) -> bool:
+        """True if nothing runs and nothing can start."""
+        return not self._queue and not self._in_flight
+
+    def next(self, fits: Callable[[PlannedTrial], bool]) -> PlannedTrial | None:
+        """Dispatches the first trial that fits."""
+        planned = self._queue.next(fits)
+        if planned is None:
+            return None
+        trial = self._state.trials[planned.key]
+        trial.dispatched, trial.weights_requested = True, planned.keep_weights or trial.snapshot.pinned
+        self.refresh([planned.key])
+        return planned
+
+    def requeue(self, trial: TrialEntry) -> None:
+        """Makes the queue place a trial anew, after its priority has changed."""
+        self._queue.remove(trial.planned.key)
+
+    def on_change(self, trial: TrialEntry, before: TrialSnapshot) -> None:
+        """Updates the queue after the trial's snapshot has changed from `before`."""
+        for stage in self.errors.record(trial, before):
+            self.refresh(key for group in self._state.by_stage[stage] for key in group.trials)
+        key = trial.planned.key
+        self.refresh([key, *self._state.children.get(key, ()), *trial.planned.needs])
+
+    def refresh(self, keys: Iterable[str]) -> None:
+        """Updates the queue for these trials; keys of other jobs' trials are ignored."""
+        for key in keys:
+            trial = self._state.trials.get(key)
+            if trial is None:
+                continue
+            if trial.dispatched or (trial.in_flight and trial.wanted):
+                self._in_flight.add(key)
+            else:
+                self._in_flight.discard(key)
+            paused = any(self.errors.paused(group.stage.name) for group in trial.groups)
+            if paused or not self._state.can_start(trial):
+                self._queue.remove(key)
+            elif key not in self._queue:
+                self._queue.put(trial.planned, trial.groups[0].number)
+            if trial.snapshot.state is TrialState.done and trial.snapshot.weights is None:
+                self.refresh(trial.planned.needs)  # they rerun if this trial does

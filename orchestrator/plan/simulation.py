@@ -1,202 +1,135 @@
-"""Simulates how trials fill a cluster, to predict when a job ends."""
+"""Simulates how the trials of a job fill a cluster, to predict when the job ends and what it occupies."""
 
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 
 from orchestrator.plan.durations import DurationModel, architecture
 from orchestrator.plan.planner import Planner
-from orchestrator.plan.search_forecast import Forecast, History
+from orchestrator.plan.resource_fit import FreeResources
+from orchestrator.plan.search_forecast import History, SearchForecast
 from orchestrator.plan.trials import PlannedTrial
 from orchestrator.records.states import TrialSnapshot, TrialState
-from orchestrator.spec.job import JobSpec, Resources
+from orchestrator.spec.job import JobSpec
 from tasks.backbones.spec import BackboneSpec
-from workers.checkpoint import KEPT
 
-Lookup = Callable[[list[str]], Mapping[str, TrialSnapshot]]
-"""Returns snapshots by key, as `store.trials.snapshots` does; unknown keys are left out."""
-
-BYTES = 4
-"""Of a parameter: weights and optimizer state are kept in fp32."""
-
-CHECKPOINT = 3 * (KEPT + 1)
-"""Copies of the parameters in a running trial's folder: weights and AdamW's two moments, in each checkpoint that is
-kept and in the next one, which is written beside them."""
+Snapshots = Callable[[list[str]], Mapping[str, TrialSnapshot]]
+"""Keys of trials -> what is recorded of them, unknown keys left out: `store.trials.snapshots`."""
 
 
-@dataclass(frozen=True)
-class Node:
-    """What one machine offers."""
+class ModelSizes:
+    """The number of parameters of trials: as recorded, else as computed, once for each backbone."""
 
-    cpus: float
-    gpus: float = 0.0
-    custom: Mapping[str, float] = field(default_factory=dict)
-
-
-Slots = Sequence[Node]
-"""The cluster."""
-
-
-class _Sizes:
-    """Number of parameters of trials: as recorded, else as computed, each backbone once."""
-
-    def __init__(self, speed: DurationModel, parameters: Callable[[BackboneSpec], int] | None) -> None:
-        self._speed = speed
+    def __init__(self, durations: DurationModel, parameters: Callable[[BackboneSpec], int] | None) -> None:
+        self._durations = durations
         self._parameters = parameters
-        self._known: dict[str, int] = {}
+        self._computed: dict[str, int] = {}
         self.complete = True
-        """Whether every size that was asked for is known."""
+        """False once a size was asked for that is neither recorded nor computed."""
 
     def of(self, planned: PlannedTrial) -> int:
-        """0 where it is not known."""
-        recorded = self._speed.parameters(planned.spec)
+        """Parameters of the trial's backbone; 0 if unknown."""
+        recorded = self._durations.parameters(planned.spec)
         if recorded is not None:
             return recorded
         if self._parameters is None:
             self.complete = False
             return 0
         name = architecture(planned.spec.backbone)
-        if name not in self._known:
-            self._known[name] = self._parameters(planned.spec.backbone)
-        return self._known[name]
+        if name not in self._computed:
+            self._computed[name] = self._parameters(planned.spec.backbone)
+        return self._computed[name]
 
 
-class _Room:
-    """What is free on each node. Workers of a trial may lie on different nodes; one worker lies on one node."""
-
-    def __init__(self, slots: Slots) -> None:
-        self._free = [_offers(node) for node in slots]
-        self._held: dict[str, list[tuple[int, dict[str, float]]]] = {}
-
-    def fits(self, planned: PlannedTrial) -> bool:
-        return self.seats(planned.resources) is not None
-
-    def take(self, planned: PlannedTrial) -> None:
-        seats = self.seats(planned.resources)
-        assert seats is not None, "asked only for what fits"
-        need = _needs(planned.resources)
-        self._held[planned.key] = [(node, need) for node in seats]
-        for node in seats:
-            self._change(node, need, -1)
-
-    def release(self, key: str) -> None:
-        for node, need in self._held.pop(key):
-            self._change(node, need, 1)
-
-    def _change(self, node: int, need: dict[str, float], sign: int) -> None:
-        free = self._free[node]
-        for name, amount in need.items():
-            free[name] = round(free.get(name, 0.0) + sign * amount, 9)  # thirds of a GPU add up to one
-
-    def seats(self, resources: Resources) -> list[int] | None:
-        """The node of each worker, the first that has room; None when some worker finds none."""
-        need, seats = _needs(resources), []
-        taken: dict[int, int] = defaultdict(int)
-        for _ in range(resources.workers):
-            for node, free in enumerate(self._free):
-                times = taken[node] + 1
-                if all(free.get(name, 0.0) >= round(times * amount, 9) for name, amount in need.items()):
-                    taken[node] += 1
-                    seats.append(node)
-                    break
-            else:
-                return None
-        return seats
-
-
-def left(known: TrialSnapshot, first_epoch: int) -> float:
-    """The part of a begun trial's own epochs (from `first_epoch` on) that is still to run, 0 to 1."""
-    return (known.epochs - max(known.epoch, first_epoch)) / (known.epochs - first_epoch)
-
-
-class _Simulation:
-    """A job run against a clock by the planner itself; without `room`, on a cluster without limits."""
+class Simulation:
+    """A job run by its planner against a simulated clock; without `room`, on a cluster without limits."""
 
     def __init__(
-        self, job: JobSpec, known: Lookup, speed: DurationModel, room: _Room | None, sizes: _Sizes, history: History
+        self,
+        job: JobSpec,
+        snapshots: Snapshots,
+        durations: DurationModel,
+        room: FreeResources | None,
+        sizes: ModelSizes,
+        history: History,
     ) -> None:
-        self.planner = Planner(job, speed)
-        self._searches = Forecast(job, self.planner, history)
+        self.planner = Planner(job, durations)
+        self._searches = SearchForecast(job, self.planner, history)
         self.done: set[str] = set()
-        self.left: dict[str, float] = {}
-        """Part of a running trial that is still to run."""
+        """Keys of this job's trials that have a result before the simulation starts."""
+        self.remaining_part: dict[str, float] = {}
+        """Key of a trial that has begun -> part of it that is still to run, 0 to 1."""
         self.ran: list[PlannedTrial] = []
+        """The simulated trials, in the order in which they start."""
         self.seconds: dict[str, float] = {}
+        """Key -> simulated duration."""
         self.end = 0.0
+        """Seconds until the last trial ends."""
         self.peak = 0
-        """Parameters of the trials that ran at once, at the worst moment."""
-        self._tell(known)
+        """Most parameters of trials that run at the same time."""
+        self._apply_snapshots(snapshots)
         self.known_groups = {(planned.stage, planned.group) for planned in self.planner.placed}
-        self.known_groups -= set(self.planner.searching())
+        """Groups whose trials do not depend on simulated results."""
+        self.known_groups -= set(self.planner.searches.groups())
         self._run(room, sizes)
 
     @property
     def forecast_points(self) -> int:
-        return self._searches.forecast
+        """Trials of searches whose points are made up."""
+        return self._searches.points
 
-    def _tell(self, known: Lookup) -> None:
-        """Teaches the planner what is recorded, and what is recorded of the trials that follow from that."""
-        told = 0
-        self._searches.follow()
-        while told < len(self.planner.placed):
-            new = {planned.key: planned.spec for planned in self.planner.placed[told:]}
-            told = len(self.planner.placed)
+    def _apply_snapshots(self, snapshots: Snapshots) -> None:
+        """Updates the planner with what is recorded, also of the trials that it places in consequence."""
+        count = 0
+        self._searches.replay()
+        while count < len(self.planner.placed):
+            new = {planned.key: planned.spec for planned in self.planner.placed[count:]}
+            count = len(self.planner.placed)
             outside = set(self.planner.outside())
-            for key, state in known(sorted({*new, *outside})).items():
-                if state.state in (TrialState.done, TrialState.diverged):
+            for key, snapshot in snapshots(sorted({*new, *outside})).items():
+                if snapshot.state in (TrialState.done, TrialState.diverged):
                     self.done |= {key} - outside
-                    self.planner.update(key, state)
-                    self._searches.ended(key)
-                elif state.state in (TrialState.running, TrialState.stopped) and state.epochs:
-                    self.left[key] = left(state, new[key].first_epoch if key in new else 0)
-            self._searches.follow()
+                    self.planner.update(key, snapshot)
+                    self._searches.on_end(key)
+                elif snapshot.state in (TrialState.running, TrialState.stopped) and snapshot.epochs:
+                    self.remaining_part[key] = remaining_part(snapshot, new[key].first_epoch if key in new else 0)
+            self._searches.replay()
 
-    def _run(self, room: _Room | None, sizes: _Sizes) -> None:
-        together = 0
+    def _run(self, room: FreeResources | None, sizes: ModelSizes) -> None:
+        parameters = 0
         running: dict[str, PlannedTrial] = {}
         ends: list[tuple[float, int, str]] = []
         while True:
             self._searches.suggest()
-            while planned := self.planner.next(room.fits if room else _anything):
+            while planned := self.planner.next(lambda trial: room is None or room.fits(trial.resources)):
                 if room:
-                    room.take(planned)
-                seconds = planned.seconds * self.left.get(planned.key, 1.0)
+                    room.take(planned.key, planned.resources)
+                seconds = planned.seconds * self.remaining_part.get(planned.key, 1.0)
                 self.ran.append(planned)
                 self.seconds[planned.key] = seconds
                 running[planned.key] = planned
-                together += sizes.of(planned)
+                parameters += sizes.of(planned)
                 heapq.heappush(ends, (self.end + seconds, len(self.ran), planned.key))
             if not ends:
                 return
-            self.peak = max(self.peak, together)
+            self.peak = max(self.peak, parameters)
             self.end, _, key = heapq.heappop(ends)
             ended = running.pop(key)
-            together -= sizes.of(ended)
-            self.planner.update(key, _as_forecast(ended))
-            self._searches.ended(key)
+            parameters -= sizes.of(ended)
+            self.planner.update(key, _forecast_result(ended))
+            self._searches.on_end(key)
             if room:
                 room.release(key)
 
 
-def _anything(planned: PlannedTrial) -> bool:
-    return True
+def remaining_part(snapshot: TrialSnapshot, first_epoch: int) -> float:
+    """The part of a trial's own epochs (from `first_epoch` on) that is still to run, 0 to 1."""
+    return (snapshot.epochs - max(snapshot.epoch, first_epoch)) / (snapshot.epochs - first_epoch)
 
 
-def _as_forecast(planned: PlannedTrial) -> TrialSnapshot:
-    """A result worse than any recorded one, the better the earlier the trial stands in its group."""
+def _forecast_result(planned: PlannedTrial) -> TrialSnapshot:
+    """A result worse than any recorded one; the first trial of a group has the best of them."""
     worst = 1e12 + planned.position
     figure = -worst if planned.spec.task.mode == "max" else worst
     return TrialSnapshot(TrialState.done, figures={planned.spec.task.metric: figure}, weights=("forecast", ""))
-
-
-def _offers(node: Node) -> dict[str, float]:
-    return {"cpus": node.cpus, "gpus": node.gpus, **node.custom}
-
-
-def _needs(resources: Resources) -> dict[str, float]:
-    """Of one worker."""
-    amounts = {"cpus": resources.cpus, "gpus": resources.gpus, **resources.custom}
-    return {name: amount for name, amount in amounts.items() if amount > 0}

@@ -1,11 +1,11 @@
-"""The graph of a job's stages: who takes winners or weights from whom."""
+"""The graph of a job's stages: which stages take winners or weights from which, and what tells their trials apart."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from orchestrator.plan.trials import _once
 from orchestrator.rules.selection import Range, read_tie, search_ranges
 from orchestrator.spec.job import JobSpec, Resources, Stage
 from orchestrator.spec.sweep import Grid, Search, one_setting
@@ -13,36 +13,46 @@ from workers.trial import TrialSpec
 
 
 class StageGraph:
-    """What a job's stages say about each other; fixed at load."""
+    """A job's stages and the edges between them. Edges of weights are added while the sweeps are expanded."""
 
     def __init__(self, job: JobSpec) -> None:
         self.job = job
         self.by_name = {stage.name: stage for stage in job.stages}
-        self.consumers = {
-            stage.name: [other for other in job.stages if stage.name in other.from_] for stage in job.stages
-        }
-        self.weight_sources: set[str] = set()
-        """Stages from whose weights another stage starts; complete once the sweeps are expanded."""
+        self.consumers = {stage.name: job.consumers(number) for number, stage in enumerate(job.stages)}
+        """Stage -> stages that take its winners."""
+        self._weight_consumers: dict[str, set[str]] = defaultdict(set)
+        self._one_setting = {stage.name for stage in job.stages if one_setting(stage.sweep)}
         self.watched = {stage.name: self._watched(stage) for stage in job.stages}
-        """Paths that tell the stage's trials apart, form its groups, or are looked at by later choices: so all
-        candidates of a choice state the same settings."""
+        """Paths that tell the stage's trials apart, form its groups, or are read by later selections, so that all
+        candidates of a selection state the same settings."""
         self.named_by = {
-            stage.name: [path for path in self._moved(stage) if path not in self._per(stage)] for stage in job.stages
+            stage.name: [path for path in self._varied(stage) if path not in self._per(stage)] for stage in job.stages
         }
-        """Paths that tell the trials of one group apart: what a trial's name shows."""
+        """Paths that tell the trials of one group apart, shown in a trial's name."""
+
+    def add_weights_edge(self, source: str, consumer: str) -> None:
+        """Records that trials of stage `consumer` start from the weights of stage `source`."""
+        self._weight_consumers[source].add(consumer)
+
+    def weight_consumers(self, stage: str) -> list[str]:
+        """Stages whose trials start from the weights of `stage`, by name."""
+        return sorted(self._weight_consumers.get(stage, ()))
 
     def may_test(self, stage: Stage) -> bool:
-        """Only winners as they are, in one setting each, and only where nothing more is chosen or started from the
-        result: of several settings that read test, somebody would take the best."""
-        after = self.consumers[stage.name] or stage.name in self.weight_sources
-        return bool(stage.from_) and stage.neighbourhood is None and one_setting(stage.sweep) and not after
+        """True only for stages that rerun a winner unchanged and on which nothing else depends.
+
+        Several settings measured on test would invite picking the best.
+        """
+        used = self.consumers[stage.name] or self.weight_consumers(stage.name)
+        return bool(stage.from_) and stage.neighbourhood is None and stage.name in self._one_setting and not used
 
     def resources(self, stage: Stage) -> Resources:
         return stage.resources or self.job.resources
 
     def keeps_weights(self, stage: Stage, spec: TrialSpec) -> bool:
-        """What a later trial starts from is kept whatever the stage says; else as it says; else what read test."""
-        if stage.name in self.weight_sources:
+        """True if the weights of the stage's trial are kept: always if a later trial starts from them; else as the
+        stage says; by default those of trials that read test or of a task that makes weights."""
+        if self.weight_consumers(stage.name):
             return True
         if stage.keep_weights is not None:
             return stage.keep_weights
@@ -52,38 +62,42 @@ class StageGraph:
         return [self.by_name[name] for name in stage.from_]
 
     def axes(self, stage: Stage) -> list[str]:
-        """Paths that the stage's own sweep sets, and, for one with `from`, those of the sweeps it goes back to."""
+        """Paths that the stage's own sweep sets; for a stage with `from`, first those of the sweeps before it."""
         own = [*stage.sweep.each, *stage.sweep.search] if isinstance(stage.sweep, Search) else self.grid_axes(stage)
-        return _once([*(path for source in self.sources(stage) for path in self.axes(source)), *own])
+        return _unique([*(path for source in self.sources(stage) for path in self.axes(source)), *own])
 
     def grid_axes(self, stage: Stage) -> list[str]:
         """Paths that the stage's own grid sets."""
-        return _once(path for axes in stage.sweep.grid for path in axes) if isinstance(stage.sweep, Grid) else []
+        return _unique(path for axes in stage.sweep.grid for path in axes) if isinstance(stage.sweep, Grid) else []
 
     def ranges(self, names: Iterable[str]) -> tuple[dict[str, Range], dict[str, list[Any]]]:
-        """Of those of these stages that search: ranges of numbers, and lists of choices."""
+        """The ranges of numbers, and the lists of choices, of those of these stages that search."""
         sweeps = [sweep for name in names if isinstance(sweep := self.by_name[name].sweep, Search)]
-        plain = [sweep.model_dump(mode="json", by_alias=True)["search"] for sweep in sweeps]
-        return search_ranges({path: one for search in plain for path, one in search.items()})
+        spaces = [sweep.model_dump(mode="json", by_alias=True)["search"] for sweep in sweeps]
+        return search_ranges({path: body for space in spaces for path, body in space.items()})
 
-    def _moved(self, stage: Stage) -> list[str]:
-        """Paths that tell the stage's trials apart: axes and neighbourhoods, its own and those it goes back to."""
+    def sweeps(self, stage: Stage) -> list[str]:
+        """Names of the stages with a sweep of their own to which `stage` goes back through `from`, or its own name."""
+        if not stage.from_:
+            return [stage.name]
+        return _unique(name for source in self.sources(stage) for name in self.sweeps(source))
+
+    def _varied(self, stage: Stage) -> list[str]:
+        """Paths that tell the stage's trials apart: axes and neighbourhoods, its own and those of stages before it."""
         own = list(stage.neighbourhood.near) if stage.neighbourhood else []
-        before = [path for source in self.sources(stage) for path in self._moved(source)]
-        return _once([*before, *self.axes(stage), *own])
+        before = [path for source in self.sources(stage) for path in self._varied(source)]
+        return _unique([*before, *self.axes(stage), *own])
 
     def _watched(self, stage: Stage) -> list[str]:
-        paths = [*self._moved(stage), *self._per(stage)]
-        for taker in self.consumers[stage.name]:
-            paths += [tie.name for tie in map(read_tie, self.by_name[taker.from_[0]].ties) if not tie.figure]
-            paths += [*(taker.neighbourhood.near if taker.neighbourhood else ()), *self._watched(taker)]
-        return _once(paths)
+        paths = [*self._varied(stage), *self._per(stage)]
+        for consumer in self.consumers[stage.name]:
+            paths += [tie.name for tie in map(read_tie, self.by_name[consumer.from_[0]].ties) if not tie.figure]
+            paths += [*(consumer.neighbourhood.near if consumer.neighbourhood else ()), *self._watched(consumer)]
+        return _unique(paths)
 
     def _per(self, stage: Stage) -> list[str]:
         return self._per(self.by_name[stage.from_[0]]) if stage.from_ else stage.per
 
-    def sweeps(self, stage: Stage) -> list[str]:
-        """Names of the stages with a sweep of their own that `stage` goes back to, itself included."""
-        if not stage.from_:
-            return [stage.name]
-        return _once(name for source in self.sources(stage) for name in self.sweeps(source))
+
+def _unique(paths: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(paths))

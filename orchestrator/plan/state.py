@@ -1,4 +1,4 @@
-"""The only place that holds where a job's groups and trials stand, and what follows for each alone. No I/O."""
+"""The state of a job's groups and trials in memory, and what follows from it for each of them alone."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 from orchestrator.plan.expansion import SearchGroup
 from orchestrator.plan.stage_graph import StageGraph
-from orchestrator.plan.trials import PlannedTrial, WaitingTrial, WeightSource
+from orchestrator.plan.trials import GroupId, PlannedTrial, WaitingTrial, WeightSource, source_of_weights, started_from
 from orchestrator.records.rows import Edge
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.rules import selection
 from orchestrator.spec.job import Stage
+from workers.trial import TrialSpec
 
 PENDING = TrialSnapshot(TrialState.pending)
 RESULTS = (TrialState.done, TrialState.diverged)
@@ -21,17 +22,18 @@ RETRIABLE = (TrialState.failed, TrialState.cancelled)
 
 @dataclass(frozen=True)
 class Decision:
-    """Which trial was taken from a group, and by what rule."""
+    """The winner of a group, and the rule by which it was chosen."""
 
     stage: str
-    """The stage that takes; "grid: weights of pretrain" when it takes initial weights from the best of several."""
+    """The stage that takes it; "grid: weights of pretrain" if it takes initial weights from the best of several."""
     group: str
     key: str
     value: float
     metric: str
     edges: list[Edge]
     rule: dict[str, Any]
-    """metric, mode, ties, last; and of a neighbourhood: neighbourhood (its fields) and left_out (a line a value)."""
+    """metric, mode, ties, last; of a neighbourhood also its fields (neighbourhood) and a line for each value that was
+    left out (left_out)."""
     candidates: int
     sources: list[str]
 
@@ -45,16 +47,16 @@ class Progress:
     group_values: dict[str, Any]
     expected: int
     states: dict[TrialState, int]
-    """Of the placed trials; what was handed out counts as running."""
+    """Of the placed trials; dispatched ones count as running."""
     best: float | None
     """Best metric so far."""
     seconds_left: float
-    """Estimated work of the trials that have not ended, the forecast ones included."""
+    """Estimated work of the trials that have not ended, forecast ones included."""
 
 
 @dataclass
 class GroupState:
-    """A group of a stage: its trials once they are known."""
+    """A group of a stage, and its trials once they are known."""
 
     stage: Stage
     id: str
@@ -62,27 +64,32 @@ class GroupState:
     number: int
     """In the order of the spec, over all stages."""
     expected: int
+    """How many trials it has or is expected to have."""
     longest: float
     """Estimated seconds of its longest trial."""
     tail: float = 0.0
-    """Estimated seconds of the longest chain that follows when the group is complete."""
-    drafts: list[WaitingTrial] | None = None
-    """Trials that wait for the winner whose weights they start from; None: for the group's own winner."""
+    """Estimated seconds of the longest chain that follows once the group is complete."""
+    waiting: list[WaitingTrial] | None = None
+    """Trials that wait for the weights they start from; None while the group waits for its own winner."""
     search: SearchGroup | None = None
-    """Of a search that may still ask for points: what its trials share."""
+    """The open search that proposes its trials; None without a search, or once it is closed."""
     rounds: int = 1
-    """How often its longest trial fits into the time that the group takes at least: of a search, trials / at_once."""
+    """Number of sequential rounds: 1 for a grid, trials / at_once for a search."""
     trials: dict[str, PlannedTrial] = field(default_factory=dict)
     stopped_early: set[str] = field(default_factory=set)
-    """Trials that a search ended early: results here that cannot win."""
+    """Trials that a search stopped early: they count as finished and cannot win."""
     partial: set[str] = field(default_factory=set)
-    """Trials that end before their schedule does (parts of a population's member): results that cannot win."""
+    """Trials that end before their schedule does (parts of a population's member): they cannot win."""
     results: int = 0
-    """How many of its trials ended with a result."""
+    """How many of its trials have ended with a result."""
+
+    @property
+    def full_id(self) -> GroupId:
+        return self.stage.name, self.id
 
     @property
     def placed(self) -> bool:
-        return self.drafts is not None and not self.drafts and self.search is None
+        return self.waiting is not None and not self.waiting and self.search is None
 
     @property
     def complete(self) -> bool:
@@ -91,73 +98,78 @@ class GroupState:
 
 @dataclass
 class TrialEntry:
-    """A trial, whatever places it has."""
+    """A trial with all groups that it belongs to."""
 
     planned: PlannedTrial
-    """In its first place; kept weights and remaining chain are those of all its places together."""
+    """In its first place; `keep_weights` and `remaining` are those of all its places together."""
     groups: list[GroupState]
-    known: TrialSnapshot = PENDING
+    snapshot: TrialSnapshot = PENDING
     dispatched: bool = False
-    """Given to the engine, which has not said anything of it since."""
+    """Given to the engine, which has not reported on it since."""
     weights_requested: bool = False
-    """It was given to the engine with the order to keep its weights."""
+    """Given to the engine with the order to keep its weights."""
 
     @property
     def in_flight(self) -> bool:
-        return self.dispatched or self.known.state is TrialState.running
+        return self.dispatched or self.snapshot.state is TrialState.running
 
     @property
-    def waiting(self) -> bool:
-        """Not ended for all who want it: pending, or stopped by a search while another place wants it in full."""
-        if self.known.state is TrialState.pending or self.known.state is TrialState.stopped:
-            return any(self.planned.key not in group.stopped_early for group in self.groups)
-        return False
+    def wanted(self) -> bool:
+        """True if some group wants the trial in full."""
+        return any(self.planned.key not in group.stopped_early for group in self.groups)
+
+    @property
+    def unfinished(self) -> bool:
+        """True if the trial has to run: pending, or stopped by one group's search while another group wants it."""
+        return self.snapshot.state in (TrialState.pending, TrialState.stopped) and self.wanted
 
 
 class PlanState:
-    """Groups by (stage, id), trials by key, and the states of trials of other jobs that ours start from."""
+    """Groups by id, trials by key, and the states of trials of other jobs whose weights this job needs."""
 
     def __init__(self, stages: StageGraph) -> None:
         self.stages = stages
-        self.groups: dict[tuple[str, str], GroupState] = {}
-        self.of: dict[str, list[GroupState]] = defaultdict(list)
+        self.groups: dict[GroupId, GroupState] = {}
+        self.by_stage: dict[str, list[GroupState]] = defaultdict(list)
         self.trials: dict[str, TrialEntry] = {}
         self.outside: dict[str, TrialSnapshot] = {}
+        """Key of a trial of another job -> its snapshot."""
         self.children: dict[str, list[str]] = defaultdict(list)
+        """Key of a trial -> keys of the trials that start from its weights."""
 
     def add(self, group: GroupState) -> None:
-        self.groups[group.stage.name, group.id] = group
-        self.of[group.stage.name].append(group)
+        self.groups[group.full_id] = group
+        self.by_stage[group.stage.name].append(group)
 
     def sources(self, stage: Stage, group: str) -> list[GroupState]:
-        """The groups of this id that `stage` takes from."""
+        """The groups of this id from which `stage` takes its winner."""
         return [self.groups[name, group] for name in stage.from_ if (name, group) in self.groups]
 
-    def known(self, key: str) -> TrialSnapshot | None:
-        return self.trials[key].known if key in self.trials else self.outside.get(key)
+    def snapshot(self, key: str) -> TrialSnapshot | None:
+        return self.trials[key].snapshot if key in self.trials else self.outside.get(key)
 
-    def gives_weights(self, key: str) -> bool:
-        known = self.known(key)
-        return known is not None and known.state is TrialState.done and known.weights is not None
+    def has_weights(self, key: str) -> bool:
+        snapshot = self.snapshot(key)
+        return snapshot is not None and snapshot.state is TrialState.done and snapshot.weights is not None
 
-    def startable(self, trial: TrialEntry) -> bool:
-        """It waits or is wanted once more, and its parents' weights are there."""
-        if trial.in_flight or not (trial.waiting or self.wanted_again(trial)):
+    def can_start(self, trial: TrialEntry) -> bool:
+        """True if the trial has to run (again) and the weights it starts from exist."""
+        if trial.in_flight or not (trial.unfinished or self.must_rerun(trial)):
             return False
-        return all(self.gives_weights(parent) for parent in trial.planned.needs)
+        return all(self.has_weights(parent) for parent in trial.planned.needs)
 
-    def wanted_again(self, trial: TrialEntry) -> bool:
-        """Done, but its weights were not kept or have been removed, and they are pinned or needed: by a child that
-        waits, or that is itself wanted again."""
-        if trial.known.state is not TrialState.done or trial.known.weights or trial.weights_requested:
+    def must_rerun(self, trial: TrialEntry) -> bool:
+        """True if the trial is done, its weights were not kept or have been removed, and they are needed: pinned, or
+        for a child that has to run."""
+        if trial.snapshot.state is not TrialState.done or trial.snapshot.weights or trial.weights_requested:
             return False
-        if trial.known.pinned:
+        if trial.snapshot.pinned:
             return True
         children = (self.trials[key] for key in self.children.get(trial.planned.key, ()))
-        return any((child.waiting or self.wanted_again(child)) and not child.in_flight for child in children)
+        return any((child.unfinished or self.must_rerun(child)) and not child.in_flight for child in children)
 
     def best(self, groups: list[GroupState]) -> selection.Candidate | None:
-        """The best trial of these groups so far, by the tie rule of the first of them."""
+        """The best trial of these groups so far, by the tie rule of the first group."""
         trials = candidates_of(groups)
         if not trials:
             return None
@@ -165,19 +177,19 @@ class PlanState:
         candidates = [selection.Candidate(key, self._figures(key), planned.settings) for key, planned in trials.items()]
         return selection.best(candidates, task.metric, task.mode, groups[0].stage.ties)
 
-    def decide(self, taker: str, groups: list[GroupState]) -> tuple[Decision, PlannedTrial] | None:
-        """The winner over all trials of complete groups; None when no trial has a finite metric."""
+    def decide(self, consumer: str, groups: list[GroupState]) -> tuple[Decision, PlannedTrial] | None:
+        """The winner over all trials of complete groups; None if no trial has a finite metric."""
         winner = self.best(groups)
         if winner is None:
             return None
         trials = candidates_of(groups)
         task = next(iter(trials.values())).spec.task
-        roots = dict.fromkeys(name for group in groups for name in self.stages.sweeps(group.stage))
-        swept = [planned.settings for name in roots for planned in self.groups[name, groups[0].id].trials.values()]
-        axes = dict.fromkeys(path for name in roots for path in self.stages.grid_axes(self.stages.by_name[name]))
-        ranges, choices = self.stages.ranges(roots)
+        sweeps = dict.fromkeys(name for group in groups for name in self.stages.sweeps(group.stage))
+        swept = [planned.settings for name in sweeps for planned in self.groups[name, groups[0].id].trials.values()]
+        axes = dict.fromkeys(path for name in sweeps for path in self.stages.grid_axes(self.stages.by_name[name]))
+        ranges, choices = self.stages.ranges(sweeps)
         decision = Decision(
-            stage=taker,
+            stage=consumer,
             group=groups[0].id,
             key=winner.key,
             value=winner.figures[task.metric],
@@ -189,40 +201,48 @@ class PlanState:
         )
         return decision, trials[winner.key]
 
-    def giver(self, source: WeightSource) -> GroupState:
+    def source_group(self, source: WeightSource) -> GroupState:
         """The group that weights come from."""
-        return self.of[source.stage][0] if source.group is None else self.groups[source.stage, source.group]
+        return self.by_stage[source.stage][0] if source.group is None else self.groups[source.stage, source.group]
 
     def weights_of(self, group: GroupState) -> str | None:
-        """Key of the trial that a stage's weights come from: its only one, or its winner once all have ended."""
+        """Key of the trial whose weights a group passes on: its only trial, or its winner once all have ended."""
         if group.placed and len(group.trials) == 1:
             return next(iter(group.trials))
         winner = self.best([group]) if group.complete else None
         return winner.key if winner else None
 
+    def resolve_weights(self, spec: TrialSpec) -> TrialSpec | None:
+        """The trial with its initial weights resolved to those of a trial; None while that trial is not known."""
+        source = source_of_weights(spec)
+        if source is None:
+            return spec
+        key = self.weights_of(self.source_group(source))
+        return None if key is None else started_from(spec, key)
+
     def progress(self, group: GroupState) -> Progress:
         states = dict.fromkeys(TrialState, 0)
-        left = (group.expected - len(group.trials)) * group.longest
+        seconds_left = (group.expected - len(group.trials)) * group.longest
         for key, planned in group.trials.items():
             trial = self.trials[key]
-            state = TrialState.running if trial.in_flight else trial.known.state
+            state = TrialState.running if trial.in_flight else trial.snapshot.state
             if state is TrialState.stopped and key not in group.stopped_early:
-                state = TrialState.pending  # stopped by another search: here it is wanted in full
+                state = TrialState.pending  # stopped by another search; this group wants it in full
             elif state is TrialState.pending and key in group.stopped_early:
                 state = TrialState.stopped
             states[state] += 1
-            left += 0.0 if state.ended else planned.seconds
+            seconds_left += 0.0 if state.ended else planned.seconds
         best = self.best([group])
         value = best.figures[next(iter(group.trials.values())).spec.task.metric] if best else None
-        return Progress(group.stage.name, group.id, group.values, group.expected, states, value, left)
+        return Progress(group.stage.name, group.id, group.values, group.expected, states, value, seconds_left)
 
     def _figures(self, key: str) -> dict[str, float]:
-        known = self.trials[key].known
-        return dict(known.figures) if known.state is TrialState.done else {}
+        snapshot = self.trials[key].snapshot
+        return dict(snapshot.figures) if snapshot.state is TrialState.done else {}
 
 
 def candidates_of(groups: list[GroupState]) -> dict[str, PlannedTrial]:
-    """Trials of these groups that may win."""
+    """The trials of these groups that may win."""
     return {
         key: planned
         for group in groups

@@ -1,18 +1,19 @@
-"""Planned trials, and trials that still wait for a winner or for weights."""
+"""Planned trials, and trials whose initial weights are not known yet; how they are named and grouped."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from orchestrator.errors import SpecError
 from orchestrator.spec.job import Resources
-from orchestrator.spec.trial_fields import _show, group_of
+from orchestrator.spec.trial_fields import group_of, short
 from tasks.backbones.spec import FromStage, FromTrial
 from workers.trial import TrialSpec
 
-T = TypeVar("T")
+GroupId = tuple[str, str]
+"""(stage, group id)"""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class PlannedTrial:
     group: str
     group_values: dict[str, Any]
     settings: dict[str, Any]
-    """Dotted path -> JSON value of what sweeps set or ties read; initial weights by their label."""
+    """Dotted path -> JSON value of the fields that sweeps set or ties read; initial weights by their name."""
     name: str
     """stage/group/lr=..,layer_decay=.."""
     position: int
@@ -35,16 +36,16 @@ class PlannedTrial:
     resources: Resources
     keep_weights: bool
     seconds: float
-    """Estimated, of this trial."""
+    """Estimated duration of this trial."""
     measured: bool
-    """Whether `seconds` comes from recorded step times."""
+    """True if `seconds` comes from recorded step times."""
     remaining: float
-    """Estimated seconds of the longest chain from the start of this trial to the end of what follows from it."""
+    """Estimated seconds of the longest chain from the start of this trial to the end of all that depends on it."""
 
 
 @dataclass(frozen=True)
 class WaitingTrial:
-    """A trial before its initial weights are known: `spec.backbone.init` may still name a stage."""
+    """A trial that is not placed: `spec.backbone.init` may still name a stage."""
 
     position: int
     spec: TrialSpec
@@ -52,7 +53,7 @@ class WaitingTrial:
 
 @dataclass(frozen=True)
 class WeightSource:
-    """A group of a stage whose weights trials start from; `group` None: the stage has one group."""
+    """The stage and group from whose weights trials start; `group` None: the stage has one group."""
 
     stage: str
     group: str | None = None
@@ -62,7 +63,10 @@ class WeightSource:
 
 
 def source_of_weights(spec: TrialSpec) -> WeightSource | None:
-    """Where the trial's initial weights come from in this job, while that is not yet resolved to a trial."""
+    """The source of the trial's initial weights in this job, if they are not resolved to a trial yet.
+
+    Raises SpecError if they come from another job, whose trial must be resolved before planning.
+    """
     init = spec.backbone.init
     if isinstance(init, FromStage) and init.job is not None:
         what = f"initial weights {init.name}: stage {init.stage} of job {init.job} was not looked up"
@@ -71,29 +75,25 @@ def source_of_weights(spec: TrialSpec) -> WeightSource | None:
 
 
 def started_from(spec: TrialSpec, key: str) -> TrialSpec:
-    """The trial with its initial weights resolved: those that trial `key` ended with."""
+    """The trial with the final weights of trial `key` as its initial weights."""
     init = FromTrial(name=spec.backbone.init.name, trial=key)
     return spec.model_copy(update={"backbone": spec.backbone.model_copy(update={"init": init})})
 
 
 def trial_name(stage: str, group: str, settings: Mapping[str, Any], paths: Iterable[str]) -> str:
     """stage/group/lr=0.001,layer_decay=0.75 over those of `paths` that the settings have."""
-    shown = [f"{path.rpartition('.')[2]}={_show(settings[path])}" for path in paths if path in settings]
+    shown = [f"{path.rpartition('.')[2]}={short(settings[path])}" for path in paths if path in settings]
     return "/".join([stage, group, *([",".join(shown)] if shown else [])])
 
 
-def _once(values: Iterable[T]) -> list[T]:
-    return list(dict.fromkeys(values))
-
-
 def each_group(
-    drafts: Iterable[WaitingTrial], per: list[str]
+    trials: Iterable[WaitingTrial], per: list[str]
 ) -> Iterator[tuple[str, dict[str, Any], list[WaitingTrial]]]:
-    """Drafts by group, groups in the order they first appear: id, values, drafts (positions counted anew)."""
+    """Trials by group, groups in the order they first appear: group id, its values, its trials counted from 0."""
     groups: dict[str, tuple[dict[str, Any], list[WaitingTrial]]] = {}
-    for draft in drafts:
-        identity, values = group_of(draft.spec, per)
-        members = groups.setdefault(identity, (values, []))[1]
-        members.append(WaitingTrial(len(members), draft.spec))
-    for identity, (values, members) in groups.items():
-        yield identity, values, members
+    for trial in trials:
+        group, values = group_of(trial.spec, per)
+        members = groups.setdefault(group, (values, []))[1]
+        members.append(WaitingTrial(len(members), trial.spec))
+    for group, (values, members) in groups.items():
+        yield group, values, members

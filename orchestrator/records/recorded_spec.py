@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 APPLIED_TO = ("seed", "task.dataset")
-"""As job.APPLIED_TO: several values of these are still one setting. (That module brings pydantic along.)"""
+"""Fields that are not part of a setting: a chosen setting may be applied to several seeds and data sets, and read test
+on each, as long as nothing is chosen from the results."""
 
 
 def last_stages(spec: Mapping[str, Any]) -> list[str]:
@@ -17,11 +18,12 @@ def last_stages(spec: Mapping[str, Any]) -> list[str]:
     return [
         stage["name"]
         for stage in spec.get("stages", ())
-        if stage["name"] not in built_on and not stage.get("neighbourhood") and _one_setting(stage.get("sweep") or {})
+        if stage["name"] not in built_on and not stage.get("neighbourhood") and one_setting(stage.get("sweep") or {})
     ]
 
 
-def _one_setting(sweep: Mapping[str, Any]) -> bool:
+def one_setting(sweep: Mapping[str, Any]) -> bool:
+    """True if all points of a sweep are one setting, with any number of seeds and data sets."""
     if is_search({"sweep": sweep}):
         return False
     grids = sweep.get("grid") or []
@@ -75,7 +77,7 @@ def expected(spec: Mapping[str, Any], stages: Iterable[str]) -> list[dict[str, s
         for axes in stage["sweep"].get("grid") or [stage["sweep"].get("each", {})]:
             found: list[dict[str, str]] = [{}]
             for path in stage["per"]:
-                axis = axes.get(path, [stage.get("override", {}).get(path, setting(spec["trial"], path))])
+                axis = axes.get(path, [stage.get("override", {}).get(path, lookup(spec["trial"], path))])
                 if isinstance(axis, list):
                     found = [{**group, path: label(value)} for group in found for value in axis]
             for group in found:
@@ -83,14 +85,14 @@ def expected(spec: Mapping[str, Any], stages: Iterable[str]) -> list[dict[str, s
     return list(groups.values())
 
 
-def setting(trial: Mapping[str, Any], path: str) -> Any:
-    """A field of a trial's JSON by its dotted path; None where it has none."""
-    here: Any = trial
+def lookup(values: Mapping[str, Any], path: str, missing: Any = None) -> Any:
+    """The value at a dotted path in nested mappings, for example a trial's JSON; `missing` if there is none."""
+    value: Any = values
     for step in path.split("."):
-        if not isinstance(here, Mapping):
-            return None
-        here = here.get(step)
-    return here
+        if not isinstance(value, Mapping) or step not in value:
+            return missing
+        value = value[step]
+    return value
 
 
 def sources(stages: Mapping[str, Mapping[str, Any]], stage: str) -> list[str]:
@@ -103,7 +105,7 @@ def sources(stages: Mapping[str, Mapping[str, Any]], stage: str) -> list[str]:
 
 
 def label(value: Any) -> str:
-    """A setting as people read it: a mapping by its `name`, a number short."""
+    """A setting as text: a mapping by its `name` or `kind`, a number in six digits."""
     if isinstance(value, Mapping):
         return str(value.get("name") or value.get("kind") or dict(value))
     if isinstance(value, float):

@@ -31,7 +31,7 @@ class TrialState(StrEnum):
 
 @dataclass(frozen=True)
 class TrialSnapshot:
-    """What the store knows of one trial at one moment."""
+    """A trial as recorded at one moment."""
 
     state: TrialState
     figures: Mapping[str, float] = field(default_factory=dict)

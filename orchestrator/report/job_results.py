@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.records.recorded_spec import expected, label, setting, sources
+from orchestrator.records.recorded_spec import expected, label, lookup, sources
 from orchestrator.records.states import TrialState
 from orchestrator.report.figures import metric_of, scaled, unrecorded
 from orchestrator.report.model import Choice, Column
@@ -87,14 +87,14 @@ class JobResults:
         groups: dict[str, GroupCell] = {}
         for values in expected(self.spec, self.chain):
             group = "/".join(values.values())
-            row = values.get(self.row_path) or label(setting(base, self.row_path))
-            column = values.get(self.column_path) or label(setting(base, self.column_path))
+            row = values.get(self.row_path) or label(lookup(base, self.row_path))
+            column = values.get(self.column_path) or label(lookup(base, self.column_path))
             groups[group] = GroupCell(group, row, column)
         for (stage, group), trials in self.members.items():
             if stage in self.chain and group not in groups:
                 values = {**trials[0].settings, **trials[0].group_values}
-                row = values.get(self.row_path, setting(base, self.row_path))
-                column = values.get(self.column_path, setting(base, self.column_path))
+                row = values.get(self.row_path, lookup(base, self.row_path))
+                column = values.get(self.column_path, lookup(base, self.column_path))
                 groups[group] = GroupCell(group, label(row), label(column))
         return list(groups.values())
 
@@ -108,7 +108,7 @@ class JobResults:
         points = [
             dict(zip(varied, map(label, values), strict=True))
             for axes in grids
-            for values in itertools.product(*(axes.get(path, [setting(self.spec["trial"], path)]) for path in varied))
+            for values in itertools.product(*(axes.get(path, [lookup(self.spec["trial"], path)]) for path in varied))
         ]
         return [
             GroupCell(place.group, point.get(self.row_path, place.row), point.get(self.column_path, place.column))

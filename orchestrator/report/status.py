@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.records.recorded_spec import expected, label, setting, sources
+from orchestrator.records.recorded_spec import expected, label, lookup, sources
 from orchestrator.report import figures
 from orchestrator.report.cells import best_first
 from orchestrator.report.formatting import WIDTH, aligned, duration, moment
@@ -118,7 +118,7 @@ def _expected_trials(spec: Mapping[str, Any], stage: str, trials: Sequence[Place
     """Placed trials, and for groups that have none yet as many as the spec makes of a winner."""
     stages = {one["name"]: one for one in spec["stages"]}
     body = stages[stage]
-    each = _points(body["sweep"], body.get("override", {}).get("optim.epochs", setting(spec["trial"], "optim.epochs")))
+    each = _points(body["sweep"], body.get("override", {}).get("optim.epochs", lookup(spec["trial"], "optim.epochs")))
     if not body.get("from"):
         return max(len(trials), each)
     if near := body.get("neighbourhood"):
@@ -193,7 +193,7 @@ def _at(spec: Mapping[str, Any], values: Mapping[str, Any], settings: Mapping[st
     found = []
     for path in (spec["report"]["rows"], spec["report"]["columns"]):
         value = values.get(path, settings.get(path))
-        found.append(label(setting(spec["trial"], path) if value is None else value))
+        found.append(label(lookup(spec["trial"], path) if value is None else value))
     return found[0], found[1]
 
 

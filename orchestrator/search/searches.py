@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.plan.planner import GroupId, Planner
+from orchestrator.plan.planner import Planner
 from orchestrator.plan.state import RESULTS, Decision
-from orchestrator.plan.trials import PlannedTrial
+from orchestrator.plan.trials import GroupId, PlannedTrial
 from orchestrator.records.rows import SearchEvent
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.search.point_search import PointSearch, SearchAlgorithm
@@ -48,7 +48,7 @@ class Searches:
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._stages = {stage.name: stage.sweep for stage in job.stages if isinstance(stage.sweep, Search)}
-        self._planner, self._recorded, self._say = planner, recorded, say
+        self._open, self._recorded, self._say = planner.searches, recorded, say
         self._deciders: dict[GroupId, SearchAlgorithm] = {}
         self._metrics: dict[GroupId, str] = {}
         self._places: dict[str, list[GroupId]] = defaultdict(list)
@@ -63,10 +63,10 @@ class Searches:
         step, closed = SearchStep(), bool(self._stages)
         while closed:  # which may complete a group whose weights another search begins with
             closed = False
-            for place in self._planner.searching():
+            for place in self._open.groups():
                 self._suggest(place, step)
                 if self._deciders[place].finished():
-                    step.add(self._planner.close(place))
+                    step.add(self._open.close(place))
                     closed = True
         return step
 
@@ -90,7 +90,7 @@ class Searches:
             if event is not None:
                 step.events.append((place, event))
                 if event.kind == "stopped":
-                    self._bar(place, event, step)
+                    self._stop_early(place, event, step)
         return step
 
     def on_result(self, key: str, known: TrialSnapshot) -> SearchStep:
@@ -109,25 +109,25 @@ class Searches:
 
     def unwanted(self, key: str) -> bool:
         """Whether the trial was ended by all who wanted it."""
-        return key in self._reasons and not self._planner.wanted(key)
+        return key in self._reasons and not self._open.wanted(key)
 
     def reason(self, key: str) -> str:
         return self._reasons[key]
 
     def left(self) -> dict[str, str]:
         """Trials that were ended while nobody ran them -> why."""
-        return {key: self._reasons[key] for key in self._planner.left_by_searches() if key in self._reasons}
+        return {key: self._reasons[key] for key in self._open.stopped_while_pending() if key in self._reasons}
 
     def _begin(self, place: GroupId, step: SearchStep) -> None:
         if self._history is None:
             self._history = dict(self._recorded())
-        middle = self._planner.middle(place)
+        middle = self._open.middle(place)
         task = middle.task
         self._metrics[place] = task.metric
         search = self._stages[place[0]]
         kind: type[PointSearch | PopulationSearch] = PopulationSearch if search.population else PointSearch
         decider: SearchAlgorithm = kind(
-            search, task.metric, task.mode, middle.optim.epochs, lambda body: self._planner.key_at(place, body)
+            search, task.metric, task.mode, middle.optim.epochs, lambda body: self._open.key_at(place, body)
         )
         self._deciders[place] = decider
         events = self._history.pop(place, [])
@@ -137,15 +137,15 @@ class Searches:
             if event.kind == "asked":
                 self._placed(place, event, step)
             elif event.kind == "stopped":
-                self._bar(place, event, step)
+                self._stop_early(place, event, step)
 
     def _placed(self, place: GroupId, event: SearchEvent, step: SearchStep) -> None:
-        step.add(self._planner.propose(place, event.body))
+        step.add(self._open.propose(place, event.body))
         if place not in self._places[event.key]:
             self._places[event.key].append(place)
 
-    def _bar(self, place: GroupId, event: SearchEvent, step: SearchStep) -> None:
-        step.add(self._planner.bar(place, event.key))
+    def _stop_early(self, place: GroupId, event: SearchEvent, step: SearchStep) -> None:
+        step.add(self._open.stop_early(place, event.key))
         value = float(event.body["value"])
         self._reasons[event.key] = (
             f"stopped by the search {' '.join(place)} after epoch {event.body['epoch']}: {value:g}"

@@ -1,4 +1,4 @@
-"""What a user writes, and every mistake in it."""
+"""The spec that a user writes: its models, how it is loaded, and how its mistakes are reported."""
 
 from orchestrator.spec.check_paths import trial_schema_paths
 from orchestrator.spec.job import Average, JobSpec, Near, Neighbourhood, Reference, ReportSpec, Resources, Stage, job_id

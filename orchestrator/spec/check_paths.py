@@ -1,12 +1,13 @@
-"""The only place that checks that the fields which a job names by path are fields of a trial."""
+"""Checks that the paths which a job names are fields of a trial, and that no override is without effect."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.spec.diagnostics import Problems, Steps, dotted
-from orchestrator.spec.field_paths import leaf_paths, missing_step, nearest
+from orchestrator.rules.selection import read_tie
+from orchestrator.spec.diagnostics import Problems, Steps, dotted, nearest_hint
+from orchestrator.spec.field_paths import leaf_paths, missing_step
 from orchestrator.spec.job import PLANNER_ONLY, JobSpec, Stage
 from orchestrator.spec.sweep import Grid, Search
 from orchestrator.spec.yaml_nodes import Location, YamlNode
@@ -19,7 +20,7 @@ def trial_schema_paths() -> list[str]:
 
 
 def check_paths(root: YamlNode, job: JobSpec, problems: Problems) -> set[str]:
-    """All paths of the job. Returns the stages whose trials cannot be built, because an axis or override is unknown."""
+    """Checks all paths of the job. Returns the stages whose trials cannot be built for an unknown axis or override."""
     bad: set[str] = set()
     for i, stage in enumerate(job.stages):
         at: Steps = ["stages", i]
@@ -45,7 +46,7 @@ def check_paths(root: YamlNode, job: JobSpec, problems: Problems) -> set[str]:
 
 
 def check_path(path: str, place: Location, name: str, problems: Problems) -> bool:
-    """Whether `path` is a field of a trial that a user may name; else a problem."""
+    """True if `path` is a field of a trial that a user may name; reports it otherwise."""
     if path == PLANNER_ONLY:
         problems.report(
             place, name, path, "set by the planner alone, for trials that come after every choice; remove it"
@@ -54,18 +55,17 @@ def check_path(path: str, place: Location, name: str, problems: Problems) -> boo
     missing = missing_step(TrialSpec, path)
     if missing is None:
         return True
-    index, there = missing
+    index, siblings = missing
     steps = path.split(".")
-    where = ".".join(steps[:index]) or "a trial"
-    known = ", ".join(each for each in there if each != PLANNER_ONLY) or "none"
-    near = nearest(path, trial_schema_paths())
-    hint = f"; nearest: {near}" if near else ""
-    problems.report(place, name, path, f"no such field of a trial; fields of {where}: {known}{hint}")
+    parent = ".".join(steps[:index]) or "a trial"
+    known = ", ".join(each for each in siblings if each != PLANNER_ONLY) or "none"
+    hint = nearest_hint(path, trial_schema_paths())
+    problems.report(place, name, path, f"no such field of a trial; fields of {parent}: {known}{hint}")
     return False
 
 
 def check_effect(root: YamlNode, job: JobSpec, problems: Problems) -> None:
-    """An override of a field that every stage sets itself would be silently without effect."""
+    """Reports overrides on the command line of a field that every stage sets itself: they would change nothing."""
     trial = root.child("trial")
     for path, place in _overridden(trial, "") if trial else ():
         setters = {
@@ -75,12 +75,12 @@ def check_effect(root: YamlNode, job: JobSpec, problems: Problems) -> None:
         }  # fmt: skip
         if setters and all(setters.values()):
             stages = ", ".join(setters)
-            what = f"without effect: set by {stages} itself; override it there: stages.{next(iter(setters))}..."
+            what = f"has no effect: set by stage {stages}; override it there: stages.{next(iter(setters))}..."
             problems.report(place, path, what)
 
 
 def _overridden(node: YamlNode, path: str) -> Iterator[tuple[str, Location]]:
-    """Fields below a node that come from the command line (only what does has no line)."""
+    """Fields below a node that come from the command line (which have no line number)."""
     if path and not node.place.line:
         yield path, node.place
     elif isinstance(node.value, dict):
@@ -89,7 +89,7 @@ def _overridden(node: YamlNode, path: str) -> Iterator[tuple[str, Location]]:
 
 
 def axes_of(root: YamlNode, stage: Stage, at: Steps) -> Iterator[tuple[list[str | int], Mapping[str, Any]]]:
-    """Each grid of the stage's sweep, with the steps to where it is written."""
+    """Each grid of the stage's sweep, with the steps to its node."""
     if not isinstance(stage.sweep, Grid):
         return
     steps: list[str | int] = [*at, "sweep", "grid"]
@@ -107,18 +107,20 @@ def _axis_paths(root: YamlNode, stage: Stage, at: Steps) -> Iterator[tuple[Steps
 
 
 def _check_tie(tie: str, place: Location, name: str, problems: Problems) -> None:
-    parts = tie.split(":")
-    if parts[-1] not in ("min", "max") or len(parts) != (3 if parts[0] == "figure" else 2) or not all(parts):
+    try:
+        rule = read_tie(tie)
+    except ValueError:
         problems.report(place, name, tie, "must be figure:NAME:min, figure:NAME:max, PATH:min or PATH:max")
-    elif parts[0] != "figure":
-        check_path(parts[0], place, name, problems)
+        return
+    if not rule.figure:
+        check_path(rule.name, place, name, problems)
 
 
 def _check_clashes(root: YamlNode, stage: Stage, at: Steps, problems: Problems) -> None:
-    """An axis and an override of one field: one of them would be without effect."""
+    """Reports a field that is both an axis and an override: one of them would have no effect."""
     for steps, path in _axis_paths(root, stage, at):
         for other in stage.override:
-            if (other + ".").startswith(path + "."):  # above the axis: laid down first, and the axis moves a part of it
+            if (other + ".").startswith(path + "."):  # one above the axis is fine
                 place = root.place_of([*at, "override", other], key=True)
                 axis = root.place_of([*steps, path], key=True)
                 what = f"also an axis of this stage's grid ({axis}); keep one of them"

@@ -1,4 +1,4 @@
-"""The only place that checks a search against the trials it would run: rungs, warm-up, spans of a population."""
+"""Checks a search against the trials it would run: rungs, warm-up, generations of a population."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ from orchestrator.spec.yaml_nodes import YamlNode
 
 
 def check_search(root: YamlNode, stage: Stage, at: Steps, built: list[CheckedTrial], problems: Problems) -> None:
-    """What the fields of a search say must go together with its trials' epochs, evaluations and warm-up."""
+    """Reports fields of a search that do not fit its trials' epochs, evaluations and warm-up."""
     search = stage.sweep
     assert isinstance(search, Search)
     _first(root, stage.name, search, [*at, "sweep", "first"], problems)
-    found: dict[tuple[str, str], None] = {}
-    for trial in built:
-        found.update(dict.fromkeys(_of_trial(search, trial)))
-    for key, what in found:
+    mistakes = dict.fromkeys(mistake for trial in built for mistake in _of_trial(search, trial))
+    for key, what in mistakes:
         place = root.place_of([*at, "sweep", *key.split(".")], key=True)
         problems.report(place, f"stages.{stage.name}.sweep.{key}", what)
 
 
 def _first(root: YamlNode, stage: str, search: Search, at: Steps, problems: Problems) -> None:
-    """The points to begin with name every field of the search, and lie inside its ranges."""
+    """Reports first points that lack a field of the search or lie outside its ranges."""
     name, known = f"stages.{stage}.sweep.first", ", ".join(search.search)
     for number, point in enumerate(search.first):
         if lacking := [path for path in search.search if path not in point]:
@@ -38,13 +36,15 @@ def _first(root: YamlNode, stage: str, search: Search, at: Steps, problems: Prob
 
 
 def _of_trial(search: Search, trial: CheckedTrial) -> list[tuple[str, str]]:
-    """(field, what is wrong) for one of the trials that stand for the search."""
+    """(field, mistake) for one of the trials that stand for the search."""
     if search.population is not None:
         return _of_population(search, search.population, trial)
     if search.stopping == "none":
         return []
     if "optim.epochs" in search.search or "runtime.evaluate_every" in search.search:
-        return [("stopping", "trials of unequal epochs or evaluations cannot be compared on the way; set none")]
+        return [
+            ("stopping", "trials with different epochs or evaluations cannot be compared before they end; set none")
+        ]
     if isinstance(search.stopping, Asha):
         rule = search.stopping.asha
         epochs = trial.spec.optim.epochs
@@ -58,45 +58,44 @@ def _of_trial(search: Search, trial: CheckedTrial) -> list[tuple[str, str]]:
 def _of_epochs(
     key: str, decided: list[int], grace: int, inside_warmup: bool, trial: CheckedTrial
 ) -> list[tuple[str, str]]:  # fmt: skip
-    spec, found = trial.spec, []
+    spec, mistakes = trial.spec, []
     epochs, every = spec.optim.epochs, spec.runtime.evaluate_every
     if grace >= epochs:
-        found.append((f"{key}.grace_epochs", f"{grace} of {epochs} epochs leave nothing to stop; lower it"))
+        mistakes.append((f"{key}.grace_epochs", f"{grace} of {epochs} epochs leave nothing to stop; lower it"))
     unseen = [epoch for epoch in decided if epoch % every]
     if unseen and grace < epochs:
-        said = ", ".join(map(str, decided))
-        found.append((
+        listed = ", ".join(map(str, decided))
+        mistakes.append((
             f"{key}.grace_epochs",
-            f"epochs {said} are decided at, but epoch {unseen[0]} is not evaluated (runtime.evaluate_every {every}); "
-            f"make grace_epochs a multiple of {every}",
+            f"trials may stop at epochs {listed}, but epoch {unseen[0]} is not evaluated (runtime.evaluate_every "
+            f"{every}); make grace_epochs a multiple of {every}",
         ))  # fmt: skip
     if not inside_warmup and grace <= spec.optim.warmup_epochs:
-        found.append((
+        mistakes.append((
             f"{key}.grace_epochs",
             f"{grace} lies inside the warm-up of {spec.optim.warmup_epochs:g} epochs, where the order of trials is "
-            "noise; begin later, or say inside_warmup: true",
+            "noise; raise it, or set inside_warmup: true",
         ))  # fmt: skip
-    return found
+    return mistakes
 
 
 def _of_population(search: Search, population: Population, trial: CheckedTrial) -> list[tuple[str, str]]:
-    spec, found = trial.spec, []
+    spec, mistakes = trial.spec, []
     epochs, part = spec.optim.epochs, population.every_epochs
     if epochs % part or part >= epochs:
         what = f"{part} does not divide the {epochs} epochs of a trial into generations"
-        found.append(("population.every_epochs", what))
+        mistakes.append(("population.every_epochs", what))
     elif part % spec.runtime.evaluate_every:
-        what = f"after {part} epochs nothing is evaluated (runtime.evaluate_every {spec.runtime.evaluate_every})"
-        found.append(("population.every_epochs", what))
+        every = spec.runtime.evaluate_every
+        what = f"after {part} epochs nothing is evaluated (runtime.evaluate_every {every}); use a multiple of {every}"
+        mistakes.append(("population.every_epochs", what))
     if spec.span is not None:
-        found.append(("population", "sets span itself; remove it from the trial"))
+        mistakes.append(("population", "sets span itself; remove it from the trial"))
     for path in search.search:
         if path in _FIXED or not path.startswith(_MAY_CHANGE):
-            what = (
-                f"{path}: a member's settings change on the way, and this one cannot; what can: optim.lr and the like, "
-            )
-            found.append(("search", what + "backbone.drop_path, task.augment"))
-    return found
+            what = f"{path}: members change their settings during training, and this one cannot change; possible: "
+            mistakes.append(("search", what + "optim.lr and similar, backbone.drop_path, task.augment"))
+    return mistakes
 
 
 _MAY_CHANGE = ("optim.", "backbone.drop_path", "task.augment.")
@@ -105,20 +104,20 @@ _FIXED = ("optim.batch", "optim.epochs", "optim.schedule", "optim.lr_convention"
 
 
 def check_after_population(root: YamlNode, stage: Stage, at: Steps, source: str, problems: Problems) -> None:
-    """A stage that takes the winner of a population gets the last part of a trial that was trained in parts: it can be
-    measured once more (on test), but not trained otherwise."""
+    """Reports a stage that would train the winner of a population anew: that winner is the last part of a trial that
+    was trained in parts, so it can only be measured again (on test)."""
     why = f"{source} is a population, whose winner was trained in parts with settings that changed; "
-    said = {
+    fields = {
         "neighbourhood": stage.neighbourhood,
         "sweep": None if isinstance(stage.sweep, SingleSetting) else stage.sweep,
     }
-    for key, value in said.items():
+    for key, value in fields.items():
         if value is not None:
-            what = why + "it has no neighbourhood and no sweep"
+            what = why + "it cannot have a neighbourhood or a sweep"
             problems.report(root.place_of([*at, key], key=True), f"stages.{stage.name}.{key}", what)
     for path in stage.override:
         if path != "task.evaluate":
-            what = why + "its last part cannot be trained otherwise: only task.evaluate may be set"
+            what = why + "its last part cannot be trained in another way: only task.evaluate may be set"
             problems.report(
                 root.place_of([*at, "override", path], key=True), f"stages.{stage.name}.override", path, what
             )

@@ -1,4 +1,4 @@
-"""The only place that builds a spec's trials before anything runs, and traces each of their faults to the text."""
+"""Builds the trials of a spec before anything runs, and traces each of their mistakes to the text."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.records.recorded_spec import lookup
 from orchestrator.spec.check_paths import axes_of
 from orchestrator.spec.diagnostics import Problems, Steps, problem_from_pydantic, show, wording
 from orchestrator.spec.field_paths import missing_step
-from orchestrator.spec.job import PLANNER_ONLY, Near, Stage
+from orchestrator.spec.job import PLANNER_ONLY, Stage
 from orchestrator.spec.sweep import Search, axis_length, axis_values, points
-from orchestrator.spec.trial_fields import apply
+from orchestrator.spec.trial_fields import apply, nearby_values
 from orchestrator.spec.yaml_nodes import Location, YamlNode
-from workers.trial import TrialSpec, plain_number
+from workers.trial import TrialSpec
 
 MAX_TRIALS = 100_000
-"""Of one stage; more is a slip of the pen, and would fill the memory of whoever plans it."""
+"""Of one stage. More are a slip of the pen, and planning them would fill the memory."""
 
 Fields = dict[str, Any]
 Origins = dict[str, YamlNode]
-"""Path -> where its value is written, for what does not come from the base trial."""
+"""Path -> where its value is written, for values that do not come from the base trial."""
 
 
 @dataclass(frozen=True)
 class CheckedTrial:
-    """A valid trial; for a stage with `from` a stand-in, because winners are not known yet."""
+    """A valid trial; for a stage with `from` a stand-in, since winners are not known yet."""
 
     fields: Fields
     """As written, before defaults."""
@@ -43,14 +44,14 @@ class CheckedTrial:
 
 @dataclass(frozen=True)
 class BaseFields:
-    """What a stage's trials stand on: the base trial, or a trial of the stage it takes winners from."""
+    """The fields that a stage's trials change: the base trial, or a trial of the stage whose winners it takes."""
 
     fields: Fields
     origins: Origins = field(default_factory=dict)
 
 
 def check_base(root: YamlNode, problems: Problems) -> BaseFields:
-    """Wrong fields of the base trial, each by itself. What is missing there may come from the stages."""
+    """Reports wrong fields of the base trial, each by itself. Missing fields are not reported: stages may set them."""
     trial = root.child("trial")
     fields: Fields = trial.plain() if trial and isinstance(trial.value, dict) else {}
     if fields.pop(PLANNER_ONLY, None) is not None:
@@ -64,7 +65,7 @@ def check_base(root: YamlNode, problems: Problems) -> BaseFields:
 
 
 def build(root: YamlNode, stage: Stage, at: Steps, start: BaseFields, problems: Problems) -> list[CheckedTrial]:
-    """Every trial of the stage that is valid; problems for the others, each where its cause is written."""
+    """Returns the stage's valid trials; reports the others, each mistake where its cause is written."""
     reported = problems.places()
     built: list[CheckedTrial] = []
     for settings, origins in _settings(root, stage, at, start, problems):
@@ -79,7 +80,7 @@ def build(root: YamlNode, stage: Stage, at: Steps, start: BaseFields, problems: 
             built.append(CheckedTrial(fields, result, settings, {**start.origins, **origins}))
         else:
             _trace(root, stage, result, fields, {**start.origins, **origins}, reported, problems)
-            if isinstance(stage.sweep, Search):  # the next values stand for the same range
+            if isinstance(stage.sweep, Search):  # the next values are of the same range: one report is enough
                 reported = problems.places()
     return built
 
@@ -87,42 +88,34 @@ def build(root: YamlNode, stage: Stage, at: Steps, start: BaseFields, problems: 
 def check_neighbours(
     root: YamlNode, stage: Stage, at: Steps, stand_in: CheckedTrial, values: Mapping[str, list[Any]], problems: Problems
 ) -> None:
-    """Every value that the neighbourhood can move a known value to is one that its field takes.
+    """Reports values of the neighbourhood that their field does not take.
 
-    `values`: path -> the values that the sources' grids hold; a path that is in no grid has the stand-in's.
+    `values`: path -> the values that the sources' grids hold; for a path in no grid, the stand-in's value is moved.
     """
     assert stage.neighbourhood is not None
     near_node = root.find([*at, "neighbourhood", "near"])
-    whole = stand_in.spec.model_dump(mode="json")
+    stand_in_values = stand_in.spec.model_dump(mode="json")
     for path, near in stage.neighbourhood.near.items():
         node = near_node.child(path) if near_node else None
         place = node.place if node else root.place_of(at)
         name = f"stages.{stage.name}.neighbourhood: {path}"
         if missing_step(TrialSpec, path) is not None:
-            continue  # reported as such
-        for value in values.get(path) or [_value(whole, path)]:
+            continue  # reported as an unknown field
+        for value in values.get(path) or [lookup(stand_in_values, path)]:
             if isinstance(value, bool) or not isinstance(value, int | float):
-                problems.report(place, name, show(value), "no number: only numbers have a neighbourhood")
+                problems.report(place, name, show(value), "not a number; only numbers have a neighbourhood")
                 break
-            for moved in neighbours(near, value):
+            for moved in (moved for moved, left_out in nearby_values(value, near) if not left_out):
                 result = _validate(apply(stand_in.fields, {path: moved}))
                 if not isinstance(result, TrialSpec):
                     why = "; ".join(wording(TrialSpec, error) for error in result)
                     problems.report(place, name, f"{why} (moved from {value:g}; set low or high)")
 
 
-def neighbours(near: Near, value: float) -> list[float]:
-    """The values around one, in the order they are written; those beyond low and high are left out."""
-    moved = [value * factor for factor in near.multiply] + [value + step for step in near.add]
-    low = -math.inf if near.low is None else near.low
-    high = math.inf if near.high is None else near.high
-    return [number for number in map(plain_number, moved) if low <= number <= high]
-
-
 def check_values(
     root: YamlNode, path: str, values: list[tuple[Any, Location]], stand_in: CheckedTrial, problems: Problems
 ) -> None:
-    """Each value, written at its place, is one that the field takes; for names in the report."""
+    """Reports values that the field at `path` does not take, each at its place; for names in the report."""
     for value, place in values:
         result = _validate(apply(stand_in.fields, {path: value}))
         if not isinstance(result, TrialSpec):
@@ -133,15 +126,15 @@ def check_values(
 def _settings(
     root: YamlNode, stage: Stage, at: Steps, start: BaseFields, problems: Problems
 ) -> Iterator[tuple[Fields, Origins]]:
-    """Overrides and axes of each trial, as `points` orders them, with where they are written. Of a search, what stands
-    for it: what lies between the ends of its ranges is checked when it is asked for."""
+    """The overrides and axes of each trial, in the order of `points`, with where they are written. Of a search, the
+    middle and the ends of its ranges: points between them are checked when the search asks for them."""
     override = root.find([*at, "override"])
     fixed = dict(stage.override)
     origins = {path: node for path in fixed if override and (node := override.child(path))}
     grids = list(axes_of(root, stage, at))
     if isinstance(stage.sweep, Search):
-        ranges = {path: node for key in ("search", "each") if (whole := root.find([*at, "sweep", key]))
-                  for path in [*stage.sweep.search, *stage.sweep.each] if (node := whole.child(path))}  # fmt: skip
+        ranges = {path: node for key in ("search", "each") if (section := root.find([*at, "sweep", key]))
+                  for path in [*stage.sweep.search, *stage.sweep.each] if (node := section.child(path))}  # fmt: skip
         yield from ((fixed | point, origins | ranges) for point in points(stage.sweep))
     elif not grids:
         yield fixed, origins
@@ -161,40 +154,40 @@ def _settings(
                     problems.report(place, f"stages.{stage.name}.sweep.{path}", show(values[n]), "twice in this axis")
         for numbers in itertools.product(*(range(len(values)) for values in lists.values())):
             chosen = dict(zip(lists, numbers, strict=True))
-            here = {path: (node.child(chosen[path]) or node) for path, node in written.items() if node}
-            yield fixed | {path: lists[path][n] for path, n in chosen.items()}, origins | here
+            axis_origins = {path: (node.child(chosen[path]) or node) for path, node in written.items() if node}
+            yield fixed | {path: lists[path][n] for path, n in chosen.items()}, origins | axis_origins
 
 
 def _trace(
     root: YamlNode, stage: Stage, errors: list[Any], fields: Fields, origins: Origins, reported: set[Location],
     problems: Problems,
 ) -> None:  # fmt: skip
-    """Each error of a trial as a problem at its cause, unless something is reported there already."""
+    """Reports each error of a trial at its cause, unless a problem is reported there already."""
     for error in errors:
-        loc, said, remedy = _real(fields, error["loc"]), wording(TrialSpec, error), ""
+        loc, what, remedy = _real(fields, error["loc"]), wording(TrialSpec, error), ""
         if error["type"] == "missing":
             name = ".".join(map(str, loc))
             reports = [problem.message for problem in problems]
             sweep = f"stages.{stage.name}.sweep: "
-            if any(one.endswith(f"nearest: {loc[-1]}") or name in one or one.startswith(sweep) for one in reports):
-                continue  # misspelt, or wrong (alone, or with the sweep that would set it), which is reported as such
+            if any(each.endswith(f"nearest: {loc[-1]}") or name in each or each.startswith(sweep) for each in reports):
+                continue  # already reported: misspelt, or wrong itself, or set by a sweep that is wrong
             remedy = "; set it in trial, or as an axis or override of the stage"
         of_key = error["type"] == "extra_forbidden"
-        places = [trace(root, each, origins, of_key) for each in [*_named(loc, error, said), loc]]
+        places = [trace(root, each, origins, of_key) for each in [*_named(loc, error, what), loc]]
         if not reported.intersection(places):
             name = ".".join(map(str, loc)) or "trial"
-            problems.report(places[0], f"stages.{stage.name}", name, said + remedy)
+            problems.report(places[0], f"stages.{stage.name}", name, what + remedy)
 
 
-def _named(loc: Steps, error: Any, said: str) -> list[Steps]:
-    """The fields that an error about several of them names."""
+def _named(loc: Steps, error: Any, what: str) -> list[Steps]:
+    """The fields that the text of an error about several fields names."""
     if not isinstance(error["input"], dict) or error["type"] != "value_error":
         return []
-    return [[*loc, word] for word in re.findall(r"\w+", said) if word in error["input"]]
+    return [[*loc, word] for word in re.findall(r"\w+", what) if word in error["input"]]
 
 
 def trace(root: YamlNode, loc: Steps, origins: Origins, key: bool = False) -> Location:
-    """Where the value at a location of a trial is written: an axis, an override, or the base trial."""
+    """Where the value at a location of a trial is written: in an axis, an override or the base trial."""
     for length in range(len(loc), 0, -1):
         node = origins.get(".".join(map(str, loc[:length])))
         if node is not None:
@@ -203,23 +196,23 @@ def trace(root: YamlNode, loc: Steps, origins: Origins, key: bool = False) -> Lo
 
 
 def _real(fields: Fields, loc: Steps) -> list[str | int]:
-    """A location of pydantic's without the names of union members."""
+    """A location from pydantic without the names of union members."""
     real: list[str | int] = []
-    here: Any = fields
+    value: Any = fields
     for i, step in enumerate(loc):
-        inside = (isinstance(here, dict) and step in here) or (
-            isinstance(here, list) and isinstance(step, int) and step < len(here)
+        inside = (isinstance(value, dict) and step in value) or (
+            isinstance(value, list) and isinstance(step, int) and step < len(value)
         )
         if inside:
-            here = here[step]
+            value = value[step]
         if inside or i == len(loc) - 1:
             real.append(step)
     return real
 
 
 def _validate(fields: Fields) -> TrialSpec | list[Any]:
-    """The trial, or what is wrong with it. Strict: the text '5' is no number. Reading test is judged by the caller,
-    who knows the stages, so it is let through here."""
+    """The trial, or pydantic's errors. Strict: the text '5' is not a number. Reading test is allowed here; the caller,
+    which knows the stages, decides on it."""
     text = json.dumps({**fields, PLANNER_ONLY: True})
     try:
         return TrialSpec.model_validate_json(text, strict=True)
@@ -230,10 +223,3 @@ def _validate(fields: Fields) -> TrialSpec | list[Any]:
 def _errors(fields: Fields) -> list[Any]:
     result = _validate(fields)
     return [] if isinstance(result, TrialSpec) else result
-
-
-def _value(whole: Fields, path: str) -> Any:
-    here: Any = whole
-    for step in path.split("."):
-        here = here.get(step) if isinstance(here, dict) else None
-    return here

@@ -1,9 +1,9 @@
-"""The only place that words what is wrong with a spec: where, which field, what value, what is allowed."""
+"""Words the mistakes in a spec: where, which field, what value, what is allowed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -16,7 +16,7 @@ Steps = Sequence[str | int]
 
 
 class Problems:
-    """What was found so far, each once, in the order of the text."""
+    """The problems of a spec so far, each once, in the order of the text."""
 
     def __init__(self) -> None:
         self._found: dict[Problem, None] = {}
@@ -38,7 +38,7 @@ class Problems:
 
 
 def problem_from_pydantic(model: type[BaseModel], error: Any, root: YamlNode, prefix: Steps = ()) -> Problem:
-    """One of `ValidationError.errors()` of `model` as a problem; what was validated stands in `root` below `prefix`."""
+    """One of `ValidationError.errors()` of `model` as a problem; `model` was validated from `root` below `prefix`."""
     inner: Steps = [step for step in error["loc"] if step != "[key]"]
     of_key = len(inner) < len(error["loc"]) or error["type"] == "extra_forbidden"
     place = root.place_of([*prefix, *inner], key=of_key)
@@ -47,7 +47,7 @@ def problem_from_pydantic(model: type[BaseModel], error: Any, root: YamlNode, pr
 
 
 def wording(model: type[BaseModel], error: Any) -> str:
-    """The value of an error, what is wrong with it, what is allowed, and the nearest valid name."""
+    """The message for an error: the value, what is wrong with it, what is allowed, and the nearest valid name."""
     kind, context = error["type"], error.get("ctx", {})
     loc = [step for step in error["loc"] if step != "[key]"]
     if kind == "missing":
@@ -57,21 +57,21 @@ def wording(model: type[BaseModel], error: Any) -> str:
         allowed += ["profiles"] if model is JobSpec and len(loc) == 1 else []
         return f"{show(error['input'])}: no such field; " + offer(str(loc[-1]), allowed, "fields")
     if kind == "value_error" and isinstance(error["input"], dict):
-        return str(context["error"])  # of several fields together; it names their values itself
+        return str(context["error"])  # about several fields, whose values it names itself
     return f"{show(error['input'])}: {_what(kind, context, error)}"
 
 
 def show(value: Any) -> str:
-    """A value as it would be written, shortened."""
+    """A value as it would be written in YAML, in at most 60 characters."""
     bare = isinstance(value, str) and isinstance(parse(value, "").root.value, str)  # else '5' would look like 5
     text = str(value) if bare else json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def dotted(root: YamlNode, steps: Steps, is_missing: bool = False) -> str:
-    """The name of a field: stages by their names, without the union members that pydantic's locations hold.
+    """The name of a field: stages by their names, without the union members in pydantic's locations.
 
-    `is_missing`: the last step is a name although nothing stands there.
+    `is_missing`: the last step is a field although `root` does not have it.
     """
     parts: list[str] = []
     node: YamlNode | None = root
@@ -88,10 +88,15 @@ def dotted(root: YamlNode, steps: Steps, is_missing: bool = False) -> str:
     return ".".join(parts)
 
 
-def offer(word: str, allowed: Sequence[str], what: str) -> str:
-    """What is allowed, and what was probably meant."""
+def offer(word: str, allowed: Collection[str], what: str) -> str:
+    """Lists the allowed names and the one that was probably meant: "stages: grid, final; nearest: grid"."""
+    return f"{what}: {', '.join(allowed) or 'none'}{nearest_hint(word, allowed)}"
+
+
+def nearest_hint(word: str, allowed: Collection[str]) -> str:
+    """ "; nearest: NAME" for the allowed name that was probably meant; "" if none is close."""
     near = nearest(word, allowed)
-    return f"{what}: {', '.join(allowed) or 'none'}" + (f"; nearest: {near}" if near else "")
+    return f"; nearest: {near}" if near else ""
 
 
 def _what(kind: str, context: Any, error: Any) -> str:

@@ -1,50 +1,50 @@
-"""The only place that knows which dotted paths a typed spec has, and which of them a misspelt one comes nearest to."""
+"""Lists the dotted paths of a pydantic model, and finds the one that a misspelt path probably means."""
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from tasks import spelling
+
 
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
-    """The name that was probably meant: one that ends in the same words, else one spelt alike."""
+    """The name that was probably meant: one that ends in `word`, else one with a similar spelling."""
     names = list(allowed)
     same_end = [name for name in names if name.split(".")[-1] == word or name.endswith("." + word)]
     if same_end:
         return same_end[0]
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return close[0] if close else None
+    return next(iter(spelling.nearest(word, names)), None)
 
 
 def missing_step(model: type[BaseModel], path: str) -> tuple[int, list[str]] | None:
-    """None when the model has the field `path`; else the index of the first step it does not have, and what it has
-    there. A path through a tagged union exists when any member has it; below a free mapping every path exists."""
+    """None if the model has the field `path`; else the index of the first step that it lacks, and the fields that it
+    has there. A path through a tagged union exists if any member has it; below a free mapping every path exists."""
     steps = path.split(".")
-    here: list[Any] = [model]
+    level: list[Any] = [model]
     for index, step in enumerate(steps):
-        below = [found for kind in here for found in _below(kind, step)]
+        below = [annotation for each in level for annotation in _below(each, step)]
         if not below:
             return index, names(model, steps[:index])
-        here = below
+        level = below
     return None
 
 
 def names(model: type[BaseModel], steps: Sequence[str | int]) -> list[str]:
-    """Names of the fields of what the steps lead to. A step that is no field is skipped: pydantic's locations also
-    name members of unions; then only that member counts, if it is one."""
-    here: list[Any] = [model]
+    """Names of the fields that the steps lead to. A step may also name the member of a union, as in pydantic's
+    locations; then only that member's fields count. Any other step that is not a field is skipped."""
+    level: list[Any] = [model]
     for step in steps:
-        below = [found for kind in here for found in _below(kind, step)]
+        below = [annotation for each in level for annotation in _below(each, step)]
         if below:
-            here = below
+            level = below
             continue
-        tagged = [kind for kind in _models(here) if _tag(kind) == step]
-        here = list(tagged) or here
-    return list(dict.fromkeys(field for kind in _models(here) for field in _field_names(kind)))
+        tagged = [kind for kind in _models(level) if _tag(kind) == step]
+        level = list(tagged) or level
+    return list(dict.fromkeys(field for kind in _models(level) for field in _field_names(kind)))
 
 
 def leaf_paths(model: type[BaseModel]) -> list[str]:
@@ -60,12 +60,12 @@ def _paths(model: type[BaseModel]) -> Iterator[str]:
 
 
 def _field_names(model: type[BaseModel]) -> list[str]:
-    """As written in a spec: by alias where there is one."""
+    """Field names as written in a spec: the alias if there is one."""
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _members(annotation: Any) -> list[Any]:
-    """The types that a union or annotated type stands for."""
+    """The members of a union or annotated type; any other type alone."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _members(get_args(annotation)[0])
@@ -80,19 +80,19 @@ def _models(annotations: Iterable[Any]) -> list[type[BaseModel]]:
 
 
 def _below(annotation: Any, step: str | int) -> list[Any]:
-    """The types that `step` may lead to."""
-    found: list[Any] = []
+    """The types to which `step` may lead."""
+    below: list[Any] = []
     for member in _members(annotation):
         origin = get_origin(member)
         if isinstance(member, type) and issubclass(member, BaseModel):
             fields = {field.alias or name: field.annotation for name, field in member.model_fields.items()}
             if step in fields:
-                found.append(fields[str(step)])
+                below.append(fields[str(step)])
         elif member is Any or (origin is dict and isinstance(step, str)):
-            found.append(Any if member is Any else get_args(member)[1])
+            below.append(Any if member is Any else get_args(member)[1])
         elif origin is list and isinstance(step, int):
-            found.append(get_args(member)[0])
-    return found
+            below.append(get_args(member)[0])
+    return below
 
 
 def _tag(model: type[BaseModel]) -> str | None:

@@ -1,4 +1,4 @@
-"""The only place that writes the JSON Schema of a spec file, by which editors complete and check specs."""
+"""Writes the JSON Schema of a spec file, with which editors complete and check specs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Schema = dict[str, Any]
 
 
 def json_schema() -> Schema:
-    """JSON Schema (draft 2020-12) of a spec file as written: with profiles, singles for lists, and parts for wholes.
+    """JSON Schema (draft 2020-12) of a spec file: with profiles, and with single values for lists.
 
-    Nothing but name, trial and stages is required in it: what a base trial or a stage lacks may come from a profile,
-    an override or an axis. Whether the result is complete is what `validate` says.
+    It requires only name, trial and stages: fields that a base trial or a stage lacks may come from a profile, an
+    override or an axis. `validate` checks that the result is complete.
     """
     job: Schema = JobSpec.model_json_schema(by_alias=True)
     trial: Schema = TrialSpec.model_json_schema(by_alias=True)
@@ -56,11 +56,11 @@ def json_schema() -> Schema:
 
 
 def _profiles(fields: Schema) -> Schema:
-    """Overlays: as the job, except for what names it, and with stages by their names."""
+    """Profiles: the fields of a job but for its name and profile, and stages by their names."""
     changes = {key: field for key, field in fields.items() if key not in ("name", "profile", "stages")}
     by_name = {"type": "object", "additionalProperties": {"anyOf": [{"$ref": "#/$defs/Stage"}, {"type": "null"}]}}
     changes["stages"] = {
-        "description": "By name: changes to a stage, null to remove it, or a new one that says its name itself. "
+        "description": "By name: changes to a stage, null to remove it, or a new one with its `name`. "
         "A list replaces all stages.",
         "anyOf": [by_name, fields["stages"]],
     }
@@ -73,13 +73,13 @@ def _profiles(fields: Schema) -> Schema:
 
 
 def _keyed_by_path(mapping: Schema) -> Schema:
-    """A mapping from trial paths."""
+    """Makes a mapping's keys trial paths."""
     (mapping["additionalProperties"],) = mapping.pop("patternProperties").values()
     mapping["propertyNames"] = {"$ref": "#/$defs/TrialPath"}
     return mapping
 
 
 def _or_single(array: Schema) -> None:
-    """A list that may be written as its single item."""
+    """Lets a list be written as its single item."""
     items = array["items"]
     array["anyOf"] = [items, {"type": array.pop("type"), "items": array.pop("items")}]

@@ -1,4 +1,4 @@
-"""The only place that makes a job out of a spec file: profile, overrides, and every check before anything starts."""
+"""Loads a job from a spec file: profile, overrides, and every check before anything starts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from orchestrator.spec.yaml_nodes import YamlNode, read
 
 
 def load(path: str | Path, profile: str | None = None, overrides: Sequence[str] = ()) -> JobSpec:
-    """The job that a spec file describes, with one profile and then `path=value` overrides laid over.
+    """The job that a spec file describes, with one profile and then `path=value` overrides applied.
 
-    `profile`: None takes the one that the file names; "" takes none. Raises SpecError with every problem that was
-    found, in the order of the text, each as `file:line:column: field: value: what is wrong; what is allowed`.
+    `profile`: None takes the one that the file names; "" takes none. Raises SpecError with every problem of the spec,
+    in the order of the text, each as `file:line:column: field: value: what is wrong; what is allowed`.
     """
     problems = Problems()
     root = _mapping(path, problems)
-    root, found = with_profile(root, profile)
-    problems.add(*found)
-    root, found = with_overrides(root, overrides)
-    problems.add(*found)
+    root, profile_problems = with_profile(root, profile)
+    root, override_problems = with_overrides(root, overrides)
+    problems.add(*profile_problems, *override_problems)
     unreadable = problems.places()  # a value that could not be read is reported once, not also as a wrong one
     rest = Problems()
     job = check(root, rest)
@@ -35,14 +34,13 @@ def load(path: str | Path, profile: str | None = None, overrides: Sequence[str] 
 
 
 def profiles(path: str | Path) -> list[str]:
-    """Names of the profiles that a spec file offers. Raises SpecError when it is not a readable mapping."""
-    problems = Problems()
-    found = _mapping(path, problems).child("profiles")
-    return list(found.value) if found and isinstance(found.value, dict) else []
+    """Names of the profiles in a spec file. Raises SpecError if it is not a readable mapping."""
+    node = _mapping(path, Problems()).child("profiles")
+    return list(node.value) if node and isinstance(node.value, dict) else []
 
 
 def _mapping(path: str | Path, problems: Problems) -> YamlNode:
-    """What a file says; its smaller problems go to `problems`, without a mapping there is nothing to go on with."""
+    """The mapping in a file; problems of single values are added to `problems`. Raises SpecError without a mapping."""
     document = read(path)
     problems.add(*document.problems)
     if not isinstance(document.root.value, dict):

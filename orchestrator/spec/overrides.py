@@ -1,21 +1,21 @@
-"""The only place that lays a profile and overrides over what a spec file says; every value keeps its place."""
+"""Applies a profile and overrides to a spec file; every value keeps the place where it is written."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.spec.field_paths import nearest
+from orchestrator.spec.diagnostics import offer
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.yaml_nodes import Location, Problem, YamlNode, parse_value
 
 _ALTERNATIVES = (
     "logspace", "linspace", "grid", "search", "uniform", "loguniform", "int", "choice", "asha", "median",
 )  # fmt: skip
-"""Keys that say which of several forms a mapping has, as `kind` does elsewhere."""
+"""Keys that tell the forms of a mapping apart, as `kind` does elsewhere."""
 
 
 def with_profile(root: YamlNode, asked: str | None) -> tuple[YamlNode, list[Problem]]:
-    """The file with one profile laid over: the one asked for, else the one its `profile` names, else none."""
+    """The file with one profile applied: the one asked for, else the one that its `profile` names, else none."""
     named = root.child("profile")
     profiles = root.child("profiles")
     name = asked if asked is not None else (named.value if named else "")
@@ -27,7 +27,7 @@ def with_profile(root: YamlNode, asked: str | None) -> tuple[YamlNode, list[Prob
     if profiles and not isinstance(profiles.value, dict):
         return rest, [Problem(profiles.place, "profiles: must be a mapping from a profile's name to what it changes")]
     if not isinstance(name, str) or name not in known:
-        return rest, [Problem(place, f"profile: {name}: no such profile; " + _offer(str(name), known, "profiles"))]
+        return rest, [Problem(place, f"profile: {name}: no such profile; " + offer(str(name), known, "profiles"))]
     over = known[name]
     if not isinstance(over.value, dict):
         return rest, [Problem(over.place, f"profiles.{name}: must be a mapping of what it changes")]
@@ -37,8 +37,8 @@ def with_profile(root: YamlNode, asked: str | None) -> tuple[YamlNode, list[Prob
     ]  # fmt: skip
     if problems:
         return rest, problems
-    laid = _lay(rest, over, problems)
-    return _set(laid, "profile", YamlNode(place, name)), problems
+    merged = _merge(rest, over, problems)
+    return _set(merged, "profile", YamlNode(place, name)), problems
 
 
 def with_overrides(root: YamlNode, overrides: Sequence[str]) -> tuple[YamlNode, list[Problem]]:
@@ -67,20 +67,20 @@ def with_overrides(root: YamlNode, overrides: Sequence[str]) -> tuple[YamlNode, 
 
 
 class _NoSuch(Exception):
-    """An override leads through something that is not there. The message says what is."""
+    """An override names an item that is not in a list. The message names those that are."""
 
 
 def _put(node: YamlNode, steps: Sequence[str], value: YamlNode) -> YamlNode:
-    """`node` with what the steps lead to replaced. New keys are made: the checks after this refuse unknown ones."""
+    """`node` with the value at the end of the steps replaced. Unknown keys are added; later checks refuse them."""
     if isinstance(node.value, list):
-        at = _index(node, steps[0])
+        index = _index(node, steps[0])
         items = list(node.value)
-        items[at] = _put(items[at], steps[1:], value) if len(steps) > 1 else value
+        items[index] = _put(items[index], steps[1:], value) if len(steps) > 1 else value
         return YamlNode(node.place, items)
     if not isinstance(node.value, dict):
         node = YamlNode(value.place, {}, {})
     assert isinstance(node.value, dict)
-    # A key may itself have dots (an axis, `optim.lr`): the longest that is there wins.
+    # A key may itself have dots (an axis, `optim.lr`): the longest that exists wins.
     lengths = [n for n in range(len(steps), 0, -1) if ".".join(steps[:n]) in node.value]
     dotted = bool(node.value) and all("." in key for key in node.value)
     length = lengths[0] if lengths else (len(steps) if dotted else 1)
@@ -93,7 +93,7 @@ def _put(node: YamlNode, steps: Sequence[str], value: YamlNode) -> YamlNode:
 
 
 def _index(node: YamlNode, step: str) -> int:
-    """Which item of a list a step means: a stage by its name, anything by its number from 0."""
+    """The index of the item that a step means: a stage by its name, any item by its number from 0."""
     assert isinstance(node.value, list)
     items = [_name(item) for item in node.value]
     if step in items:
@@ -101,26 +101,27 @@ def _index(node: YamlNode, step: str) -> int:
     if step.isdigit() and int(step) < len(items):
         return int(step)
     known = [item for item in items if item] or [str(i) for i in range(len(items))]
-    raise _NoSuch(f"no {step!r} there; " + _offer(step, known, "there are"))
+    raise _NoSuch(f"no {step!r} here; " + offer(step, known, "allowed"))
 
 
-def _lay(base: YamlNode, over: YamlNode, problems: list[Problem]) -> YamlNode:
-    """Mappings merge deeply; anything else, and a mapping of another form or kind, replaces."""
-    if not isinstance(base.value, dict) or not isinstance(over.value, dict) or _form(base, over):
+def _merge(base: YamlNode, over: YamlNode, problems: list[Problem]) -> YamlNode:
+    """`base` with `over` applied: mappings merge deeply; any other value, and a mapping of another form or kind,
+    replaces."""
+    if not isinstance(base.value, dict) or not isinstance(over.value, dict) or _other_form(base, over):
         return over
     result = base
     for key, child in over.value.items():
         below = base.value.get(key)
         if key == "stages" and below is not None and isinstance(child.value, dict):
-            child = _lay_stages(below, child, problems)
+            child = _merge_stages(below, child, problems)
         elif below is not None:
-            child = _lay(below, child, problems)
+            child = _merge(below, child, problems)
         result = _set(result, key, child, over.keys[key] if below is None else base.keys[key])
     return result
 
 
-def _form(base: YamlNode, over: YamlNode) -> bool:
-    """Whether `over` is of another form (or kind) than `base`, so that their fields must not mix."""
+def _other_form(base: YamlNode, over: YamlNode) -> bool:
+    """True if `over` has another form or kind than `base`, so that their fields must not mix."""
     kind, other = base.child("kind"), over.child("kind")
     if other is not None and (kind is None or kind.value != other.value):
         return True
@@ -128,23 +129,23 @@ def _form(base: YamlNode, over: YamlNode) -> bool:
     return bool(forms) and forms != {key for key in _ALTERNATIVES if base.child(key) is not None}
 
 
-def _lay_stages(base: YamlNode, over: YamlNode, problems: list[Problem]) -> YamlNode:
-    """Stages by name: changed, removed (null), or, when it says its own name, added at the end."""
+def _merge_stages(base: YamlNode, over: YamlNode, problems: list[Problem]) -> YamlNode:
+    """Stages by name: each is changed, removed (null), or, if it has a `name` itself, added at the end."""
     assert isinstance(over.value, dict)
     stages = list(base.value) if isinstance(base.value, list) else []
     for name, child in over.value.items():
-        at = next((i for i, stage in enumerate(stages) if _name(stage) == name), None)
-        if at is not None and child.value is None:
-            del stages[at]
-        elif at is not None:
-            stages[at] = _lay(stages[at], child, problems)
+        index = next((i for i, stage in enumerate(stages) if _name(stage) == name), None)
+        if index is not None and child.value is None:
+            del stages[index]
+        elif index is not None:
+            stages[index] = _merge(stages[index], child, problems)
         elif _name(child) == name:
             stages.append(child)
         else:
-            known = [_name(stage) for stage in stages]
-            offer = _offer(name, [stage for stage in known if stage], "stages")
-            new = f"a new stage says its name itself (name: {name})"
-            problems.append(Problem(over.keys[name], f"stages.{name}: no such stage to change; {offer}; {new}"))
+            stage_names = [stage_name for stage in stages if (stage_name := _name(stage))]
+            existing = offer(name, stage_names, "stages")
+            new = f"to add a stage, give it its name (name: {name})"
+            problems.append(Problem(over.keys[name], f"stages.{name}: no such stage to change; {existing}; {new}"))
     return YamlNode(base.place, stages)
 
 
@@ -161,8 +162,3 @@ def _set(node: YamlNode, key: str, child: YamlNode, place: Location | None = Non
 def _without(node: YamlNode, key: str) -> YamlNode:
     assert isinstance(node.value, dict)
     return YamlNode(node.place, {k: v for k, v in node.value.items() if k != key}, node.keys)
-
-
-def _offer(word: str, known: Sequence[str] | dict[str, YamlNode], what: str) -> str:
-    near = nearest(word, known)
-    return f"{what}: {', '.join(known) or 'none'}" + (f"; nearest: {near}" if near else "")

@@ -1,4 +1,4 @@
-"""The only place that says what a search may ask for: ranges of fields, rules that stop trials early, populations."""
+"""The models of a search: ranges of fields, rules that stop trials early, populations."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     PositiveFloat,
@@ -18,25 +16,16 @@ from pydantic import (
     field_validator,
 )
 
+from orchestrator.spec.model import SpecModel
 from workers.trial import plain_number
-
-_strict = ConfigDict(
-    frozen=True,
-    extra="forbid",
-    strict=True,
-    allow_inf_nan=False,
-    use_attribute_docstrings=True,
-    populate_by_name=True,
-)
 
 Point = dict[str, Any]
 """Path -> value."""
 
 
-class Uniform(BaseModel):
-    """`{uniform: [low, high]}`: any number between, ends included."""
+class Uniform(SpecModel):
+    """`{uniform: [low, high]}`: any number in between, ends included."""
 
-    model_config = _strict
     uniform: tuple[float, float] = Field(strict=False)
 
     @field_validator("uniform")
@@ -45,10 +34,9 @@ class Uniform(BaseModel):
         return _low_high(ends)
 
 
-class LogUniform(BaseModel):
-    """`{loguniform: [low, high]}`: any number between, evenly in the logarithm."""
+class LogUniform(SpecModel):
+    """`{loguniform: [low, high]}`: any number in between, uniform in the logarithm."""
 
-    model_config = _strict
     loguniform: tuple[PositiveFloat, PositiveFloat] = Field(strict=False)
 
     @field_validator("loguniform")
@@ -57,10 +45,9 @@ class LogUniform(BaseModel):
         return _low_high(ends)
 
 
-class IntRange(BaseModel):
-    """`{int: [low, high]}`: any whole number between, ends included; with `log: true` evenly in the logarithm."""
+class IntRange(SpecModel):
+    """`{int: [low, high]}`: any whole number in between, ends included; with `log: true` uniform in the logarithm."""
 
-    model_config = _strict
     between: tuple[int, int] = Field(alias="int", strict=False)
     log: bool = False
 
@@ -68,7 +55,7 @@ class IntRange(BaseModel):
     @classmethod
     def _whole(cls, ends: Any) -> Any:
         if isinstance(ends, list | tuple) and any(isinstance(end, bool) or not isinstance(end, int) for end in ends):
-            raise ValueError("needs whole numbers: [low, high]")
+            raise ValueError("needs two whole numbers: [low, high]")
         return ends
 
     @field_validator("between")
@@ -81,21 +68,20 @@ class IntRange(BaseModel):
     @classmethod
     def _positive(cls, log: bool, info: Any) -> bool:
         if log and info.data.get("between", (1, 1))[0] < 1:
-            raise ValueError("a logarithmic range begins at 1 or above")
+            raise ValueError("a logarithmic range must begin at 1 or above")
         return log
 
 
-class Choice(BaseModel):
-    """`{choice: [values]}`: one of these, in no order."""
+class Choice(SpecModel):
+    """`{choice: [values]}`: one of these values, which have no order."""
 
-    model_config = _strict
     choice: list[Any] = Field(min_length=1)
 
     @field_validator("choice")
     @classmethod
     def _different(cls, values: list[Any]) -> list[Any]:
         if any(value in values[:number] for number, value in enumerate(values)):  # 1, 1.0 and true are equal
-            raise ValueError("the same value twice")
+            raise ValueError("the same value twice; keep one of them")
         return values
 
 
@@ -104,24 +90,23 @@ def _low_high(ends: tuple[float, float]) -> tuple[float, float]:
     if low >= high:
         raise ValueError(f"the low end {low:g} must be below the high end {high:g}; a fixed value goes into `override`")
     if not math.isfinite(high - low):
-        raise ValueError(f"{low:g} to {high:g} is wider than numbers reach")
+        raise ValueError(f"the range from {low:g} to {high:g} is too wide for floating point; narrow it")
     return ends
 
 
-_FORMS = {"uniform": "Uniform", "loguniform": "LogUniform", "int": "Whole", "choice": "Choice"}
+_FORMS = {"uniform": "Uniform", "loguniform": "LogUniform", "int": "IntRange", "choice": "Choice"}
 
 
 def _range_kind(value: Any) -> str | None:
     if isinstance(value, Uniform | LogUniform | IntRange | Choice):
         return type(value).__name__
-    found = [kind for form, kind in _FORMS.items() if isinstance(value, dict) and form in value]
-    return found[0] if found else None
+    return next((kind for form, kind in _FORMS.items() if isinstance(value, dict) and form in value), None)
 
 
 Range = Annotated[
     Annotated[Uniform, Tag("Uniform")]
     | Annotated[LogUniform, Tag("LogUniform")]
-    | Annotated[IntRange, Tag("Whole")]
+    | Annotated[IntRange, Tag("IntRange")]
     | Annotated[Choice, Tag("Choice")],
     Discriminator(
         _range_kind,
@@ -133,104 +118,100 @@ Range = Annotated[
 """The values that a search may try for one field."""
 
 
-def ends_of(one: Uniform | LogUniform | IntRange) -> tuple[float, float, bool]:
-    """Low, high, and whether the range is even in the logarithm."""
-    if isinstance(one, Uniform):
-        return (*one.uniform, False)
-    return (*one.loguniform, True) if isinstance(one, LogUniform) else (*one.between, one.log)
+def ends_of(space: Uniform | LogUniform | IntRange) -> tuple[float, float, bool]:
+    """Low, high, and True if the range is uniform in the logarithm."""
+    if isinstance(space, Uniform):
+        return (*space.uniform, False)
+    return (*space.loguniform, True) if isinstance(space, LogUniform) else (*space.between, space.log)
 
 
-def value_at(one: Range, part: float) -> Any:
-    """The value a `part` (0 to 1) of the way through a range, as a trial gets it: 12 digits at most."""
-    if isinstance(one, Choice):
-        return one.choice[min(len(one.choice) - 1, int(part * len(one.choice)))]
-    low, high, log = ends_of(one)
-    if isinstance(one, IntRange):
-        low, high = low - 0.5, high + 0.5  # so that each whole number has the same share
+def value_at(space: Range, part: float) -> Any:
+    """The value at a fraction `part` (0 to 1) of a range, rounded as `rounded` does."""
+    if isinstance(space, Choice):
+        return space.choice[min(len(space.choice) - 1, int(part * len(space.choice)))]
+    low, high, log = ends_of(space)
+    if isinstance(space, IntRange):
+        low, high = low - 0.5, high + 0.5  # so that every whole number is equally likely
     value = low * (high / low) ** part if log else low + (high - low) * part
-    return rounded(one, value)
+    return rounded(space, value)
 
 
 def middle(ranges: Mapping[str, Range]) -> Point:
     """The point in the middle of all ranges."""
-    return {path: value_at(one, 0.5) for path, one in ranges.items()}
+    return {path: value_at(space, 0.5) for path, space in ranges.items()}
 
 
 def sample(ranges: Mapping[str, Range], seed: str) -> Point:
-    """A point drawn evenly (in the logarithm, where the range is), the same for the same text."""
-    dice = random.Random(seed)
-    return {path: value_at(one, dice.random()) for path, one in ranges.items()}
+    """A random point, uniform in each range (or in its logarithm); the same seed gives the same point."""
+    generator = random.Random(seed)
+    return {path: value_at(space, generator.random()) for path, space in ranges.items()}
 
 
-def rounded(one: Range, value: Any) -> Any:
-    """A value as trials get it: whole, or of 12 digits (so that keys are stable), and never outside the range."""
-    if isinstance(one, Choice):
+def rounded(space: Range, value: Any) -> Any:
+    """The value that a trial gets: a whole number or one of 12 digits (so that keys are stable), within the range."""
+    if isinstance(space, Choice):
         return value
-    low, high, _ = ends_of(one)
+    low, high, _ = ends_of(space)
     inside = min(max(value, low), high)
-    return round(inside) if isinstance(one, IntRange) else min(max(plain_number(inside), low), high)
+    return round(inside) if isinstance(space, IntRange) else min(max(plain_number(inside), low), high)
 
 
-def contains(one: Range, value: Any) -> bool:
-    """Whether the range has this value."""
-    if isinstance(one, Choice):
-        return any(value == other and type(value) is type(other) for other in one.choice)
-    if isinstance(value, bool) or not isinstance(value, int if isinstance(one, IntRange) else int | float):
+def contains(space: Range, value: Any) -> bool:
+    """True if the value lies in the range."""
+    if isinstance(space, Choice):
+        return any(value == other and type(value) is type(other) for other in space.choice)
+    if isinstance(value, bool) or not isinstance(value, int if isinstance(space, IntRange) else int | float):
         return False
-    low, high, _ = ends_of(one)
+    low, high, _ = ends_of(space)
     return low <= value <= high
 
 
-def tried_at_load(one: Range) -> list[Any]:
-    """Values that stand for a range when a spec is checked: its ends, or every choice."""
-    if isinstance(one, Choice):
-        return list(one.choice)
-    low, high, _ = ends_of(one)
+def tried_at_load(space: Range) -> list[Any]:
+    """The values of a range that are checked when a spec is loaded: its ends, or every choice."""
+    if isinstance(space, Choice):
+        return list(space.choice)
+    low, high, _ = ends_of(space)
     return [low, high]
 
 
-class AshaRule(BaseModel):
+class AshaRule(SpecModel):
     """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934), Ray Tune's AsyncHyperBandScheduler.
 
-    At each rung (epochs grace, grace x factor, grace x factor^2, ...) a trial goes on if it is among the best 1/factor
-    of those that came there so far; so the first ones always do.
+    At each rung (epochs grace, grace x factor, grace x factor^2, ...) a trial continues if it is among the best
+    1/factor of the trials that have reached it so far, so the first ones always continue.
     """
 
-    model_config = _strict
     grace_epochs: PositiveInt
     """The first rung."""
     reduction_factor: int = Field(default=3, ge=2)
-    """3, as in the experiments of the paper that brackets come from (Hyperband, arXiv 1603.06560); Tune's is 4."""
+    """Default 3, as in the experiments of the paper that introduced brackets (Hyperband, arXiv 1603.06560); Tune: 4."""
     brackets: PositiveInt = 1
-    """Sets of rungs, each beginning one rung later; a trial's is drawn. One, as the paper advises."""
+    """Sets of rungs, each beginning one rung later; a trial gets one at random. Default 1, as the paper advises."""
     inside_warmup: bool = False
-    """Whether rungs may lie inside the learning rate's warm-up, where they rank noise."""
+    """Allows rungs inside the learning rate's warm-up, where they rank noise."""
 
 
-class MedianRule(BaseModel):
-    """Median stopping (Golovin et al. 2017, section 3.2.2), Ray Tune's MedianStoppingRule: a trial stops when its best
-    value so far is worse than the median of the running means of the others at the same epoch."""
+class MedianRule(SpecModel):
+    """Median stopping (Golovin et al. 2017, section 3.2.2), Ray Tune's MedianStoppingRule: a trial stops if its best
+    value so far is worse than the median of the other trials' running means at the same epoch."""
 
-    model_config = _strict
     grace_epochs: PositiveInt
-    """Nothing is stopped before."""
+    """No trial is stopped before this epoch."""
     min_trials: PositiveInt = 3
-    """Nothing is stopped on the word of fewer others (3: Tune's)."""
+    """Other trials that are needed for a comparison (default 3, as in Tune)."""
     inside_warmup: bool = False
-    """Whether trials may be stopped inside the learning rate's warm-up."""
+    """Allows stopping inside the learning rate's warm-up."""
 
 
-class Asha(BaseModel):
+class Asha(SpecModel):
     """`{asha: {...}}`"""
 
-    model_config = _strict
     asha: AshaRule
 
 
-class Median(BaseModel):
+class Median(SpecModel):
     """`{median: {...}}`"""
 
-    model_config = _strict
     median: MedianRule
 
 
@@ -249,41 +230,40 @@ Stopping = Annotated[
         custom_error_message="must be none, {asha: {...}} or {median: {...}}",
     ),
 ]
-"""Which trials of a search end early."""
+"""The rule by which trials of a search stop early."""
 
 
-class Population(BaseModel):
+class Population(SpecModel):
     """Population-based training (Jaderberg et al. 2017, arXiv 1711.09846, section 4), in synchronous generations.
 
-    After every generation the members in the bottom quantile each copy a random one of the top quantile, weights and
-    optimizer, and change its settings: each is drawn anew with probability `resample`, else multiplied by one of
-    `factors` (a choice: moved to a neighbour in its list).
+    After every generation each member of the bottom quantile copies the weights and optimizer of a random member of the
+    top quantile and changes its settings: each is drawn anew with probability `resample`, else multiplied by one of
+    `factors` (a choice moves to a neighbour in its list).
     """
 
-    model_config = _strict
     size: int = Field(ge=2)
     every_epochs: PositiveInt
-    """A generation; the trial's epochs are a multiple of it."""
+    """Epochs of a generation; the trial's epochs must be a multiple of it."""
     quantile: float = Field(default=0.2, gt=0, le=0.5)
-    """0.2: the paper's truncation selection."""
+    """Default 0.2, as in the paper's truncation selection."""
     resample: float = Field(default=0.25, ge=0, le=1)
-    """0.25: Tune's; the paper resamples in its experiments with other probabilities for each."""
+    """Default 0.25, as in Tune; the paper uses a different probability in each of its experiments."""
     factors: tuple[PositiveFloat, PositiveFloat] = Field(default=(0.8, 1.2), strict=False)
-    """(0.8, 1.2): the paper's perturbation."""
+    """Default (0.8, 1.2), the paper's perturbation."""
 
 
 def rungs(rule: AshaRule, epochs: int, bracket: int = 0) -> list[int]:
-    """Epochs at which ASHA decides, in their order; below the trial's last epoch, where nothing is left to save."""
-    found, at_epoch = [], rule.grace_epochs * rule.reduction_factor**bracket
-    while at_epoch < epochs:
-        found.append(at_epoch)
-        at_epoch *= rule.reduction_factor
-    return found
+    """The epochs at which ASHA decides, in order, all below the trial's last epoch."""
+    decided, epoch = [], rule.grace_epochs * rule.reduction_factor**bracket
+    while epoch < epochs:
+        decided.append(epoch)
+        epoch *= rule.reduction_factor
+    return decided
 
 
-def fraction(one: Uniform | LogUniform | IntRange, value: float) -> float:
-    """How far through its range a value lies, 0 to 1, in the logarithm where the range is."""
-    low, high, log = ends_of(one)
+def fraction(space: Uniform | LogUniform | IntRange, value: float) -> float:
+    """The position of a value in its range, 0 to 1; in the logarithm if the range is logarithmic."""
+    low, high, log = ends_of(space)
     if log:
         return math.log(value / low) / math.log(high / low)
     return (value - low) / (high - low)

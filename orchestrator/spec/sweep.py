@@ -1,4 +1,4 @@
-"""The only place that says what a stage may try: one setting, grids, or a search; and lists the settings."""
+"""The models of a stage's sweep (one setting, grids or a search), and the settings that a sweep consists of."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import itertools
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     PositiveFloat,
@@ -18,31 +16,23 @@ from pydantic import (
     model_validator,
 )
 
+from orchestrator.records import recorded_spec
+from orchestrator.spec.model import SpecModel
 from orchestrator.spec.search_space import Point, Population, Range, Stopping, middle, tried_at_load
 from workers.trial import plain_number
-
-_strict = ConfigDict(
-    frozen=True,
-    extra="forbid",
-    strict=True,  # the text '5' is no number and `true` is no count, whatever Python says
-    allow_inf_nan=False,
-    use_attribute_docstrings=True,
-    populate_by_name=True,
-)
 
 Path_ = Annotated[str, Field(pattern=r"^[a-z_]+(\.[A-Za-z0-9_]+)*$")]
 """A field of the trial, by its dotted path: optim.lr"""
 
 
 def as_list(value: Any) -> Any:
-    """A single one may be written without the list around it."""
+    """Makes a list of a single value, which may be written without one."""
     return value if isinstance(value, list | tuple) else [value]
 
 
-class LogSpace(BaseModel):
+class LogSpace(SpecModel):
     """`{logspace: [low, high, count]}`: evenly spaced in the logarithm, ends included."""
 
-    model_config = _strict
     logspace: tuple[PositiveFloat, PositiveFloat, PositiveInt] = Field(strict=False)
 
     @field_validator("logspace")
@@ -51,10 +41,9 @@ class LogSpace(BaseModel):
         return _low_high_count(bounds)
 
 
-class LinSpace(BaseModel):
+class LinSpace(SpecModel):
     """`{linspace: [low, high, count]}`: evenly spaced, ends included."""
 
-    model_config = _strict
     linspace: tuple[float, float, PositiveInt] = Field(strict=False)
 
     @field_validator("linspace")
@@ -95,51 +84,49 @@ Axis = Annotated[
 Axes = Annotated[dict[Path_, Axis], Field(min_length=1)]
 
 
-class SingleSetting(BaseModel):
+class SingleSetting(SpecModel):
     """No sweep: the base trial with the stage's overrides."""
 
-    model_config = _strict
     kind: Literal["one"] = "one"
 
 
-class Grid(BaseModel):
-    """Every combination of the axes; of several grids the union, in their order."""
+class Grid(SpecModel):
+    """Every combination of the axes; with several grids, their union in order."""
 
-    model_config = _strict
     grid: Annotated[list[Axes], Field(min_length=1), BeforeValidator(as_list)]
-    """A single mapping is read as a list of one."""
+    """A single mapping is a list of one."""
 
 
-class Search(BaseModel):
-    """Points that are chosen one after the other, by what is known of the earlier ones; a search of its own for every
-    combination of `each`, all at once, and with the same seed, so that groups begin with the same points."""
+class Search(SpecModel):
+    """Points that are chosen one after the other from the results so far; one search for every combination of `each`.
+    They run side by side and share the seed, so that all groups begin with the same points."""
 
-    model_config = _strict
     search: dict[Path_, Range] = Field(min_length=1)
     each: dict[Path_, Axis] = {}
     """Fields that form the groups (the stage's `per`), and their values."""
     trials: PositiveInt
-    """Of each group."""
+    """In each group."""
     sampler: Literal["tpe", "random", "quasi_random"] = "tpe"
     """`tpe`: tree-structured Parzen estimators (Optuna's, through Ray Tune's OptunaSearch); `random`; `quasi_random`:
     a scrambled Sobol sequence (its first point is random)."""
     startup: PositiveInt = 10
     """Random points before TPE begins to model (10: Optuna's)."""
     at_once: PositiveInt = 4
-    """Points of a group that are out at the same time. The more, the less each knows of the others."""
+    """Trials of a group that run at the same time. The more there are, the fewer results each point is chosen from."""
     seed: int = Field(default=0, ge=0)
-    """Of the points. Random and quasi-random ones are always the same for it. TPE and early stopping answer to results
-    in the order in which they come: with `at_once: 1` all is the same again, with more it is what the log recorded."""
+    """The same seed gives the same random and quasi-random points. TPE and early stopping depend on the order of
+    results: with `at_once: 1` a second run repeats the first, with more it may not. A resumed search follows its log.
+    """
     first: list[dict[Path_, Any]] = []
-    """Points to begin with; each names every field of `search`."""
+    """Points to start with; each names every field of `search`."""
     stopping: Stopping = "none"
     population: Population | None = None
-    """Population-based training instead of points of their own: `trials` is then `population.size`."""
+    """Population-based training instead of independent points; `trials` must equal `population.size`."""
 
     @model_validator(mode="after")
     def _together(self) -> Search:
         if both := [path for path in self.each if path in self.search]:
-            raise ValueError(f"{both[0]} stands in search and in each; keep one of them")
+            raise ValueError(f"{both[0]} is in both search and each; keep one of them")
         if len(self.first) > self.trials:
             raise ValueError(f"first has {len(self.first)} points, but trials is {self.trials}")
         if self.population is not None:
@@ -172,31 +159,34 @@ Sweep = Annotated[
 
 
 def axis_length(axis: LogSpace | LinSpace | list[Any]) -> int:
-    """How many values an axis has, without making them."""
+    """The number of values of an axis, without computing them."""
     if isinstance(axis, list):
         return len(axis)
     return axis.logspace[2] if isinstance(axis, LogSpace) else axis.linspace[2]
 
 
 def axis_values(axis: LogSpace | LinSpace | list[Any]) -> list[Any]:
-    """The values of an axis in their order; computed ones have 12 digits, so that they have one key everywhere."""
+    """The values of an axis in order. Computed ones are rounded to 12 digits, so that keys are the same everywhere."""
     if isinstance(axis, list):
         return list(axis)
     low, high, count = axis.logspace if isinstance(axis, LogSpace) else axis.linspace
-    at = [i / (count - 1) for i in range(count)]
+    fractions = [i / (count - 1) for i in range(count)]
     if isinstance(axis, LogSpace):
-        return [plain_number(low * (high / low) ** part) for part in at]
-    return [plain_number(low + (high - low) * part) for part in at]
+        return [plain_number(low * (high / low) ** fraction) for fraction in fractions]
+    return [plain_number(low + (high - low) * fraction) for fraction in fractions]
 
 
 def points(sweep: SingleSetting | Grid | Search) -> list[dict[str, Any]]:
-    """Every setting of a sweep, path -> value: grids in their order, the last axis of a grid fastest. Of a search, what
-    stands for it: of each group the middle, and from there each field at its ends (or at every choice)."""
+    """Every setting of a sweep, path -> value: grids in order, the last axis of a grid fastest.
+
+    A search is represented, for each group, by the middle of its ranges, and by the points that move one field of the
+    middle to an end of its range or to another choice.
+    """
     if isinstance(sweep, SingleSetting):
         return [{}]
     if isinstance(sweep, Search):
         centre = middle(sweep.search)
-        moved = [{**centre, path: value} for path, one in sweep.search.items() for value in tried_at_load(one)]
+        moved = [{**centre, path: value} for path, space in sweep.search.items() for value in tried_at_load(space)]
         return [{**group, **point} for group in groups_of(sweep) for point in [centre, *moved]]
     return [
         dict(zip(axes, values, strict=True))
@@ -206,22 +196,11 @@ def points(sweep: SingleSetting | Grid | Search) -> list[dict[str, Any]]:
 
 
 def groups_of(search: Search) -> list[Point]:
-    """The fields that form each group of a search, and their values, the last field fastest."""
+    """The values that form each group of a search, path -> value, the last field fastest."""
     lists = [axis_values(axis) for axis in search.each.values()]
     return [dict(zip(search.each, values, strict=True)) for values in itertools.product(*lists)]
 
 
-APPLIED_TO = ("seed", "task.dataset")
-"""Fields that are no part of a setting: a chosen setting may be applied to several of them, and read test each time, as
-long as nothing is chosen from the results."""
-
-
 def one_setting(sweep: SingleSetting | Grid | Search) -> bool:
-    """Whether all points of a sweep are one setting, with one or several seeds, on one or several data sets."""
-    if isinstance(sweep, Search):
-        return False
-    grids = sweep.grid if isinstance(sweep, Grid) else []
-    others = [{path: axis for path, axis in axes.items() if path not in APPLIED_TO} for axes in grids]
-    if any(axis_length(axis) > 1 for axes in others for axis in axes.values()):
-        return False
-    return all(axes == others[0] for axes in others)
+    """True if all points of a sweep are one setting, with any number of seeds and data sets."""
+    return recorded_spec.one_setting(sweep.model_dump(mode="json"))

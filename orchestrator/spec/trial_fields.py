@@ -6,61 +6,71 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from workers.trial import TrialSpec
+from orchestrator.records.recorded_spec import lookup
+from orchestrator.spec.job import Near
+from workers.trial import TrialSpec, plain_number
 
 
 def group_of(spec: TrialSpec, per: list[str]) -> tuple[str, dict[str, Any]]:
-    """Id of the trial's group ("digits/RAND"; "all" without `per`) and the values that form it."""
+    """The id of the trial's group ("digits/RAND"; "all" without `per`) and the values that form it, by path."""
     values = spec.model_dump(mode="json")
-    formed = {path: label(lookup(values, path)) for path in per}
-    return "/".join(_show(value) for value in formed.values()) or "all", formed
+    formed_by = {path: _by_name(lookup(values, path)) for path in per}
+    return "/".join(short(value) for value in formed_by.values()) or "all", formed_by
 
 
 def settings_of(spec: TrialSpec, paths: Iterable[str]) -> dict[str, Any]:
-    """Values at `paths`, those that the trial has; initial weights by their label."""
+    """The trial's values at those of `paths` that it has; initial weights by their name."""
     values = spec.model_dump(mode="json")
-    found = ((path, lookup(values, path, _Missing)) for path in paths)
-    return {path: label(value) for path, value in found if value is not _Missing}
+    settings = {path: lookup(values, path, _Missing) for path in paths}
+    return {path: _by_name(value) for path, value in settings.items() if value is not _Missing}
 
 
 class _Missing:
-    """Stands for a path that a trial does not have."""
+    """Marks a path that a trial does not have: None may be its value."""
 
 
-def lookup(values: Mapping[str, Any], path: str, missing: Any = None) -> Any:
-    """The value at a dotted path in nested mappings, or `missing`."""
-    found: Any = values
-    for part in path.split("."):
-        if not isinstance(found, Mapping) or part not in found:
-            return missing
-        found = found[part]
-    return found
-
-
-def label(value: Any) -> Any:
-    """A mapping is shown by its name, where it has one."""
+def _by_name(value: Any) -> Any:
+    """The `name` of a mapping that has one, such as initial weights; any other value unchanged."""
     return value["name"] if isinstance(value, Mapping) and "name" in value else value
 
 
-def _show(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as text for group ids and trial names: a float in six digits, anything but text as JSON."""
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 def apply(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with each dotted path set, in order; mappings on the way are copied (or made), never changed in place.
+    """A copy of `base` with each dotted path set, in order; missing mappings on the way are made.
 
-    Raises ValueError when a path leads through something that is no mapping.
+    Raises ValueError if a path leads through something other than a mapping.
     """
     result = dict(base)
     for path, value in values.items():
-        *way, last = path.split(".")
-        here = result
-        for step in way:
-            below = here.get(step)
+        *parents, last = path.split(".")
+        level = result
+        for step in parents:
+            below = level.get(step)
             if below is not None and not isinstance(below, Mapping):
                 raise ValueError(f"{path}: {step} is {below!r}, not a mapping")
-            here[step] = here = dict(below or {})
-        here[last] = value
+            level[step] = level = dict(below or {})
+        level[last] = value
     return result
+
+
+def nearby_values(value: float, near: Near) -> list[tuple[float, str]]:
+    """The values around `value`, each once, in the order in which `near` lists them: multiples first, then steps.
+
+    With each comes the reason why it is left out, for one beyond low or high; "" for the others.
+    """
+    moved = [*(value * factor for factor in near.multiply), *(value + step for step in near.add)]
+    return [(number, _beyond(number, near)) for number in dict.fromkeys(map(plain_number, moved))]
+
+
+def _beyond(value: float, near: Near) -> str:
+    if near.low is not None and value < near.low:
+        return f"below low {near.low:g}"
+    if near.high is not None and value > near.high:
+        return f"above high {near.high:g}"
+    return ""

@@ -1,4 +1,4 @@
-"""The only place that turns YAML text into values, each of which knows the line and column it was written at."""
+"""Reads YAML text into values that keep the line and column where they are written."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import yaml
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
 MAX_VALUES = 100_000
-"""Values after aliases are expanded: a few lines of nested aliases can stand for billions."""
+"""Values after aliases are expanded: a few lines of nested aliases can expand to billions."""
 
 Scalar = str | int | float | bool | None
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where PyYAML was built with it: 10 x faster
 
-# YAML 1.2 core schema, section 10.3.2. PyYAML follows YAML 1.1, where 1e-4 is a text, `no` is false and 12:30 is 750.
+# YAML 1.2 core schema, section 10.3.2. PyYAML follows YAML 1.1, where 1e-4 is text, `no` is false and 12:30 is 750.
 _NULL = re.compile(r"null|Null|NULL|~|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+")
@@ -35,7 +35,7 @@ _TEXT = "tag:yaml.org,2002:str"
 
 @dataclass(frozen=True)
 class Location:
-    """Where something was written. Line and column count from 1; 0 where the source has none (an override)."""
+    """Where a value is written. Line and column count from 1; 0 if the source has none (an override)."""
 
     source: str
     line: int = 0
@@ -58,7 +58,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class YamlNode:
-    """A value with its place; a mapping also knows the place of each key. Made by `parse`; never changed after."""
+    """A value with its place; for a mapping, also the place of each key. Made by `parse`, never changed."""
 
     place: Location
     value: Scalar | list[YamlNode] | dict[str, YamlNode]
@@ -73,7 +73,7 @@ class YamlNode:
         return self.value
 
     def child(self, step: str | int) -> YamlNode | None:
-        """What stands under a key or an index, if anything does."""
+        """The value under a key or an index, or None."""
         if isinstance(self.value, dict):
             return self.value.get(str(step))
         if isinstance(self.value, list) and isinstance(step, int) and -1 < step < len(self.value):
@@ -81,17 +81,17 @@ class YamlNode:
         return None
 
     def find(self, steps: Sequence[str | int]) -> YamlNode | None:
-        """What the steps lead to, if all of them do."""
+        """The value at the end of the steps, or None."""
         node: YamlNode | None = self
         for step in steps:
             node = node.child(step) if node else None
         return node
 
     def place_of(self, steps: Sequence[str | int], key: bool = False) -> Location:
-        """Place of what the steps lead to, or of the deepest part of it that was written.
+        """The place of the value at the end of the steps, or of the deepest value on the way that is written.
 
         Steps that lead nowhere are skipped (pydantic names the member of a union in its locations).
-        `key`: of the last key itself instead of its value, for keys that should not be there.
+        `key`: the place of the last key instead of its value, for a key that is wrong itself.
         """
         node, place = self, self.place
         for i, step in enumerate(steps):
@@ -106,14 +106,14 @@ class YamlNode:
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed text: what it says, and what is wrong with it (`root` then holds what could be read)."""
+    """A parsed text and its problems; with problems, `root` holds the values that could be read."""
 
     root: YamlNode
     problems: list[Problem]
 
 
 def read(path: str | Path) -> Document:
-    """What a YAML file says. A file that cannot be read is a problem, not an exception."""
+    """The document in a YAML file. A file that cannot be read is a problem, not an exception."""
     source = str(path)
     try:
         with open(path, "rb") as file:
@@ -137,7 +137,7 @@ def read(path: str | Path) -> Document:
 
 
 def parse(text: str, source: str) -> Document:
-    """Reads one YAML document; never raises for what the text holds."""
+    """The document in a YAML text. Mistakes in the text are problems, never exceptions."""
     binary = _BINARY.search(text)
     if binary:
         line = text.count("\n", 0, binary.start()) + 1
@@ -160,7 +160,7 @@ def parse(text: str, source: str) -> Document:
 
 
 def parse_value(text: str, source: str) -> Document:
-    """A value from the command line (`--set path=value`), by the rules of the file. Its places carry no line."""
+    """A value from the command line (`--set path=value`), by the rules of the file. Its places have no line."""
     document = parse(text, source) if text.strip() else Document(YamlNode(Location(source), None), [])
     unlined = [Problem(Location(source), problem.message) for problem in document.problems]
     return Document(_move(document.root, Location(source)), unlined)
@@ -181,16 +181,16 @@ def _broken(source: str, message: str, line: int = 0, column: int = 0) -> Docume
 
 
 def _neighbours(path: Path) -> str:
-    """The YAML files that are where the missing one should be."""
+    """The YAML files in the folder of a missing one, as the end of a message."""
     try:
-        names = sorted(str(found) for found in path.parent.glob("*.y*ml"))[:10]
+        names = sorted(str(file) for file in path.parent.glob("*.y*ml"))[:10]
     except OSError:
         return ""
-    return f"; there: {', '.join(names)}" if names else ""
+    return f"; there are: {', '.join(names)}" if names else ""
 
 
 class _Stop(Exception):
-    """Reading on makes no sense."""
+    """The rest of the text cannot be read."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(str(problem))
@@ -198,14 +198,14 @@ class _Stop(Exception):
 
 
 class _Reader:
-    """Builds nodes from PyYAML's events, so that no tag can construct anything and every place is kept."""
+    """Builds nodes from PyYAML's events, so that no tag can construct an object and every place is kept."""
 
     def __init__(self, source: str) -> None:
         self.source = source
         self.problems: list[Problem] = []
         self.anchors: dict[str, tuple[YamlNode, int]] = {}  # with the number of values below, aliases expanded
         self.open: set[str] = set()
-        self.trail: list[str] = []  # keys and indices to where the reading is
+        self.trail: list[str] = []  # keys and indices of the value that is being read
         self.values = 0
 
     def document(self, events: Iterator[Any]) -> YamlNode:
@@ -222,7 +222,7 @@ class _Reader:
             raise _Stop(Problem(root.place, "empty file; a spec has at least name, trial and stages"))
         return root
 
-    def _say(self, place: Location, message: str) -> None:
+    def _report(self, place: Location, message: str) -> None:
         field = ".".join(self.trail)
         self.problems.append(Problem(place, f"{field}: {message}" if field else message))
 
@@ -239,11 +239,11 @@ class _Reader:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(str(event.anchor), place)
         if depth > MAX_DEPTH:
-            raise _Stop(Problem(place, f"nested more than {MAX_DEPTH} deep"))
+            raise _Stop(Problem(place, f"nested more than {MAX_DEPTH} levels deep"))
         before = self.values
         self._count(place)
         if event.tag is not None and event.tag != "!" and event.tag not in _TAGS:
-            self._say(place, f"tag {event.tag}: tags make no values here; write a plain value")
+            self._report(place, f"tag {event.tag}: YAML tags are not supported; write a plain value")
         if event.anchor:
             self.open.add(event.anchor)
         if isinstance(event, yaml.ScalarEvent):
@@ -259,7 +259,7 @@ class _Reader:
 
     def _alias(self, name: str, place: Location) -> YamlNode:
         if name in self.open:
-            raise _Stop(Problem(place, f"*{name} stands inside what it names"))
+            raise _Stop(Problem(place, f"*{name} stands inside the value that it refers to; write the value out"))
         if name not in self.anchors:
             raise _Stop(Problem(place, f"*{name}: no such anchor; anchors so far: {', '.join(self.anchors) or 'none'}"))
         node, values = self.anchors[name]
@@ -282,17 +282,17 @@ class _Reader:
             where = self._place(event)
             if not isinstance(event, yaml.ScalarEvent):
                 raise _Stop(Problem(where, "a key must be a plain word"))
-            key = event.value  # its text: a key is a name even where it looks like a number
+            key = event.value  # a key is text even if it looks like a number
             self.trail.append(key)
             child = self._node(next(events), events, depth + 1)
             self.trail.pop()
             if key == "<<" and event.implicit[0]:
                 merged += self._merge(child)
             elif key in keys:
-                self._say(where, f"key {key!r} twice; first in line {keys[key].line}; keep one")
+                self._report(where, f"duplicate key {key!r}, first in line {keys[key].line}; keep one")
             else:
                 values[key], keys[key] = child, where
-        for source in merged:  # what is written here wins, then the earlier of several
+        for source in merged:  # own keys win, then the earlier of several merged mappings
             assert isinstance(source.value, dict)
             for key, child in source.value.items():
                 if key not in values:
@@ -303,7 +303,7 @@ class _Reader:
         sources = node.value if isinstance(node.value, list) else [node]
         wrong = [source for source in sources if not isinstance(source.value, dict)]
         for source in wrong:
-            self._say(source.place, "<< takes a mapping or a list of mappings")
+            self._report(source.place, "<< takes a mapping or a list of mappings")
         return [source for source in sources if isinstance(source.value, dict)]
 
     def _scalar(self, event: Any, place: Location) -> Scalar:
@@ -320,10 +320,10 @@ class _Reader:
             if _OCTAL.fullmatch(text) or _HEX.fullmatch(text):
                 return int(text, 0)
         except ValueError:  # thousands of digits
-            self._say(place, f"{text[:20]}...: number of {len(text)} digits")
+            self._report(place, f"{text[:20]}...: number of {len(text)} digits")
             return 0
         number = float(text) if _FLOAT.fullmatch(text) else None
         if _NOT_FINITE.fullmatch(text) or (number is not None and not math.isfinite(number)):
-            self._say(place, f"{text}: not a finite number; write one, or quote it as a text")
+            self._report(place, f"{text}: not a finite number; write one, or quote it as text")
             return None
         return str(text) if number is None else number

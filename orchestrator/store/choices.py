@@ -45,8 +45,8 @@ class Choices:
             recorded = connection.execute(sa.select(w.key).where(same_place)).scalar_one()
             if recorded != choice.key:
                 raise Conflict(
-                    f"job {job_id}: stage {choice.stage} had taken trial {recorded[:12]} for {choice.group}, not "
-                    f"{choice.key[:12]}; a recorded choice does not change: submit under another name"
+                    f"job {job_id}: stage {choice.stage} has already taken trial {recorded[:12]} for {choice.group}, "
+                    f"not {choice.key[:12]}; a recorded choice does not change: submit under another name"
                 )
 
         self._db.write(work)

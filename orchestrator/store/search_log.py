@@ -83,6 +83,6 @@ def append(
     if len(connection.execute(insert, rows).all()) < len(rows):
         stage, group = events[0][0]
         raise Conflict(
-            f"job {job_id}: another process has gone on with the search {stage} {group}; a search is driven by one "
-            "process at a time: wait for it, or end it and submit again"
+            f"job {job_id}: another process has advanced the search {stage} {group}; only one process at a time may "
+            "drive a search: wait for that one, or end it and submit again"
         )

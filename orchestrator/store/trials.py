@@ -133,7 +133,7 @@ class Trials:
         return rows
 
     def snapshots(self, keys: Iterable[str]) -> dict[str, TrialSnapshot]:
-        """What the planner needs to know of these trials; unknown keys are left out."""
+        """Snapshots of these trials by key; unknown keys are left out."""
         wanted = list(dict.fromkeys(keys))
         return self._db.read(lambda connection: _read_snapshots(connection, wanted))
 

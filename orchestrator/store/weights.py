@@ -228,7 +228,7 @@ def _done_trials_of_groups_with_weights() -> sa.Select[Any]:
 
 
 def _parts(connection: sa.Connection, keys: list[str]) -> set[str]:
-    """Those of these trials that trained only a part of another trial's schedule."""
+    """The keys, among these, of trials that trained only a part of their schedule."""
     parts: set[str] = set()
     for some_keys in chunks(keys):
         rows = connection.execute(sa.select(_trials.c.key, _trials.c.spec_json).where(_trials.c.key.in_(some_keys)))

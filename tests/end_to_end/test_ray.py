@@ -88,15 +88,15 @@ def end_of(pool: RayBackend, worker: Any) -> WorkerUpdate:
     """The last word of a worker's trial; earlier ones are acknowledged. Last words of others are heard again later."""
     while True:
         for answer in pool.poll(1.0):
-            if answer.worker.name == worker.name and (answer.news is None or answer.news.ended):
+            if answer.worker.name == worker.name and (answer.update is None or answer.update.ended):
                 return answer
-            if answer.news is not None and not answer.news.ended:
-                pool.acknowledge(answer.news, answer.worker)
+            if answer.update is not None and not answer.update.ended:
+                pool.acknowledge(answer.update, answer.worker)
 
 
 def outcome(answer: WorkerUpdate) -> Outcome:
-    assert answer.news is not None
-    last = answer.news.events[-1]
+    assert answer.update is not None
+    last = answer.update.events[-1]
     assert isinstance(last, Outcome)
     return last
 
@@ -107,18 +107,18 @@ def test_an_actor_is_reused_and_replaced_after_an_error(pool: RayBackend, tmp_pa
         worker = give(pool, tmp_path, batch)
         answer = end_of(pool, worker)
         pids.append(outcome(answer).figures["pid"])
-        assert answer.news is not None
-        pool.acknowledge(answer.news, worker)
+        assert answer.update is not None
+        pool.acknowledge(answer.update, worker)
     assert pids[0] == pids[1]
     assert outcome(answer).figures["threads"] == 1
 
     worker = give(pool, tmp_path, 13)
     answer = end_of(pool, worker)
-    assert answer.news is not None
-    failure = answer.news.events[-1]
+    assert answer.update is not None
+    failure = answer.update.events[-1]
     assert isinstance(failure, Failure)
     assert failure.message.startswith("ValueError: thirteen")
-    pool.acknowledge(answer.news, worker)
+    pool.acknowledge(answer.update, worker)
     pool.retire(worker)
     assert outcome(end_of(pool, give(pool, tmp_path, 3))).figures["pid"] != pids[0]
 
@@ -128,8 +128,8 @@ def test_idle_actors_make_room_for_another_shape(pool: RayBackend, tmp_path: Pat
         give(pool, tmp_path, batch)
     while pool.running():
         for answer in pool.poll(1.0):
-            assert answer.news is not None
-            pool.acknowledge(answer.news, answer.worker)
+            assert answer.update is not None
+            pool.acknowledge(answer.update, answer.worker)
     assert len(pool._workers) == 2
     large = give(pool, tmp_path, 3, Resources(cpus=2))
     assert outcome(end_of(pool, large)).figures["threads"] == 2
@@ -146,7 +146,7 @@ def test_a_killed_process_is_noticed(pool: RayBackend, tmp_path: Path) -> None:
     pool.acknowledge(answers[0].news, worker)
     os.kill(pid, signal.SIGKILL)
     answer = end_of(pool, worker)
-    assert answer.news is None
+    assert answer.update is None
     assert (answer.worker.key, answer.worker.token) == (trial(batch=17).key, 1)
 
 
@@ -170,9 +170,9 @@ def test_a_survivor_is_found_with_its_news(pool: RayBackend, tmp_path: Path) -> 
     end_of(pool, worker)
     other = RayBackend(pool._prefix, says_where)
     key = trial(batch=5).key
-    found = next(heard for heard in other.foreign_actors() if heard.news is not None and heard.news.key == key)
-    assert found.news is not None
-    assert (found.news.token, found.news.owner) == (1, pool._owner)
+    found = next(heard for heard in other.foreign_actors() if heard.update is not None and heard.update.key == key)
+    assert found.update is not None
+    assert (found.update.token, found.update.owner) == (1, pool._owner)
     assert outcome(found).figures["threads"] == 1
     assert found.worker.resources == Resources()
 

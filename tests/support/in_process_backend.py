@@ -95,9 +95,9 @@ class ThreadBackend:
         if worker.dead:
             self.mine.remove(worker)
             self.machine.actors.remove(worker)
-            return SimpleNamespace(worker=worker, news=None, reason="killed by the test")
+            return SimpleNamespace(worker=worker, update=None, reason="killed by the test")
         news = worker.actor.poll(worker.acknowledged, 0.0)
-        return SimpleNamespace(worker=worker, news=news, reason="") if news.events or news.ended else None
+        return SimpleNamespace(worker=worker, update=news, reason="") if news.events or news.ended else None
 
     def acknowledge(self, news: TrialUpdate, worker: Any) -> None:
         worker.acknowledged = news.heard + len(news.events)
@@ -120,15 +120,15 @@ class ThreadBackend:
 
     def foreign_actors(self, wait_s: float) -> Sequence[Any]:
         theirs = [worker for worker in self.machine.actors if worker not in self.mine and not worker.dead]
-        return [SimpleNamespace(worker=worker, news=worker.actor.poll(0, 0.0), reason="") for worker in theirs]
+        return [SimpleNamespace(worker=worker, update=worker.actor.poll(0, 0.0), reason="") for worker in theirs]
 
     def adopt(self, heard: Any) -> None:
-        heard.worker.actor.set_owner(self.owner, heard.news.owner)
+        heard.worker.actor.set_owner(self.owner, heard.update.owner)
         self.mine.append(heard.worker)
 
     def reuse_idle(self, heard: Any) -> None:
-        if heard.worker.actor.set_owner(self.owner, heard.news.owner):
-            heard.worker.actor.release(heard.news.token)
+        if heard.worker.actor.set_owner(self.owner, heard.update.owner):
+            heard.worker.actor.release(heard.update.token)
             heard.worker.key = ""
             self.mine.append(heard.worker)
 
@@ -196,7 +196,7 @@ def crashing(store: Store, monkeypatch: pytest.MonkeyPatch, at: int, after: bool
 
 def killed(store: Store, one: JobSpec, machine: Machine, folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Drives until it crashes, without the goodbyes of an orderly end; its process counts as gone."""
-    patch.setattr(driver.Driver, "_let_go", lambda drive: None)
+    patch.setattr(driver.Driver, "_release", lambda drive: None)
     drives: list[driver.Driver] = []
     init = driver.Driver.__init__
 

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from points_task import Spread, SummedPoints, points_trial
 from tiny_task import EXACT, after, assert_close, outcome_values, run, seen, trial, weights_of
 
 from tasks.backbones.spec import FromTrial
+from tasks.base import DataContext
 from workers.checkpoint import Folder, load_weights
 from workers.distributed import convert_batch_norm
 from workers.errors import ErrorClass, Stopped, TrialError
@@ -37,9 +39,20 @@ def trials() -> dict[str, TrialSpec]:
         "shard parts": trial(deep, clip=0.1, micro_batch=1, runtime=FSDP),
         "swin": swin(parallel="fsdp", grad_checkpointing=True),
         "pretrain": pretraining(grad_checkpointing=True),
+        "sums": points_trial(SummedPoints()),
+        "sum parts": points_trial(SummedPoints(), micro_batch=1),
+        "sums oom": points_trial(SummedPoints(memory=(8, 3))),
+        "sum shards": points_trial(SummedPoints(blocks=2), runtime=FSDP),
+        "sum shard parts": points_trial(SummedPoints(blocks=2), micro_batch=3, runtime=FSDP),
         "norm": trial({"batch_norm": True}, runtime={"sync_batchnorm": True}),
         "norm in shards": trial({"batch_norm": True}, runtime={"sync_batchnorm": True, **FSDP}),
     }
+
+
+MICRO_BATCHES = {
+    "parts": 1, "oom": 1, "shard parts": 1, "swin": 50, "pretrain": 50, "sum parts": 1, "sums oom": 2,
+    "sum shard parts": 3,
+}  # fmt: skip
 
 
 def swin(**runtime: Any) -> TrialSpec:
@@ -80,6 +93,12 @@ def pretraining(**runtime: Any) -> TrialSpec:
 def going_on() -> dict[str, TrialSpec]:
     """Trials that are stopped under one number of workers and end under another."""
     return {"ddp": trial({"blocks": 1}), "fsdp": trial({"blocks": 1}, runtime=FSDP)}
+
+
+def spread() -> TrialSpec:
+    """One step that moves no weight, with a loss that is no mean over samples."""
+    still = {"lr": 1e-30, "warmup_epochs": 0, "min_lr": 0, "weight_decay": 0, "epochs": 1, "batch": 32}
+    return points_trial(Spread(), batch_workers=2, **still)
 
 
 def spans(first: int, last: int, **runtime: Any) -> TrialSpec:
@@ -125,6 +144,11 @@ def on_two_ranks(rank: int, folder: str) -> None:
     block = prepare(deep, RankContext(folder=path / "none", **place), Folder(path / "none", deep.key, 0)).model.body[0]
     assert block.layer.weight.to_local().shape == (8, 16)
     _timm_keeps_its_activation(rank)
+    said["spread"] = seen(run(spread(), path / "spread", **place)[1])
+    with pytest.raises(ValueError, match=r"batch_workers 1: .* cannot run on 2 workers"):
+        run(points_trial(Spread()), path / "alone", **place)
+    with pytest.raises(TrialError, match="needs a worker's whole share at once"):
+        run(points_trial(Spread(memory=(4, 3)), batch_workers=2), path / "spread oom", **place)
     (path / f"said-{rank}.json").write_text(json.dumps(said))
     dist.barrier()
     dist.destroy_process_group()
@@ -183,10 +207,12 @@ def test_two_workers_do_what_one_does_with_the_same_global_batch(two: Path, tmp_
     for name, spec in trials().items():
         if name == "oom":
             spec = trial(clip=0.1)
+        if name == "sums oom":
+            spec = points_trial(SummedPoints())
         one, one_reports = run(spec, tmp_path / name)
         torch.testing.assert_close(weights(two / name), weights_of(one), **EXACT)
         figures, micro_batch, reports, parameters = zero[name]
-        assert micro_batch == {"parts": 1, "oom": 1, "shard parts": 1, "swin": 50, "pretrain": 50}.get(name, 4)
+        assert micro_batch == MICRO_BATCHES.get(name, 4)
         assert figures == other[name][0] == pytest.approx(one.figures, rel=1e-5)
         assert parameters == one.facts["parameters"]
         assert other[name][2] == []  # only rank 0 reports
@@ -228,6 +254,18 @@ def test_a_span_of_two_workers_goes_on_with_one(two: Path, tmp_path: Path) -> No
     parent = Weights(str(file), hashlib.sha256(file.read_bytes()).hexdigest())
     ended, _ = run(spans(2, 4), tmp_path / "second", parents={spans(0, 2).key: parent})
     assert_close(ended, whole)
+
+
+def test_a_loss_over_the_batch_is_the_mean_of_the_workers_losses(two: Path, tmp_path: Path) -> None:
+    """Each over its own share: the trial that two workers carry out cannot be had with one."""
+    model = spread().task.build(spread().backbone, weights(two / "spread"))  # as it began: it learns nothing
+    place: dict[str, Any] = {"input_size": (4, 4), "device": "cpu", "seed": spread().seed, "batch": 32, "world": 2}
+    shares = [next(iter(spread().task.loaders(DataContext(tmp_path, rank=rank, **place)).epoch(0))) for rank in (0, 1)]
+    whole = {name: torch.cat([share[name] for share in shares]) for name in shares[0]}
+    first, second, all_ = (spread().task.loss(model, batch)["loss"].item() for batch in (*shares, whole))
+    ((_, _, values),) = json.loads((two / "said-0.json").read_text())["spread"]
+    assert values["train_loss"] == pytest.approx((first + second) / 2, rel=1e-6)
+    assert abs(all_ - (first + second) / 2) > 1e-4
 
 
 def test_a_batch_that_does_not_divide_among_the_workers_is_refused(tmp_path: Path) -> None:

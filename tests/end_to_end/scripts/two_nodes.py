@@ -39,8 +39,8 @@ def small_trials(where: Settings, spec_file: Path) -> dict[str, Any]:
     seen: dict[str, dict[str, str]] = {}
 
     def watch(drive: Driver) -> None:
-        assert isinstance(drive.hands, RayBackend)
-        for worker in drive.hands.running():
+        assert isinstance(drive.backend, RayBackend)
+        for worker in drive.backend.running():
             if worker.name not in seen and worker.settled:
                 place = ray.get(worker.handle.place.remote())
                 place["node"] = ray.get(worker.handle.node.remote())

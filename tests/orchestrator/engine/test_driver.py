@@ -14,7 +14,7 @@ from k12_job import FINAL, PRETRAIN, RAND, REFINE, SUP, grid, job
 
 from orchestrator.cli import progress
 from orchestrator.engine import driver as schedule
-from orchestrator.engine import takeover
+from orchestrator.engine import inbox, membership
 from orchestrator.records.states import JobState, TrialState
 from orchestrator.report.verify import verify
 from orchestrator.spec.job import JobSpec, Resources, job_id
@@ -39,12 +39,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(takeover, "BEAT_S", 0.02)
+    monkeypatch.setattr(membership, "BEAT_S", 0.02)
 
 
 def killed(drive: schedule.Driver, hands: ThreadBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs the driver until it raises Crash, without the goodbyes of an orderly end; its process counts as gone."""
-    monkeypatch.setattr(drive, "_let_go", lambda: None)
+    monkeypatch.setattr(drive, "_release", lambda: None)
     with pytest.raises(Crash):
         drive.run(hands)
     gone = replace(leases.driver_here(drive.id, drive.job_id, "machine"), pid=2**22 - 3)
@@ -148,7 +148,7 @@ def test_running_trials_are_taken_over_with_their_news(
     machine = Machine(execute=gate)
 
     def watch(drive: schedule.Driver) -> None:
-        if len(drive.hands.running()) == 2:
+        if len(drive.backend.running()) == 2:
             raise Crash
 
     job_of_two = job(grid(dataset=["digits"], init=[RAND], lr=LRS, layer_decay=[1.0]))
@@ -178,7 +178,7 @@ def test_actors_of_a_dead_driver_with_nothing_to_say_are_used_again(
 
     monkeypatch.setattr(hands, "acknowledge", heard)
     monkeypatch.setattr(
-        hands, "poll", lambda timeout_s: [a for a in ThreadBackend.poll(hands, timeout_s) if a.news.ended]
+        hands, "poll", lambda timeout_s: [a for a in ThreadBackend.poll(hands, timeout_s) if a.update.ended]
     )
     killed(first, hands, monkeypatch)
     (before,) = machine.actors
@@ -254,7 +254,7 @@ def test_a_trial_whose_process_dies_every_time_fails(store: Store, tmp_path: Pat
     alone = job({"name": "only"})
     state, _drive = drive_to_end(store, alone, machine, tmp_path)
     assert state is JobState.incomplete
-    assert list(machine.ran.values()) == [schedule.LIVES]
+    assert list(machine.ran.values()) == [inbox.LIVES]
     (row,) = store.trials.placed(job_id(alone))
     assert (row.state, row.error_class) == (TrialState.failed, "node_lost")
 
@@ -319,7 +319,7 @@ def test_an_interrupted_job_gives_its_trials_back_and_goes_on(store: Store, tmp_
     machine = Machine(execute=gate)
 
     def watch(drive: schedule.Driver) -> None:
-        if len(drive.hands.running()) == 2:
+        if len(drive.backend.running()) == 2:
             drive.stop("interrupted")
 
     state, _drive = drive_to_end(store, SMALL, machine, tmp_path, watch=watch)
@@ -346,7 +346,7 @@ def test_a_driver_that_finds_no_room_says_so(store: Store, tmp_path: Path, monke
 
 def test_cancel_reaches_the_driver(store: Store, tmp_path: Path) -> None:
     def watch(drive: schedule.Driver) -> None:
-        if drive.hands.running():
+        if drive.backend.running():
             store.jobs.request_cancel(drive.job_id)
 
     state, _drive = drive_to_end(store, SMALL, Machine(execute=Gate()), tmp_path, watch=watch)
@@ -364,11 +364,11 @@ def test_a_driver_that_lost_its_trials_does_not_write(
     taken: dict[str, int] = {}
 
     def watch(drive: schedule.Driver) -> None:
-        if drive.hands.running() and not taken:
+        if drive.backend.running() and not taken:
             assert gate.inside.acquire(timeout=10)
             store.leases.unregister(drive.id)
             store.leases.register(leases.driver_here("other", drive.job_id, "machine"))
-            taken.update(store.leases.claim("other", [drive.hands.running()[0].key]))
+            taken.update(store.leases.claim("other", [drive.backend.running()[0].key]))
             gate.open.set()
         elif taken and said:
             drive.stop("interrupted")

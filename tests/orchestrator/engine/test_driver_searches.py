@@ -14,7 +14,7 @@ from in_process_backend import Crash, Machine, a_drive, crashing, drive_to_end, 
 from k12_job import BASE, FINAL, PRETRAIN, RAND, SUP, figures, grid
 from k12_job import job as a_job
 
-from orchestrator.engine import driver, takeover
+from orchestrator.engine import driver, membership
 from orchestrator.errors import Conflict
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
@@ -54,7 +54,7 @@ def store(database_url: str) -> Iterator[Store]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(takeover, "BEAT_S", 0.02)
+    monkeypatch.setattr(membership, "BEAT_S", 0.02)
 
 
 class Trainer:
@@ -384,7 +384,7 @@ def test_a_trial_that_another_job_runs_is_judged_by_what_that_records(
     store: Store, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The search does not wait for the end of a trial that it has given up, nor stops it for the job that runs it."""
-    monkeypatch.setattr(takeover, "BEAT_S", 1.0)  # a lease lives ten times as long: the other driver keeps its own
+    monkeypatch.setattr(membership, "BEAT_S", 1.0)  # a lease lives ten times as long: the other driver keeps its own
     full = job(grid(dataset=["digits"], init=[RAND], lr=[1e-2], layer_decay=[0.6]), name="full")
     one = job(search(first=[GOOD, a_bad_point()], trials=2, at_once=1), FROM_SEARCH, name="one")
     trainer = Trainer(store, one)

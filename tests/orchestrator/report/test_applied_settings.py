@@ -10,7 +10,7 @@ import pytest
 from in_process_backend import Machine, a_drive, drive_to_end
 from k12_job import FINAL, PRETRAIN, RAND, SUP, figures, grid, job
 
-from orchestrator.engine import takeover
+from orchestrator.engine import membership
 from orchestrator.report import build
 from orchestrator.report.formats.html_page import html
 from orchestrator.report.formats.terminal import terminal
@@ -25,7 +25,7 @@ JOB = job(PRETRAIN, SEARCH, APPLY)
 
 
 def test_each_data_set_has_its_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(takeover, "BEAT_S", 0.2)
+    monkeypatch.setattr(membership, "BEAT_S", 0.2)
     store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     a_drive(store, JOB, tmp_path)
     before = build.build(store, job_id(JOB))
@@ -53,7 +53,7 @@ def test_the_table_against_a_figure_of_the_weights_it_starts_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Figure 2a of the paper: the error of fine-tuning against AvgDist of the pre-training."""
-    monkeypatch.setattr(takeover, "BEAT_S", 0.2)
+    monkeypatch.setattr(membership, "BEAT_S", 0.2)
     masks = {**PRETRAIN, "per": "optim.lr", "sweep": {"grid": {"optim.lr": [1e-4, 6e-4]}}}
     inits = [RAND, *({**SUP, "name": f"mask {name}", "group": name} for name in ("0.0001", "0.0006"))]
     tune = {**grid(dataset=["digits"], init=inits, lr=[6e-4], layer_decay=[0.85]), "name": "tune"}
@@ -82,7 +82,7 @@ def test_the_table_against_a_figure_of_the_weights_it_starts_from(
 def test_a_data_set_whose_images_were_not_counted_is_called_not_comparable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(takeover, "BEAT_S", 0.2)
+    monkeypatch.setattr(membership, "BEAT_S", 0.2)
     tune = grid(dataset=["digits", "faces"], init=[RAND], lr=[6e-4], layer_decay=[0.85])
     store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     for counts, expected in (("any", 2), ("exact", 0)):
@@ -96,7 +96,7 @@ def test_a_data_set_whose_images_were_not_counted_is_called_not_comparable(
 def test_pictures_are_in_the_page_as_long_as_their_files_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(takeover, "BEAT_S", 0.2)
+    monkeypatch.setattr(membership, "BEAT_S", 0.2)
 
     def drawing(assignment: Assignment, emit: Any, stop: Any) -> Outcome:
         folder = Path(assignment.folder) / "pictures"

@@ -29,7 +29,7 @@ from orchestrator.launch.other_jobs import (
 from orchestrator.launch.submit import record_job
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
-from orchestrator.plan.simulation import Node
+from orchestrator.plan.resource_fit import Node
 from orchestrator.records.rows import DriverRow, SearchEvent
 from orchestrator.records.states import JobState, TrialSnapshot, TrialState
 from orchestrator.report import describe, lineage

@@ -16,7 +16,7 @@ from in_process_backend import Machine, crashing, drive_to_end, killed
 from k12_job import BASE, RAND
 from k12_job import job as a_job
 
-from orchestrator.engine import driver, takeover
+from orchestrator.engine import driver, membership
 from orchestrator.records.rows import SearchEvent
 from orchestrator.records.states import JobState, TrialState
 from orchestrator.report.verify import verify
@@ -180,7 +180,7 @@ def a_population_job() -> JobSpec:
 def test_a_population_runs_in_parts_and_the_winner_is_of_the_last(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(takeover, "BEAT_S", 0.02)
+    monkeypatch.setattr(membership, "BEAT_S", 0.02)
     one, machine = a_population_job(), Machine(slots=2, execute=Trainer())
 
     def watch(drive: driver.Driver) -> None:
@@ -212,7 +212,7 @@ def test_a_population_goes_on_after_a_kill_as_if_there_had_been_none(
 ) -> None:
     """The driver dies at each commit of the population, before one, after the next: the same members and winner, and
     no part of one is trained twice."""
-    monkeypatch.setattr(takeover, "BEAT_S", 0.02)
+    monkeypatch.setattr(membership, "BEAT_S", 0.02)
     one = a_population_job()
     undisturbed = open_store(f"sqlite:///{tmp_path / 'undisturbed.db'}")
     count = crashing(undisturbed, monkeypatch, 0, False)

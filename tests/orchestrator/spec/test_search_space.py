@@ -13,12 +13,13 @@ from orchestrator.errors import SpecError
 from orchestrator.plan.cost import cost
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
-from orchestrator.plan.simulation import Node
+from orchestrator.plan.resource_fit import Node
 from orchestrator.records.rows import PlacedRow, SearchEvent
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.report.groups import heat_map
 from orchestrator.spec import load
 from orchestrator.spec.job import JobSpec
+from orchestrator.spec.search_space import Choice, IntRange, LogUniform, Uniform
 from orchestrator.spec.sweep import Search
 from orchestrator.tracking.run_view import group_look, trial_look
 
@@ -87,6 +88,22 @@ def test_a_good_search_loads_with_the_groups_of_each(write: Write) -> None:
     assert search.first[0]["optim.lr"] == 1e-3
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        Uniform(uniform=(0.5, 1)),
+        LogUniform(loguniform=(1e-4, 1)),
+        IntRange(between=(8, 16)),
+        Choice(choice=[1, 2]),
+    ],
+    ids=lambda space: type(space).__name__,
+)
+def test_a_range_made_in_python_is_taken_as_it_is(space: Uniform | LogUniform | IntRange | Choice) -> None:
+    search = Search(search={"optim.batch": space}, trials=3)
+    assert search.search["optim.batch"] is space
+    assert Search.model_validate(search.model_dump(mode="json", by_alias=True)) == search
+
+
 MISTAKES = {
     "ends": ("[1e-4, 1e-2]", "§[1e-2, 1e-4]", "optim.lr.loguniform", "must be below the high end 0.0001"),
     "no range": ("{uniform: [0.6, 1]}", "§{unifrm: [0.6, 1]}", "layer_decay", "must be {uniform: [low, high]}"),
@@ -96,8 +113,8 @@ MISTAKES = {
     "choice": ("[0, 0.1, 0.2]", "[0, §1.1]", "drop_path", "less than 1"),
     "choice twice": ("[0, 0.1, 0.2]", "§[0.1, 0.1]", "drop_path", "the same value twice"),
     "choice equal": ("[0, 0.1, 0.2]", "§[0, 0.0, 0.2]", "drop_path", "the same value twice"),
-    "too wide": ("[0.6, 1]", "§[-1e308, 1e308]", "layer_decay", "wider than numbers reach"),
-    "both": ("task.dataset: [digits, faces]", "optim.lr: [1e-3]", "stands in search and in each", "keep one"),
+    "too wide": ("[0.6, 1]", "§[-1e308, 1e308]", "layer_decay", "too wide for floating point"),
+    "both": ("task.dataset: [digits, faces]", "optim.lr: [1e-3]", "is in both search and each", "keep one"),
     "override": ("grace_epochs: 4}}", "grace_epochs: 4}}\n    override: {§optim.lr: 1e-3}", "optim.lr", "keep one"),
     "per": ("  - name: search\n", "  - name: search\n    §per: [task.dataset, seed]\n", "per", "remove `per`"),
     "from": (
@@ -108,15 +125,15 @@ MISTAKES = {
     "warm-up": ("grace_epochs: 4", "§grace_epochs: 2", "inside the warm-up of 2 epochs", "inside_warmup: true"),
     "not evaluated": (
         "grace_epochs: 4}}", "§grace_epochs: 3}}\n    override: {runtime.evaluate_every: 2}",
-        "epochs 3, 9 are decided at, but epoch 3 is not evaluated", "multiple of 2",
+        "may stop at epochs 3, 9, but epoch 3 is not evaluated", "multiple of 2",
     ),
     "too late": ("grace_epochs: 4", "§grace_epochs: 20", "grace_epochs", "leave nothing to stop"),
     "epochs differ": ("{choice: [0, 0.1, 0.2]}", "{choice: [0]}\n        optim.epochs: {int: [10, 20]}",
-                      "unequal epochs", "set none"),
+                      "different epochs", "set none"),
     "stopping": ("{asha: {grace_epochs: 4}}", "§asha", "stopping", "must be none, {asha: {...}} or {median: {...}}"),
     "sampler": ("trials: 6", "trials: 6\n      sampler: §tpa", "tpa: not allowed", "nearest: tpe"),
     "whole": ("{choice: [0, 0.1, 0.2]}", "{choice: [0]}\n        optim.batch: {int: §[8.5, 16]}", "batch",
-              "needs whole numbers"),
+              "needs two whole numbers"),
     "first lacks": ("trials: 6", FIRST.replace("[{", "[§{").replace("optim.lr: 1e-3, ", ""), "first",
                     "lacks optim.lr"),
     "first outside": ("trials: 6", FIRST.replace("1e-3", "§1e-1"), "optim.lr 0.1", "outside its range"),
@@ -192,7 +209,7 @@ def test_plan_shows_what_is_left_of_a_search(write: Write) -> None:
     place = ("search", "digits")
     points = [{"optim.lr": lr, "optim.layer_decay": 0.8, "backbone.drop_path": 0} for lr in (1e-3, 3e-3, 5e-3)]
     planner = Planner(job, DurationModel())
-    keys = [str(planner.key_at(place, {"point": point})) for point in points]
+    keys = [str(planner.searches.key_at(place, {"point": point})) for point in points]
     events = [SearchEvent(n, "asked", key, {"point": point}) for n, (key, point) in enumerate(zip(keys, points))]  # noqa: B905
     events.append(SearchEvent(3, "stopped", keys[1], {"epoch": 4, "value": 0.1}))
     known = {
@@ -211,7 +228,7 @@ def test_plan_shows_what_is_left_of_a_search(write: Write) -> None:
 
 def test_validate_and_plan_know_neither_tune_nor_optuna(write: Write, tmp_path: Path) -> None:
     code = (
-        "import sys; from orchestrator.plan.cost import cost; from orchestrator.plan.simulation import Node; "
+        "import sys; from orchestrator.plan.cost import cost; from orchestrator.plan.resource_fit import Node; "
         "from orchestrator.spec import load; "
         "from orchestrator.plan.durations import DurationModel; "
         f"cost(load({str(write(GOOD))!r}), lambda keys: {{}}, DurationModel(), [Node(2.0)]); "

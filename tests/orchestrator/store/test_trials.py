@@ -91,7 +91,7 @@ def test_pictures_are_recorded_with_their_report_once(three: Store) -> None:
     three.trials.commit("d1", [Reported(key_of(1), token, 1, 10, {}, 1.0), second])
     three.trials.commit(
         "d1", [second, Reported(key_of(1), token, 4, 40, {}, 1.0, ("pictures/a-0004.png",))]
-    )  # said again
+    )  # sent again
     expected = [(2, "pictures/a-0002.png"), (2, "pictures/b-0002.png"), (4, "pictures/a-0004.png")]
     assert three.trials.pictures([key_of(1), key_of(2), "none"]) == {key_of(1): expected}
 

@@ -252,7 +252,7 @@ def test_specs_load_without_torch() -> None:
     code = (
         "import sys, orchestrator.spec.load, workers.trial, tasks\n"
         "tasks.Classify(dataset='digits').train_samples\n"
-        "from tasks.backbones.model import BackboneSpec; BackboneSpec(model='resnet50', image_size=224)\n"
+        "from tasks.backbones.spec import BackboneSpec; BackboneSpec(model='resnet50', image_size=224)\n"
         "print([name for name in ('torch', 'torchvision', 'timm', 'numpy', 'sklearn', 'ray') if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,93 @@
+"""Checks that no trial reads test data before every selection is made, and that all trials agree on what test is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestrator.spec.check_trials import CheckedTrial, trace
+from orchestrator.spec.diagnostics import Problems
+from orchestrator.spec.job import JobSpec
+from orchestrator.spec.sweep import one_setting
+from orchestrator.spec.yaml_nodes import Location, YamlNode
+
+_RULE = (
+    "only a stage with `from`, without neighbourhood or axes other than seed and task.dataset, on which no other stage "
+    "builds, may; allowed here: task.evaluate val"
+)
+
+
+class AccessToTest:
+    """Checks the stages of a job in their order."""
+
+    def __init__(
+        self,
+        root: YamlNode,
+        job: JobSpec,
+        trials: Mapping[str, list[CheckedTrial]],
+        weights_taken_by: Mapping[str, str],
+        problems: Problems,
+    ) -> None:
+        """`trials`: of each stage. `weights_taken_by`: stage -> a stage that starts from its weights."""
+        self._root, self._job, self._trials, self._problems = root, job, trials, problems
+        self._weights_taken_by = weights_taken_by
+        self._reported: set[Location] = set()
+
+    def check_selection(self, i: int) -> None:
+        """Only a stage that reruns winners unchanged, and on whose results nothing depends, may read test."""
+        stage = self._job.stages[i]
+        why = self._why_refused(i)
+        if why is None:
+            return
+        for trial in self._trials[stage.name]:
+            if trial.spec.task.reads_test:
+                place, path = self._test_origin(i, trial)
+                if place in self._reported:
+                    continue  # inherited from an earlier stage
+                self._reported.add(place)
+                what = f"test data before selection: {why}; {_RULE}"
+                self._problems.report(place, f"stages.{stage.name}", path, "test", what)
+
+    def _why_refused(self, i: int) -> str | None:
+        """Why the stage may not read test; None if it may."""
+        stage = self._job.stages[i]
+        if consumers := self._job.consumers(i):
+            return f"winners are chosen from this stage (by {', '.join(other.name for other in consumers)})"
+        if stage.name in self._weights_taken_by:
+            return f"{self._weights_taken_by[stage.name]} starts from its weights"
+        if not stage.from_:
+            return "this stage takes no winners"
+        if stage.neighbourhood is not None:
+            return "this stage searches a neighbourhood"
+        if not one_setting(stage.sweep):
+            return "this stage tries several settings, and the best of them on test would be a choice"
+        return None
+
+    def check_one_test_set(self, i: int) -> None:
+        """If any trial reads the test images of a data set, all trials must agree on which images those are; otherwise
+        one could train on another's test images."""
+        stage = self._job.stages[i]
+        rules = {
+            (name, rule): other
+            for other, trials in self._trials.items()
+            for trial in trials
+            for name, rule in trial.spec.task.opens.items()
+        }
+        for trial in self._trials[stage.name]:
+            own = trial.spec.task.opens if trial.spec.task.reads_test else {}
+            place, path = self._test_origin(i, trial)
+            different = [(name, rule, other) for (name, rule), other in rules.items() if rule != own.get(name, rule)]
+            if different and place not in self._reported:
+                self._reported.add(place)
+                name, rule, other = different[0]
+                what = (
+                    f"test images of {name} are chosen here by task.{own[name]}, but stage {other} opens images of it "
+                    f"by task.{rule}, which may include them; use the same in both stages, or leave {name} out of one"
+                )
+                self._problems.report(place, f"stages.{stage.name}", path, "test", what)
+
+    def _test_origin(self, i: int, trial: CheckedTrial) -> tuple[Location, str]:
+        """The field that makes a trial's task read test, and where it is written."""
+        fields = [name for name, value in trial.fields.get("task", {}).items() if value == "test"]
+        if not fields:
+            return self._root.place_of(["stages", i]), "task"
+        return trace(self._root, ["task", fields[0]], trial.origins), f"task.{fields[0]}"
