@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.engine.driver import Driver
 from orchestrator.plan.state import Progress
 from orchestrator.records.states import TrialState
-from orchestrator.report.formatting import clock
+from orchestrator.report.formatting import duration
 
 REDRAW_S = 0.5
 
@@ -135,7 +135,7 @@ def summary(drive: Driver, progress: list[Progress]) -> str:
         parts.append(f"{states[TrialState.diverged]} diverged")
     left = seconds_left(drive, progress)
     if left is not None:
-        parts.append(f"about {clock(left)} left")
+        parts.append(f"about {duration(left)} left")
     if drive.no_room and not drive.backend.running():
         parts.append("the next trial finds no room on the cluster: `ray status` and the dashboard say who holds it")
     if drive.stopping:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import expected, label, lookup, sources
-from orchestrator.report.formats.json_data import to_json
-from orchestrator.report.formatting import WIDTH, aligned, finite, moment, short_time
-from orchestrator.report.model import unit_of
+from orchestrator.report import figures
+from orchestrator.report.cells import best_first
+from orchestrator.report.formatting import WIDTH, aligned, duration, moment
+from orchestrator.report.json_values import to_json
 from orchestrator.report.wording import field_title
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def status(store: Store, job_id: str) -> View:
     lines = [f"{job.id}  {job.state}" + (f"  {job.message}" if job.message else "")]
     lines += [f"submitted {moment(job.created)}, {_done(job)} placed trials ended"]
     if left is not None:
-        lines[-1] += f", about {short_time(left)} left" + ("" if job.state == "running" else " once it runs again")
+        lines[-1] += f", about {duration(left)} left" + ("" if job.state == "running" else " once it runs again")
     lines += ["", *_stage_lines(counts), "", *_matrix_lines(spec, matrix), *_failed_lines(failed, job.id)]
     return View(content, lines)
 
@@ -180,6 +181,7 @@ def _matrix(spec: Mapping[str, Any], placed: Iterable[PlacedRow]) -> list[dict[s
                 "column": column,
                 "states": {name: states[name] for name in _STATES if states[name]},
                 "metric": trials[0].metric if trials else "",
+                "digits": figures.metric_of(trials[0]).digits if trials else 0,
                 "best": _best([t for t in trials if t.stage != last]),
                 "table": _best([t for t in trials if t.stage == last]),
             }
@@ -196,13 +198,9 @@ def _at(spec: Mapping[str, Any], values: Mapping[str, Any], settings: Mapping[st
 
 
 def _best(trials: Iterable[PlacedRow]) -> float | None:
-    """The best value, in the table's units."""
-    values = [(finite(t.value), t) for t in trials if t.state == "done"]
-    known = [(value, trial) for value, trial in values if value is not None]
-    if not known:
-        return None
-    best = (max if known[0][1].mode == "max" else min)(value for value, _ in known)
-    return best * unit_of(known[0][1].metric).scale
+    """The best value, in its metric's unit."""
+    ranked = best_first(trials)
+    return figures.scaled(ranked[0].value, figures.metric_of(ranked[0])) if ranked else None
 
 
 def _stage_lines(counts: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -216,7 +214,7 @@ def _stage_lines(counts: Sequence[Mapping[str, Any]]) -> list[str]:
             [count["stage"], f"{ended} of {about}{count['expected']}",
              *(str(states.get(name) or "–") for name in ("running", "pending", "diverged", "stopped")),
              str(states.get("failed", 0) + states.get("cancelled", 0) or "–"),
-             "–" if mean is None else short_time(mean)]
+             "–" if mean is None else duration(mean)]
         )  # fmt: skip
     header = ["stage", "ended", "running", "pending", "diverged", "stopped", "failed", "each takes"]
     if not any(count["states"].get("stopped") for count in counts):  # only searches stop trials
@@ -242,9 +240,8 @@ def _cell_text(cell: Mapping[str, Any] | None, last: str) -> str:
     parts += [f"▸{states['running']}"] if states.get("running") else []
     lost = states.get("failed", 0) + states.get("cancelled", 0)
     parts += [f"✕{lost} failed"] if lost else []
-    unit = unit_of(cell["metric"])
-    parts += [f"best {unit.text(cell['best'])}"] if cell["best"] is not None else []
-    parts += [f"{last} {unit.text(cell['table'])}"] if cell["table"] is not None else []
+    for name, value in (("best", cell["best"]), (last, cell["table"])):
+        parts += [] if value is None else [f"{name} {value:.{cell['digits']}f}"]
     return " ".join(parts)
 
 

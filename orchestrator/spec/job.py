@@ -138,8 +138,9 @@ class Reference(SpecModel):
     """Published values, printed beside ours."""
 
     source: str
-    values: dict[str, dict[str, float]]
-    """Row -> column -> value, in the table's units (percent for accuracies)."""
+    values: dict[str, dict[str, float | dict[str, float]]]
+    """Row -> column -> value, in the table's units (percent for accuracies). A table of several figures: the value of
+    the first, or figure -> value."""
 
 
 class Plot(SpecModel):
@@ -152,7 +153,8 @@ class Plot(SpecModel):
     """The trial whose figure `x` is: the table's trial, or the nearest trial up its lineage of weights that has the
     figure."""
     y: Literal["value", "error"] = "value"
-    """`error`: 100 percent minus the accuracy."""
+    """`value`: the figure that the table shows (its first). `error`: the complement of that (error rate, for an
+    accuracy), for figures that have one."""
 
 
 class ReportSpec(SpecModel):
@@ -162,6 +164,9 @@ class ReportSpec(SpecModel):
     """The stage whose figures fill the cells; empty: the last stage."""
     rows: Path_ = "backbone.init"
     columns: Path_ = "task.dataset"
+    figures: list[str] = []
+    """Names of the figures to show, each a column beside the others under each value of `columns`; none: the one that
+    trials are chosen by. Choices and heat maps are always of that one."""
     averages: list[Average] = [Average()]
     reference: Reference | None = None
     plots: list[Plot] = []
