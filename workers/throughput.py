@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import torch
 
 from tasks.base import Batch
@@ -62,8 +61,7 @@ def of_epoch(run: TrainingState) -> dict[str, float]:
     progress, device = run.progress, run.numerics.device
     seconds = max(progress.epoch_step_seconds, 1e-9)
     speed = run.trial.optim.batch * progress.step_in_epoch / seconds
-    on_cuda = device.type == "cuda"
-    memory = torch.cuda.max_memory_allocated(device) if on_cuda else psutil.Process().memory_info().rss
+    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident()
     values = {
         "images_per_second": speed,
         "data_wait": min(1.0, progress.epoch_wait / seconds),
@@ -72,6 +70,13 @@ def of_epoch(run: TrainingState) -> dict[str, float]:
     if (share := _mfu(run, speed)) is not None:
         values["mfu"] = share
     return {f"{PREFIX}{name}": float(f"{value:.4g}") for name, value in values.items()}
+
+
+def _resident() -> int:
+    """Bytes that this process has in memory."""
+    import psutil  # here: on a GPU nothing needs it
+
+    return int(psutil.Process().memory_info().rss)
 
 
 def _mfu(run: TrainingState, images_per_second: float) -> float | None:

@@ -35,8 +35,8 @@ def trials() -> dict[str, TrialSpec]:
         "oom": trial({"memory": (8, 1)}, clip=0.1),  # only rank 1 runs out of memory
         "shards": trial(deep, clip=0.1, runtime=FSDP),
         "shard parts": trial(deep, clip=0.1, micro_batch=1, runtime=FSDP),
-        "swin": swin(parallel="fsdp", grad_checkpointing=True),
-        "pretrain": pretraining(grad_checkpointing=True),
+        "swin": swin(parallel="fsdp", grad_checkpointing=True, channels_last="on"),
+        "pretrain": pretraining(grad_checkpointing=True, channels_last="on"),
         "norm": trial({"batch_norm": True}, runtime={"sync_batchnorm": True}),
         "norm in shards": trial({"batch_norm": True}, runtime={"sync_batchnorm": True, **FSDP}),
     }
