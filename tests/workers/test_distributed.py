@@ -37,8 +37,8 @@ def trials() -> dict[str, TrialSpec]:
         "oom": trial({"memory": (8, 1)}, clip=0.1),  # only rank 1 runs out of memory
         "shards": trial(deep, clip=0.1, runtime=FSDP),
         "shard parts": trial(deep, clip=0.1, micro_batch=1, runtime=FSDP),
-        "swin": swin(parallel="fsdp", grad_checkpointing=True),
-        "pretrain": pretraining(grad_checkpointing=True),
+        "swin": swin(parallel="fsdp", grad_checkpointing=True, channels_last="on"),
+        "pretrain": pretraining(grad_checkpointing=True, channels_last="on"),
         "sums": points_trial(SummedPoints()),
         "sum parts": points_trial(SummedPoints(), micro_batch=1),
         "sums oom": points_trial(SummedPoints(memory=(8, 3))),

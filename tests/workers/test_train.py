@@ -366,3 +366,12 @@ def test_pictures_are_made_every_so_many_epochs_and_at_the_end(tmp_path: Path) -
     assert said == reports
     _, without = run(trial({"draws": 2}), tmp_path / "end")
     assert [len(report.pictures) for report in without] == [0, 0, 0, 2]
+
+
+def test_a_process_is_ready_for_a_deterministic_trial_from_its_first_one_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch reads this variable once, when the first trial computes, and then refuses deterministic ones without it."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    run(trial(epochs=2), tmp_path)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
