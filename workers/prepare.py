@@ -20,7 +20,7 @@ from tasks.backbones.swin_windows import check_same_windows
 from tasks.base import DataContext, Loaders
 from tasks.errors import DataError
 from workers import distributed
-from workers.checkpoint import Folder, load_state
+from workers.checkpoint import Folder, digest_in_name, load_state
 from workers.errors import Stopped
 from workers.initial_weights import initial_weights
 from workers.optim import Schedule, adamw, parameter_groups
@@ -75,6 +75,7 @@ def prepare(
     )  # fmt: skip
     if path is not None:
         run.mark_saved()
+        run.saved_state = digest_in_name(path)
     return run
 
 

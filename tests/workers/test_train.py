@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from killed_trials import killed_trials
 from PIL import Image
 from tiny_task import VIT, after, assert_close, digest, outcome_values, real, run, seen, trial, undisturbed, weights_of
 
@@ -85,15 +83,9 @@ def test_a_killed_trial_ends_as_one_that_was_not(tmp_path: Path) -> None:
         ["before_checkpoint_commit:1"],
         ["before_checkpoint_commit:2", "after_checkpoint_commit:1"],
         ["step:16"],
+        ["item:2", "item:3"],  # in the middle of an evaluation, and of the one after the checkpoint
     ]
-    script = Path(__file__).parents[1] / "support" / "tiny_task.py"
-    environment = {**os.environ, "PYTHONPATH": str(script.parents[2])}
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), json.dumps(scenarios)],
-        capture_output=True, text=True, env=environment, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout)
+    results = killed_trials([(undisturbed(), crashes) for crashes in scenarios], tmp_path)
     expected = results[0]
     assert len(expected["reports"]) == 4
     for scenario, result in zip(scenarios, results, strict=True):
@@ -101,7 +93,7 @@ def test_a_killed_trial_ends_as_one_that_was_not(tmp_path: Path) -> None:
         for what in ("sha256", "figures", "reports"):
             assert result[what] == expected[what], (scenario, what)
         assert result["left"] == ["outcome.json", "token", "weights.safetensors"]
-    assert [result["resumed_at"] for result in results] == [None, None, 8, None, 8, 12]
+    assert [result["resumed_at"] for result in results] == [None, None, 8, None, 8, 12, 4]
 
 
 @pytest.mark.parametrize("step", [1, 4, 6, 16])
@@ -129,7 +121,7 @@ def test_checkpoints_are_written_every_so_many_epochs_or_minutes(tmp_path: Path)
         return sorted(steps)
 
     assert written("epochs", checkpoint_epochs=2) == [8]
-    assert written("minutes", checkpoint_minutes=1e-9) == list(range(1, 16))
+    assert written("minutes", checkpoint_minutes=1e-9) == list(range(1, 17))
     assert written("neither", checkpoint_epochs=50) == []
 
 
