@@ -7,7 +7,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.engine.backend import Backend, RunSite, is_broken
@@ -17,8 +17,8 @@ from orchestrator.engine.takeover import Takeover
 from orchestrator.errors import Conflict, LeaseLost, OrchestratorError
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.state import RESULTS
-from orchestrator.plan.trials import PlannedTrial
-from orchestrator.records.rows import ChoiceRow, MetricRow, Placement
+from orchestrator.plan.trials import PlannedTrial, metric_rows
+from orchestrator.records.rows import ChoiceRow, Placement
 from orchestrator.records.states import JobState, TrialSnapshot, TrialState
 from orchestrator.records.trial_files import trial_folder
 from orchestrator.records.writes import Finished, Reported, Write
@@ -379,6 +379,6 @@ def _placement(planned: PlannedTrial) -> Placement:
         mode=task.mode,
         seed=planned.spec.seed,
         epochs=planned.spec.last_epoch,
-        metrics=tuple(MetricRow(**asdict(metric)) for metric in task.metrics),
+        metrics=metric_rows(planned.spec),
         split=task.split,
     )
