@@ -90,8 +90,8 @@ class _PartRun:
                 current = self._follow(process, _lines(lines), time.monotonic())
             finally:
                 _kill(process)
-        if current is None and (process.returncode == 0 or len(self._waiting) < waited):
-            return  # the next process goes on where this one ended
+        if current is None and (process.returncode == 0 or len(self._waiting) < waited or self._left() < 0):
+            return  # the next process, if there is time for one, takes what this one left
         ended = f"its process ended with {_how(process.returncode)}" + _tail(log)
         if current is None:  # not even one was begun: another process would end alike
             for check in self._waiting:
