@@ -1,7 +1,7 @@
-"""A task that no line of orchestrator/ or workers/ knows goes from a spec to its table: spec, plan, Ray, SQL, MLflow, page.
+"""A task unknown to orchestrator/ and workers/ goes from a spec to its table: plan, Ray, SQL, MLflow, page.
 
-Its targets are boxes of varying number, its input is not square, its first metric is in metres and better when lower, and
-no split of it is called val (tests/support/ships).
+Its targets are boxes of varying number, its input is not square, its first metric is in metres and better when lower,
+and no split of it is called val (tests/support/ships).
 """
 
 from __future__ import annotations
