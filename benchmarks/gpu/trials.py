@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from tasks.pretraining.loaders import MaskedMemory
 from torch import nn
 
 from tasks.backbones.spec import BackboneSpec
@@ -21,7 +22,6 @@ from tasks.base import Batch, DataContext, Loaders
 from tasks.classification.task import Classify
 from tasks.datasets.labelled.catalog import CARDS
 from tasks.datasets.labelled.loaders import FileLoaders
-from tasks.pretraining.loaders import MaskedMemory
 from tasks.pretraining.task import Pretrain
 from workers.checkpoint import load_weights
 from workers.messages import Outcome, Report
