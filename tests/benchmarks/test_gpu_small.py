@@ -50,7 +50,8 @@ def test_every_part_runs_small_without_the_packages_of_the_service(tmp_path: Pat
     environment, out = without(tmp_path, *BLOCKED), tmp_path / "results" / "gpu.json"
     for package in BLOCKED:
         with pytest.raises(subprocess.CalledProcessError):
-            subprocess.run([sys.executable, "-c", f"import {package}"], env=environment, check=True, capture_output=True)
+            importing = [sys.executable, "-c", f"import {package}"]
+            subprocess.run(importing, env=environment, check=True, capture_output=True)
     done = subprocess.run(
         [sys.executable, str(ENTRY), "--small", "--budget", "900", "--out", str(out)],
         capture_output=True, text=True, env=environment, cwd=tmp_path,
