@@ -72,6 +72,10 @@ class Outcome:
     unreadable_images (those replaced), image_cache, versions, host, threads, parameters."""
     weights: Weights | None = None
     """Beside the file of a trial whose span ends early lies its whole state (see checkpoint.Folder)."""
+    measurements: str | None = None
+    """File in the trial's folder, by its name there, with the values per item, layer and head of the last evaluation:
+    a JSON object a line, {figure, split, item, layer, head, value}. `value` is null where it is not finite."""
+    measurements_sha256: str | None = None
 
 
 @dataclass(frozen=True)
