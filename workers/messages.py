@@ -68,7 +68,8 @@ class Outcome:
     """After the last epoch (no epoch is chosen: the final trial could not, without looking at test)."""
     facts: dict[str, Any]
     """How it was run: device, precision, micro_batch, steps, train_images, train_seconds, step_seconds (median of
-    the run, data included), images_per_second (both None where nothing was trained), resumed_at, notes, data_digest,
+    the run, data included), images_per_second (both None where nothing was trained), resumed_at, notes, caveats
+    (why its figures cannot be compared with published ones), data_digest,
     unreadable_images (those replaced), image_cache, versions, host, threads, parameters."""
     weights: Weights | None = None
     """Beside the file of a trial whose span ends early lies its whole state (see checkpoint.Folder)."""
