@@ -170,6 +170,7 @@ def facts(run: TrainingState) -> dict[str, Any]:
         "image_cache": run.loaders.image_cache,
         "resumed_at": run.resumed_at,
         "notes": list(progress.notes),
+        "caveats": list(run.trial.task.caveats),
         "host": socket.gethostname(),
         "versions": {
             "python": platform.python_version(),
