@@ -141,6 +141,7 @@ def facts(run: TrainingState) -> dict[str, Any]:
     on_cuda = numerics.device.type == "cuda"
     return {
         **run.trial.task.facts(run.model),
+        "caveats": list(run.trial.task.caveats),
         "device": torch.cuda.get_device_name(numerics.device) if on_cuda else "cpu",
         "precision": "bf16" if numerics.dtype == torch.bfloat16 else "fp32",
         "channels_last": numerics.channels_last,
