@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # loaded where it is used: `clear` is also called by processe
 FORMAT = 2
 """Of a checkpoint and of outcome.json: raise it when what they hold changes."""
 STATE = "state-*.pt"
+EVALUATED = "evaluation-*.jsonl"
 KEPT = 2
 """Checkpoints on storage: the newest, and the one before it in case the newest is damaged."""
 
@@ -53,8 +54,9 @@ class Folder:
         for left_over in (*self.path.glob("*.tmp"), *self.path.glob("pictures/*.tmp")):
             left_over.unlink(missing_ok=True)
 
-    def save(self, state: Mapping[str, Any], step: int) -> None:
-        """Writes a checkpoint of everything after `step` optimizer steps and removes all but the last two.
+    def save(self, state: Mapping[str, Any], step: int) -> str:
+        """Writes a checkpoint of everything after `step` optimizer steps and removes all but the last two. Returns its
+        SHA-256.
 
         `state` holds tensors, numbers, strings, and lists, tuples and dictionaries of them.
         Raises TrialError (data) when the storage refuses, (node_lost) when a newer attempt owns the folder.
@@ -67,16 +69,18 @@ class Folder:
             self._check_owner()
             fault_point("before_checkpoint_commit", f"{self.key} {step}")
 
-        _write(self.path / f"checkpoint-{step:09d}-{{sha256}}.pt", lambda file: torch.save(content, file), commit)
+        name = f"checkpoint-{step:09d}-{{sha256}}.pt"
+        digest = _write(self.path / name, lambda file: torch.save(content, file), commit)
         fault_point("after_checkpoint_commit", f"{self.key} {step}")
         for old in self._checkpoints()[KEPT:]:
             old.unlink(missing_ok=True)
+        return digest
 
     def newest(self) -> tuple[Path | None, list[str]]:
         """The newest checkpoint whose content has its digest, if any; and a line for each damaged one passed over."""
         notes: list[str] = []
         for path in self._checkpoints():
-            expected, found = path.stem.rsplit("-", 1)[1], _digest_of(path)
+            expected, found = digest_in_name(path), _digest_of(path)
             if found == expected:
                 return path, notes
             size = path.stat().st_size
@@ -167,9 +171,9 @@ class Folder:
 
 
 def clear(folder: Path) -> None:
-    """Removes what a recorded trial needs no more: checkpoints and outcome. Weights, state, pictures, log and token
-    stay."""
-    for pattern in ("outcome.json", "checkpoint-*.pt", "damaged-*", "*.tmp", "pictures/*.tmp"):
+    """Removes what a recorded trial needs no more: checkpoints, outcome, and finished items of an evaluation. Weights,
+    state, pictures, log and token stay."""
+    for pattern in ("outcome.json", "checkpoint-*.pt", EVALUATED, "damaged-*", "*.tmp", "pictures/*.tmp"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 
@@ -267,7 +271,7 @@ def _write(path: Path, fill: Callable[[Any], object], commit: Callable[[], None]
         reason = error if isinstance(error, OSError) else hashed.error if hashed else None
         if reason is None:
             raise
-        raise TrialError(ErrorClass.data, _refused(path, reason)) from error
+        raise storage_refused(path, reason) from error
     return digest
 
 
@@ -280,14 +284,21 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _refused(path: Path, reason: OSError) -> str:
+def storage_refused(path: Path, reason: OSError) -> TrialError:
+    """For a file that could not be written."""
     name = path.name.split("-")[0]
     existing = next(parent for parent in path.parents if parent.exists())
     free = shutil.disk_usage(existing).free / 2**20
-    return (
+    return TrialError(
+        ErrorClass.data,
         f"cannot write {name} in {path.parent}: {reason.strerror} ({free:,.0f} MiB free); nothing was half-written. "
-        "Make room or permit writing, then `retry`"
+        "Make room or permit writing, then `retry`",
     )
+
+
+def digest_in_name(path: Path) -> str:
+    """The SHA-256 that the name of a checkpoint ends with."""
+    return path.stem.rsplit("-", 1)[1]
 
 
 def _digest_of(path: Path) -> str | None:

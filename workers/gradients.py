@@ -27,7 +27,7 @@ def gradients(run: TrainingState, batch: Batch) -> dict[str, torch.Tensor]:
     totals = _denominators(run, batch)
     while True:
         alone = ranks > 1 and not run.micro_batch_fits and not distributed.needs_all_ranks_in_forward(run.model)
-        before = [(buffer, buffer.clone()) for buffer in _statistics(run.model)]
+        before = [(buffer, buffer.clone()) for buffer in distributed.running_statistics(run.model)]
         problem = ""
         try:
             terms = _accumulate(run, batch, totals, alone)
@@ -99,7 +99,7 @@ def _accumulate(
     seed_all(run.trial.seed, "step", run.progress.step, run.place.rank)
     share, size = run.trial.optim.batch // run.place.world, run.progress.micro_batch
     # the backward pass then computes activations again, and would move batch norm's statistics a second time
-    again = _statistics(run.model) if run.trial.runtime.grad_checkpointing else []
+    again = distributed.running_statistics(run.model) if run.trial.runtime.grad_checkpointing else []
     sums: dict[str, torch.Tensor] = {}
     for first in range(0, share, size):
         part = {name: value[first : first + size] for name, value in batch.items()}
@@ -136,12 +136,6 @@ def _channels_last(value: Any) -> Any:
     if isinstance(value, torch.Tensor) and value.ndim == 4:
         return value.contiguous(memory_format=torch.channels_last)
     return value
-
-
-def _statistics(model: torch.nn.Module) -> list[torch.Tensor]:
-    """Buffers that a forward pass in training moves (batch norm's), which a step begun again must not move twice."""
-    normed = (module for module in model.modules() if getattr(module, "track_running_stats", False))
-    return [buffer for module in normed for buffer in module.buffers(recurse=False)]
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

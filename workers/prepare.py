@@ -20,7 +20,7 @@ from tasks.backbones.swin_windows import check_same_windows
 from tasks.base import DataContext, Loaders
 from tasks.errors import DataError
 from workers import distributed
-from workers.checkpoint import Folder, load_state
+from workers.checkpoint import Folder, digest_in_name, load_state
 from workers.errors import Stopped
 from workers.initial_weights import initial_weights
 from workers.optim import Schedule, adamw, parameter_groups
@@ -75,6 +75,7 @@ def prepare(
     )  # fmt: skip
     if path is not None:
         run.mark_saved()
+        run.saved_state = digest_in_name(path)
     return run
 
 
@@ -115,8 +116,9 @@ def _check_workers(trial: TrialSpec, place: RankContext) -> None:
 def _set_up(trial: TrialSpec, place: RankContext) -> Numerics:
     """What holds for the whole process."""
     torch.set_num_threads(place.threads)
-    if trial.runtime.deterministic:  # cuBLAS reads this when CUDA starts
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # For every trial: torch reads this once, at the first matrix product of a process on CUDA, and in a warm process a
+    # deterministic trial may come after another one.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(trial.runtime.deterministic)  # also back off, in a process that is used again
     numerics = Numerics.of(trial.runtime, place.device)
     if numerics.device.type == "cuda":
@@ -149,7 +151,8 @@ def _model(
     if weights is not None:
         model.load_state_dict(weights)
     model = model.to(numerics.device)
-    if numerics.channels_last:
+    sharded = place.world > 1 and trial.runtime.parallel == "fsdp"
+    if numerics.channels_last and not sharded:  # FSDP refuses parameters in any other order than their own
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model, notes
 

@@ -135,8 +135,14 @@ class TrainingState:
     """FLOP/s of one worker's device."""
     saved_epoch: int = 0
     saved_step: int = -1
+    saved_state: str = "initial"
+    """Names the state of the last checkpoint that was written or read (its SHA-256); on rank 0, and after a resume."""
     saved_at: float = field(default_factory=time.monotonic)
     _lap: float = field(default_factory=time.monotonic)
+
+    def seconds(self) -> float:
+        """Wall time of the trial until now, all its attempts together."""
+        return self.progress.seconds + time.monotonic() - self._lap
 
     def lap(self) -> float:
         """Seconds since the last call; they count as the trial's."""
@@ -161,7 +167,7 @@ class TrainingState:
         if self.saved_step != self.progress.step:
             state = self.state()
             if self.place.rank == 0:
-                self.folder.save(state, self.progress.step)
+                self.saved_state = self.folder.save(state, self.progress.step)
         if self.place.world > 1:
             dist.barrier()
         self.mark_saved()

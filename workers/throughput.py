@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import torch
 
 from tasks.base import Batch
@@ -61,7 +60,7 @@ def of_round(run: TrainingState) -> dict[str, float]:
     """
     progress, device = run.progress, run.numerics.device
     on_cuda = device.type == "cuda"
-    memory = torch.cuda.max_memory_allocated(device) if on_cuda else psutil.Process().memory_info().rss
+    memory = torch.cuda.max_memory_allocated(device) if on_cuda else _resident()
     values = {"memory_mb": memory / 2**20}
     if progress.step_in_epoch:
         seconds = max(progress.epoch_step_seconds, 1e-9)
@@ -70,6 +69,13 @@ def of_round(run: TrainingState) -> dict[str, float]:
         if (share := _mfu(run, speed)) is not None:
             values["mfu"] = share
     return {f"{PREFIX}{name}": float(f"{value:.4g}") for name, value in values.items()}
+
+
+def _resident() -> int:
+    """Bytes that this process has in memory."""
+    import psutil  # here: on a GPU nothing needs it
+
+    return int(psutil.Process().memory_info().rss)
 
 
 def _mfu(run: TrainingState, images_per_second: float | None) -> float | None:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from tasks.base import Batch
 from tasks.errors import DataError
+from tasks.metrics import Summary
 from workers import distributed, throughput
 from workers.checkpoint import Folder
 from workers.errors import ErrorClass, Stopped, TrialError
@@ -49,8 +50,8 @@ def train(trial: TrialSpec, place: RankContext, emit: Callable[[Report], None], 
 
     With several workers every rank calls it; what is written, emitted and returned is rank 0's.
     `emit` gets a report after every round, on rank 0; after a resume also those of earlier attempts, again.
-    `stop` is asked after every step, and while the trial is made ready; once any rank's says yes, all write a
-    checkpoint and raise Stopped.
+    `stop` is asked after every step, between the items of an evaluation, and while the trial is made ready; once any
+    rank's says yes, all write a checkpoint and raise Stopped.
     Raises TrialError for what has an error class of its own; any other exception is a mistake in code.
     The checkpoints go once `outcome.json` is written; the caller removes that with `checkpoint.clear` when the
     outcome is recorded, and until then a further attempt returns it without training.
@@ -69,18 +70,18 @@ def train(trial: TrialSpec, place: RankContext, emit: Callable[[Report], None], 
     progress = run.progress
     _replay_reports(place, progress.reports, emit)
     batches = batches_from(run.loaders, progress.step)
-    figures: dict[str, float] = {}
+    summary = Summary({})
     while progress.epoch < trial.last_round:
         left = run.rounds.steps(progress.epoch) - progress.step_in_epoch
         _train_round(run, itertools.islice(batches, left), stop)
-        figures = evaluate(run)
-        report = _close_round(run, figures, pictures(run))
+        summary = evaluate(run, stop)
+        report = _close_round(run, dict(summary.figures), pictures(run))
         if place.rank == 0:
             emit(report)
         due = progress.epoch - run.saved_epoch >= trial.runtime.checkpoint_epochs
         if due and progress.epoch < trial.last_round:
             run.save()
-    outcome = Outcome(figures, throughput.facts(run), _keep(run, continues) if keep else None)
+    outcome = Outcome(dict(summary.figures), throughput.facts(run), _keep(run, continues) if keep else None)
     if place.rank == 0:
         folder.finish(outcome, progress.reports)
     return outcome

@@ -46,7 +46,7 @@ def feature_maps(
 ) -> list[Tensor]:
     """Maps (n, channels, h / stride, w / stride) of images (n, 3, h, w), one per entry of `levels`, in that order.
 
-    `levels`: indices into `feature_info(model)`, -1 for the last; nothing behind the last of them is computed.
+    `levels`: indices into `feature_info(model)`, -1 for the last; nothing after the last of them is computed.
     `final_norm`: of the last level alone; its map is normalised by the model's own final norm, if the model has one
     (ViT, BEiT, Swin, SwinV2 and RepLKNet have, ResNet has not). Norms per level are the head's matter.
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tasks.backbones.spec import BackboneSpec
+    from tasks.datasets.labelled.loaders import LabelledImages
 
 
 TOP1 = percent("top1", "top-1 accuracy", complement="error rate")
@@ -185,38 +186,32 @@ class Classify(Task):
                 f"{self.dataset}: test images are opened only by trials that come after every choice; "
                 "this one was not planned as such"
             )
-        if self._card.source != "folder":
-            return self._from_memory(context)
-        return self._from_files(context)
+        from tasks.datasets.labelled.loaders import ImageInput, labelled_loaders, mixing
+
+        batches = mixing(self._card.classes, self.augment, context)
+        return labelled_loaders(self._images(context), ImageInput(self.augment, self.normalize), context, batches)
 
     @property
     def _expected(self) -> str:
         return next(iter(self.manifests.values()), "")
 
-    def _from_memory(self, context: DataContext) -> Loaders:
+    def _images(self, context: DataContext) -> LabelledImages:
         from tasks.datasets.labelled import bundled_images, partition
-        from tasks.datasets.labelled.loaders import MemoryLoaders
+        from tasks.datasets.labelled.loaders import LabelledImages
+        from tasks.datasets.labelled.readers import LabelledPart
 
-        partition.check_memory(self._card, self.cut, self._expected)
-        part = bundled_images.load_bundled(self._card)
-        train = part.train if self.train == "train" else _joined(part.train, part.val)
-        evaluation = part.test if self.evaluate == "test" else part.val
-        return MemoryLoaders(
-            part.images, part.labels, train, evaluation, self._card.classes, context, self.augment, self.normalize
-        )
-
-    def _from_files(self, context: DataContext) -> Loaders:
-        from tasks.datasets.labelled import partition
-        from tasks.datasets.labelled.loaders import FileLoaders
-
-        card, any_count = CARDS[self.dataset], self.counts == "any"
-        train, evaluation = partition.read_both(
-            card, context.root, self.cut, self.train, self.evaluate, self._expected, any_count
-        )
         card = self._card
-        return FileLoaders(
-            card.name, train, evaluation, context.root, card.classes, context, self.augment, self.normalize
-        )
+        if card.source == "folder":
+            train, evaluation = partition.read_both(
+                CARDS[self.dataset], context.root, self.cut, self.train, self.evaluate, self._expected,
+                self.counts == "any",
+            )  # fmt: skip
+            return LabelledImages(card.name, context.root, train, evaluation)
+        partition.check_memory(card, self.cut, self._expected)
+        part = bundled_images.load_bundled(card)
+        rows = part.train if self.train == "train" else _joined(part.train, part.val), getattr(part, self.evaluate)
+        train, evaluation = (LabelledPart(part.images[row], part.labels[row]) for row in rows)
+        return LabelledImages(card.name, context.root, train, evaluation, small=True)
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         from torch.nn import functional

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tasks.backbones.spec import BackboneSpec
+    from tasks.datasets.labelled.loaders import LabelledImages
     from tasks.pretraining.simmim import SimMIM
 
 SHOWN = 8
@@ -204,28 +205,34 @@ class Pretrain(Task):
         return SimMIM(encoder, backbone.image_size, self.mask_patch)
 
     def loaders(self, context: DataContext) -> Loaders:
+        from tasks.datasets.labelled.loaders import ImageInput, labelled_loaders
+        from tasks.pretraining.masks import Masks
+
+        masks = Masks(self.masking(context.image_size), context)
+        return labelled_loaders(self._images(context), ImageInput(self.augment.whole(), self.normalize), context, masks)
+
+    def _images(self, context: DataContext) -> LabelledImages:
         import numpy as np
 
-        from tasks.pretraining.loaders import MaskedFiles, MaskedMemory
-
-        masking, augment = self.masking(context.image_size), self.augment.whole()
-        if self.dataset == photo_tiles.NAME:
-            pixels, train = photo_tiles.pixels(), photo_tiles.tiles("train")
-            parts = np.arange(train), np.arange(train, len(pixels))
-            labels = np.zeros(len(pixels), dtype=np.int64)
-            return MaskedMemory(masking, pixels, labels, *parts, 1, context, augment, self.normalize)
         from tasks.datasets.labelled import bundled_images, partition
+        from tasks.datasets.labelled.loaders import LabelledImages
+        from tasks.datasets.labelled.readers import LabelledPart
 
+        if self.dataset == photo_tiles.NAME:
+            pixels, count = photo_tiles.pixels(), photo_tiles.tiles("train")
+            no_labels = np.zeros(len(pixels), dtype=np.int64)
+            train = LabelledPart(pixels[:count], no_labels[:count])
+            val = LabelledPart(pixels[count:], no_labels[count:])
+            return LabelledImages(self.dataset, context.root, train, val, small=True)
         card, planned = self._card, next(iter(self.manifests.values()), "")
         if card.source == "folder":
             whole, any_count = CARDS[self.dataset], self.counts == "any"
-            both = partition.read_both(whole, context.root, self._cut, "train", "val", planned, any_count)
-            return MaskedFiles(masking, card.name, *both, context.root, card.classes, context, augment, self.normalize)
+            train, val = partition.read_both(whole, context.root, self._cut, "train", "val", planned, any_count)
+            return LabelledImages(card.name, context.root, train, val)
         partition.check_memory(card, self._cut, planned)
         part = bundled_images.load_bundled(card)
-        return MaskedMemory(
-            masking, part.images, part.labels, part.train, part.val, card.classes, context, augment, self.normalize
-        )
+        train, val = (LabelledPart(part.images[row], part.labels[row]) for row in (part.train, part.val))
+        return LabelledImages(card.name, context.root, train, val, small=True)
 
     def _normalises(self, model: SimMIM) -> bool:
         return model.family.title == "SwinV2" if self.norm_target == "auto" else self.norm_target == "on"

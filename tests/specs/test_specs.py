@@ -16,7 +16,7 @@ from orchestrator.launch.inputs import missing_data
 from orchestrator.plan.cost import cost
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
-from orchestrator.plan.simulation import Node
+from orchestrator.plan.resource_fit import Node
 from orchestrator.settings import settings
 from orchestrator.spec import job_id, load, points, profiles
 

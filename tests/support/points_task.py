@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from tiny_task import CLASSES, Tiny, TinyLoaders, TinyTrial, trial
+from tiny_task import CLASSES, Tiny, TinyLoaders
 from torch import nn
 
 from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare, Loaders
@@ -92,9 +92,3 @@ class PointsLoaders(TinyLoaders):
     def evaluation(self, share: EvaluationShare = EVERYTHING) -> Iterable[Batch]:
         for batch in super().evaluation(share):
             yield {**batch, "points": self._of(batch["images"])}
-
-
-def points_trial(task: Tiny | None = None, batch_workers: int = 1, **fields: Any) -> TinyTrial:
-    plain = trial(**fields)
-    parts = {name: getattr(plain, name) for name in TinyTrial.model_fields}
-    return TinyTrial(**{**parts, "task": task or Points(), "batch_workers": batch_workers})

@@ -12,7 +12,7 @@ from tasks.datasets.manifest import FOLDER, Manifest, load, save, saved_digest
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
-    from tasks.datasets.labelled.readers import Part, Read
+    from tasks.datasets.labelled.readers import LabelledPart, Part
 
 
 def file_name(card: LabelledDataset, cut: SplitSpec) -> str:
@@ -83,7 +83,7 @@ def read_both(
     evaluate: Literal["val", "test"],
     expected: str = "",
     any_count: bool = False,
-) -> tuple[Read, Read]:
+) -> tuple[LabelledPart, LabelledPart]:
     """What to train on and what to evaluate on: images (files, or arrays) and labels; images of no other part are
     opened. `expected`: the digest of the manifest that the trial was planned with (empty: none was).
 
@@ -113,20 +113,20 @@ def _indices(manifest: Manifest, part: str) -> list[int]:
     return [i for i, name in enumerate(manifest.parts) if name in wanted]
 
 
-def _some(card: LabelledDataset, root: Path, manifest: Manifest, indices: list[int]) -> Read:
+def _some(card: LabelledDataset, root: Path, manifest: Manifest, indices: list[int]) -> LabelledPart:
+    from tasks.datasets.labelled.readers import LabelledPart, listed
+
     labels = [manifest.labels[i] for i in indices]
     chosen = [manifest.images[i] for i in indices]
     if all(isinstance(name, str) for name in chosen):
-        return [root / str(name) for name in chosen], labels
+        return LabelledPart([root / str(name) for name in chosen], labels)
     import numpy as np
-
-    from tasks.datasets.labelled.readers import listed
 
     positions = np.array(chosen)
     before = len(_indices(manifest, "trainval"))
     is_test = bool(len(positions)) and bool(positions[0] >= before)
     pixels: Any = listed(card, root, "test" if is_test else "trainval", 0)[0]
-    return pixels[positions - (before if is_test else 0)], labels
+    return LabelledPart(pixels[positions - (before if is_test else 0)], labels)
 
 
 @lru_cache(maxsize=2)

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,20 @@ from tasks.datasets.labelled.card import CALTECH_TRAIN, LabelledDataset
 from tasks.errors import DataError
 
 Part = Literal["train", "val", "trainval", "test"]
-Images = Sequence[Path] | NDArray[np.uint8]
-"""Files, or pixels (n, height, width, 3) where a data set is stored as arrays."""
+Images: TypeAlias = Sequence[Path] | NDArray[np.uint8]
+"""Files; or pixels, grey (n, height, width) or colour (n, height, width, 3)."""
+Labels: TypeAlias = Sequence[Any] | NDArray[Any]
+"""One class number for each image; or rows (n, classes) of 1, 0 and -1 (see LabelledDataset.several_labels)."""
 Read = tuple[Images, list[Any]]
-"""Images and their labels: class numbers, or for `several_labels` rows of 1, 0, -1 (see Card)."""
+"""Images and their labels."""
 Reader = Callable[[LabelledDataset, Path, Part, int], Read]
+
+
+class LabelledPart(NamedTuple):
+    """Images with their labels."""
+
+    images: Images
+    labels: Labels
 
 
 def read(card: LabelledDataset, root: Path, part: Part, split_seed: int, any_count: bool = False) -> Read:

@@ -292,7 +292,7 @@ BAD = {
                              "test data before selection"),
     "test of several settings": ("trainval, task.evaluate: test}\n",
                                  "trainval, task.evaluate: §test}\n    sweep: {grid: {backbone.drop_path: [0, 0.1]}}\n",
-                                 "test data before selection: this stage tries several settings"),
+                                 "test data before selection: this stage tries several values of backbone.drop_path"),
     "test without winners": ("    override: {task.dataset: digits-pretrain}",
                              "    override: {task.dataset: faces, task.evaluate: §test}", "starts from its weights"),
     "test opened by hand": ("  task: {kind", "  §may_test: true\n  task: {kind", "set by the planner alone"),
