@@ -37,7 +37,16 @@ class _ByKind:
 
 
 if TYPE_CHECKING:
+    import click
+
     AnyTask: TypeAlias = Task
 else:
     AnyTask = Annotated[reduce(or_, TASKS.values()), _ByKind()]
 """The type of a field that holds a task."""
+
+
+def commands() -> tuple[click.Command, ...]:
+    """Commands that single tasks offer; `python -m orchestrator` has them beside its own."""
+    from tasks.pretraining.avgdist import avgdist
+
+    return (avgdist,)

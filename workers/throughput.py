@@ -147,6 +147,7 @@ def facts(run: TrainingState) -> dict[str, Any]:
     on_cuda = numerics.device.type == "cuda"
     return {
         **run.trial.task.facts(run.model),
+        "caveats": list(run.trial.task.caveats),
         "device": torch.cuda.get_device_name(numerics.device) if on_cuda else "cpu",
         "precision": "bf16" if numerics.dtype == torch.bfloat16 else "fp32",
         "channels_last": numerics.channels_last,
@@ -170,7 +171,6 @@ def facts(run: TrainingState) -> dict[str, Any]:
         "image_cache": run.loaders.image_cache,
         "resumed_at": run.resumed_at,
         "notes": list(progress.notes),
-        "caveats": list(run.trial.task.caveats),
         "host": socket.gethostname(),
         "versions": {
             "python": platform.python_version(),
