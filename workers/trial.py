@@ -370,16 +370,6 @@ class TrialSpec(BaseModel):
         return self.span.last_epoch if self.span else self.rounds
 
     @property
-    def first_epoch(self) -> int:
-        """The older name of `first_round`."""
-        return self.first_round
-
-    @property
-    def last_epoch(self) -> int:
-        """The older name of `last_round`."""
-        return self.last_round
-
-    @property
     def parent(self) -> str | None:
         """Key of the trial whose weights this one starts from, if any."""
         return self.backbone.init.trial if isinstance(self.backbone.init, FromTrial) else None

@@ -378,7 +378,7 @@ def _placement(planned: PlannedTrial) -> Placement:
         metric=task.metric,
         mode=task.mode,
         seed=planned.spec.seed,
-        epochs=planned.spec.last_epoch,
+        epochs=planned.spec.last_round,
         metrics=tuple(MetricRow(**asdict(metric)) for metric in task.metrics),
         split=task.split,
     )

@@ -58,9 +58,9 @@ class _Builder:
             generations, trial = 1, each.middle
             self._first[stage.name, each.group] = trial
             if search.population is not None:
-                epochs, part = trial.optim.epochs, search.population.every_epochs
-                generations = max(1, epochs // part)
-                trial = trial.model_copy(update={"span": Span(first_epoch=0, last_epoch=min(epochs, part))})
+                part = min(trial.rounds, search.population.every_epochs)
+                generations = trial.rounds // part
+                trial = trial.model_copy(update={"span": Span(first_epoch=0, last_epoch=part)})
             group = self._add(stage, each.group, each.values, [trial])
             group.waiting, group.search = [], each
             group.expected = search.trials * generations

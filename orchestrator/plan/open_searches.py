@@ -44,7 +44,7 @@ class OpenSearches:
         """Places the trial that a search's event describes."""
         spec, group, mark = self._spec_at(group_id, body), self._state.groups[group_id], self._placing.mark()
         assert spec is not None, "the search has asked for its key"
-        if spec.last_epoch < spec.optim.epochs:
+        if spec.last_round < spec.rounds:
             group.partial.add(spec.key)
         self._placing.place(group, len(group.trials), spec)
         return self._placing.since(mark)
