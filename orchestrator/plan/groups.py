@@ -8,7 +8,7 @@ from orchestrator.errors import SpecError
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.expansion import expand, neighbours, searches, successors
 from orchestrator.plan.state import GroupState, PlanState
-from orchestrator.plan.trials import GroupId, WeightSource, each_group, source_of_weights
+from orchestrator.plan.trials import GroupId, WeightSource, each_group, sources_of_weights
 from orchestrator.spec.job import JobSpec, Stage
 from orchestrator.spec.sweep import Search
 from workers.trial import Span, TrialSpec
@@ -96,10 +96,9 @@ class _Builder:
 
     def _add_weight_edges(self, stage: Stage, specs: list[TrialSpec]) -> None:
         """Checks and records the stages from whose weights trials of `stage` start."""
-        for source in dict.fromkeys(source_of_weights(spec) for spec in specs):
-            if source is not None:
-                self._check_source(stage, source)
-                self._state.stages.add_weights_edge(source.stage, stage.name)
+        for source in dict.fromkeys(source for spec in specs for source in sources_of_weights(spec).values()):
+            self._check_source(stage, source)
+            self._state.stages.add_weights_edge(source.stage, stage.name)
 
     def _check_source(self, stage: Stage, source: WeightSource) -> None:
         groups = [group.id for group in self._state.by_stage[source.stage]]

@@ -9,7 +9,7 @@ from orchestrator.plan.expansion import at_point
 from orchestrator.plan.placing import Changes, Placing
 from orchestrator.plan.ready_queue import ReadyTrials
 from orchestrator.plan.state import RESULTS, PlanState
-from orchestrator.plan.trials import GroupId, started_from
+from orchestrator.plan.trials import BACKBONE, GroupId, with_weights_of
 from orchestrator.records.states import TrialState
 from workers.trial import Span, TrialSpec
 
@@ -89,5 +89,5 @@ class OpenSearches:
             first, last = body["span"]
             spec = spec.model_copy(update={"span": Span(first_epoch=first, last_epoch=last)})
             if body["parent"] is not None:
-                return started_from(spec, body["parent"])
+                spec = with_weights_of(spec, {BACKBONE: body["parent"]})
         return None if spec is None else self._state.resolve_weights(spec)

@@ -67,7 +67,7 @@ def rounds(spec: Mapping[str, Any]) -> int:
     iterations = spec["optim"].get("iterations")
     if iterations is None:
         return int(spec["optim"]["epochs"])
-    return math.ceil(iterations / spec["runtime"]["report_iterations"])
+    return math.ceil(int(iterations) / int(spec["runtime"]["report_iterations"]))
 
 
 def stages_by_name(spec: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -85,6 +85,14 @@ def initial_weights(value: Any) -> Iterator[Mapping[str, Any]]:
     elif isinstance(value, list | tuple):
         for below in value:
             yield from initial_weights(below)
+
+
+def parents(trial: Mapping[str, Any]) -> list[str]:
+    """Keys of the trials whose weights a trial (its spec is given) starts from or reads, each once: the one that its
+    backbone starts from first."""
+    first = lookup(trial, "backbone.init", {})
+    keys = [init["trial"] for init in (first, *initial_weights(trial)) if init.get("kind") == "trial"]
+    return list(dict.fromkeys(keys))
 
 
 def expected(spec: Mapping[str, Any], stages: Iterable[str]) -> list[dict[str, str]]:
