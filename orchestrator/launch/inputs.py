@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from tasks.backbones.spec import FromFile
+from tasks.backbones.spec import FromFile, inits
 from workers.trial import TrialSpec
 
 
@@ -14,12 +14,13 @@ def missing_data(specs: Iterable[TrialSpec], root: Path) -> str:
     """Everything that trials need and is not there, a paragraph each; empty when all is there."""
     seen: dict[str, str | None] = {}
     for spec in specs:
-        task, init = spec.task, spec.backbone.init
+        task = spec.task
         data = json.dumps([task.kind, getattr(task, "dataset", None)])
         if data not in seen:
             seen[data] = task.missing_data(root)
-        if isinstance(init, FromFile) and f"{init.path} {init.sha256}" not in seen:  # its whole file is read
-            seen[f"{init.path} {init.sha256}"] = init.missing(root)
+        for _, init in inits(spec):
+            if isinstance(init, FromFile) and f"{init.path} {init.sha256}" not in seen:  # its whole file is read
+                seen[f"{init.path} {init.sha256}"] = init.missing(root)
     lines = [line for line in seen.values() if line]
     if lines:
         what = f"{len(lines)} data sets or weights are missing" if len(lines) > 1 else "missing data or weights"

@@ -214,12 +214,16 @@ def check_test_data_unseen(store: Store, origins: Iterable[ResolvedWeightsRow], 
     images of these trials; check.py refuses the same within a job."""
     wanted = {item for spec in specs if spec.task.reads_test for item in spec.task.opens.items()}
     for origin in origins:
-        key: str | None = origin.key
-        while key:
+        waiting, visited = [origin.key], set[str]()
+        while waiting:
+            key = waiting.pop()
+            if key in visited:
+                continue
+            visited.add(key)
             try:
                 seen = TrialSpec.model_validate(store.trials.get(key).spec)
             except (NotFound, ValidationError):  # forgotten, or of an older form of spec
-                break
+                continue
             for name, rule in sorted(wanted):
                 if seen.task.opens.get(name, rule) != rule:
                     raise SpecError([
@@ -227,7 +231,7 @@ def check_test_data_unseen(store: Store, origins: Iterable[ResolvedWeightsRow], 
                         f"opened images of {name} by task.{seen.task.opens[name]}, and test images are chosen here by "
                         f"task.{rule}, which may be some of them: let both have the same, or leave {name} out of one"
                     ])  # fmt: skip
-            key = seen.parent
+            waiting += seen.parents
 
 
 # In a spec

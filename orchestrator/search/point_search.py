@@ -52,7 +52,7 @@ class PointSearch:
     """A search whose every point is a trial of its own."""
 
     def __init__(self, search: Search, metric: str, mode: str, epochs: int, key_of: KeyOf) -> None:
-        """`epochs`: of a trial in full. `metric`, `mode`: what is searched for, "max" or "min" of it."""
+        """`epochs`: rounds of a trial in full. `metric`, `mode`: what is searched for, "max" or "min" of it."""
         self._search, self._metric, self._mode, self._epochs, self._key_of = search, metric, mode, epochs, key_of
         self._begin([])
 

@@ -127,7 +127,7 @@ class Searches:
         search = self._stages[place[0]]
         kind: type[PointSearch | PopulationSearch] = PopulationSearch if search.population else PointSearch
         decider: SearchAlgorithm = kind(
-            search, task.metric, task.mode, middle.optim.epochs, lambda body: self._open.key_at(place, body)
+            search, task.metric, task.mode, middle.rounds, lambda body: self._open.key_at(place, body)
         )
         self._deciders[place] = decider
         events = self._history.pop(place, [])
