@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -178,3 +179,18 @@ _DECIDED_ELSEWHERE = {
     "pretrained": "weights come from init",
     "checkpoint_path": "weights come from init",
 }
+
+
+def initial_weights(spec: object) -> Iterator[Init]:
+    """Every `Init` in a model of a spec, at any depth: that of the backbone, and those that a task names besides."""
+    if isinstance(spec, Scratch | FromFile | FromTimm | FromStage | FromTrial):
+        yield spec
+    elif isinstance(spec, BaseModel):
+        for name in type(spec).model_fields:
+            yield from initial_weights(getattr(spec, name))
+    elif isinstance(spec, Mapping):
+        for value in spec.values():
+            yield from initial_weights(value)
+    elif isinstance(spec, list | tuple):
+        for value in spec:
+            yield from initial_weights(value)

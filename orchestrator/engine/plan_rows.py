@@ -1,0 +1,45 @@
+"""Turns planned trials and decisions into rows for the store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from orchestrator.plan.state import Decision
+from orchestrator.plan.trials import PlannedTrial
+from orchestrator.records.rows import ChoiceRow, MetricRow, Placement
+
+
+def placement_of(planned: PlannedTrial) -> Placement:
+    """The row of a planned trial in its place."""
+    task = planned.spec.task
+    return Placement(
+        stage=planned.stage,
+        group=planned.group,
+        group_values=planned.group_values,
+        key=planned.key,
+        spec=planned.spec.model_dump(mode="json"),
+        settings=planned.settings,
+        name=planned.name,
+        position=planned.position,
+        metric=task.metric,
+        mode=task.mode,
+        seed=planned.spec.seed,
+        epochs=planned.spec.last_epoch,
+        metrics=tuple(MetricRow(**asdict(metric)) for metric in task.metrics),
+        split=task.split,
+    )
+
+
+def choice_of(decision: Decision) -> ChoiceRow:
+    """The row of a decision: which trial a stage takes for a group."""
+    return ChoiceRow(
+        stage=decision.stage,
+        group=decision.group,
+        key=decision.key,
+        value=decision.value,
+        metric=decision.metric,
+        edges=list(decision.edges),
+        rule=dict(decision.rule),
+        candidates=decision.candidates,
+        sources=list(decision.sources),
+    )
