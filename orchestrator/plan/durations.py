@@ -33,7 +33,6 @@ class DurationModel:
     def __init__(self, recorded: Iterable[tuple[TrialSpec, TrialSnapshot]] = ()) -> None:
         self._steps: dict[tuple[object, ...], list[float]] = {}
         self._parameters: dict[str, int] = {}
-        self._built: set[tuple[str, str]] = set()
         self._medians: dict[tuple[object, ...], float] = {}
         for spec, snapshot in recorded:
             self.record(spec, snapshot)
@@ -42,8 +41,7 @@ class DurationModel:
         """Adds the recorded parameter count and seconds per optimizer step (data loading included) of a trial."""
         parameters = snapshot.facts.get("parameters")
         if isinstance(parameters, int):
-            self._parameters[architecture(spec.backbone)] = parameters
-            self._built.add((spec.task.kind, architecture(spec.backbone)))
+            self._parameters[model_id(spec)] = parameters
         if snapshot.step_seconds is None or snapshot.step_seconds <= 0:
             return
         on_gpu = not str(snapshot.facts.get("device", "cpu")).startswith("cpu")
@@ -65,12 +63,8 @@ class DurationModel:
         return Estimate(samples / (resources.images_per_second * resources.workers), False)
 
     def parameters(self, spec: TrialSpec) -> int | None:
-        """The number of parameters of trials with this backbone; None if none is recorded."""
-        return self._parameters.get(architecture(spec.backbone))
-
-    def built(self, spec: TrialSpec) -> bool:
-        """True if a trial with this kind of task and backbone has built its model."""
-        return (spec.task.kind, architecture(spec.backbone)) in self._built
+        """The number of parameters that trials with this model recorded; None if none has built it."""
+        return self._parameters.get(model_id(spec))
 
     def _median(self, kind: tuple[object, ...]) -> float | None:
         if kind not in self._steps:
@@ -100,6 +94,11 @@ def _evaluations(spec: TrialSpec) -> int:
     if spec.task.reads_test:
         return 1
     return -(-(spec.last_round - spec.first_round) // spec.runtime.evaluate_every)
+
+
+def model_id(spec: TrialSpec) -> str:
+    """The fields that decide the size of a trial's model, as text: those of its backbone, and the task's options."""
+    return json.dumps([spec.task.kind, spec.task.model_options, architecture(spec.backbone)], sort_keys=True)
 
 
 def architecture(backbone: BackboneSpec) -> str:

@@ -12,15 +12,14 @@ import pytest
 from k12_job import BASE, FINAL, PRETRAIN, RAND, REFINE, SUP, done, figures, grid, job, run
 
 from orchestrator.plan.cost import Cost, cost
-from orchestrator.plan.durations import EVALUATION_SHARE, DurationModel
+from orchestrator.plan.durations import EVALUATION_SHARE, DurationModel, model_id
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.resource_fit import Node
 from orchestrator.plan.simulation import remaining_part
 from orchestrator.plan.trials import PlannedTrial
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.spec.job import JobSpec, Resources
-from tasks.backbones.spec import BackboneSpec
-from workers.trial import Span
+from workers.trial import Span, TrialSpec
 
 ONE_CPU = [Node(cpus=1)]
 
@@ -355,18 +354,24 @@ def test_what_fits_on_no_node_is_said() -> None:
 def test_disk_is_weights_that_are_kept_and_checkpoints_of_what_runs_at_once() -> None:
     asked: list[str] = []
 
-    def parameters(backbone: BackboneSpec) -> int:
-        asked.append(backbone.model)
+    def parameters(trial: TrialSpec) -> int:
+        asked.append(model_id(trial))
         return 1000
 
     spec = job()
     found = cost(spec, nothing, DurationModel(), [Node(cpus=4)], parameters)
     assert found.disk_bytes == 4 * 1000 * (5 + 9 * 4)  # pretrain and four finals; four at once, three checkpoints each
-    assert asked == ["vit_tiny_patch16_224"]
+    assert len(asked) == len(set(asked)) == 2  # digits and faces: heads of 10 and of 40 classes
     assert cost(spec, nothing, DurationModel(), ONE_CPU).disk_bytes is None
-    (pretrain, *_) = Planner(spec, DurationModel()).placed
-    recorded = DurationModel([(pretrain.spec, TrialSnapshot(TrialState.done, facts={"parameters": 2000}))])
-    assert cost(spec, nothing, recorded, ONE_CPU).disk_bytes == 4 * 2000 * (5 + 9)
+
+
+def test_disk_is_known_if_every_model_is_recorded_or_computed() -> None:
+    spec = job(PRETRAIN, grid())
+    pretrain = next(each.spec for each in Planner(spec, DurationModel()).placed if each.stage == "pretrain")
+    recorded = DurationModel([(pretrain, TrialSnapshot(TrialState.done, facts={"parameters": 2000}))])
+    assert cost(spec, nothing, recorded, ONE_CPU).disk_bytes is None  # faces have another head
+    assert cost(spec, nothing, recorded, ONE_CPU, lambda trial: None).disk_bytes is None
+    assert cost(spec, nothing, recorded, ONE_CPU, lambda trial: 3000).disk_bytes == 4 * (2000 + 9 * 3000)
 
 
 def test_weights_that_were_lost_are_counted_once_more() -> None:

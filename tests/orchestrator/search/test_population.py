@@ -16,7 +16,8 @@ from in_process_backend import Machine, crashing, drive_to_end, killed
 from k12_job import BASE, RAND
 from k12_job import job as a_job
 
-from orchestrator.engine import driver, membership
+from orchestrator.engine import membership
+from orchestrator.engine.driver import Driver
 from orchestrator.records.rows import SearchEvent
 from orchestrator.records.states import JobState, TrialState
 from orchestrator.report.verify import verify
@@ -183,9 +184,9 @@ def test_a_population_runs_in_parts_and_the_winner_is_of_the_last(
     monkeypatch.setattr(membership, "BEAT_S", 0.02)
     one, machine = a_population_job(), Machine(slots=2, execute=Trainer())
 
-    def watch(drive: driver.Driver) -> None:
-        if drive.tally.finished == 7:
-            drive.stop("interrupted")
+    def watch(driver: Driver) -> None:
+        if driver.tally.finished == 7:
+            driver.stop("interrupted")
 
     assert drive_to_end(store, one, machine, tmp_path, watch=watch)[0] is JobState.interrupted
     assert drive_to_end(store, one, machine, tmp_path)[0] is JobState.done
