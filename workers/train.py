@@ -310,10 +310,12 @@ def _statistics(model: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """On any device; the CPU allocator has no exception class of its own."""
+    """On any device. The CPU allocator has no exception class of its own; nor have cuBLAS and cuDNN, which ask for
+    memory of their own when other processes may have taken what was left of the GPU."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError) or any(
-        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
+        words in text
+        for words in ("out of memory", "can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED")
     )
 
 

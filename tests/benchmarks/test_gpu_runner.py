@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-CHILD = '''
+CHILD = """
 import json, os, signal, sys, time
 
 part, checks, path = sys.argv[sys.argv.index("--child") + 1 :][:3]
@@ -42,7 +42,7 @@ for check in checks.split(","):
     say(end=check)
     if check == "breaks_the_device":
         sys.exit(3)
-'''
+"""
 
 
 @pytest.fixture
