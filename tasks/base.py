@@ -127,6 +127,9 @@ class Task(BaseModel, ABC):
     changeable: ClassVar[tuple[str, ...]] = ()
     """Paths within the task (a trailing dot: all below) that population-based training may change on the way."""
 
+    kind: str
+    """Names the task in specs; the same for all of a class (see tasks.TASKS)."""
+
     @property
     @abstractmethod
     def metrics(self) -> tuple[Metric, ...]:
@@ -186,9 +189,17 @@ class Task(BaseModel, ABC):
     def missing_data(self, root: Path) -> str | None:
         """None when the data are there; else what is missing, where it was looked for, and how to get it."""
 
+    @property
+    def manifest_names(self) -> tuple[str, ...]:
+        """Names of the splits that `data_manifests` looks for: it is not asked again for those already known."""
+        return ()
+
     def data_manifests(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, str]:
-        """SHA-256 of the split manifests of the data that are there, by the name of the split rule; they enter the key
-        through the field `manifests`. `folders`: where else manifests may lie or be written. Raises DataError."""
+        """SHA-256 of the split manifests of the data that are there, by the name of the split. They enter the key
+        through a field `manifests`, which planning sets to those of all tasks of the job: the task keeps its own.
+
+        `folders`: where else manifests may lie or be written. Raises DataError.
+        """
         return {}
 
     def check(self, backbone: BackboneSpec) -> None:

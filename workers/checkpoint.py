@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
+import math
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from tasks.metrics import Measurement
 from workers.errors import ErrorClass, TrialError
 from workers.fault_injection import fault_point
 from workers.messages import Outcome, Report, Weights
@@ -27,6 +30,7 @@ FORMAT = 2
 """Of a checkpoint and of outcome.json: raise it when what they hold changes."""
 STATE = "state-*.pt"
 EVALUATED = "evaluation-*.jsonl"
+MEASUREMENTS = "measurements.jsonl"
 KEPT = 2
 """Checkpoints on storage: the newest, and the one before it in case the newest is damaged."""
 
@@ -38,6 +42,8 @@ class Folder:
     `checkpoint-<step>-<SHA-256>.pt`: tensors and plain values (no pickled code); the digest of the content is part of
     the name, so one rename commits both. `weights.safetensors`: final weights. `state-<SHA-256>.pt`: of a trial whose
     span ends early, what it ended with, for the trial that goes on from there. `pictures/<name>-<epoch>.png`.
+    `measurements.jsonl`: values per item, layer and head. `evaluation-<token>-<rank>.jsonl`: finished items of an
+    evaluation under way (see workers.finished_items).
     `outcome.json`: what the trial ended with, until the driver has recorded it (`clear`). `token`: the attempt that
     owns the folder. Every write goes to a temporary file, is flushed to the disk, and is then renamed.
     """
@@ -129,6 +135,26 @@ class Folder:
         _write(path, lambda file: file.write(encoded.getvalue()), self._check_owner)
         return str(path.relative_to(self.path))
 
+    def save_measurements(self, rows: Iterable[Measurement], split: str) -> tuple[str, str] | None:
+        """Writes values per item, layer and head as `Outcome.measurements` says; the file's name and SHA-256. None, and
+        no file, when there are no rows. Raises as `save`."""
+        path, left = self.path / MEASUREMENTS, iter(rows)
+        first = next(left, None)
+        if first is None:
+            path.unlink(missing_ok=True)
+            return None
+
+        def fill(file: Any) -> None:
+            for row in itertools.chain([first], left):
+                value = float(row.value)
+                plain = {
+                    "figure": row.figure, "split": split, "item": row.item, "layer": row.layer, "head": row.head,
+                    "value": value if math.isfinite(value) else None,
+                }  # fmt: skip
+                file.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
+
+        return MEASUREMENTS, _write(path, fill, self._check_owner)
+
     def finish(self, outcome: Outcome, reports: list[Report]) -> None:
         """Records the end, then removes the checkpoints: until `clear`, a new attempt gets the outcome at once."""
         ended = {"outcome": asdict(outcome), "reports": [asdict(report) for report in reports]}
@@ -150,10 +176,13 @@ class Folder:
         weights = Weights(**found["weights"]) if found["weights"] else None
         if with_weights and (weights is None or _digest_of(Path(weights.path)) != weights.sha256):
             return None
+        measured = found.get("measurements")
+        if measured and _digest_of(self.path / measured) != found["measurements_sha256"]:
+            return None
         if with_state and not any(True for _ in self.path.glob(STATE)):
             return None
         reports = [Report.from_plain(report) for report in content["reports"]]
-        return Outcome(found["figures"], found["facts"], weights), reports
+        return Outcome(**{**found, "weights": weights}), reports
 
     def _checkpoints(self) -> list[Path]:
         """Newest first."""
@@ -172,7 +201,7 @@ class Folder:
 
 def clear(folder: Path) -> None:
     """Removes what a recorded trial needs no more: checkpoints, outcome, and finished items of an evaluation. Weights,
-    state, pictures, log and token stay."""
+    state, measurements, pictures, log and token stay."""
     for pattern in ("outcome.json", "checkpoint-*.pt", EVALUATED, "damaged-*", "*.tmp", "pictures/*.tmp"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from workers.layer_decay import levels, no_weight_decay
-from workers.trial import OptimSpec
+from workers.optim_spec import OptimSpec
 
 
 @dataclass(frozen=True)

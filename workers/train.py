@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import time
@@ -83,6 +84,8 @@ def train(trial: TrialSpec, place: RankContext, emit: Callable[[Report], None], 
             run.save()
     outcome = Outcome(dict(summary.figures), throughput.facts(run), _keep(run, continues) if keep else None)
     if place.rank == 0:
+        name, sha256 = folder.save_measurements(summary.measurements, trial.task.split) or (None, None)
+        outcome = dataclasses.replace(outcome, measurements=name, measurements_sha256=sha256)
         folder.finish(outcome, progress.reports)
     return outcome
 

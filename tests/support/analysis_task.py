@@ -16,7 +16,7 @@ from torch import nn
 from tasks.backbones.spec import BackboneSpec, Init, Scratch
 from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare, Loaders
 from tasks.errors import DataError
-from tasks.metrics import Metric, Summary, percent
+from tasks.metrics import Measurement, Metric, Summary, percent
 from workers.trial import RuntimeSpec
 
 
@@ -33,6 +33,8 @@ class Analysis(Tiny):
     """Adds a random number to the distance."""
     log: str = ""
     """File to which every item that is measured adds a line: its rank and its name."""
+    rows: tuple[tuple[int | None, str], ...] = ()
+    """(layer, figure) of the measurements of each item."""
     gates: tuple[tuple[str, str], ...] = ()
     """(item, file): the item is not measured before the file is there."""
     unreadable: str = ""
@@ -72,7 +74,8 @@ class Analysis(Tiny):
 
     def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
         means = {name: sum(part[name] for _, part in parts) / len(parts) for name in ("right", "spread")}
-        return Summary({"top1": means["right"], "spread": means["spread"]})
+        rows = (Measurement(name, part[name], item, layer=layer) for item, part in parts for layer, name in self.rows)
+        return Summary({"top1": means["right"], "spread": means["spread"]}, rows)
 
 
 class FirstPixels(nn.Module):

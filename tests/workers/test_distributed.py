@@ -162,7 +162,7 @@ def on_two_ranks(rank: int, folder: str) -> None:
 def evaluations() -> dict[str, TrialSpec]:
     """Trials that only measure, in which two ranks have the parts that one has."""
     return {
-        "shared": analysis({"noisy": True}),
+        "shared": analysis({"noisy": True, "rows": ((1, "spread"),)}),
         "shards": analysis({"noisy": True, "blocks": 2}, runtime=FSDP),
         "one item": analysis({"items": 1}),
     }
@@ -310,6 +310,8 @@ def test_two_workers_have_the_figures_of_one(two: Path, tmp_path: Path) -> None:
         alone, reports = run(spec, tmp_path / name)
         assert zero[f"evaluation {name}"] == json.loads(json.dumps([alone.figures, seen(reports)]))
         assert other[f"evaluation {name}"] == [alone.figures, []]
+    rows = "shared/measurements.jsonl"
+    assert (two / f"evaluation {rows}").read_bytes() == (tmp_path / rows).read_bytes()
 
 
 def test_statistics_that_differ_are_those_of_the_weights_that_are_kept(two: Path, tmp_path: Path) -> None:

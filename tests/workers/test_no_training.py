@@ -32,7 +32,8 @@ def test_a_task_that_only_measures_has_one_report_and_figures(tmp_path: Path) ->
     assert (facts["step_seconds"], facts["images_per_second"], facts["mfu"]) == (None, None, None)
     assert facts["train_seconds"] > 0
     assert outcome.weights is None
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["outcome.json", "pictures", "token"]
+    files = ["evaluation-0-0.jsonl", "outcome.json", "pictures", "token"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
 
 
 def test_its_outcome_is_given_again_until_it_is_recorded(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from tasks.backbones.spec import BackboneSpec
 from tasks.base import DataContext
 from tasks.classification.task import Classify
 from tasks.classification.voc_precision import average_precision
+from tasks.datasets import DATASETS
 from tasks.datasets.augment import Augment
-from tasks.datasets.labelled.catalog import CARDS
 from tasks.errors import DataError
 
 PLAIN = Augment.none()
@@ -85,7 +85,7 @@ def test_counts_of_the_paper() -> None:
 
 
 def test_test_images_are_closed_to_whoever_still_chooses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CARDS, "pets", trees.pets(tmp_path))
+    monkeypatch.setitem(DATASETS, "pets", trees.pets(tmp_path))
     for dataset in ("digits", "pets"):
         task = Classify(dataset=dataset, train="trainval", evaluate="test", augment=PLAIN)
         assert task.reads_test

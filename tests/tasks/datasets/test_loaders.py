@@ -16,10 +16,10 @@ import torch
 from batches import same
 
 from tasks.base import Batch, DataContext, Loaders
+from tasks.datasets import DATASETS
 from tasks.datasets.augment import Augment
 from tasks.datasets.labelled import bundled_images, partition
 from tasks.datasets.labelled.card import SplitSpec
-from tasks.datasets.labelled.catalog import CARDS
 from tasks.datasets.labelled.loaders import (
     ImageInput,
     LabelledImages,
@@ -44,7 +44,7 @@ def place(**other: Any) -> DataContext:
 
 
 def from_memory(augment: Augment = PLAIN, evaluate: str = "val", colour: bool = False, **other: Any) -> Loaders:
-    part = bundled_images.load_bundled(CARDS["digits"])
+    part = bundled_images.load_bundled(trees.card_of("digits"))
     images = np.repeat(part.images[..., None], 3, axis=-1) if colour else part.images
     rows = part.train, getattr(part, evaluate)
     parts = (LabelledPart(images[row], part.labels[row]) for row in rows)
@@ -137,7 +137,7 @@ def test_evaluation_shows_each_image_once_in_order(make: Callable[..., Loaders])
     assert all(same(one, other) for one, other in zip(first, second, strict=True))  # no augmentation here
     labels = torch.cat([batch["labels"] for batch in first]).tolist()
     if make is from_memory:
-        part = bundled_images.load_bundled(CARDS["digits"])
+        part = bundled_images.load_bundled(trees.card_of("digits"))
         assert labels == part.labels[part.val].tolist()
     else:
         assert labels == [0, 0, 1, 2] or sorted(labels) == labels
@@ -238,7 +238,7 @@ def test_a_trial_records_which_images_it_replaced(tmp_path: Path, monkeypatch: p
     from workers.trial import TrialSpec
 
     card = trees.food101(tmp_path)
-    monkeypatch.setitem(CARDS, "food101", card)
+    monkeypatch.setitem(DATASETS, "food101", card)
     names = sorted(str(path.relative_to(tmp_path / "food-101" / "images")) for path in tmp_path.rglob("1000.jpg"))
     spoil(tmp_path, names)
     spec = TrialSpec.model_validate({
