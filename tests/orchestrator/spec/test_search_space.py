@@ -21,7 +21,7 @@ from orchestrator.spec import load
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.search_space import Choice, IntRange, LogUniform, Uniform
 from orchestrator.spec.sweep import Search
-from orchestrator.tracking.run_view import group_look, trial_look
+from orchestrator.tracking.run_view import group_status, trial_status
 
 GOOD = """\
 name: test-search
@@ -291,8 +291,8 @@ def row(key: str, state: TrialState, **settings: float) -> PlacedRow:
 def test_a_stopped_trial_is_killed_for_mlflow_and_its_group_finished() -> None:
     """KILLED, not FINISHED: who filters for finished runs gets trials that ran in full; the tag says why."""
     stopped, done = row("a", TrialState.stopped), row("b", TrialState.done)
-    assert trial_look(stopped, alive=False, shown=("RUNNING", "running")) == ("KILLED", "stopped")
-    assert group_look([stopped, done], set(), driven=True, chosen=["b" * 64]) == ("FINISHED", "winner bbbbbbbb")
+    assert trial_status(stopped, alive=False, shown=("RUNNING", "running")) == ("KILLED", "stopped")
+    assert group_status([stopped, done], set(), driven=True, chosen=["b" * 64]) == ("FINISHED", "winner bbbbbbbb")
 
 
 def test_points_that_lie_on_no_grid_make_no_heat_map() -> None:
