@@ -83,7 +83,7 @@ def families(bench: Bench) -> Iterator[Row]:
         task = DrawnPretrain(images=4, side=64, mask_patch=16)
         seed_all(0, "model", 0)
         model = task.build(backbone, None).train()
-        place = DataContext(bench.folder, 64, "cpu", seed=0, batch=4)
+        place = DataContext(bench.folder, (64, 64), "cpu", seed=0, batch=4)
         batch = next(iter(task.loaders(place).epoch(0)))
         exact = _pass(task, copy.deepcopy(model).double(), {**batch, "images": batch["images"].double()})
         figures: dict[str, Any] = {}

@@ -21,10 +21,11 @@ from tasks.errors import DataError
 from tasks.metrics import Metric, Summary, percent
 from workers.checkpoint import load_weights
 from workers.messages import Outcome, Report, Weights
+from workers.optim_spec import OptimSpec
 from workers.state import RankContext
 from workers.throughput import PREFIX
 from workers.train import train
-from workers.trial import OptimSpec, RuntimeSpec, Span, TrialSpec
+from workers.trial import RuntimeSpec, Span, TrialSpec
 
 CLASSES = 3
 EXACT = {"rtol": 1e-5, "atol": 1e-6}

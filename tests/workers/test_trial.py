@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from tasks.backbones.spec import BackboneSpec, FromFile, FromTrial
 from tasks.classification.task import Classify
 from tasks.datasets.augment import Augment
-from workers.trial import KEY_VERSION, NOT_IN_KEY, OptimSpec, RuntimeSpec, TrialSpec
+from workers.optim_spec import OptimSpec
+from workers.trial import KEY_VERSION, NOT_IN_KEY, RuntimeSpec, TrialSpec
 
 
 def spec(**changes: Any) -> TrialSpec:
