@@ -73,7 +73,7 @@ class SimMIM(nn.Module):
             token = token.view(*[1] * (tokens.ndim - 1), -1)
         else:
             weight, token = weight.unsqueeze(1), token.view(1, -1, 1, 1)
-        said = self.decoder(self.family.go_on(self.encoder, tokens * (1 - weight) + token * weight))
+        said = self.decoder(self.family.forward_rest(self.encoder, tokens * (1 - weight) + token * weight))
         hidden = masks.repeat_interleave(self.mask_patch, 1).repeat_interleave(self.mask_patch, 2).unsqueeze(1)
         target = normed(images) if self.family.title == "SwinV2" else images
         error: Tensor = (target - said).abs() * hidden
