@@ -65,7 +65,7 @@ def _out_of_memory(run: TrainingState, what: str) -> TrialError:
 
 
 def _less_memory(run: TrainingState) -> str:
-    """What the user can do where the micro-batch cannot be halved here."""
+    """Advice to the user where the micro-batch cannot be halved by the loop."""
     if run.trial.task.loss_over == "batch":
         return (
             "the loss needs a worker's whole share at once, so it cannot be cut: use more workers or a smaller "
@@ -75,7 +75,7 @@ def _less_memory(run: TrainingState) -> str:
 
 
 def _denominators(run: TrainingState, batch: Batch) -> dict[str, torch.Tensor] | None:
-    """Of each term of the loss, over the global batch; None where its terms are means over samples."""
+    """The denominator of each term of the loss over the global batch; None where the terms are means over samples."""
     own = run.trial.task.denominators(batch)
     if own is None:
         return None
@@ -139,7 +139,7 @@ def _channels_last(value: Any) -> Any:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """On any device; the CPU allocator has no exception class of its own."""
+    """True if memory ran out, on any device; the CPU allocator has no exception class of its own."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError) or any(
         words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
