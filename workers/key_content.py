@@ -28,10 +28,8 @@ def key_content(model: BaseModel) -> dict[str, Any]:
 
 def _content(value: Any, plain: Any) -> Any:
     """`plain`, the JSON of a value, with the models in it at any depth as `key_content` has them."""
-    if not isinstance(plain, dict | list):
-        return plain
-    if isinstance(value, dict):
+    if isinstance(plain, dict) and isinstance(value, dict):
         return {key: _content(own, below) for own, (key, below) in zip(value.values(), plain.items(), strict=True)}
-    if isinstance(value, list | tuple):
+    if isinstance(plain, list) and isinstance(value, list | tuple):
         return [_content(own, below) for own, below in zip(value, plain, strict=True)]
-    return key_content(value) if isinstance(value, BaseModel) else plain
+    return key_content(value) if isinstance(plain, dict) and isinstance(value, BaseModel) else plain

@@ -258,9 +258,11 @@ class TrialSpec(BaseModel):
     @model_validator(mode="after")
     def _no_test_before_selection(self) -> TrialSpec:
         if self.task.reads_test and not self.may_test:
+            field = self.task.split_field
+            remedy = f"set task.{field} to another split" if field else "use a task that evaluates on another split"
             raise ValueError(
-                "asks for test data before selection; only a stage that takes a winner, and from which nothing "
-                "is chosen, may evaluate on test (set task.evaluate: val here)"
+                "asks for test data before selection; only a stage from which nothing is chosen may evaluate on test "
+                f"({remedy})"
             )
         return self
 
