@@ -42,6 +42,9 @@ def check_paths(root: YamlNode, job: JobSpec, problems: Problems) -> set[str]:
         _check_clashes(root, stage, at, problems)
     for name, path in (("rows", job.report.rows), ("columns", job.report.columns)):
         check_path(path, root.place_of(["report", name]), f"report.{name}", problems)
+    for k, plot in enumerate(job.report.plots):
+        if "." in plot.x:  # else the name of a figure
+            check_path(plot.x, root.place_of(["report", "plots", k, "x"]), "report.plots.x", problems)
     return bad
 
 

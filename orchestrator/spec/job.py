@@ -144,14 +144,15 @@ class Reference(SpecModel):
 
 
 class Plot(SpecModel):
-    """A plot of the table's values against another figure of each trial."""
+    """A plot of the table's values against another figure, or a setting, of each trial."""
 
     title: str = ""
     x: str
-    """Name of a figure, for example avg_dist."""
+    """Name of a figure, for example avg_dist; or the dotted path of a field of the trial that is a number, for example
+    optim.lr. There is a dot for each cell of the table, so a curve over a setting needs it as rows or columns too."""
     of: Literal["trial", "parent"] = "trial"
-    """The trial whose figure `x` is: the table's trial, or the nearest trial up its lineage of weights that has the
-    figure."""
+    """The trial whose figure or setting `x` is: the table's trial, or the nearest trial up its lineage of weights that
+    has it."""
     y: Literal["value", "error"] = "value"
     """`value`: the figure that the table shows (its first). `error`: the complement of that (error rate, for an
     accuracy), for figures that have one."""
