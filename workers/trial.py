@@ -243,8 +243,8 @@ class TrialSpec(BaseModel):
     """Whether test data may be opened. Set by the planner alone, for trials that come after every choice."""
     batch_workers: PositiveInt = 1
     """Workers among which the loss is computed, each over its own share of the batch. Set by the planner alone, to the
-    stage's workers where the task's loss needs a whole share at once (`Task.loss_over` is `batch`): another number of
-    shares is then another loss. 1 for every other task, whose result does not depend on the number of workers."""
+    stage's workers. It counts where the task's loss needs a whole share at once (`Task.loss_over` is `batch`): another
+    number of shares is then another loss. It becomes 1 for every other trial, whose result does not depend on it."""
 
     @model_validator(mode="after")
     def _optim_where_it_trains(self) -> TrialSpec:
@@ -294,11 +294,7 @@ class TrialSpec(BaseModel):
     def _loss_gets_a_whole_share(self) -> TrialSpec:
         optim, workers = self.optim, self.batch_workers
         if self.task.loss_over == "samples" or not self.trains:
-            if workers > 1:
-                raise ValueError(
-                    f"batch_workers {workers} is for a loss that needs a worker's whole share of the batch, and this "
-                    "trial has none: leave it out"
-                )
+            object.__setattr__(self, "batch_workers", 1)  # frozen: this depends on another field
             return self
         if optim.batch % workers:
             raise ValueError(f"optim.batch {optim.batch} does not divide among {workers} workers: choose a multiple")

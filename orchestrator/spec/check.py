@@ -165,7 +165,7 @@ class _Stages:
             if not sources:
                 return  # the sources' own problems are reported
             start = BaseFields(sources[0].fields, sources[0].origins)
-        built = build(self.root, stage, at, start, self.problems)
+        built = build(self.root, stage, at, start, self.job.resources_of(stage).workers, self.problems)
         self.built.setdefault(stage.name, built)
         self.initial_weights(i, built)
         self.workers(i, built)
@@ -174,9 +174,18 @@ class _Stages:
             check_neighbours(self.root, stage, at, built[0], values, self.problems)
 
     def workers(self, i: int, built: list[CheckedTrial]) -> None:
-        """The global batch is a multiple of what the task needs for so many workers."""
+        """The global batch is a multiple of what the task needs for so many workers, and their number is fixed where
+        the loss depends on it."""
         stage = self.job.stages[i]
-        workers = (stage.resources or self.job.resources).workers
+        resources = self.job.resources_of(stage)
+        workers = resources.workers
+        if len(resources.fitting()) > 1 and any(t.spec.trains and t.spec.task.loss_over == "batch" for t in built):
+            at: Steps = ["stages", i, "resources"] if stage.resources else ["resources"]
+            what = (
+                f"the loss needs a worker's whole share of the batch, so trials run with {workers} workers; remove it"
+            )
+            place = self.root.place_of([*at, "min_workers"], key=True)
+            self.problems.report(place, f"stages.{stage.name}: resources.min_workers", str(resources.min_workers), what)
         for trial in built:
             batch, (multiple, reason) = trial.spec.optim.batch, trial.spec.task.batch_multiple(workers)
             if trial.spec.trains and batch % multiple:

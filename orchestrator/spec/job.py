@@ -20,8 +20,8 @@ from orchestrator.spec.identity import hashed_content
 from orchestrator.spec.model import SpecModel
 from orchestrator.spec.sweep import Path_, SingleSetting, Sweep, as_list
 
-PLANNER_ONLY = "may_test"
-"""The field of a trial that no spec may set."""
+PLANNER_ONLY = ("may_test", "batch_workers")
+"""The fields of a trial that no spec may set."""
 
 
 class Resources(SpecModel):
@@ -37,7 +37,8 @@ class Resources(SpecModel):
     min_workers: PositiveInt | None = None
     """Elastic: if there is no room for `workers`, for example after the loss of a node, a trial starts with half of
     them, a third, .. down to this many, from its last checkpoint and with the same global batch. It keeps that number
-    until it starts again. None: it waits for room."""
+    until it starts again. None: it waits for room. Not for tasks whose loss needs a worker's whole share of the batch:
+    there the number of workers is part of the trial."""
     time_limit_hours: PositiveFloat | None = None
     images_per_second: PositiveFloat = 300.0
     """Guess of the training speed of one worker, used by `plan` until a step time is recorded."""
@@ -187,6 +188,10 @@ class JobSpec(SpecModel):
     priority: int = 0
     """Of the jobs on one cluster, those with the highest priority run first; equal ones share."""
     report: ReportSpec = ReportSpec()
+
+    def resources_of(self, stage: Stage) -> Resources:
+        """The resources of each trial of a stage."""
+        return stage.resources or self.resources
 
     def consumers(self, number: int) -> list[Stage]:
         """The stages that take the winners of stage `number` (from 0), all after it."""
