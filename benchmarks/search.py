@@ -83,7 +83,7 @@ def searched(search: Search, fields: dict[str, Any], epochs: int, aim: float, tr
     specs: dict[str, TrialSpec] = {}
 
     def key_of(body: Any) -> str | None:
-        spec = at_point(fields, body["point"])
+        spec = at_point(fields, body["point"], workers=1)
         if spec is not None:
             specs[spec.key] = spec
         return None if spec is None else spec.key

@@ -113,9 +113,9 @@ class TrialSpec(BaseModel):
     may_test: bool = False
     """True if test data may be opened. Only the planner sets it, for trials that come after all selection."""
     batch_workers: PositiveInt = 1
-    """Number of shares of the batch over each of which the loss is computed. Only the planner sets it: to the number of
-    workers, where the loss needs a worker's whole share at once (`Task.loss_over` is `batch`) and so depends on it; to
-    1 for all other trials, whose results do not depend on the number of workers."""
+    """Workers among which the loss is computed, each over its own share of the batch. Set by the planner alone, to the
+    stage's workers. It counts where the task's loss needs a whole share at once (`Task.loss_over` is `batch`): another
+    number of shares is then another loss. It becomes 1 for every other trial, whose result does not depend on it."""
 
     @model_validator(mode="after")
     def _optim_where_it_trains(self) -> TrialSpec:
@@ -129,9 +129,11 @@ class TrialSpec(BaseModel):
     @model_validator(mode="after")
     def _no_test_before_selection(self) -> TrialSpec:
         if self.task.reads_test and not self.may_test:
+            field = self.task.split_field
+            remedy = f"set task.{field} to another split" if field else "use a task that evaluates on another split"
             raise ValueError(
-                "asks for test data before selection; only a stage that takes a winner, and from which nothing "
-                "is chosen, may evaluate on test (set task.evaluate: val here)"
+                "asks for test data before selection; only a stage from which nothing is chosen may evaluate on test "
+                f"({remedy})"
             )
         return self
 
@@ -163,11 +165,7 @@ class TrialSpec(BaseModel):
     def _loss_gets_a_whole_share(self) -> TrialSpec:
         optim, workers = self.optim, self.batch_workers
         if self.task.loss_over == "samples" or not self.trains:
-            if workers > 1:
-                raise ValueError(
-                    f"batch_workers {workers} is for a loss that needs a worker's whole share of the batch, and this "
-                    "trial has none: leave it out"
-                )
+            object.__setattr__(self, "batch_workers", 1)  # frozen: this depends on another field
             return self
         if optim.batch % workers:
             raise ValueError(f"optim.batch {optim.batch} does not divide among {workers} workers: choose a multiple")

@@ -1,13 +1,15 @@
-"""Draws the table's values against another figure of each trial, or of the trials whose weights it starts from."""
+"""Draws the table's values against another figure or a setting of each trial, or of those whose weights it has."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.records.recorded_spec import lookup
 from orchestrator.report.figures import scaled, title
 from orchestrator.report.formatting import finite
 from orchestrator.report.model import Cell, Scatter, ScatterPoint
+from orchestrator.report.wording import field_title
 
 if TYPE_CHECKING:
     from orchestrator.report.job_results import JobResults
@@ -60,13 +62,21 @@ def _height(cell: Cell, wanted: str) -> tuple[str, float | None]:
 
 
 def _figure(results: JobResults, key: str, name: str, inherited: bool) -> tuple[float, str] | None:
-    """Value and title of a figure of a trial, or of the nearest one up its lineage of weights that has it."""
+    """Value and title of a figure or setting (dotted) of a trial, or of the nearest one up its lineage that has it."""
     at: str | None = results.store.trials.get(key).parent if inherited else key
     while at is not None:
         row = results.store.trials.get(at)
+        if "." in name and (number := _setting(row.spec, name)) is not None:
+            return number, field_title(name)
         if name in row.figures:
             metric = next((metric for metric in row.metrics if metric.name == name), None)
             value = scaled(row.figures[name], metric) if metric else finite(row.figures[name])
             return None if value is None else (value, title(metric) if metric else name)
         at = row.parent if inherited else None
     return None
+
+
+def _setting(spec: Mapping[str, Any], path: str) -> float | None:
+    """The number at a path of a trial's spec; None for anything else."""
+    value = lookup(spec, path)
+    return finite(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else None
