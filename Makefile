@@ -1,12 +1,14 @@
-# Every command does its own set-up: a virtual environment in .venv, from pyproject.toml at the versions in constraints.txt.
+# Every command sets itself up first: a virtual environment in .venv, from pyproject.toml at the versions in
+# constraints.txt. `make help` lists the commands.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PROFILE ?= laptop
 
-.PHONY: demo test check fmt ui install
+.PHONY: install demo studies test check fmt ui help
 
-install: $(INSTALLED)
+install: $(INSTALLED)  ## Create or update .venv
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12 or the like")'
@@ -14,22 +16,28 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(INSTALLED)  ## The main job on this machine's CPU: plan, run, table, heat maps
+demo: $(INSTALLED)  ## Run the main study on this machine's CPU: plan, trials, table, heat maps
 	$(BIN)/python -m orchestrator plan specs/k12_grid.yaml
 	$(BIN)/python -m orchestrator submit specs/k12_grid.yaml
 
-test: $(INSTALLED)  ## All tests; they bring their own Ray cluster and PostgreSQL
+studies: $(INSTALLED)  ## Run every spec's laptop profile and write README's tables (PROFILE=smoke: a trial run of this)
+	$(BIN)/python benchmarks/studies.py --profile $(PROFILE)
+
+test: $(INSTALLED)  ## Run all tests; they start their own Ray cluster and PostgreSQL
 	$(BIN)/python -m pytest
 
-check: $(INSTALLED)  ## Lint, types, layers
+check: $(INSTALLED)  ## Lint, check types and the arrows between packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fmt: $(INSTALLED)
+fmt: $(INSTALLED)  ## Fix lint and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-ui: $(INSTALLED)  ## MLflow UI and Ray dashboard on loopback
+ui: $(INSTALLED)  ## Serve the MLflow UI and the Ray dashboard on loopback
 	$(BIN)/python -m orchestrator ui
+
+help:  ## Print this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10

@@ -5,8 +5,8 @@
     python benchmarks/images.py --decoders --workers-start     also: Pillow against torchvision.io; what workers cost
 
 Each trial is a process that reads epochs of the same JPEGs (500 x 375: crops of the photographs in scikit-image) in its
-own order, without a model: timm's crop and flip to 224 pixels, or the paper's augmentation (RandAugment). `ours` is
-FileLoaders behind the cache, which is filled before its first epoch (that time counts in `first`); `stored 256` is ours
+own order, without a model: timm's crop and flip to 224 pixels, or the paper's augmentation (RandAugment). `ours` is our
+loader behind the cache, which is filled before its first epoch (that time counts in `first`); `stored 256` is ours
 with Augment.stored_size 256; `torchvision` is ImageFolder and DataLoader with the same transform. CPU is that of one
 trial per image, in epochs after the first: it tells more than rates where others compute too. Memory is what the
 processes hold together (PSS: shared pages count once), less what they hold before any image is read; of ours, the part
@@ -36,7 +36,9 @@ from PIL import Image
 from tasks.base import DataContext
 from tasks.datasets import transforms
 from tasks.datasets.augment import Augment
-from tasks.datasets.labelled.loaders import FileLoaders
+from tasks.datasets.labelled.loaders import ImageInput, LabelledImages, file_loaders, mixing
+from tasks.datasets.labelled.readers import LabelledPart
+from tasks.datasets.loaders import SampleLoaders
 
 SIZE = 224
 BATCH = 50
@@ -69,17 +71,23 @@ def ours(root: Path, augment: Augment, seed: int, stored_size: int | None = None
     labels = [int(path.parent.name) for path in paths]
     augment = augment.model_copy(update={"stored_size": stored_size})
     place = DataContext(root, input_size=(SIZE, SIZE), device="cpu", seed=seed, batch=BATCH)
-    loaders = FileLoaders(
-        "photographs", (paths, labels), (paths[:10], labels[:10]), root, 10, place, augment, "imagenet"
-    )
+    loaders = _loaders(root, paths, labels, augment, place)
     return lambda epoch: sum(len(batch["images"]) for batch in loaders.epoch(epoch))
+
+
+def _loaders(root: Path, paths: list[Path], labels: list[int], augment: Augment, context: DataContext) -> SampleLoaders:
+    parts = LabelledPart(paths, labels), LabelledPart(paths[:10], labels[:10])
+    data = LabelledImages("photographs", root, *parts)
+    return file_loaders(data, ImageInput(augment, "imagenet"), context, mixing(10, augment, context))
 
 
 def torchvisions(root: Path, augment: Augment, seed: int) -> Epochs:
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
 
-    data = ImageFolder(str(root / "photographs"), transforms.single_image(SIZE, augment, "imagenet", training=True))
+    data = ImageFolder(
+        str(root / "photographs"), transforms.single_image((SIZE, SIZE), augment, "imagenet", training=True)
+    )
     loader = DataLoader(data, BATCH, shuffle=True, generator=torch.Generator().manual_seed(seed))
     return lambda epoch: sum(len(images) for images, _ in loader)
 
@@ -172,8 +180,7 @@ def workers_start(root: Path, counts: tuple[int, ...] = (2, 4, 8)) -> None:
     labels = [int(path.parent.name) for path in paths]
     for workers in counts:
         place = DataContext(root, (SIZE, SIZE), "cpu", seed=0, batch=BATCH, loader_workers=workers)
-        part = (paths, labels), (paths[:10], labels[:10])
-        loaders = FileLoaders("photographs", *part, root, 10, place, AUGMENT["crop, flip"], "imagenet")
+        loaders = _loaders(root, paths, labels, AUGMENT["crop, flip"], place)
         seconds = []
         for epoch in (0, 1):
             start = time.perf_counter()

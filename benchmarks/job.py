@@ -49,15 +49,22 @@ class Ran:
         return self.ended - self.claimed - self.trained
 
 
-def submit(folder: Path, cpus: int, overrides: list[str]) -> tuple[float, float]:
-    """The command, as a user types it; when it began and ended."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ORCHESTRATOR_", "RAY_"))}
-    for name in ("DATABASE_URL", "DATA_ROOT", "MLFLOW_TRACKING_URI"):
-        environment.pop(name, None)
-    command = [sys.executable, "-m", "orchestrator", "submit", str(ROOT / "specs" / "k12_grid.yaml")]
-    command += ["--runs", str(folder), "--cpus", str(cpus), "--quiet", *overrides]
+def environment() -> dict[str, str]:
+    """This process's variables, without those that would send a command elsewhere."""
+    others = ("DATABASE_URL", "DATA_ROOT", "MLFLOW_TRACKING_URI")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("ORCHESTRATOR_", "RAY_")) and name not in others
+    }
+
+
+def submit(spec: Path, folder: Path, cpus: int, arguments: list[str]) -> tuple[float, float]:
+    """Submits a spec with the command that a user types; returns when it began and ended."""
+    command = [sys.executable, "-m", "orchestrator", "submit", str(spec)]
+    command += ["--runs", str(folder), "--cpus", str(cpus), "--quiet", *arguments]
     begun = time.time()
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     ended = time.time()
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
@@ -129,7 +136,7 @@ def main() -> None:
     for _ in range(given.repeats):
         folder = Path(tempfile.mkdtemp(prefix="job-"))
         try:
-            start, end = submit(folder, given.cpus, overrides)
+            start, end = submit(ROOT / "specs" / "k12_grid.yaml", folder, given.cpus, overrides)
             trials = ran(folder)
             table = parts(folder, trials, start, end, given.cpus)
         finally:

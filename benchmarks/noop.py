@@ -1,4 +1,4 @@
-"""The only place for the trial that does nothing: what overhead.py and memory.py run, in our engine and under Tune."""
+"""A trial that does nothing: overhead.py and memory.py run it, in our engine and under Tune."""
 
 from __future__ import annotations
 

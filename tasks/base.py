@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from tasks.backbones.spec import BackboneSpec
 
 Batch = dict[str, Any]
-"""Tensors, or lists where targets vary in size, by name. The first dimension of every training value is the sample, so
-that the loop can slice a batch into micro-batches. Evaluation batches also carry `item`, a string: the name of what the
-batch belongs to (see `Task.measure`)."""
+"""Values by name: tensors, or lists with one entry per sample where targets vary in size (boxes of an image). The first
+axis of every training value is the sample: the loop slices all of them alike, lists too, into micro-batches. Evaluation
+batches also carry `item`, a string: the name of what the batch belongs to (see `Task.measure`)."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class DataContext:
     device: str
     seed: int
     batch: int
-    """Global batch: samples per optimizer step over all ranks."""
+    """Global batch: samples per optimizer step over all ranks. In a trial that does not train, the smallest that the
+    task takes (`Task.batch_multiple`)."""
     rank: int = 0
     world: int = 1
     loader_workers: int = 0
@@ -107,7 +108,8 @@ class Task(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     trains: ClassVar[bool] = True
-    """False: the task only measures; its trials have zero epochs, and `optim` may be left out of a spec."""
+    """False: the task only measures; its trials make no optimizer step, their loaders need no training set, and `optim`
+    may be left out of a spec. (A trial of any other task is evaluated without training by optim.epochs 0.)"""
     loss_over: ClassVar[Literal["samples", "batch"]] = "samples"
     """`samples`: the loss of a batch follows from those of its parts (see `loss` and `denominators`). `batch`: it needs
     all predictions of a worker's share at once (SILog), so a smaller micro-batch is refused and the number of workers
@@ -124,6 +126,9 @@ class Task(BaseModel, ABC):
     titles there."""
     changeable: ClassVar[tuple[str, ...]] = ()
     """Paths within the task (a trailing dot: all below) that population-based training may change on the way."""
+
+    kind: str
+    """Names the task in specs; the same for all of a class (see tasks.TASKS)."""
 
     @property
     @abstractmethod
@@ -184,9 +189,17 @@ class Task(BaseModel, ABC):
     def missing_data(self, root: Path) -> str | None:
         """None when the data are there; else what is missing, where it was looked for, and how to get it."""
 
+    @property
+    def manifest_names(self) -> tuple[str, ...]:
+        """Names of the splits that `data_manifests` looks for: it is not asked again for those already known."""
+        return ()
+
     def data_manifests(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, str]:
-        """SHA-256 of the split manifests of the data that are there, by the name of the split rule; they enter the key
-        through the field `manifests`. `folders`: where else manifests may lie or be written. Raises DataError."""
+        """SHA-256 of the split manifests of the data that are there, by the name of the split. They enter the key
+        through a field `manifests`, which planning sets to those of all tasks of the job: the task keeps its own.
+
+        `folders`: where else manifests may lie or be written. Raises DataError.
+        """
         return {}
 
     def check(self, backbone: BackboneSpec) -> None:
@@ -215,17 +228,19 @@ class Task(BaseModel, ABC):
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        """Scalar terms of the loss over a micro-batch.
+        """Scalar terms of the loss over a micro-batch; the same names for every batch.
 
         Without `denominators` every term is a mean over the samples, `loss` is minimised, and other names are terms
-        worth a curve. With them every term is a sum with its weight included: the loop divides each by its
-        denominator over the whole global batch, and minimises the total, which it reports as `loss`.
+        worth a curve. With them every term is a sum with its weight included, and none is called `loss`: the loop
+        divides each by its denominator over the whole global batch, and minimises the total, which it reports as
+        `loss`.
         """
 
     def denominators(self, batch: Batch) -> Mapping[str, float | torch.Tensor] | None:
         """For losses that are not means over samples: what each term's sum over the global batch is divided by, from
-        the targets of a micro-batch alone (positives, valid pixels). The loop adds them over micro-batches and ranks;
-        a total of 0 counts as 1. None: terms are means over samples."""
+        the targets alone (positives, valid pixels), under the names of the terms. Must be additive: the loop asks once
+        for a rank's whole share of the batch, and adds the ranks'. A total of 0 counts as 1. None: terms are means over
+        samples."""
         return None
 
     @abstractmethod

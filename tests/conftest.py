@@ -1,4 +1,4 @@
-"""The only place for fixtures that several folders of tests share."""
+"""Fixtures that several folders of tests share."""
 
 from __future__ import annotations
 

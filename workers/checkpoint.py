@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
+import math
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from tasks.metrics import Measurement
 from workers.errors import ErrorClass, TrialError
 from workers.fault_injection import fault_point
 from workers.messages import Outcome, Report, Weights
@@ -26,6 +29,8 @@ if TYPE_CHECKING:  # loaded where it is used: `clear` is also called by processe
 FORMAT = 2
 """Of a checkpoint and of outcome.json: raise it when what they hold changes."""
 STATE = "state-*.pt"
+EVALUATED = "evaluation-*.jsonl"
+MEASUREMENTS = "measurements.jsonl"
 KEPT = 2
 """Checkpoints on storage: the newest, and the one before it in case the newest is damaged."""
 
@@ -37,6 +42,8 @@ class Folder:
     `checkpoint-<step>-<SHA-256>.pt`: tensors and plain values (no pickled code); the digest of the content is part of
     the name, so one rename commits both. `weights.safetensors`: final weights. `state-<SHA-256>.pt`: of a trial whose
     span ends early, what it ended with, for the trial that goes on from there. `pictures/<name>-<epoch>.png`.
+    `measurements.jsonl`: values per item, layer and head. `evaluation-<token>-<rank>.jsonl`: finished items of an
+    evaluation under way (see workers.finished_items).
     `outcome.json`: what the trial ended with, until the driver has recorded it (`clear`). `token`: the attempt that
     owns the folder. Every write goes to a temporary file, is flushed to the disk, and is then renamed.
     """
@@ -53,8 +60,9 @@ class Folder:
         for left_over in (*self.path.glob("*.tmp"), *self.path.glob("pictures/*.tmp")):
             left_over.unlink(missing_ok=True)
 
-    def save(self, state: Mapping[str, Any], step: int) -> None:
-        """Writes a checkpoint of everything after `step` optimizer steps and removes all but the last two.
+    def save(self, state: Mapping[str, Any], step: int) -> str:
+        """Writes a checkpoint of everything after `step` optimizer steps and removes all but the last two. Returns its
+        SHA-256.
 
         `state` holds tensors, numbers, strings, and lists, tuples and dictionaries of them.
         Raises TrialError (data) when the storage refuses, (node_lost) when a newer attempt owns the folder.
@@ -67,16 +75,18 @@ class Folder:
             self._check_owner()
             fault_point("before_checkpoint_commit", f"{self.key} {step}")
 
-        _write(self.path / f"checkpoint-{step:09d}-{{sha256}}.pt", lambda file: torch.save(content, file), commit)
+        name = f"checkpoint-{step:09d}-{{sha256}}.pt"
+        digest = _write(self.path / name, lambda file: torch.save(content, file), commit)
         fault_point("after_checkpoint_commit", f"{self.key} {step}")
         for old in self._checkpoints()[KEPT:]:
             old.unlink(missing_ok=True)
+        return digest
 
     def newest(self) -> tuple[Path | None, list[str]]:
         """The newest checkpoint whose content has its digest, if any; and a line for each damaged one passed over."""
         notes: list[str] = []
         for path in self._checkpoints():
-            expected, found = path.stem.rsplit("-", 1)[1], _digest_of(path)
+            expected, found = digest_in_name(path), _digest_of(path)
             if found == expected:
                 return path, notes
             size = path.stat().st_size
@@ -125,6 +135,26 @@ class Folder:
         _write(path, lambda file: file.write(encoded.getvalue()), self._check_owner)
         return str(path.relative_to(self.path))
 
+    def save_measurements(self, rows: Iterable[Measurement], split: str) -> tuple[str, str] | None:
+        """Writes values per item, layer and head as `Outcome.measurements` says; the file's name and SHA-256. None, and
+        no file, when there are no rows. Raises as `save`."""
+        path, left = self.path / MEASUREMENTS, iter(rows)
+        first = next(left, None)
+        if first is None:
+            path.unlink(missing_ok=True)
+            return None
+
+        def fill(file: Any) -> None:
+            for row in itertools.chain([first], left):
+                value = float(row.value)
+                plain = {
+                    "figure": row.figure, "split": split, "item": row.item, "layer": row.layer, "head": row.head,
+                    "value": value if math.isfinite(value) else None,
+                }  # fmt: skip
+                file.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
+
+        return MEASUREMENTS, _write(path, fill, self._check_owner)
+
     def finish(self, outcome: Outcome, reports: list[Report]) -> None:
         """Records the end, then removes the checkpoints: until `clear`, a new attempt gets the outcome at once."""
         ended = {"outcome": asdict(outcome), "reports": [asdict(report) for report in reports]}
@@ -146,10 +176,13 @@ class Folder:
         weights = Weights(**found["weights"]) if found["weights"] else None
         if with_weights and (weights is None or _digest_of(Path(weights.path)) != weights.sha256):
             return None
+        measured = found.get("measurements")
+        if measured and _digest_of(self.path / measured) != found["measurements_sha256"]:
+            return None
         if with_state and not any(True for _ in self.path.glob(STATE)):
             return None
         reports = [Report.from_plain(report) for report in content["reports"]]
-        return Outcome(found["figures"], found["facts"], weights), reports
+        return Outcome(**{**found, "weights": weights}), reports
 
     def _checkpoints(self) -> list[Path]:
         """Newest first."""
@@ -167,9 +200,9 @@ class Folder:
 
 
 def clear(folder: Path) -> None:
-    """Removes what a recorded trial needs no more: checkpoints and outcome. Weights, state, pictures, log and token
-    stay."""
-    for pattern in ("outcome.json", "checkpoint-*.pt", "damaged-*", "*.tmp", "pictures/*.tmp"):
+    """Removes what a recorded trial needs no more: checkpoints, outcome, and finished items of an evaluation. Weights,
+    state, measurements, pictures, log and token stay."""
+    for pattern in ("outcome.json", "checkpoint-*.pt", EVALUATED, "damaged-*", "*.tmp", "pictures/*.tmp"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 
@@ -267,7 +300,7 @@ def _write(path: Path, fill: Callable[[Any], object], commit: Callable[[], None]
         reason = error if isinstance(error, OSError) else hashed.error if hashed else None
         if reason is None:
             raise
-        raise TrialError(ErrorClass.data, _refused(path, reason)) from error
+        raise storage_refused(path, reason) from error
     return digest
 
 
@@ -280,14 +313,21 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _refused(path: Path, reason: OSError) -> str:
+def storage_refused(path: Path, reason: OSError) -> TrialError:
+    """For a file that could not be written."""
     name = path.name.split("-")[0]
     existing = next(parent for parent in path.parents if parent.exists())
     free = shutil.disk_usage(existing).free / 2**20
-    return (
+    return TrialError(
+        ErrorClass.data,
         f"cannot write {name} in {path.parent}: {reason.strerror} ({free:,.0f} MiB free); nothing was half-written. "
-        "Make room or permit writing, then `retry`"
+        "Make room or permit writing, then `retry`",
     )
+
+
+def digest_in_name(path: Path) -> str:
+    """The SHA-256 that the name of a checkpoint ends with."""
+    return path.stem.rsplit("-", 1)[1]
 
 
 def _digest_of(path: Path) -> str | None:

@@ -104,6 +104,20 @@ def _summed(value: torch.Tensor) -> torch.Tensor:
     return cast("torch.Tensor", _Sum.apply(value))
 
 
+def running_statistics(model: nn.Module) -> list[torch.Tensor]:
+    """Buffers that a forward pass in training moves: those of batch norm."""
+    normed = (module for module in model.modules() if getattr(module, "track_running_stats", False))
+    return [buffer for module in normed for buffer in module.buffers(recurse=False)]
+
+
+def share_statistics(model: nn.Module, world: int) -> None:
+    """Gives every rank the running statistics of rank 0, whose model is the one that is kept. They differ where batch
+    norm is each worker's own."""
+    if world > 1:
+        for buffer in running_statistics(model):
+            dist.broadcast(buffer, src=0)
+
+
 def wrap_distributed(model: nn.Module, how: str, device: torch.device) -> nn.Module:
     """What is trained on several workers, each with its part of the global batch: `ddp` wraps the model, `fsdp` leaves
     each worker a shard of every parameter (in place: an optimizer must be made after this). Needs a process group.
@@ -186,6 +200,8 @@ def clip(model: nn.Module, limit: float) -> torch.Tensor:
 def all_finite(model: nn.Module) -> bool:
     """Whether every weight is, those of other workers' shards included; the same on every rank."""
     own = [_local(weight.detach()) for weight in model.parameters()]
+    if not own:
+        return True
     bad = torch.stack([(~torch.isfinite(weight)).any() for weight in own]).any().float()
     if is_sharded(model):
         dist.all_reduce(bad)
@@ -263,6 +279,24 @@ def from_rank_0(world: int, rank: int, ask: Callable[[], T]) -> T:
     answer = [ask() if rank == 0 else None]
     dist.broadcast_object_list(answer, src=0)
     return answer[0]  # type: ignore[return-value]
+
+
+def gathered(world: int, rank: int, own: T) -> list[T]:
+    """Every rank's `own`, in order, on rank 0; nothing on the others."""
+    if world == 1:
+        return [own]
+    of_ranks: list[Any] | None = [None] * world if rank == 0 else None
+    dist.gather_object(own, of_ranks)
+    return of_ranks or []
+
+
+def greatest(world: int, own: int, device: torch.device) -> int:
+    """The greatest value of all ranks; every rank must ask."""
+    if world == 1:
+        return own
+    value = torch.tensor(own, device=device)
+    dist.all_reduce(value, dist.ReduceOp.MAX)
+    return int(value.item())
 
 
 def on_any_rank(world: int, here: bool, device: torch.device) -> bool:

@@ -68,12 +68,15 @@ class Outcome:
     """After the last epoch (no epoch is chosen: the final trial could not, without looking at test)."""
     facts: dict[str, Any]
     """How it was run: device, precision, micro_batch, steps, train_images, train_seconds, step_seconds (median of
-    the run, data included), images_per_second, resumed_at, notes, data_digest, unreadable_images (those replaced),
-    image_cache, versions, host, threads, parameters."""
+    the run, data included), images_per_second (both None where nothing was trained), resumed_at, notes, caveats
+    (why its figures cannot be compared with published ones), data_digest,
+    unreadable_images (those replaced), image_cache, versions, host, threads, parameters."""
     weights: Weights | None = None
     """Beside the file of a trial whose span ends early lies its whole state (see checkpoint.Folder)."""
     measurements: str | None = None
-    """Name of the file in the trial's folder with its measurements as JSON lines, if it made any."""
+    """File in the trial's folder, by its name there, with the values per item, layer and head of the last evaluation:
+    a JSON object a line, {figure, split, item, layer, head, value}. `value` is null where it is not finite."""
+    measurements_sha256: str | None = None
 
 
 @dataclass(frozen=True)

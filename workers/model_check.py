@@ -41,7 +41,8 @@ def problem(trial: TrialSpec, weights: Path | None) -> str | None:
             check_same_windows(model, safetensors_header.windows(safetensors_header.read(weights)) if weights else None)
             if trial.runtime.grad_checkpointing:
                 enable_grad_checkpointing(model, trial.backbone.model)
-            parameter_groups(model, trial.optim)
+            if trial.trains:
+                parameter_groups(model, trial.optim)
     except (ValueError, DataError) as error:
         return str(error)
     except (RuntimeError, NotImplementedError) as error:  # something needs content: only a trial can tell

@@ -6,12 +6,13 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from workers.layer_decay import levels, no_weight_decay
-from workers.trial import OptimSpec
+from workers.optim_spec import OptimSpec
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,17 @@ class Schedule:
     optim: OptimSpec
     steps_per_epoch: int
 
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.optim.iterations or self.optim.epochs * self.steps_per_epoch
+
+    @property
+    def warmup_steps(self) -> int:
+        """Optimizer steps of the warm-up."""
+        in_iterations = self.optim.warmup_iterations
+        return int(self.optim.warmup_epochs * self.steps_per_epoch) if in_iterations is None else in_iterations
+
     def lr(self, step: int, scale: float = 1.0) -> float:
         """Absolute learning rate of optimizer step `step` (0-based) for a group with this `lr_scale`.
 
@@ -42,13 +54,14 @@ class Schedule:
         optim = self.optim
         convention = optim.peak_lr / optim.lr
         peak, start, floor = optim.peak_lr * scale, optim.warmup_lr * convention, optim.min_lr * convention
-        warmup = int(optim.warmup_epochs * self.steps_per_epoch)
+        warmup = self.warmup_steps
         if step < warmup:
             return start + (peak - start) * step / warmup
         if optim.schedule == "step":
-            milestones = [int(epoch * self.steps_per_epoch) for epoch in sorted(optim.step_epochs)]
+            milestones = [int(epoch * self.steps_per_epoch) for epoch in optim.step_epochs]
+            milestones = sorted(optim.step_iterations or milestones)
             return peak * float(optim.step_factor ** bisect_right(milestones, step))
-        total = optim.epochs * self.steps_per_epoch
+        total = self.total_steps
         if optim.warmup_prefix:
             step, total = step - warmup, total - warmup
         return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * min(step, total) / total))
@@ -73,22 +86,19 @@ def parameter_groups(model: nn.Module, optim: OptimSpec) -> list[ParameterGroup]
 
 
 def adamw(model: nn.Module, groups: Sequence[ParameterGroup], optim: OptimSpec) -> torch.optim.AdamW:
-    """AdamW over `groups`, with the fused kernel: the same bits in every run, and the fastest on both devices."""
+    """AdamW over `groups`, with the fused kernel: the same bits in every run, and the fastest on both devices. It may
+    have no groups, in a trial that does not train."""
     parameters = dict(model.named_parameters())
-    return torch.optim.AdamW(
-        [
-            {
-                "params": [parameters[name] for name in group.names],
-                "lr": optim.peak_lr * group.lr_scale,
-                "lr_scale": group.lr_scale,
-                "weight_decay": group.weight_decay,
-            }
-            for group in groups
-        ],
-        betas=optim.betas,
-        eps=optim.eps,
-        fused=True,
-    )
+    settings: list[dict[str, Any]] = [
+        {
+            "params": [parameters[name] for name in group.names],
+            "lr": optim.peak_lr * group.lr_scale,
+            "lr_scale": group.lr_scale,
+            "weight_decay": group.weight_decay,
+        }
+        for group in groups
+    ]
+    return torch.optim.AdamW(settings or [{"params": []}], betas=optim.betas, eps=optim.eps, fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int) -> None:

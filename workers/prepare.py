@@ -20,10 +20,11 @@ from tasks.backbones.swin_windows import check_same_windows
 from tasks.base import DataContext, Loaders
 from tasks.errors import DataError
 from workers import distributed
-from workers.checkpoint import Folder, load_state
+from workers.checkpoint import Folder, digest_in_name, load_state
 from workers.errors import Stopped
 from workers.initial_weights import initial_weights
 from workers.optim import Schedule, adamw, parameter_groups
+from workers.rounds import Rounds
 from workers.state import Numerics, Progress, RankContext, TrainingState
 from workers.trial import TrialSpec
 
@@ -48,17 +49,20 @@ def prepare(
     state = folder.load(path) if path is not None else _parent_state(trial, place, loaders)
     model, notes = _model(trial, place, numerics, None if state is None else state["model"])
     _leave_if_asked(place, stop, numerics.device)
-    groups = parameter_groups(model, trial.optim)
+    schedule = _schedule(trial, loaders)
+    groups = parameter_groups(model, trial.optim) if trial.trains else []
     for group in groups:
         log.info("lr x %.4g, weight decay %g: %s", group.lr_scale, group.weight_decay, " ".join(group.names))
     if trial.runtime.compile:
         model.compile()
-    wrapped = distributed.wrap_distributed(model, trial.runtime.parallel, numerics.device) if place.world > 1 else model
+    wrapped = model
+    if place.world > 1 and (trial.trains or trial.runtime.parallel == "fsdp"):  # DDP is about gradients
+        wrapped = distributed.wrap_distributed(model, trial.runtime.parallel, numerics.device)
     optimizer = adamw(model, groups, trial.optim)
     if state is not None:
         distributed.load_optimizer(model, optimizer, state["optimizer"])
-    progress = Progress(micro_batch=_micro_batch(trial, place.world), epoch=trial.first_epoch)
-    progress.step = progress.epoch * loaders.steps_per_epoch
+    rounds = Rounds.of(trial, loaders.steps_per_epoch)
+    progress = Progress(_micro_batch(trial, place.world), trial.first_round, step=rounds.first_step(trial.first_round))
     if path is not None and state is not None:
         as_asked, progress = progress.micro_batch, Progress.from_plain(state["progress"])
         halved = progress.micro_batch < _micro_batch(trial, state["workers"])  # memory ran out before
@@ -66,25 +70,44 @@ def prepare(
     progress.notes += notes + damaged
     run = TrainingState(
         trial=trial, place=place, folder=folder, numerics=numerics, loaders=loaders, model=model, wrapped=wrapped,
-        groups=groups, optimizer=optimizer, schedule=Schedule(trial.optim, loaders.steps_per_epoch),
-        progress=progress, resumed_at=progress.step if path else None, saved_epoch=progress.epoch,
+        groups=groups, optimizer=optimizer, schedule=schedule,
+        rounds=rounds, progress=progress, resumed_at=progress.step if path else None, saved_epoch=progress.epoch,
     )  # fmt: skip
     if path is not None:
         run.mark_saved()
+        run.saved_state = digest_in_name(path)
     return run
 
 
+def _schedule(trial: TrialSpec, loaders: Loaders) -> Schedule:
+    """Raises ValueError when a warm-up in iterations does not end before the trial; only the data tell its steps."""
+    schedule = Schedule(trial.optim, loaders.steps_per_epoch)
+    if trial.trains and schedule.warmup_steps >= schedule.total_steps:
+        raise ValueError(
+            f"optim.warmup_iterations {schedule.warmup_steps} must be below the {schedule.total_steps} steps of the "
+            "trial: lower it"
+        )
+    return schedule
+
+
 def _micro_batch(trial: TrialSpec, workers: int) -> int:
-    """As the spec asks for it: at most a worker's share."""
+    """As the spec asks for it: at most a worker's share; 0 in a trial that does not train."""
+    if not trial.trains:
+        return 0
     share = trial.optim.batch // workers
     return min(trial.optim.micro_batch or share, share)
 
 
 def _check_workers(trial: TrialSpec, place: RankContext) -> None:
-    if trial.optim.batch % place.world:
+    if trial.trains and trial.optim.batch % place.world:
         raise ValueError(
             f"optim.batch {trial.optim.batch} does not divide among {place.world} workers: choose a multiple, or "
             "other resources.workers"
+        )
+    if trial.trains and trial.task.loss_over == "batch" and place.world != trial.batch_workers:
+        raise ValueError(
+            f"batch_workers {trial.batch_workers}: this task's loss is computed over each worker's share, so the trial "
+            f"cannot run on {place.world} workers: plan it again for resources.workers {place.world}"
         )
     if place.world > 1 and (dist.get_world_size(), dist.get_rank()) != (place.world, place.rank):
         raise ValueError(f"the process group is not that of rank {place.rank} of {place.world}")
@@ -93,8 +116,9 @@ def _check_workers(trial: TrialSpec, place: RankContext) -> None:
 def _set_up(trial: TrialSpec, place: RankContext) -> Numerics:
     """What holds for the whole process."""
     torch.set_num_threads(place.threads)
-    if trial.runtime.deterministic:  # cuBLAS reads this when CUDA starts
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # For every trial: torch reads this once, at the first matrix product of a process on CUDA, and in a warm process a
+    # deterministic trial may come after another one.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(trial.runtime.deterministic)  # also back off, in a process that is used again
     numerics = Numerics.of(trial.runtime, place.device)
     if numerics.device.type == "cuda":
@@ -122,11 +146,13 @@ def _model(
     notes = initial.notes + load_notes(model) if initial else []
     if trial.runtime.grad_checkpointing:
         enable_grad_checkpointing(model, trial.backbone.model)
-    model = distributed.convert_batch_norm(model, trial.runtime, place.world, numerics.device)
+    if trial.trains:
+        model = distributed.convert_batch_norm(model, trial.runtime, place.world, numerics.device)
     if weights is not None:
         model.load_state_dict(weights)
     model = model.to(numerics.device)
-    if numerics.channels_last:
+    sharded = place.world > 1 and trial.runtime.parallel == "fsdp"
+    if numerics.channels_last and not sharded:  # FSDP refuses parameters in any other order than their own
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model, notes
 
@@ -148,15 +174,17 @@ def enable_grad_checkpointing(model: nn.Module, name: str) -> None:
 def _parent_state(trial: TrialSpec, place: RankContext, loaders: Loaders) -> dict[str, Any] | None:
     """What the trial that this span goes on from ended with. Raises ValueError when it is not the step before."""
     init = trial.backbone.init
-    if trial.first_epoch == 0 or not isinstance(init, FromTrial):
+    if trial.first_round == 0 or not isinstance(init, FromTrial):
         return None
     if init.trial not in place.parents:
         raise ValueError(f"goes on from trial {init.trial[:8]}, whose state was not handed over")
     state = load_state(place.parents[init.trial], init.trial)
+    first_step = Rounds.of(trial, loaders.steps_per_epoch).first_step(trial.first_round)
     for what, before, here in (
-        ("ended after epoch", state["progress"]["epoch"], trial.first_epoch),
+        ("ended after epoch", state["progress"]["epoch"], trial.first_round),
         ("has optim.batch", state["batch"], trial.optim.batch),
         ("has steps per epoch", state["steps_per_epoch"], loaders.steps_per_epoch),
+        ("ended after step", state["progress"]["step"], first_step),
     ):
         if before != here:
             raise ValueError(
@@ -194,7 +222,7 @@ def _open_data(trial: TrialSpec, place: RankContext) -> Loaders:
             input_size=trial.task.input_size(trial.backbone),
             device=place.device,
             seed=trial.seed,
-            batch=trial.optim.batch,
+            batch=trial.optim.batch if trial.trains else trial.task.batch_multiple(place.world)[0],
             rank=place.rank,
             world=place.world,
             loader_workers=trial.runtime.loader_workers,
@@ -202,7 +230,7 @@ def _open_data(trial: TrialSpec, place: RankContext) -> Loaders:
             max_unreadable=trial.runtime.max_unreadable,
         )
     )
-    if loaders.steps_per_epoch < 1:
+    if trial.trains and loaders.steps_per_epoch < 1:
         raise DataError(
             f"optim.batch {trial.optim.batch} is more than the {loaders.train_samples} training samples: "
             "no step would be made; use a smaller batch"

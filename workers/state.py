@@ -18,6 +18,7 @@ from workers import distributed
 from workers.checkpoint import Folder
 from workers.messages import Assignment, Report, Weights
 from workers.optim import ParameterGroup, Schedule
+from workers.rounds import Rounds
 from workers.trial import RuntimeSpec, TrialSpec
 
 
@@ -74,14 +75,15 @@ class Progress:
     micro_batch: int
     """Images per forward pass of one worker; smaller than the spec's after memory ran out."""
     epoch: int = 0
-    """0-based, the one under way."""
+    """0-based, the round under way: an epoch, or a part of a length in iterations (see workers.rounds)."""
     step_in_epoch: int = 0
+    """Optimizer steps of that round so far."""
     step: int = 0
     """Optimizer steps so far."""
     sums: dict[str, float] = field(default_factory=dict)
-    """Terms of the loss, summed over the steps of this epoch."""
+    """Terms of the loss, summed over the steps of this round."""
     epoch_step_seconds: float = 0.0
-    """Of this epoch's steps, data included; evaluation and checkpoints are not."""
+    """Of this round's steps, data included; evaluation and checkpoints are not."""
     epoch_wait: float = 0.0
     """Seconds of these in which the loop waited for data."""
     epoch_seconds: float = 0.0
@@ -120,6 +122,7 @@ class TrainingState:
     groups: list[ParameterGroup]
     optimizer: torch.optim.Optimizer
     schedule: Schedule
+    rounds: Rounds
     progress: Progress
     resumed_at: int | None = None
     """Step of the checkpoint that this attempt began from."""
@@ -132,8 +135,14 @@ class TrainingState:
     """FLOP/s of one worker's device."""
     saved_epoch: int = 0
     saved_step: int = -1
+    saved_state: str = "initial"
+    """Names the state of the last checkpoint that was written or read (its SHA-256); on rank 0, and after a resume."""
     saved_at: float = field(default_factory=time.monotonic)
     _lap: float = field(default_factory=time.monotonic)
+
+    def seconds(self) -> float:
+        """Wall time of the trial until now, all its attempts together."""
+        return self.progress.seconds + time.monotonic() - self._lap
 
     def lap(self) -> float:
         """Seconds since the last call; they count as the trial's."""
@@ -148,12 +157,17 @@ class TrainingState:
         """Whether no rank has the whole model, so that every forward pass needs all of them."""
         return distributed.is_sharded(self.model)
 
+    def where(self, what: str) -> str:
+        """`what`, after the round and step in which it happened; for messages."""
+        round_ = "epoch" if self.trial.optim.iterations is None else "round"
+        return f"{round_} {self.progress.epoch + 1}, step {self.progress.step + 1}: {what}"
+
     def save(self) -> None:
         """Writes a checkpoint (rank 0; the others wait, so that none leaves while it is written)."""
         if self.saved_step != self.progress.step:
             state = self.state()
             if self.place.rank == 0:
-                self.folder.save(state, self.progress.step)
+                self.saved_state = self.folder.save(state, self.progress.step)
         if self.place.world > 1:
             dist.barrier()
         self.mark_saved()

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import torch
 
 from tasks.base import Batch
@@ -52,31 +51,36 @@ def timed(run: TrainingState, batches: Iterator[Batch]) -> Iterator[Batch]:
         yield batch
 
 
-def of_epoch(run: TrainingState) -> dict[str, float]:
-    """Of the training steps of this epoch, four digits each: images per second over all workers, the share of their
-    time that rank 0 waited for data, memory of rank 0 in MiB, and MFU where it is known.
+def of_round(run: TrainingState) -> dict[str, float]:
+    """Of the training steps of this round, four digits each: samples per second over all workers, the share of their
+    time that rank 0 waited for data, memory of rank 0 in MiB, and MFU where it is known. Without steps, memory alone.
 
     Memory: of a GPU the most that this trial had allocated; else what this process has resident now, which includes
     what earlier trials of a warm actor left. Costs no wait for the device.
     """
     progress, device = run.progress, run.numerics.device
-    seconds = max(progress.epoch_step_seconds, 1e-9)
-    speed = run.trial.optim.batch * progress.step_in_epoch / seconds
     on_cuda = device.type == "cuda"
-    memory = torch.cuda.max_memory_allocated(device) if on_cuda else psutil.Process().memory_info().rss
-    values = {
-        "images_per_second": speed,
-        "data_wait": min(1.0, progress.epoch_wait / seconds),
-        "memory_mb": memory / 2**20,
-    }
-    if (share := _mfu(run, speed)) is not None:
-        values["mfu"] = share
+    memory = torch.cuda.max_memory_allocated(device) if on_cuda else _resident()
+    values = {"memory_mb": memory / 2**20}
+    if progress.step_in_epoch:
+        seconds = max(progress.epoch_step_seconds, 1e-9)
+        speed = run.trial.optim.batch * progress.step_in_epoch / seconds
+        values = {"images_per_second": speed, "data_wait": min(1.0, progress.epoch_wait / seconds), **values}
+        if (share := _mfu(run, speed)) is not None:
+            values["mfu"] = share
     return {f"{PREFIX}{name}": float(f"{value:.4g}") for name, value in values.items()}
 
 
-def _mfu(run: TrainingState, images_per_second: float) -> float | None:
+def _resident() -> int:
+    """Bytes that this process has in memory."""
+    import psutil  # here: on a GPU nothing needs it
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def _mfu(run: TrainingState, images_per_second: float | None) -> float | None:
     """Model FLOPs utilisation: what the model needs (recomputation is not counted) over what the devices could do."""
-    if run.flops_per_image is None or run.peak_flops is None:
+    if run.flops_per_image is None or run.peak_flops is None or images_per_second is None:
         return None
     return run.flops_per_image * images_per_second / (run.peak_flops * run.place.world)
 
@@ -115,23 +119,35 @@ def flops_per_image(trial: TrialSpec, batch: Batch) -> float:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    some = {name: value[:2].to("meta") if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
-    images = next(len(value) for value in some.values() if isinstance(value, torch.Tensor))
+    some = {name: _without_content(value[:2]) for name, value in batch.items()}
+    images = len(next(iter(some.values())))
     with torch.device("meta"):
         twin = trial.task.build(trial.backbone, None).train()
         with FlopCounterMode(display=False) as counter:
-            trial.task.loss(twin, some)["loss"].backward()  # type: ignore[no-untyped-call]
+            terms = trial.task.loss(twin, some)
+            total = terms["loss"] if "loss" in terms else torch.stack(list(terms.values())).sum()
+            total.backward()  # type: ignore[no-untyped-call]
     return float(counter.get_total_flops()) / images
+
+
+def _without_content(value: Any) -> Any:
+    """Tensors on the meta device, also those inside of lists and dictionaries."""
+    if isinstance(value, torch.Tensor):
+        return value.to("meta")
+    if isinstance(value, dict):
+        return {name: _without_content(part) for name, part in value.items()}
+    return [_without_content(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def facts(run: TrainingState) -> dict[str, Any]:
     """How the trial was run; JSON values. See `Outcome.facts`."""
     progress, place, numerics = run.progress, run.place, run.numerics
-    step_seconds = statistics.median(progress.step_seconds)
-    images_per_second = run.trial.optim.batch / step_seconds
+    step_seconds = statistics.median(progress.step_seconds) if progress.step_seconds else None
+    images_per_second = run.trial.optim.batch / step_seconds if step_seconds else None
     on_cuda = numerics.device.type == "cuda"
     return {
         **run.trial.task.facts(run.model),
+        "caveats": list(run.trial.task.caveats),
         "device": torch.cuda.get_device_name(numerics.device) if on_cuda else "cpu",
         "precision": "bf16" if numerics.dtype == torch.bfloat16 else "fp32",
         "channels_last": numerics.channels_last,

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from tasks.base import EVERYTHING, Batch, EvaluationShare
+from tasks.base import Batch
 from tasks.errors import DataError
 from tasks.metrics import Summary
 from workers import distributed, throughput
 from workers.checkpoint import Folder
 from workers.errors import ErrorClass, Stopped, TrialError
+from workers.evaluation import evaluate, pictures
 from workers.fault_injection import fault_point
+from workers.gradients import first_line, gradients, is_out_of_memory
 from workers.initial_weights import weights_metadata
 from workers.messages import Outcome, Report, Weights
 from workers.optim import set_lr
-from workers.prepare import from_rank_0, prepare, seed_all
+from workers.prepare import from_rank_0, prepare
+from workers.rounds import batches_from
 from workers.state import RankContext, TrainingState
 from workers.trial import TrialSpec
-
-T = TypeVar("T")
 
 
 @contextmanager
@@ -37,9 +40,9 @@ def _error_classes() -> Iterator[None]:
     except DataError as error:
         raise TrialError(ErrorClass.data, str(error)) from error
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
-        raise TrialError(ErrorClass.out_of_memory, f"outside the training step: {_first_line(error)}") from error
+        raise TrialError(ErrorClass.out_of_memory, f"outside the training step: {first_line(error)}") from error
 
 
 @_error_classes()
@@ -47,9 +50,9 @@ def train(trial: TrialSpec, place: RankContext, emit: Callable[[Report], None], 
     """Runs a trial to its end, from its last checkpoint if there is one, and returns its figures.
 
     With several workers every rank calls it; what is written, emitted and returned is rank 0's.
-    `emit` gets a report after every epoch, on rank 0; after a resume also those of earlier attempts, again.
-    `stop` is asked after every step, and while the trial is made ready; once any rank's says yes, all write a
-    checkpoint and raise Stopped.
+    `emit` gets a report after every round, on rank 0; after a resume also those of earlier attempts, again.
+    `stop` is asked after every step, between the items of an evaluation, and while the trial is made ready; once any
+    rank's says yes, all write a checkpoint and raise Stopped.
     Raises TrialError for what has an error class of its own; any other exception is a mistake in code.
     The checkpoints go once `outcome.json` is written; the caller removes that with `checkpoint.clear` when the
     outcome is recorded, and until then a further attempt returns it without training.
@@ -57,9 +60,9 @@ def train(trial: TrialSpec, place: RankContext, emit: Callable[[Report], None], 
     folder = Folder(place.folder, trial.key, place.token)
     if place.rank == 0:
         folder.claim()
-    goes_on = trial.last_epoch < trial.optim.epochs
-    keep = place.keep_weights or goes_on
-    ended = from_rank_0(place, lambda: folder.finished(keep, with_state=goes_on))
+    continues = trial.last_round < trial.rounds
+    keep = place.keep_weights or continues
+    ended = from_rank_0(place, lambda: folder.finished(keep, with_state=continues))
     if ended is not None:
         outcome, reports = ended
         _replay_reports(place, reports, emit)
@@ -67,34 +70,44 @@ def train(trial: TrialSpec, place: RankContext, emit: Callable[[Report], None], 
     run = prepare(trial, place, folder, stop)
     progress = run.progress
     _replay_reports(place, progress.reports, emit)
-    figures: dict[str, float] = {}
-    while progress.epoch < trial.last_epoch:
-        run.wrapped.train()
-        for batch in throughput.timed(run, run.loaders.epoch(progress.epoch, progress.step_in_epoch)):
-            throughput.measure_flops(run, batch)
-            set_lr(run.optimizer, run.schedule, progress.step)
-            terms = _gradients(run, batch)
-            terms["grad_norm"] = distributed.clip(run.model, trial.optim.clip)
-            run.optimizer.step()
-            asked = _close_step(run, terms, stop())
-            fault_point("step", f"{folder.key} {progress.step}")
-            if asked.checkpoint or asked.stop or asked.late:
-                run.save()
-            if asked.stop:
-                raise Stopped
-            if asked.late:
-                raise TrialError(ErrorClass.timeout, _where(run, f"ran longer than {place.time_limit_s:g} s"))
-        figures = _evaluate(run)
-        report = _close_epoch(run, figures, _pictures(run))
+    batches = batches_from(run.loaders, progress.step)
+    summary = Summary({})
+    while progress.epoch < trial.last_round:
+        left = run.rounds.steps(progress.epoch) - progress.step_in_epoch
+        _train_round(run, itertools.islice(batches, left), stop)
+        summary = evaluate(run, stop)
+        report = _close_round(run, dict(summary.figures), pictures(run))
         if place.rank == 0:
             emit(report)
         due = progress.epoch - run.saved_epoch >= trial.runtime.checkpoint_epochs
-        if due and progress.epoch < trial.last_epoch:
+        if due and progress.epoch < trial.last_round:
             run.save()
-    outcome = Outcome(figures, throughput.facts(run), _keep(run, goes_on) if keep else None)
+    outcome = Outcome(dict(summary.figures), throughput.facts(run), _keep(run, continues) if keep else None)
     if place.rank == 0:
+        name, sha256 = folder.save_measurements(summary.measurements, trial.task.split) or (None, None)
+        outcome = dataclasses.replace(outcome, measurements=name, measurements_sha256=sha256)
         folder.finish(outcome, progress.reports)
     return outcome
+
+
+def _train_round(run: TrainingState, batches: Iterator[Batch], stop: Callable[[], bool]) -> None:
+    """Makes an optimizer step with each batch. Raises Stopped, or TrialError (timeout), after writing a checkpoint."""
+    progress, limit = run.progress, run.place.time_limit_s
+    run.wrapped.train()
+    for batch in throughput.timed(run, batches):
+        throughput.measure_flops(run, batch)
+        set_lr(run.optimizer, run.schedule, progress.step)
+        terms = gradients(run, batch)
+        terms["grad_norm"] = distributed.clip(run.model, run.trial.optim.clip)
+        run.optimizer.step()
+        asked = _close_step(run, terms, stop())
+        fault_point("step", f"{run.folder.key} {progress.step}")
+        if asked.checkpoint or asked.stop or asked.late:
+            run.save()
+        if asked.stop:
+            raise Stopped
+        if asked.late:
+            raise TrialError(ErrorClass.timeout, run.where(f"ran longer than {limit:g} s"))
 
 
 def _keep(run: TrainingState, with_state: bool) -> Weights | None:
@@ -107,77 +120,6 @@ def _keep(run: TrainingState, with_state: bool) -> Weights | None:
     if with_state:
         run.folder.keep_state(state)
     return run.folder.save_weights(weights, weights_metadata(run.model))
-
-
-def _gradients(run: TrainingState, batch: Batch) -> dict[str, torch.Tensor]:
-    """Leaves the gradients of the mean loss over the global batch in the model; returns the means of the loss's terms.
-
-    When memory runs out the micro-batch is halved and the step begun again: same images, same effective batch, same
-    learning rate. Several ranks must agree on that, and one that runs out inside DistributedDataParallel's exchange
-    leaves the others waiting: so gradients are exchanged by hand until a step went through with this micro-batch.
-    Where the forward pass already needs every rank (shards, batch norm over all) the trial ends instead.
-    """
-    progress, ranks = run.progress, run.place.world
-    while True:
-        alone = ranks > 1 and not run.micro_batch_fits and not distributed.needs_all_ranks_in_forward(run.model)
-        moving = [(buffer, buffer.clone()) for buffer in _statistics(run.model)]
-        problem = ""
-        try:
-            terms = _accumulate(run, batch, alone)
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            problem = _first_line(error)
-        if problem and ranks > 1 and not alone:
-            raise TrialError(
-                ErrorClass.out_of_memory,
-                _where(run, f"{problem}; set optim.micro_batch below {progress.micro_batch}, or grad_checkpointing"),
-            )
-        # past the `except`, where the exception no longer holds the tensors of the failed pass
-        if not distributed.on_any_rank(ranks if alone else 1, bool(problem), run.numerics.device):
-            if alone:
-                distributed.average_gradients(run.model)
-            run.micro_batch_fits = True
-            return terms
-        for buffer, before in moving:
-            buffer.copy_(before)
-        run.optimizer.zero_grad(set_to_none=True)
-        if run.numerics.device.type == "cuda":
-            torch.cuda.empty_cache()
-        problem = problem or "on another worker"
-        if progress.micro_batch == 1:
-            raise TrialError(ErrorClass.out_of_memory, _where(run, f"at a micro-batch of 1 already: {problem}"))
-        progress.notes.append(
-            _where(run, f"out of memory: micro-batch {progress.micro_batch} -> {progress.micro_batch // 2}: {problem}")
-        )
-        progress.micro_batch //= 2
-        run.micro_batch_fits = False
-
-
-def _accumulate(run: TrainingState, batch: Batch, alone: bool) -> dict[str, torch.Tensor]:
-    """Forward and backward over the rank's share, a micro-batch at a time; `alone`: without exchange between ranks."""
-    run.optimizer.zero_grad(set_to_none=True)
-    seed_all(run.trial.seed, "step", run.progress.step, run.place.rank)
-    share, size = run.trial.optim.batch // run.place.world, run.progress.micro_batch
-    # the backward pass then computes activations again, and would move batch norm's statistics a second time
-    again = _statistics(run.model) if run.trial.runtime.grad_checkpointing else []
-    means: dict[str, torch.Tensor] = {}
-    for first in range(0, share, size):
-        part = {name: value[first : first + size] for name, value in batch.items()}
-        if run.numerics.channels_last:
-            part = {name: _channels_last(value) for name, value in part.items()}
-        weight = min(size, share - first) / share
-        with distributed.exchange(run.wrapped, now=not alone and first + size >= share):
-            with run.numerics.autocast():
-                terms = run.trial.task.loss(run.wrapped, part)
-            moved = [(buffer, buffer.clone()) for buffer in again]
-            (terms["loss"] * weight).backward()  # type: ignore[no-untyped-call]
-            for buffer, once in moved:
-                buffer.copy_(once)
-        for name, term in terms.items():
-            term = term.detach().float() * weight
-            means[name] = means[name] + term if name in means else term
-    return means
 
 
 @dataclass(frozen=True)
@@ -210,7 +152,7 @@ def _close_step(run: TrainingState, terms: dict[str, torch.Tensor], stop: bool) 
         lr = run.schedule.lr(progress.step)
         raise TrialError(
             ErrorClass.diverged,
-            _where(run, f"loss {step['loss']:g}, gradient norm {step['grad_norm']:g} at learning rate {lr:g}"),
+            run.where(f"loss {step['loss']:g}, gradient norm {step['grad_norm']:g} at learning rate {lr:g}"),
         )
     for name, value in step.items():
         progress.sums[name] = progress.sums.get(name, 0.0) + value
@@ -222,71 +164,15 @@ def _close_step(run: TrainingState, terms: dict[str, torch.Tensor], stop: bool) 
     return _Asked(stop, late, due)
 
 
-def _evaluate(run: TrainingState) -> dict[str, float]:
-    """Figures after this epoch, on every rank; none when it is not time.
-
-    Test data are evaluated once, after the last epoch: a curve over them would invite a choice. The last step's
-    own loss and gradients were finite before it; what it made of the weights is seen here (diverged).
-    """
-    if not distributed.all_finite(run.model):
-        raise TrialError(ErrorClass.diverged, _where(run, "weights are not finite"))
-    runtime, task, epochs = run.trial.runtime, run.trial.task, run.progress.epoch + 1
-    last = epochs == run.trial.last_epoch
-    if not last and (task.reads_test or epochs % runtime.evaluate_every):
-        return {}
-    seed_all(run.trial.seed, "evaluate", run.progress.step)
-
-    return {name: float(value) for name, value in _summary(run).figures.items()}
-
-
-def _summary(run: TrainingState) -> Summary:
-    """Measures this rank's share of the evaluation; every rank gets the summary of all. A model in shards needs all
-    ranks for every forward pass, so there each rank measures everything."""
-    task, place = run.trial.task, run.place
-    shared_out = place.world > 1 and not run.sharded
-    share = EvaluationShare(place.rank, place.world) if shared_out else EVERYTHING
-    with _eval_mode(run):
-        parts = list(task.measure(run.model, run.loaders.evaluation(share)))
-    if shared_out:
-        of_ranks: list[Any] = [None] * place.world
-        dist.all_gather_object(of_ranks, parts)
-        parts = sorted((part for each in of_ranks for part in each), key=lambda part: str(part[0]))
-    return from_rank_0(place, lambda: task.summarize(parts))
-
-
-def _pictures(run: TrainingState) -> tuple[str, ...]:
-    """Names of the pictures that the task makes after this epoch, written; on rank 0."""
-    trial, epochs = run.trial, run.progress.epoch + 1
-    every = trial.runtime.pictures_every
-    if epochs < trial.last_epoch and not (every and epochs % every == 0):
-        return ()
-    seed_all(trial.seed, "pictures", run.progress.step)
-    with _eval_mode(run):
-        found = trial.task.pictures(run.model, run.loaders) if run.sharded or run.place.rank == 0 else {}
-    if run.place.rank > 0:
-        return ()
-    return tuple(run.folder.save_picture(name, epochs, pixels) for name, pixels in found.items())
-
-
-@contextmanager
-def _eval_mode(run: TrainingState) -> Iterator[None]:
-    """The model in eval mode, without gradients and without autocast: figures are computed in fp32."""
-    run.model.eval()
-    with torch.no_grad():
-        yield
-
-
-def _close_epoch(run: TrainingState, figures: dict[str, float], pictures: tuple[str, ...]) -> Report:
+def _close_round(run: TrainingState, figures: dict[str, float], drawn: tuple[str, ...]) -> Report:
+    """The report of the round under way, and the beginning of the next."""
     progress = run.progress
-    if progress.step_in_epoch != run.loaders.steps_per_epoch:
-        raise RuntimeError(
-            f"the loaders gave {progress.step_in_epoch} batches in an epoch of {run.loaders.steps_per_epoch} steps"
-        )
     progress.unreadable = sorted({*progress.unreadable, *_unreadable(run)})
     run.lap()
     means = {f"train_{name}": total / progress.step_in_epoch for name, total in progress.sums.items()}
-    values = {"lr": run.schedule.lr(progress.step - 1), **means, **figures, **throughput.of_epoch(run)}
-    report = Report(progress.epoch + 1, progress.step, values, progress.epoch_seconds, pictures)
+    lr = {"lr": run.schedule.lr(progress.step - 1)} if run.trial.trains else {}
+    values = {**lr, **means, **figures, **throughput.of_round(run)}
+    report = Report(progress.epoch + 1, progress.step, values, progress.epoch_seconds, drawn)
     progress.reports.append(report)
     progress.epoch, progress.step_in_epoch, progress.sums = progress.epoch + 1, 0, {}
     progress.epoch_seconds = progress.epoch_step_seconds = progress.epoch_wait = 0.0
@@ -306,32 +192,3 @@ def _replay_reports(place: RankContext, reports: list[Report], emit: Callable[[R
     if place.rank == 0:
         for report in reports:
             emit(report)
-
-
-def _channels_last(value: Any) -> Any:
-    if isinstance(value, torch.Tensor) and value.ndim == 4:
-        return value.contiguous(memory_format=torch.channels_last)
-    return value
-
-
-def _statistics(model: torch.nn.Module) -> list[torch.Tensor]:
-    """Buffers that a forward pass in training moves (batch norm's), which a step begun again must not move twice."""
-    normed = (module for module in model.modules() if getattr(module, "track_running_stats", False))
-    return [buffer for module in normed for buffer in module.buffers(recurse=False)]
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """On any device; the CPU allocator has no exception class of its own."""
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
-
-
-def _where(run: TrainingState, what: str) -> str:
-    progress = run.progress
-    return f"epoch {progress.epoch + 1}, step {progress.step + 1}: {what}"

@@ -7,10 +7,12 @@ import json
 import math
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
 from tasks import AnyTask
 from tasks.backbones.spec import BackboneSpec, FromStage, FromTrial
+from workers.optim_spec import OptimSpec
 
 KEY_VERSION = 2
 """Enters every key: raise it when the same spec begins to mean another computation, as when a default changes (fields
@@ -21,87 +23,6 @@ NOT_IN_KEY = (
 )  # fmt: skip
 """Fields of the runtime that say how a trial is carried out and cannot change what comes out of it (beyond the order of
 sums, as the number of workers does)."""
-
-
-class OptimSpec(BaseModel):
-    """How the weights are moved: AdamW, layer decay, a schedule per step.
-
-    Source of the defaults: appendix E and Table 7 of the paper; SimMIM's fine-tuning configuration for the rest.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-    lr: PositiveFloat
-    """Learning rate at the top of the schedule, in the convention below."""
-    lr_convention: Literal["absolute", "per_512"] = "absolute"
-    """`absolute`: as the paper's "base learning rate". `per_512`: it, `warmup_lr` and `min_lr` are
-    multiplied by batch / 512, as in SimMIM's configurations."""
-    layer_decay: float = Field(default=1.0, gt=0, le=1)
-    """Factor of the learning rate per level below the head (1: none)."""
-    layer_decay_scheme: Literal["timm", "swin26", "swin29", "beit", "replknet13"] = "timm"
-    """Which parameter belongs to which level; one that does not fit the model is refused.
-
-    `timm`: timm.optim.param_groups_layer_decay, that is the model's own `group_matcher`.
-    `swin26`: SimMIM's fine-tuning of Swin and SwinV2: a patch merging at the level of the block before it, the last
-    norm at the head's (26 levels for depths 2, 2, 18, 2). timm has the one with the block after it and the other with
-    the last block: 11 of SwinV2-B's 425 tensors differ.
-    `swin29`: the paper's depth and pose code: a patch merging is a level of its own (29).
-    `beit`: SimMIM's fine-tuning of its vision transformer (14 for 12 blocks); as timm, but that the last norm, where
-    there is one before pooling, and a shared relative position bias are at the head's level.
-    `replknet13`: RepLKNet's code, two blocks a level (13 and the head's); the same as `timm` for our RepLKNet.
-    """
-    weight_decay: NonNegativeFloat = 0.05
-    no_decay: Literal["timm", "simmim_swin_pretrain", "simmim_vit", "one_dimensional"] = "timm"
-    """Which parameters have no weight decay; always those of one dimension (norms, biases), and
-
-    `timm`: what the model's `no_weight_decay` names. For SwinV2 cpb_mlp and logit_scale, for Swin the relative position
-    tables: as SimMIM's fine-tuning and the depth and pose code. For vision transformers class token, position embedding
-    and (BEiT) relative position tables.
-    `simmim_swin_pretrain`: absolute_pos_embed and mask_token. What SimMIM's pre-training of Swin and SwinV2 does; it
-    means to spare cpb_mlp, logit_scale and relative position tables too, but its keywords never match, so these decay.
-    `simmim_vit`: class token and position embedding. SimMIM's vision transformer, in pre-training and fine-tuning: the
-    mask token and relative position tables decay.
-    `one_dimensional`: nothing else, as in RepLKNet's code.
-    """
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: PositiveFloat = 1e-8
-    epochs: PositiveInt = 100
-    warmup_epochs: NonNegativeFloat = 20
-    """Linear from `warmup_lr` to `lr`."""
-    warmup_lr: NonNegativeFloat = 2.5e-7
-    """The same absolute number for every group, as in SimMIM's code (not scaled by layer decay)."""
-    warmup_prefix: bool = False
-    """Whether the cosine starts after the warm-up (Swin-Transformer code) or is cut by it (SimMIM code, 2022)."""
-    schedule: Literal["cosine", "step"] = "cosine"
-    min_lr: NonNegativeFloat = 2.5e-7
-    """The floor of the cosine; the same absolute number for every group."""
-    step_epochs: tuple[float, ...] = ()
-    """`step`: epochs, counted from 0, at which the learning rate is multiplied by `step_factor`."""
-    step_factor: float = Field(default=0.1, gt=0, le=1)
-    batch: PositiveInt
-    """Images per optimizer step over all workers and accumulation steps."""
-    micro_batch: PositiveInt | None = None
-    """Images per forward pass of one worker (none: all of the worker's share at once)."""
-    clip: NonNegativeFloat = 5.0
-    """Largest L2 norm of the gradient (0: not clipped)."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> OptimSpec:
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} must be below epochs {self.epochs}")
-        if self.schedule == "step" and not self.step_epochs:
-            raise ValueError("schedule step needs step_epochs")
-        outside = [epoch for epoch in self.step_epochs if not 0 < epoch < self.epochs]
-        if self.schedule == "step" and outside:
-            raise ValueError(
-                f"step_epochs {outside[0]:g} never comes in {self.epochs} epochs: from 1 to {self.epochs - 1}"
-            )
-        return self
-
-    @property
-    def peak_lr(self) -> float:
-        """The absolute learning rate at the top of the schedule."""
-        return self.lr if self.lr_convention == "absolute" else self.lr * self.batch / 512
 
 
 class RuntimeSpec(BaseModel):
@@ -118,18 +39,23 @@ class RuntimeSpec(BaseModel):
     """torch.compile of the model."""
     deterministic: bool = False
     """torch.use_deterministic_algorithms, for bit-equal repeats on CUDA (CPU runs are bit-equal without)."""
+    report_iterations: PositiveInt = 1000
+    """Optimizer steps in a round, where the length is `optim.iterations`. Otherwise a round is an epoch, and this is
+    not used. It enters the key although it does not move the weights: a trial's reports, and with them the rungs and
+    spans of searches, are counted in rounds, so trials with other rounds cannot share them."""
     evaluate_every: PositiveInt = 1
-    """Epochs between evaluations on val. Test data are evaluated once, after the last epoch, whatever this says."""
+    """Rounds between evaluations on val. Test data are evaluated once, after the last round, whatever this says."""
     checkpoint_epochs: PositiveInt = 10
+    """Rounds between checkpoints."""
     checkpoint_minutes: PositiveFloat = 10.0
-    """A checkpoint is written when either has passed since the last one."""
+    """A checkpoint is also written when so much time has passed since the last one."""
     loader_workers: int = Field(default=0, ge=0)
     """Processes that decode images, for data sets that do not fit in memory."""
     max_unreadable: float = Field(default=0.0, ge=0, lt=1)
     """Share of an epoch's images that may be unreadable and are replaced by others (named and counted in the facts);
     beyond it the trial stops."""
     pictures_every: PositiveInt | None = None
-    """Epochs between pictures of what the task shows (none: after the last epoch only)."""
+    """Rounds between pictures of what the task shows (none: after the last round only)."""
     grad_checkpointing: bool = False
     """Forget activations and compute them again in the backward pass: less memory, the same numbers, more time."""
     sync_batchnorm: bool | None = None
@@ -140,9 +66,10 @@ class RuntimeSpec(BaseModel):
 
 
 class Span(BaseModel):
-    """A part of a schedule: epochs [first_epoch, last_epoch) of `optim.epochs`, for population-based training.
+    """A part of a schedule, for population-based training: rounds [first_epoch, last_epoch) of `TrialSpec.rounds`.
 
-    Above 0 the trial goes on from the whole training state (model and optimizer) of the trial its backbone starts from.
+    With first_epoch above 0 the trial continues from the whole training state (model and optimizer) of the trial that
+    its backbone starts from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -157,7 +84,15 @@ class Span(BaseModel):
         return self
 
 
+NO_TRAINING = OptimSpec(lr=1.0, batch=1, epochs=0)
+"""Of trials whose task only measures; nothing but its length is used."""
+
 _SCHEME_IS_FOR = {"swin26": ("swin",), "swin29": ("swin",), "beit": ("vit", "eit", "eva"), "replknet13": ("replknet",)}
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    """Editors offer no default for a field that most trials require."""
+    del schema["default"]
 
 
 class TrialSpec(BaseModel):
@@ -167,13 +102,27 @@ class TrialSpec(BaseModel):
 
     task: AnyTask
     backbone: BackboneSpec
-    optim: OptimSpec
+    optim: OptimSpec = Field(default=NO_TRAINING, json_schema_extra=_without_default)
+    """Required, unless the task only measures: then it may be left out, and what is written is not used."""
     runtime: RuntimeSpec = RuntimeSpec()
     seed: int = Field(default=0, ge=0)
     span: Span | None = None
     """None: all of the schedule."""
     may_test: bool = False
     """Whether test data may be opened. Set by the planner alone, for trials that come after every choice."""
+    batch_workers: PositiveInt = 1
+    """Workers among which the loss is computed, each over its own share of the batch. Set by the planner alone, to the
+    stage's workers where the task's loss needs a whole share at once (`Task.loss_over` is `batch`): another number of
+    shares is then another loss. 1 for every other task, whose result does not depend on the number of workers."""
+
+    @model_validator(mode="after")
+    def _optim_where_it_trains(self) -> TrialSpec:
+        if not self.task.trains:
+            object.__setattr__(self, "optim", NO_TRAINING)  # frozen: this depends on another field
+        elif "optim" not in self.model_fields_set:
+            missing = InitErrorDetails(type="missing", loc=("optim",), input={})
+            raise ValidationError.from_exception_data(type(self).__name__, [missing])
+        return self
 
     @model_validator(mode="after")
     def _no_test_before_selection(self) -> TrialSpec:
@@ -186,11 +135,19 @@ class TrialSpec(BaseModel):
 
     @model_validator(mode="after")
     def _span_fits(self) -> TrialSpec:
-        if self.last_epoch > self.optim.epochs:
-            raise ValueError(f"span.last_epoch {self.last_epoch} is above optim.epochs {self.optim.epochs}: lower it")
-        if self.first_epoch > 0 and not isinstance(self.backbone.init, FromTrial):
+        if self.span is None:
+            return self
+        if not self.trains:
+            raise ValueError("span: with optim.epochs 0 nothing is trained, in parts or as a whole; leave span out")
+        length = f"optim.epochs {self.optim.epochs}"
+        if self.optim.iterations is not None:
+            per_round = self.runtime.report_iterations
+            length = f"the {self.rounds} rounds of optim.iterations {self.optim.iterations} by {per_round}"
+        if self.last_round > self.rounds:
+            raise ValueError(f"span.last_epoch {self.last_round} is above {length}: lower it")
+        if self.first_round > 0 and not isinstance(self.backbone.init, FromTrial):
             raise ValueError(
-                f"span.first_epoch {self.first_epoch} goes on from the state of a trial: backbone.init must name it "
+                f"span.first_epoch {self.first_round} goes on from the state of a trial: backbone.init must name it "
                 f"(kind: trial), not {self.backbone.init.kind}"
             )
         return self
@@ -198,6 +155,26 @@ class TrialSpec(BaseModel):
     @model_validator(mode="after")
     def _task_takes_backbone(self) -> TrialSpec:
         self.task.check(self.backbone)
+        return self
+
+    @model_validator(mode="after")
+    def _loss_gets_a_whole_share(self) -> TrialSpec:
+        optim, workers = self.optim, self.batch_workers
+        if self.task.loss_over == "samples" or not self.trains:
+            if workers > 1:
+                raise ValueError(
+                    f"batch_workers {workers} is for a loss that needs a worker's whole share of the batch, and this "
+                    "trial has none: leave it out"
+                )
+            return self
+        if optim.batch % workers:
+            raise ValueError(f"optim.batch {optim.batch} does not divide among {workers} workers: choose a multiple")
+        if optim.micro_batch is not None and optim.micro_batch < optim.batch // workers:
+            raise ValueError(
+                f"optim.micro_batch {optim.micro_batch} is below a worker's share of {optim.batch // workers} (batch "
+                f"{optim.batch}, {workers} workers), all of which this task's loss needs at once: leave it out; for "
+                "less memory lower optim.batch"
+            )
         return self
 
     @model_validator(mode="after")
@@ -215,7 +192,8 @@ class TrialSpec(BaseModel):
     def key(self) -> str:
         """SHA-256 (hex) of the canonical JSON of everything that can change the result.
 
-        Left out: fields at their default, the label of the initial weights, and `NOT_IN_KEY`. Weights made by another
+        Left out: fields at their default, the label of the initial weights, `NOT_IN_KEY`, and `optim` of a trial that
+        does not train. Weights made by another
         trial enter by that trial's key, so a key covers its whole lineage; a file's by their digest, wherever it lies.
         Raises ValueError while `backbone.init` still names a stage instead of a trial.
         """
@@ -226,19 +204,50 @@ class TrialSpec(BaseModel):
         init.pop("name", None)
         if init.get("sha256"):
             init.pop("path")
-        content["runtime"] = {name: value for name, value in _said(self.runtime).items() if name not in NOT_IN_KEY}
+        if not self.trains:
+            content.pop("optim", None)
+        left_out = NOT_IN_KEY if self.optim.iterations is not None else (*NOT_IN_KEY, "report_iterations")
+        content["runtime"] = {name: value for name, value in _said(self.runtime).items() if name not in left_out}
         text = json.dumps([KEY_VERSION, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
-    def first_epoch(self) -> int:
-        """0-based, the first one that is trained."""
+    def trains(self) -> bool:
+        """False: the initial weights are evaluated once, and no optimizer step is made."""
+        return self.task.trains and self.optim.trains
+
+    @property
+    def rounds(self) -> int:
+        """Length of the whole schedule in rounds: its epochs, or the runs of `runtime.report_iterations` optimizer
+        steps, of which the last may be shorter. A trial that does not train has one round, its evaluation.
+
+        After every round a report falls due; checkpoints, evaluations, spans and plans count rounds.
+        """
+        if not self.trains:
+            return 1
+        if self.optim.iterations is None:
+            return self.optim.epochs
+        return math.ceil(self.optim.iterations / self.runtime.report_iterations)
+
+    @property
+    def first_round(self) -> int:
+        """0-based, the first one that this trial trains."""
         return self.span.first_epoch if self.span else 0
 
     @property
+    def last_round(self) -> int:
+        """Rounds of the schedule that are complete when the trial ends."""
+        return self.span.last_epoch if self.span else self.rounds
+
+    @property
+    def first_epoch(self) -> int:
+        """The older name of `first_round`."""
+        return self.first_round
+
+    @property
     def last_epoch(self) -> int:
-        """Epochs of the schedule that are behind when the trial ends."""
-        return self.span.last_epoch if self.span else self.optim.epochs
+        """The older name of `last_round`."""
+        return self.last_round
 
     @property
     def parent(self) -> str | None:

@@ -1,4 +1,4 @@
-"""The only place that downloads data sets: goes on where it was cut off, checks sums, unpacks.
+"""Downloads data sets: resumes what was cut off, compares sums, unpacks.
 
 Addresses and sums are torchvision's; its own downloader begins anew after a cut, which 120 GB do not forgive.
 """
@@ -19,45 +19,44 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.errors import BackendUnreachable, NotFound
-from tasks.datasets.info import Download
-from tasks.datasets.labelled.card import LabelledDataset
+from tasks.datasets.info import DatasetInfo, Download
 
 FOLDER = "downloads"
 """Below the data root: archives, until they are unpacked."""
 CHUNK = 1 << 20
 SILENT_S = 60.0
-"""An address that says nothing for so long is given up."""
+"""Seconds without an answer after which an address is given up."""
 
 Progress = Callable[[str, int, int | None], None]
-"""What is fetched, bytes so far, bytes in all where the server says."""
+"""(what is fetched, bytes so far, bytes in all if the server states them)"""
 
 
-def fetch(card: LabelledDataset, root: Path, progress: Progress, keep: bool = False) -> None:
+def fetch(info: DatasetInfo, root: Path, progress: Progress, keep: bool = False) -> None:
     """Gets and unpacks what the data set needs below `root`; what is there already is not fetched again.
 
-    Cut off in the middle, the next call goes on from there. Raises NotFound, with what to do by hand, where its makers
+    Cut off in the middle, the next call resumes there. Raises NotFound, with what to do by hand, where its makers
     give no address that a program may use; BackendUnreachable when an address does not answer or a sum is wrong.
     """
-    if card.source != "folder":
-        raise NotFound(f"{card.name} needs no download. {card.how_to_get}")
-    if not card.downloads:
-        raise NotFound(f"{card.name} cannot be fetched by a program. Below {root}: {card.how_to_get}")
-    archives = [root / FOLDER / name_of(download) for download in card.downloads]
-    if card.missing(root) is None and not any(path.exists() or _part(path).exists() for path in archives):
+    if info.source != "folder":
+        raise NotFound(f"{info.name} needs no download. {info.how_to_get}")
+    if not info.downloads:
+        raise NotFound(f"{info.name} cannot be fetched by a program. Below {root}: {info.how_to_get}")
+    archives = [root / FOLDER / name_of(download) for download in info.downloads]
+    if info.missing(root) is None and not any(path.exists() or _part(path).exists() for path in archives):
         return
-    for download, path in zip(card.downloads, archives, strict=True):
+    for download, path in zip(info.downloads, archives, strict=True):
         if not path.exists():
             _download(download, path, progress)
             _verify(download, _part(path), progress)
             _part(path).rename(path)
-    for download, path in zip(card.downloads, archives, strict=True):
+    for download, path in zip(info.downloads, archives, strict=True):
         progress(f"unpacking {path.name}", 0, None)
         _unpack(path, root / download.folder, download.unpack)
         if not keep:
             path.unlink()
-    problem = card.missing(root)
+    problem = info.missing(root)
     if problem:
-        raise NotFound(f"fetched and unpacked, and still: {problem}")
+        raise NotFound(f"downloaded and unpacked, but files are missing: {problem}")
 
 
 def name_of(download: Download) -> str:
@@ -73,9 +72,9 @@ def _download(download: Download, path: Path, progress: Progress) -> None:
     part = _part(path)
     have = part.stat().st_size if part.exists() else 0
     with _opened(download.url, have) as answer:
-        if answer is None:  # everything was there already
+        if answer is None:  # the file was complete
             return
-        if answer.status != http.client.PARTIAL_CONTENT:  # the server begins anew, so do we
+        if answer.status != http.client.PARTIAL_CONTENT:  # the server sends the file from its beginning
             have = 0
         left = answer.headers.get("Content-Length")
         total = have + int(left) if left is not None else None
@@ -94,7 +93,7 @@ def _download(download: Download, path: Path, progress: Progress) -> None:
 
 @contextmanager
 def _opened(url: str, have: int) -> Iterator[http.client.HTTPResponse | None]:
-    """The answer from byte `have` on; None when there is nothing after it."""
+    """The server's answer from byte `have` on; None when there is nothing after it."""
     headers = {"User-Agent": "orchestrator (data fetch)", **({"Range": f"bytes={have}-"} if have else {})}
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SILENT_S) as answer:

@@ -4,47 +4,35 @@ from __future__ import annotations
 
 from orchestrator.launch.other_jobs import assumptions
 from orchestrator.plan.cost import Cost
-from orchestrator.report.formatting import clock
+from orchestrator.report.formatting import WIDTH, aligned, duration
 from orchestrator.spec.job import JobSpec, job_id
 
 
-def lines(job: JobSpec, found: Cost) -> str:
-    """The cost as a table for a terminal."""
-    gpu = found.gpu_hours > 0
-    head = ("stage", "groups", "trials", "done", "GPU-hours left" if gpu else "CPU-hours left", "")
+def lines(job: JobSpec, cost: Cost) -> str:
+    """The cost as text for a terminal: a table of stages, then totals and what they are based on."""
+    gpu = cost.gpu_hours > 0
+    header = ["stage", "groups", "trials", "done", "GPU-hours left" if gpu else "CPU-hours left", ""]
     rows = [
-        (
+        [
             stage.name, str(stage.groups), str(stage.trials), str(stage.done),
             f"{stage.gpu_hours if gpu else stage.cpu_hours:.3g}", "forecast" if stage.forecast else "",
-        )
-        for stage in found.stages
+        ]
+        for stage in cost.stages
     ]  # fmt: skip
-    total = found.gpu_hours if gpu else found.cpu_hours
-    rows.append(("together", "", str(found.trials), str(found.done), f"{total:.3g}", "each trial counted once"))
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    table = [
-        "  ".join(
-            text.ljust(width) if i in (0, 5) else text.rjust(width)
-            for i, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (head, *rows)
-    ]
-    text = [job.name if assumptions(job) else job_id(job), "", *table, ""]
-    if found.makespan_hours is not None:
-        text.append(f"makespan on this cluster: {_hours(found.makespan_hours)}")
-    if found.lower_bound_hours is not None:
+    total = cost.gpu_hours if gpu else cost.cpu_hours
+    rows.append(["together", "", str(cost.trials), str(cost.done), f"{total:.3g}", "each trial counted once"])
+    text = [job.name if assumptions(job) else job_id(job), "", *aligned(header, rows, WIDTH), ""]
+    if cost.makespan_hours is not None:
+        text.append(f"makespan on this cluster: {duration(3600 * cost.makespan_hours)}")
+    if cost.lower_bound_hours is not None:
         text.append(
-            f"lower bound max(work / slots, longest chain): {_hours(found.lower_bound_hours)}"
-            f" (longest chain {_hours(found.longest_chain_hours)})"
+            f"lower bound max(work / slots, longest chain): {duration(3600 * cost.lower_bound_hours)}"
+            f" (longest chain {duration(3600 * cost.longest_chain_hours)})"
         )
-    if found.disk_bytes is not None:
-        text.append(f"disk for checkpoints and kept weights: {_size(found.disk_bytes)}")
-    text += found.basis + [f"does not fit: {problem}" for problem in found.problems]
+    if cost.disk_bytes is not None:
+        text.append(f"disk for checkpoints and kept weights: {_size(cost.disk_bytes)}")
+    text += cost.basis + [f"does not fit: {problem}" for problem in cost.problems]
     return "\n".join(text)
-
-
-def _hours(hours: float) -> str:
-    return clock(hours * 3600) if hours < 100 else f"{hours:.0f} h ({hours / 24:.1f} days)"
 
 
 def _size(size: float) -> str:

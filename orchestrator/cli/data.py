@@ -1,74 +1,103 @@
-"""The only place with the commands `data ls`, `data check`, `data fetch`, `data split`, `data pack`, `data convert`."""
+"""The commands `data ls`, `data check`, `data fetch`, `data split`, `data pack`, `data convert`."""
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.options import output, places, say, show
 from orchestrator.errors import NotFound
+from orchestrator.report.formatting import WIDTH, aligned
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
-    from tasks.datasets.labelled.card import LabelledDataset, SplitSpec
-    from tasks.datasets.labelled.checks import Finding
+    from tasks.datasets.info import Conversion, DatasetInfo, Finding, SplitOption
 
-F = TypeVar("F", bound=Callable[..., Any])
 FAULTY = 1
+COLUMNS = ("name", "classes", "train", "val", "test", "metric", "source", "there")
 
 
 @click.group()
 def data() -> None:
-    """Data sets: what is known, what is there, whether it is whole, which image is train, val or test."""
+    """List, check, download and split data sets."""
 
 
-def a_cut(command: F) -> F:
-    """The options that say which cut of a data set is meant; the command gets `cut: Cut`."""
+class _Cut(click.Command):
+    """A command on one data set, with the options that data sets offer for their splits. They are asked for when the
+    command is called: every other command starts faster without them."""
 
-    @functools.wraps(command)
-    def call(*arguments: Any, **options: Any) -> Any:
-        from tasks.datasets.labelled.card import SplitSpec
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(ctx), *map(_click_option, _split_options())]
 
-        card = _card(options["name"])
-        cut = SplitSpec(
-            card.name, options.pop("val_fraction"), options.pop("split_seed"), not options.pop("no_background"),
-            options.pop("official_val"),
-        )  # fmt: skip
-        if not cut.caltech_background and not card.background:
-            raise click.UsageError(f"{card.name} has no class BACKGROUND_Google")
-        if cut.official_val == "test" and (card.source != "folder" or card.test):
-            raise click.UsageError(f"{card.name} has its own test images")
-        return command(*arguments, cut=cut, **options)
+    def invoke(self, ctx: click.Context) -> Any:
+        """Calls the command with `info`, the data set, and `choices` in place of the single options."""
+        info = ctx.params["info"] = _named(ctx.params.pop("name"))
+        given = {option: _choice(option, ctx.params.pop(option.name)) for option in _split_options()}
+        for option, value in given.items():
+            if option not in info.options and value != option.default:
+                offered = ", ".join(other.flag for other in info.options) or "none"
+                raise click.UsageError(f"{option.flag} is no option of {info.name}; its options: {offered}", ctx)
+        ctx.params["choices"] = {option.name: given[option] for option in info.options}
+        return super().invoke(ctx)
 
-    options = (
-        click.option(
-            "--val-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.2, show_default=True,
-            help="Part that is held out as val, where there is no official val.",
-        ),
-        click.option("--split-seed", type=click.IntRange(0), default=0, show_default=True),
-        click.option("--no-background", is_flag=True, help="Caltech-101 without BACKGROUND_Google."),
-        click.option(
-            "--official-val", type=click.Choice(["val", "test"]), default="val", show_default=True,
-            help="What the official val of imagenet and inat18 is.",
-        ),
+
+def _split_options() -> list[SplitOption]:
+    from tasks.datasets import DATASETS
+
+    return list(dict.fromkeys(option for info in DATASETS.values() for option in info.options))
+
+
+def _click_option(option: SplitOption) -> click.Option:
+    if option.kind == "switch":
+        return click.Option([option.flag, option.name], is_flag=True, help=option.help)
+    kinds: dict[str, click.ParamType[Any]] = {
+        "fraction": click.FloatRange(0, 1, min_open=True, max_open=True),
+        "count": click.IntRange(0),
+        "word": click.Choice(option.words),
+    }
+    return click.Option(
+        [option.flag, option.name], type=kinds[option.kind], default=option.default, show_default=True,
+        help=option.help or None,
     )  # fmt: skip
-    decorated: Any = call
-    for option in reversed(options):
-        decorated = option(decorated)
-    return decorated  # type: ignore[no-any-return]
 
 
-def _card(name: str) -> LabelledDataset:
-    from tasks.datasets.labelled.catalog import find
+def _choice(option: SplitOption, given: Any) -> Any:
+    """The value that a choice has by what was given for its flag."""
+    if option.kind != "switch":
+        return given
+    return not option.default if given else option.default
+
+
+def _named(name: str) -> DatasetInfo:
+    from tasks.datasets import find_dataset
+    from tasks.datasets.info import DatasetInfo
 
     try:
-        return find(name)
+        return find_dataset(name, DatasetInfo)  # type: ignore[type-abstract]
     except ValueError as error:
+        raise NotFound(str(error)) from error
+
+
+def _there(info: DatasetInfo, where: Settings) -> None:
+    """Raises NotFound when the data are not there."""
+    problem = info.missing(where.data_root)
+    if problem:
+        raise NotFound(problem)
+
+
+@contextmanager
+def _data_errors() -> Iterator[None]:
+    """Turns what is wrong with data into an error with an exit code."""
+    from tasks.errors import DataError
+
+    try:
+        yield
+    except (DataError, OSError) as error:
         raise NotFound(str(error)) from error
 
 
@@ -85,23 +114,16 @@ def _splits(where: Settings) -> list[Path]:
 @output
 def list_sets(name: str | None, where: Settings, form: str) -> None:
     """All data sets that are known, and which are there; with NAME everything about one."""
-    from tasks.datasets.labelled.catalog import CARDS
+    from tasks.datasets import DATASETS
 
-    rows = [_row(card, where.data_root) for card in ([_card(name)] if name else CARDS.values())]
+    rows = [_row(info, where.data_root) for info in ([_named(name)] if name else DATASETS.values())]
     if form == "json":
         show(rows[0] if name else rows)
     elif name:
         click.echo("\n".join(f"{field.replace('_', ' '):<13} {_text(value)}" for field, value in rows[0].items()))
     else:
-        heads = ("name", "classes", "train", "val", "test", "metric", "source", "there")
-        cells = [heads, *([_text(row[head]) for head in heads] for row in rows)]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(heads))]
-        for row in cells:
-            aligned = (
-                text.ljust(width) if i in (0, 5, 6, 7) else text.rjust(width)
-                for i, (text, width) in enumerate(zip(row, widths, strict=True))
-            )
-            click.echo("  ".join(aligned).rstrip())
+        body = [[_text(row.get(column, "–")) for column in COLUMNS] for row in rows]
+        click.echo("\n".join(aligned(COLUMNS, body, WIDTH)))
         say(f"data root: {where.data_root}; everything about one: data ls NAME")
 
 
@@ -113,63 +135,56 @@ def _text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _row(card: LabelledDataset, root: Path) -> dict[str, Any]:
-    val = "official" if card.official_val else "held out; the published cut is counted here"
+def _row(info: DatasetInfo, root: Path) -> dict[str, Any]:
     return {
-        "name": card.name, "title": card.title, "classes": card.classes, "metric": card.metric,
-        "train": card.train, "val": card.val, "test": card.test, "val_is": val, "split": card.split,
-        "several_labels": card.several_labels, "source": card.source, "licence": card.licence,
-        "there": card.missing(root) is None, "needs": list(card.needs), "how_to_get": card.how_to_get,
+        "name": info.name, "title": info.title, **info.facts(), "source": info.source, "licence": info.licence,
+        "there": info.missing(root) is None, "needs": list(info.needs), "how_to_get": info.how_to_get,
     }  # fmt: skip
 
 
-@data.command()
+@data.command(cls=_Cut)
 @click.argument("name")
-@places("data_root")
-@a_cut
 @click.option("--images", is_flag=True, help="Open every image, too.")
+@places("data_root")
 @output
-def check(name: str, where: Settings, cut: SplitSpec, images: bool, form: str) -> None:
+def check(info: DatasetInfo, where: Settings, choices: Mapping[str, Any], images: bool, form: str) -> None:
     """Whether a data set is there and whole: a line for each fault, and exit code 1; 4 when it is not there."""
-    from tasks.datasets.labelled.checks import check as look
-
-    card = _card(name)
-    found = look(card, where.data_root, cut, _splits(where), images, _watched)
+    finding = info.check(where.data_root, choices, _splits(where), images, _watched)
     if form == "json":
-        show({**vars(found), "manifest": str(found.manifest or "")})
+        show({**vars(finding), "manifest": str(finding.manifest or "")})
     else:
-        _print(card, cut, found)
-    if found.problems and not found.counts and cut.of(card).missing(where.data_root):
-        say(card.how_to_get)
+        _print(info.name, finding)
+    if finding.problems and not finding.counts and info.missing(where.data_root):
+        say(info.how_to_get)
         sys.exit(NotFound.exit_code)
-    sys.exit(FAULTY if found.problems else 0)
+    sys.exit(FAULTY if finding.problems else 0)
 
 
-def _print(card: LabelledDataset, cut: SplitSpec, found: Finding) -> None:
-    for problem in found.problems:
-        click.echo(f"{card.name}: {problem}")
-    if not found.counts:
+def _print(name: str, finding: Finding) -> None:
+    for problem in finding.problems:
+        click.echo(f"{name}: {problem}")
+    if not finding.counts:
         return
-    of = cut.of(card)
-    if not found.problems:
-        click.echo(f"{card.name}: as it should be")
-    there, wanted = sum(found.counts.values()), of.trainval + of.test
-    expected = f" of {wanted:,} expected" if of.per_class is None else ""
-    click.echo(f"images   {there:,}{expected}, {of.classes:,} classes")
-    click.echo("parts    " + ", ".join(f"{part} {count:,}" for part, count in found.counts.items()))
-    for part, (fewest, most) in found.balance.items():
+    if not finding.problems:
+        click.echo(f"{name}: complete")
+    images = f"{sum(finding.counts.values()):,}"
+    images += f" of {finding.expected:,} expected" if finding.expected is not None else ""
+    images += f", {finding.classes:,} classes" if finding.classes is not None else ""
+    click.echo(f"images   {images}")
+    click.echo("parts    " + ", ".join(f"{part} {count:,}" for part, count in finding.counts.items()))
+    for part, (fewest, most) in finding.balance.items():
         click.echo(f"balance  {fewest:,} to {most:,} images of a class in {part}")
-    if found.opened is not None:
-        click.echo(f"opened   {found.opened:,} images")
-    click.echo(f"split    {cut.name(card)}, SHA-256 {found.digest}")
-    if found.manifest:
-        click.echo(f"written  {found.manifest}")
-    if card.name == "birdsnap" and there != wanted:
-        click.echo("results on other images than the published ones cannot be compared with them (task.counts: any)")
+    if finding.opened is not None:
+        click.echo(f"opened   {finding.opened:,} images")
+    click.echo(f"split    {finding.split}, SHA-256 {finding.digest}")
+    if finding.manifest:
+        click.echo(f"written  {finding.manifest}")
+    for note in finding.notes:
+        click.echo(note)
 
 
 def _watched(items: Iterable[Any], total: int) -> Iterable[Any]:
-    """With a bar, where somebody watches."""
+    """With a progress bar on a terminal."""
     from rich.console import Console
     from rich.progress import track
 
@@ -181,12 +196,13 @@ def _watched(items: Iterable[Any], total: int) -> Iterable[Any]:
 @places("data_root")
 @click.option("--keep", is_flag=True, help="Keep the archives after they are unpacked.")
 def fetch_command(name: str, where: Settings, keep: bool) -> None:
-    """Download and unpack a data set; cut off, the same command goes on from there. Else: how to get it by hand."""
+    """Download and unpack a data set; the same command resumes a download that was cut off. Without an address: how to
+    get it by hand."""
     from orchestrator.assets.fetch_data import fetch
 
-    card = _card(name)
+    info = _named(name)
     with _Bars() as bars:
-        fetch(card, where.data_root, bars.show, keep)
+        fetch(info, where.data_root, bars.show, keep)
     click.echo(f"{name}: there, below {where.data_root}; data check {name} looks whether it is whole")
 
 
@@ -197,29 +213,20 @@ def fetch_command(name: str, where: Settings, keep: bool) -> None:
 def pack_command(name: str, where: Settings, shard_mb: int) -> None:
     """Copy the images of a data set into tar files, which trials then read in the place of millions of small files."""
     from tasks.datasets.images import shards
-    from tasks.datasets.labelled import partition
-    from tasks.datasets.labelled.card import SplitSpec
-    from tasks.errors import DataError
 
-    card, root = _card(name), where.data_root
-    problem = card.missing(root)
-    if problem:
-        raise NotFound(problem)
-    try:
-        manifest = partition.make(card, root, SplitSpec(name))
-        names = [image for image in manifest.images if isinstance(image, str)]
-        if not names:
+    info, root = _named(name), where.data_root
+    _there(info, where)
+    with _data_errors():
+        paths, labels = info.files(root)
+        if not paths:
             raise click.UsageError(f"{name} is kept in arrays, not in a file per image: nothing to pack")
-        labels = None if card.several_labels else list(manifest.labels)
-        out = root / Path(names[0]).parts[0] / shards.FOLDER
-        index = shards.pack(root, [root / image for image in names], labels, out, shard_mb * 2**20)
-    except (DataError, OSError) as error:
-        raise NotFound(str(error)) from error
+        out = root / paths[0].relative_to(root).parts[0] / shards.FOLDER
+        index = shards.pack(root, paths, labels, out, shard_mb * 2**20)
     click.echo(f"{name}: {len(index)} images in {len(index.shards)} tar files in {out}")
 
 
 class _Bars:
-    """What a download says: a bar on a terminal, else a line for each file."""
+    """Progress of downloads: a bar on a terminal, else a line for each file."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -245,26 +252,18 @@ class _Bars:
         self._bars.update(self._tasks[what], completed=done, total=total)
 
 
-@data.command()
+@data.command(cls=_Cut)
 @click.argument("name")
 @places("data_root")
-@a_cut
-def split(name: str, where: Settings, cut: SplitSpec) -> None:
+def split(info: DatasetInfo, where: Settings, choices: Mapping[str, Any]) -> None:
     """Write down which image is train, val or test, from the data as they are now; print the file and its SHA-256."""
     from tasks.datasets import manifest as manifests
-    from tasks.datasets.labelled import partition
-    from tasks.errors import DataError
 
-    card = _card(name)
-    problem = cut.of(card).missing(where.data_root)
-    if problem:
-        raise NotFound(problem)
-    try:
-        made = partition.make(card, where.data_root, cut)
-    except DataError as error:
-        raise NotFound(str(error)) from error
+    _there(info, where)
+    with _data_errors():
+        made, name = info.manifest(where.data_root, choices)
     folders = [where.data_root / manifests.FOLDER, *_splits(where)]
-    path = manifests.save(made, partition.file_name(card, cut), folders)
+    path = manifests.save(made, name, folders)
     if path is None:
         raise NotFound(f"neither {folders[0]} nor {folders[1]} can be written; choose another folder with --runs")
     click.echo(path)
@@ -272,22 +271,36 @@ def split(name: str, where: Settings, cut: SplitSpec) -> None:
     say(", ".join(f"{part} {count:,}" for part, count in made.counts.items()))
 
 
-@data.group()
+class _Conversions(click.Group):
+    """A command for each conversion that a data set offers."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_conversions())
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        conversion = _conversions().get(name)
+        return None if conversion is None else _conversion_command(conversion)
+
+
+def _conversions() -> dict[str, Conversion]:
+    from tasks.datasets import DATASETS
+
+    return {info.conversion.name: info.conversion for info in DATASETS.values() if info.conversion is not None}
+
+
+def _conversion_command(conversion: Conversion) -> click.Command:
+    @click.command(conversion.name, help=conversion.help)
+    @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+    @places("data_root")
+    @click.option("--any-count", is_flag=True, help="Also when the counts are not the published ones.")
+    def convert_files(files: tuple[Path, ...], where: Settings, any_count: bool) -> None:
+        with _data_errors():
+            for path in conversion.run(files, where.data_root, any_count):
+                click.echo(path)
+
+    return convert_files
+
+
+@data.group(cls=_Conversions)
 def convert() -> None:
     """Turn what a data set's makers publish into lists that anyone can read."""
-
-
-@convert.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@places("data_root")
-@click.option("--any-count", is_flag=True, help="Also when the counts are not those of CoG.")
-def cog(files: tuple[Path, ...], where: Settings, any_count: bool) -> None:
-    """CoG's two pickles, in any order, into cog/l1.json to cog/l5.json below the data root. No code in them is run."""
-    from tasks.datasets.labelled.cog_lists import convert as converted
-    from tasks.errors import DataError
-
-    try:
-        for path in converted(files, where.data_root, any_count):
-            click.echo(path)
-    except DataError as error:
-        raise NotFound(str(error)) from error

@@ -98,7 +98,8 @@ def finish(done: Submitted, where: Settings) -> int:
         say(done.message)
     if done.tracking:
         say(done.tracking)
-    say(f"report:  {done.files['html']}  (and .md .csv .tex .json beside it)")
+    others = " ".join(path.suffix for form, path in done.files.items() if form != "html")
+    say(f"report:  {done.files['html']}  (and {others} beside it)")
     runs = "" if where.folder == Path("runs").absolute() else f" --runs {where.folder}"
     say(f"MLflow and Ray in a browser:  python -m orchestrator ui{runs}")
     if done.state is JobState.interrupted:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 
 import click
 
-from orchestrator.cli.avgdist import avgdist
 from orchestrator.cli.cleanup import gc, pin, unpin
 from orchestrator.cli.data import data
 from orchestrator.cli.jobs import cancel, plan, retry, schema, submit, validate
@@ -19,11 +19,28 @@ from orchestrator.errors import OrchestratorError
 
 COMMANDS = (
     submit, plan, validate, schema, list_jobs, status, describe, logs, report, cancel, retry, data, weights, gc, pin,
-    unpin, settings, avgdist, track, ui,
+    unpin, settings, track, ui,
 )  # fmt: skip
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Commands(click.Group):
+    """Our commands and those that tasks offer. Tasks are imported only to list all commands, and for a name that none
+    of ours has, so that `status` and `report` start without them."""
+
+    @functools.cached_property
+    def _of_tasks(self) -> dict[str, click.Command]:
+        import tasks
+
+        return {str(command.name): command for command in tasks.commands()}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self._of_tasks])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name) or self._of_tasks.get(cmd_name)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 def cli() -> None:
     """Studies of visual pre-training: one spec, its trials on Ray, curves in MLflow, results in SQL, the tables."""
 

@@ -1,19 +1,18 @@
-"""The only place that shows a job while it runs: a live table in a terminal, plain lines elsewhere."""
+"""Shows a job while it runs: a live table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import time
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 from orchestrator.engine.driver import Driver
 from orchestrator.plan.state import Progress
-from orchestrator.records.states import TrialState
-from orchestrator.report.formatting import clock
+from orchestrator.report.figures import UNKNOWN, scaled
+from orchestrator.report.formatting import duration
+from orchestrator.report.matrix import ENDED, LOST, Part, arrange, cell_text, count, seconds_left, total
 
 REDRAW_S = 0.5
 
@@ -35,9 +34,9 @@ class _Handler(logging.Handler):
 
 
 class Live:
-    """Data sets across, initial weights down: done, running and failed trials, the best value so far, time left.
+    """The job's table: trials of each cell that ended, run or failed, the best values so far, and the time left.
 
-    Use as a context manager; call it with the drive as often as you like. `quiet` shows nothing but messages.
+    A context manager; call it with the driver as often as you like. `quiet` shows nothing but messages.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -67,110 +66,82 @@ class Live:
             self._screen = None
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Prints a line that stays above the live table."""
         if self._screen is not None:
             self._console.print(line, markup=False)
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def __call__(self, drive: Driver) -> None:
+    def __call__(self, driver: Driver) -> None:
         now = time.monotonic()
         if self._quiet or now - self._drawn < (REDRAW_S if self._screen is not None else LINE_S):
             return
         self._drawn = now
-        progress = drive.planner.progress()
+        progress = driver.planner.progress()
         if self._screen is not None:
-            self._screen.update(self._table(drive, progress), refresh=True)
+            self._screen.update(self._table(driver, progress), refresh=True)
             return
-        line = summary(drive, progress)
+        line = summary(driver, progress)
         if line != self._last:
             self._last = line
             self.say(line)
 
-    def _table(self, drive: Driver, progress: list[Progress]) -> Any:
+    def _table(self, driver: Driver, progress: list[Progress]) -> Any:
         from rich.table import Table
 
-        report = drive.job.report
-        rows, columns, cells = matrix(progress, report.rows, report.columns)
-        table = Table(title=summary(drive, progress), title_justify="left", caption=_now(drive), caption_justify="left")
+        report = driver.job.report
+        last = report.stage or driver.job.stages[-1].name
+        rows, columns, cells = arrange(parts(progress, report.rows, report.columns))
+        table = Table(title=summary(driver, progress), title_justify="left", caption=_running(driver),
+                      caption_justify="left")  # fmt: skip
         table.add_column("")
         for column in columns:
             table.add_column(column)
         for row in rows:
-            table.add_row(row, *(_cell(cells.get((row, column), [])) for column in columns))
+            table.add_row(row, *(cell_text(cells.get((row, column), ()), last) for column in columns))
         return table
 
 
-def matrix(
-    progress: list[Progress], rows: str, columns: str
-) -> tuple[list[str], list[str], dict[tuple[str, str], list[Progress]]]:
+def parts(progress: list[Progress], rows: str, columns: str) -> list[Part]:
     """Groups by their value of the two paths; a stage whose groups lack one (pretrain) has a row of its own."""
-    cells: dict[tuple[str, str], list[Progress]] = {}
-    for part in progress:
-        row = str(part.group_values.get(rows, part.stage))
-        column = str(part.group_values.get(columns, part.group if part.group != "all" else ""))
-        cells.setdefault((row, column), []).append(part)
-    return list(dict.fromkeys(r for r, _ in cells)), list(dict.fromkeys(c for _, c in cells)), cells
+    return [
+        Part(
+            row=str(group.group_values.get(rows, group.stage)),
+            column=str(group.group_values.get(columns, group.group if group.group != "all" else "")),
+            stage=group.stage,
+            states={str(state): number for state, number in group.states.items()},
+            best=scaled(group.best, group.metric) if group.metric else None,
+            figure=group.metric or UNKNOWN,
+            expected=group.expected,
+        )
+        for group in progress
+    ]
 
 
-def _cell(parts: list[Progress]) -> str:
-    if not parts:
-        return ""
-    states = _states(parts)
-    done = states[TrialState.done] + states[TrialState.diverged] + states[TrialState.stopped]
-    text = f"{done}/{sum(max(p.expected, sum(p.states.values())) for p in parts)}"
-    if states[TrialState.running]:
-        text += f" · {states[TrialState.running]} running"
-    failed = states[TrialState.failed] + states[TrialState.cancelled]
-    if failed:
-        text += f" · {failed} failed"
-    best = [part.best for part in parts if part.best is not None and math.isfinite(part.best)]
-    if best:
-        text += f" · {parts_best(parts):.4g}"
-    return text
-
-
-def parts_best(parts: list[Progress]) -> float:
-    """The latest stage's best value: validation while the choice is open, test once the final trial is done."""
-    return next(p.best for p in reversed(parts) if p.best is not None and math.isfinite(p.best))
-
-
-def _states(parts: list[Progress]) -> Mapping[TrialState, int]:
-    return {state: sum(part.states.get(state, 0) for part in parts) for state in TrialState}
-
-
-def summary(drive: Driver, progress: list[Progress]) -> str:
-    """One line: how far the job is, and about how long it will take."""
-    states = _states(progress)
-    total = sum(max(part.expected, sum(part.states.values())) for part in progress)
-    done = states[TrialState.done] + states[TrialState.diverged] + states[TrialState.stopped]
-    parts = [f"{drive.job_id}: {done} of about {total} trials done", f"{len(drive.backend.running())} running"]
-    failed = states[TrialState.failed] + states[TrialState.cancelled]
-    if failed:
-        parts.append(f"{failed} failed")
-    if states[TrialState.stopped]:
-        parts.append(f"{states[TrialState.stopped]} stopped early")
-    if states[TrialState.diverged]:
-        parts.append(f"{states[TrialState.diverged]} diverged")
-    left = seconds_left(drive, progress)
+def summary(driver: Driver, progress: list[Progress]) -> str:
+    """One line: how many trials ended, run and failed, and about how long the job will take."""
+    groups = parts(progress, "", "")
+    running = len(driver.backend.running())
+    line = [f"{driver.job_id}: {count(groups, ENDED)} of about {total(groups)} trials ended", f"{running} running"]
+    for number, what in (
+        (count(groups, LOST), "failed"),
+        (count(groups, ["stopped"]), "stopped early"),
+        (count(groups, ["diverged"]), "diverged"),
+    ):
+        line += [f"{number} {what}"] if number else []
+    tally = driver.tally
+    pace = tally.took_s / tally.estimated_s if tally.finished > 1 and tally.estimated_s else None
+    left = seconds_left(sum(group.seconds_left for group in progress), pace, running)
     if left is not None:
-        parts.append(f"about {clock(left)} left")
-    if drive.no_room and not drive.backend.running():
-        parts.append("the next trial finds no room on the cluster: `ray status` and the dashboard say who holds it")
-    if drive.stopping:
-        parts.append(f"{drive.stopping}: waiting for checkpoints")
-    return " · ".join(parts)
+        line.append(f"about {duration(left)} left")
+    if driver.no_room and not running:
+        line.append("the next trial finds no room on the cluster: `ray status` and the dashboard show what occupies it")
+    if driver.stopping:
+        line.append(f"{driver.stopping}: waiting for checkpoints")
+    return " · ".join(line)
 
 
-def seconds_left(drive: Driver, progress: list[Progress]) -> float | None:
-    """Work that is left over the slots in use, corrected by how long trials took against their estimates so far."""
-    if drive.tally.finished < 2 or not drive.tally.estimated_s:
-        return None
-    work = sum(part.seconds_left for part in progress)
-    return work * drive.tally.took_s / drive.tally.estimated_s / max(1, len(drive.backend.running()))
-
-
-def _now(drive: Driver) -> str:
-    names = [drive.name(worker.key) for worker in drive.backend.running()]
+def _running(driver: Driver) -> str:
+    names = [driver.name(worker.key) for worker in driver.backend.running()]
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     return "\n".join(names[:6]) + more

@@ -1,15 +1,18 @@
-"""The only place that prints the settings of studies as the paper's Table 7 does: from the specs, one column a row."""
+"""Prints the settings of studies as the paper's Table 7 does: from the specs, a column for each row of their tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.options import output, show
+
+if TYPE_CHECKING:
+    from workers.trial import TrialSpec
 
 FIELDS: Mapping[str, str] = {
     "backbone.model": "Backbone",
@@ -30,33 +33,26 @@ FIELDS: Mapping[str, str] = {
     "optim.min_lr": "Lowest learning rate",
     "optim.clip": "Gradient clipping",
     "backbone.drop_path": "Stochastic depth",
-    "task.augment.label_smoothing": "Label smoothing",
-    "task.augment.crop_scale": "Random crop scale",
-    "task.augment.crop_ratio": "Random resize ratio",
-    "task.augment.flip": "Random horizontal flip",
-    "task.augment.color_jitter": "Color jitter",
-    "task.augment.rand_augment": "Rand augment",
-    "task.augment.erasing": "Random erasing prob.",
-    "task.augment.mixup": "Mixup alpha",
-    "task.augment.cutmix": "Cutmix alpha",
 }
-"""Path -> name: the rows of Table 7 (appendix E) and what else must be known to repeat them. Its "Mixup prob. 0.8" and
-"Cutmix prob. 1.0" are the two alphas, as in the public code."""
+"""Path -> title: the rows of Table 7 (appendix E) that every task has, and what else must be known to repeat them. Rows
+of a task's own fields come from `Task.setting_titles`."""
 
 
 @dataclass(frozen=True)
 class SettingsColumn:
-    """What one row of a study's table is trained with."""
+    """The settings of one row of a study's table."""
 
     study: str
     """Job name and profile."""
     row: str
+    titles: Mapping[str, str]
+    """Path -> title, in the order of the rows."""
     values: Mapping[str, str]
-    """Path of `FIELDS` -> text; of a field that is searched, what is tried: "1e-4 to 1e-3 (5 values)"."""
+    """Path -> value as text; of a searched field the values that are tried: "1e-4 to 1e-3 (5 values)"."""
 
 
 def settings_of(spec: Path, profile: str | None, overrides: Sequence[str] = ()) -> list[SettingsColumn]:
-    """One for each row of the study's table. Raises SpecError for a spec that cannot be read."""
+    """A column for each row of the study's table. Raises SpecError for a spec that cannot be read."""
     from orchestrator import spec as specs
     from orchestrator.plan.expansion import expand
     from orchestrator.records.recorded_spec import label, lookup, sources
@@ -64,20 +60,28 @@ def settings_of(spec: Path, profile: str | None, overrides: Sequence[str] = ()) 
     job = specs.load(spec, profile, overrides)
     stages = {stage.name: stage.model_dump(mode="json", by_alias=True) for stage in job.stages}
     chain = sources(stages, job.report.stage or job.stages[-1].name)
-    found: dict[str, list[dict[str, Any]]] = {}
+    trials: dict[str, list[TrialSpec]] = {}
     for stage in job.stages:
         if stage.name in chain and not stage.from_:
-            for draft in expand(job, stage):
-                values = draft.spec.model_dump(mode="json")
-                found.setdefault(label(lookup(values, job.report.rows)), []).append(values)
+            for draft in expand(job, stage, may_test=True):
+                row = label(lookup(draft.spec.model_dump(mode="json"), job.report.rows))
+                trials.setdefault(row, []).append(draft.spec)
     study = f"{job.name} ({job.profile})" if job.profile else job.name
-    return [
-        SettingsColumn(study, row, {path: _told([lookup(trial, path) for trial in trials]) for path in FIELDS})
-        for row, trials in found.items()
-    ]
+    return [_column(study, row, members) for row, members in trials.items()]
 
 
-def _told(values: Iterable[Any]) -> str:
+def _column(study: str, row: str, trials: Sequence[TrialSpec]) -> SettingsColumn:
+    from orchestrator.records.recorded_spec import lookup
+
+    titles = dict(FIELDS)
+    for trial in trials:
+        titles |= {f"task.{path}": title for path, title in trial.task.setting_titles.items()}
+    dumped = [trial.model_dump(mode="json") for trial in trials]
+    values = {path: _tried([lookup(trial, path) for trial in dumped]) for path in titles}
+    return SettingsColumn(study, row, titles, values)
+
+
+def _tried(values: Iterable[Any]) -> str:
     once = list(dict.fromkeys(_text(value) for value in values))
     if len(once) < 4:
         return ", ".join(once)
@@ -94,19 +98,18 @@ def _text(value: Any) -> str:
 
 @click.command("settings")
 @click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--profile", default=None, help="Of all specs (none: each spec's own).")
+@click.option("--profile", default=None, help="Profile of all specs (none: each spec's own).")
 @output
 def settings(specs: tuple[Path, ...], profile: str | None, form: str) -> None:
-    """What each row of the studies' tables is trained with, as Table 7 prints it; from the specs alone."""
-    from dataclasses import asdict
-
+    """Print what each row of the studies' tables is trained with, as the paper's Table 7 does; from the specs alone."""
     columns = [column for spec in specs for column in settings_of(spec, profile)]
     if form == "json":
-        show([asdict(column) for column in columns])
+        show([{name: value for name, value in asdict(column).items() if name != "titles"} for column in columns])
         return
-    from orchestrator.report.formatting import aligned
+    from orchestrator.report.formatting import WIDTH, aligned
 
+    titles = {path: title for column in columns for path, title in column.titles.items()}
     header = ["", *(column.study for column in columns)]
     body = [["", *(column.row for column in columns)]]
-    body += [[name, *(column.values[path] for column in columns)] for path, name in FIELDS.items()]
-    click.echo("\n".join(aligned(header, body, 110)))
+    body += [[title, *(column.values.get(path, "–") for column in columns)] for path, title in titles.items()]
+    click.echo("\n".join(aligned(header, body, WIDTH)))

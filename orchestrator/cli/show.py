@@ -94,18 +94,33 @@ def logs(trial: str, where: Settings, follow: bool) -> None:
         click.echo(log.read(), nl=False)
 
 
+class Form(click.ParamType):  # type: ignore[type-arg]
+    """A form of the report. The list is read when it is needed: it would slow the start of every other command."""
+
+    name = "form"
+
+    def _choice(self) -> click.Choice[str]:
+        from orchestrator.report.formats import FORMATS
+
+        return click.Choice(list(FORMATS))
+
+    def get_metavar(self, *arguments: Any, **options: Any) -> str | None:
+        return self._choice().get_metavar(*arguments, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return self._choice().convert(value, param, ctx)
+
+
 @click.command()
 @click.argument("job", required=False)
 @places("tracking_uri")
-@click.option(
-    "-f", "--format", "form", type=click.Choice(["text", "html", "md", "csv", "tex", "json"]), default="text",
-    help="What to print.",
-)  # fmt: skip
+@click.option("-f", "--format", "form", type=Form(), default="text", help="What to print.")
 @click.option("--verify", "check", is_flag=True, help="Rebuild everything from SQL; differences are listed, exit 1.")
 def report(job: str | None, where: Settings, form: str, check: bool) -> None:
     """The job's table, choices and warnings (none given: the newest). Files are written on submit and by html."""
     from orchestrator.report import publish
     from orchestrator.report.build import build
+    from orchestrator.report.formats import FORMATS
     from orchestrator.store.store import open_existing
 
     store = open_existing(where)
@@ -123,6 +138,6 @@ def report(job: str | None, where: Settings, form: str, check: bool) -> None:
             sys.exit(UNFINISHED)
         click.echo(f"{identity}: every number and every choice follows from the recorded figures")
         return
-    click.echo(publish.text(build(store, identity, full=form != "text"), form, where), nl=form == "text")
+    click.echo(publish.text(build(store, identity, full=bool(FORMATS[form].suffix)), form, where), nl=form == "text")
     if form == "html" and sys.stdout.isatty():
         say(f"written: {publish.publish(store, identity, where)['html']}")

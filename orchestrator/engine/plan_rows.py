@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from orchestrator.plan.state import Decision
-from orchestrator.plan.trials import PlannedTrial
-from orchestrator.records.rows import ChoiceRow, MetricRow, Placement
+from orchestrator.plan.trials import PlannedTrial, metric_rows
+from orchestrator.records.rows import ChoiceRow, Placement
 
 
 def placement_of(planned: PlannedTrial) -> Placement:
@@ -25,7 +23,7 @@ def placement_of(planned: PlannedTrial) -> Placement:
         mode=task.mode,
         seed=planned.spec.seed,
         epochs=planned.spec.last_epoch,
-        metrics=tuple(MetricRow(**asdict(metric)) for metric in task.metrics),
+        metrics=metric_rows(planned.spec),
         split=task.split,
     )
 

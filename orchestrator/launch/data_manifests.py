@@ -1,134 +1,126 @@
-"""The only place that gives a job's trials the digests of the data they are planned for."""
+"""Gives a job's trials the digests of the data they are planned for."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
-from typing import Any
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.settings import Settings
 from orchestrator.spec.job import JobSpec, Stage
-from orchestrator.spec.sweep import Grid
+from orchestrator.spec.sweep import Grid, points
+from orchestrator.spec.trial_fields import apply
 from orchestrator.store.store import Store
-from tasks.datasets.labelled.card import SplitSpec
-from tasks.datasets.labelled.catalog import CARDS
-from tasks.datasets.labelled.partition import digest
+from tasks import task_class
 from tasks.datasets.manifest import FOLDER
 from tasks.errors import DataError
 
-VAL_FRACTION = {"classify": 0.2, "pretrain": 0.02}
-"""Kinds of tasks whose data have manifests, with the part that they hold out by default."""
-_CUT: dict[str, Any] = {"val_fraction": None, "split_seed": 0, "caltech_background": True, "official_val": "val"}
-"""Fields of the task that say which images are in which part, with their defaults."""
+Fields: TypeAlias = dict[str, Any]
+"""A task as it is written."""
+FIELD = "manifests"
+"""Field of a task that takes digests by the name of the split."""
+
+
+@dataclass(frozen=True)
+class _StageTasks:
+    """The tasks of a stage's trials, each once."""
+
+    changed: list[Fields]
+    """Made from the stage's base by setting single fields."""
+    whole: list[Fields]
+    """Values of an axis that sets the whole task."""
 
 
 def with_manifests(job: JobSpec, where: Settings) -> JobSpec:
     """The job as it is planned: its trials name the digest of their data's split manifest, which so enters their keys.
 
-    Of data that are not here nothing is named. A manifest that is not written yet is made from the data set's lists, of
-    every data set that the job names, and written below the data root, or else below our own folder: a minute for
-    ImageNet, seconds for all others, once. The job's id is that of the job without. Raises NotFound for data whose
-    lists are damaged.
+    Data that are not here have no digest. A manifest that is not written yet is made from the data set's lists and
+    written below the data root, or else below our own folder: a minute for ImageNet, seconds for all others, once. The
+    job's id is that of the job without. Raises NotFound for data whose lists are damaged.
     """
-    kinds = [_kind(stage, job) for stage in job.stages]
-    digests = _digests(job, where, [VAL_FRACTION[kind] for kind in kinds if kind in VAL_FRACTION])
+    stages = _tasks(job)
+    digests = _digests((fields for tasks in stages.values() for fields in (*tasks.changed, *tasks.whole)), where)
     if not digests:
         return job
-    stages = [_told(stage, kind, digests) for stage, kind in zip(job.stages, kinds, strict=True)]
-    return job.model_copy(update={"stages": stages})
+    planned = [_with_digests(stage, stages[stage.name], digests) for stage in job.stages]
+    return job.model_copy(update={"stages": planned})
 
 
-def _digests(job: JobSpec, where: Settings, held_out: list[float]) -> dict[str, str]:
-    """Of every data set and every cut of it that the job may ask for. `held_out`: what its tasks hold out by default
-    (none: no task of it has manifests)."""
-    content = job.model_dump(mode="json", by_alias=True)
-    wanted = [name for name in _values(content, "dataset") if isinstance(name, str) and name in CARDS]
-    fields = {name: dict.fromkeys([default, *_values(content, name)]) for name, default in _CUT.items()}
-    fields["val_fraction"] = dict.fromkeys([*held_out, *_values(content, "val_fraction")] if held_out else [])
-    found: dict[str, str] = {}
-    for name in dict.fromkeys(wanted):
-        for values in itertools.product(*fields.values()):
-            cut = SplitSpec(name, **dict(zip(fields, values, strict=True)))
-            if not _possible(cut) or cut.name(CARDS[name]) in found:
-                continue
-            try:
-                known = digest(CARDS[name], where.data_root, cut, [where.folder / FOLDER])
-            except DataError as error:
-                raise NotFound(str(error)) from error
-            if known:
-                found[cut.name(CARDS[name])] = known
+def _tasks(job: JobSpec) -> dict[str, _StageTasks]:
+    """By stage. A stage with `from` has those that any trial of its sources may become as a winner."""
+    found: dict[str, _StageTasks] = {}
+    for stage in job.stages:
+        sources = [found[name] for name in stage.from_]
+        bases = [fields for source in sources for fields in (*source.changed, *source.whole)]
+        changed: list[Fields] = []
+        whole: list[Fields] = []
+        for base in bases or [job.trial.get("task", {})]:
+            for point in points(stage.sweep):
+                fields = apply(apply({"task": base}, _of_task(stage.override)), _of_task(point))["task"]
+                (whole if "task" in point else changed).append(fields)
+        found[stage.name] = _StageTasks(_distinct(changed), _distinct(whole))
     return found
 
 
-def _possible(cut: SplitSpec) -> bool:
-    """Whether the task takes these together, so that one option of one data set asks nothing of the others."""
-    card = CARDS[cut.dataset]
-    fits = cut.official_val == "val" or (card.source == "folder" and not card.test)
-    return fits and (cut.caltech_background or bool(card.background))
+def _of_task(settings: Mapping[str, Any]) -> Fields:
+    return {path: value for path, value in settings.items() if path.partition(".")[0] == "task"}
 
 
-def _values(content: Any, field: str) -> Iterator[Any]:
-    """Whatever a task's field is set to anywhere in the job: in the base trial, by overrides, by sweeps."""
-    if isinstance(content, list):
-        for inner in content:
-            yield from _values(inner, field)
-    elif isinstance(content, dict):
-        for name, value in content.items():
-            if name == field or name.endswith(f".{field}"):
-                yield from value if isinstance(value, list) else [value]
-            else:
-                yield from _values(value, field)
+def _distinct(tasks: Iterable[Fields]) -> list[Fields]:
+    return list({json.dumps(fields, sort_keys=True): fields for fields in tasks}.values())
 
 
-def _kind(stage: Stage, job: JobSpec) -> str:
-    """The kind of the stage's task: its own, that of the stage it takes winners from, or the base trial's."""
-    whole = stage.override.get("task")
-    if isinstance(whole, Mapping) and "kind" in whole:
-        return str(whole["kind"])
-    if "task.kind" in stage.override:
-        return str(stage.override["task.kind"])
-    for source in job.stages:
-        if source.name in stage.from_ and source is not stage:
-            return _kind(source, job)
-    return str(job.trial.get("task", {}).get("kind", ""))
+def _digests(tasks: Iterable[Fields], where: Settings) -> dict[str, str]:
+    """Of all splits that the tasks use, by the name of the split."""
+    digests: dict[str, str] = {}
+    for fields in tasks:
+        task = task_class(fields["kind"]).model_validate(fields)
+        names = task.manifest_names
+        if names and digests.keys() >= set(names):
+            continue
+        try:
+            digests.update(task.data_manifests(where.data_root, [where.folder / FOLDER]))
+        except DataError as error:
+            raise NotFound(str(error)) from error
+    return digests
 
 
-def _told(stage: Stage, kind: str, digests: dict[str, str]) -> Stage:
+def _with_digests(stage: Stage, tasks: _StageTasks, digests: dict[str, str]) -> Stage:
+    """The stage with the digests in every task that takes them; each keeps its own data's (see `Task.manifests`)."""
     changes: dict[str, Any] = {}
-    if isinstance(stage.sweep, Grid) and any("task" in axes for axes in stage.sweep.grid):
-        grids = [{path: _whole(values, digests) if path == "task" else values for path, values in axes.items()}
+    if tasks.whole and isinstance(stage.sweep, Grid):
+        grids = [{path: _in_whole_tasks(axis, digests) if path == "task" else axis for path, axis in axes.items()}
                  for axes in stage.sweep.grid]  # fmt: skip
         changes["sweep"] = stage.sweep.model_copy(update={"grid": grids})
-    if kind in VAL_FRACTION:
-        changes["override"] = {**stage.override, "task.manifests": digests}
+    if any(map(_takes_digests, tasks.changed)):
+        changes["override"] = {**stage.override, f"task.{FIELD}": digests}
     return stage.model_copy(update=changes)
 
 
-def _whole(values: Any, digests: dict[str, str]) -> Any:
-    """The values of an axis that sets the whole task."""
-    if not isinstance(values, list):
-        return values
-    return [
-        {**value, "manifests": digests} if isinstance(value, Mapping) and value.get("kind") in VAL_FRACTION else value
-        for value in values
-    ]
+def _takes_digests(fields: Mapping[str, Any]) -> bool:
+    return FIELD in task_class(fields["kind"]).model_fields
+
+
+def _in_whole_tasks(axis: Any, digests: dict[str, str]) -> Any:
+    return [{**fields, FIELD: digests} if _takes_digests(fields) else fields for fields in axis]
 
 
 def check_unchanged(store: Store, identity: str, job: JobSpec) -> None:
-    """A job that ran before goes on with the same data: raises Conflict where a split is another one now.
+    """Raises Conflict if a job that ran before would continue on other data: where a split is another one now.
 
     `job`: as `with_manifests` gave it. One recorded trial of each group is compared.
     """
     now: dict[str, str] = {}
     for stage in job.stages:
-        now.update(stage.override.get("task.manifests", {}))
+        now.update(stage.override.get(f"task.{FIELD}", {}))
     seen: set[tuple[str, str]] = set()
     for row in store.trials.placed(identity) if now else ():
         if (row.stage, row.group) in seen:
             continue
         seen.add((row.stage, row.group))
-        for cut, was in store.trials.get(row.key).spec["task"].get("manifests", {}).items():
+        for cut, was in store.trials.get(row.key).spec["task"].get(FIELD, {}).items():
             if now.get(cut, was) != was:
                 raise Conflict(
                     f"{identity} ran on other data: the split {cut} had SHA-256 {was}, what is here has {now[cut]}. "

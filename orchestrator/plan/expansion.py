@@ -19,10 +19,11 @@ from orchestrator.spec.trial_fields import apply, group_of, nearby_values
 from workers.trial import TrialSpec
 
 
-def expand(job: JobSpec, stage: Stage) -> list[WaitingTrial]:
+def expand(job: JobSpec, stage: Stage, may_test: bool) -> list[WaitingTrial]:
     """The trials of a stage with its own sweep, in the order of the spec. Raises pydantic's ValidationError."""
     base = apply(job.trial, stage.override)
-    return [WaitingTrial(number, _trial(apply(base, point), False)) for number, point in enumerate(points(stage.sweep))]
+    trials = (_trial(apply(base, point), may_test) for point in points(stage.sweep))
+    return [WaitingTrial(number, spec) for number, spec in enumerate(trials)]
 
 
 @dataclass(frozen=True)

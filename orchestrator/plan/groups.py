@@ -43,7 +43,7 @@ class _Builder:
 
     def add_expanded(self, job: JobSpec, stage: Stage) -> None:
         """The groups of a stage with one setting or a grid."""
-        trials = expand(job, stage)
+        trials = expand(job, stage, self._state.stages.may_test(stage))
         self._add_weight_edges(stage, [trial.spec for trial in trials])
         for group_id, values, members in each_group(trials, stage.per):
             self._first[stage.name, group_id] = members[0].spec
@@ -84,7 +84,7 @@ class _Builder:
         """Raises SpecError if trials of a stage that must not read test do so. Needs the groups of all stages."""
         for (name, _), spec in self._first.items():
             if spec.task.reads_test and not self._state.stages.may_test(self._state.stages.by_name[name]):
-                why = "another stage starts from its trials, or it tries several settings"
+                why = "another stage starts from its trials, or it tries several settings that the report does not show"
                 raise SpecError([f"stage {name}: asks for test data, but {why}"])
 
     def _add(self, stage: Stage, group_id: str, values: dict[str, object], specs: list[TrialSpec]) -> GroupState:

@@ -71,7 +71,7 @@ class Placing:
         key = spec.key
         if key in group.trials:
             return
-        planned = self._planned(group, position, spec)
+        planned = self._planned(group, position, spec, key)
         self.placed.append(planned)
         group.trials[key] = planned
         trial = self._state.trials.get(key)
@@ -116,13 +116,14 @@ class Placing:
             assert chosen is not None, "its winner was just taken"
             self.decisions.append(chosen[0])
 
-    def _planned(self, group: GroupState, position: int, spec: TrialSpec) -> PlannedTrial:
+    def _planned(self, group: GroupState, position: int, spec: TrialSpec, key: str) -> PlannedTrial:
+        """`key`: that of `spec`; computing it is a third of the work of planning a trial."""
         stages, stage = self._state.stages, group.stage
         settings = settings_of(spec, stages.watched[stage.name])
         resources = stages.resources(stage)
         estimate = self._durations.estimate(spec, resources)
         return PlannedTrial(
-            key=spec.key,
+            key=key,
             spec=spec,
             stage=stage.name,
             group=group.id,

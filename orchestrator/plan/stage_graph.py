@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from orchestrator.rules.selection import Range, read_tie, search_ranges
+from orchestrator.spec.access_to_test import why_refused
 from orchestrator.spec.job import JobSpec, Resources, Stage
-from orchestrator.spec.sweep import Grid, Search, one_setting
+from orchestrator.spec.sweep import Grid, Search
 from workers.trial import TrialSpec
 
 
@@ -21,7 +22,6 @@ class StageGraph:
         self.consumers = {stage.name: job.consumers(number) for number, stage in enumerate(job.stages)}
         """Stage -> stages that take its winners."""
         self._weight_consumers: dict[str, set[str]] = defaultdict(set)
-        self._one_setting = {stage.name for stage in job.stages if one_setting(stage.sweep)}
         self.watched = {stage.name: self._watched(stage) for stage in job.stages}
         """Paths that tell the stage's trials apart, form its groups, or are read by later selections, so that all
         candidates of a selection state the same settings."""
@@ -39,12 +39,9 @@ class StageGraph:
         return sorted(self._weight_consumers.get(stage, ()))
 
     def may_test(self, stage: Stage) -> bool:
-        """True only for stages that rerun a winner unchanged and on which nothing else depends.
-
-        Several settings measured on test would invite picking the best.
-        """
-        used = self.consumers[stage.name] or self.weight_consumers(stage.name)
-        return bool(stage.from_) and stage.neighbourhood is None and stage.name in self._one_setting and not used
+        """True if nothing depends on the stage and the report shows all its trials (see spec.access_to_test)."""
+        number = next(i for i, each in enumerate(self.job.stages) if each.name == stage.name)
+        return not self.weight_consumers(stage.name) and why_refused(self.job, number) is None
 
     def resources(self, stage: Stage) -> Resources:
         return stage.resources or self.job.resources
@@ -56,7 +53,8 @@ class StageGraph:
             return True
         if stage.keep_weights is not None:
             return stage.keep_weights
-        return self.may_test(stage) or spec.task.makes_weights
+        reruns_winners = bool(stage.from_) and self.may_test(stage)
+        return reruns_winners or spec.task.reads_test or spec.task.makes_weights
 
     def sources(self, stage: Stage) -> list[Stage]:
         return [self.by_name[name] for name in stage.from_]

@@ -8,8 +8,16 @@ from typing import Any
 
 from orchestrator.plan.expansion import SearchGroup
 from orchestrator.plan.stage_graph import StageGraph
-from orchestrator.plan.trials import GroupId, PlannedTrial, WaitingTrial, WeightSource, source_of_weights, started_from
-from orchestrator.records.rows import Edge
+from orchestrator.plan.trials import (
+    GroupId,
+    PlannedTrial,
+    WaitingTrial,
+    WeightSource,
+    metric_rows,
+    source_of_weights,
+    started_from,
+)
+from orchestrator.records.rows import Edge, MetricRow
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.rules import selection
 from orchestrator.spec.job import Stage
@@ -49,7 +57,9 @@ class Progress:
     states: dict[TrialState, int]
     """Of the placed trials; dispatched ones count as running."""
     best: float | None
-    """Best metric so far."""
+    """Best value so far of the metric that trials are chosen by, as recorded."""
+    metric: MetricRow | None
+    """None while the group has no trial."""
     seconds_left: float
     """Estimated work of the trials that have not ended, forecast ones included."""
 
@@ -233,8 +243,9 @@ class PlanState:
             states[state] += 1
             seconds_left += 0.0 if state.ended else planned.seconds
         best = self.best([group])
-        value = best.figures[next(iter(group.trials.values())).spec.task.metric] if best else None
-        return Progress(group.stage.name, group.id, group.values, group.expected, states, value, seconds_left)
+        metric = metric_rows(next(iter(group.trials.values())).spec)[0] if group.trials else None
+        value = best.figures[metric.name] if best and metric else None
+        return Progress(group.stage.name, group.id, group.values, group.expected, states, value, metric, seconds_left)
 
     def _figures(self, key: str) -> dict[str, float]:
         snapshot = self.trials[key].snapshot

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.errors import SpecError
+from orchestrator.records.rows import MetricRow
 from orchestrator.spec.job import Resources
 from orchestrator.spec.trial_fields import group_of, short
 from tasks.backbones.spec import FromStage, FromTrial
@@ -78,6 +79,11 @@ def started_from(spec: TrialSpec, key: str) -> TrialSpec:
     """The trial with the final weights of trial `key` as its initial weights."""
     init = FromTrial(name=spec.backbone.init.name, trial=key)
     return spec.model_copy(update={"backbone": spec.backbone.model_copy(update={"init": init})})
+
+
+def metric_rows(spec: TrialSpec) -> tuple[MetricRow, ...]:
+    """The metrics of the trial's task, as they are recorded; trials are chosen by the first."""
+    return tuple(MetricRow(**asdict(metric)) for metric in spec.task.metrics)
 
 
 def trial_name(stage: str, group: str, settings: Mapping[str, Any], paths: Iterable[str]) -> str:

@@ -24,12 +24,25 @@ def last_stages(spec: Mapping[str, Any]) -> list[str]:
 
 def one_setting(sweep: Mapping[str, Any]) -> bool:
     """True if all points of a sweep are one setting, with any number of seeds and data sets."""
+    return not is_search({"sweep": sweep}) and set(varied_paths(sweep)) <= set(APPLIED_TO)
+
+
+def varied_paths(sweep: Mapping[str, Any]) -> list[str]:
+    """Paths of which a sweep tries several values; of a search, those that form its groups too."""
     if is_search({"sweep": sweep}):
-        return False
+        return [*sweep["search"], *(path for path, axis in (sweep.get("each") or {}).items() if _several(axis))]
     grids = sweep.get("grid") or []
-    others = [{path: axis for path, axis in axes.items() if path not in APPLIED_TO} for axes in grids]
-    several = any(not isinstance(axis, list) or len(axis) > 1 for axes in others for axis in axes.values())
-    return not several and all(axes == others[0] for axes in others)
+    paths = dict.fromkeys(path for axes in grids for path in axes)
+    return [
+        path
+        for path in paths
+        if any(_several(axes.get(path)) or axes.get(path) != grids[0].get(path) for axes in grids)
+    ]
+
+
+def _several(axis: Any) -> bool:
+    """True for a list of several values, and for a spaced axis."""
+    return axis is not None and (not isinstance(axis, list) or len(axis) > 1)
 
 
 def is_search(stage: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""The only place that says what a reader must be warned of before believing a table."""
+"""Warnings for the reader of a table: missing values, grid edges, unlike cells, uncommitted code."""
 
 from __future__ import annotations
 
@@ -49,18 +49,22 @@ def _failed(job: JobRow, placed: Sequence[PlacedRow]) -> Iterable[str]:
 def _without_value(cells: Sequence[Cell]) -> Iterable[str]:
     empty = [cell for cell in cells if cell.state in ("failed", "cancelled", "diverged", "missing")]
     incomplete = [cell for cell in empty if cell.state != "missing" or cell.reason.startswith("incomplete")]
-    for cell in incomplete:
-        yield f"{cell.row} on {cell.column} has no value: {cell.state if not cell.reason else cell.reason}"
-    waiting = sum(cell.state in ("running", "pending") for cell in cells) + len(empty) - len(incomplete)
+    yield from dict.fromkeys(
+        f"{cell.row} on {cell.column} has no value: {cell.reason or cell.state}" for cell in incomplete
+    )
+    unfinished = [cell for cell in cells if cell.state in ("running", "pending")]
+    waiting = {(cell.row, cell.column) for cell in (*empty, *unfinished)}
+    waiting -= {(cell.row, cell.column) for cell in incomplete}
     if waiting:
-        yield f"{waiting} of {len(cells)} cells are not finished: this table is not final"
+        of = len({(cell.row, cell.column) for cell in cells})
+        yield f"{len(waiting)} of {of} cells are not finished: this table is not final"
 
 
 def _edges(groups: Sequence[GroupReport]) -> Iterable[str]:
     for group in groups:
         if group.choices and group.choices[-1].edges:
             edges = "; ".join(map(edge_text, group.choices[-1].edges))
-            yield f"{group.row} on {group.column}: chosen on the edge of the grid: {edges}; a wider grid may do better"
+            yield f"{group.row} on {group.column}: chosen at the edge of the grid: {edges}; a wider grid may do better"
 
 
 def _diverged(groups: Sequence[GroupReport], counts: Sequence[StageCount]) -> Iterable[str]:
@@ -70,36 +74,43 @@ def _diverged(groups: Sequence[GroupReport], counts: Sequence[StageCount]) -> It
 
 
 def _unlike(cells: Sequence[Cell], behind: Mapping[str, TrialRow]) -> Iterable[str]:
-    """Cells of one column that were not measured on the same images, or not in the same precision."""
+    """Cells of one column that were not measured on the same samples, or not in the same precision; and what the tasks
+    of their trials say against comparing them with others."""
     digests: dict[str, set[str]] = {}
     seeds: dict[str, set[tuple[int, ...]]] = {}
+    optimistic: dict[str, None] = {}
+    caveats: dict[str, None] = {}
     for cell in cells:
         if cell.value is not None:
             seeds.setdefault(cell.column, set()).add(cell.seeds)
-        for key in cell.keys:
-            if key in behind and behind[key].data_digest:
-                digests.setdefault(cell.column, set()).add(behind[key].data_digest or "")
-        if cell.best_of > 1 and cell.value is not None:
-            yield (
-                f"{cell.row} on {cell.column} is the best of {cell.best_of} settings on the same images: "
-                "an optimistic number"
-            )
-    loose = {cell.column for cell in cells for key in cell.keys if key in behind and _any_count(behind[key])}
-    for column in sorted(loose):
-        yield f"{column}: fewer or more images than published may have been used (task.counts any): not comparable"
-    for column, found in digests.items():
-        if len(found) > 1:
-            yield f"{column}: its cells were not measured on the same data ({len(found)} digests)"
+            if cell.best_of > 1:
+                what = f"{cell.row} on {cell.column} is the best of {cell.best_of} settings on the same samples"
+                optimistic[f"{what}: an optimistic number"] = None
+        for trial in (behind[key] for key in cell.keys if key in behind):
+            digests.setdefault(cell.column, set()).update({trial.data_digest} if trial.data_digest else ())
+            caveats |= dict.fromkeys(f"{cell.column}: {caveat}" for caveat in _caveats_of(trial))
+    yield from optimistic
+    yield from sorted(caveats)
+    for column, different in digests.items():
+        if len(different) > 1:
+            yield f"{column}: its cells were not measured on the same data ({len(different)} digests)"
     for column, numbers in seeds.items():
-        if len({len(one) for one in numbers}) > 1:
+        if len({len(each) for each in numbers}) > 1:
             yield f"{column}: its cells have different numbers of seeds"
     precisions = {label(trial.facts["precision"]) for trial in behind.values() if "precision" in trial.facts}
     if len(precisions) > 1:
         yield f"trials of the table ran in different precisions: {', '.join(sorted(precisions))}"
 
 
-def _any_count(trial: TrialRow) -> bool:
-    return bool(trial.spec.get("task", {}).get("counts") == "any")
+ANY_COUNT = "fewer or more images than published may have been used (task.counts any): not comparable"
+"""The caveat of a trial that recorded none itself, because it ran before tasks stated theirs."""
+
+
+def _caveats_of(trial: TrialRow) -> Sequence[str]:
+    recorded = trial.facts.get("caveats")
+    if isinstance(recorded, list | tuple):
+        return [str(caveat) for caveat in recorded]
+    return [ANY_COUNT] if trial.spec.get("task", {}).get("counts") == "any" else []
 
 
 def _code(job: JobRow, behind: Mapping[str, TrialRow]) -> Iterable[str]:

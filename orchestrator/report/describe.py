@@ -1,61 +1,75 @@
-"""The only place that tells everything about one job or one trial, as data and as text."""
+"""Everything that is recorded of one job or one trial, as data and as text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import label
 from orchestrator.report import lineage
-from orchestrator.report.formats.json_data import to_json
-from orchestrator.report.formatting import aligned, moment, short, short_time
+from orchestrator.report.formatting import aligned, duration, moment, short
+from orchestrator.report.json_values import to_json
 from orchestrator.report.status import View, status
 from orchestrator.report.wording import edge_text, field_title
 
 if TYPE_CHECKING:
-    from orchestrator.records.rows import AttemptRow, TrialRow
+    from orchestrator.records.rows import AttemptRow, ChoiceRow, PlacedRow, TrialRow
     from orchestrator.store.store import Store
 
 
 def job(store: Store, job_id: str) -> View:
-    """Everything about a job: how it stands, what was chosen, where it came from, its spec."""
+    """Everything about a job: its progress, its choices, its code and versions, its spec. NotFound: no such job."""
     view = status(store, job_id)
     row = store.jobs.get(job_id)
     placed = {(trial.stage, trial.group, trial.key): trial for trial in store.trials.placed(job_id)}
-    winners = store.choices.of(job_id)
     text = store.jobs.text(job_id)
     drivers = [driver for driver in store.leases.drivers() if driver.job_id == job_id]
-    choices = [
-        {**to_json(winner),
-         "settings": next((dict(placed[s, winner.group, winner.key].settings) for s in winner.sources
-                           if (s, winner.group, winner.key) in placed), {})}
-        for winner in winners
-    ]  # fmt: skip
+    winners = []
+    for choice in store.choices.of(job_id):
+        places = [(source, choice.group, choice.key) for source in choice.sources]
+        winners.append((choice, next((placed[place] for place in places if place in placed), None)))
     content = {
         **view.content,
         "versions": row.versions,
-        "winners": choices,
+        "winners": [
+            {**to_json(choice), "settings": dict(trial.settings) if trial else {}} for choice, trial in winners
+        ],
         "drivers": [to_json(driver) for driver in drivers],
         "tracked_runs": len(store.tracked_runs.of(job_id)),
         "spec": store.jobs.spec(job_id),
         "spec_text": text,
     }
-    rows = [
-        [c["stage"], c["group"], f"{c['metric']} {short(c['value'])}", str(c["candidates"]),
-         ", ".join(f"{field_title(path)} {short(v)}" for path, v in c["settings"].items() if isinstance(v, float)),
-         "; ".join(map(edge_text, winner.edges)) or "–", c["key"][:8]]
-        for c, winner in zip(choices, winners, strict=True)
-    ]  # fmt: skip
-    lines = list(view.lines)
-    if rows:
-        header = ["taken by", "group", "on val", "of", "settings", "on the edge", "trial"]
-        lines += ["", "Choices", *aligned(header, rows, 160)]
+    lines = [*view.lines, *_choice_lines(winners)]
     for driver in drivers:
         lines += ["", f"driven by {driver.id}: process {driver.pid} on {driver.host}, cluster {driver.cluster}"]
     lines += ["", _code(row.git_commit, row.git_dirty), _versions(row.versions)]
     lines += [f"{content['tracked_runs']} runs in MLflow", "", "Spec", *(f"  {line}" for line in text.splitlines())]
     return View(content, lines)
+
+
+def _choice_lines(winners: Sequence[tuple[ChoiceRow, PlacedRow | None]]) -> list[str]:
+    """A table of the choices, each with the trial that won."""
+    if not winners:
+        return []
+    splits = dict.fromkeys(trial.split for _, trial in winners if trial)
+    header = ["taken by", "group", f"on {' / '.join(splits)}" if splits else "value", "best\nof", "settings",
+              "at grid edge", "trial"]  # fmt: skip
+    rows = []
+    for choice, trial in winners:
+        numbers = [(path, value) for path, value in trial.settings.items() if isinstance(value, float)] if trial else []
+        rows.append(
+            [
+                choice.stage,
+                choice.group,
+                f"{choice.metric} {short(choice.value)}",
+                str(choice.candidates),
+                ", ".join(f"{field_title(path)} {short(value)}" for path, value in numbers),
+                "; ".join(map(edge_text, choice.edges)) or "–",
+                choice.key[:8],
+            ]
+        )
+    return ["", "Choices", *aligned(header, rows, 160)]
 
 
 def _code(commit: str | None, dirty: bool | None) -> str:
@@ -137,7 +151,7 @@ def _progress_lines(trial: TrialRow, content: Mapping[str, Any]) -> list[str]:
         seconds = content["seconds"]
         lines.append(
             f"started {content['started']}" + (f", ended {content['ended']}" if content["ended"] else "")
-            + (f", {short_time(seconds)} of training" if seconds is not None else "")
+            + (f", {duration(seconds)} of training" if seconds is not None else "")
         )  # fmt: skip
     if trial.host:
         lines.append(f"on {trial.host}, {trial.device or 'device unknown'}")

@@ -10,12 +10,16 @@ from typing import Any
 from orchestrator.records.recorded_spec import label
 
 
-def clock(seconds: float) -> str:
-    """1 h 05 min, 12 min, 40 s"""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
+def duration(seconds: float) -> str:
+    """4.2 s, 40 s, 12 min, 3 h 20 min, 12.0 days"""
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+    return f"{minutes / 1440:.1f} days"
 
 
 def moment(seconds: float | None) -> str:
@@ -34,19 +38,8 @@ def short(value: Any) -> str:
 
 
 def finite(value: float | None) -> float | None:
+    """The value; None for one that is not finite."""
     return value if value is not None and math.isfinite(value) else None
-
-
-def short_time(seconds: float) -> str:
-    """4.2 s, 12 min, 3 h 20 min, 12 days"""
-    if seconds < 60:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
-    return f"{minutes / 1440:.1f} days"
 
 
 WIDTH = 110
@@ -54,8 +47,12 @@ WIDTH = 110
 
 
 def aligned(header: Sequence[str], body: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Aligned columns; a table too wide is continued below, its first column repeated."""
-    sizes = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
+    """Aligned columns. A header may have several lines; columns that do not fit the width go on below, with the first
+    column repeated."""
+    heads = [text.split("\n") for text in header]
+    height = max(map(len, heads))
+    top = list(zip(*([""] * (height - len(lines)) + lines for lines in heads), strict=True))
+    sizes = [max(len(row[i]) for row in [*top, *body]) for i in range(len(header))]
     numbers = [any(row[i][:1].isdigit() for row in body) for i in range(len(header))]
     lines: list[str] = []
     start = 1
@@ -66,10 +63,12 @@ def aligned(header: Sequence[str], body: Sequence[Sequence[str]], width: int) ->
             end += 1
         shown = [0, *range(start, end)]
         lines += [""] if lines else []
-        for n, row in enumerate([header, *body]):
-            texts = [row[i].rjust(sizes[i]) if i and numbers[i] else row[i].ljust(sizes[i]) for i in shown]
-            lines.append("  ".join(texts).rstrip())
-            if n == 0:
-                lines.append("-" * (sum(sizes[i] for i in shown) + 2 * (len(shown) - 1)))
+        texts = [
+            [row[i].rjust(sizes[i]) if i and numbers[i] else row[i].ljust(sizes[i]) for i in shown]
+            for row in [*(line for line in top if any(line[i] for i in shown)), *body]
+        ]
+        part = ["  ".join(row).rstrip() for row in texts]
+        part.insert(len(part) - len(body), "-" * (sum(sizes[i] for i in shown) + 2 * (len(shown) - 1)))
+        lines += part
         start = max(end, start + 1)
     return lines

@@ -1,4 +1,4 @@
-"""The only place that turns a group's trials into what is drawn of it: heat maps, neighbourhoods, learning curves."""
+"""Turns a group's trials into what is drawn of it: heat maps, neighbourhoods, learning curves."""
 
 from __future__ import annotations
 
@@ -7,11 +7,26 @@ from typing import TYPE_CHECKING, Literal
 
 from orchestrator.records.recorded_spec import label
 from orchestrator.report.cells import best_first, mark_of
+from orchestrator.report.figures import UNKNOWN, metric_of, scaled
 from orchestrator.report.formatting import finite
-from orchestrator.report.model import Choice, Curve, HeatCell, HeatMap, Mark, Point, unit_of
+from orchestrator.report.job_results import GroupCell, JobResults
+from orchestrator.report.model import (
+    MAPS,
+    Cell,
+    Choice,
+    Curve,
+    GroupReport,
+    HeatCell,
+    HeatMap,
+    Mark,
+    Point,
+    Scale,
+)
 
 if TYPE_CHECKING:
-    from orchestrator.records.rows import PlacedRow, ReportRow
+    from orchestrator.records.rows import MetricRow, PlacedRow, ReportRow
+
+Role = Literal["chosen", "final"]
 
 AXES_FIRST = ("optim.lr", "optim.layer_decay")
 """The heat map's axes when both were varied; else those with the most values."""
@@ -41,6 +56,8 @@ def heat_map(stage: str, trials: Sequence[PlacedRow], chosen: set[str]) -> HeatM
         return None
     return HeatMap(
         stage=stage,
+        figure=metric_of(trials[0]),
+        split=trials[0].split,
         x_path=x_path,
         y_path=y_path,
         xs=xs,
@@ -56,7 +73,7 @@ def _axis(trial: PlacedRow, path: str) -> float:
 
 def _heat_cell(x: float, y: float, trials: list[PlacedRow], chosen: set[str]) -> HeatCell:
     ranked = best_first(trials)
-    value = finite(ranked[0].value) if ranked and ranked[0].state == "done" else None
+    value = scaled(ranked[0].value, metric_of(ranked[0])) if ranked and ranked[0].state == "done" else None
     state: Mark = "absent" if not trials else mark_of(trial.state for trial in trials)
     if value is not None:
         state = "done"
@@ -66,7 +83,7 @@ def _heat_cell(x: float, y: float, trials: list[PlacedRow], chosen: set[str]) ->
         x=x,
         y=y,
         state=state,
-        value=None if value is None else value * unit_of(ranked[0].metric).scale,
+        value=value,
         keys=tuple(trial.key for trial in ranked),
         chosen=any(trial.key in chosen for trial in trials),
         diverged=sum(trial.state == "diverged" for trial in trials),
@@ -75,18 +92,17 @@ def _heat_cell(x: float, y: float, trials: list[PlacedRow], chosen: set[str]) ->
 
 
 def points(stage: str, trials: Iterable[PlacedRow], centre: Choice, chosen: set[str]) -> tuple[Point, ...]:
-    """What each trial of a neighbourhood moved away from the `centre` (the trial its stage took), best first."""
-    told = []
+    """The trials of a neighbourhood, best first: which settings each moved away from the `centre` (the trial that its
+    stage took)."""
+    drawn = []
     for trial in best_first(trials):
-        value = finite(trial.value) if trial.state == "done" else None
-        if value is not None:
-            value *= unit_of(trial.metric).scale
+        value = scaled(trial.value, metric_of(trial)) if trial.state == "done" else None
         moved = {
-            path: (centre.settings.get(path), here)
-            for path, here in trial.settings.items()
-            if path != "seed" and label(centre.settings.get(path)) != label(here)
+            path: (centre.settings.get(path), setting)
+            for path, setting in trial.settings.items()
+            if path != "seed" and label(centre.settings.get(path)) != label(setting)
         }
-        told.append(
+        drawn.append(
             Point(
                 stage=stage,
                 key=trial.key,
@@ -97,20 +113,84 @@ def points(stage: str, trials: Iterable[PlacedRow], centre: Choice, chosen: set[
                 chosen=trial.key in chosen,
             )
         )
-    return tuple(told)
+    return tuple(drawn)
 
 
-def curve(role: Literal["chosen", "final"], trial: PlacedRow, reports: Sequence[ReportRow]) -> Curve:
+def curve(role: Role, trial: PlacedRow, reports: Sequence[ReportRow]) -> Curve:
     """A trial's learning curve: training loss, and its metric where it was evaluated."""
-    scale = unit_of(trial.metric).scale
-    metric = [finite(report.values.get(trial.metric)) for report in reports]
+    metric = metric_of(trial)
     return Curve(
         role=role,
         stage=trial.stage,
         key=trial.key,
         seed=trial.seed,
+        figure=metric,
+        split=trial.split,
         epochs=tuple(report.epoch for report in reports),
         train_loss=tuple(finite(report.values.get("train_loss")) for report in reports),
-        metric=tuple(None if value is None else value * scale for value in metric),
-        end=None if finite(trial.value) is None or trial.value is None else trial.value * scale,
+        metric=tuple(scaled(report.values.get(trial.metric), metric) for report in reports),
+        end=scaled(trial.value, metric),
+    )
+
+
+def group_reports(results: JobResults, cells: Iterable[Cell]) -> tuple[GroupReport, ...]:
+    """Every group of the table's stage, in the order of the spec."""
+    drawn = _curves(results, {key for cell in cells for key in cell.keys}) if results.full else {}
+    return tuple(_group_report(results, place, drawn.get(place.group, ())) for place in results.groups)
+
+
+def _group_report(results: JobResults, place: GroupCell, curves: tuple[Curve, ...]) -> GroupReport:
+    choices = [
+        results.choices[stage, place.group] for stage in results.chain if (stage, place.group) in results.choices
+    ]
+    chosen = {choice.key for choice in choices}
+    maps: list[HeatMap | None] = []
+    near: list[Point] = []
+    for stage in results.chain:
+        trials = results.members.get((stage, place.group), [])
+        if not results.stages[stage].get("from"):
+            if results.full or len(results.groups) <= MAPS:
+                maps.append(heat_map(stage, trials, chosen))
+        elif results.stages[stage].get("neighbourhood") and (stage, place.group) in results.choices:
+            near += points(stage, trials, results.choices[stage, place.group], chosen)
+    known = results.first_trial(place.group)
+    return GroupReport(
+        name=place.group,
+        row=place.row,
+        column=place.column,
+        figure=metric_of(known) if known else UNKNOWN,
+        choices=tuple(choices),
+        heat_maps=tuple(drawn for drawn in maps if drawn is not None),
+        points=tuple(near),
+        curves=curves,
+    )
+
+
+def _curves(results: JobResults, tabled: set[str]) -> dict[str, tuple[Curve, ...]]:
+    """group -> curves of its chosen trial and of those in the table; the reports of all groups are read at once."""
+    roles: dict[str, list[tuple[Role, PlacedRow]]] = {}
+    for place in results.groups:
+        members = roles.setdefault(place.group, [])
+        if choice := results.choices.get((results.stage, place.group)):
+            trials = [t for source in choice.sources for t in results.members.get((source, place.group), [])]
+            members += [("chosen", trial) for trial in trials if trial.key == choice.key][:1]
+        members += [("final", trial) for trial in results.trials_in(place) if trial.key in tabled]
+    keys = {trial.key: 0 for members in roles.values() for _, trial in members}
+    reports = results.store.trials.reports_since(keys)
+    return {
+        group: tuple(curve(role, trial, reports[trial.key]) for role, trial in members if reports.get(trial.key))
+        for group, members in roles.items()
+    }
+
+
+def scales(groups: Iterable[GroupReport]) -> tuple[Scale, ...]:
+    """One for each column and metric that heat maps show: all groups of a data set share it."""
+    values: dict[tuple[str, MetricRow], list[float]] = {}
+    for group in groups:
+        for drawn in group.heat_maps:
+            known = [cell.value for cell in drawn.cells if cell.value is not None]
+            values.setdefault((group.column, drawn.figure), []).extend(known)
+    return tuple(
+        Scale(column, figure, min(known, default=None), max(known, default=None))
+        for (column, figure), known in values.items()
     )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.records.recorded_spec import label
 from orchestrator.report.wording import edge_text
 
 if TYPE_CHECKING:
@@ -84,10 +85,15 @@ def _facts(trial: TrialRow) -> Step:
     return {
         "kind": "trial", "key": trial.key, "name": name, "job": job, "stage": stage, "group": group,
         "jobs": sorted({place[0] for place in trial.placed}), "state": str(trial.state), "task": task.get("kind"),
-        "dataset": task.get("dataset"), "evaluate": task.get("evaluate"), "epochs": trial.epochs,
+        "dataset": _name(task.get("dataset")), "split": trial.split, "epochs": trial.epochs,
         "metric": trial.metric, "value": trial.value, "parent": trial.parent,
         "weights": {"path": trial.weights[0], "sha256": trial.weights[1]} if trial.weights else None,
     }  # fmt: skip
+
+
+def _name(value: Any) -> str | None:
+    """A data set, which a spec names or describes, as text."""
+    return None if value is None else label(value)
 
 
 def beginning(trial: TrialRow) -> Step:
@@ -136,7 +142,7 @@ def _told(step: Step) -> list[str]:
     if decision := step["decision"]:
         told.append(f"  {_told_decision(decision)}")
     value = "no figure yet" if step["value"] is None else f"{step['metric']} {step['value']:.6g}"
-    on = f" on {step['evaluate']}" if step["evaluate"] else ""
+    on = f" on {step['split']}" if step["split"] and step["value"] is not None else ""
     what = " of ".join(part for part in (step["task"], step["dataset"]) if part)
     state = "" if step["state"] == "done" else f", {step['state']}"
     told.append(f"  {', '.join(part for part in (what, _epochs(step['epochs']), value + on) if part)}{state}")

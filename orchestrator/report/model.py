@@ -1,6 +1,6 @@
-"""The only place that says what a report contains: plain data, the same for every form it is printed in.
+"""What a report contains: plain data, the same for every form it is printed in.
 
-Values are in the table's units (percent for accuracies, as `Column.unit` says) unless a field says raw.
+Values are in the unit of the `figure` beside them (percent for accuracies), not as recorded.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from orchestrator.records.rows import Edge
+from orchestrator.records.rows import Edge, MetricRow
 
 Mark = Literal["done", "running", "pending", "failed", "cancelled", "diverged", "stopped", "missing", "absent"]
 """State of a cell. Only `done` has a value. `missing`: its trial does not exist yet (or never will, see the
@@ -18,42 +18,24 @@ reason); `absent`: the study has no such combination."""
 
 
 @dataclass(frozen=True)
-class Unit:
-    """How a figure is printed: raw value times `scale`, with `digits` after the point."""
+class Column:
+    """A column of the table: a figure on, usually, a data set."""
 
-    scale: float = 1.0
-    suffix: str = ""
-    digits: int = 3
-
-    def text(self, value: float) -> str:
-        return f"{value:.{self.digits}f}"
-
-
-PERCENT = Unit(100.0, "%", 1)
-
-_FRACTIONS = frozenset({"top1", "top5", "mean_per_class", "map11", "miou", "accuracy"})
-
-
-def unit_of(metric: str) -> Unit:
-    """Percent for figures that are fractions of one; the raw number, three digits, for any other."""
-    return PERCENT if metric in _FRACTIONS else Unit()
+    name: str
+    """The value of the report's column path: digits."""
+    figure: str = ""
+    """Name of the figure, where the spec lists figures; else empty: the one that each trial is chosen by."""
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of the table, usually a data set."""
+class Scale:
+    """The range of a metric over all heat maps of a column: one colour scale for all its groups."""
 
-    name: str
-    metric: str
-    """Name of the figure; empty while no trial of this column is known."""
-    mode: str
+    column: str
+    figure: MetricRow
     low: float | None = None
-    """Lowest and `high`est value on val in this column's heat maps: the ends of its colour scale."""
     high: float | None = None
-
-    @property
-    def unit(self) -> Unit:
-        return unit_of(self.metric)
+    """None: no heat map has a value."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +43,14 @@ class Choice:
     """A decision: which trial's settings a stage took for a group, and from what."""
 
     stage: str
-    """The stage that takes."""
+    """The stage that takes the settings."""
     group: str
     sources: tuple[str, ...]
     key: str
     value: float | None
-    """On val."""
-    metric: str
+    figure: MetricRow
+    split: str
+    """On which `value` was measured."""
     settings: Mapping[str, Any]
     edges: tuple[Edge, ...]
     rule: Mapping[str, Any]
@@ -83,6 +66,9 @@ class Cell:
 
     row: str
     column: str
+    """Name of its column."""
+    figure: MetricRow
+    """What its values are; without a name while no trial is known."""
     state: Mark
     reason: str = ""
     value: float | None = None
@@ -95,7 +81,8 @@ class Cell:
     wanted: int = 0
     """Trials that the cell is made of."""
     best_of: int = 1
-    """Above 1: the cell shows the best of so many settings on the figure shown, because nothing chose before."""
+    """Above 1: nothing was chosen before, and the cell shows the best of so many settings, by the metric that trials
+    are chosen by."""
     keys: tuple[str, ...] = ()
     run_ids: tuple[str, ...] = ()
     group: str = ""
@@ -111,12 +98,16 @@ class Mean:
 
     row: str
     name: str
+    figure: MetricRow
+    """The metric of the first of its cells: all have its unit and direction."""
     value: float | None
     interval: float | None
     n: int
     """Seeds, when all its cells have the same ones; else 0."""
     missing: tuple[str, ...]
-    """Columns without a value (or, in words, why the mean makes no sense)."""
+    """Columns without a value."""
+    unlike: bool = False
+    """True: its columns have different units or directions, so there is no mean."""
     reference: float | None = None
     reference_computed: bool = False
     """The published average was computed here from published cells."""
@@ -140,9 +131,12 @@ class HeatCell:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Values on val over two settings; `y_path` is empty when only one was varied."""
+    """Values over two settings; `y_path` is empty when only one was varied."""
 
     stage: str
+    figure: MetricRow
+    split: str
+    """On which the values were measured."""
     x_path: str
     y_path: str
     xs: tuple[float, ...]
@@ -175,11 +169,14 @@ class Curve:
     stage: str
     key: str
     seed: int
+    figure: MetricRow
+    split: str
+    """On which the metric was measured."""
     epochs: tuple[int, ...]
     train_loss: tuple[float | None, ...]
     metric: tuple[float | None, ...]
     end: float | None
-    """The figure the trial ended with: on val for `chosen`, what the table shows for `final`."""
+    """The figure that the trial ended with."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +186,8 @@ class GroupReport:
     name: str
     row: str
     column: str
+    figure: MetricRow
+    """The metric that its trials are chosen by."""
     choices: tuple[Choice, ...] = ()
     heat_maps: tuple[HeatMap, ...] = ()
     points: tuple[Point, ...] = ()
@@ -206,6 +205,10 @@ class TrialLine:
     settings: Mapping[str, Any]
     seed: int
     metric: str
+    """Name of the figure that it is chosen by."""
+    unit: str
+    digits: int
+    """Decimals of `value`."""
     value: float | None
     seconds: float | None
     host: str = ""
@@ -286,7 +289,7 @@ class ScatterPoint:
 
 @dataclass(frozen=True)
 class Scatter:
-    """The table's values, or what they lack to 100 percent, against a figure of their trials or of the parents."""
+    """The table's values, or their complements (error rates), against a figure of their trials or of the parents."""
 
     title: str
     x_name: str
@@ -294,7 +297,9 @@ class Scatter:
     dots: tuple[ScatterPoint, ...]
     """By x."""
     left_out: tuple[str, ...] = ()
-    """Names of cells with a value of which nobody in the lineage has the figure."""
+    """Names of cells with a value of which no trial in the lineage has the figure."""
+    without_error: tuple[str, ...] = ()
+    """Names of cells whose figure has no complement to draw."""
 
 
 @dataclass(frozen=True)
@@ -311,8 +316,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole of it."""
+    """A job's table and everything behind it."""
 
+    form: int
+    """Number of this form of the data; see `FORM`."""
     job_id: str
     name: str
     profile: str
@@ -323,13 +330,17 @@ class Report:
     stage: str
     """Whose figures fill the table."""
     measured_on: str
-    """The split the table's figures were measured on: test, val, or what the task calls it; empty: it has none."""
+    """The split that the table's figures were measured on, as recorded with its trials; empty while there are none."""
     row_path: str
     column_path: str
     rows: tuple[str, ...]
     columns: tuple[Column, ...]
+    """By name, then in the order of the spec's figures."""
     cells: tuple[Cell, ...]
+    """By row, then in the order of `columns`."""
     means: tuple[Mean, ...]
+    """By row, then by average, then in the order of the spec's figures."""
+    scales: tuple[Scale, ...]
     source: str
     """Of the published values; empty when there are none."""
     groups: tuple[GroupReport, ...]
@@ -344,18 +355,37 @@ class Report:
 
     @cached_property
     def at(self) -> Mapping[tuple[str, str], Cell]:
-        """The cells by (row, column)."""
-        return {(cell.row, cell.column): cell for cell in self.cells}
+        """The cells by (row, column name); of several figures the first."""
+        return {(cell.row, cell.column): cell for cell in reversed(self.cells)}
 
     @cached_property
     def named(self) -> Mapping[str, GroupReport]:
         """The groups by name."""
         return {group.name: group for group in self.groups}
 
-    @cached_property
-    def by_column(self) -> Mapping[str, Column]:
-        return {column.name: column for column in self.columns}
+    @property
+    def chosen_on(self) -> str:
+        """The split that settings were chosen on; several with a stroke between them; empty: nothing was chosen."""
+        splits = dict.fromkeys(choice.split for group in self.groups for choice in group.choices if choice.split)
+        return " / ".join(splits)
+
+    def cells_of(self, row: str) -> tuple[Cell, ...]:
+        """The cells of a row, in the order of the columns."""
+        start = self.rows.index(row) * len(self.columns)
+        return self.cells[start : start + len(self.columns)]
+
+    def means_of(self, row: str) -> tuple[Mean, ...]:
+        """The averages of a row, in the order in which every row has them."""
+        each = len(self.means) // len(self.rows) if self.rows else 0
+        start = self.rows.index(row) * each
+        return self.means[start : start + each]
+
+    def scale_of(self, group: GroupReport, drawn: HeatMap) -> Scale:
+        """The colour scale of a heat map."""
+        return next(s for s in self.scales if (s.column, s.figure.name) == (group.column, drawn.figure.name))
 
 
+FORM = 2
+"""1: before figures came with their metrics (until 2026-11); columns and choices had the name of a figure alone."""
 MAPS = 8
 """Groups up to which a terminal is given the heat maps too."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from orchestrator.records.rows import JobRow, PlacedRow, TrialRow
 
 
-def _provenance(
+def provenance(
     job: JobRow,
     cells: Iterable[Cell],
     behind: Mapping[str, TrialRow],

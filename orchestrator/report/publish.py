@@ -1,4 +1,4 @@
-"""The only place that writes a job's report to files, and reads back what was written."""
+"""Writes a job's report to files, and reads back the JSON that was written."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import BackendUnreachable
 from orchestrator.report.build import build
-from orchestrator.report.formats import csv_table, json_data, latex, markdown
+from orchestrator.report.formats import FORMATS, Links
 
 if TYPE_CHECKING:
     from orchestrator.report.model import Report
     from orchestrator.settings import Settings
     from orchestrator.store.store import Store
 
-FORMS = ("html", "md", "csv", "tex", "json")
+UI = "http://127.0.0.1:5000"
+"""Where `ui` serves MLflow, unless the tracking address is a server."""
 
 
 def folder_of(where: Settings, job_id: str) -> Path:
-    """Where a job's report lies."""
+    """The folder of a job's report."""
     return where.folder / "reports" / job_id
 
 
 def publish(store: Store, job_id: str, where: Settings) -> dict[str, Path]:
-    """Writes the report in every form, each file whole or not at all; form -> path."""
+    """Writes the report in every form that has a file, each whole or not at all; returns form -> path."""
     report = build(store, job_id)
     folder = folder_of(where, job_id)
     written = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for form in FORMS:
-            path = folder / f"report.{form}"
-            new = path.with_suffix(f".{form}.new")
+        for form, format in FORMATS.items():
+            if not format.suffix:
+                continue
+            path = folder / f"report.{format.suffix}"
+            new = path.with_suffix(f".{format.suffix}.new")
             new.write_text(text(report, form, where), encoding="utf-8")
             new.replace(path)
             written[form] = path
@@ -44,31 +47,18 @@ def publish(store: Store, job_id: str, where: Settings) -> dict[str, Path]:
 
 
 def text(report: Report, form: str, where: Settings) -> str:
-    """The report in one of `FORMS`, or `text` for a terminal."""
-    server = where.tracking_uri if where.tracking_uri.startswith("http") else "http://127.0.0.1:5000"
-    if form == "html":
-        from orchestrator.report.formats import html_page
-
-        return html_page.html(report, server, where.storage)
-    if form == "text":
-        from orchestrator.report.formats.terminal import terminal
-
-        return terminal(report)
-    if form == "md":
-        return markdown.markdown(report, server)
-    if form == "csv":
-        return csv_table.csv(report)
-    if form == "tex":
-        return latex.latex(report)
-    return json.dumps(json_data.to_json(report), indent=1, allow_nan=False) + "\n"
+    """The report in one of `FORMATS`."""
+    tracking = where.tracking_uri if where.tracking_uri.startswith("http") else UI
+    return FORMATS[form].render(report, Links(tracking, where.storage))
 
 
 def saved(where: Settings, job_id: str) -> dict[str, Any] | None:
-    """The report's JSON as it was written when the job ended; none when there is no such file."""
+    """The report's JSON as written when the job ended; None if there is no such file."""
+    path = folder_of(where, job_id) / f"report.{FORMATS['json'].suffix}"
     try:
-        content: dict[str, Any] = json.loads((folder_of(where, job_id) / "report.json").read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise BackendUnreachable(f"{folder_of(where, job_id) / 'report.json'} cannot be read: {error}") from error
+        raise BackendUnreachable(f"{path} cannot be read: {error}") from error
     return content

@@ -1,4 +1,4 @@
-"""The only place that says how jobs and trials stand: what `ls` and `status` print, as data and as text."""
+"""How jobs stand: what `ls` and `status` print, as data and as text."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import expected, label, lookup, sources
-from orchestrator.report.formats.json_data import to_json
-from orchestrator.report.formatting import WIDTH, aligned, finite, moment, short_time
-from orchestrator.report.model import unit_of
+from orchestrator.report.cells import best_first
+from orchestrator.report.figures import UNKNOWN, metric_of, scaled
+from orchestrator.report.formatting import WIDTH, aligned, duration, moment
+from orchestrator.report.json_values import to_json
+from orchestrator.report.matrix import ENDED, LOST, Part, arrange, best, cell_text, seconds_left
 from orchestrator.report.wording import field_title
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def _done(job: JobRow) -> str:
 
 
 def _lost(job: JobRow) -> int:
-    return sum(count for state, count in job.counts.items() if state in ("failed", "cancelled"))
+    return sum(count for state, count in job.counts.items() if state in LOST)
 
 
 def status(store: Store, job_id: str) -> View:
@@ -76,15 +78,18 @@ def status(store: Store, job_id: str) -> View:
     placed = store.trials.placed(job_id)
     slots = sum(driver.slots for driver in store.leases.drivers() if driver.job_id == job.id)
     counts = _stage_counts(spec, placed)
-    left = seconds_left(spec, placed, counts, slots) if job.state in ("running", "queued", "interrupted") else None
-    matrix = _matrix(spec, placed)
-    failed = [_failure(trial) for trial in placed if trial.state in ("failed", "cancelled")]
-    content = {**_job(job), "stages": counts, "groups": matrix, "seconds_left": left, "failed": failed}
+    left = _seconds_left(placed, counts, slots) if job.state in ("running", "queued", "interrupted") else None
+    stages = {stage["name"]: stage for stage in spec["stages"]}
+    last = spec["report"].get("stage") or list(stages)[-1]
+    parts = _parts(spec, placed, sources(stages, last))
+    failed = [_failure(trial) for trial in placed if trial.state in LOST]
+    content = {**_job(job), "stages": counts, "groups": _groups(parts, last), "seconds_left": left, "failed": failed}
     lines = [f"{job.id}  {job.state}" + (f"  {job.message}" if job.message else "")]
     lines += [f"submitted {moment(job.created)}, {_done(job)} placed trials ended"]
     if left is not None:
-        lines[-1] += f", about {short_time(left)} left" + ("" if job.state == "running" else " once it runs again")
-    lines += ["", *_stage_lines(counts), "", *_matrix_lines(spec, matrix), *_failed_lines(failed, job.id)]
+        lines[-1] += f", about {duration(left)} left" + ("" if job.state == "running" else " once it runs again")
+    table = _table_lines(parts, last, field_title(spec["report"]["rows"]))
+    lines += ["", *_stage_lines(counts), "", *table, *_failed_lines(failed, job.id)]
     return View(content, lines)
 
 
@@ -92,11 +97,11 @@ def _stage_counts(spec: Mapping[str, Any], placed: Iterable[PlacedRow]) -> list[
     by_stage: dict[str, list[PlacedRow]] = {stage["name"]: [] for stage in spec["stages"]}
     for trial in placed:
         by_stage[trial.stage].append(trial)
-    told = []
+    counts = []
     for stage, trials in by_stage.items():
         states = Counter(str(trial.state) for trial in trials)
         seconds = [trial.seconds for trial in trials if trial.seconds is not None]
-        told.append(
+        counts.append(
             {
                 "stage": stage,
                 "placed": len(trials),
@@ -106,26 +111,25 @@ def _stage_counts(spec: Mapping[str, Any], placed: Iterable[PlacedRow]) -> list[
                 "mean_seconds": math.fsum(seconds) / len(seconds) if seconds else None,
             }
         )
-    return told
+    return counts
 
 
 _STATES = ("done", "diverged", "stopped", "running", "pending", "failed", "cancelled")
-ENDED = ("done", "diverged", "stopped")
 
 
 def _expected_trials(spec: Mapping[str, Any], stage: str, trials: Sequence[PlacedRow]) -> int:
     """Placed trials, and for groups that have none yet as many as the spec makes of a winner."""
-    stages = {one["name"]: one for one in spec["stages"]}
+    stages = {each["name"]: each for each in spec["stages"]}
     body = stages[stage]
-    each = _points(body["sweep"], body.get("override", {}).get("optim.epochs", lookup(spec["trial"], "optim.epochs")))
+    count = _points(body["sweep"], body.get("override", {}).get("optim.epochs", lookup(spec["trial"], "optim.epochs")))
     if not body.get("from"):
-        return max(len(trials), each)
+        return max(len(trials), count)
     if near := body.get("neighbourhood"):
-        moves = [len(set(one["multiply"]) - {1.0}) + len(set(one["add"]) - {0.0}) for one in near["near"].values()]
-        each = sum(moves) if near["shape"] == "star" else math.prod(1 + count for count in moves) - 1
+        moves = [len(set(each["multiply"]) - {1.0}) + len(set(each["add"]) - {0.0}) for each in near["near"].values()]
+        count = sum(moves) if near["shape"] == "star" else math.prod(1 + move for move in moves) - 1
     groups = max(len(expected(spec, sources(stages, stage))), 1)
     have = Counter(trial.group for trial in trials)
-    return len(trials) + each * max(0, groups - len(have))
+    return len(trials) + count * max(0, groups - len(have))
 
 
 def _points(sweep: Mapping[str, Any], epochs: Any) -> int:
@@ -135,21 +139,18 @@ def _points(sweep: Mapping[str, Any], epochs: Any) -> int:
         for axes in sweep.get("grid") or [sweep.get("each", {})]
     )
     population = sweep.get("population")
-    generations = 1 if not population else max(1, int(epochs) // population["every_epochs"])
+    generations = 1 if not population else max(1, int(epochs or 0) // population["every_epochs"])
     return int(each * sweep.get("trials", 1) * generations)
 
 
-def seconds_left(
-    spec: Mapping[str, Any], placed: Sequence[PlacedRow], counts: Sequence[Mapping[str, Any]], slots: int
-) -> float | None:
-    """Trials to come times what trials of their stage took so far (of all stages, where it has none), over the
-    slots in use. None while no trial has ended. `plan` says it better before a job starts."""
+def _seconds_left(placed: Sequence[PlacedRow], counts: Sequence[Mapping[str, Any]], slots: int) -> float | None:
+    """Trials to come, each at the mean time of its stage's trials so far (of all stages, where its own has none)."""
     took = [count["mean_seconds"] for count in counts if count["mean_seconds"] is not None]
     if not took:
         return None
     work = 0.0
     for count in counts:
-        ended = sum(count["states"].get(state, 0) for state in (*ENDED, "failed", "cancelled"))
+        ended = sum(count["states"].get(state, 0) for state in (*ENDED, *LOST))
         mean = count["mean_seconds"] if count["mean_seconds"] is not None else sum(took) / len(took)
         work += mean * max(0, count["expected"] - ended)
     for trial in placed:
@@ -157,52 +158,56 @@ def seconds_left(
             mean = next(count["mean_seconds"] for count in counts if count["stage"] == trial.stage)
             work -= (mean or 0.0) * min(1.0, trial.epoch / trial.epochs)
     running = sum(count["states"].get("running", 0) for count in counts)
-    return float(max(0.0, work) / max(1, slots, running))
+    return seconds_left(work, 1.0, max(slots, running))
 
 
-def _matrix(spec: Mapping[str, Any], placed: Iterable[PlacedRow]) -> list[dict[str, Any]]:
-    """By row and column of the table: states over all stages that lead to it, best on val so far, the table's value."""
-    table, stages = spec["report"], {stage["name"]: stage for stage in spec["stages"]}
-    last = table.get("stage") or list(stages)[-1]
-    chain = sources(stages, last)
-    cells: dict[tuple[str, str], list[PlacedRow]] = {}
+def _parts(spec: Mapping[str, Any], placed: Iterable[PlacedRow], chain: Sequence[str]) -> list[Part]:
+    """The trials of the stages that lead to the table, by cell and stage; also cells that have none yet."""
+    trials: dict[tuple[str, str, str], list[PlacedRow]] = {}
     for values in expected(spec, chain):
-        cells[_at(spec, values, {})] = []
+        trials[(*_position(spec, values, {}), chain[-1])] = []
     for trial in placed:
         if trial.stage in chain:
-            cells.setdefault(_at(spec, trial.group_values, trial.settings), []).append(trial)
-    told = []
-    for (row, column), trials in cells.items():
-        states = Counter(str(trial.state) for trial in trials)
-        told.append(
+            position = _position(spec, trial.group_values, trial.settings)
+            trials.setdefault((*position, trial.stage), []).append(trial)
+    parts = []
+    for (row, column, stage), members in trials.items():
+        states = Counter(str(trial.state) for trial in members)
+        ranked = best_first(members)
+        metric = metric_of(ranked[0]) if ranked else UNKNOWN
+        value = scaled(ranked[0].value, metric) if ranked and ranked[0].state == "done" else None
+        parts.append(Part(row, column, stage, states, value, metric))
+    return parts
+
+
+def _groups(parts: Iterable[Part], last: str) -> list[dict[str, Any]]:
+    """By row and column of the table: states over all stages, the best value before the last stage, the last one's."""
+    _, _, cells = arrange(parts)
+    groups = []
+    for (row, column), members in cells.items():
+        states = sum((Counter(part.states) for part in members), Counter[str]())
+        choosing = best(part for part in members if part.stage != last)
+        table = best(part for part in members if part.stage == last)
+        groups.append(
             {
                 "row": row,
                 "column": column,
                 "states": {name: states[name] for name in _STATES if states[name]},
-                "metric": trials[0].metric if trials else "",
-                "best": _best([t for t in trials if t.stage != last]),
-                "table": _best([t for t in trials if t.stage == last]),
+                "metric": next((part.figure.name for part in members if part.figure.name), ""),
+                "best": choosing[0] if choosing else None,
+                "table": table[0] if table else None,
             }
         )
-    return told
+    return groups
 
 
-def _at(spec: Mapping[str, Any], values: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, str]:
-    found = []
+def _position(spec: Mapping[str, Any], values: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, str]:
+    """Row and column of a group or trial."""
+    texts = []
     for path in (spec["report"]["rows"], spec["report"]["columns"]):
         value = values.get(path, settings.get(path))
-        found.append(label(lookup(spec["trial"], path) if value is None else value))
-    return found[0], found[1]
-
-
-def _best(trials: Iterable[PlacedRow]) -> float | None:
-    """The best value, in the table's units."""
-    values = [(finite(t.value), t) for t in trials if t.state == "done"]
-    known = [(value, trial) for value, trial in values if value is not None]
-    if not known:
-        return None
-    best = (max if known[0][1].mode == "max" else min)(value for value, _ in known)
-    return best * unit_of(known[0][1].metric).scale
+        texts.append(label(lookup(spec["trial"], path) if value is None else value))
+    return texts[0], texts[1]
 
 
 def _stage_lines(counts: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -216,7 +221,7 @@ def _stage_lines(counts: Sequence[Mapping[str, Any]]) -> list[str]:
             [count["stage"], f"{ended} of {about}{count['expected']}",
              *(str(states.get(name) or "–") for name in ("running", "pending", "diverged", "stopped")),
              str(states.get("failed", 0) + states.get("cancelled", 0) or "–"),
-             "–" if mean is None else short_time(mean)]
+             "–" if mean is None else duration(mean)]
         )  # fmt: skip
     header = ["stage", "ended", "running", "pending", "diverged", "stopped", "failed", "each takes"]
     if not any(count["states"].get("stopped") for count in counts):  # only searches stop trials
@@ -224,28 +229,10 @@ def _stage_lines(counts: Sequence[Mapping[str, Any]]) -> list[str]:
     return aligned(header, rows, WIDTH)
 
 
-def _matrix_lines(spec: Mapping[str, Any], matrix: Sequence[Mapping[str, Any]]) -> list[str]:
-    rows = list(dict.fromkeys(cell["row"] for cell in matrix))
-    columns = list(dict.fromkeys(cell["column"] for cell in matrix))
-    at = {(cell["row"], cell["column"]): cell for cell in matrix}
-    last = spec["report"].get("stage") or spec["stages"][-1]["name"]
-    body = [[row, *(_cell_text(at.get((row, column)), last) for column in columns)] for row in rows]
-    return aligned([field_title(spec["report"]["rows"]), *columns], body, WIDTH)
-
-
-def _cell_text(cell: Mapping[str, Any] | None, last: str) -> str:
-    if cell is None:
-        return "–"
-    states = cell["states"]
-    ended = sum(states.get(state, 0) for state in ENDED)
-    parts = [f"{ended}/{sum(states.values())}" if states else "not placed yet"]
-    parts += [f"▸{states['running']}"] if states.get("running") else []
-    lost = states.get("failed", 0) + states.get("cancelled", 0)
-    parts += [f"✕{lost} failed"] if lost else []
-    unit = unit_of(cell["metric"])
-    parts += [f"best {unit.text(cell['best'])}"] if cell["best"] is not None else []
-    parts += [f"{last} {unit.text(cell['table'])}"] if cell["table"] is not None else []
-    return " ".join(parts)
+def _table_lines(parts: Sequence[Part], last: str, corner: str) -> list[str]:
+    rows, columns, cells = arrange(parts)
+    body = [[row, *(cell_text(cells.get((row, column), ()), last) for column in columns)] for row in rows]
+    return aligned([corner, *columns], body, WIDTH)
 
 
 def _failure(trial: PlacedRow) -> dict[str, Any]:
@@ -259,9 +246,9 @@ def _failed_lines(failed: Sequence[Mapping[str, Any]], job_id: str) -> list[str]
     if not failed:
         return []
     lines = ["", "Failed"]
-    for one in failed[:LISTED]:
-        first = (one["error"] or "").split("\n", 1)[0]
-        lines.append(f"  ✕ {one['name']} {one['key'][:8]}: {one['error_class'] or one['state']}: {first}")
+    for trial in failed[:LISTED]:
+        first = (trial["error"] or "").split("\n", 1)[0]
+        lines.append(f"  ✕ {trial['name']} {trial['key'][:8]}: {trial['error_class'] or trial['state']}: {first}")
     if len(failed) > LISTED:
         lines.append(f"  and {len(failed) - LISTED} more")
     return [*lines, f"  run them again: python -m orchestrator retry {job_id}"]

@@ -1,4 +1,4 @@
-"""The only place that checks a report against the raw figures: every number, every choice, made again from SQL."""
+"""Checks a report against the recorded figures: rebuilds every number and every choice from SQL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import sources
 from orchestrator.report.build import build
-from orchestrator.report.formats.json_data import to_json
+from orchestrator.report.figures import scaled
+from orchestrator.report.json_values import to_json
+from orchestrator.report.model import FORM, Report
 from orchestrator.report.wording import edge_text
 from orchestrator.rules import selection
 from orchestrator.rules.selection import barred_trials
@@ -19,18 +21,25 @@ if TYPE_CHECKING:
 
 ADDRESSES = frozenset({"run_id", "run_ids"})
 """Where the tracking server has a trial; may be filled in later, and is no result."""
+WORDS = frozenset({"warnings", "reason", "edges"})
+"""Texts, which another version may word otherwise."""
+
+Figures = Mapping[str, Mapping[str, float]]
+"""Trial key -> its recorded figures by name."""
 
 
 def verify(store: Store, job_id: str, saved: Mapping[str, Any] | None = None) -> list[str]:
-    """A line for each difference; none when all is well. `saved`: a report's JSON, compared with one built now.
+    """A line for each difference; none if all is well. `saved`: a report's JSON, to compare with one built now.
 
-    Checks that the list of trials repeats the recorded figures, that every winner is the one that the recorded
-    rule chooses from those figures (its value, its edges and the number of candidates too), that nothing was
-    chosen from a group that is not complete, and that what a trial ended with is what it last reported on val.
+    Checks that the list of trials repeats the recorded figures, that every value in the table is a recorded figure,
+    that every winner is the one that the recorded rule chooses from those figures (its value, its edges and the number
+    of candidates too), that nothing was chosen from a group that is not complete, and that a chosen trial ended with
+    what it last reported. Of a report that an earlier version saved, only the numbers that both versions have are
+    compared.
     """
     placed = store.trials.placed(job_id)
     figures = store.trials.figures(trial.key for trial in placed if trial.state == "done")
-    found = list(_repeated(placed, figures))
+    lines = list(_repeated(placed, figures))
     spec = store.jobs.spec(job_id)
     members: dict[tuple[str, str], list[PlacedRow]] = {}
     for trial in placed:
@@ -38,12 +47,24 @@ def verify(store: Store, job_id: str, saved: Mapping[str, Any] | None = None) ->
     winners = store.choices.of(job_id)
     barred = barred_trials(store.search_log.events(job_id))
     for winner in winners:
-        found += _rechosen(winner, spec, without(members, barred), figures)
-    found += _undecided(spec, members, {(winner.stage, winner.group) for winner in winners})
-    found += _last_reports(store, [winner.key for winner in winners], figures, placed)
+        lines += _rechosen(winner, spec, without(members, barred), figures)
+    lines += _undecided(spec, members, {(winner.stage, winner.group) for winner in winners})
+    lines += _last_reports(store, [winner.key for winner in winners], figures, placed)
+    report = build(store, job_id)
+    lines += _table(report, figures)
     if saved is not None:
-        found += differences(saved, to_json(build(store, job_id)), "report")
-    return found
+        lines += differences(saved, to_json(report), "report", shared_only=saved.get("form") != FORM)
+    return lines
+
+
+def _table(report: Report, figures: Figures) -> Iterable[str]:
+    """Every value of the table is a recorded figure of the trial that it is said to be of."""
+    for cell in report.cells:
+        recorded = [figures[key].get(cell.figure.name) for key in cell.keys if key in figures]
+        values = [value for number in recorded if (value := scaled(number, cell.figure)) is not None]
+        if values != list(cell.values):
+            what = f"{cell.row} on {cell.column}, {cell.figure.name}"
+            yield f"{what}: shown from {list(cell.values)}, its trials have {values}"
 
 
 def _repeated(placed: Sequence[PlacedRow], figures: Mapping[str, Mapping[str, float]]) -> Iterable[str]:
@@ -70,7 +91,7 @@ def _rechosen(
     members: Mapping[tuple[str, str], Sequence[PlacedRow]],
     figures: Mapping[str, Mapping[str, float]],
 ) -> Iterable[str]:
-    """Makes one decision again."""
+    """Chooses the winner of a group again from the recorded figures."""
     what = f"{winner.stage} of {winner.group}"
     trials = [trial for source in winner.sources for trial in members.get((source, winner.group), [])]
     open_ = [trial for trial in trials if trial.state not in ("done", "diverged")]
@@ -133,10 +154,10 @@ def _undecided(
     members: Mapping[tuple[str, str], Sequence[PlacedRow]],
     decided: set[tuple[str, str]],
 ) -> Iterable[str]:
-    """Trials of a stage that takes winners, without a recorded decision behind them."""
-    takers = [stage["name"] for stage in spec["stages"] if stage.get("from")]
+    """A stage that takes winners has trials only where a decision is recorded."""
+    consumers = [stage["name"] for stage in spec["stages"] if stage.get("from")]
     for stage, group in members:
-        if stage in takers and (stage, group) not in decided:
+        if stage in consumers and (stage, group) not in decided:
             yield f"{stage} of {group}: has trials, but no decision is recorded"
 
 
@@ -146,7 +167,7 @@ def _last_reports(
     figures: Mapping[str, Mapping[str, float]],
     placed: Iterable[PlacedRow],
 ) -> Iterable[str]:
-    """A chosen trial was evaluated on val after its last epoch: that report and its figure are one number."""
+    """A chosen trial was evaluated after its last epoch: that report and its figure are one number."""
     by_key = {trial.key: trial for trial in placed}
     for key in dict.fromkeys(keys):
         trial = by_key.get(key)
@@ -158,24 +179,25 @@ def _last_reports(
             yield f"{trial.name} ({key[:12]}): last reported {trial.metric} {reported}, its figure is {figure}"
 
 
-def differences(saved: Any, fresh: Any, where: str) -> list[str]:
-    """Paths at which two JSON values differ, a line each."""
+def differences(saved: Any, fresh: Any, where: str, shared_only: bool = False) -> list[str]:
+    """Paths at which two JSON values differ, a line each. `shared_only`: fields that one of them lacks, and texts, do
+    not count."""
     if isinstance(saved, Mapping) and isinstance(fresh, Mapping):
-        return [
-            line
-            for name in dict.fromkeys([*saved, *fresh])
-            if name not in ADDRESSES
-            for line in (
-                differences(saved[name], fresh[name], f"{where}.{name}")
-                if name in saved and name in fresh
-                else [f"{where}.{name}: {'only in the saved report' if name in saved else 'not in the saved report'}"]
-            )
-        ]
+        ignored = ADDRESSES | WORDS if shared_only else ADDRESSES
+        lines = []
+        for name in dict.fromkeys([*saved, *fresh]):
+            if name in ignored:
+                continue
+            if name in saved and name in fresh:
+                lines += differences(saved[name], fresh[name], f"{where}.{name}", shared_only)
+            elif not shared_only:
+                lines.append(f"{where}.{name}: {'only' if name in saved else 'not'} in the saved report")
+        return lines
     if isinstance(saved, list) and isinstance(fresh, list):
         if len(saved) != len(fresh):
             return [f"{where}: {len(saved)} in the saved report, {len(fresh)} now"]
         pairs = zip(saved, fresh, strict=True)
-        return [line for i, (a, b) in enumerate(pairs) for line in differences(a, b, f"{where}[{i}]")]
+        return [line for i, (a, b) in enumerate(pairs) for line in differences(a, b, f"{where}[{i}]", shared_only)]
     return [] if saved == fresh else [f"{where}: {saved!r} in the saved report, {fresh!r} now"]
 
 

@@ -1,72 +1,85 @@
-"""The only place that prints a report as Markdown, CSV, LaTeX and JSON; and its words, for all forms."""
+"""The words of a report, for every form of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.records.rows import Edge
+from orchestrator.records.rows import Edge, MetricRow
+from orchestrator.report import figures
 from orchestrator.report.early_stopping import lines as saving_lines
 from orchestrator.report.formatting import short
-from orchestrator.report.model import Cell, Mean, Report, Unit
-
-_PHRASES = {
-    "top1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy",
-    "map11": "11-point mAP", "top5": "top-5 accuracy",
-}  # fmt: skip
+from orchestrator.report.model import Cell, Mean, Report
 
 HEADINGS = {"backbone.init": "initial weights", "task.dataset": "data set"}
-"""How a path heads a column of a table; any other by its last part."""
+"""Headings of table columns by path; any other path is headed by its last part."""
+
+ARROWS = {"higher": "↑", "lower": "↓"}
+"""Which direction of a figure is better."""
 
 
-def number(value: float, interval: float | None, unit: Unit) -> str:
-    """91.2 or 91.2 ± 0.4"""
-    return unit.text(value) + (f" ± {unit.text(interval)}" if interval is not None else "")
-
-
-def cell_text(cell: Cell, unit: Unit) -> str:
+def cell_text(cell: Cell) -> str:
     """The number, or the word for why there is none; never empty."""
     if cell.value is not None:
-        return number(cell.value, cell.interval, unit)
+        return _number(cell)
     if cell.state == "running" and cell.wanted > 1:
         return f"running {len(cell.values)}/{cell.wanted}"
     return "–" if cell.state == "absent" else cell.state
 
 
-def mean_text(mean: Mean, unit: Unit) -> str:
+def group_text(report: Report, row: str, column: str) -> str:
+    """What the table says of a group: a number, or several with the titles of their figures."""
+    shown = [cell for cell in report.cells_of(row) if cell.column == column]
+    if len(shown) == 1:
+        return cell_text(shown[0])
+    return ", ".join(f"{cell.figure.title} {cell_text(cell)}" for cell in shown if cell.state != "absent")
+
+
+def mean_text(mean: Mean) -> str:
     """The average, or how many of its columns have no value; never empty."""
     if mean.value is not None:
-        return number(mean.value, mean.interval, unit)
-    return "not comparable" if mean.missing[:1] == ("(columns in different units)",) else f"{len(mean.missing)} missing"
+        return _number(mean)
+    return "not comparable" if mean.unlike else f"{len(mean.missing)} missing"
 
 
-def signed(value: float, unit: Unit) -> str:
-    return f"{value:+.{unit.digits}f}".replace("-", "−")
+def _number(shown: Cell | Mean) -> str:
+    """91.2 or 91.2 ± 0.4"""
+    value = figures.text(shown.value or 0.0, shown.figure)
+    return value if shown.interval is None else f"{value} ± {figures.text(shown.interval, shown.figure)}"
 
 
-def mean_unit(report: Report) -> Unit:
-    """Averages only exist over columns of one unit, so the first column with a figure says it."""
-    return next((column.unit for column in report.columns if column.metric), Unit())
+def mean_reason(mean: Mean) -> str:
+    """Why an average has no value; empty if it has one."""
+    if mean.unlike:
+        return "its columns have different units"
+    return f"needs {', '.join(mean.missing)}" if mean.missing else ""
 
 
 def title(report: Report) -> str:
     """What the table shows, in a sentence."""
-    names = list(dict.fromkeys(column.metric for column in report.columns if column.metric))
-    shown = " / ".join(map(metric_title, names)) or "no figure yet"
-    units = {column.unit.suffix for column in report.columns if column.metric}
-    suffix = f" ({units.pop()})" if len(units) == 1 and units != {""} else ""
+    shown = {cell.figure.name: cell.figure for cell in report.cells if cell.figure.name}
+    units = {(metric.unit, metric.better) for metric in shown.values()}
+    if len(units) == 1:
+        ((unit, better),) = units
+        note = ", ".join(part for part in (unit, "lower is better" if better == "lower" else "") if part)
+        names = " / ".join(metric.title for metric in shown.values()) + (f" ({note})" if note else "")
+    else:
+        names = " / ".join(map(directed_title, shown.values())) or figures.UNKNOWN.title
     where = f" on {report.measured_on}" if report.measured_on else ""
     seeds = max((len(cell.seeds) for cell in report.cells), default=0)
     spread = f"; mean over {seeds} seeds ± half the 95 % confidence interval (Student t)" if seeds > 1 else "; one seed"
-    return f"{shown}{suffix}{where}, stage {report.stage}{spread if seeds else ''}"
+    return f"{names}{where}, stage {report.stage}{spread if seeds else ''}"
 
 
-def metric_title(metric: str) -> str:
-    """A figure's name in words."""
-    return _PHRASES.get(metric, metric.replace("_", " "))
+def directed_title(metric: MetricRow) -> str:
+    """A figure's title with its unit and, where that is lower, the better direction: RMSE (m, lower is better)"""
+    note = ", ".join(part for part in (metric.unit, "lower is better" if metric.better == "lower" else "") if part)
+    return f"{metric.title} ({note})" if note else metric.title
 
 
 def field_title(path: str) -> str:
+    """A field's name as a heading: layer decay"""
     return HEADINGS.get(path, path.rpartition(".")[2].replace("_", " "))
 
 
@@ -81,73 +94,157 @@ def edge_text(edge: Edge) -> str:
 
 
 @dataclass(frozen=True)
+class Heading:
+    """The head of a column of numbers."""
+
+    name: str
+    figure: str = ""
+    """Its figure, with unit and direction, where the table shows several."""
+
+    @property
+    def text(self) -> str:
+        return f"{self.name}\n{self.figure}" if self.figure else self.name
+
+
+@dataclass(frozen=True)
 class Line:
     """A row of the table as text, its name first."""
 
     kind: Literal["ours", "published", "difference"]
     texts: list[str]
+    shown: Sequence[Cell | Mean]
+    """What the texts after the name are of."""
 
 
-def grid(report: Report) -> tuple[list[str], list[Line]]:
-    """Header and rows of the table: below each row of ours the published values and the differences, if any."""
-    names = list(dict.fromkeys(mean.name for mean in report.means))
-    header = [field_title(report.row_path), *(column.name for column in report.columns), *names]
-    means = {(mean.row, mean.name): mean for mean in report.means}
-    unit = mean_unit(report)
-    body = []
+@dataclass(frozen=True)
+class Grid:
+    """The table as text."""
+
+    corner: str
+    """The head of the first column."""
+    headings: list[Heading]
+    lines: list[Line]
+
+    @property
+    def header(self) -> list[str]:
+        """A text for each column, of two lines where the table shows several figures."""
+        return [self.corner, *(heading.text for heading in self.headings)]
+
+
+def grid(report: Report) -> Grid:
+    """The table: below each row of ours the published values and the differences, if any."""
+    lines = []
     for row in report.rows:
-        cells = [(report.at[row, column.name], column.unit) for column in report.columns]
-        averages = [means[row, name] for name in names]
-        ours = [*(cell_text(cell, u) for cell, u in cells), *(mean_text(mean, unit) for mean in averages)]
-        body.append(Line("ours", [row, *ours]))
-        beside: list[tuple[Cell | Mean, Unit]] = [*cells, *((mean, unit) for mean in averages)]
-        if any(one.reference is not None for one, _ in beside):
-            published = ["–" if one.reference is None else u.text(one.reference) for one, u in beside]
-            body.append(Line("published", [f"{row}, published", *published]))
-        if any(one.difference is not None for one, _ in beside):
-            differences = ["–" if one.difference is None else signed(one.difference, u) for one, u in beside]
-            body.append(Line("difference", ["difference", *differences]))
-    return header, body
+        shown = _numbers_of(report, row)
+        texts = [cell_text(each) if isinstance(each, Cell) else mean_text(each) for each in shown]
+        lines.append(Line("ours", [row, *texts], shown))
+        if any(each.reference is not None for each in shown):
+            lines.append(
+                Line("published", [f"{row}, published", *(published_text(each) or "–" for each in shown)], shown)
+            )
+        if any(each.difference is not None for each in shown):
+            differences = [difference_text(each) or "–" for each in shown]
+            lines.append(Line("difference", ["difference", *differences], shown))
+    return Grid(field_title(report.row_path), headings(report), lines)
+
+
+def _numbers_of(report: Report, row: str) -> list[Cell | Mean]:
+    """The cells of a row, then its averages, in the order of the columns."""
+    return [*report.cells_of(row), *report.means_of(row)]
+
+
+def published_text(shown: Cell | Mean) -> str:
+    """The published value; empty if there is none."""
+    return "" if shown.reference is None else figures.text(shown.reference, shown.figure)
+
+
+def difference_text(shown: Cell | Mean) -> str:
+    """Our value less the published one; empty if there is none."""
+    return "" if shown.difference is None else figures.signed(shown.difference, shown.figure)
+
+
+def headings(report: Report) -> list[Heading]:
+    """The heads of the table's columns, then those of its averages."""
+    several = len({column.figure for column in report.columns}) > 1
+    means = [mean.name for mean in report.means_of(report.rows[0])] if report.rows else []
+    names = [*(column.name for column in report.columns), *means]
+    if not several:
+        return [Heading(name) for name in names]
+    below: list[list[Cell | Mean]] = [[] for _ in names]
+    for row in report.rows:
+        for position, each in enumerate(_numbers_of(report, row)):
+            below[position].append(each)
+    listed = list(dict.fromkeys(column.figure for column in report.columns))
+    return [
+        Heading(name, _figure_heading(column, listed[position % len(listed)]))
+        for position, (name, column) in enumerate(zip(names, below, strict=True))
+    ]
+
+
+def _figure_heading(column: Sequence[Cell | Mean], name: str) -> str:
+    metric = next((each.figure for each in column if each.figure.name), None)
+    return name if metric is None else f"{figures.title(metric)} {ARROWS[metric.better]}"
+
+
+def best_places(report: Report) -> set[tuple[str, int]]:
+    """(row, position from 0) of the best value of each column, averages included, where it has several to compare."""
+    values: dict[int, list[tuple[str, Cell | Mean]]] = {}
+    for row in report.rows:
+        for position, each in enumerate(_numbers_of(report, row)):
+            if each.value is not None:
+                values.setdefault(position, []).append((row, each))
+    places: set[tuple[str, int]] = set()
+    for position, column in values.items():
+        if len(column) > 1 and len({figures.unit_key(each.figure) for _, each in column}) == 1:
+            best = figures.best([each.value or 0.0 for _, each in column], column[0][1].figure)
+            places |= {(row, position) for row, each in column if each.value == best}
+    return places
 
 
 def notes(report: Report) -> list[str]:
-    """What the table does not say by itself."""
-    found = []
+    """Reasons for missing numbers, where published values are from, and what early stopping saved."""
+    lines = []
     for cell in report.cells:
         if cell.value is None and cell.reason and cell.state != "absent":
-            found.append(f"{cell.row} on {cell.column}: {cell.state} ({cell.reason})")
+            lines.append(f"{cell.row} on {cell.column}: {cell.state} ({cell.reason})")
     for mean in report.means:
-        if mean.missing:
-            found.append(f"{mean.name} of {mean.row} needs {', '.join(mean.missing)}")
+        if reason := mean_reason(mean):
+            lines.append(
+                f"{mean.name} of {mean.row}: {reason}" if mean.unlike else f"{mean.name} of {mean.row} {reason}"
+            )
     if report.source:
         computed = any(mean.reference_computed for mean in report.means)
-        found.append(f"published: {report.source}{'; its averages computed here' if computed else ''}")
-    return [*found, *saving_lines(report.saved, report.agreement)]
+        lines.append(f"published: {report.source}{'; its averages computed here' if computed else ''}")
+    return [*dict.fromkeys(lines), *saving_lines(report.saved, report.agreement)]
 
 
 def choices(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the chosen settings, a row for each group that has any; only what was varied."""
+    """Header and rows of the chosen settings, a row for each group that has any; only settings that were varied."""
     decided = [(group, group.choices[-1]) for group in report.groups if group.choices]
     fixed = {report.row_path, report.column_path, "seed"}
     paths = [path for path in dict.fromkeys(p for _, choice in decided for p in choice.settings) if path not in fixed]
-    units = report.by_column
     rows = []
     for group, choice in decided:
-        value = "–" if choice.value is None else units[group.column].unit.text(choice.value)
         lost = [f"{n} {word}" for n, word in ((choice.diverged, "diverged"), (choice.failed, "failed")) if n]
         rows.append(
             [
                 group.column,
                 group.row,
                 *(short(choice.settings[path]) if path in choice.settings else "–" for path in paths),
-                value,
-                f"{choice.candidates}{f' ({chr(44).join(lost)})' if lost else ''}",
+                "–" if choice.value is None else figures.text(choice.value, choice.figure),
+                f"{choice.candidates} ({', '.join(lost)})" if lost else str(choice.candidates),
                 "; ".join(edge_text(edge).partition(" (")[0] for edge in choice.edges) or "–",
                 choice.key[:8],
             ]
         )
     first = [field_title(report.column_path), field_title(report.row_path)]
-    return [*first, *(field_title(path) for path in paths), "val", "of", "on the edge", "trial"], rows
+    last = [report.chosen_on or "value", "best\nof", "at grid edge", "trial"]
+    return [*first, *(field_title(path) for path in paths), *last], rows
+
+
+def chosen_title(report: Report) -> str:
+    """The heading of the table of chosen settings: Chosen on val"""
+    return f"Chosen on {report.chosen_on}" if report.chosen_on else "Chosen"
 
 
 def run_link(run_id: str, tracking: str = "") -> str:

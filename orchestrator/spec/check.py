@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from orchestrator.records.recorded_spec import lookup
 from orchestrator.spec.check_paths import check_effect, check_paths
+from orchestrator.spec.check_report import check_figures
 from orchestrator.spec.check_search import check_after_population, check_search
 from orchestrator.spec.check_test_access import AccessToTest
 from orchestrator.spec.check_trials import (
@@ -59,6 +60,7 @@ def check(root: YamlNode, problems: Problems) -> JobSpec | None:
             if valid:  # another mistake can make it seem that winners are chosen across cells
                 stages.comparable(i)
     _report(root, job, stages, problems)
+    check_figures(root, job, stages.built, problems)
     return job
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from orchestrator.spec.access_to_test import why_refused
 from orchestrator.spec.check_trials import CheckedTrial, trace
 from orchestrator.spec.diagnostics import Problems
 from orchestrator.spec.job import JobSpec
-from orchestrator.spec.sweep import one_setting
 from orchestrator.spec.yaml_nodes import Location, YamlNode
 
 _RULE = (
-    "only a stage with `from`, without neighbourhood or axes other than seed and task.dataset, on which no other stage "
-    "builds, may; allowed here: task.evaluate val"
+    "only a stage may on which no other stage builds, and whose axes are all rows, columns or x axes of the report, or "
+    "seeds; allowed here: task.evaluate val"
 )
 
 
@@ -33,7 +33,7 @@ class AccessToTest:
         self._reported: set[Location] = set()
 
     def check_selection(self, i: int) -> None:
-        """Only a stage that reruns winners unchanged, and on whose results nothing depends, may read test."""
+        """Nothing may be chosen by figures on test (see access_to_test)."""
         stage = self._job.stages[i]
         why = self._why_refused(i)
         if why is None:
@@ -49,18 +49,10 @@ class AccessToTest:
 
     def _why_refused(self, i: int) -> str | None:
         """Why the stage may not read test; None if it may."""
-        stage = self._job.stages[i]
-        if consumers := self._job.consumers(i):
-            return f"winners are chosen from this stage (by {', '.join(other.name for other in consumers)})"
-        if stage.name in self._weights_taken_by:
-            return f"{self._weights_taken_by[stage.name]} starts from its weights"
-        if not stage.from_:
-            return "this stage takes no winners"
-        if stage.neighbourhood is not None:
-            return "this stage searches a neighbourhood"
-        if not one_setting(stage.sweep):
-            return "this stage tries several settings, and the best of them on test would be a choice"
-        return None
+        name = self._job.stages[i].name
+        if not self._job.consumers(i) and name in self._weights_taken_by:
+            return f"{self._weights_taken_by[name]} starts from its weights"
+        return why_refused(self._job, i)
 
     def check_one_test_set(self, i: int) -> None:
         """If any trial reads the test images of a data set, all trials must agree on which images those are; otherwise

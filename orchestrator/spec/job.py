@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from orchestrator.spec.identity import hashed_content
 from orchestrator.spec.model import SpecModel
 from orchestrator.spec.sweep import Path_, SingleSetting, Sweep, as_list
 
@@ -137,8 +138,9 @@ class Reference(SpecModel):
     """Published values, printed beside ours."""
 
     source: str
-    values: dict[str, dict[str, float]]
-    """Row -> column -> value, in the table's units (percent for accuracies)."""
+    values: dict[str, dict[str, float | dict[str, float]]]
+    """Row -> column -> value, in the table's units (percent for accuracies). A table of several figures: the value of
+    the first, or figure -> value."""
 
 
 class Plot(SpecModel):
@@ -151,7 +153,8 @@ class Plot(SpecModel):
     """The trial whose figure `x` is: the table's trial, or the nearest trial up its lineage of weights that has the
     figure."""
     y: Literal["value", "error"] = "value"
-    """`error`: 100 percent minus the accuracy."""
+    """`value`: the figure that the table shows (its first). `error`: the complement of that (error rate, for an
+    accuracy), for figures that have one."""
 
 
 class ReportSpec(SpecModel):
@@ -161,6 +164,9 @@ class ReportSpec(SpecModel):
     """The stage whose figures fill the cells; empty: the last stage."""
     rows: Path_ = "backbone.init"
     columns: Path_ = "task.dataset"
+    figures: list[str] = []
+    """Names of the figures to show, each a column beside the others under each value of `columns`; none: the one that
+    trials are chosen by. Choices and heat maps are always of that one."""
     averages: list[Average] = [Average()]
     reference: Reference | None = None
     plots: list[Plot] = []
@@ -187,11 +193,13 @@ class JobSpec(SpecModel):
 
 
 def job_id(job: JobSpec) -> str:
-    """ "<name>-<profile>-<8 hex digits>": the digits hash all that the job says, so the same content has the same id.
+    """Returns "<name>-<profile>-<8 hex digits>"; the digits are a hash of the job's content, so the same content has
+    the same id.
 
-    Also what cannot change a result (priority, resources) is in the hash: such a change makes another job, which
-    finds its trials done, because those are known by their own keys.
+    What cannot change a result (priority, resources) is hashed too: changing it makes another job, which finds its
+    trials done, because trials have keys of their own. A field that is not in `identity.ALWAYS_HASHED` is
+    hashed only where it differs from its default, so that ids recorded before the field existed stay valid.
     """
-    content = json.dumps(job.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+    content = json.dumps(hashed_content(job), sort_keys=True, separators=(",", ":"))
     digits = hashlib.sha256(content.encode()).hexdigest()[:8]
     return "-".join(part for part in (job.name, job.profile, digits) if part)

@@ -16,7 +16,6 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.records import recorded_spec
 from orchestrator.spec.model import SpecModel
 from orchestrator.spec.search_space import Point, Population, Range, Stopping, middle, tried_at_load
 from workers.trial import plain_number
@@ -199,8 +198,3 @@ def groups_of(search: Search) -> list[Point]:
     """The values that form each group of a search, path -> value, the last field fastest."""
     lists = [axis_values(axis) for axis in search.each.values()]
     return [dict(zip(search.each, values, strict=True)) for values in itertools.product(*lists)]
-
-
-def one_setting(sweep: SingleSetting | Grid | Search) -> bool:
-    """True if all points of a sweep are one setting, with any number of seeds and data sets."""
-    return recorded_spec.one_setting(sweep.model_dump(mode="json"))

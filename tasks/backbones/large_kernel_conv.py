@@ -1,4 +1,4 @@
-"""The only place that says what a block of RepLKNet is, and how its kernels merge into one.
+"""The blocks of RepLKNet, and the merge of their kernels into one.
 
 Ding et al. 2022 (arXiv 2203.06717), sections 3.2 and 4; names of parameters as in DingXiaoH/RepLKNet-pytorch.
 """
@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 def conv_bn(
     channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1, relu: bool = False
 ) -> nn.Sequential:
-    """Convolution without bias that keeps the size (but for its stride), batch norm, and ReLU if asked."""
+    """Convolution without bias, padded to keep the size (divided by the stride), batch norm, and ReLU if asked for."""
     layers = nn.Sequential()
     layers.add_module("conv", nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False))
     layers.add_module("bn", nn.BatchNorm2d(out))
@@ -28,7 +28,7 @@ def conv_bn(
 
 
 def fused(branch: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    """Kernel and bias (float64) of the one convolution that a `conv_bn` amounts to in eval mode."""
+    """Kernel and bias (float64) of the single convolution that equals a `conv_bn` in eval mode."""
     conv, bn = cast("nn.Conv2d", branch.conv), cast("nn.BatchNorm2d", branch.bn)
     mean, variance = cast("torch.Tensor", bn.running_mean), cast("torch.Tensor", bn.running_var)
     scale = bn.weight.double() / (variance.double() + bn.eps).sqrt()
@@ -36,9 +36,9 @@ def fused(branch: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class LargeKernel(nn.Module):
-    """Depthwise convolution with batch norm; beside it a small one (structural re-parametrisation), if asked.
+    """Depthwise convolution with batch norm, and optionally a small one in parallel (structural re-parametrisation).
 
-    `small` 0: large kernel alone. `merged`: one convolution with bias, which is what both amount to in eval mode.
+    `small` 0: large kernel alone. `merged`: the one convolution with bias that equals both in eval mode.
     """
 
     def __init__(self, channels: int, kernel: int, small: int, merged: bool) -> None:
@@ -59,7 +59,7 @@ class LargeKernel(nn.Module):
         return out + self.small_conv(x) if hasattr(self, "small_conv") else out
 
     def equivalent(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Kernel (C, 1, k, k) and bias (C,), float64, of the single convolution this is in eval mode."""
+        """Kernel (C, 1, k, k) and bias (C,), float64, of the single convolution that equals this in eval mode."""
         if hasattr(self, "lkb_reparam"):
             return self.lkb_reparam.weight.double(), cast("torch.Tensor", self.lkb_reparam.bias).double()
         kernel, bias = fused(self.lkb_origin)
@@ -71,7 +71,7 @@ class LargeKernel(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Becomes that single convolution, `lkb_reparam`. Right in eval mode: running statistics are folded in."""
+        """Replaces the layers with that convolution, `lkb_reparam`, which has the running statistics folded in."""
         if hasattr(self, "lkb_reparam"):
             return
         origin = cast("nn.Conv2d", self.lkb_origin.conv)
@@ -87,7 +87,7 @@ class LargeKernel(nn.Module):
 
 
 class LargeKernelBlock(nn.Module):
-    """x + drop path of: batch norm, 1x1 to the depthwise width, large kernel, ReLU, 1x1 back."""
+    """x + drop path of (batch norm, 1x1 to the depthwise width, large kernel, ReLU, 1x1 back)."""
 
     def __init__(self, channels: int, width: int, kernel: int, small: int, merged: bool, drop_path: float) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class LargeKernelBlock(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """x + drop path of: batch norm, 1x1 to the hidden width, GELU, 1x1 back (the paper's ConvFFN)."""
+    """x + drop path of (batch norm, 1x1 to the hidden width, GELU, 1x1 back), the paper's ConvFFN."""
 
     def __init__(self, channels: int, hidden: int, drop_path: float) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class FeedForward(nn.Module):
 
 
 class Stage(nn.Module):
-    """Large-kernel blocks and feed-forwards in turn: `blocks.0` large kernel, `blocks.1` feed-forward, ..."""
+    """Alternating large-kernel blocks and feed-forwards: `blocks.0` large kernel, `blocks.1` feed-forward, ..."""
 
     def __init__(self, blocks: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class Stage(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for block in self.blocks:
-            # batch norm sees a batch twice then: workers.train puts back what the second time did to its statistics
-            again = self.grad_checkpointing and self.training
-            x = checkpoint(block, x, use_reentrant=False) if again else block(x)
+            # batch norm then sees every batch twice: workers.train undoes the second update of its statistics
+            recompute = self.grad_checkpointing and self.training
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
         return x

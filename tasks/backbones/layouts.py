@@ -1,4 +1,4 @@
-"""The only place that knows how others name and shape the weights that we start from, and turns them into timm's."""
+"""Translates weights from the names and shapes of other code bases into those of a timm model."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ State = dict[str, "torch.Tensor"]
 
 _DERIVED = ("relative_position_index", "relative_coords_table", "attn_mask")
 """Buffers that the official Swin and BEiT code saves; timm computes them from image size and window."""
+_POOLING = ("fc_norm.", "attn_pool.")
+"""Parts of a ViT or BEiT that a bare backbone does not have, whatever model its weights come from."""
 _TABLE = "relative_position_bias_table"
 _SHARED_TABLE = f"rel_pos_bias.{_TABLE}"
 
 
 @dataclass(frozen=True)
 class _Wrapper:
-    """A model that holds the backbone under a prefix, beside parts that a backbone does not need."""
+    """A model that holds the backbone under a prefix, and other parts that are not loaded."""
 
     layout: str
     prefix: str
-    beside: re.Pattern[str]
-    """Names of those parts; a name that is neither below the prefix nor one of these means: some other layout."""
+    others: re.Pattern[str]
+    """Names of those parts; if any further name lacks the prefix, the layout is not this one."""
     inside: re.Pattern[str] | None = None
-    """Names below the prefix that belong to pre-training alone."""
+    """Names below the prefix that are used in pre-training only."""
     mark: str | None = None
-    """A name that tells this layout from the next ones with the same prefix."""
+    """A name that distinguishes this layout from later ones with the same prefix."""
 
 
 _WRAPPERS = (
@@ -42,7 +44,7 @@ _WRAPPERS = (
     _Wrapper("simmim", "encoder.", re.compile(r"decoder\."), re.compile(r"mask_token$"), "encoder.mask_token"),
     # our own tasks/pretraining/task.py
     _Wrapper("pretrain", "encoder.", re.compile(r"decoder\.|mask_token$"), None, "mask_token"),
-    # SwinTransformer/MIM-Depth-Estimation, or nothing but an encoder
+    # SwinTransformer/MIM-Depth-Estimation, or an encoder alone
     _Wrapper("encoder", "encoder.", re.compile(r"decoder\.|last_layer_depth\.")),
     # mmpose, mmdetection, mmsegmentation; the pose model of Gengzigang/PCT
     _Wrapper(
@@ -55,22 +57,22 @@ _WRAPPERS = (
 
 @dataclass(frozen=True)
 class Named:
-    """A state dict under timm's names, and what was done to get there."""
+    """A state dict under timm's names, and a record of the translation."""
 
     layout: str
-    """For example simmim/swin: what held the backbone, and how its own parameters were named."""
+    """For example simmim/swin: the wrapper that held the backbone, and the naming of the backbone's parameters."""
     tensors: State
     renamed: dict[str, str]
     dropped: tuple[str, ...]
     windows: Windows | None
-    """Those that SwinV2's position bias refers to, where the state dict told them."""
+    """Those that SwinV2's position bias refers to, if the state dict has its coordinate tables."""
 
     @property
     def notes(self) -> list[str]:
-        """A line each on what was renamed and dropped; none when nothing was."""
+        """A line each on what was renamed and dropped; empty when nothing was."""
         lines = []
         if self.renamed:
-            old, new = next((pair for pair in self.renamed.items()), ("", ""))
+            old, new = next(iter(self.renamed.items()))
             lines.append(f"weights: layout {self.layout}, {len(self.renamed)} names changed ({old} -> {new}, ..)")
         if self.dropped:
             lines.append(f"weights: {len(self.dropped)} entries no backbone needs dropped ({_roots(self.dropped)})")
@@ -78,16 +80,16 @@ class Named:
 
 
 def _roots(names: tuple[str, ...]) -> str:
-    """What a long list of names is about: mask_token, decoder, relative_position_index."""
-    alone = (*_DERIVED, "mask_token")
-    roots = {name.rpartition(".")[2] if name.endswith(alone) else name.split(".")[0] for name in names}
+    """A long list of names in short: mask_token, decoder, relative_position_index."""
+    by_last_part = (*_DERIVED, "mask_token")
+    roots = {name.rpartition(".")[2] if name.endswith(by_last_part) else name.split(".")[0] for name in names}
     return ", ".join(sorted(roots))
 
 
 def translate(state: Mapping[str, torch.Tensor]) -> Named:
-    """Any known layout under timm's names; no shapes are changed. Names that no rule knows stay as they are, so a
-    backbone that is loaded from the result has to refuse what it misses and what is left over."""
-    names = {name: name for name in state}  # as found -> as timm has it
+    """Renames any known layout to timm's names, without changing shapes. Names that no rule covers are kept, so whoever
+    loads the result has to refuse missing and left-over names."""
+    names = {name: name for name in state}  # name in the state dict -> timm's name
     if all(name.startswith("module.") for name in state):
         names = {name: name.removeprefix("module.") for name in names}
     outer = _unwrap(names)
@@ -109,11 +111,11 @@ def translate(state: Mapping[str, torch.Tensor]) -> Named:
 
 
 def _unwrap(names: dict[str, str]) -> str:
-    """Strips the prefix of a known wrapper in place, and removes what it holds beside the backbone; its layout."""
+    """Strips the prefix of a known wrapper in place and removes its other parts. Returns its layout, or nothing."""
     present = set(names.values())
     for wrapper in _WRAPPERS:
         below = {name for name in present if name.startswith(wrapper.prefix)}
-        known = all(wrapper.beside.match(name) for name in present - below)
+        known = all(wrapper.others.match(name) for name in present - below)
         if not below or not known or (wrapper.mark and wrapper.mark not in present):
             continue
         for name, new in list(names.items()):
@@ -155,16 +157,36 @@ def _older_names(name: str) -> str:
 
 
 def fit(tensors: Mapping[str, torch.Tensor], model: nn.Module) -> tuple[State, list[str]]:
-    """Weights under timm's names in the shapes of `model`, where a published rule says how; and a line on each change.
+    """Weights under timm's names in the shapes of `model`, as far as a published rule defines them; and a note on each
+    change.
 
     Position tables of Swin v1 and BEiT are resized to the window, position embeddings to the grid of patches; a table
-    that all blocks shared is copied to each; a final norm is left out where the model norms after pooling instead.
-    SwinV2 needs nothing here: its bias is a function of coordinates. What no rule covers stays as it is.
+    that all blocks shared is copied to each; a final norm is left out where the model norms after pooling instead; a
+    bare backbone (`build_backbone`) needs only the weights of the parts that it has. SwinV2 needs no resizing: its bias
+    is a function of coordinates. Tensors that no rule covers do not change.
     """
     changed, notes = dict(tensors), list[str]()
-    for rule in (_share_table, _resize_tables, _resample_positions, _norm_after_pooling):
+    for rule in (_bare_backbone, _share_table, _resize_tables, _resample_positions, _norm_after_pooling):
         notes += rule(changed, model)
     return changed, notes
+
+
+def _bare_backbone(state: State, model: nn.Module) -> list[str]:
+    """Leaves out the weights of parts that a bare backbone was built without; a norm that it lacks starts as drawn."""
+    cut: frozenset[str] | None = getattr(model, "cut_weights", None)
+    if cut is None:
+        return []
+    own = model.state_dict()
+    dropped = tuple(name for name in state if name in cut - own.keys() or name.startswith(_POOLING))
+    fresh = [name for name in own if name.startswith("norm.") and f"fc_{name}" in dropped and name not in state]
+    for name in dropped:
+        del state[name]
+    state.update({name: own[name] for name in fresh})
+    parts = ", ".join(sorted({re.match(r"\w+(\.\d+)?", name)[0] for name in dropped}))  # type: ignore[index]
+    notes = [f"weights: {len(dropped)} entries of parts that this backbone lacks left out ({parts})"]
+    if fresh:
+        notes.append("weights: they were normed after pooling (fc_norm); the final norm of the maps starts as drawn")
+    return notes if dropped else []
 
 
 def _share_table(state: State, model: nn.Module) -> list[str]:
@@ -179,8 +201,8 @@ def _share_table(state: State, model: nn.Module) -> list[str]:
 
 
 def _resize_tables(state: State, model: nn.Module) -> list[str]:
-    """Tables (positions, heads) to another window, on the geometric grid of BEiT's and SimMIM's code as timm has it:
-    linear between its points, where theirs drew a cubic spline with a SciPy function that is no more."""
+    """Tables (positions, heads) to another window, on the geometric grid of BEiT's and SimMIM's code as in timm: linear
+    between its points, where the originals drew a cubic spline with a SciPy function that no longer exists."""
     from timm.layers import resize_rel_pos_bias_table
 
     sizes: dict[tuple[int, int], int] = {}
@@ -189,7 +211,7 @@ def _resize_tables(state: State, model: nn.Module) -> list[str]:
         if not name.endswith(_TABLE) or table is None or table.shape == own.shape or table.ndim != 2:
             continue
         window = cast("tuple[int, int]", model.get_submodule(name.rpartition(".")[0]).window_size)
-        extra = own.shape[0] - (2 * window[0] - 1) * (2 * window[1] - 1)  # class token's entries
+        extra = own.shape[0] - (2 * window[0] - 1) * (2 * window[1] - 1)  # entries of the class token
         if table.shape[1] != own.shape[1] or _side(table.shape[0] - extra) is None:
             continue
         state[name] = resize_rel_pos_bias_table(table, new_window_size=window, new_bias_shape=own.shape)
@@ -202,20 +224,20 @@ def _resample_positions(state: State, model: nn.Module) -> list[str]:
     """Absolute position embeddings (1, tokens, width) to another number of patches: bicubic, as in timm."""
     from timm.layers import resample_abs_pos_embed
 
-    found, own = state.get("pos_embed"), model.state_dict().get("pos_embed")
-    if found is None or own is None or found.shape == own.shape or found.ndim != 3 or found.shape[2] != own.shape[2]:
+    given, own = state.get("pos_embed"), model.state_dict().get("pos_embed")
+    if given is None or own is None or given.shape == own.shape or given.ndim != 3 or given.shape[2] != own.shape[2]:
         return []
     height, width = cast("tuple[int, int]", cast("nn.Module", model.patch_embed).grid_size)
     prefix = own.shape[1] - height * width
-    side = _side(found.shape[1] - prefix)
+    side = _side(given.shape[1] - prefix)
     if side is None:
         return []
-    state["pos_embed"] = resample_abs_pos_embed(found, [height, width], [side, side], num_prefix_tokens=prefix)
+    state["pos_embed"] = resample_abs_pos_embed(given, [height, width], [side, side], num_prefix_tokens=prefix)
     return [f"weights: position embedding resampled from {side} x {side} to {height} x {width} patches (bicubic)"]
 
 
 def _norm_after_pooling(state: State, model: nn.Module) -> list[str]:
-    """Fine-tuning code of SimMIM's ViT, BEiT and MAE drops the norm before pooling and starts one after it anew."""
+    """Fine-tuning code of SimMIM's ViT, BEiT and MAE drops the norm before pooling and starts a new one after it."""
     own = model.state_dict()
     if "fc_norm.weight" not in own or "fc_norm.weight" in state or "norm.weight" in own or "norm.weight" not in state:
         return []
@@ -227,6 +249,6 @@ def _norm_after_pooling(state: State, model: nn.Module) -> list[str]:
 
 
 def _side(tokens: int) -> int | None:
-    """Of a square of so many tokens; None where they make none."""
+    """Side of the square that so many tokens make; None if they make none."""
     side = round(max(tokens, 0) ** 0.5)
     return side if side > 0 and side * side == tokens else None

@@ -1,4 +1,4 @@
-"""Loads initial weights into a model and notes every change they needed."""
+"""Loads initial weights into a backbone and notes every change that they needed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 
 def load(model: nn.Module, weights: Mapping[str, torch.Tensor], keep_head: bool = False) -> list[str]:
-    """Copies weights of any layout known to tasks/backbones/layouts.py. The head is left as it was unless `keep_head`.
+    """Copies weights of any layout that tasks/backbones/layouts.py knows; the head's too if `keep_head`, else it stays.
 
-    A line for whatever was renamed, left out or resized is returned, and kept with the model (`load_notes`). Raises
-    ValueError naming what is missing, left over or of another shape; then nothing was copied.
+    `model`: of `build` or `build_backbone`. Returns a note for whatever was renamed, left out or resized, which the
+    model keeps too (`load_notes`). Raises ValueError naming the weights that are missing, left over or of another
+    shape; then nothing was copied.
     """
-    given, notes = fitted(model, weights, keep_head)
-    model.load_state_dict(given, strict=False)  # all but the head is there: `fitted` has seen to it
+    fitting, notes = fitted(model, weights, keep_head)
+    model.load_state_dict(fitting, strict=False)  # `fitted` made sure that nothing but the head is missing
     model.load_notes = tuple(notes)  # type: ignore[assignment]
     return notes
 
@@ -29,38 +30,39 @@ def load(model: nn.Module, weights: Mapping[str, torch.Tensor], keep_head: bool 
 def fitted(
     model: nn.Module, weights: Mapping[str, torch.Tensor], keep_head: bool = False
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """What `load` copies and notes; the model stays as it is, and may be on the meta device. Raises as `load`."""
+    """The tensors that `load` would copy, and its notes. The model does not change and may be on the meta device.
+    Raises ValueError as `load` does."""
     heads = tuple(f"{name}." for name in head_names(model))
 
-    def wanted(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def without_head(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: tensor for name, tensor in tensors.items() if keep_head or not name.startswith(heads)}
 
-    own = wanted(model.state_dict())
+    own = without_head(model.state_dict())
     notes: list[str] = []
-    if wanted(weights).keys() != own.keys():
+    if without_head(weights).keys() != own.keys():
         named = translate(weights)
         check_same_windows(model, named.windows)
         weights, notes = named.tensors, named.notes
-    given, changes = fit(wanted(weights), model)
+    fitting, changes = fit(without_head(weights), model)
     problems = {
-        "missing": [name for name in own if name not in given],
-        "left over": [name for name in given if name not in own],
+        "missing": [name for name in own if name not in fitting],
+        "left over": [name for name in fitting if name not in own],
         "of another shape": [
-            f"{name} {tuple(given[name].shape)} for {tuple(own[name].shape)}"
+            f"{name} {tuple(fitting[name].shape)} for {tuple(own[name].shape)}"
             for name in own
-            if name in given and given[name].shape != own[name].shape
+            if name in fitting and fitting[name].shape != own[name].shape
         ],
     }
     if any(problems.values()):
         lines = [
-            f"{len(names)} {what}: {', '.join(names[:8])}{', ..' * (len(names) > 8)}"
-            for what, names in problems.items()
+            f"{len(names)} {problem}: {', '.join(names[:8])}{', ..' * (len(names) > 8)}"
+            for problem, names in problems.items()
             if names
         ]
         raise ValueError(f"initial weights do not fit the backbone: {'; '.join(lines)}")
-    return given, notes + changes
+    return fitting, notes + changes
 
 
 def load_notes(model: nn.Module) -> list[str]:
-    """What `load` noted about the backbone inside `model`."""
+    """The notes that `load` made about the backbone inside `model`."""
     return [line for part in model.modules() for line in getattr(part, "load_notes", ())]

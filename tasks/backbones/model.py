@@ -1,74 +1,55 @@
-"""The only place that builds a backbone: timm name and arguments, initial weights, drop path, image size."""
+"""Builds backbones from their spec: as classifiers, or bare with the parts that feature maps need."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, cast
 
+import torch
+from torch import nn
+
+from tasks.backbones.features import cut_after
 from tasks.backbones.spec import BackboneSpec
 from tasks.backbones.swin_windows import check_windows
 
-if TYPE_CHECKING:
-    from torch import nn
 
-
-def build(spec: BackboneSpec, classes: int) -> nn.Module:
+def build(spec: BackboneSpec, classes: int, input_size: tuple[int, int] | None = None) -> nn.Module:
     """The timm model with a head of `classes` outputs (0: none), drawn from torch's global generator; no weights yet.
 
-    Raises ValueError when timm does not take the arguments, or a drop path that is not 0, when patches do not divide
-    the image or a window its map, or when `norm_eps` is set for a model without LayerNorm.
-    """
-    from torch import nn
+    `input_size`: height and width of its images in pixels; by default the spec's `image_size` for both.
 
-    model = _create(spec, classes)
-    _check_patch(model, spec)
+    Raises ValueError when timm does not take the arguments, or a drop path that is not 0, when patches do not divide
+    the input or a window its map, or when `norm_eps` is set for a model without LayerNorm.
+    """
+    height, width = input_size or (spec.image_size, spec.image_size)
+    model = _create(spec, classes, (height, width), any_size=False)
     check_windows(model)
-    if spec.norm_eps is not None:
-        norms = [part for part in model.modules() if isinstance(part, nn.LayerNorm)]
-        if not norms:
-            raise ValueError(f"timm model {spec.model} has no LayerNorm; leave backbone.norm_eps out")
-        for norm in norms:
-            norm.eps = spec.norm_eps
     return model
 
 
-def _create(spec: BackboneSpec, classes: int) -> nn.Module:
-    import timm
+def build_backbone(
+    spec: BackboneSpec,
+    input_size: tuple[int, int] | None = None,
+    levels: Sequence[int] = (-1,),
+    *,
+    final_norm: bool = False,
+    any_size: bool = False,
+) -> nn.Module:
+    """The timm model without its classifier and without all that `feature_maps` of `levels` and `final_norm` leave
+    unused (later stages or blocks, pooling), so that every parameter that is left gets a gradient, as DDP requires.
 
-    import tasks.backbones.replknet  # noqa: F401 (makes it known to timm)
+    `input_size`: as in `build`. `any_size`: the model takes images of other sizes too, as far as its patches and
+    windows divide them; windows follow from `input_size` and stay. Drop path rates are those of the whole model.
 
-    wanted: dict[str, Any] = {"img_size": spec.image_size, "drop_path_rate": spec.drop_path}
-    arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in spec.args.items()}
-    while True:
-        try:
-            model: nn.Module = timm.create_model(spec.model, num_classes=classes, **wanted, **arguments)
-            return model
-        except TypeError as error:
-            # Convolutional networks know no img_size, a few old models no drop path: only then it is left out.
-            unknown = next((name for name in wanted if f"unexpected keyword argument '{name}'" in str(error)), None)
-            if unknown is None:
-                raise ValueError(f"timm model {spec.model} with {spec.args}: {error}") from error
-            if unknown == "drop_path_rate" and spec.drop_path > 0:
-                raise ValueError(f"timm model {spec.model} has no drop path; set backbone.drop_path to 0") from error
-            del wanted[unknown]
-        except (AssertionError, ArithmeticError, LookupError) as error:  # what timm takes and cannot use
-            raise ValueError(f"timm model {spec.model} with {spec.args}: {type(error).__name__}: {error}") from error
-
-
-def _check_patch(model: nn.Module, spec: BackboneSpec) -> None:
-    """timm leaves out, without a word, the pixels at the right and below that make no whole patch."""
-    embed = getattr(model, "patch_embed", None)
-    patch = getattr(embed, "patch_size", None)
-    padded = getattr(embed, "dynamic_img_pad", False)
-    if not isinstance(patch, tuple) or getattr(embed, "img_size", None) is None or padded:
-        return
-    left = max(spec.image_size % side for side in patch)
-    if left:
-        whole = spec.image_size // patch[0]
-        sizes = " or ".join(str(count * patch[0]) for count in (whole, whole + 1) if count)
-        raise ValueError(
-            f"patches of {patch[0]} pixels do not divide image_size {spec.image_size}: {left} pixels a row would never "
-            f"be seen; use image_size {sizes}, or another patch_size in backbone.args"
-        )
+    `load` takes the same weights for it as for `build`'s model and notes which of them it has no use for. A model that
+    norms after pooling (BEiT by default) norms every position instead. Raises ValueError as `build` and `feature_info`
+    do, and when the model cannot take any size or has no final norm at these levels.
+    """
+    height, width = input_size or (spec.image_size, spec.image_size)
+    model = _create(spec, 1, (height, width), any_size)
+    cut_after(model, levels, final_norm)
+    check_windows(model)
+    return model
 
 
 def head_names(model: nn.Module) -> tuple[str, ...]:
@@ -79,8 +60,6 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
 
 def draw_head(model: nn.Module, zero: bool = False) -> None:
     """Draws the head anew: weights normal with standard deviation 0.02, cut at +-2 (or zero); biases zero."""
-    import torch
-
     with torch.no_grad():
         for name in head_names(model):
             for key, parameter in model.get_submodule(name).named_parameters():
@@ -91,8 +70,79 @@ def draw_head(model: nn.Module, zero: bool = False) -> None:
 
 
 def parameters(spec: BackboneSpec, classes: int) -> int:
-    """Number of weights of the model, which is built without memory for them. Raises ValueError as `build`."""
-    import torch
-
+    """Number of weights of the classifier, which is built without memory for them. Raises ValueError as `build`."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in build(spec, classes).parameters())
+
+
+def _create(spec: BackboneSpec, classes: int, size: tuple[int, int], any_size: bool) -> nn.Module:
+    """timm's model, its patches checked and the spec's `norm_eps` set."""
+    model = _from_timm(spec, classes, size, any_size)
+    _check_patch(model, size)
+    if spec.norm_eps is not None:
+        norms = [part for part in model.modules() if isinstance(part, nn.LayerNorm)]
+        if not norms:
+            raise ValueError(f"timm model {spec.model} has no LayerNorm; leave backbone.norm_eps out")
+        for norm in norms:
+            norm.eps = spec.norm_eps
+    return model
+
+
+def _from_timm(spec: BackboneSpec, classes: int, size: tuple[int, int], any_size: bool) -> nn.Module:
+    import timm  # here: it takes seconds, and a worker imports this module before it needs a model
+
+    import tasks.backbones.replknet  # noqa: F401 (registers its models with timm)
+
+    height, width = size
+    # a side where it is a square: a few models take nothing else
+    options: dict[str, Any] = {"img_size": height if height == width else size, "drop_path_rate": spec.drop_path}
+    if any_size:
+        options["dynamic_img_size"] = True
+    arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in spec.args.items()}
+    while True:
+        try:
+            model = timm.create_model(spec.model, num_classes=classes, **{**options, **arguments})
+            break
+        except TypeError as error:
+            # Convolutional networks have no img_size, a few old models no drop path: only then it is left out.
+            unexpected = str(error).partition("unexpected keyword argument")[2]
+            unknown = next((name for name in options if f"'{name}'" in unexpected), None)
+            if unknown is None:
+                raise ValueError(f"timm model {spec.model} with {spec.args}: {error}") from error
+            if unknown == "drop_path_rate" and spec.drop_path > 0:
+                raise ValueError(f"timm model {spec.model} has no drop path; set backbone.drop_path to 0") from error
+            del options[unknown]
+        except (AssertionError, ArithmeticError, LookupError) as error:  # arguments that timm takes and cannot use
+            raise ValueError(f"timm model {spec.model} with {spec.args}: {type(error).__name__}: {error}") from error
+    if any_size and "img_size" in options and "dynamic_img_size" not in options:
+        raise ValueError(f"timm model {spec.model} takes images of one size only; use a Swin, SwinV2, ViT or ResNet")
+    return cast("nn.Module", model)
+
+
+def _check_patch(model: nn.Module, size: tuple[int, int]) -> None:
+    """Raises ValueError if patches do not divide the input: timm silently ignores the pixels that are left over."""
+    embed = getattr(model, "patch_embed", None)
+    patch = getattr(embed, "patch_size", None)
+    padded = getattr(embed, "dynamic_img_pad", False)
+    if not isinstance(patch, tuple) or getattr(embed, "img_size", None) is None or padded:
+        return
+    axes = list(zip(("row", "column"), ("height", "width"), size, patch, strict=True))
+    ignored = [f"{left} {line}{'s' * (left > 1)}" for line, _, pixels, side in axes if (left := pixels % side)]
+    if not ignored:
+        return
+    if size[0] == size[1] and patch[0] == patch[1]:
+        patches, image = f"{patch[0]}", f"image_size {size[0]}"
+        remedy = f"image_size {_multiples(size[0], patch[0])}"
+    else:
+        patches, image = f"{patch[0]} x {patch[1]}", f"an input of {size[0]} x {size[1]}"
+        remedy = " and ".join(f"{name} {_multiples(pixels, side)}" for _, name, pixels, side in axes if pixels % side)
+    raise ValueError(
+        f"patches of {patches} pixels do not divide {image}: {' and '.join(ignored)} would be ignored; "
+        f"use {remedy}, or another patch_size in backbone.args"
+    )
+
+
+def _multiples(pixels: int, patch: int) -> str:
+    """The multiples of the patch on either side."""
+    below = pixels // patch * patch
+    return " or ".join(str(fit) for fit in (below, below + patch) if fit)

@@ -1,8 +1,7 @@
-"""The only place that says what RepLKNet is, the large-kernel network of the paper's appendix B, which timm lacks.
+"""RepLKNet, the large-kernel network of the paper's appendix B, which timm lacks.
 
-Ding et al. 2022 (arXiv 2203.06717); their code is DingXiaoH/RepLKNet-pytorch, whose names of parameters these are, so
-that its files need no renaming.
-Importing this module makes `replknet_31b` and `replknet_31b_mim` known to timm.create_model.
+Ding et al. 2022 (arXiv 2203.06717). Parameters have the names of their code (DingXiaoH/RepLKNet-pytorch), so that its
+files need no renaming. Importing this module registers `replknet_31b` and `replknet_31b_mim` with timm.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from torch import nn
 from tasks.backbones.large_kernel_conv import FeedForward, LargeKernel, LargeKernelBlock, Stage, conv_bn
 
 ENTRY_CHANNELS = 128
-"""Of the "high-dimensional space" in front of the stem (appendix B), which the paper does not size: as many as the stem
-has, and as the tokens that SimMIM masks in SwinV2-B."""
+"""Channels of the "high-dimensional space" in front of the stem (appendix B). The paper gives no number; we take that
+of the stem, and of the tokens that SimMIM masks in SwinV2-B."""
 
 
 class RepLKNet(nn.Module):
@@ -47,11 +46,11 @@ class RepLKNet(nn.Module):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
-        """`merged`: the small kernels are folded into the large ones (`merge`), as a file of such weights wants it.
+        """`merged`: with the small kernels folded into the large ones (`merge`), for files with such weights.
 
-        `small_kernel` 0: none beside the large ones. (timm.create_model drops arguments that are None.)
+        `small_kernel`: of the parallel branch; 0: no such branch (timm.create_model drops arguments that are None).
         `entry_channels`: of the 1x1 convolution in front of the stem, where SimMIM masks (appendix B); 0: none.
-        Raises ValueError when the lists differ in length, or a kernel is even.
+        Raises ValueError if the lists differ in length or a kernel is even.
         """
         super().__init__()
         if not len(layers) == len(channels) == len(kernels):
@@ -92,7 +91,7 @@ class RepLKNet(nn.Module):
         self.reset_classifier(num_classes, global_pool)
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (B, 3, H, W) in the high-dimensional space (B, entry_channels, H, W), where SimMIM masks."""
+        """Maps images (B, 3, H, W) to the high-dimensional space (B, entry_channels, H, W), where SimMIM masks."""
         if not self.entry_channels:
             raise ValueError(
                 "this RepLKNet has no entry in front of its stem: set entry_channels (replknet_31b_mim: 128)"
@@ -100,7 +99,7 @@ class RepLKNet(nn.Module):
         return cast("torch.Tensor", self.entry(images))
 
     def forward_embedded(self, x: torch.Tensor) -> torch.Tensor:
-        """Features (B, num_features, H/32, W/32), after the last batch norm, of what `embed` gave."""
+        """Features (B, num_features, H/32, W/32) after the last batch norm. `x`: result of `embed`."""
         x = self.stem(x)
         for index, stage in enumerate(self.stages):
             x = stage(self.transitions[index - 1](x) if index else x)
@@ -126,12 +125,12 @@ class RepLKNet(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]:
-        """As in timm: the maps (NCHW) after the stages that `indices` names, and the features unless only those.
+        """timm's interface: maps (NCHW) of the stages in `indices`, and the features unless `intermediates_only`.
 
-        `norm`: the last batch norm is applied to the last stage's map (it fits no other).
+        `norm`: applies the last batch norm to the last stage's map (no other has its number of channels).
         """
         if output_fmt != "NCHW":
-            raise ValueError(f"RepLKNet gives maps as NCHW, not {output_fmt}")
+            raise ValueError(f"RepLKNet returns maps as NCHW, not {output_fmt}")
         taken, last = feature_take_indices(len(self.stages), indices)
         maps = []
         x = self.stem(self.entry(x))
@@ -146,8 +145,8 @@ class RepLKNet(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """As in timm: drops the stages after the last that `indices` names (then the norm and head, which fit no
-        other), and the norm or head if asked. Returns the stages that were named."""
+        """timm's interface: drops the stages after the last of `indices` (and then norm and head, which no longer fit),
+        and norm or head if asked for. Returns the indices of the stages."""
         taken, last = feature_take_indices(len(self.stages), indices)
         cut = last < len(self.stages) - 1
         self.stages = self.stages[: last + 1]
@@ -164,7 +163,7 @@ class RepLKNet(nn.Module):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new head; 0 classes: none. `global_pool`: avg, or empty for none (then there can be no classes)."""
+        """Replaces the head; 0 classes: none. `global_pool`: avg, or empty for none (then without a head)."""
         if global_pool is not None:
             if global_pool not in ("avg", ""):
                 raise ValueError(f"RepLKNet: global_pool {global_pool!r} is neither avg nor empty")
@@ -176,10 +175,10 @@ class RepLKNet(nn.Module):
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> Callable[[str], float]:
-        """timm's levels, from the input: those of the reference code (optim_factory.py), 13 and the head's.
+        """timm's levels for layer decay, from the input on: 13 and the head's, as in the reference (optim_factory.py).
 
-        Stem (with entry) 0; then two large-kernel blocks and their feed-forwards a level; a transition belongs to the
-        level before it; norm and head to the last. `coarse`: a level a stage.
+        Level 0 is the stem with the entry. Each further level has two large-kernel blocks with their feed-forwards; a
+        transition belongs to the level before it, norm and head to the last. `coarse`: one level per stage.
         """
         halves = [1 if coarse else -(-len(cast("Stage", stage).blocks) // 4) for stage in self.stages]
 
@@ -197,17 +196,17 @@ class RepLKNet(nn.Module):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """None but what has one dimension, as in the reference code."""
+        """No names: as in the reference code, only parameters of one dimension have no weight decay."""
         return set()
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether blocks forget their activations and compute them again in the backward pass."""
+        """Makes blocks recompute their activations in the backward pass instead of storing them."""
         for stage in self.stages:
             cast("Stage", stage).grad_checkpointing = enable
 
     def merge(self) -> None:
-        """Structural re-parametrisation: every large kernel becomes one convolution with bias. For eval mode."""
+        """Structural re-parametrisation: every large kernel becomes one convolution with bias, for eval mode."""
         for module in self.modules():
             if isinstance(module, LargeKernel):
                 module.merge()
@@ -239,7 +238,7 @@ def _create(variant: str, pretrained: bool, **arguments: Any) -> nn.Module:
 
 @register_model
 def replknet_31b(pretrained: bool = False, **arguments: Any) -> nn.Module:
-    """RepLKNet-31B with 5x5 kernels beside the large ones, for supervised training."""
+    """RepLKNet-31B with parallel 5x5 kernels, for supervised training."""
     return _create("replknet_31b", pretrained, **arguments)
 
 

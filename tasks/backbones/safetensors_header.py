@@ -1,4 +1,4 @@
-"""The only place that knows what a weights file (safetensors) says of itself, and reads it without torch."""
+"""Reads and writes the metadata of weights files (safetensors), without torch."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from tasks.backbones.swin_windows import Windows
 from tasks.errors import DataError
 
 KEY = "orchestrator"
-"""The one entry we write: safetensors keeps several in no fixed order, and the same weights shall have one digest."""
+"""The one entry that we write: the order of several is not fixed, and the same weights must give the same digest."""
 
 _LARGEST_HEADER = 100_000_000  # safetensors' own limit
 
 
-def packed(said: dict[str, Any]) -> dict[str, str]:
-    """What to hand to safetensors as metadata. `said`: JSON values, among them `windows` where a model has some."""
-    return {KEY: json.dumps(said, sort_keys=True)}
+def packed(metadata: dict[str, Any]) -> dict[str, str]:
+    """Metadata in the form that safetensors takes. `metadata`: JSON values, with `windows` for a SwinV2."""
+    return {KEY: json.dumps(metadata, sort_keys=True)}
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What the file says of itself; empty for a file that somebody else wrote. Raises DataError for no safetensors."""
-    said = _header(path).get("__metadata__", {}).get(KEY)
-    return dict(json.loads(said)) if said else {}
+    """The metadata that we wrote; empty for a file from elsewhere. Raises DataError if it is no safetensors file."""
+    metadata = _header(path).get("__metadata__", {}).get(KEY)
+    return dict(json.loads(metadata)) if metadata else {}
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Of every tensor, by name; none of them is read. Raises DataError for no safetensors."""
+    """Shape of every tensor by name, from the header alone. Raises DataError if it is no safetensors file."""
     return {name: tuple(entry["shape"]) for name, entry in _header(path).items() if name != "__metadata__"}
 
 
@@ -40,14 +40,14 @@ def _header(path: Path) -> dict[str, Any]:
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
             expected = 8 + length + max(ends, default=0)
     except (struct.error, ValueError, TypeError, LookupError):
-        raise DataError(f"{path} is no safetensors file, or is cut short; make or fetch it again") from None
+        raise DataError(f"{path} is not a safetensors file, or is cut short; make or fetch it again") from None
     size = path.stat().st_size
     if size != expected:
         raise DataError(f"{path} has {size} bytes and should have {expected}: cut short; make or fetch it again")
     return header
 
 
-def windows(said: dict[str, Any]) -> Windows | None:
-    """The windows that SwinV2's position bias refers to, where the file says them."""
-    stages = said.get("windows")
+def windows(metadata: dict[str, Any]) -> Windows | None:
+    """The windows that SwinV2's position bias refers to, if the metadata has them."""
+    stages = metadata.get("windows")
     return tuple((int(height), int(width)) for height, width in stages) if stages else None

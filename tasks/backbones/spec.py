@@ -1,4 +1,4 @@
-"""What a spec says of a backbone: timm model, arguments, initial weights."""
+"""The backbone part of a spec: timm model, arguments, initial weights."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ class Scratch(BaseModel):
 
 
 class FromFile(BaseModel):
-    """Weights in a file; refused when the SHA-256 differs or any backbone weight is missing or left over."""
+    """Weights in a file; refused if the SHA-256 differs or any backbone weight is missing or left over."""
 
     model_config = _strict
     kind: Literal["file"] = "file"
     name: str
     path: str
-    """Absolute, or relative to the data root, or a URI: `file://`, or `https://` (then `weights fetch` brings it, once;
-    no trial downloads). Always .safetensors: `weights import` makes one from other people's checkpoints."""
+    """Absolute, or relative to the data root, or a URI: `file://`, or `https://` (`weights fetch` downloads it once;
+    trials never do). Always .safetensors: `weights import` makes one from other people's checkpoints."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    """None: not filled in yet. Such a trial can be planned and costed but not run: `missing` says what to write.
-    Filled in, it says which content is meant: it enters the key, and the path no longer does."""
+    """None: not filled in yet. Such a trial can be planned and costed but not run: `missing` returns what to write.
+    Once filled in, it identifies the content: it enters the trial's key, and the path no longer does."""
 
     @field_validator("path")
     @classmethod
     def _safetensors(cls, path: str) -> str:
         scheme, name = (urlsplit(path).scheme, urlsplit(path).path) if "://" in path else ("", path)
         if scheme not in ("", "file", "https", "http"):
-            raise ValueError(f"{scheme}:// is not read; a path, file:// or https://")
+            raise ValueError(f"{scheme}:// is not supported; give a path, file:// or https://")
         if not name.endswith(".safetensors"):
             raise ValueError(
                 "training reads .safetensors alone; convert it once: python -m orchestrator weights import FILE "
@@ -51,24 +51,24 @@ class FromFile(BaseModel):
         return path
 
     @model_validator(mode="after")
-    def _said_which(self) -> FromFile:
+    def _uri_has_digest(self) -> FromFile:
         if self.remote and self.sha256 is None:
-            raise ValueError("a URI needs sha256: what is there may change")
+            raise ValueError("a URI needs sha256, because its content may change")
         return self
 
     @property
     def remote(self) -> bool:
-        """Whether the file has to be fetched first."""
+        """True if the file has to be fetched first."""
         return self.path.startswith(("https://", "http://"))
 
     def local(self, root: Path) -> Path:
-        """Where the file lies on this machine. `root`: the data root."""
+        """Path of the file on this machine. `root`: the data root."""
         if self.remote:
             return fetched(self.path, str(self.sha256), root)
         return root / (unquote(urlsplit(self.path).path) if self.path.startswith("file://") else self.path)
 
     def missing(self, root: Path) -> str | None:
-        """None when the file is there with this SHA-256; else what to do. `root`: the data root. Reads the file."""
+        """None if the file is there with this SHA-256, else what to do. `root`: the data root. Reads the file."""
         file = self.local(root)
         if not file.is_file():
             if self.remote:
@@ -76,16 +76,16 @@ class FromFile(BaseModel):
                 return f"weights {self.name}: not fetched to {file} yet; fetch once: {command} --data-root {root}"
             return f"weights {self.name}: no file {file}; put it there (how to get it: see the spec's comment)"
         with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
         if self.sha256 is None:
-            return f"weights {self.name}: sha256 is not filled in; {file} has {found}: write that if you trust it"
-        if self.sha256 != found:
-            return f"weights {self.name}: {file} has SHA-256 {found}, not {self.sha256}: another or a damaged file"
+            return f"weights {self.name}: sha256 is not filled in; {file} has {digest}: write that if you trust it"
+        if self.sha256 != digest:
+            return f"weights {self.name}: {file} has SHA-256 {digest}, not {self.sha256}: another or a damaged file"
         return None
 
 
 def fetched(uri: str, sha256: str, root: Path) -> Path:
-    """Where `weights fetch` puts what it downloads: named by content, so that two versions do not meet."""
+    """Path of what `weights fetch` downloads: named by content, so that one version never overwrites another."""
     return root / "weights" / f"{sha256[:12]}-{Path(unquote(urlsplit(uri).path)).name}"
 
 
@@ -99,33 +99,34 @@ class FromTimm(BaseModel):
     """Model and pre-training tag, for example swinv2_base_window8_256.ms_in1k; the backbone may be another variant of
     the same architecture (image size, window)."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    """Of the tensors under timm's names as safetensors, the digest that a trial's facts show; another is then refused.
+    """Digest of the tensors under timm's names as safetensors, which a trial's facts show; others are then refused.
     None: whatever the hub has under this tag."""
 
     @field_validator("tag")
     @classmethod
     def _whole(cls, tag: str) -> str:
         if not tag.partition(".")[2]:
-            raise ValueError(f"{tag} names no pre-training; write model.tag (all: timm.list_pretrained())")
+            raise ValueError(f"{tag} names no pre-training; write MODEL.TAG (all: timm.list_pretrained())")
         return check_timm_name(tag)
 
 
 class FromStage(BaseModel):
-    """The weights that a stage of this or of another job ends with; planning replaces it by `FromTrial`."""
+    """The final weights of a stage of this or another job; planning replaces it with `FromTrial`."""
 
     model_config = _strict
     kind: Literal["stage"] = "stage"
     name: str
     stage: str
     job: str | None = None
-    """Another job: its name (the newest of that name) or the beginning of its id; none: this one. The stage must be
-    complete and its winner's weights kept. What it meant when the spec was first submitted is recorded and stays."""
+    """Another job: its name (the newest of that name) or the beginning of its id; None: this job. The stage must be
+    complete and its winner's weights kept. The trial that this resolves to at the first submission is recorded and
+    does not change afterwards."""
     group: str | None = None
-    """Of the stage, where it has several."""
+    """Group of the stage, if it has several."""
 
 
 class FromTrial(BaseModel):
-    """The weights that a trial ended with."""
+    """The final weights of a trial."""
 
     model_config = _strict
     kind: Literal["trial"] = "trial"
@@ -138,21 +139,21 @@ Init = Annotated[Scratch | FromFile | FromTimm | FromStage | FromTrial, Field(di
 
 
 class BackboneSpec(BaseModel):
-    """A timm backbone and where its weights come from."""
+    """A timm backbone and its initial weights."""
 
     model_config = _strict
 
     model: str
     """Name in timm, for example swinv2_base_window12_192."""
     args: dict[str, Any] = {}
-    """Passed to timm.create_model: patch_size, embed_dim, depth, window_size, ..."""
+    """Arguments for timm.create_model: patch_size, embed_dim, depth, window_size, ..."""
     image_size: PositiveInt
-    """Side of the square input in pixels; passed to timm as img_size where the model takes it."""
+    """Side of the square input in pixels, unless the task sets a height and width of its own."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Stochastic depth rate of the last block."""
     norm_eps: PositiveFloat | None = None
-    """Of every LayerNorm. None: as timm draws the model (Swin 1e-5, ViT and BEiT 1e-6). The reference's classification
-    and SimMIM code has 1e-5 for Swin; its depth and pose code 1e-6, also for weights that were trained with 1e-5."""
+    """Epsilon of every LayerNorm. None: timm's own (Swin 1e-5, ViT and BEiT 1e-6). The reference's classification and
+    SimMIM code has 1e-5 for Swin; its depth and pose code 1e-6, also for weights that were trained with 1e-5."""
     init: Init = Scratch()
 
     @field_validator("model")

@@ -1,4 +1,4 @@
-"""The only place that knows timm's model names without importing timm, which would take seconds in every command."""
+"""Lists timm's model names without importing timm, which would add seconds to every command."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _REGISTERED = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
 
 @cache
 def timm_names() -> frozenset[str]:
-    """Every name that timm.create_model takes (without pre-training tag), read from the installed source and ours."""
-    found = importlib.util.find_spec("timm")
-    if found is None or found.origin is None:
+    """Every name that timm.create_model takes (without pre-training tag), read from timm's source files and ours."""
+    package = importlib.util.find_spec("timm")
+    if package is None or package.origin is None:
         raise ModuleNotFoundError("timm is not installed, though this project requires it")
-    files = [*(Path(found.origin).parent / "models").glob("*.py"), Path(__file__).parent / "replknet.py"]
+    files = [*(Path(package.origin).parent / "models").glob("*.py"), Path(__file__).parent / "replknet.py"]
     return frozenset(name for file in files for name in _REGISTERED.findall(file.read_text(encoding="utf-8")))
 
 
 def check_timm_name(name: str) -> str:
-    """`name`, when timm has it; a pre-training tag after a dot is left to timm. Raises ValueError with the nearest."""
+    """Returns `name` if timm has it, else raises ValueError with similar names. Any tag after a dot passes."""
     if name.partition(".")[0] in timm_names():
         return name
     near = nearest(name, sorted(timm_names()), count=3)

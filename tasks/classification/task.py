@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tasks.base import Batch, DataContext, Loaders, Task
+from tasks.datasets import find_dataset
 from tasks.datasets.augment import Augment
-from tasks.datasets.labelled.card import DIGEST, LabelledDataset, SplitSpec, held_out_images
-from tasks.datasets.labelled.catalog import CARDS, find
+from tasks.datasets.labelled.card import DIGEST, SplitSpec
+from tasks.datasets.labelled.dataset import LabelledDataset
+from tasks.datasets.labelled.task_data import LabelledData, own_manifests
 from tasks.errors import DataError
 from tasks.metrics import LOSS, Metric, Summary, percent
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
     from torch import nn
 
     from tasks.backbones.spec import BackboneSpec
-
 
 TOP1 = percent("top1", "top-1 accuracy", complement="error rate")
 MEAN_PER_CLASS = percent("mean_per_class", "mean per-class accuracy", complement="mean per-class error rate")
@@ -40,6 +39,8 @@ AUGMENT_TITLES = {
 """Rows of Table 7 (appendix E). Its "Mixup prob. 0.8" and "Cutmix prob. 1.0" are the two alphas, as in the public
 code."""
 MEAN_AP = percent("map11", "11-point mAP")
+SPLIT = ("val_fraction", "split_seed", "caltech_background", "official_val")
+"""Fields that say which images are in which part."""
 
 
 class Classify(Task):
@@ -85,24 +86,21 @@ class Classify(Task):
     @field_validator("dataset")
     @classmethod
     def _known(cls, value: str) -> str:
-        return find(value).name
+        return find_dataset(value, LabelledDataset).name
 
     @field_validator("manifests")
     @classmethod
     def _own_manifest(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        if not value or not {"dataset", *_CUT} <= set(info.data):
-            return value  # another field is wrong, and says so
-        cut = SplitSpec(info.data["dataset"], **{name: info.data[name] for name in _CUT})
-        return cut.own(value, CARDS[cut.dataset])
+        if not value or not {"dataset", *SPLIT} <= set(info.data):
+            return value  # another field is wrong, and is reported
+        whole = find_dataset(info.data["dataset"], LabelledDataset)
+        return own_manifests(value, whole, {name: info.data[name] for name in SPLIT})
 
     @model_validator(mode="after")
     def _fits_the_data(self) -> Classify:
-        card = CARDS[self.dataset]
-        if not self.caltech_background and not card.background:
-            raise ValueError(f"caltech_background: {self.dataset} has no class BACKGROUND_Google; leave it out")
-        if self.official_val == "test" and (card.source != "folder" or card.test):
-            raise ValueError(f"official_val: test is for imagenet and inat18; {self.dataset} has its own test images")
-        if card.several_labels and (self.augment.mixes or self.augment.label_smoothing):
+        data = self._data
+        data.split.check(data.whole)
+        if data.whole.several_labels and (self.augment.mixes or self.augment.label_smoothing):
             raise ValueError(
                 f"{self.dataset} has several labels per image, for which mixing and smoothing labels is not defined "
                 "here: set augment.mixup, augment.cutmix and augment.label_smoothing to 0"
@@ -118,18 +116,14 @@ class Classify(Task):
         return self
 
     @property
-    def cut(self) -> SplitSpec:
-        """Which images are train, val and test."""
-        return SplitSpec(self.dataset, **{name: getattr(self, name) for name in _CUT})
+    def _data(self) -> LabelledData:
+        split = SplitSpec(self.dataset, **{name: getattr(self, name) for name in SPLIT})
+        digest = next(iter(self.manifests.values()), "")
+        return LabelledData(find_dataset(self.dataset, LabelledDataset), split, self.counts == "any", digest)
 
     @property
     def _card(self) -> LabelledDataset:
-        return self.cut.of(CARDS[self.dataset])
-
-    @property
-    def _val_images(self) -> int:
-        card = self._card
-        return card.val if card.official_val else held_out_images(card.trainval, self.val_fraction)
+        return self._data.card
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -144,9 +138,7 @@ class Classify(Task):
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        if self.counts == "exact":
-            return ()
-        return ("fewer or more images than published may have been used (task.counts any): not comparable",)
+        return self._data.caveats
 
     def batch_multiple(self, workers: int) -> tuple[int, str]:
         if not self.augment.mixes:
@@ -158,19 +150,26 @@ class Classify(Task):
         return self.evaluate == "test"
 
     @property
-    def opens(self) -> dict[str, str]:
-        return {self.dataset: self.cut.test_rule(CARDS[self.dataset])}
+    def opens(self) -> Mapping[str, str]:
+        return self._data.opens
 
     @property
     def train_samples(self) -> int:
-        return self._card.trainval - (self._val_images if self.train == "train" else 0)
+        return self._data.samples(self.train)
 
     @property
     def evaluation_samples(self) -> int:
-        return self._card.test if self.evaluate == "test" else self._val_images
+        return self._data.samples(self.evaluate)
 
     def missing_data(self, root: Path) -> str | None:
-        return self._card.missing(root)
+        return self._data.missing(root)
+
+    @property
+    def manifest_names(self) -> tuple[str, ...]:
+        return self._data.manifest_names
+
+    def data_manifests(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, str]:
+        return self._data.manifests(root, folders)
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
         from tasks.backbones.loading import load
@@ -189,38 +188,11 @@ class Classify(Task):
                 f"{self.dataset}: test images are opened only by trials that come after every choice; "
                 "this one was not planned as such"
             )
-        if self._card.source != "folder":
-            return self._from_memory(context)
-        return self._from_files(context)
+        from tasks.datasets.labelled.loaders import ImageInput, labelled_loaders, mixing
 
-    @property
-    def _expected(self) -> str:
-        return next(iter(self.manifests.values()), "")
-
-    def _from_memory(self, context: DataContext) -> Loaders:
-        from tasks.datasets.labelled import bundled_images, partition
-        from tasks.datasets.labelled.loaders import MemoryLoaders
-
-        partition.check_memory(self._card, self.cut, self._expected)
-        part = bundled_images.load_bundled(self._card)
-        train = part.train if self.train == "train" else _joined(part.train, part.val)
-        evaluation = part.test if self.evaluate == "test" else part.val
-        return MemoryLoaders(
-            part.images, part.labels, train, evaluation, self._card.classes, context, self.augment, self.normalize
-        )
-
-    def _from_files(self, context: DataContext) -> Loaders:
-        from tasks.datasets.labelled import partition
-        from tasks.datasets.labelled.loaders import FileLoaders
-
-        card, any_count = CARDS[self.dataset], self.counts == "any"
-        train, evaluation = partition.read_both(
-            card, context.root, self.cut, self.train, self.evaluate, self._expected, any_count
-        )
-        card = self._card
-        return FileLoaders(
-            card.name, train, evaluation, context.root, card.classes, context, self.augment, self.normalize
-        )
+        images = self._data.read(context.root, self.train, self.evaluate)
+        batches = mixing(self._card.classes, self.augment, context)
+        return labelled_loaders(images, ImageInput(self.augment, self.normalize), context, batches)
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         from torch.nn import functional
@@ -265,10 +237,6 @@ class Classify(Task):
         )
 
 
-_CUT = ("val_fraction", "split_seed", "caltech_background", "official_val")
-"""Fields that say which images are in which part."""
-
-
 def _binary_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Mean binary cross entropy over images and classes, (n, classes) both; labels of -1 do not count."""
     from torch.nn import functional
@@ -285,9 +253,3 @@ def _several(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Summary:
     logits, labels = (torch.cat(tensors) for tensors in zip(*pairs, strict=True))
     precision = mean_average_precision(logits.numpy(), labels.numpy())
     return Summary({"map11": precision, "loss": _binary_loss(logits, labels).item()})
-
-
-def _joined(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
-    import numpy as np
-
-    return np.sort(np.concatenate([first, second]))

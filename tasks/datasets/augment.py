@@ -1,4 +1,4 @@
-"""The only place that says which augmentations a trial may ask for; `transforms` carries them out."""
+"""The augmentations that a trial may ask for; `transforms` carries them out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _RAND = re.compile(r"rand(-(mstd\d+(\.\d+)?|mmax\d+|m\d+|n\d+|p\d+(\.\d+)?|inc[0
 
 
 def is_range(value: tuple[float, float]) -> tuple[float, float]:
-    """The value. Raises ValueError when it is no range of positive numbers."""
+    """Returns the value. Raises ValueError unless it is a range of positive numbers."""
     if not 0 < value[0] <= value[1]:
         raise ValueError(f"{list(value)} is no range: needs 0 < low <= high")
     return value
@@ -77,22 +77,22 @@ class Augment(BaseModel):
 
     @classmethod
     def none(cls) -> Augment:
-        """Nothing random, nothing smoothed, evaluation on the whole image."""
+        """No randomness, no label smoothing, evaluation on the whole image."""
         return cls(
             crop_scale=(1, 1), crop_ratio=(1, 1), flip=0, color_jitter=0, rand_augment="none", erasing=0,
             mixup=0, cutmix=0, label_smoothing=0, eval_crop=1,
         )  # fmt: skip
 
-    def evaluation_side(self, image_size: int) -> int:
-        """Pixels of the shorter side that evaluation resizes to."""
-        return math.floor(image_size / self.eval_crop)
+    def evaluation_side(self, side: int) -> int:
+        """The side, in pixels, that an image has before evaluation takes its centre, for a `side` of the input."""
+        return math.floor(side / self.eval_crop)
 
     @property
     def mixes(self) -> bool:
-        """Whether labels become soft because images are mixed."""
+        """True if images are mixed, so that labels become soft."""
         return (self.mixup > 0 or self.cutmix > 0) and self.mixup_prob > 0
 
     @property
     def per_image(self) -> bool:
-        """Whether an augmentation is asked for that only timm's transforms of one PIL image have."""
+        """True if an augmentation is asked for that exists only as timm's transform of one PIL image."""
         return self.rand_augment != "none" or self.color_jitter > 0

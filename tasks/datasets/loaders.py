@@ -1,21 +1,48 @@
-"""The only place that turns data sets into batches: order, shares of ranks, resuming, mixing; from memory or files."""
+"""Loaders over samples: the order of an epoch, the share of each rank, resuming at any step, unreadable images."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tasks.base import DataContext, EvaluationShare, Loaders
-from tasks.datasets.images.reader import Item, Reader
+from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare, Loaders
+from tasks.datasets.images.cache import cached
+from tasks.datasets.reader import Item, Reader
+from tasks.datasets.samples import Collate, Samples, Transform, stack
 from tasks.datasets.transforms import derived_seed
 from tasks.errors import DataError
 
 EVALUATION_BATCH = 256
-"""Images of one forward pass in evaluation; not a part of the spec, so figures do not depend on the training batch."""
+"""Samples of one forward pass in evaluation; not a part of the spec, so figures do not depend on the training batch."""
+
+
+class BatchTransform:
+    """A change of whole batches on the device, after they were collated: mixing, masks, warps. This one makes none."""
+
+    def train(self, batch: Batch, epoch: int, step: int, indices: Tensor) -> Batch:
+        """`indices` (n,): the samples of the batch, on the CPU."""
+        return batch
+
+    def evaluate(self, batch: Batch, indices: Tensor) -> Batch:
+        return batch
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How samples become batches."""
+
+    train: Transform
+    evaluate: Transform
+    collate: Collate = stack
+    batches: BatchTransform = field(default_factory=BatchTransform)
+    evaluation_batch: int = EVALUATION_BATCH
+    """Samples; lower it for inputs much larger than those of classification."""
 
 
 def share(batch: int, rank: int, world: int) -> Tensor:
@@ -33,40 +60,67 @@ def share(batch: int, rank: int, world: int) -> Tensor:
     return torch.cat([front, batch - 1 - front.flip(0)])
 
 
-def evaluation_parts(samples: int, share: EvaluationShare) -> list[tuple[str, slice]]:
+def evaluation_parts(samples: int, share: EvaluationShare, size: int = EVALUATION_BATCH) -> list[tuple[str, slice]]:
     """(item, positions) of the evaluation batches in this share; an item is named by its first position."""
-    starts = range(0, samples, EVALUATION_BATCH)
-    named = [(f"{start:012d}", slice(start, min(start + EVALUATION_BATCH, samples))) for start in starts]
+    starts = range(0, samples, size)
+    named = [(f"{start:012d}", slice(start, min(start + size, samples))) for start in starts]
     return [part for position, part in enumerate(named) if share.wants(position, part[0])]
 
 
 class OrderedLoaders(Loaders):
-    """Which images make which batch: an order per (seed, epoch), the rank's share of it, read from any step on."""
+    """Decides which samples make which batch: an order for each (seed, epoch), and the rank's share of it."""
 
-    def __init__(self, train_samples: int, place: DataContext) -> None:
+    def __init__(self, train_samples: int, context: DataContext) -> None:
         """Raises DataError when the batch does not fit the data or the number of workers."""
         self.train_samples = train_samples
-        self.steps_per_epoch = train_samples // place.batch
+        self.steps_per_epoch = train_samples // context.batch
         self.unreadable: list[str] = []
-        self._place = place
+        self._context = context
         if self.steps_per_epoch == 0:
             raise DataError(
-                f"optim.batch {place.batch} is larger than the training set of {train_samples} images: lower it"
+                f"optim.batch {context.batch} is larger than the training set of {train_samples} images: lower it"
             )
-        if place.batch % place.world:
-            raise DataError(f"optim.batch {place.batch} does not divide by {place.world} workers: choose a multiple")
-        self._share = share(place.batch, place.rank, place.world)
-        self._ahead: tuple[int, Iterator[tuple[Any, Tensor]]] | None = None
+        if context.batch % context.world:
+            raise DataError(
+                f"optim.batch {context.batch} does not divide by {context.world} workers: choose a multiple"
+            )
+        self._share = share(context.batch, context.rank, context.world)
 
     def rows(self, epoch: int) -> Tensor:
-        """(steps, share): indices of the images of each of this rank's batches."""
-        return _rows(self.train_samples, self._share, self._place, epoch)
+        """(steps, share): indices of the samples of each of this rank's batches."""
+        return _rows(self.train_samples, self._share, self._context, epoch)
 
-    def read(self, reader: Reader, epoch: int, first_step: int) -> Iterator[tuple[Any, Tensor]]:
-        """What the reader gives for each of this rank's batches, and the indices of the images really shown.
 
-        Worker processes live on from one epoch to the next, and read its first images while this one is evaluated.
-        Raises DataError when more images had to be replaced than `max_unreadable` of the rank's share of the epoch
+class SampleLoaders(OrderedLoaders):
+    """Samples of any kind: images from files or memory, decoded and transformed by worker processes."""
+
+    def __init__(self, train: Samples, evaluation: Samples, pipeline: Pipeline, context: DataContext) -> None:
+        """Raises DataError as OrderedLoaders does, and for an impossible image cache."""
+        super().__init__(len(train), context)
+        self._pipeline, self._evaluation_samples = pipeline, len(evaluation)
+        content = hashlib.sha256()
+        for part in (train, evaluation):
+            for chunk in part.content():
+                content.update(chunk)
+        self.digest = content.hexdigest()
+        train_images, train_cache = cached(train.images, context.loader_workers)
+        evaluation_images, evaluation_cache = cached(evaluation.images, context.loader_workers)
+        self.image_cache = f"training {train_cache}; evaluation {evaluation_cache}"
+        skips = context.max_unreadable > 0
+        self._training = Reader(train.over(train_images), pipeline.train, pipeline.collate, context, skips)
+        # figures are over all samples, or there are none
+        self._measuring = Reader(evaluation.over(evaluation_images), pipeline.evaluate, pipeline.collate, context)
+        self._ahead: tuple[int, Iterator[tuple[Batch, Tensor]]] | None = None
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        for step, (batch, indices) in enumerate(self._read(epoch, first_step), first_step):
+            yield self._pipeline.batches.train(batch, epoch, step, indices)
+
+    def _read(self, epoch: int, first_step: int) -> Iterator[tuple[Batch, Tensor]]:
+        """Each of this rank's batches with the indices of the samples that it really holds.
+
+        Worker processes live from one epoch to the next, and read its first samples while this one is evaluated.
+        Raises DataError when more samples had to be replaced than `max_unreadable` of the rank's share of the epoch
         (since `first_step`).
         """
         wanted = self.rows(epoch)[first_step:]
@@ -75,35 +129,42 @@ class OrderedLoaders(Loaders):
         at, batches = self._ahead or (None, iter(()))
         self._ahead = None  # two epochs at once: the second begins anew
         if at != epoch or first_step:
-            batches = reader.read(_items(self.train_samples, self._share, self._place, epoch, first_step))
-        replaced, images = 0, self.steps_per_epoch * len(self._share)
+            items = _items(self.train_samples, self._share, self._context, epoch, first_step)
+            batches = self._training.read(items)
+        replaced, samples = 0, self.steps_per_epoch * len(self._share)
         for row in wanted:
-            values, indices = next(batches)
+            batch, indices = next(batches)
             replaced += int((indices != row).sum())
-            self.unreadable += [failure for failure in reader.failures if failure not in self.unreadable]
-            if replaced > self._place.max_unreadable * images:
+            self.unreadable += [failure for failure in self._training.failures if failure not in self.unreadable]
+            if replaced > self._context.max_unreadable * samples:
                 raise DataError(
-                    f"{replaced} of {images} images of epoch {epoch + 1} cannot be read, more than "
-                    f"runtime.max_unreadable {self._place.max_unreadable:g} allows; {_some(self.unreadable)}"
+                    f"{replaced} of {samples} images of epoch {epoch + 1} cannot be read, more than "
+                    f"runtime.max_unreadable {self._context.max_unreadable:g} allows; {_first_few(self.unreadable)}"
                 )
-            yield values, indices
+            yield batch, indices
         self._ahead = epoch + 1, batches
 
+    def evaluation(self, share: EvaluationShare = EVERYTHING) -> Iterable[Batch]:
+        parts = evaluation_parts(self._evaluation_samples, share, self._pipeline.evaluation_batch)
+        wanted = [[(0, index) for index in range(self._evaluation_samples)[part]] for _, part in parts]
+        for (item, _), (batch, indices) in zip(parts, self._measuring.read(wanted), strict=True):
+            yield {**self._pipeline.batches.evaluate(batch, indices), "item": item}
 
-def _rows(images: int, share: Tensor, place: DataContext, epoch: int) -> Tensor:
-    generator = torch.Generator().manual_seed(derived_seed(place.seed, "order", epoch))
-    order = torch.randperm(images, generator=generator)
-    return order[: images // place.batch * place.batch].view(-1, place.batch)[:, share]
+
+def _rows(samples: int, share: Tensor, context: DataContext, epoch: int) -> Tensor:
+    generator = torch.Generator().manual_seed(derived_seed(context.seed, "order", epoch))
+    order = torch.randperm(samples, generator=generator)
+    return order[: samples // context.batch * context.batch].view(-1, context.batch)[:, share]
 
 
-def _items(images: int, share: Tensor, place: DataContext, epoch: int, first_step: int) -> Iterator[list[Item]]:
+def _items(samples: int, share: Tensor, context: DataContext, epoch: int, first_step: int) -> Iterator[list[Item]]:
     """Batches of this and all later epochs. (A function: a method would keep its loaders, and so the worker processes
     that read for them, alive in a circle.)"""
     for later in itertools.count(epoch):
-        for row in _rows(images, share, place, later)[first_step if later == epoch else 0 :].tolist():
+        for row in _rows(samples, share, context, later)[first_step if later == epoch else 0 :].tolist():
             yield [(later, index) for index in row]
 
 
-def _some(failures: list[str]) -> str:
+def _first_few(failures: list[Any]) -> str:
     more = f"; and {len(failures) - 5} more" if len(failures) > 5 else ""
     return "; ".join(failures[:5]) + more

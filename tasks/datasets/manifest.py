@@ -1,4 +1,4 @@
-"""The only place that writes and reads split manifests: which image is train, val or test, and the digest of that."""
+"""Writes and reads split manifests: which image is train, val or test, and the digest of that."""
 
 from __future__ import annotations
 
@@ -6,37 +6,38 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks.errors import DataError
-
-if TYPE_CHECKING:
-    pass
 
 VERSION = 1
 
 FOLDER = "splits"
 """Below the data root (or, where that cannot be written, below the folder of everything we write)."""
+PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Manifest:
     """One entry per image, in the order in which the data set's own lists name them; training keeps that order.
 
-    On disk: JSON lines, the first a header; then {"file" or "index", "label" or "labels" and "ignored", "part"}.
+    On disk: JSON lines, the first a header; then {"file" or "index", what belongs to the image, "part"}.
     """
 
     cut: str
-    """`Cut.name`."""
-    classes: int
+    """Name of the split rule."""
     images: Sequence[str | int]
     """Files below the data root; or, of sets stored as arrays, positions (test images after all others)."""
-    labels: Sequence[Any]
+    annotations: Sequence[Any]
+    """What belongs to each image: a class number ("label"); a row of 1, 0 and -1, one value a class ("labels" and
+    "ignored"); a mapping of JSON values (its keys); or None."""
     parts: Sequence[str]
+    classes: int = 0
+    """0 for data without classes."""
     pixels: str = ""
     """SHA-256 of the pixels, of the small sets that are the same for everybody."""
     rule: str = ""
@@ -44,12 +45,12 @@ class Manifest:
 
     @property
     def counts(self) -> dict[str, int]:
-        return {part: self.parts.count(part) for part in ("train", "val", "test")}
+        return {part: self.parts.count(part) for part in PARTS}
 
     @cached_property
     def body(self) -> bytes:
-        rows = zip(self.images, self.labels, self.parts, strict=True)
-        return "".join(_line(image, label, part) for image, label, part in rows).encode()
+        rows = zip(self.images, self.annotations, self.parts, strict=True)
+        return "".join(_line(image, annotation, part) for image, annotation, part in rows).encode()
 
     @cached_property
     def digest(self) -> str:
@@ -68,14 +69,29 @@ class Manifest:
         part.replace(path)
 
 
-def _line(image: str | int, label: Any, part: str) -> str:
+def _line(image: str | int, annotation: Any, part: str) -> str:
     entry: dict[str, Any] = {"file": image} if isinstance(image, str) else {"index": image}
-    if isinstance(label, list):
-        entry["labels"] = [number for number, there in enumerate(label) if there == 1]
-        entry["ignored"] = [number for number, there in enumerate(label) if there == -1]
-    else:
-        entry["label"] = label
+    if isinstance(annotation, list):
+        entry["labels"] = [number for number, value in enumerate(annotation) if value == 1]
+        entry["ignored"] = [number for number, value in enumerate(annotation) if value == -1]
+    elif isinstance(annotation, Mapping):
+        entry.update(annotation)
+    elif annotation is not None:
+        entry["label"] = annotation
     return json.dumps({**entry, "part": part}, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _annotation(entry: dict[str, Any], classes: int) -> Any:
+    """What `_line` wrote of an annotation."""
+    if "label" in entry:
+        return entry["label"]
+    if "labels" not in entry:
+        return {name: value for name, value in entry.items() if name not in ("file", "index", "part")} or None
+    row = [0] * classes
+    for value, numbers in ((1, entry["labels"]), (-1, entry["ignored"])):
+        for number in numbers:
+            row[number] = value
+    return row
 
 
 def _digest(cut: str, classes: int, counts: dict[str, int], pixels: str, body: bytes) -> str:
@@ -84,48 +100,56 @@ def _digest(cut: str, classes: int, counts: dict[str, int], pixels: str, body: b
 
 
 def saved_digest(path: Path) -> str:
-    """The digest of a manifest on disk, its content compared with it. Raises DataError when they differ."""
-    return _opened(path)[0]["sha256"]  # type: ignore[no-any-return]
+    """The digest of a manifest on disk, which is compared with its content. Raises DataError when they differ."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise _damaged(path, error) from error
+    return _saved_digest(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+@lru_cache(maxsize=64)
+def _saved_digest(path: Path, *version: int) -> str:
+    """Read once per version of the file: a job asks for it once per task, and that of ImageNet is large."""
+    return str(_opened(path)[0]["sha256"])
 
 
 def _opened(path: Path) -> tuple[dict[str, Any], bytes]:
-    remedy = "remove it, or write it again with `data split`"
+    """Header and body, compared with each other."""
     try:
         first, _, body = path.read_bytes().partition(b"\n")
         header = json.loads(first)
-        found = _digest(header["cut"], header["classes"], header["counts"], header["pixels"], body)
-        said = header["sha256"]
+        digest = _digest(header["cut"], header["classes"], header["counts"], header["pixels"], body)
+        stated = header["sha256"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is no split manifest ({error}); {remedy}") from error
+        raise _damaged(path, error) from error
     if header["manifest"] != VERSION:
-        raise DataError(f"{path} is of version {header['manifest']}, not {VERSION}; {remedy}")
-    if said != found:
-        raise DataError(f"{path} was changed: it says SHA-256 {said} and has {found}; {remedy}")
+        raise DataError(f"{path} is of version {header['manifest']}, not {VERSION}; {_REMEDY}")
+    if stated != digest:
+        raise DataError(f"{path} was changed: it says SHA-256 {stated} and has {digest}; {_REMEDY}")
     return header, body
+
+
+_REMEDY = "remove it, or write it again with `data split`"
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is no split manifest ({error}); {_REMEDY}")
 
 
 def load(path: Path) -> Manifest:
     """A manifest from disk. Raises DataError when it is none or was changed."""
     header, body = _opened(path)
     entries = [json.loads(line) for line in body.splitlines()]
-    classes = header["classes"]
     return Manifest(
         header["cut"],
-        classes,
         [entry["file"] if "file" in entry else entry["index"] for entry in entries],
-        [entry["label"] if "label" in entry else _row(entry, classes) for entry in entries],
+        [_annotation(entry, header["classes"]) for entry in entries],
         [entry["part"] for entry in entries],
+        header["classes"],
         header["pixels"],
         header["rule"],
     )
-
-
-def _row(entry: dict[str, Any], classes: int) -> list[int]:
-    row = [0] * classes
-    for value, numbers in ((1, entry["labels"]), (-1, entry["ignored"])):
-        for number in numbers:
-            row[number] = value
-    return row
 
 
 def save(manifest: Manifest, name: str, folders: Sequence[Path]) -> Path | None:

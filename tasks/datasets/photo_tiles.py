@@ -1,18 +1,24 @@
-"""The only place that cuts the photographs inside packages into tiles without labels, for small pre-training runs."""
+"""Cuts the photographs inside packages into tiles without labels, for small pre-training runs."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from tasks.datasets.info import DatasetInfo, Finding, Watch, unwatched
+from tasks.datasets.manifest import Manifest
+from tasks.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-NAME = "photo-tiles"
-"""As `Pretrain.dataset` calls them all together."""
+    from tasks.datasets.labelled.loaders import LabelledImages
+
 TILE = 64
 """Side of the squares that photos are cut into, in pixels."""
 STRIDE = 32
@@ -75,9 +81,69 @@ SHOWS = ("textures", "photos")
 """Sets of `classify` made from the same photographs: weights trained here have seen their test images."""
 
 
-def tiles(part: Literal["train", "val"]) -> int:
-    """How many tiles all photos of this part give."""
-    return sum(len(photo.corners) for photo in PHOTOS if photo.part == part)
+@dataclass(frozen=True, kw_only=True)
+class PhotoTiles(DatasetInfo):
+    """The tiles as a data set: no labels, a fixed split, nothing to download."""
+
+    def samples(self, part: Literal["train", "val"]) -> int:
+        """How many tiles all photos of this part give."""
+        return sum(len(photo.corners) for photo in PHOTOS if photo.part == part)
+
+    @property
+    def opens(self) -> Mapping[str, str]:
+        """See Task.opens."""
+        return dict.fromkeys(SHOWS, f"dataset: {self.name}")
+
+    @property
+    def manifest_names(self) -> tuple[str, ...]:
+        return ()
+
+    def manifests(self, root: Path, folders: Sequence[Path]) -> Mapping[str, str]:
+        """See Task.data_manifests: none, so that keys are those of trials before tiles had a manifest."""
+        return {}
+
+    def read(self, root: Path, train: Literal["train"], evaluate: Literal["val"]) -> LabelledImages:
+        """All tiles, with one label for all. Raises DataError."""
+        import numpy as np
+
+        from tasks.datasets.labelled.loaders import LabelledImages
+        from tasks.datasets.labelled.readers import LabelledPart
+
+        images, count = pixels(), self.samples(train)
+        first, second = (LabelledPart(part, np.zeros(len(part), np.int64)) for part in (images[:count], images[count:]))
+        return LabelledImages(self.name, root, first, second, small=True)
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"train": self.samples("train"), "val": self.samples("val"), "test": 0, "split": self.split}
+
+    def manifest(self, root: Path, choices: Mapping[str, Any]) -> tuple[Manifest, str]:
+        content, train = hashlib.sha256(pixels().tobytes()).hexdigest(), self.samples("train")
+        images = range(len(pixels()))
+        parts = ["train" if i < train else "val" for i in images]
+        made = Manifest(f"{self.name}/official", images, [None] * len(images), parts, pixels=content, rule=self.split)
+        return made, f"{self.name}-official.jsonl"
+
+    def check(
+        self, root: Path, choices: Mapping[str, Any], folders: Sequence[Path], images: bool, watch: Watch = unwatched
+    ) -> Finding:
+        """Opens all photographs: their number and sizes. (JPEG is decoded a little differently from one release of its
+        library to the next, so there is no digest to compare with.)"""
+        try:
+            made, _ = self.manifest(root, choices)
+        except DataError as error:
+            return Finding([str(error).removeprefix(f"{self.name}: ")])
+        total = self.samples("train") + self.samples("val")
+        return Finding(counts=made.counts, digest=made.digest, split=made.cut, expected=total)
+
+
+PHOTO_TILES = PhotoTiles(
+    name="photo-tiles",
+    title="Photo tiles",
+    source="wheel",
+    split="none official: 14 photographs are train, 4 others val",
+    how_to_get="Ships with scikit-image (skimage.data) and scikit-learn (sklearn.datasets).",
+    licence="scikit-image's data folder; china and flower CC BY 2.0",
+)
 
 
 @cache
@@ -91,19 +157,18 @@ def pixels() -> NDArray[np.uint8]:
     import numpy as np
     from PIL import Image
 
-    from tasks.errors import DataError
-
-    found = []
+    tiles = []
     for photo in sorted(PHOTOS, key=lambda photo: photo.part):
         package, _, below = photo.package.partition("/")
         spec = importlib.util.find_spec(package)
         path = Path(spec.origin).parent / below / photo.file if spec and spec.origin else Path(photo.file)
         if not path.is_file():
-            raise DataError(f"{NAME}: no {path}; install the versions that pyproject.toml asks for")
+            raise DataError(f"{PHOTO_TILES.name}: no {path}; install the versions that pyproject.toml asks for")
         with Image.open(path) as opened:
             image = opened.convert("RGB")
         if image.size != (photo.width, photo.height):
-            raise DataError(f"{NAME}: {path} has {image.size} pixels, expected {(photo.width, photo.height)}")
+            stated = photo.width, photo.height
+            raise DataError(f"{PHOTO_TILES.name}: {path} has {image.size} pixels, expected {stated}")
         scales = [np.asarray(image.resize(size, Image.Resampling.BOX)) for size in photo.sizes]
-        found += [scales[scale][top : top + TILE, left : left + TILE] for scale, left, top in photo.corners]
-    return np.stack(found)
+        tiles += [scales[scale][top : top + TILE, left : left + TILE] for scale, left, top in photo.corners]
+    return np.stack(tiles)

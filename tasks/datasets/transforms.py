@@ -1,4 +1,7 @@
-"""The only place that changes pixels: augmentation of batches on the device or of single images, mixing, evaluation."""
+"""Changes pixels: augmentation of batches on the device or of single images, mixing, and crops for evaluation.
+
+Sizes are (height, width) in pixels.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ from torch.nn import functional
 from tasks.datasets.augment import Augment
 
 Normalize = Literal["imagenet", "half"]
+Size = tuple[int, int]
+"""(height, width)"""
 MEAN_STD: dict[Normalize, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
@@ -25,13 +30,13 @@ MEAN_STD: dict[Normalize, tuple[tuple[float, float, float], tuple[float, float, 
 
 
 def derived_seed(*parts: int | str) -> int:
-    """A 63-bit seed that depends on all parts: 2 streams with different parts have nothing in common."""
+    """A 63-bit seed that depends on every part; streams of different parts are independent."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds the three global generators that timm's transforms draw from, and puts their states back after."""
+    """Seeds the three global generators that timm's transforms draw from, and restores their states afterwards."""
     python, numpy, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -45,18 +50,25 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def normalized(images: Tensor, normalize: Normalize) -> Tensor:
-    """(n, 1 or 3, h, w) in 0..255, uint8 or float -> float (n, 3, h, w), less each channel's mean, by its deviation."""
+    """(n, 1 or 3, h, w) in 0..255, uint8 or float -> float (n, 3, h, w) with mean 0 and deviation 1 per channel."""
     mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) * 255 for v in MEAN_STD[normalize])
     return (images.expand(-1, 3, -1, -1) - mean) / std
 
 
-def centre(images: Tensor, size: int, augment: Augment) -> Tensor:
-    """uint8 (n, c, h, w) -> uint8 (n, c, size, size): shorter side to size / eval_crop, centre taken."""
+def centre(images: Tensor, size: Size, augment: Augment) -> Tensor:
+    """uint8 (n, c, h, w) -> uint8 (n, c, *size): the central crop of the images, made just as large as to cover
+    size / eval_crop."""
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.functional import center_crop, resize
 
-    resized = resize(images, [augment.evaluation_side(size)], InterpolationMode(augment.interpolation), antialias=True)
-    out: Tensor = center_crop(resized, [size, size])
+    height, width = images.shape[-2:]
+    least = [augment.evaluation_side(side) for side in size]
+    if least[0] * width >= least[1] * height:  # the height decides
+        target = [least[0], int(least[0] * width / height)]
+    else:
+        target = [int(least[1] * height / width), least[1]]
+    resized = resize(images, target, InterpolationMode(augment.interpolation), antialias=True)
+    out: Tensor = center_crop(resized, list(size))
     return out
 
 
@@ -70,17 +82,17 @@ class Draws:
     crop: Tensor
     """(n, 5) uniform: area, ratio, x, y, flip."""
     erase: Tensor
-    """(n, 1 + 4 * count) uniform: whether; then area, ratio, x, y of each rectangle."""
+    """(n, 1 + 4 * count) uniform: whether to erase; then area, ratio, x, y of each rectangle."""
     noise: Tensor | None
-    """(n, 3, size, size) or (n, 3, 1, 1) normal; none where nothing is filled with noise."""
+    """(n, 3, *size) or (n, 3, 1, 1) normal; None where nothing is filled with noise."""
 
     @staticmethod
-    def of(seed: int, images: int, size: int, augment: Augment) -> Draws:
+    def of(seed: int, images: int, size: Size, augment: Augment) -> Draws:
         generator = torch.Generator().manual_seed(seed)
         crop = torch.rand(images, 5, generator=generator)
         erase = torch.rand(images, 1 + 4 * augment.erasing_count, generator=generator)
-        side = {"pixel": size, "rand": 1}.get(augment.erasing_mode)
-        noise = torch.randn(images, 3, side, side, generator=generator) if side and augment.erasing > 0 else None
+        area = {"pixel": size, "rand": (1, 1)}.get(augment.erasing_mode)
+        noise = torch.randn(images, 3, *area, generator=generator) if area and augment.erasing > 0 else None
         return Draws(crop, erase, noise)
 
     def share(self, positions: Tensor, device: str) -> Draws:
@@ -89,8 +101,8 @@ class Draws:
         return Draws(self.crop[positions].to(device), self.erase[positions].to(device), noise)
 
 
-def augmented(images: Tensor, draws: Draws, size: int, augment: Augment, normalize: Normalize) -> Tensor:
-    """uint8 (n, 1 or 3, h, w) -> float (n, 3, size, size): random resized crop, flip, normalisation, erasing."""
+def augmented(images: Tensor, draws: Draws, size: Size, augment: Augment, normalize: Normalize) -> Tensor:
+    """uint8 (n, 1 or 3, h, w) -> float (n, 3, *size): random resized crop, flip, normalisation, erasing."""
     out = _cropped(images, draws.crop, size, augment)
     return _erased(normalized(out, normalize), draws, augment)
 
@@ -99,11 +111,11 @@ def _between(low: float, high: float, uniform: Tensor) -> Tensor:
     return low + (high - low) * uniform
 
 
-def _cropped(images: Tensor, uniform: Tensor, size: int, augment: Augment) -> Tensor:
+def _cropped(images: Tensor, uniform: Tensor, size: Size, augment: Augment) -> Tensor:
     """Random resized crop and flip of a whole batch in one resampling.
 
-    As torchvision's RandomResizedCrop, but a box that would be wider or higher than the image is cut to it at once
-    instead of being drawn again up to ten times, and a box that is larger than `size` is not smoothed first.
+    Differs from torchvision's RandomResizedCrop in two ways: a box wider or higher than the image is cut to it at once
+    instead of being drawn again up to ten times, and a box larger than `size` is not smoothed first.
     """
     area = _between(*augment.crop_scale, uniform[:, 0])
     ratio = torch.exp(_between(math.log(augment.crop_ratio[0]), math.log(augment.crop_ratio[1]), uniform[:, 1]))
@@ -112,7 +124,7 @@ def _cropped(images: Tensor, uniform: Tensor, size: int, augment: Augment) -> Te
     mirror = 1 - 2 * (uniform[:, 4] < augment.flip).to(width.dtype)
     zero = torch.zeros_like(width)
     theta = torch.stack([torch.stack([width * mirror, zero, x], 1), torch.stack([zero, height, y], 1)], 1)
-    grid = functional.affine_grid(theta, [len(images), images.shape[1], size, size], align_corners=False)
+    grid = functional.affine_grid(theta, [len(images), images.shape[1], *size], align_corners=False)
     pixels = functional.grid_sample(
         images.float(), grid, mode=augment.interpolation, padding_mode="border", align_corners=False
     )
@@ -120,30 +132,30 @@ def _cropped(images: Tensor, uniform: Tensor, size: int, augment: Augment) -> Te
 
 
 def _erased(images: Tensor, draws: Draws, augment: Augment) -> Tensor:
-    """Random erasing of a whole batch, with timm's ranges: area 2..33 % of the image over the number of rectangles,
-    aspect 0.3..3.3. A rectangle as large as the image is cut by one pixel instead of being drawn again."""
+    """Random erasing of a whole batch, with timm's ranges: area 2..33 % of the image divided by the number of
+    rectangles, aspect 0.3..3.3. A rectangle as large as the image is cut by one pixel instead of being drawn again."""
     if augment.erasing == 0:
         return images
-    size = images.shape[-1]
-    rows = torch.arange(size, device=images.device)
+    full_height, full_width = images.shape[-2:]
+    rows, columns = (torch.arange(side, device=images.device) for side in (full_height, full_width))
     fill = torch.zeros(1, device=images.device) if draws.noise is None else draws.noise
     chosen = draws.erase[:, 0] < augment.erasing
     for i in range(augment.erasing_count):
         area, ratio, x, y = draws.erase[:, 1 + 4 * i : 5 + 4 * i].unbind(1)
-        pixels = _between(0.02, 1 / 3, area) * size * size / augment.erasing_count
+        pixels = _between(0.02, 1 / 3, area) * full_height * full_width / augment.erasing_count
         aspect = torch.exp(_between(math.log(0.3), math.log(1 / 0.3), ratio))
-        height = (pixels * aspect).sqrt().round().clamp(max=size - 1)
-        width = (pixels / aspect).sqrt().round().clamp(max=size - 1)
-        top, left = (y * (size - height + 1)).floor(), (x * (size - width + 1)).floor()
+        height = (pixels * aspect).sqrt().round().clamp(max=full_height - 1)
+        width = (pixels / aspect).sqrt().round().clamp(max=full_width - 1)
+        top, left = (y * (full_height - height + 1)).floor(), (x * (full_width - width + 1)).floor()
         in_rows = (rows >= top[:, None]) & (rows < (top + height)[:, None])
-        in_columns = (rows >= left[:, None]) & (rows < (left + width)[:, None])
+        in_columns = (columns >= left[:, None]) & (columns < (left + width)[:, None])
         mask = chosen[:, None, None] & in_rows[:, :, None] & in_columns[:, None, :]
         images = torch.where(mask[:, None], fill, images)
     return images
 
 
-def single_image(size: int, augment: Augment, normalize: Normalize, training: bool) -> Callable[[Any], Tensor]:
-    """timm's transform of one PIL image to float (3, size, size); draws from the global generators (see `seeded`)."""
+def single_image(size: Size, augment: Augment, normalize: Normalize, training: bool) -> Callable[[Any], Tensor]:
+    """timm's transform of one PIL image to float (3, *size); draws from the global generators (see `seeded`)."""
     from timm.data import create_transform
 
     mean, std = MEAN_STD[normalize]
@@ -166,8 +178,8 @@ def single_image(size: int, augment: Augment, normalize: Normalize, training: bo
 
 
 def _posterize(image: Any, bits_to_keep: int, **_: Any) -> Any:
-    """timm (1.0.31) asks for 0 bits at full strength, which Pillow refuses from version 13 on; before, and in the
-    paper's time, it gave a black image."""
+    """timm (1.0.31) asks for 0 bits at full strength, which Pillow refuses from version 13 on; older versions, such as
+    those of the paper's time, gave a black image."""
     from PIL import Image
     from timm.data.auto_augment import posterize
 
@@ -177,7 +189,7 @@ def _posterize(image: Any, bits_to_keep: int, **_: Any) -> Any:
 def mixed(images: Tensor, labels: Tensor, classes: int, augment: Augment, seed: int) -> tuple[Tensor, Tensor]:
     """Mixup or cutmix of each image with its mirror in the batch -> images, soft labels (n, classes), smoothed.
 
-    Changes `images` in place. Raises AssertionError for an odd number of images (loaders see to it).
+    Changes `images` in place. `images`: an even number.
     """
     from timm.data import Mixup
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.backbones.features import FAMILIES
+from tasks.backbones.split_forward import FAMILIES
 from tasks.pretraining.masking import check_patch
 
 EPS_COUNT = 1e-5
@@ -75,7 +75,7 @@ class SimMIM(nn.Module):
             embedded = torch.where(hidden[..., None], token.unsqueeze(0), embedded)
         else:
             embedded = torch.where(hidden.flatten(1)[..., None], token, embedded)
-        return cast("Tensor", self.decoder(self.family.go_on(self.encoder, embedded)))
+        return cast("Tensor", self.decoder(self.family.forward_rest(self.encoder, embedded)))
 
     def no_weight_decay(self) -> set[str]:
         """What the encoder names, by the names here, and the mask token."""

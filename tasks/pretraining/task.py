@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from tasks.base import Batch, DataContext, Loaders, Task
-from tasks.datasets import photo_tiles
+from tasks.datasets import find_dataset
 from tasks.datasets.augment import Augment, is_range
-from tasks.datasets.labelled.card import DIGEST, LabelledDataset, SplitSpec, held_out_images
-from tasks.datasets.labelled.catalog import CARDS, find
+from tasks.datasets.labelled.card import DIGEST, SplitSpec
+from tasks.datasets.labelled.dataset import LabelledDataset
+from tasks.datasets.labelled.task_data import LabelledData, own_manifests
+from tasks.datasets.photo_tiles import PhotoTiles
 from tasks.metrics import LOSS, Metric, Summary
 from tasks.pretraining.masking import Masking, check_patch, expected_distance
 
@@ -32,6 +34,9 @@ SHOWN = 8
 
 LOSS_OF_MEAN = Metric("loss_of_mean", "loss of the visible mean", "lower")
 AVG_DIST = Metric("avg_dist", "AvgDist", "higher", "px", digits=2)
+
+SPLIT = ("val_fraction", "split_seed", "official_val")
+"""Fields that say which images are in which part."""
 
 
 class Crop(BaseModel):
@@ -99,23 +104,20 @@ class Pretrain(Task):
     manifests: dict[str, Annotated[str, Field(pattern=DIGEST)]] = Field(default={})
     """Name of a cut -> SHA-256 of its split manifest, filled in by `submit`; see `Classify.manifests`."""
 
-    @field_validator("manifests")
-    @classmethod
-    def _own_manifest(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        given: list[Any] = [info.data.get(name) for name in ("dataset", "val_fraction", "split_seed", "official_val")]
-        if None in given:
-            return value  # another field is wrong, and says so
-        dataset, val_fraction, split_seed, official_val = given
-        cut = SplitSpec(dataset, val_fraction, split_seed, official_val=official_val)
-        return {} if dataset == photo_tiles.NAME else cut.own(value, CARDS[dataset])
-
     @field_validator("dataset")
     @classmethod
     def _known(cls, value: str) -> str:
-        try:
-            return value if value == photo_tiles.NAME else find(value).name
-        except ValueError as error:
-            raise ValueError(f"{error}, {photo_tiles.NAME}") from None
+        return find_dataset(value, LabelledDataset, PhotoTiles).name
+
+    @field_validator("manifests")
+    @classmethod
+    def _own_manifest(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if not {"dataset", *SPLIT} <= set(info.data):
+            return value  # another field is wrong, and is reported
+        whole = find_dataset(info.data["dataset"], LabelledDataset, PhotoTiles)
+        if not isinstance(whole, LabelledDataset):
+            return {}
+        return own_manifests(value, whole, {name: info.data[name] for name in SPLIT})
 
     @field_validator("norm_window")
     @classmethod
@@ -125,9 +127,11 @@ class Pretrain(Task):
         return value
 
     @model_validator(mode="after")
-    def _val_is_there(self) -> Pretrain:
-        card = None if self.dataset == photo_tiles.NAME else CARDS[self.dataset]
-        if self.official_val == "test" and (card is None or card.source != "folder" or card.test):
+    def _fits_the_data(self) -> Pretrain:
+        data = self._data
+        if isinstance(data, LabelledData):
+            data.split.check(data.whole)
+        elif self.official_val == "test":
             raise ValueError(f"official_val: test is for imagenet and inat18; {self.dataset} has its own parts")
         return self
 
@@ -141,9 +145,8 @@ class Pretrain(Task):
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        if self.counts == "exact":
-            return ()
-        return ("fewer or more images than published may have been used (task.counts any): not comparable",)
+        data = self._data
+        return data.caveats if isinstance(data, LabelledData) else ()
 
     @property
     def makes_weights(self) -> bool:
@@ -154,34 +157,35 @@ class Pretrain(Task):
         return False
 
     @property
-    def opens(self) -> dict[str, str]:
-        if self.dataset == photo_tiles.NAME:
-            return dict.fromkeys(photo_tiles.SHOWS, f"dataset: {self.dataset}")
-        return {self.dataset: self._cut.test_rule(CARDS[self.dataset])}
+    def opens(self) -> Mapping[str, str]:
+        return self._data.opens
 
     @property
-    def _card(self) -> LabelledDataset:
-        return self._cut.of(CARDS[self.dataset])
-
-    @property
-    def _cut(self) -> SplitSpec:
-        return SplitSpec(self.dataset, self.val_fraction, self.split_seed, official_val=self.official_val)
+    def _data(self) -> LabelledData | PhotoTiles:
+        whole = find_dataset(self.dataset, LabelledDataset, PhotoTiles)
+        if not isinstance(whole, LabelledDataset):
+            assert isinstance(whole, PhotoTiles)
+            return whole
+        split = SplitSpec(self.dataset, **{name: getattr(self, name) for name in SPLIT})
+        return LabelledData(whole, split, self.counts == "any", next(iter(self.manifests.values()), ""))
 
     @property
     def evaluation_samples(self) -> int:
-        if self.dataset == photo_tiles.NAME:
-            return photo_tiles.tiles("val")
-        card = self._card
-        return card.val if card.official_val else held_out_images(card.trainval, self.val_fraction)
+        return self._data.samples("val")
 
     @property
     def train_samples(self) -> int:
-        if self.dataset == photo_tiles.NAME:
-            return photo_tiles.tiles("train")
-        return self._card.trainval - self.evaluation_samples
+        return self._data.samples("train")
 
     def missing_data(self, root: Path) -> str | None:
-        return None if self.dataset == photo_tiles.NAME else self._card.missing(root)
+        return self._data.missing(root)
+
+    @property
+    def manifest_names(self) -> tuple[str, ...]:
+        return self._data.manifest_names
+
+    def data_manifests(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, str]:
+        return self._data.manifests(root, folders)
 
     def masking(self, image_size: int) -> Masking:
         """Raises ValueError when the mask patch does not fit the image."""
@@ -208,28 +212,12 @@ class Pretrain(Task):
         return SimMIM(encoder, backbone.image_size, self.mask_patch)
 
     def loaders(self, context: DataContext) -> Loaders:
-        import numpy as np
+        from tasks.datasets.labelled.loaders import ImageInput, labelled_loaders
+        from tasks.pretraining.masks import Masks
 
-        from tasks.pretraining.loaders import MaskedFiles, MaskedMemory
-
-        masking, augment = self.masking(context.image_size), self.augment.whole()
-        if self.dataset == photo_tiles.NAME:
-            pixels, train = photo_tiles.pixels(), photo_tiles.tiles("train")
-            parts = np.arange(train), np.arange(train, len(pixels))
-            labels = np.zeros(len(pixels), dtype=np.int64)
-            return MaskedMemory(masking, pixels, labels, *parts, 1, context, augment, self.normalize)
-        from tasks.datasets.labelled import bundled_images, partition
-
-        card, planned = self._card, next(iter(self.manifests.values()), "")
-        if card.source == "folder":
-            whole, any_count = CARDS[self.dataset], self.counts == "any"
-            both = partition.read_both(whole, context.root, self._cut, "train", "val", planned, any_count)
-            return MaskedFiles(masking, card.name, *both, context.root, card.classes, context, augment, self.normalize)
-        partition.check_memory(card, self._cut, planned)
-        part = bundled_images.load_bundled(card)
-        return MaskedMemory(
-            masking, part.images, part.labels, part.train, part.val, card.classes, context, augment, self.normalize
-        )
+        masks = Masks(self.masking(context.image_size), context)
+        images = self._data.read(context.root, "train", "val")
+        return labelled_loaders(images, ImageInput(self.augment.whole(), self.normalize), context, masks)
 
     def _normalises(self, model: SimMIM) -> bool:
         return model.family.title == "SwinV2" if self.norm_target == "auto" else self.norm_target == "on"

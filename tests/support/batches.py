@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from tasks.base import Batch
 
 
 def same(one: Batch, other: Batch) -> bool:
-    """True if both batches have the same names, equal tensors, and the same item."""
+    """True if both batches have the same names and equal values: tensors, lists of tensors, items."""
+    return one.keys() == other.keys() and all(_equal(one[name], other[name]) for name in one)
 
-    def equal(name: str) -> bool:
-        value, its_twin = one[name], other[name]
-        return torch.equal(value, its_twin) if isinstance(value, torch.Tensor) else value == its_twin
 
-    return one.keys() == other.keys() and all(map(equal, one))
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return bool(one == other)

@@ -16,8 +16,13 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets as torchvision_datasets
 
-from tasks.datasets.labelled.card import LabelledDataset
-from tasks.datasets.labelled.catalog import CARDS
+from tasks.datasets import DATASETS, find_dataset
+from tasks.datasets.labelled.dataset import LabelledDataset
+
+
+def card_of(name: str) -> LabelledDataset:
+    """A data set of labelled images as the list of all has it."""
+    return find_dataset(name, LabelledDataset)
 
 
 def draw(path: Path, seed: int) -> None:
@@ -35,7 +40,7 @@ def write(path: Path, lines: Iterable[str]) -> None:
 def plant(name: str, root: Path, patch: pytest.MonkeyPatch) -> LabelledDataset:
     """The tree of a data set under `root`, and its card with the counts of that tree."""
     made = TREES[name](root, patch)
-    patch.setitem(CARDS, name, made)
+    patch.setitem(DATASETS, name, made)
     return made
 
 
@@ -52,7 +57,7 @@ def food101(root: Path, patch: object = None) -> LabelledDataset:
     for part, content in lists.items():
         (base / "meta").mkdir(exist_ok=True)
         (base / "meta" / f"{part}.json").write_text(json.dumps(content))
-    return replace(CARDS["food101"], classes=3, train=15, val=3, test=12)
+    return replace(card_of("food101"), classes=3, train=15, val=3, test=12)
 
 
 def dtd(root: Path, patch: object = None) -> LabelledDataset:
@@ -62,7 +67,7 @@ def dtd(root: Path, patch: object = None) -> LabelledDataset:
         write(base / "labels" / f"{part}1.txt", names)
         for i, name in enumerate(names):
             draw(base / "images" / name, first * 10 + i)
-    return replace(CARDS["dtd"], classes=2, train=8, val=8, test=8)
+    return replace(card_of("dtd"), classes=2, train=8, val=8, test=8)
 
 
 def pets(root: Path, patch: object = None) -> LabelledDataset:
@@ -73,7 +78,7 @@ def pets(root: Path, patch: object = None) -> LabelledDataset:
         write(base / "annotations" / f"{part}.txt", [f"{name} {label} {label} 1" for name, label in chosen])
     for i, (name, _) in enumerate(rows):
         draw(base / "images" / f"{name}.jpg", i)
-    return replace(CARDS["pets"], classes=2, train=8, val=2, test=10)
+    return replace(card_of("pets"), classes=2, train=8, val=2, test=10)
 
 
 def flowers(root: Path, patch: pytest.MonkeyPatch) -> LabelledDataset:
@@ -87,7 +92,7 @@ def flowers(root: Path, patch: pytest.MonkeyPatch) -> LabelledDataset:
         for key, (name, _) in torchvision_datasets.Flowers102._file_dict.items()
     }
     patch.setattr(torchvision_datasets.Flowers102, "_file_dict", files)
-    return replace(CARDS["flowers"], classes=2, train=4, val=4, test=4)
+    return replace(card_of("flowers"), classes=2, train=4, val=4, test=4)
 
 
 def cifar10(root: Path, patch: pytest.MonkeyPatch) -> LabelledDataset:
@@ -112,7 +117,7 @@ def _cifar(name: str, root: Path, patch: pytest.MonkeyPatch, kind: Any, labels: 
     meta = base / kind.meta["filename"]
     meta.write_bytes(pickle.dumps({names: ["first", "second"]}))
     patch.setattr(kind, "meta", {**kind.meta, "md5": md5(meta)})
-    return replace(CARDS[name], classes=2, train=16, val=4, test=4)
+    return replace(card_of(name), classes=2, train=16, val=4, test=4)
 
 
 def aircraft(root: Path, patch: object = None) -> LabelledDataset:
@@ -123,7 +128,7 @@ def aircraft(root: Path, patch: object = None) -> LabelledDataset:
         write(base / f"images_variant_{part}.txt", [f"{image} {name}" for image, name in rows])
         for image, _ in rows:
             draw(base / "images" / f"{image}.jpg", int(image))
-    return replace(CARDS["aircraft"], classes=2, train=2, val=2, test=2)
+    return replace(card_of("aircraft"), classes=2, train=2, val=2, test=2)
 
 
 def cars(root: Path, patch: object = None) -> LabelledDataset:
@@ -139,7 +144,7 @@ def cars(root: Path, patch: object = None) -> LabelledDataset:
         for i in range(1, 11):
             draw(base / f"cars_{part}" / f"{i:05d}.jpg", i)
     savemat(base / "devkit" / "cars_meta.mat", {"class_names": np.array(["AM General", "Acura"], dtype=object)})
-    return replace(CARDS["cars"], classes=2, train=8, val=2, test=10)
+    return replace(card_of("cars"), classes=2, train=8, val=2, test=10)
 
 
 def caltech101(root: Path, patch: object = None) -> LabelledDataset:
@@ -149,7 +154,7 @@ def caltech101(root: Path, patch: object = None) -> LabelledDataset:
         for i in range(1, count + 1):
             draw(base / name / f"image_{i:04d}.jpg", i)
     (base / "BACKGROUND_Google" / "tmp").write_text("as in the archive")
-    return replace(CARDS["caltech101"], classes=3, train=75, val=15, test=6, background=32)
+    return replace(card_of("caltech101"), classes=3, train=75, val=15, test=6, background=32)
 
 
 def sun397(root: Path, patch: object = None) -> LabelledDataset:
@@ -161,7 +166,7 @@ def sun397(root: Path, patch: object = None) -> LabelledDataset:
         write(base / "Partitions" / listed, names)
         for i, name in enumerate(names):
             draw(base / name.lstrip("/"), first + i)
-    return replace(CARDS["sun397"], classes=2, train=8, val=2, test=10)
+    return replace(card_of("sun397"), classes=2, train=8, val=2, test=10)
 
 
 def birdsnap(root: Path, patch: object = None) -> LabelledDataset:
@@ -173,7 +178,7 @@ def birdsnap(root: Path, patch: object = None) -> LabelledDataset:
             listing.write(f"http://x\t0\tBird_{species}/{name}.jpg\t{species}\n")
             draw(base / "images" / f"Bird_{species}" / f"{name}.jpg", i)
     write(base / "test_images.txt", ["path", *(f"Bird_{s}/{n}.jpg" for n, s in rows if n.endswith(("6", "7")))])
-    return replace(CARDS["birdsnap"], classes=2, train=10, val=2, test=4)
+    return replace(card_of("birdsnap"), classes=2, train=10, val=2, test=4)
 
 
 def voc2007(root: Path, patch: object = None) -> LabelledDataset:
@@ -186,7 +191,7 @@ def voc2007(root: Path, patch: object = None) -> LabelledDataset:
             things = [(VOC[i % 3], 0)] + ([(VOC[1], 0), (VOC[2], 1)] if i == 0 else [])
             annotation(base / "Annotations" / f"{name}.xml", things)
             draw(base / "JPEGImages" / f"{name}.jpg", int(name))
-    return replace(CARDS["voc2007"], classes=3, train=4, val=4, test=4)
+    return replace(card_of("voc2007"), classes=3, train=4, val=4, test=4)
 
 
 VOC = ("aeroplane", "bicycle", "bird")
@@ -206,7 +211,7 @@ def imagenet(root: Path, patch: object = None) -> LabelledDataset:
             for i in range(count):
                 name = f"{wnid}_{i}" if part == "train" else f"ILSVRC2012_val_{2 * i + c:08d}"
                 draw(root / "imagenet" / part / wnid / f"{name}.JPEG", 10 * c + i)
-    return replace(CARDS["imagenet"], classes=2, train=12, val=6)
+    return replace(card_of("imagenet"), classes=2, train=12, val=6)
 
 
 def inat18(root: Path, patch: object = None) -> LabelledDataset:
@@ -223,7 +228,7 @@ def inat18(root: Path, patch: object = None) -> LabelledDataset:
             annotations.append({"id": 500 - i, "image_id": 500 - i, "category_id": category})
         content = {"images": images, "annotations": annotations[::-1], "categories": categories}
         (base / f"{part}2018.json").write_text(json.dumps(content))
-    return replace(CARDS["inat18"], classes=2, train=6, val=4)
+    return replace(card_of("inat18"), classes=2, train=6, val=4)
 
 
 def cog(number: int) -> Callable[[Path, pytest.MonkeyPatch], LabelledDataset]:
@@ -239,7 +244,7 @@ def cog(number: int) -> Callable[[Path, pytest.MonkeyPatch], LabelledDataset]:
                 draw(root / "imagenet21k" / name, 100 * c + i)
         (root / "cog").mkdir(exist_ok=True)
         (root / "cog" / f"l{number}.json").write_text(json.dumps(lists))
-        return replace(CARDS[f"cog-l{number}"], classes=2, train=18, val=4, test=8, per_class=(10, 12))
+        return replace(card_of(f"cog-l{number}"), classes=2, train=18, val=4, test=8, per_class=(10, 12))
 
     return level
 

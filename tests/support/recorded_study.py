@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.records.rows import ChoiceRow, JobRecord, Placement, TrackedRun
+from orchestrator.records.rows import ChoiceRow, JobRecord, MetricRow, Placement, TrackedRun
 from orchestrator.records.writes import Failed, Finished, Reported, Write
 from orchestrator.rules.selection import Candidate, axis_values, best, edges
 from orchestrator.spec.job import JobSpec
@@ -27,6 +27,17 @@ AXES = ["optim.lr", "optim.layer_decay"]
 PEAK = {"RAND": (1.18e-3, 0.95), "SUP": (2.64e-4, 0.75)}
 """Where the made-up figures are best: inside the grid in lr; decay on an edge for both."""
 
+
+METRICS = (
+    MetricRow("top1", "top-1 accuracy", "higher", "%", 100.0, 1, "error rate"),
+    MetricRow("loss", "loss", "lower"),
+)
+DEPTH = (
+    MetricRow("rmse", "RMSE", "lower", "m", 1.0, 3),
+    MetricRow("delta1", "δ < 1.25", "higher", "%", 100.0, 1, "part beyond 1.25"),
+    MetricRow("loss", "loss", "lower"),
+)
+"""Of a study of depth: chosen by an error in metres."""
 
 Ended = tuple[Placement, list[Write]]
 
@@ -46,7 +57,26 @@ class Plot:
     seeds: tuple[int, ...] = (0, 1, 2)
     reference: Mapping[str, Mapping[str, float]] | None = None
     averages: tuple[Mapping[str, Any], ...] = ({"name": "Average"},)
+    figures: tuple[str, ...] = ()
+    """Figures of the table; none: the one that trials are chosen by."""
+    plots: tuple[Mapping[str, Any], ...] = ()
+    metrics: tuple[MetricRow, ...] = METRICS
+    splits: tuple[str, str] = ("val", "test")
+    """What settings are chosen on, and what the final trials are measured on."""
     dirty: bool = False
+
+    @property
+    def metric(self) -> MetricRow:
+        return self.metrics[0]
+
+    @property
+    def mode(self) -> str:
+        return "max" if self.metric.better == "higher" else "min"
+
+    def measured(self, accuracy: float) -> dict[str, float]:
+        """The figures of a trial of this accuracy (of depth: an error of as many metres as it lacks to 1)."""
+        error = round(1 - accuracy, 6)
+        return {m.name: accuracy if m.better == "higher" else error for m in self.metrics}
 
 
 def spec_of(plot: Plot) -> dict[str, Any]:
@@ -98,6 +128,8 @@ def spec_of(plot: Plot) -> dict[str, Any]:
                 "averages": list(plot.averages),
                 "reference": {"source": "Table 1 of a paper", "values": plot.reference} if plot.reference else None,
                 "caption": "Fine-tuning from two initial weights",
+                **({"figures": list(plot.figures)} if plot.figures else {}),
+                **({"plots": list(plot.plots)} if plot.plots else {}),
             },
         }
     )
@@ -153,7 +185,7 @@ class Study:
 
     def pretrain(self) -> None:
         place = self.placement("pretrain", "all", 0, {}, 0, "all")
-        self.end([(place, self.finished(place, {"top1": 0.93, "loss": 0.4}))])
+        self.end([(place, self.finished(place, self.plot.measured(0.93)))])
 
     def grid(self, group: str) -> None:
         ended: list[Ended] = []
@@ -166,7 +198,7 @@ class Study:
                 report = Reported(place.key, 1, 1, 10, {"train_loss": math.inf, "lr": 1e-3}, 0.5)
                 ended.append((place, [report, Failed(place.key, 1, "diverged", "loss is inf in epoch 2")]))
             else:
-                figures = {"top1": accuracy(group, lr, decay), "loss": 1 - accuracy(group, lr, decay)}
+                figures = self.plot.measured(accuracy(group, lr, decay))
                 ended.append((place, self.finished(place, figures)))
         self.end(ended)
 
@@ -179,7 +211,7 @@ class Study:
         for n, move in enumerate(moves):
             place = self.placement("refine", group, n, {**centre.settings, **move}, 0)
             value = self.value(group, place.settings, 0)
-            ended.append((place, self.finished(place, {"top1": value, "loss": 1 - value})))
+            ended.append((place, self.finished(place, self.plot.measured(value))))
         self.end(ended)
 
     def final(self, group: str) -> None:
@@ -190,7 +222,7 @@ class Study:
             value = self.value(group, place.settings, seed) - 0.01
             state = self.plot.final_state.get(group, "done") if n == len(self.plot.seeds) - 1 else "done"
             writes: Mapping[str, list[Write]] = {
-                "done": self.finished(place, {"top1": value, "loss": 1 - value}, test=True),
+                "done": self.finished(place, self.plot.measured(value), test=True),
                 "running": [Reported(place.key, 1, 3, 30, {"train_loss": 0.5}, 0.5)],
                 "pending": [],
                 "failed": [Failed(place.key, 1, "data", "no <such> folder")],
@@ -223,10 +255,12 @@ class Study:
             settings=everything,
             name="/".join(part for part in (stage, group, shown) if part),
             position=n,
-            metric="top1",
-            mode="max",
+            metric=self.plot.metric.name,
+            mode=self.plot.mode,
             seed=seed,
             epochs=EPOCHS,
+            metrics=self.plot.metrics,
+            split=self.plot.splits[stage == "final"],
         )
 
     def end(self, ended: list[Ended]) -> None:
@@ -250,7 +284,8 @@ class Study:
             part = epoch / EPOCHS
             values = {"train_loss": 2.3 * (1 - 0.8 * part), "lr": 1e-3 * (1 - part)}
             if not test:
-                values |= {name: value * part if name == "top1" else value for name, value in figures.items()}
+                factor = part if self.plot.mode == "max" else 1 / part
+                values |= figures | {self.plot.metric.name: factor * figures[self.plot.metric.name]}
             rows.append(Reported(place.key, 1, epoch, 10 * epoch, values, 0.5))
         facts = {"host": "laptop", "device": "cpu", "precision": "fp32", "train_seconds": 4.0, "step_seconds": 0.05,
                  "data_digest": f"digest-of-{place.group.rpartition('/')[0]}"}  # fmt: skip
@@ -259,7 +294,8 @@ class Study:
     def choose(self, stage: str, group: str, sources: list[str]) -> Candidate:
         ran = [(p, figures) for p, figures in self.ran[group] if p.stage in sources]
         candidates = [Candidate(p.key, figures, p.settings) for p, figures in ran]
-        winner = best(candidates, "top1", "max", TIES)
+        metric, mode = self.plot.metric.name, self.plot.mode
+        winner = best(candidates, metric, mode, TIES)
         assert winner is not None
         axes = axis_values([p.settings for p, _ in self.ran[group] if p.stage == "grid"], AXES)
         placed = [
@@ -267,8 +303,8 @@ class Study:
         ]
         self.store.choices.record(
             self.job_id,
-            ChoiceRow(stage, group, winner.key, winner.figures["top1"], "top1", edges(winner.settings, axes),
-                      {"metric": "top1", "mode": "max", "ties": TIES}, len(placed), sources),
+            ChoiceRow(stage, group, winner.key, winner.figures[metric], metric, edges(winner.settings, axes),
+                      {"metric": metric, "mode": mode, "ties": TIES}, len(placed), sources),
         )  # fmt: skip
         return winner
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +13,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tasks.backbones.spec import BackboneSpec, Init, Scratch
 from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare, Loaders, Task
@@ -32,8 +29,6 @@ from workers.trial import OptimSpec, RuntimeSpec, Span, TrialSpec
 CLASSES = 3
 EXACT = {"rtol": 1e-5, "atol": 1e-6}
 """What rounding may change in a weight when the same sum is taken in another order."""
-PREPARING = 3
-"""Times that a trial asks whether to stop before its first step."""
 
 
 class Tiny(Task):
@@ -180,6 +175,13 @@ def trial(
     )
 
 
+def trial_of(task: Tiny, batch_workers: int = 1, **fields: Any) -> TinyTrial:
+    """As `trial`, of a task made from Tiny."""
+    plain = trial(**fields)
+    parts = {name: getattr(plain, name) for name in TinyTrial.model_fields}
+    return TinyTrial(**{**parts, "task": task, "batch_workers": batch_workers})
+
+
 VIT: dict[str, Any] = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
 
 
@@ -232,53 +234,23 @@ def assert_close(first: Outcome, second: Outcome) -> None:
 
 
 def after(steps: int) -> Callable[[], bool]:
-    """Turns true after so many steps of one attempt (0: before the first)."""
-    asked = iter(range(PREPARING + steps - 1))
-    return lambda: next(asked, None) is None
+    """Turns true once so many optimizer steps were made from now on (0: at once)."""
+    made = 0
+
+    def count(*_: Any) -> None:
+        nonlocal made
+        made += 1
+
+    hook = register_optimizer_step_post_hook(count)
+
+    def stop() -> bool:
+        if made >= steps:
+            hook.remove()
+        return made >= steps
+
+    return stop
 
 
 def undisturbed() -> TinyTrial:
     """Random numbers everywhere, and a checkpoint after every epoch."""
     return trial({"dropout": 0.3, "noise": 0.1}, runtime={"checkpoint_epochs": 1})
-
-
-def _attempts(folder: Path, crashes: list[str]) -> dict[str, Any]:
-    """Runs `undisturbed`, an attempt for each crash and a last one without; each in a process of its own."""
-    ends = []
-    for token, crash in enumerate([*crashes, ""]):
-        pid = os.fork()
-        if pid == 0:
-            try:
-                os.environ["ORCHESTRATOR_CRASH_AT"] = crash
-                with (folder.parent / f"{folder.name}.jsonl").open("a") as log:
-
-                    def emit(report: Report, log: Any = log) -> None:
-                        log.write(json.dumps([report.epoch, report.step, outcome_values(report)]) + "\n")
-                        log.flush()
-
-                    place = RankContext(folder=folder, data_root=folder, keep_weights=True, token=token)
-                    outcome = train(undisturbed(), place, emit, lambda: False)
-                    log.write(json.dumps([digest(outcome), outcome.figures, outcome.facts["resumed_at"]]) + "\n")
-                os._exit(0)
-            finally:
-                os._exit(1)
-        ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-    lines = [json.loads(line) for line in (folder.parent / f"{folder.name}.jsonl").read_text().splitlines()]
-    sha256, figures, resumed_at = lines.pop()
-    reports = {epoch: [epoch, step, values] for epoch, step, values in lines}
-    return {
-        "killed": [end == -signal.SIGKILL for end in ends],
-        "sha256": sha256,
-        "figures": figures,
-        "resumed_at": resumed_at,
-        "reports": [reports[epoch] for epoch in sorted(reports)],
-        "left": sorted(path.name for path in folder.iterdir()),
-    }
-
-
-if __name__ == "__main__":  # a process that has torch but no threads yet, so that it may fork
-    import safetensors.torch  # noqa: F401
-    import torch._dynamo  # every optimizer imports it at its first step: once here, not in every attempt
-
-    root = Path(sys.argv[1])
-    print(json.dumps([_attempts(root / str(n), crashes) for n, crashes in enumerate(json.loads(sys.argv[2]))]))

@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from tiny_task import EXACT, after, assert_close, outcome_values, run, seen, trial, weights_of
+from analysis_task import Trained, analysis, measured
+from points_task import Spread, SummedPoints
+from tiny_task import EXACT, after, assert_close, outcome_values, run, seen, trial, trial_of, weights_of
 
 from tasks.backbones.spec import FromTrial
+from tasks.base import DataContext
 from workers.checkpoint import Folder, load_weights
 from workers.distributed import convert_batch_norm
 from workers.errors import ErrorClass, Stopped, TrialError
@@ -35,11 +38,22 @@ def trials() -> dict[str, TrialSpec]:
         "oom": trial({"memory": (8, 1)}, clip=0.1),  # only rank 1 runs out of memory
         "shards": trial(deep, clip=0.1, runtime=FSDP),
         "shard parts": trial(deep, clip=0.1, micro_batch=1, runtime=FSDP),
-        "swin": swin(parallel="fsdp", grad_checkpointing=True),
-        "pretrain": pretraining(grad_checkpointing=True),
+        "swin": swin(parallel="fsdp", grad_checkpointing=True, channels_last="on"),
+        "pretrain": pretraining(grad_checkpointing=True, channels_last="on"),
+        "sums": trial_of(SummedPoints()),
+        "sum parts": trial_of(SummedPoints(), micro_batch=1),
+        "sums oom": trial_of(SummedPoints(memory=(8, 3))),
+        "sum shards": trial_of(SummedPoints(blocks=2), runtime=FSDP),
+        "sum shard parts": trial_of(SummedPoints(blocks=2), micro_batch=3, runtime=FSDP),
         "norm": trial({"batch_norm": True}, runtime={"sync_batchnorm": True}),
         "norm in shards": trial({"batch_norm": True}, runtime={"sync_batchnorm": True, **FSDP}),
     }
+
+
+MICRO_BATCHES = {
+    "parts": 1, "oom": 1, "shard parts": 1, "swin": 50, "pretrain": 50, "sum parts": 1, "sums oom": 2,
+    "sum shard parts": 3,
+}  # fmt: skip
 
 
 def swin(**runtime: Any) -> TrialSpec:
@@ -80,6 +94,12 @@ def pretraining(**runtime: Any) -> TrialSpec:
 def going_on() -> dict[str, TrialSpec]:
     """Trials that are stopped under one number of workers and end under another."""
     return {"ddp": trial({"blocks": 1}), "fsdp": trial({"blocks": 1}, runtime=FSDP)}
+
+
+def spread() -> TrialSpec:
+    """One step that moves no weight, with a loss that is no mean over samples."""
+    still = {"lr": 1e-30, "warmup_epochs": 0, "min_lr": 0, "weight_decay": 0, "epochs": 1, "batch": 32}
+    return trial_of(Spread(), batch_workers=2, **still)
 
 
 def spans(first: int, last: int, **runtime: Any) -> TrialSpec:
@@ -125,12 +145,63 @@ def on_two_ranks(rank: int, folder: str) -> None:
     block = prepare(deep, RankContext(folder=path / "none", **place), Folder(path / "none", deep.key, 0)).model.body[0]
     assert block.layer.weight.to_local().shape == (8, 16)
     _timm_keeps_its_activation(rank)
+    _evaluates(place, path, said)
+    said["spread"] = seen(run(spread(), path / "spread", **place)[1])
+    with pytest.raises(ValueError, match=r"batch_workers 1: .* cannot run on 2 workers"):
+        run(trial_of(Spread()), path / "alone", **place)
+    with pytest.raises(TrialError, match="needs a worker's whole share at once"):
+        run(trial_of(Spread(memory=(4, 3)), batch_workers=2), path / "spread oom", **place)
     (path / f"said-{rank}.json").write_text(json.dumps(said))
     dist.barrier()
     dist.destroy_process_group()
     # Not through the interpreter's end: gloo's threads may still be closing connections, and C++ aborts over that
     # ("terminate called without an active exception", once in several full runs). The test reads the files.
     os._exit(0)
+
+
+def evaluations() -> dict[str, TrialSpec]:
+    """Trials that only measure, in which two ranks have the parts that one has."""
+    return {
+        "shared": analysis({"noisy": True, "rows": ((1, "spread"),)}),
+        "shards": analysis({"noisy": True, "blocks": 2}, runtime=FSDP),
+        "one item": analysis({"items": 1}),
+    }
+
+
+def _evaluates(place: dict[str, Any], path: Path, said: dict[str, Any]) -> None:
+    rank = place["rank"]
+    for name, spec in evaluations().items():
+        outcome, reports = run(spec, path / f"evaluation {name}", **place)
+        said[f"evaluation {name}"] = [outcome.figures, seen(reports)]
+    own = trial_of(Trained(batch_norm=True), runtime={"sync_batchnorm": False})
+    said["own statistics"] = run(own, path / "own statistics", **place)[0].figures
+
+    # rank 1 measures its second item once rank 0, which is ready, has asked 21 times whether to stop
+    asked, gate = 0, path / "gate"
+    log = path / f"log-{rank}"
+
+    def ask(stop: bool) -> bool:
+        nonlocal asked
+        asked += rank == 0 and len(measured(log)) == 3
+        if asked == 21:  # what it was told before is flagged by now
+            gate.touch()
+        return stop and asked >= 20
+
+    waits = analysis({"gates": (("item 003", str(gate)),), "log": str(log)})
+    said["waits"] = run(waits, path / "waits", lambda: ask(False), **place)[0].figures
+    # and leaves when it hears, before its third item, that rank 0 was told to stop meanwhile
+    for file in (gate, log):
+        if rank == 0 or file == log:
+            file.unlink()
+    dist.barrier()
+    asked = 0
+    stops = analysis({"gates": (("item 003", str(gate)),), "log": str(log), "items": 6})
+    with pytest.raises(Stopped):
+        run(stops, path / "stops", lambda: ask(True), **place)
+    said["stops"] = [item for _, item in measured(log)]
+    with pytest.raises(TrialError) as caught:
+        run(analysis({"unreadable": "item 003"}), path / "unreadable", **place)
+    said["unreadable"] = caught.value.error_class
 
 
 def _timm_keeps_its_activation(rank: int) -> None:
@@ -183,10 +254,12 @@ def test_two_workers_do_what_one_does_with_the_same_global_batch(two: Path, tmp_
     for name, spec in trials().items():
         if name == "oom":
             spec = trial(clip=0.1)
+        if name == "sums oom":
+            spec = trial_of(SummedPoints())
         one, one_reports = run(spec, tmp_path / name)
         torch.testing.assert_close(weights(two / name), weights_of(one), **EXACT)
         figures, micro_batch, reports, parameters = zero[name]
-        assert micro_batch == {"parts": 1, "oom": 1, "shard parts": 1, "swin": 50, "pretrain": 50}.get(name, 4)
+        assert micro_batch == MICRO_BATCHES.get(name, 4)
         assert figures == other[name][0] == pytest.approx(one.figures, rel=1e-5)
         assert parameters == one.facts["parameters"]
         assert other[name][2] == []  # only rank 0 reports
@@ -228,6 +301,50 @@ def test_a_span_of_two_workers_goes_on_with_one(two: Path, tmp_path: Path) -> No
     parent = Weights(str(file), hashlib.sha256(file.read_bytes()).hexdigest())
     ended, _ = run(spans(2, 4), tmp_path / "second", parents={spans(0, 2).key: parent})
     assert_close(ended, whole)
+
+
+def test_two_workers_have_the_figures_of_one(two: Path, tmp_path: Path) -> None:
+    """To the last bit, random numbers included, for whole replicas, for shards, and where a rank has nothing to do."""
+    zero, other = (json.loads((two / f"said-{rank}.json").read_text()) for rank in (0, 1))
+    for name, spec in evaluations().items():
+        alone, reports = run(spec, tmp_path / name)
+        assert zero[f"evaluation {name}"] == json.loads(json.dumps([alone.figures, seen(reports)]))
+        assert other[f"evaluation {name}"] == [alone.figures, []]
+    rows = "shared/measurements.jsonl"
+    assert (two / f"evaluation {rows}").read_bytes() == (tmp_path / rows).read_bytes()
+
+
+def test_statistics_that_differ_are_those_of_the_weights_that_are_kept(two: Path, tmp_path: Path) -> None:
+    folder = two / "own statistics"
+    content = (folder / "weights.safetensors").read_bytes()
+    kept = Weights(str(folder / "weights.safetensors"), hashlib.sha256(content).hexdigest())
+    init = FromTrial(name="two", trial="two")
+    alone, _ = run(analysis({"batch_norm": True}, init), tmp_path, parents={"two": kept})
+    assert json.loads((two / "said-0.json").read_text())["own statistics"] == alone.figures
+
+
+def test_a_rank_that_is_ready_waits_in_no_collective(two: Path, tmp_path: Path) -> None:
+    zero, other = (json.loads((two / f"said-{rank}.json").read_text()) for rank in (0, 1))
+    assert zero["waits"] == other["waits"] == run(analysis(), tmp_path)[0].figures
+    assert zero["stops"] == ["item 000", "item 002", "item 004"]
+    assert other["stops"] == ["item 001", "item 003"]
+
+
+def test_no_rank_waits_for_one_that_failed(two: Path) -> None:
+    zero, other = (json.loads((two / f"said-{rank}.json").read_text()) for rank in (0, 1))
+    assert (zero["unreadable"], other["unreadable"]) == ("node_lost", "data")
+
+
+def test_a_loss_over_the_batch_is_the_mean_of_the_workers_losses(two: Path, tmp_path: Path) -> None:
+    """Each over its own share: the trial that two workers carry out cannot be had with one."""
+    model = spread().task.build(spread().backbone, weights(two / "spread"))  # as it began: it learns nothing
+    place: dict[str, Any] = {"input_size": (4, 4), "device": "cpu", "seed": spread().seed, "batch": 32, "world": 2}
+    shares = [next(iter(spread().task.loaders(DataContext(tmp_path, rank=rank, **place)).epoch(0))) for rank in (0, 1)]
+    whole = {name: torch.cat([share[name] for share in shares]) for name in shares[0]}
+    first, second, all_ = (spread().task.loss(model, batch)["loss"].item() for batch in (*shares, whole))
+    ((_, _, values),) = json.loads((two / "said-0.json").read_text())["spread"]
+    assert values["train_loss"] == pytest.approx((first + second) / 2, rel=1e-6)
+    assert abs(all_ - (first + second) / 2) > 1e-4
 
 
 def test_a_batch_that_does_not_divide_among_the_workers_is_refused(tmp_path: Path) -> None:

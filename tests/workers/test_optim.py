@@ -57,6 +57,19 @@ def test_cosine_at_the_end_of_warm_up_as_in_the_reference_codes() -> None:
     assert Schedule(spec(**paper, warmup_prefix=True), STEPS).lr(20 * STEPS) == pytest.approx(1e-3)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "step"])
+def test_a_schedule_in_iterations_is_that_in_epochs(schedule: str) -> None:
+    """UperNet trains 80,000 steps, 1,500 of them warm-up: no number of epochs says that."""
+    epochs = spec(schedule=schedule, step_epochs=(4, 8) if schedule == "step" else ())
+    milestones = (8 * STEPS, 4 * STEPS) if schedule == "step" else ()
+    steps = OptimSpec(
+        lr=1e-3, batch=64, iterations=10 * STEPS, warmup_iterations=2 * STEPS, schedule=epochs.schedule,
+        step_iterations=milestones,
+    )  # fmt: skip
+    one, other = Schedule(epochs, STEPS), Schedule(steps, 1000)
+    assert [one.lr(step) for step in range(10 * STEPS)] == [other.lr(step) for step in range(10 * STEPS)]
+
+
 def test_step_schedule_is_torchs_after_the_warm_up() -> None:
     optim = spec(schedule="step", step_epochs=(8, 5), step_factor=0.1, warmup_epochs=2)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=optim.peak_lr)

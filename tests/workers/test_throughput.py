@@ -39,6 +39,16 @@ def test_a_report_says_how_fast_it_went(tmp_path: Path) -> None:
         assert "system_mfu" not in values  # no GPU
 
 
+def test_caveats_of_the_task_are_among_the_facts(tmp_path: Path) -> None:
+    class Toy(Tiny):
+        caveats = property(lambda self: ("generated images: not comparable",))  # type: ignore[assignment]
+
+    assert run(trial().model_copy(update={"task": Toy()}), tmp_path / "toy")[0].facts["caveats"] == [
+        "generated images: not comparable"
+    ]
+    assert run(trial(), tmp_path / "plain")[0].facts["caveats"] == []
+
+
 def test_operations_are_counted_without_numbers(tmp_path: Path) -> None:
     """Of two matrix products: forward, the weights' gradients, and the second one's input."""
     spec = trial()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from killed_trials import killed_trials
 from PIL import Image
 from tiny_task import VIT, after, assert_close, digest, outcome_values, real, run, seen, trial, undisturbed, weights_of
 
@@ -85,15 +84,9 @@ def test_a_killed_trial_ends_as_one_that_was_not(tmp_path: Path) -> None:
         ["before_checkpoint_commit:1"],
         ["before_checkpoint_commit:2", "after_checkpoint_commit:1"],
         ["step:16"],
+        ["item:2", "item:3"],  # in the middle of an evaluation, and of the one after the checkpoint
     ]
-    script = Path(__file__).parents[1] / "support" / "tiny_task.py"
-    environment = {**os.environ, "PYTHONPATH": str(script.parents[2])}
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), json.dumps(scenarios)],
-        capture_output=True, text=True, env=environment, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout)
+    results = killed_trials([(undisturbed(), crashes) for crashes in scenarios], tmp_path)
     expected = results[0]
     assert len(expected["reports"]) == 4
     for scenario, result in zip(scenarios, results, strict=True):
@@ -101,7 +94,7 @@ def test_a_killed_trial_ends_as_one_that_was_not(tmp_path: Path) -> None:
         for what in ("sha256", "figures", "reports"):
             assert result[what] == expected[what], (scenario, what)
         assert result["left"] == ["outcome.json", "token", "weights.safetensors"]
-    assert [result["resumed_at"] for result in results] == [None, None, 8, None, 8, 12]
+    assert [result["resumed_at"] for result in results] == [None, None, 8, None, 8, 12, 4]
 
 
 @pytest.mark.parametrize("step", [1, 4, 6, 16])
@@ -129,7 +122,7 @@ def test_checkpoints_are_written_every_so_many_epochs_or_minutes(tmp_path: Path)
         return sorted(steps)
 
     assert written("epochs", checkpoint_epochs=2) == [8]
-    assert written("minutes", checkpoint_minutes=1e-9) == list(range(1, 16))
+    assert written("minutes", checkpoint_minutes=1e-9) == list(range(1, 17))
     assert written("neither", checkpoint_epochs=50) == []
 
 
@@ -366,3 +359,12 @@ def test_pictures_are_made_every_so_many_epochs_and_at_the_end(tmp_path: Path) -
     assert said == reports
     _, without = run(trial({"draws": 2}), tmp_path / "end")
     assert [len(report.pictures) for report in without] == [0, 0, 0, 2]
+
+
+def test_a_process_is_ready_for_a_deterministic_trial_from_its_first_one_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch reads this variable once, when the first trial computes, and then refuses deterministic ones without it."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    run(trial(epochs=2), tmp_path)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

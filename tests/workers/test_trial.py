@@ -94,11 +94,12 @@ PINNED: dict[str, dict[str, Any]] = {
         "lr_convention": "absolute", "layer_decay": 1.0, "layer_decay_scheme": "timm", "weight_decay": 0.05,
         "no_decay": "timm", "betas": [0.9, 0.999], "eps": 1e-8, "epochs": 100, "warmup_epochs": 20,
         "warmup_lr": 2.5e-7, "warmup_prefix": False, "schedule": "cosine", "min_lr": 2.5e-7, "step_epochs": [],
-        "step_factor": 0.1, "micro_batch": None, "clip": 5.0,
+        "step_factor": 0.1, "micro_batch": None, "clip": 5.0, "iterations": None, "warmup_iterations": None,
+        "step_iterations": [],
     },
     "RuntimeSpec": {
         "precision": "auto", "channels_last": "auto", "compile": False, "deterministic": False, "evaluate_every": 1,
-        "max_unreadable": 0.0, "sync_batchnorm": None,
+        "report_iterations": 1000, "max_unreadable": 0.0, "sync_batchnorm": None,
     },
 }  # fmt: skip
 
@@ -109,3 +110,36 @@ def test_a_step_that_never_comes_is_refused() -> None:
     for epoch in (0, 30):
         with pytest.raises(ValueError, match=f"step_epochs {epoch} never comes in 30 epochs"):
             spec(optim={**step, "step_epochs": [20, epoch]})
+
+
+def test_a_length_has_one_unit() -> None:
+    plain: dict[str, Any] = {"lr": 1e-3, "batch": 8}
+    iterations = spec(optim={**plain, "iterations": 80, "warmup_iterations": 5})
+    assert (iterations.optim.epochs, iterations.optim.warmup_epochs, iterations.rounds) == (0, 0, 1)
+    assert TrialSpec.model_validate(iterations.model_dump(mode="json")) == iterations
+    assert TrialSpec.model_validate(iterations.model_dump(mode="json")).key == iterations.key
+    assert spec(optim={**plain, "iterations": 80, "epochs": 0, "warmup_iterations": 5}).key == iterations.key
+    assert spec(optim={**plain, "epochs": 9, "warmup_iterations": 5}).optim.warmup_epochs == 0
+    for wrong, words in (
+        ({"iterations": 80, "epochs": 100}, "epochs 100 cannot stand beside iterations 80: leave epochs out"),
+        ({"iterations": 80, "warmup_epochs": 2}, r"warmup_epochs 2 cannot .* iterations 80 \(use warmup_iterations\)"),
+        ({"warmup_epochs": 2, "warmup_iterations": 5}, "warmup_epochs 2 cannot stand beside warmup_iterations 5"),
+        ({"iterations": 80, "warmup_iterations": 80}, "warmup_iterations 80 must be below iterations 80"),
+        ({"iterations": 80, "schedule": "step"}, "schedule step needs step_iterations"),
+        ({"iterations": 80, "schedule": "step", "step_iterations": [80]}, "step_iterations 80 never comes in 80"),
+        (
+            {"iterations": 80, "step_epochs": [2]},
+            "step_epochs cannot stand beside iterations 80: write step_iterations",
+        ),
+        ({"step_iterations": [2]}, "step_iterations is for a length in iterations: set iterations"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            spec(optim={**plain, **wrong})
+
+
+def test_the_length_of_a_round_enters_the_key_only_where_rounds_are_not_epochs() -> None:
+    assert spec(runtime={"report_iterations": 50}).key == spec().key
+    optim = {"lr": 1e-3, "batch": 8, "iterations": 800}
+    lengths = (spec(optim=optim), spec(optim=optim, runtime={"report_iterations": 50}))
+    assert [each.rounds for each in lengths] == [1, 16]
+    assert lengths[0].key != lengths[1].key

@@ -1,30 +1,37 @@
-"""The only place that prints a report as a page: one HTML file that needs no network, no other file and no script."""
+"""The report as a page: one HTML file that needs no network, no other file and no script."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.records.recorded_spec import label
+from orchestrator.report import figures
 from orchestrator.report.early_stopping import lines as saving_lines
-from orchestrator.report.formatting import short, short_time
-from orchestrator.report.model import Cell, Column, GroupReport, Mean, Report, StageCount, TrialLine, Unit, unit_of
+from orchestrator.report.formatting import duration, short
+from orchestrator.report.model import Cell, GroupReport, Mean, Report, StageCount, TrialLine
 from orchestrator.report.pictures import embedded
 from orchestrator.report.svg.curves import curves_svg
 from orchestrator.report.svg.heat_map import heat_map_inline, scale_bar
 from orchestrator.report.svg.scatter import scatter_svg
 from orchestrator.report.wording import (
+    Grid,
+    best_places,
     cell_text,
     choices,
+    chosen_title,
+    difference_text,
     edge_text,
     field_title,
+    grid,
+    group_text,
+    mean_reason,
     mean_text,
-    mean_unit,
-    metric_title,
+    published_text,
     run_link,
-    signed,
     title,
 )
 
@@ -49,6 +56,7 @@ def html(report: Report, tracking: str = "", storage: Path | None = None) -> str
         lstrip_blocks=True,
     )
     at = _anchors(report)
+    table = grid(report)
     chosen_header, chosen_rows = choices(report)
     stages = []
     for count in report.stages:
@@ -57,25 +65,33 @@ def html(report: Report, tracking: str = "", storage: Path | None = None) -> str
     return environment.get_template("report.html").render(
         report=report,
         title=title(report),
-        header=[field_title(report.row_path), *(column.name for column in report.columns), *_names(report)],
-        rows=[_row(report, row, at) for row in report.rows],
+        header=table.header,
+        spans=_spans(table),
+        rows=_rows(report, at),
+        chosen_title=chosen_title(report),
         chosen_header=chosen_header,
         chosen_rows=chosen_rows,
-        columns=[(column, Markup(scale_bar(column)), _groups(report, column, at)) for column in report.columns],
+        columns=[
+            (name, _scales(report, name), _groups(report, name, at))
+            for name in dict.fromkeys(column.name for column in report.columns)
+        ],
         plots=[(plot, Markup(scatter_svg(plot))) for plot in report.plots],
         pictures=[(picture, embedded(picture, storage) if storage else None) for picture in report.pictures],
         stopping=saving_lines(report.saved, report.agreement),
         stages=stages,
         signs=SIGNS,
-        duration=short_time,
-        total=short_time(report.provenance.seconds),
-        phrase=metric_title,
+        duration=duration,
+        total=duration(report.provenance.seconds),
         heading=field_title,
     )
 
 
-def _names(report: Report) -> list[str]:
-    return list(dict.fromkeys(mean.name for mean in report.means))
+def _spans(table: Grid) -> list[tuple[str, int]]:
+    """The columns' names, each with the number of its figures; empty where the table shows one figure."""
+    if not any(heading.figure for heading in table.headings):
+        return []
+    groups = itertools.groupby(table.headings, key=lambda heading: heading.name)
+    return [(name, len(list(group))) for name, group in groups]
 
 
 def _anchors(report: Report) -> dict[str, str]:
@@ -105,44 +121,44 @@ class Shown:
     group: str
 
 
-def _row(report: Report, row: str, at: dict[str, str]) -> tuple[str, list[Shown]]:
-    cells = [_cell(report, report.at[row, column.name], column, at) for column in report.columns]
-    unit = mean_unit(report)
-    means = [_mean(report, mean, unit) for mean in report.means if mean.row == row]
-    return row, [*cells, *means]
+def _rows(report: Report, at: dict[str, str]) -> list[tuple[str, list[Shown]]]:
+    best = best_places(report)
+    rows = []
+    for row in report.rows:
+        cells = [_cell(report, cell, (row, i) in best, at) for i, cell in enumerate(report.cells_of(row))]
+        first = len(cells)
+        means = [_mean(mean, (row, i) in best) for i, mean in enumerate(report.means_of(row), first)]
+        rows.append((row, [*cells, *means]))
+    return rows
 
 
-def _cell(report: Report, cell: Cell, column: Column, at: dict[str, str]) -> Shown:
+def _cell(report: Report, cell: Cell, best: bool, at: dict[str, str]) -> Shown:
     links = [("chosen", at[cell.choice.key])] if cell.choice and cell.choice.key in at else []
     ours = {trial.key: trial for trial in report.trials if trial.key in cell.keys} if len(cell.keys) > 1 else {}
     for key in cell.keys:
         if key in at:
             links.append((f"seed {ours[key].seed}" if ours else "trial", at[key]))
-    others = [c.value for c in report.cells if c.column == cell.column and c.value is not None]
-    best = (max if column.mode == "max" else min)(others, default=None)
     return Shown(
-        text=cell_text(cell, column.unit),
+        text=cell_text(cell),
         state=cell.state,
         reason=cell.reason,
-        best=cell.value is not None and len(others) > 1 and cell.value == best,
+        best=best,
         links=links,
-        published="" if cell.reference is None else column.unit.text(cell.reference),
-        difference="" if cell.difference is None else signed(cell.difference, column.unit),
+        published=published_text(cell),
+        difference=difference_text(cell),
         group=_group_id(report, cell.group),
     )
 
 
-def _mean(report: Report, mean: Mean, unit: Unit) -> Shown:
-    others = [m.value for m in report.means if m.name == mean.name and m.value is not None]
-    mode = report.columns[0].mode if report.columns else "max"
+def _mean(mean: Mean, best: bool) -> Shown:
     return Shown(
-        text=mean_text(mean, unit),
+        text=mean_text(mean),
         state="done" if mean.value is not None else "missing",
-        reason=f"needs {', '.join(mean.missing)}" if mean.missing else "",
-        best=mean.value is not None and len(others) > 1 and mean.value == (max if mode == "max" else min)(others),
+        reason=mean_reason(mean),
+        best=best,
         links=[],
-        published="" if mean.reference is None else unit.text(mean.reference),
-        difference="" if mean.difference is None else signed(mean.difference, unit),
+        published=published_text(mean),
+        difference=difference_text(mean),
         group="",
     )
 
@@ -152,37 +168,59 @@ def _group_id(report: Report, name: str) -> str:
     return f"group-{numbers[name]}" if name in numbers else ""
 
 
-def _groups(report: Report, column: Column, at: dict[str, str]) -> list[dict[str, Any]]:
+def _scales(report: Report, column: str) -> list[dict[str, Any]]:
+    """The colour scales of a column's heat maps: title of the metric, split, drawing."""
     from markupsafe import Markup
 
+    splits = {
+        drawn.figure.name: drawn.split for group in report.groups if group.column == column for drawn in group.heat_maps
+    }
     return [
-        {
-            "id": _group_id(report, group.name),
-            "group": group,
-            "cell": report.at[group.row, group.column],
-            "text": cell_text(report.at[group.row, group.column], column.unit),
-            "maps": [
-                Markup(heat_map_inline(group, drawn, column, f"{_group_id(report, group.name)}-{n}"))
-                for n, drawn in enumerate(group.heat_maps)
-            ],
-            "others": [", ".join(map(field_title, drawn.others)) for drawn in group.heat_maps],
-            "curves": [Markup(svg) for svg in curves_svg(group, column)],
-            "finals": sum(curve.role == "final" for curve in group.curves),
-            "edges": [edge_text(edge) for edge in group.choices[-1].edges] if group.choices else [],
-            "points": _points(group, column, at),
-        }
-        for group in report.groups
-        if group.column == column.name
+        {"title": scale.figure.title, "split": splits[scale.figure.name], "bar": Markup(scale_bar(scale))}
+        for scale in report.scales
+        if scale.column == column and scale.low is not None
     ]
 
 
-def _points(group: GroupReport, column: Column, at: dict[str, str]) -> list[dict[str, Any]]:
+def _groups(report: Report, column: str, at: dict[str, str]) -> list[dict[str, Any]]:
+    """The cards of a column's groups."""
+    from markupsafe import Markup
+
+    cards = []
+    for group in report.groups:
+        if group.column != column:
+            continue
+        identity = _group_id(report, group.name)
+        maps = [
+            heat_map_inline(group, drawn, report.scale_of(group, drawn), f"{identity}-{n}")
+            for n, drawn in enumerate(group.heat_maps)
+        ]
+        choice = group.choices[-1] if group.choices else None
+        cards.append(
+            {
+                "id": identity,
+                "group": group,
+                "cell": report.at[group.row, group.column],
+                "text": group_text(report, group.row, group.column),
+                "maps": [Markup(svg) for svg in maps],
+                "others": [", ".join(map(field_title, drawn.others)) for drawn in group.heat_maps],
+                "curves": [Markup(svg) for svg in curves_svg(group)],
+                "finals": sum(curve.role == "final" for curve in group.curves),
+                "split": choice.split if choice else "",
+                "edges": [edge_text(edge) for edge in choice.edges] if choice else [],
+                "points": _points(group, at),
+            }
+        )
+    return cards
+
+
+def _points(group: GroupReport, at: dict[str, str]) -> list[dict[str, Any]]:
     return [
         {
             "moved": ", ".join(f"{field_title(path)} {short(a)} → {short(b)}" for path, (a, b) in point.moved.items())
             or "nothing",
-            "value": "" if point.value is None else column.unit.text(point.value),
-            "difference": "" if point.difference is None else signed(point.difference, column.unit),
+            "value": "" if point.value is None else figures.text(point.value, group.figure),
+            "difference": "" if point.difference is None else figures.signed(point.difference, group.figure),
             "state": point.state,
             "chosen": point.chosen,
             "key": point.key[:8],
@@ -203,14 +241,14 @@ def _trial(trial: TrialLine, tracking: str) -> dict[str, Any]:
     return {
         "anchor": anchor(trial),
         "trial": trial,
-        "value": "" if trial.value is None else unit_of(trial.metric).text(trial.value),
+        "value": "" if trial.value is None else f"{trial.value:.{trial.digits}f}",
         "settings": {path: short(value) for path, value in trial.settings.items()},
-        "seconds": "" if trial.seconds is None else short_time(trial.seconds),
+        "seconds": "" if trial.seconds is None else duration(trial.seconds),
         "run": run_link(trial.run_id or "", tracking) if linked else "",
     }
 
 
 def summary(count: StageCount) -> str:
     """60 trials: 57 done, 2 diverged, 1 failed"""
-    told = ", ".join(f"{n} {state}" for state, n in count.states.items())
-    return f"{count.placed} trial{'' if count.placed == 1 else 's'}" + (f": {told}" if told else "")
+    states = ", ".join(f"{n} {state}" for state, n in count.states.items())
+    return f"{count.placed} trial{'' if count.placed == 1 else 's'}" + (f": {states}" if states else "")

@@ -1,14 +1,16 @@
-"""The report as LaTeX tables."""
+"""The report as a LaTeX table."""
 
 from __future__ import annotations
 
+import itertools
+
 from orchestrator.report.model import Report
-from orchestrator.report.wording import grid, notes, title
+from orchestrator.report.wording import Grid, Line, best_places, grid, notes, title
 
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": r"$-$", "–": "--", "<": r"\textless{}",
-    ">": r"\textgreater{}", "\n": " ",
+    ">": r"\textgreater{}", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "\n": " ",
 }  # fmt: skip
 
 
@@ -18,50 +20,46 @@ def _tex(text: str) -> str:
 
 def latex(report: Report) -> str:
     """A table for booktabs; the best number of each column in bold."""
-    header, body = grid(report)
-    best = _best(report)
+    table = grid(report)
     lines = [
         "% needs \\usepackage{booktabs}",
         r"\begin{table}",
         r"  \centering",
         rf"  \caption{{{_tex('. '.join(part for part in (report.caption, title(report)) if part))}.}}",
         rf"  \label{{tab:{report.name}}}",
-        rf"  \begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+        rf"  \begin{{tabular}}{{l{'r' * len(table.headings)}}}",
         r"    \toprule",
-        "    " + " & ".join(_tex(text) for text in header) + r" \\",
+        *(f"    {line}" for line in _header(table)),
         r"    \midrule",
     ]
-    for line in body:
-        row = line.texts[0]
-        words = [_tex(text) for text in line.texts]
-        if line.kind == "ours":
-            values = [report.at[row, column.name].value for column in report.columns]
-            values += [mean.value for mean in report.means if mean.row == row]
-            for i, value in enumerate(values, 1):
-                if (row, i) in best:
-                    words[i] = rf"\textbf{{{words[i]}}}"
-                elif value is None:
-                    words[i] = rf"\textit{{{words[i]}}}"
-        else:
-            words = [rf"\quad {words[0]}", *words[1:]]
-        lines.append("    " + " & ".join(words) + r" \\")
+    best = best_places(report)
+    lines += [f"    {' & '.join(_words(line, best))} " + r"\\" for line in table.lines]
     lines += [r"    \bottomrule", r"  \end{tabular}"]
     lines += [rf"  \\ {{\footnotesize {_tex(note)}}}" for note in notes(report)]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
-def _best(report: Report) -> set[tuple[str, int]]:
-    """(row, column number) of the best value of each column of the table, averages included."""
-    found = set()
-    names = list(dict.fromkeys(mean.name for mean in report.means))
-    columns: list[tuple[str, list[tuple[str, float]]]] = [
-        (column.mode, [(c.row, c.value) for c in report.cells if c.column == column.name and c.value is not None])
-        for column in report.columns
-    ]
-    mode = report.columns[0].mode if report.columns else "max"
-    columns += [(mode, [(m.row, m.value) for m in report.means if m.name == n and m.value is not None]) for n in names]
-    for i, (order, values) in enumerate(columns, 1):
-        if len(values) > 1:
-            best = (max if order == "max" else min)(value for _, value in values)
-            found |= {(row, i) for row, value in values if value == best}
-    return found
+def _header(table: Grid) -> list[str]:
+    """One line; of several figures two: the columns' names, each over its figures, and the figures."""
+    if not any(heading.figure for heading in table.headings):
+        return [" & ".join(map(_tex, table.header)) + r" \\"]
+    names, rules, first = [""], [], 2
+    for name, group in itertools.groupby(table.headings, key=lambda heading: heading.name):
+        count = len(list(group))
+        names.append(rf"\multicolumn{{{count}}}{{c}}{{{_tex(name)}}}")
+        rules.append(rf"\cmidrule(lr){{{first}-{first + count - 1}}}")
+        first += count
+    below = [table.corner, *(heading.figure for heading in table.headings)]
+    return [" & ".join(names) + r" \\", " ".join(rules), " & ".join(map(_tex, below)) + r" \\"]
+
+
+def _words(line: Line, best: set[tuple[str, int]]) -> list[str]:
+    words = [_tex(text) for text in line.texts]
+    if line.kind != "ours":
+        return [rf"\quad {words[0]}", *words[1:]]
+    for i, shown in enumerate(line.shown, 1):
+        if (line.texts[0], i - 1) in best:
+            words[i] = rf"\textbf{{{words[i]}}}"
+        elif shown.value is None:
+            words[i] = rf"\textit{{{words[i]}}}"
+    return words

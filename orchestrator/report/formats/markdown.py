@@ -5,28 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from orchestrator.report.model import Report
-from orchestrator.report.wording import cell_text, choices, field_title, grid, notes, run_link, title
+from orchestrator.report.wording import cell_text, choices, chosen_title, field_title, grid, notes, run_link, title
 
 
 def markdown(report: Report, tracking: str = "") -> str:
-    """The table and what stands behind each cell. `tracking`: address of the MLflow UI, for links to runs."""
-    header, body = grid(report)
+    """The table and the trials behind each cell. `tracking`: address of the MLflow UI, for links to runs."""
+    table = grid(report)
     lines = [f"## {_md(report.name)}", "", _md(". ".join(part for part in (report.caption, title(report)) if part)), ""]
-    lines += _md_table(header, [line.texts for line in body], numbers_from=1)
+    lines += _md_table(table.header, [line.texts for line in table.lines], numbers_from=1)
     lines += ["", *(f"- {_md(note)}" for note in notes(report))]
     if report.warnings:
         lines += ["", "### Warnings", "", *(f"- {_md(warning)}" for warning in report.warnings)]
     chosen, rows = choices(report)
     if rows:
-        lines += ["", "### Chosen on val", "", *_md_table(chosen, rows, numbers_from=2)]
+        lines += ["", f"### {_md(chosen_title(report))}", "", *_md_table(chosen, rows, numbers_from=2)]
+    several = len({column.figure for column in report.columns}) > 1
     behind = [
-        [cell.row, cell.column, cell_text(cell, report.by_column[cell.column].unit),
+        [cell.row, cell.column, *([cell.figure.title] if several else []), cell_text(cell),
          " ".join(f"`{key[:12]}`" for key in cell.keys) or "–",
          " ".join(f"[{run[:8]}]({run_link(run, tracking)})" for run in cell.run_ids) or "–"]
         for cell in report.cells
     ]  # fmt: skip
-    head = [field_title(report.row_path), field_title(report.column_path), "value", "trials", "MLflow runs"]
-    lines += ["", "### Trials behind each cell", "", *_md_table(head, behind, numbers_from=5, escaped_from=3)]
+    first = [field_title(report.row_path), field_title(report.column_path), *(["figure"] if several else []), "value"]
+    head = [*first, "trials", "MLflow runs"]
+    table_lines = _md_table(head, behind, numbers_from=len(head), escaped_from=len(first))
+    lines += ["", "### Trials behind each cell", "", *table_lines]
     source = report.provenance
     code = f"{source.git_commit or 'unknown'}{' (uncommitted changes)' if source.git_dirty else ''}"
     lines += ["", f"Job `{report.job_id}`, code {code}, seeds {', '.join(map(str, source.seeds)) or '–'}."]

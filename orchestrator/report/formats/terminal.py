@@ -1,28 +1,30 @@
-"""The only place that prints a report for a terminal: plain text, no colours, so that it can be piped and read."""
+"""The report as plain text without colours, for a terminal or a pipe."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 
+from orchestrator.report import figures
 from orchestrator.report.formatting import WIDTH, aligned, short
-from orchestrator.report.model import MAPS, Column, GroupReport, HeatCell, HeatMap, Report
-from orchestrator.report.wording import choices, field_title, grid, notes, title
+from orchestrator.report.model import MAPS, GroupReport, HeatCell, HeatMap, Report, Scale
+from orchestrator.report.svg.heat_map import part_of
+from orchestrator.report.wording import choices, chosen_title, field_title, grid, notes, title
 
 
 def terminal(report: Report, width: int = WIDTH) -> str:
-    """Plain text for a terminal: table, choices, heat maps of small studies, warnings."""
+    """Table, choices, heat maps of small studies, warnings."""
     lines = [f"{report.name}{f' ({report.profile})' if report.profile else ''}  {report.job_id}  {report.state}"]
     for words in (report.message, report.caption, title(report)):
         lines += textwrap.wrap(words, width)
     lines.append("")
-    header, body = grid(report)
-    lines += aligned(header, [line.texts for line in body], width)
+    table = grid(report)
+    lines += aligned(table.header, [line.texts for line in table.lines], width)
     for note in notes(report):
         lines += textwrap.wrap(note, width, initial_indent="  ", subsequent_indent="    ")
     chosen, rows = choices(report)
     if rows:
-        lines += ["", "Chosen on val", *aligned(chosen, rows, width)]
+        lines += ["", chosen_title(report), *aligned(chosen, rows, width)]
     lines += _maps(report, width) if len(report.groups) <= MAPS else ["", "Heat maps: in the HTML page"]
     if report.warnings:
         lines += ["", "Warnings"]
@@ -33,7 +35,7 @@ def terminal(report: Report, width: int = WIDTH) -> str:
 
 def _maps(report: Report, width: int) -> list[str]:
     blocks = [
-        (group, drawn, map_lines(report.by_column[group.column], group, drawn))
+        (group, drawn, map_lines(report.scale_of(group, drawn), group, drawn))
         for group in report.groups
         for drawn in group.heat_maps
     ]
@@ -41,10 +43,10 @@ def _maps(report: Report, width: int) -> list[str]:
         return []
     first = blocks[0][1]
     axes = f"{field_title(first.x_path)} across" + (f", {field_title(first.y_path)} down" if first.y_path else "")
-    lines = ["", f"Values on val, {axes}; * chosen; ░▒▓█ from the column's worst to its best"]
+    lines = ["", f"Values on {first.split}, {axes}; * chosen; ░▒▓█ from the column's worst to its best"]
     row: list[list[str]] = []
     for _, _, block in blocks:
-        if row and sum(len(one[0]) + 2 for one in row) + len(block[0]) > width:
+        if row and sum(len(before[0]) + 2 for before in row) + len(block[0]) > width:
             lines += ["", *_beside(row)]
             row = []
         row.append(block)
@@ -59,12 +61,12 @@ def _beside(blocks: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def map_lines(column: Column, group: GroupReport, drawn: HeatMap) -> list[str]:
+def map_lines(scale: Scale, group: GroupReport, drawn: HeatMap) -> list[str]:
     """A heat map as lines of equal length."""
     at = {(cell.x, cell.y): cell for cell in drawn.cells}
     rows = [["", *(short(x) for x in drawn.xs)]]
     for y in drawn.ys:
-        rows.append([short(y) if drawn.y_path else "", *(_map_cell(at[x, y], column) for x in drawn.xs)])
+        rows.append([short(y) if drawn.y_path else "", *(_map_cell(at[x, y], scale) for x in drawn.xs)])
     sizes = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(text.rjust(size) for text, size in zip(row, sizes, strict=True)) for row in rows]
     name = f"{group.name} {drawn.stage}"
@@ -75,10 +77,8 @@ def map_lines(column: Column, group: GroupReport, drawn: HeatMap) -> list[str]:
 _NO_VALUE = {"absent": "·", "diverged": "div", "failed": "fail", "cancelled": "canc", "stopped": "stop"}
 
 
-def _map_cell(cell: HeatCell, column: Column) -> str:
+def _map_cell(cell: HeatCell, scale: Scale) -> str:
     if cell.value is None:
         return _NO_VALUE.get(cell.state, "…")
-    low, high = column.low, column.high
-    part = 1.0 if low is None or high is None or high == low else (cell.value - low) / (high - low)
-    shade = "░▒▓█"[min(3, int(4 * (part if column.mode == "max" else 1 - part)))]
-    return f"{column.unit.text(cell.value)}{'*' if cell.chosen else shade}"
+    shade = "░▒▓█"[min(3, int(4 * part_of(cell.value, scale)))]
+    return f"{figures.text(cell.value, scale.figure)}{'*' if cell.chosen else shade}"

@@ -1,32 +1,32 @@
-"""The only place that draws learning curves: SVG panels for a page, whose colours are the page's (CSS classes)."""
+"""Draws learning curves as SVG panels that take their colours from the page (CSS classes)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from orchestrator.report.model import Column, Curve, GroupReport
+from orchestrator.report.figures import title
+from orchestrator.report.model import Curve, GroupReport
 from orchestrator.report.svg.elements import FONT, nice, text
-from orchestrator.report.wording import metric_title
 
 _W, _H, _PAD_LEFT, _PAD_RIGHT, _PAD_TOP, _PAD_BOTTOM = 260, 170, 40, 10, 26, 34
 
 
-def curves_svg(group: GroupReport, column: Column) -> list[str]:
-    """Training loss, and the metric on val, over epochs; empty when nothing was reported."""
+def curves_svg(group: GroupReport) -> list[str]:
+    """Training loss, and the metric on its split, over epochs; empty when nothing was reported."""
     drawn = [curve for curve in group.curves if curve.epochs]
     if not drawn:
         return []
-    unit = f" ({column.unit.suffix})" if column.unit.suffix else ""
+    shown = next((curve for curve in drawn if any(value is not None for value in curve.metric)), drawn[0])
     ends = [curve.end for curve in drawn if curve.role == "final" and curve.end is not None]
     panels = [
         _panel("training loss", drawn, [curve.train_loss for curve in drawn], []),
-        _panel(f"{metric_title(column.metric)}{unit} on val", drawn, [curve.metric for curve in drawn], ends),
+        _panel(f"{title(shown.figure)} on {shown.split}", drawn, [curve.metric for curve in drawn], ends),
     ]
     return [panel for panel in panels if panel]
 
 
-def _panel(title: str, drawn: Sequence[Curve], values: Sequence[Sequence[float | None]], ends: list[float]) -> str:
+def _panel(heading: str, drawn: Sequence[Curve], values: Sequence[Sequence[float | None]], ends: list[float]) -> str:
     known = [value for line in values for value in line if value is not None]
     if not known:
         return ""
@@ -41,7 +41,7 @@ def _panel(title: str, drawn: Sequence[Curve], values: Sequence[Sequence[float |
     def y(value: float) -> float:
         return _H - _PAD_BOTTOM - (_H - _PAD_TOP - _PAD_BOTTOM) * ((value - low) / (high - low))
 
-    parts = [text(2, 13, title, 12, "start", weight="600")]
+    parts = [text(2, 13, heading, 12, "start", weight="600")]
     for tick in ticks:
         at = f"{y(tick):.1f}"
         parts.append(f'<line class="rule" x1="{_PAD_LEFT}" x2="{_W - _PAD_RIGHT}" y1="{at}" y2="{at}"/>')
@@ -60,7 +60,7 @@ def _panel(title: str, drawn: Sequence[Curve], values: Sequence[Sequence[float |
             f'y="{top - 4:.1f}" width="8" height="8" transform="rotate(45 {left:.1f} {top:.1f})"/></g>'
         )
     inner = "".join(parts)
-    return f'<svg class="curve" viewBox="0 0 {_W} {_H}" role="img" aria-label="{escape(title)}" {FONT}>{inner}</svg>'
+    return f'<svg class="curve" viewBox="0 0 {_W} {_H}" role="img" aria-label="{escape(heading)}" {FONT}>{inner}</svg>'
 
 
 def _runs(epochs: Sequence[int], values: Sequence[float | None]) -> Iterable[list[tuple[int, float]]]:

@@ -1,4 +1,4 @@
-"""The only place that draws heat maps: SVG that can be read without colour and without script."""
+"""Draws heat maps as SVG that can be read without colour and without script."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from orchestrator.report import figures
 from orchestrator.report.formatting import short
 from orchestrator.report.groups import heat_map as find_heat_map
-from orchestrator.report.model import Choice, Column, GroupReport, HeatCell, HeatMap, Report
+from orchestrator.report.model import Choice, GroupReport, HeatCell, HeatMap, Report, Scale
 from orchestrator.report.svg.elements import FONT, text
 from orchestrator.report.wording import edge_text
 
@@ -40,12 +41,12 @@ def colour(part: float) -> tuple[str, str]:
     return "#{:02x}{:02x}{:02x}".format(*mixed), "#ffffff" if luminance < 0.179 else "#000000"
 
 
-def part_of(value: float, column: Column) -> float:
-    """Where a value lies on its column's scale: 0 worst, 1 best."""
-    if column.low is None or column.high is None or column.high == column.low:
+def part_of(value: float, scale: Scale) -> float:
+    """The position of a value on its scale: 0 worst, 1 best."""
+    if scale.low is None or scale.high is None or scale.high == scale.low:
         return 1.0
-    part = (value - column.low) / (column.high - column.low)
-    return part if column.mode == "max" else 1 - part
+    part = (value - scale.low) / (scale.high - scale.low)
+    return part if scale.figure.better == "higher" else 1 - part
 
 
 def heat_map_svg(report: Report, stage: str, group: str) -> str:
@@ -53,12 +54,12 @@ def heat_map_svg(report: Report, stage: str, group: str) -> str:
 
     KeyError: no such group; ValueError: nothing numeric was varied there.
     """
-    found = report.named[group]
-    drawn = next((one for one in found.heat_maps if one.stage == stage), None)
+    shown = report.named[group]
+    drawn = next((heat_map for heat_map in shown.heat_maps if heat_map.stage == stage), None)
     if drawn is None:
         raise ValueError(f"stage {stage} of {group} has no heat map: no numeric setting was varied")
-    column = report.by_column[found.column]
-    return _alone(f"{found.row} on {found.column}, stage {stage}", found, drawn, column)
+    scale = report.scale_of(shown, drawn)
+    return _alone(f"{shown.row} on {shown.column}, stage {stage}", shown, drawn, scale)
 
 
 def picture(trials: Sequence[PlacedRow], chosen: set[str]) -> str | None:
@@ -70,14 +71,14 @@ def picture(trials: Sequence[PlacedRow], chosen: set[str]) -> str | None:
     if drawn is None:
         return None
     values = [cell.value for cell in drawn.cells if cell.value is not None]
-    low, high = min(values, default=None), max(values, default=None)
-    column = Column("", trials[0].metric, trials[0].mode, low, high)
+    scale = Scale("", drawn.figure, min(values, default=None), max(values, default=None))
     name = trials[0].group
-    return _alone(f"{name}, stage {drawn.stage}: {trials[0].metric}", GroupReport(name, name, ""), drawn, column)
+    title = f"{name}, stage {drawn.stage}: {figures.title(drawn.figure)} on {drawn.split}"
+    return _alone(title, GroupReport(name, name, "", drawn.figure), drawn, scale)
 
 
-def _alone(title: str, group: GroupReport, drawn: HeatMap, column: Column) -> str:
-    body, width, height = heat_map(group, drawn, column, "alone")
+def _alone(title: str, group: GroupReport, drawn: HeatMap, scale: Scale) -> str:
+    body, width, height = heat_map(group, drawn, scale, "alone")
     total = max(width, 360, 9 * len(title)) + 24
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{total}" height="{height + 92}" '
@@ -85,30 +86,30 @@ def _alone(title: str, group: GroupReport, drawn: HeatMap, column: Column) -> st
         f'<rect width="100%" height="100%" fill="#ffffff"/>'
         f'<text x="12" y="24" font-size="15" font-weight="600" fill="currentColor">{escape(title)}</text>'
         f'<svg x="12" y="36" width="{width}" height="{height}">{body}</svg>'
-        f'<svg x="12" y="{height + 48}" width="340" height="36">{scale_bar(column)}</svg></svg>'
+        f'<svg x="12" y="{height + 48}" width="340" height="36">{scale_bar(scale)}</svg></svg>'
     )
 
 
-def heat_map_inline(group: GroupReport, drawn: HeatMap, column: Column, name: str) -> str:
+def heat_map_inline(group: GroupReport, drawn: HeatMap, scale: Scale, name: str) -> str:
     """The same for a page: no ground, text in the page's colour. `name` makes the ids in it unique on the page."""
-    body, width, height = heat_map(group, drawn, column, name)
+    body, width, height = heat_map(group, drawn, scale, name)
     return (
         f'<svg class="map" viewBox="0 0 {width} {height}" style="max-width:{round(1.2 * width)}px" role="img" {FONT} '
-        f'aria-label="{escape(f"{group.row} on {group.column}: {_told(drawn, column)}")}">{body}</svg>'
+        f'aria-label="{escape(f"{group.row} on {group.column}: {_in_words(drawn, scale)}")}">{body}</svg>'
     )
 
 
-def _told(drawn: HeatMap, column: Column) -> str:
+def _in_words(drawn: HeatMap, scale: Scale) -> str:
     values = [cell for cell in drawn.cells if cell.value is not None]
     chosen = next((cell for cell in values if cell.chosen), None)
     if chosen is None or chosen.value is None:
         return f"{len(values)} of {len(drawn.cells)} settings have a value"
     at = f"{drawn.x_path} {short(chosen.x)}" + (f", {drawn.y_path} {short(chosen.y)}" if drawn.y_path else "")
-    value = column.unit.text(chosen.value)
+    value = figures.text(chosen.value, scale.figure)
     return f"{len(values)} of {len(drawn.cells)} settings have a value, chosen {at} with {value}"
 
 
-def heat_map(group: GroupReport, drawn: HeatMap, column: Column, name: str) -> tuple[str, int, int]:
+def heat_map(group: GroupReport, drawn: HeatMap, scale: Scale, name: str) -> tuple[str, int, int]:
     """Inner SVG, width and height. Larger y lies higher; best is bright."""
     rows = drawn.ys[::-1]
     wide, high = _WIDE * len(drawn.xs), _HIGH * len(rows)
@@ -116,7 +117,7 @@ def heat_map(group: GroupReport, drawn: HeatMap, column: Column, name: str) -> t
     parts = [f"<defs>{_HATCH.format(id=f'hatch-{name}')}</defs>"]
     at = {(cell.x, cell.y): cell for cell in drawn.cells}
     for j, y in enumerate(rows):
-        parts += [_square(at[x, y], i, j, drawn, column, name) for i, x in enumerate(drawn.xs)]
+        parts += [_square(at[x, y], i, j, drawn, scale, name) for i, x in enumerate(drawn.xs)]
         if drawn.y_path:
             parts.append(text(_LEFT - 8, _TOP + _HIGH * (j + 0.5) + 4, short(y), 12, "end"))
     for i, x in enumerate(drawn.xs):
@@ -134,15 +135,16 @@ def _axis_name(path: str) -> str:
     return {"optim.lr": "learning rate"}.get(path, path.rpartition(".")[2].replace("_", " "))
 
 
-def _square(cell: HeatCell, i: int, j: int, drawn: HeatMap, column: Column, name: str) -> str:
+def _square(cell: HeatCell, i: int, j: int, drawn: HeatMap, scale: Scale, name: str) -> str:
     x, y = _LEFT + _WIDE * i, _TOP + _HIGH * j
     where = f"{_axis_name(drawn.x_path)} {short(cell.x)}"
     where += f", {_axis_name(drawn.y_path)} {short(cell.y)}" if drawn.y_path else ""
     extra = "".join(f", {n} {word}" for n, word in ((cell.diverged, "diverged"), (cell.failed, "failed")) if n)
     if cell.value is not None:
-        fill, ink = colour(part_of(cell.value, column))
-        value = column.unit.text(cell.value)
-        tip = f"{where}: {value}{column.unit.suffix}{extra}{', chosen' if cell.chosen else ''}"
+        fill, ink = colour(part_of(cell.value, scale))
+        value = figures.text(cell.value, scale.figure)
+        unit = scale.figure.unit if scale.figure.unit == "%" else f" {scale.figure.unit}".rstrip()
+        tip = f"{where}: {value}{unit}{extra}{', chosen' if cell.chosen else ''}"
         best = ", best of " + str(len(cell.keys)) if len(cell.keys) > 1 else ""
         return (
             f'<g data-tip="{escape(tip + best)}"><title>{escape(tip + best)}</title>'
@@ -204,16 +206,14 @@ def _edge_bars(choice: Choice, drawn: HeatMap, wide: float, high: float) -> list
     ]
 
 
-def scale_bar(column: Column) -> str:
+def scale_bar(scale: Scale) -> str:
     """Inner SVG, 340 by 36: the colour scale with its ends in words."""
-    if column.low is None or column.high is None:
+    if scale.low is None or scale.high is None:
         return ""
-    low, high = (column.low, column.high) if column.mode == "max" else (column.high, column.low)
-    shown = column.unit.text
+    low, high = (scale.low, scale.high) if scale.figure.better == "higher" else (scale.high, scale.low)
     stops = "".join(
         f'<rect x="{2 + 12 * n}" y="2" width="12.5" height="12" fill="{colour(n / 19)[0]}"/>' for n in range(20)
     )
-    unit = f" {column.unit.suffix}" if column.unit.suffix else ""
-    return (
-        stops + text(2, 29, f"worst {shown(low)}", 12, "start") + text(242, 29, f"best {shown(high)}{unit}", 12, "end")
-    )
+    unit = f" {scale.figure.unit}".rstrip()
+    worst, best = figures.text(low, scale.figure), figures.text(high, scale.figure)
+    return stops + text(2, 29, f"worst {worst}", 12, "start") + text(242, 29, f"best {best}{unit}", 12, "end")

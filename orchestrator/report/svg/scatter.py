@@ -1,4 +1,4 @@
-"""The only place that draws one number of the table's trials against another: an SVG panel for a page (CSS colours)."""
+"""Draws one number of the table's trials against another as an SVG panel in the page's colours."""
 
 from __future__ import annotations
 

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import psutil
-
 from tasks.errors import DataError
 
 DEFAULT_GB = 20.0
@@ -89,6 +87,8 @@ def boot() -> bytes:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_bytes()
     except OSError:
+        import psutil  # here: Linux does without it
+
         return str(int(psutil.boot_time())).encode()
 
 

@@ -1,8 +1,8 @@
-"""The only place that describes the small sets that need no download: photographs inside packages, and drawn ones."""
+"""The small sets that need no download: photographs inside packages, and drawn ones."""
 
 from __future__ import annotations
 
-from tasks.datasets.labelled.card import LabelledDataset
+from tasks.datasets.labelled.dataset import LabelledDataset
 
 _SKLEARN = "Ships with scikit-learn (sklearn.datasets.load_digits)."
 _SKIMAGE = "Ships with scikit-image (skimage.data)."

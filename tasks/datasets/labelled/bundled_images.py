@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.datasets.labelled.card import LabelledDataset
+from tasks.datasets.labelled.card import LabelledCard
 from tasks.datasets.splits import Indices, stratified
 from tasks.errors import DataError
 
@@ -33,7 +33,7 @@ class Part:
 
 
 @cache
-def load_bundled(card: LabelledDataset) -> Part:
+def load_bundled(card: LabelledCard) -> Part:
     """Opens a data set of source `wheel` or `made`; kept in memory, for the next trial of this process.
 
     Raises DataError when the package holds other counts than the card expects.
@@ -48,7 +48,7 @@ def load_bundled(card: LabelledDataset) -> Part:
     return part
 
 
-def _stratified(card: LabelledDataset, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Part:
+def _stratified(card: LabelledCard, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Part:
     counts = [card.train, card.val, card.test]
     if sum(counts) != len(labels):  # `load` says so in words
         return Part(images, labels, *np.split(np.arange(len(labels)), [0, 0]))
@@ -63,8 +63,8 @@ def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return np.rint(data.images * (255 / 16)).astype(np.uint8), data.target.astype(np.int64)
 
 
-def _half_of_digits(second: bool) -> Callable[[LabelledDataset], Part]:
-    def half(card: LabelledDataset) -> Part:
+def _half_of_digits(second: bool) -> Callable[[LabelledCard], Part]:
+    def half(card: LabelledCard) -> Part:
         images, labels = _digits()
         chosen = stratified(labels, [899, 898], SPLIT_SEED)[int(second)]
         return _stratified(card, images[chosen], labels[chosen])
@@ -72,7 +72,7 @@ def _half_of_digits(second: bool) -> Callable[[LabelledDataset], Part]:
     return half
 
 
-def _faces(card: LabelledDataset) -> Part:
+def _faces(card: LabelledCard) -> Part:
     """100 faces (label 1), then 100 crops without a face (label 0), of 25 x 25 pixels."""
     from skimage.data import lfw_subset
 
@@ -80,14 +80,14 @@ def _faces(card: LabelledDataset) -> Part:
     return _stratified(card, images, np.repeat(np.array([1, 0], dtype=np.int64), 100))
 
 
-def _textures(card: LabelledDataset) -> Part:
+def _textures(card: LabelledCard) -> Part:
     """Three photographs of surfaces, 512 x 512 pixels: 6, 5 and 5 columns of 16 patches for train, val and test."""
     from skimage import data
 
     return _patches([data.brick(), data.grass(), data.gravel()], rows=16, columns=(6, 5, 5))
 
 
-def _photos(card: LabelledDataset) -> Part:
+def _photos(card: LabelledCard) -> Part:
     """The middle of nine photographs, grey: 9 rows of 4 patches for each of train, val and test.
 
     Only those stored as PNG: JPEG is decoded a little differently from one release of its library to the next.
@@ -127,10 +127,10 @@ def _patches(photos: list[NDArray[np.uint8]], rows: int, columns: tuple[int, int
     return Part(np.concatenate(images), np.array(labels, dtype=np.int64), *cut)
 
 
-def _drawn(level: int) -> Callable[[LabelledDataset], Part]:
+def _drawn(level: int) -> Callable[[LabelledCard], Part]:
     """Images are drawn one after the other, classes in turn: the first are train, then val, then test."""
 
-    def draw(card: LabelledDataset) -> Part:
+    def draw(card: LabelledCard) -> Part:
         from tasks.datasets.labelled.synthetic import CLASSES, signs
 
         images, labels = signs(level, (card.trainval + card.test) // CLASSES)
@@ -139,12 +139,12 @@ def _drawn(level: int) -> Callable[[LabelledDataset], Part]:
     return draw
 
 
-def content(card: LabelledDataset) -> str:
+def content(card: LabelledCard) -> str:
     """SHA-256 of the pixels, in their order."""
     return hashlib.sha256(load_bundled(card).images.tobytes()).hexdigest()
 
 
-_OPENERS: dict[str, Callable[[LabelledDataset], Part]] = {
+_OPENERS: dict[str, Callable[[LabelledCard], Part]] = {
     "digits": _half_of_digits(second=False),
     "digits-pretrain": _half_of_digits(second=True),
     "faces": _faces,

@@ -1,19 +1,9 @@
-"""All labelled data sets by name."""
+"""All data sets of labelled images."""
 
 from __future__ import annotations
 
 from tasks.datasets.labelled.bundled import SMALL
-from tasks.datasets.labelled.card import LabelledDataset
 from tasks.datasets.labelled.imagenet import LARGE
 from tasks.datasets.labelled.kornblith12 import K12
-from tasks.spelling import nearest
 
-CARDS: dict[str, LabelledDataset] = {card.name: card for card in (*SMALL, *K12, *LARGE)}
-
-
-def find(name: str) -> LabelledDataset:
-    """The card of a data set. Raises ValueError naming the nearest and all known names."""
-    if name in CARDS:
-        return CARDS[name]
-    (near,) = nearest(name, CARDS, cutoff=0.0)
-    raise ValueError(f"unknown data set {name!r}; nearest: {near!r}; known: {', '.join(sorted(CARDS))}")
+LABELLED = (*SMALL, *K12, *LARGE)

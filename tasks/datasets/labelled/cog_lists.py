@@ -1,4 +1,4 @@
-"""The only place that turns CoG's published pickles into lists that anyone can read; nothing in them is ever run."""
+"""Turns CoG's published pickles into lists that anyone can read; no code in them is ever run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.datasets.labelled.imagenet import COG_FEWEST, COG_MOST, COG_TEST
+from tasks.datasets.info import Conversion
 from tasks.errors import DataError
 
+COG_FEWEST, COG_MOST, COG_TEST = 732, 1_300, 50
+"""Training images of a class, fewest and most, and test images of each (CoG's public code checks the same)."""
 LEVELS = 5
 CONCEPTS = 1_000
 """Of each level."""
@@ -197,3 +199,10 @@ def _files(wnid: str, split: dict[str, Any], any_count: bool) -> dict[str, list[
             f"{COG_TEST}"
         )
     return parts
+
+
+CONVERSION = Conversion(
+    "cog",
+    "CoG's two pickles, in any order, into cog/l1.json to cog/l5.json below the data root. No code in them is run.",
+    convert,
+)

@@ -1,9 +1,10 @@
-"""The only place that describes ImageNet-1K, iNaturalist-18 and the five levels of ImageNet-CoG."""
+"""ImageNet-1K, iNaturalist-18 and the five levels of ImageNet-CoG."""
 
 from __future__ import annotations
 
 from tasks.datasets.info import Download
-from tasks.datasets.labelled.card import LabelledDataset
+from tasks.datasets.labelled.cog_lists import COG_FEWEST, COG_MOST, CONVERSION
+from tasks.datasets.labelled.dataset import LabelledDataset
 
 _INAT = "https://ml-inat-competition-datasets.s3.amazonaws.com/2018"
 _IMAGENET_TERMS = "ImageNet terms of access: non-commercial research and education"
@@ -12,15 +13,13 @@ _REPORTED_ON_VAL = (
     "reported on val; task.official_val: test makes it the test set and holds val out of train"
 )
 
-COG_FEWEST, COG_MOST, COG_TEST = 732, 1_300, 50
-"""Training images of a class, fewest and most, and test images of each (CoG's public code checks the same)."""
-
 
 def _level(number: int) -> LabelledDataset:
-    """CoG's makers publish no count of training images of a level: `train` is 1,100 per class, a guess for `plan`."""
+    """A level. Its makers publish no count of training images: `train`, 1,100 per class, is a guess for `plan`."""
     return LabelledDataset(
         name=f"cog-l{number}", title=f"L{number}", classes=1_000, metric="top1", train=880_000, val=220_000,
         test=50_000, source="folder", official_val=False, licence=_IMAGENET_TERMS, per_class=(COG_FEWEST, COG_MOST),
+        conversion=CONVERSION,
         split="CoG's train and test; val: a stratified, seeded part of train (CoG takes 20 %; which validation set the "
         "paper means is not said)",
         needs=(f"cog/l{number}.json", "imagenet21k"),

@@ -1,9 +1,9 @@
-"""The only place that describes the twelve data sets of Kornblith et al. (K12 in the paper)."""
+"""The twelve data sets of Kornblith et al. (K12 in the paper)."""
 
 from __future__ import annotations
 
 from tasks.datasets.info import Download
-from tasks.datasets.labelled.card import LabelledDataset
+from tasks.datasets.labelled.dataset import LabelledDataset
 
 # Sizes: train + val and test as the data sets' own lists and torchvision say; the cut between train and val, where it
 # is not official, from the tables of Kornblith et al. and BYOL. All are checked against what is on disk.
@@ -44,7 +44,7 @@ K12 = (
     ),
     LabelledDataset(
         name="birdsnap", title="Birdsnap", classes=500, metric="top1", train=42_405, val=4_981, test=2_443,
-        source="folder", official_val=False, licence=_RESEARCH,
+        source="folder", official_val=False, licence=_RESEARCH, partly_lost=True,
         split="test as listed, all others train; val held out of train, stratified and seeded",
         needs=("birdsnap/images.txt", "birdsnap/test_images.txt", "birdsnap/images"),
         how_to_get="Unpack birdsnap.tgz (lists, version 1.1, thomasberg.org) there and fetch the images it lists into "

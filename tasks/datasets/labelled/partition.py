@@ -7,20 +7,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.datasets.labelled.card import LabelledDataset, SplitSpec, held_out_images
+from tasks.datasets.labelled.card import LabelledCard, SplitSpec, held_out_images
 from tasks.datasets.manifest import FOLDER, Manifest, load, save, saved_digest
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
-    from tasks.datasets.labelled.readers import Part, Read
+    from tasks.datasets.labelled.readers import LabelledPart, Part
 
 
-def file_name(card: LabelledDataset, cut: SplitSpec) -> str:
+def file_name(card: LabelledCard, cut: SplitSpec) -> str:
     """For example pets-0.2-0.jsonl."""
     return cut.name(card).replace("/", "-") + ".jsonl"
 
 
-def make(card: LabelledDataset, root: Path, cut: SplitSpec) -> Manifest:
+def make(card: LabelledCard, root: Path, cut: SplitSpec) -> Manifest:
     """From the data set's own lists, without opening an image: as they name them, complete or not.
 
     Takes about 25 microseconds an image, and for sets that are folders of files (ImageNet, Caltech-101) one listing of
@@ -42,7 +42,7 @@ def make(card: LabelledDataset, root: Path, cut: SplitSpec) -> Manifest:
         images += _names(found, root, len(images))
         parts += _held_out(its_labels, cut) if name == "trainval" else [name] * len(its_labels)
         labels += its_labels
-    return Manifest(cut.name(card), of.classes, images, labels, parts, rule=of.split)
+    return Manifest(cut.name(card), images, labels, parts, of.classes, rule=of.split)
 
 
 def _names(images: Any, root: Path, first: int) -> Iterable[str | int]:
@@ -62,7 +62,7 @@ def _held_out(labels: list[Any], cut: SplitSpec) -> list[str]:
     return parts
 
 
-def _of_memory(card: LabelledDataset, cut: SplitSpec) -> Manifest:
+def _of_memory(card: LabelledCard, cut: SplitSpec) -> Manifest:
     from tasks.datasets.labelled import bundled_images
 
     part = bundled_images.load_bundled(card)
@@ -72,18 +72,18 @@ def _of_memory(card: LabelledDataset, cut: SplitSpec) -> Manifest:
             parts[index] = name
     images = range(len(parts))
     content = bundled_images.content(card)
-    return Manifest(cut.name(card), card.classes, images, part.labels.tolist(), parts, content, card.split)
+    return Manifest(cut.name(card), images, part.labels.tolist(), parts, card.classes, content, card.split)
 
 
 def read_both(
-    card: LabelledDataset,
+    card: LabelledCard,
     root: Path,
     cut: SplitSpec,
     train: Literal["train", "trainval"],
     evaluate: Literal["val", "test"],
     expected: str = "",
     any_count: bool = False,
-) -> tuple[Read, Read]:
+) -> tuple[LabelledPart, LabelledPart]:
     """What to train on and what to evaluate on: images (files, or arrays) and labels; images of no other part are
     opened. `expected`: the digest of the manifest that the trial was planned with (empty: none was).
 
@@ -103,7 +103,7 @@ def read_both(
     elif evaluate == "val":
         checks = ["trainval"]
     for part in checks:
-        checked(of, root, part, [manifest.labels[i] for i in _indices(manifest, part)], any_count)
+        checked(of, root, part, [manifest.annotations[i] for i in _indices(manifest, part)], any_count)
     first, second = _indices(manifest, train), _indices(manifest, evaluate)
     return _some(of, root, manifest, first), _some(of, root, manifest, second)
 
@@ -113,24 +113,24 @@ def _indices(manifest: Manifest, part: str) -> list[int]:
     return [i for i, name in enumerate(manifest.parts) if name in wanted]
 
 
-def _some(card: LabelledDataset, root: Path, manifest: Manifest, indices: list[int]) -> Read:
-    labels = [manifest.labels[i] for i in indices]
+def _some(card: LabelledCard, root: Path, manifest: Manifest, indices: list[int]) -> LabelledPart:
+    from tasks.datasets.labelled.readers import LabelledPart, listed
+
+    labels = [manifest.annotations[i] for i in indices]
     chosen = [manifest.images[i] for i in indices]
     if all(isinstance(name, str) for name in chosen):
-        return [root / str(name) for name in chosen], labels
+        return LabelledPart([root / str(name) for name in chosen], labels)
     import numpy as np
-
-    from tasks.datasets.labelled.readers import listed
 
     positions = np.array(chosen)
     before = len(_indices(manifest, "trainval"))
     is_test = bool(len(positions)) and bool(positions[0] >= before)
     pixels: Any = listed(card, root, "test" if is_test else "trainval", 0)[0]
-    return pixels[positions - (before if is_test else 0)], labels
+    return LabelledPart(pixels[positions - (before if is_test else 0)], labels)
 
 
 @lru_cache(maxsize=2)
-def _here(card: LabelledDataset, root: Path, cut: SplitSpec, expected: str) -> Manifest:
+def _here(card: LabelledCard, root: Path, cut: SplitSpec, expected: str) -> Manifest:
     """The manifest under the data root when there is one, else made from the lists; kept for this process's next
     trial of the same data."""
     path = root / FOLDER / file_name(card, cut)
@@ -139,7 +139,7 @@ def _here(card: LabelledDataset, root: Path, cut: SplitSpec, expected: str) -> M
     return found
 
 
-def check(card: LabelledDataset, cut: SplitSpec, found: str, expected: str, where: str) -> None:
+def check(card: LabelledCard, cut: SplitSpec, found: str, expected: str, where: str) -> None:
     """Raises DataError when the digest is not the one the trial was planned with."""
     if not expected or found == expected:
         return
@@ -152,13 +152,13 @@ def check(card: LabelledDataset, cut: SplitSpec, found: str, expected: str, wher
     )
 
 
-def check_memory(card: LabelledDataset, cut: SplitSpec, expected: str) -> None:
+def check_memory(card: LabelledCard, cut: SplitSpec, expected: str) -> None:
     """`check` for a data set that lies under no data root."""
     if expected:
         check(card, cut, _of_memory(card, cut).digest, expected, "the installed packages")
 
 
-def digest(card: LabelledDataset, root: Path, cut: SplitSpec, others: Sequence[Path] = ()) -> str | None:
+def digest(card: LabelledCard, root: Path, cut: SplitSpec, others: Sequence[Path] = ()) -> str | None:
     """The digest of what lies under the data root; None when the data set is not there.
 
     Looked for in `root`/splits, then in `others`; when none of them has it, it is made from the lists and written into

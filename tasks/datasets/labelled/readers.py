@@ -6,23 +6,32 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.datasets.labelled.card import CALTECH_TRAIN, LabelledDataset
+from tasks.datasets.labelled.card import CALTECH_TRAIN, LabelledCard
 from tasks.errors import DataError
 
 Part = Literal["train", "val", "trainval", "test"]
-Images = Sequence[Path] | NDArray[np.uint8]
-"""Files, or pixels (n, height, width, 3) where a data set is stored as arrays."""
+Images: TypeAlias = Sequence[Path] | NDArray[np.uint8]
+"""Files; or pixels, grey (n, height, width) or colour (n, height, width, 3)."""
+Labels: TypeAlias = Sequence[Any] | NDArray[Any]
+"""One class number for each image; or rows (n, classes) of 1, 0 and -1 (see LabelledCard.several_labels)."""
 Read = tuple[Images, list[Any]]
-"""Images and their labels: class numbers, or for `several_labels` rows of 1, 0, -1 (see Card)."""
-Reader = Callable[[LabelledDataset, Path, Part, int], Read]
+"""Images and their labels."""
+Reader = Callable[[LabelledCard, Path, Part, int], Read]
 
 
-def read(card: LabelledDataset, root: Path, part: Part, split_seed: int, any_count: bool = False) -> Read:
+class LabelledPart(NamedTuple):
+    """Images with their labels."""
+
+    images: Images
+    labels: Labels
+
+
+def read(card: LabelledCard, root: Path, part: Part, split_seed: int, any_count: bool = False) -> Read:
     """Images and labels of a part as its makers cut it: train, val, test where val is official, else trainval, test.
 
     Raises DataError when files are missing, or when there are other counts or classes than the card says
@@ -33,7 +42,7 @@ def read(card: LabelledDataset, root: Path, part: Part, split_seed: int, any_cou
     return images, labels
 
 
-def listed(card: LabelledDataset, root: Path, part: Part, split_seed: int) -> Read:
+def listed(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
     """`read` without a look at the counts. Raises DataError when files are missing or lists are damaged."""
     problem = card.missing(root)
     if problem:
@@ -45,7 +54,7 @@ def listed(card: LabelledDataset, root: Path, part: Part, split_seed: int) -> Re
         raise DataError(f"{card.name}: lists under {root} cannot be read: {said}. {card.how_to_get}") from error
 
 
-def checked(card: LabelledDataset, root: Path, part: Part, labels: list[Any], any_count: bool) -> None:
+def checked(card: LabelledCard, root: Path, part: Part, labels: list[Any], any_count: bool) -> None:
     """Raises DataError as `read` does, for a part of these labels."""
     problem = wrong_counts(card, part, labels)
     if problem and not any_count:
@@ -58,7 +67,7 @@ def checked(card: LabelledDataset, root: Path, part: Part, labels: list[Any], an
         raise DataError(f"{card.name}: {len(found)} classes in {part} under {root}, expected {card.classes}")
 
 
-def wrong_counts(card: LabelledDataset, part: Part, labels: list[Any]) -> tuple[str, str] | None:
+def wrong_counts(card: LabelledCard, part: Part, labels: list[Any]) -> tuple[str, str] | None:
     """What is found and what was expected, when these are not as many images as the card says."""
     if card.per_class is None or part == "test":
         expected = getattr(card, part)
@@ -82,7 +91,7 @@ def classes_of(labels: list[Any]) -> set[int]:
 def _torchvision(name: str, **fixed: Any) -> Reader:
     """A data set of torchvision that is a list of files: its loader is asked for the path instead of the image."""
 
-    def listing(card: LabelledDataset, root: Path, part: Part, split_seed: int) -> Read:
+    def listing(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
         import torchvision.datasets
 
         split = "train" if part == "trainval" else part
@@ -94,7 +103,7 @@ def _torchvision(name: str, **fixed: Any) -> Reader:
 
 
 def _cifar(name: str) -> Reader:
-    def arrays(card: LabelledDataset, root: Path, part: Part, split_seed: int) -> Read:
+    def arrays(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
         import torchvision.datasets
 
         # torchvision compares MD5 sums before it unpickles these files
@@ -110,7 +119,7 @@ def _cifar(name: str) -> Reader:
     return arrays
 
 
-def _flowers(card: LabelledDataset, root: Path, part: Part, split_seed: int) -> Read:
+def _flowers(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
     import torchvision.datasets
 
     try:
@@ -137,7 +146,7 @@ def _json(path: Path) -> Any:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _pets(card: LabelledDataset, root: Path, part: Part, split_seed: int) -> Read:
+def _pets(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
     folder = root / "oxford-iiit-pet"
     path = folder / "annotations" / f"{part}.txt"
     rows = [line.split() for line in path.read_text(errors="replace").splitlines()]
@@ -147,7 +156,7 @@ def _pets(card: LabelledDataset, root: Path, part: Part, split_seed: int) -> Rea
     return [folder / "images" / f"{row[0]}.jpg" for row in rows], [int(row[1]) - 1 for row in rows]
 
 
-def _caltech(card: LabelledDataset, root: Path, part: Part, split_seed: int) -> Read:
+def _caltech(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
     """Every folder is a class, BACKGROUND_Google too: so Kornblith et al. come to 102 classes and 9,144 images.
     Each folder's draw is its own, so leaving the background out changes no other class."""
     folders = sorted(path for path in (root / "caltech101" / "101_ObjectCategories").iterdir() if path.is_dir())
@@ -165,7 +174,7 @@ def _caltech(card: LabelledDataset, root: Path, part: Part, split_seed: int) -> 
     return [path for path, _ in chosen], [label for _, label in chosen]
 
 
-def _sun397(card: LabelledDataset, root: Path, part: Part, split_seed: int) -> Read:
+def _sun397(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
     """Partition 1 of ten; 50 images of each class to train on and 50 to test on."""
     folder = root / "SUN397"
     classes = (folder / "Partitions" / "ClassName.txt").read_text().split()
@@ -178,7 +187,7 @@ def _sun397(card: LabelledDataset, root: Path, part: Part, split_seed: int) -> R
     return [folder / name.lstrip("/") for name in names], [label[name.rpartition("/")[0]] for name in names]
 
 
-def _birdsnap(card: LabelledDataset, root: Path, part: Part, split_seed: int) -> Read:
+def _birdsnap(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
     """The images of the list that are there: many could never be fetched (their count is checked by `read`)."""
     folder = root / "birdsnap"
     test = set((folder / "test_images.txt").read_text().splitlines()[1:])
@@ -202,7 +211,7 @@ VOC_CLASSES = (
 )  # fmt: skip
 
 
-def _voc(card: LabelledDataset, root: Path, part: Part, split_seed: int) -> Read:
+def _voc(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
     """A row per image: 1 where an object of the class is there, -1 (ignored) where all of them are marked difficult,
     as VOC 2007's own lists per class say, else 0. Read from the annotations, which hold the same."""
     folder = root / "VOCdevkit" / "VOC2007"
@@ -232,7 +241,7 @@ def _voc_objects(path: Path) -> list[tuple[str, bool]]:
     return found
 
 
-def _inat(card: LabelledDataset, root: Path, part: Part, split_seed: int) -> Read:
+def _inat(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
     """The lists name each file below the folder; a label is the rank of its category's id."""
     folder = root / "inat18"
     split = "train" if part in ("train", "trainval") else "val"  # val is test where the cut says so
@@ -251,7 +260,7 @@ def _inat(card: LabelledDataset, root: Path, part: Part, split_seed: int) -> Rea
     return [path for path, _ in rows], [label for _, label in rows]
 
 
-def _imagenet(card: LabelledDataset, root: Path, part: Part, split_seed: int) -> Read:
+def _imagenet(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
     """A folder per WordNet id; the label is its rank among those of train, for val too: a class that val lacks moves
     no other. Tar files, where there are any, say what is there (shards.py)."""
     import os
@@ -280,7 +289,7 @@ def _imagenet(card: LabelledDataset, root: Path, part: Part, split_seed: int) ->
     return [folder / c / name for c, name in pairs], [rank[c] for c, _ in pairs]
 
 
-def _cog(card: LabelledDataset, root: Path, part: Part, split_seed: int) -> Read:
+def _cog(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
     """The lists that `data convert cog` wrote; a label is the rank of the WordNet id."""
     path = root / "cog" / f"{card.name.removeprefix('cog-')}.json"
     level, split = _json(path), "train" if part == "trainval" else "test"

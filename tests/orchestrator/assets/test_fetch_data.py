@@ -18,9 +18,9 @@ from data_commands import command, trees
 
 from orchestrator.assets.fetch_data import fetch
 from orchestrator.errors import BackendUnreachable
+from tasks.datasets import DATASETS
 from tasks.datasets.info import Download
-from tasks.datasets.labelled.card import LabelledDataset
-from tasks.datasets.labelled.catalog import CARDS
+from tasks.datasets.labelled.dataset import LabelledDataset
 
 
 class Server(BaseHTTPRequestHandler):
@@ -82,7 +82,7 @@ def offered(server: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Label
         md5 = hashlib.md5(content).hexdigest()
         downloads.append(Download(f"{server}/{name}.tar.gz", md5, "oxford-iiit-pet"))
     card = replace(card, downloads=tuple(downloads))
-    monkeypatch.setitem(CARDS, "pets", card)
+    monkeypatch.setitem(DATASETS, "pets", card)
     return card
 
 
@@ -165,7 +165,7 @@ def test_nothing_is_unpacked_outside_its_folder(server: str, tmp_path: Path, mon
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
         archive.addfile(tarfile.TarInfo("../../outside"), io.BytesIO())
     Server.files["bad.tar.gz"] = content.getvalue()
-    card = replace(CARDS["dtd"], downloads=(Download(f"{server}/bad.tar.gz", None, "dtd"),))
+    card = replace(trees.card_of("dtd"), downloads=(Download(f"{server}/bad.tar.gz", None, "dtd"),))
     with pytest.raises(BackendUnreachable, match="outside the destination"):
         fetch(card, tmp_path / "ours", lambda *said: None)
     assert not (tmp_path / "outside").exists()
@@ -175,13 +175,13 @@ def test_nothing_is_unpacked_outside_its_folder(server: str, tmp_path: Path, mon
 def test_what_no_program_can_fetch_is_explained(name: str, tmp_path: Path) -> None:
     result = command(tmp_path, "fetch", name)
     assert result.exit_code == 4
-    assert CARDS[name].how_to_get in result.output
+    assert DATASETS[name].how_to_get in result.output
 
 
 def test_addresses_and_sums_are_those_of_torchvision() -> None:
     from torchvision import datasets as theirs
 
-    ours = {d.url: d.md5 for card in CARDS.values() for d in card.downloads}
+    ours = {d.url: d.md5 for card in DATASETS.values() for d in card.downloads}
     flowers = theirs.Flowers102
     expected = {
         theirs.DTD._URL: theirs.DTD._MD5,

@@ -6,19 +6,21 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from data_commands import command, problems, trees
 
-from tasks.datasets.labelled.catalog import CARDS
+from orchestrator.cli.data import data
+from tasks.datasets import DATASETS
 
 
 def test_ls_knows_every_set_and_which_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trees.plant("pets", tmp_path, monkeypatch)
     rows = json.loads(command(tmp_path, "ls", "-o", "json").stdout)
-    assert {row["name"] for row in rows} == set(CARDS)
+    assert {row["name"] for row in rows} == set(DATASETS)
     there = {row["name"] for row in rows if row["there"]}
-    assert there == {"pets", *(card.name for card in CARDS.values() if card.source != "folder")}
+    assert there == {"pets", *(info.name for info in DATASETS.values() if info.source != "folder")}
     table = command(tmp_path, "ls").stdout.splitlines()
-    assert len(table) == len(CARDS) + 1
+    assert len(table) == len(DATASETS) + 2  # the header and a line under it
     one = command(tmp_path, "ls", "voc2007").stdout
     for said in (
         "map11",
@@ -39,7 +41,7 @@ def test_a_whole_data_set_has_no_fault(name: str, tmp_path: Path, monkeypatch: p
         trees.plant(name, tmp_path, monkeypatch)
     result = command(tmp_path, "check", name, "--images")
     assert result.exit_code == 0, result.output
-    assert problems(result, name) == [f"{name}: as it should be"]
+    assert problems(result, name) == [f"{name}: complete"]
 
 
 def damaged(name: str, what: str, root: Path) -> None:
@@ -166,3 +168,57 @@ def test_a_folder_too_few_or_too_many_is_counted(tmp_path: Path, monkeypatch: py
         f"caltech101: 2 folders of classes with images in {part}, expected 3" for part in ("trainval", "test")
     ]
     assert not any("have no image" in line for line in lines)
+
+
+def test_unlabelled_data_are_listed_checked_and_split_too(tmp_path: Path) -> None:
+    row = json.loads(command(tmp_path, "ls", "photo-tiles", "-o", "json").stdout)
+    assert (row["train"], row["val"], row["there"]) == (612, 151, True)
+    assert "classes" not in row
+    assert any(line.split()[:2] == ["photo-tiles", "–"] for line in command(tmp_path, "ls").stdout.splitlines())
+    result = command(tmp_path, "check", "photo-tiles")
+    assert result.exit_code == 0
+    assert "images   763 of 763 expected\nparts    train 612, val 151, test 0" in result.stdout
+    path, digest = command(tmp_path, "split", "photo-tiles").stdout.splitlines()
+    lines = Path(path).read_text().splitlines()
+    assert json.loads(lines[0])["sha256"] == digest
+    assert json.loads(lines[1]) == {"index": 0, "part": "train"}
+    assert "kept in arrays" in command(tmp_path, "pack", "photo-tiles").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("split", "pets", "--no-background"), "--no-background is no option of pets; its options: --val-fraction,"),
+        (("check", "digits", "--official-val", "test"), "--official-val is no option of digits"),
+        (("check", "photo-tiles", "--split-seed", "1"), "--split-seed is no option of photo-tiles; its options: none"),
+        (("check", "pets", "--val-fraction", "1"), "1.0 is not in the range 0<x<1"),
+    ],
+)
+def test_options_are_those_that_a_data_set_offers(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = command(tmp_path, *arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
+def test_an_official_val_may_be_split_as_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.plant("inat18", tmp_path, monkeypatch)
+    result = command(tmp_path, "split", "inat18", "--official-val", "test")
+    assert "inat18-0.2-0-official-val-is-test.jsonl" in result.stdout
+    assert "train 5, val 1, test 4" in result.stderr
+
+
+def test_commands_know_no_data_set_by_name() -> None:
+    """What a data set alone offers (options, conversions, downloads) it offers itself."""
+    import orchestrator.assets.fetch_data
+    import orchestrator.cli.data
+    import orchestrator.launch.data_manifests
+
+    for module in (orchestrator.cli.data, orchestrator.assets.fetch_data, orchestrator.launch.data_manifests):
+        source = Path(str(module.__file__)).read_text()
+        assert [name for name in DATASETS if f'"{name}' in source or f" {name} " in source] == []
+        assert "labelled" not in source
+    help_text = CliRunner().invoke(data, ["split", "--help"]).output
+    for flag in ("--val-fraction", "--split-seed", "--no-background", "--official-val"):
+        assert flag in help_text
+    assert "cog" in CliRunner().invoke(data, ["convert", "--help"]).output
+    assert CliRunner().invoke(data, ["convert", "food101"]).exit_code == 2

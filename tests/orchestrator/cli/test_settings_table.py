@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from orchestrator.cli.settings_table import FIELDS, settings, settings_of
+from tasks.classification.task import Classify
 
 SPECS = Path(__file__).parents[3] / "specs"
 
@@ -52,7 +53,7 @@ def test_what_is_searched_is_told_as_a_range() -> None:
 def test_the_command_prints_a_table_or_json() -> None:
     files = [str(SPECS / name) for name in ("cog.yaml", "inat18.yaml")]
     table = CliRunner().invoke(settings, [*files, "--profile", "table7"]).output
-    for name in FIELDS.values():
+    for name in (*FIELDS.values(), *Classify.setting_titles.values()):
         assert f"\n{name} " in table
     told = json.loads(CliRunner().invoke(settings, [*files, "--profile", "table7", "-o", "json"]).output)
     assert [(column["study"], column["row"]) for column in told][-1] == ("inat18 (table7)", "MIM")

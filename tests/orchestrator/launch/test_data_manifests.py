@@ -20,7 +20,6 @@ from orchestrator.settings import Settings, settings
 from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.spec.sweep import Grid
 from orchestrator.store.store import open_store
-from tasks.datasets.labelled.catalog import CARDS
 
 SPEC = """
 name: cuts
@@ -70,7 +69,7 @@ def test_trials_name_the_digests_of_the_data_that_are_there(
     assert list(trials["other", "pets", 1e-3]) == ["pets/0.4/0"]
     assert list(trials["masked", "pets", 1e-3]) == ["pets/0.02/0"]
     assert trials["grid", "dtd", 1e-3] == {}
-    assert trials["grid", "faces", 1e-3] == {"faces/official": CARDS["faces"].digest}
+    assert trials["grid", "faces", 1e-3] == {"faces/official": trees.card_of("faces").digest}
     assert {path.name for path in (tmp_path / "splits").iterdir()} >= {"pets-0.2-2.jsonl"}
     keys = {p.key for p in Planner(told, DurationModel()).placed}
     assert len(keys & before) == 2  # those of dtd, which is not there
@@ -100,6 +99,47 @@ def test_winners_keep_the_digest_of_their_own_data(
     stage = told.stages[1].model_copy(update={"override": {**told.stages[1].override, "task.dataset": "dtd"}})
     (moved,) = successors(winner, stage, may_test=True)
     assert list(moved.task.manifests) == ["dtd/official"]  # type: ignore[union-attr]
+
+
+def test_every_split_that_a_winner_may_bring_along_has_a_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A winner may have another split seed than the stand-in for it, and the final stage puts it on other data."""
+    trees.plant("pets", tmp_path, monkeypatch)
+    trees.plant("food101", tmp_path, monkeypatch)
+    text = (
+        SPEC[: SPEC.index("stages:")]
+        + """stages:
+  - {name: grid, sweep: {grid: {task.dataset: [pets], task.split_seed: [0, 1], optim.lr: [1e-3]}}, per: [task.dataset]}
+  - {name: final, from: grid, sweep: {grid: {task.dataset: [pets, food101]}}, override: {task.evaluate: test}}
+"""
+    )
+    (tmp_path / "cuts.yaml").write_text(text)
+    job = with_manifests(spec.load(tmp_path / "cuts.yaml", None, ()), where(tmp_path))
+    assert set(job.stages[1].override["task.manifests"]) == {
+        f"{name}/0.2/{seed}" for name in ("pets", "food101") for seed in (0, 1)
+    }
+    winner = next(p.spec for p in Planner(job, DurationModel()).placed if p.spec.task.split_seed == 1)  # type: ignore[attr-defined]
+    finals = successors(winner, job.stages[1], may_test=True)
+    assert [list(final.task.manifests) for final in finals] == [["pets/0.2/1"], ["food101/0.2/1"]]  # type: ignore[attr-defined]
+
+
+def test_an_axis_of_whole_tasks_gets_digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.plant("pets", tmp_path, monkeypatch)
+    text = (
+        SPEC[: SPEC.index("stages:")]
+        + """stages:
+  - name: both
+    sweep:
+      grid:
+        task: [{kind: pretrain, dataset: pets, mask_patch: 4}, {kind: classify, dataset: faces}]
+        optim.lr: [1e-3]
+"""
+    )
+    (tmp_path / "cuts.yaml").write_text(text)
+    job = with_manifests(spec.load(tmp_path / "cuts.yaml", None, ()), where(tmp_path))
+    tasks = [p.spec.task for p in Planner(job, DurationModel()).placed]
+    assert [list(task.manifests) for task in tasks] == [["pets/0.02/0"], ["faces/official"]]  # type: ignore[attr-defined]
 
 
 def test_a_job_does_not_go_on_with_other_data(job: JobSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def test_each_data_set_has_its_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert {cell.state for cell in before.cells} == {"missing"}
     drive_to_end(store, JOB, Machine(), tmp_path)
     told = build.build(store, job_id(JOB))
-    assert {(column.name, column.metric) for column in told.columns} == {
+    assert {(cell.column, cell.figure.name) for cell in told.cells} == {
         ("digits", "top1"), ("faces", "mean_per_class"),
     }  # fmt: skip
     for cell in told.cells:

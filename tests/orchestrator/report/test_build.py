@@ -1,79 +1,23 @@
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-import re
-import shutil
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from recorded_study import Plot, Study
+from recorded_study import DEPTH, METRICS, Plot, Study
 
 from orchestrator.errors import NotFound
-from orchestrator.records.rows import Edge, JobRecord
+from orchestrator.records.rows import Edge, JobRecord, MetricRow
 from orchestrator.report import wording
 from orchestrator.report.build import build
 from orchestrator.report.cells import average
 from orchestrator.report.dataframe import results
-from orchestrator.report.formats import csv_table, json_data, latex, markdown
+from orchestrator.report.formats import latex, markdown
 from orchestrator.report.formats.terminal import terminal
-from orchestrator.report.formatting import WIDTH, short
-from orchestrator.report.model import Cell, Report, Unit
+from orchestrator.report.model import Cell, Report
 from orchestrator.report.statistics import mean_interval, student
-from orchestrator.report.verify import verify
-from orchestrator.store.store import Store, open_store
-
-PAPER = {"RAND": {"digits": 80.0, "faces": 70.0}, "SUP": {"digits": 96.0, "faces": 99.0, "Average": 97.0}}
-"""The average of RAND is not stated, so it is computed: 75.0."""
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty one."""
-    opened = open_store(f"sqlite:///{tmp_path / 'store.db'}")
-    yield opened
-    opened.close()
-
-
-def made(folder: Path, plot: Plot) -> tuple[Store, Report]:
-    opened = open_store(f"sqlite:///{folder / 'store.db'}")
-    return opened, build(opened, Study(opened, plot).run())
-
-
-@pytest.fixture(scope="module")
-def whole_study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Report]]:
-    opened, report = made(tmp_path_factory.mktemp("whole"), Plot(reference=PAPER))
-    yield opened, report
-    opened.close()
-
-
-@pytest.fixture(scope="module")
-def hurt_study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Report]]:
-    failed, diverged, running = ("faces/RAND",), ("digits/RAND",), {"faces/SUP": "running"}
-    opened, report = made(
-        tmp_path_factory.mktemp("hurt"),
-        Plot(failed_grid=failed, diverged_grid=diverged, final_state=running, dirty=True),
-    )
-    yield opened, report
-    opened.close()
-
-
-@pytest.fixture
-def whole(whole_study: tuple[Store, Report]) -> Report:
-    """Nothing went wrong."""
-    return whole_study[1]
-
-
-@pytest.fixture
-def hurt(hurt_study: tuple[Store, Report]) -> Report:
-    """One group failed in its grid, one had diverging trials, one is still running its last seed."""
-    return hurt_study[1]
+from orchestrator.store.store import Store
 
 
 def test_cells_are_means_over_seeds_with_an_interval(whole: Report) -> None:
@@ -114,15 +58,41 @@ def test_an_average_with_a_missing_cell_says_so(hurt: Report) -> None:
     mean = next(mean for mean in hurt.means if mean.row == "RAND")
     assert mean.value is None
     assert mean.missing == ("faces",)
-    assert wording.mean_text(mean, Unit()) == "1 missing"
+    assert wording.mean_text(mean) == "1 missing"
     assert "Average of RAND needs faces" in wording.notes(hurt)
 
 
-def test_no_average_over_unlike_units() -> None:
-    cells = {("a", c): Cell("a", c, "done", value=1.0, seeds=(0,), values=(1.0,)) for c in ("x", "y")}
-    mean = average("a", "Average", ("x", "y"), cells, {"x": Unit(100.0, "%", 1), "y": Unit()}, {})
-    assert mean.value is None
-    assert wording.mean_text(mean, Unit()) == "not comparable"
+LOSS = METRICS[1]
+
+
+@pytest.mark.parametrize(
+    ("other", "alike"),
+    [
+        (MetricRow("per_class", "mean per-class accuracy", "higher", "%", 100.0, 1), True),
+        (MetricRow("error", "error rate", "lower", "%", 100.0, 1), False),
+        (DEPTH[0], False),
+        (LOSS, False),
+    ],
+)
+def test_averages_are_over_one_unit_and_direction(other: MetricRow, alike: bool) -> None:
+    cells = {
+        column: Cell("a", column, metric, "done", value=value, seeds=(0,), values=(value,))
+        for column, metric, value in (("x", METRICS[0], 1.0), ("y", other, 2.0))
+    }
+    mean = average("a", "Average", ("x", "y"), cells, {})
+    assert (mean.value, mean.unlike) == ((1.5, False) if alike else (None, True))
+    assert wording.mean_text(mean) == ("1.5" if alike else "not comparable")
+    assert wording.mean_reason(mean) == ("" if alike else "its columns have different units")
+
+
+def test_no_average_over_figures_without_a_unit() -> None:
+    """A loss and another number without a unit have nothing in common; two losses have."""
+    other = MetricRow("abs_rel", "AbsRel", "lower")
+    for metric, unlike in ((LOSS, False), (other, True)):
+        cells = {
+            c: Cell("a", c, m, "done", value=1.0, seeds=(0,), values=(1.0,)) for c, m in (("x", LOSS), ("y", metric))
+        }
+        assert average("a", "Average", ("x", "y"), cells, {}).unlike == unlike
 
 
 def test_the_published_values_stand_beside_ours(whole: Report) -> None:
@@ -134,9 +104,9 @@ def test_the_published_values_stand_beside_ours(whole: Report) -> None:
     assert not means["SUP"].reference_computed
     assert means["RAND"].reference == pytest.approx(75.0)
     assert means["RAND"].reference_computed
-    header, lines = wording.grid(whole)
-    assert header == ["initial weights", "digits", "faces", "Average"]
-    assert [line.texts for line in lines] == [
+    table = wording.grid(whole)
+    assert table.header == ["initial weights", "digits", "faces", "Average"]
+    assert [line.texts for line in table.lines] == [
         ["RAND", "89.2 ± 0.5", "89.2 ± 0.5", "89.2 ± 0.5"],
         ["RAND, published", "80.0", "70.0", "75.0"],
         ["difference", "+9.2", "+19.2", "+14.2"],
@@ -151,7 +121,7 @@ def test_the_papers_average_is_the_mean_of_its_seven_columns() -> None:
     names = ("pets", "caltech101", "flowers", "dtd", "sun397", "cifar10", "cifar100")
     table = {"1K-SUP": (95.9, 91.9, 97.7, 80.3, 72.3, 99.1, 91.0), "1K-MIM": (90.9, 85.5, 91.4, 73.4, 70.8, 99.2, 91.4)}
     for (row, values), printed in zip(table.items(), (89.7, 86.1), strict=True):
-        mean = average(row, "Average (7)", names, {}, {}, dict(zip(names, values, strict=True)))
+        mean = average(row, "Average (7)", names, {}, dict(zip(names, values, strict=True)))
         assert mean.reference is not None
         assert round(mean.reference, 1) == printed
         assert mean.value is None
@@ -171,7 +141,7 @@ def test_a_cell_without_all_its_seeds_has_no_number(store: Store, state: str, wo
     cell = report.at["SUP", "digits"]
     assert (cell.state, cell.value, cell.interval) == (state, None, None)
     assert len(cell.values) == 2
-    assert wording.cell_text(cell, report.columns[0].unit) == word
+    assert wording.cell_text(cell) == word
     assert cell.reason == reason
     assert next(mean for mean in report.means if mean.row == "SUP").value is None
 
@@ -206,7 +176,7 @@ def test_choices_with_settings_edges_and_candidates(hurt: Report) -> None:
     assert choice.edges == (Edge("optim.layer_decay", "high", False, 0.95, 0.95),)
     assert (choice.candidates, choice.diverged, choice.failed) == (20, 2, 0)
     assert choice.sources == ("grid", "refine")
-    assert "RAND on digits: chosen on the edge of the grid: layer decay high (0.95); a wider grid may do better" in (
+    assert "RAND on digits: chosen at the edge of the grid: layer decay high (0.95); a wider grid may do better" in (
         hurt.warnings
     )
     assert "2 of 60 grid trials diverged (they count as the worst)" in hurt.warnings
@@ -224,7 +194,9 @@ def test_heat_maps_mark_what_was_chosen_and_what_was_lost(hurt: Report) -> None:
     assert at[1.18e-3, 0.75].value == pytest.approx(60.0)
     lost = hurt.named["faces/RAND"].heat_maps[0]
     assert [cell.state for cell in lost.cells].count("failed") == 1
-    assert hurt.columns[0].high == pytest.approx(96.0), "one scale for both rows of a data set"
+    scale = hurt.scale_of(hurt.named["digits/RAND"], drawn)
+    assert scale.high == pytest.approx(96.0), "one scale for both rows of a data set"
+    assert (drawn.figure, drawn.split) == (METRICS[0], "val")
 
 
 def test_neighbours_say_what_they_moved(whole: Report) -> None:
@@ -281,146 +253,6 @@ def test_unknown_job(store: Store) -> None:
         build(store, "nothing")
 
 
-def test_markdown_links_every_cell_and_escapes(store: Store) -> None:
-    report = build(store, Study(store, Plot(data_sets=("a|b<i>", "x_y*"))).run())
-    text = markdown.markdown(report, "http://127.0.0.1:5000/")
-    assert "a\\|b\\<i\\>" in text
-    assert "x\\_y\\*" in text
-    cell = report.at["RAND", "x_y*"]
-    for key, run in zip(cell.keys, cell.run_ids, strict=True):
-        assert f"`{key[:12]}`" in text
-        assert f"](http://127.0.0.1:5000/#/runs/{run})" in text
-    table = [line for line in text.splitlines() if line.startswith("| RAND")]
-    assert len(re.findall(r"(?<!\\)\|", table[0])) == 5
-
-
-def test_csv_has_full_precision_and_no_formulas(store: Store) -> None:
-    report = build(store, Study(store, Plot(data_sets=("=cmd()", 'a,"b"'), reference={"SUP": {"=cmd()": 96.0}})).run())
-    rows = list(csv.DictReader(io.StringIO(csv_table.csv(report))))
-    assert len(rows) == 6
-    first = next(row for row in rows if row["row"] == "SUP" and row["column"] == "'=cmd()")
-    assert float(first["value"]) == report.at["SUP", "=cmd()"].value
-    assert float(first["difference"]) == pytest.approx(-0.8)
-    assert first["optim.lr"] == "0.000264"
-    assert first["trials"].split() == list(report.at["SUP", "=cmd()"].keys)
-    assert any(row["column"] == 'a,"b"' for row in rows)
-    assert {row["state"] for row in rows} == {"done"}
-
-
-def test_latex_is_escaped_and_marks_the_best(store: Store) -> None:
-    text = latex.latex(build(store, Study(store, Plot(data_sets=("50%_a&b", "$x^2${\\"))).run()))
-    assert r"50\%\_a\&b" in text
-    assert r"\$x\textasciicircum{}2\$\{\textbackslash{}" in text
-    assert r"\textbf{95.2 $\pm$ 0.5}" in text
-    assert text.count(r"\textbf{") == 3
-    body = [line for line in text.splitlines() if line.startswith("    RAND")]
-    assert body[0].count("&") == 3
-    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
-
-
-def test_latex_marks_cells_without_a_number(hurt: Report) -> None:
-    text = latex.latex(hurt)
-    assert r"\textit{missing}" in text
-    assert r"\textit{running 2/3}" in text
-
-
-def test_terminal_keeps_to_its_width(hurt: Report) -> None:
-    lines = terminal(hurt).splitlines()
-    assert max(len(line) for line in lines) <= WIDTH
-    assert any(line.startswith("RAND") and "89.2 ± 0.5" in line and "missing" in line for line in lines)
-    assert any("90.0*" in line and "div" in line for line in lines)
-    assert any("fail" in line and "72.2" in line for line in lines)
-    narrow = terminal(hurt, width=40)
-    assert narrow.count("initial weights") > 1, "a table too wide is continued below"
-
-
-def test_json_is_json(hurt: Report) -> None:
-    text = json.dumps(json_data.to_json(hurt), allow_nan=False)
-    told = json.loads(text)
-    assert told["cells"][0]["value"] == hurt.cells[0].value
-    assert json_data.to_json({"a": math.nan, "b": [math.inf]}) == {"a": "nan", "b": ["inf"]}
-
-
-def test_verify_finds_nothing_in_an_honest_store(hurt_study: tuple[Store, Report]) -> None:
-    store, hurt = hurt_study
-    assert verify(store, hurt.job_id) == []
-    assert verify(store, hurt.job_id, json.loads(json.dumps(json_data.to_json(hurt)))) == []
-
-
-@pytest.fixture
-def tampered(
-    whole_study: tuple[Store, Report], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> Iterator[tuple[Store, sqlite3.Connection]]:
-    """A copy of the whole study, and a way into it past the store."""
-    for file in tmp_path_factory.getbasetemp().glob("whole*/store.db*"):
-        shutil.copy(file, tmp_path)
-    opened = open_store(f"sqlite:///{tmp_path / 'store.db'}", create=False)
-    connection = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
-    yield opened, connection
-    connection.close()
-    opened.close()
-
-
-FIGURE = "UPDATE figures SET value = ? WHERE name = 'top1' AND trial_id = (SELECT id FROM trials WHERE key = ?)"
-
-
-def test_verify_finds_a_tampered_figure(tampered: tuple[Store, sqlite3.Connection], whole: Report) -> None:
-    store, connection = tampered
-    key = whole.at["SUP", "digits"].keys[0]
-    assert connection.execute(FIGURE, (0.999, key)).rowcount == 1
-    found = verify(store, whole.job_id)
-    assert len(found) == 1
-    assert key[:12] in found[0]
-    assert "its figure is 0.999" in found[0]
-
-
-def test_verify_finds_a_choice_that_the_figures_do_not_make(
-    tampered: tuple[Store, sqlite3.Connection], whole: Report
-) -> None:
-    store, connection = tampered
-    other = next(cell.keys[0] for cell in whole.named["digits/SUP"].heat_maps[0].cells if not cell.chosen)
-    connection.execute(FIGURE, (0.98, other))
-    connection.execute("UPDATE trials SET value = 0.98 WHERE key = ?", (other,))
-    found = verify(store, whole.job_id)
-    assert sum("the figures choose " + other[:12] in line for line in found) == 2, "refine and final took the other one"
-
-
-def test_verify_finds_a_report_that_is_not_its_figure(
-    tampered: tuple[Store, sqlite3.Connection], whole: Report
-) -> None:
-    store, connection = tampered
-    choice = whole.at["SUP", "digits"].choice
-    assert choice is not None
-    connection.execute(
-        "UPDATE reports SET values_json = '{\"top1\": 0.5}' WHERE epoch = 8 "
-        "AND trial_id = (SELECT id FROM trials WHERE key = ?)", (choice.key,),
-    )  # fmt: skip
-    found = verify(store, whole.job_id)
-    assert len(found) == 1
-    assert "last reported top1 0.5, its figure is 0.96" in found[0]
-
-
-def test_verify_finds_a_choice_made_too_early(tampered: tuple[Store, sqlite3.Connection], whole: Report) -> None:
-    store, connection = tampered
-    key = whole.named["faces/RAND"].heat_maps[0].cells[0].keys[0]
-    connection.execute("UPDATE trials SET state = 'failed', value = NULL WHERE key = ?", (key,))
-    found = verify(store, whole.job_id)
-    assert "refine of faces/RAND: chosen although 1 of 15 candidates have no result" in found
-
-
-def test_verify_finds_a_changed_report(whole_study: tuple[Store, Report]) -> None:
-    store, whole = whole_study
-    saved = json_data.to_json(whole)
-    saved["cells"][0]["value"] += 1
-    saved["warnings"].append("made up")
-    del saved["stage"]
-    saved["cells"][0]["run_ids"] = []
-    found = verify(store, whole.job_id, saved)
-    assert len(found) == 3, "where MLflow has a run is no result"
-    assert any(line.startswith("report.cells[0].value: 90.2 in the saved report") for line in found)
-    assert "report.stage: not in the saved report" in found
-
-
 def test_results_as_a_data_frame(hurt_study: tuple[Store, Report]) -> None:
     store, hurt = hurt_study
     frame = results(store, hurt.job_id)
@@ -432,12 +264,6 @@ def test_results_as_a_data_frame(hurt_study: tuple[Store, Report]) -> None:
     assert best["run_id"] == "run" + best["key"][:12]
     assert frame["state"].value_counts().to_dict() == {"done": 81, "diverged": 2, "failed": 1, "running": 1}
     assert list(frame["stage"].unique()) == ["pretrain", "grid", "refine", "final"]
-
-
-def test_short_numbers() -> None:
-    assert [short(value) for value in (1.25e-4, 1.18e-3, 0.75, 0.0, 1.0, 12345.0, "x", 3, True)] == [
-        "1.25e-4", "1.18e-3", "0.75", "0", "1", "1.234e+04", "x", "3", "True",
-    ]  # fmt: skip
 
 
 def test_reports_need_no_heavy_package() -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from recorded_study import Plot, Study
+from recorded_study import DEPTH, METRICS, Plot, Study
 
 from orchestrator.report.build import build
 from orchestrator.report.formats.html_page import html
-from orchestrator.report.model import Column, Report
+from orchestrator.report.model import Report, Scale
 from orchestrator.report.svg.elements import nice
 from orchestrator.report.svg.heat_map import VIRIDIS, colour, heat_map_svg, part_of, picture
 from orchestrator.store.store import Store, open_store
@@ -108,7 +108,7 @@ def test_the_page_says_everything(text: str, study: tuple[Store, Report]) -> Non
     assert "89.2 ± 0.5" in words
     assert "80.0 +9.2" in words, "published value and difference"
     assert "incomplete: 1 of 15 grid trials failed or were cancelled" in words
-    assert "chosen on the edge: layer decay high (0.95)" in words
+    assert "chosen at the edge: layer decay high (0.95)" in words
     assert words.count("diverged") >= 2
     assert "60 trials: 2 diverged, 57 done, 1 failed" in words
     assert "0123456789abcdef" in words
@@ -151,10 +151,10 @@ def test_the_scale_is_bright_for_better_and_text_can_be_read_on_it() -> None:
         assert contrast(fill, ink) >= 4.5, (n, fill, ink)
     lightness = [luminance(f"#{stop}") for stop in VIRIDIS]
     assert lightness == sorted(lightness)
-    error = Column("depth", "rmse", "min", low=0.3, high=0.5)
+    error = Scale("depth", DEPTH[0], low=0.3, high=0.5)
     assert part_of(0.3, error) == 1.0
     assert part_of(0.5, error) == pytest.approx(0.0)
-    assert part_of(7.0, Column("flat", "top1", "max", low=7.0, high=7.0)) == 1.0
+    assert part_of(7.0, Scale("flat", METRICS[0], low=7.0, high=7.0)) == 1.0
 
 
 def luminance(fill: str) -> float:

@@ -76,9 +76,35 @@ def test_arguments_that_timm_takes_and_cannot_use_are_named() -> None:
 
 
 def test_patches_that_do_not_divide_the_image_are_refused() -> None:
-    said = "patches of 5 pixels do not divide image_size 16: 1 pixels a row .* use image_size 15 or 20"
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(
+        ValueError,
+        match="patches of 5 pixels do not divide image_size 16: 1 row and 1 column would be ignored; "
+        "use image_size 15 or 20, or another patch_size",
+    ):
         build(spec(args={**VIT, "patch_size": 5}), 0)
+    with pytest.raises(
+        ValueError,
+        match="patches of 4 x 4 pixels do not divide an input of 16 x 22: 2 columns would be ignored; "
+        "use width 20 or 24, or another patch_size",
+    ):
+        build(spec(), 0, (16, 22))
+
+
+@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "swinv2_base_window12_192", "resnet10t"])
+def test_height_and_width_may_differ(model: str) -> None:
+    net = build(spec(model, image_size=64), 5, (128, 64))
+    assert net(torch.zeros(2, 3, 128, 64)).shape == (2, 5)
+    if model != "resnet10t":
+        assert net.patch_embed.img_size == (128, 64)
+        assert build(spec(model, image_size=64), 5, (64, 64)).patch_embed.img_size == (64, 64)
+
+
+@pytest.mark.parametrize("model", ["hrnet_w18_small", "poolformer_s12", "ese_vovnet19b_slim_dw"])
+def test_models_that_name_all_unknown_arguments_at_once_are_built_too(model: str) -> None:
+    with torch.device("meta"):
+        build(spec(model, image_size=32), 5)
+    with pytest.raises(ValueError, match=r"unexpected keyword argument\(s\): \['no_such'\]"):
+        build(spec(model, args={"no_such": 1}), 5)
 
 
 def test_weights_find_their_place_and_the_head_is_left() -> None:
@@ -191,6 +217,17 @@ def test_windows_that_do_not_divide_the_map_are_refused(model: str, image_size: 
         build(spec(model, image_size=image_size, args={**SWIN, "window_size": window}), 5)
 
 
+def test_windows_are_checked_along_both_sides() -> None:
+    args = {**SWIN, "window_size": 4}
+    build(spec("swinv2_base_window12_192", args=args), 0, (64, 128))
+    with pytest.raises(
+        ValueError,
+        match=r"window 4 does not divide a map of 8 x 10 tokens \(an input of 64 x 80 pixels\).* every map: none; "
+        r"image sizes for window 4: heights 32, 64, 128, 256; widths 32, 64, 128, 256",
+    ):
+        build(spec("swinv2_base_window12_192", args=args), 0, (64, 80))
+
+
 @pytest.mark.parametrize(
     ("image_size", "window"), [(64, 4), (64, 16), (64, 32), (192, 12), (224, 14), (224, 7), (112, 14), (96, 12)]
 )
@@ -219,8 +256,8 @@ def test_what_would_be_loaded_is_known_without_memory_for_the_model(make: str) -
     ("path", "said"),
     [
         ("w/simmim.pth", "weights import FILE w/simmim.pth"),
-        ("s3://bucket/w.safetensors", "s3:// is not read"),
-        ("https://example.org/w.safetensors", "a URI needs sha256"),
+        ("s3://bucket/w.safetensors", "s3:// is not supported; give a path"),
+        ("https://example.org/w.safetensors", "a URI needs sha256, because its content may change"),
         ("https://example.org/w.pth", "weights import"),
     ],
 )

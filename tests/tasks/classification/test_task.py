@@ -22,8 +22,8 @@ from tasks.backbones.spec import BackboneSpec
 from tasks.base import DataContext
 from tasks.classification.task import Classify
 from tasks.classification.voc_precision import average_precision
+from tasks.datasets import DATASETS
 from tasks.datasets.augment import Augment
-from tasks.datasets.labelled.catalog import CARDS
 from tasks.errors import DataError
 
 PLAIN = Augment.none()
@@ -85,7 +85,7 @@ def test_counts_of_the_paper() -> None:
 
 
 def test_test_images_are_closed_to_whoever_still_chooses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CARDS, "pets", trees.pets(tmp_path))
+    monkeypatch.setitem(DATASETS, "pets", trees.pets(tmp_path))
     for dataset in ("digits", "pets"):
         task = Classify(dataset=dataset, train="trainval", evaluate="test", augment=PLAIN)
         assert task.reads_test
@@ -252,7 +252,7 @@ def test_specs_load_without_torch() -> None:
     code = (
         "import sys, orchestrator.spec.load, workers.trial, tasks\n"
         "tasks.Classify(dataset='digits').train_samples\n"
-        "from tasks.backbones.model import BackboneSpec; BackboneSpec(model='resnet50', image_size=224)\n"
+        "from tasks.backbones.spec import BackboneSpec; BackboneSpec(model='resnet50', image_size=224)\n"
         "print([name for name in ('torch', 'torchvision', 'timm', 'numpy', 'sklearn', 'ray') if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

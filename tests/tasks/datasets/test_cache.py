@@ -24,7 +24,9 @@ from tasks.datasets.augment import Augment
 from tasks.datasets.images import cache
 from tasks.datasets.images.cache_folder import shelf
 from tasks.datasets.images.source import Arrays, Files, Resized, Source, Unreadable
-from tasks.datasets.labelled.loaders import FileLoaders
+from tasks.datasets.labelled.loaders import ImageInput, LabelledImages, file_loaders, mixing
+from tasks.datasets.labelled.readers import LabelledPart
+from tasks.datasets.loaders import SampleLoaders
 from tasks.errors import DataError
 
 PROCESSES = multiprocessing.get_context("fork")
@@ -58,11 +60,14 @@ def pixels(source: Source) -> list[bytes]:
     return [source.image(i).tobytes() + repr(source.image(i).size).encode() for i in range(len(source))]
 
 
-def loaders(root: Path, augment: Augment, **other: Any) -> FileLoaders:
+def loaders(root: Path, augment: Augment, **other: Any) -> SampleLoaders:
     paths = sorted(root.glob("*.jpg"))
     labels = [i % 2 for i in range(len(paths))]
-    place = replace(DataContext(root, input_size=(16, 16), device="cpu", seed=1, batch=4), **other)
-    return FileLoaders("drawn", (paths[2:], labels[2:]), (paths[:3], labels[:3]), root, 2, place, augment, "half")
+    context = replace(DataContext(root, input_size=(16, 16), device="cpu", seed=1, batch=4), **other)
+    parts = LabelledPart(paths[2:], labels[2:]), LabelledPart(paths[:3], labels[:3])
+    return file_loaders(
+        LabelledImages("drawn", root, *parts), ImageInput(augment, "half"), context, mixing(2, augment, context)
+    )
 
 
 class Logged(Source):

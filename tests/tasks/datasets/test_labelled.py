@@ -12,16 +12,18 @@ import dataset_trees as trees
 import numpy as np
 import pytest
 
+from tasks.datasets import find_dataset
 from tasks.datasets.labelled import bundled_images
-from tasks.datasets.labelled.card import LabelledDataset, SplitSpec
-from tasks.datasets.labelled.catalog import CARDS, find
+from tasks.datasets.labelled.card import SplitSpec
+from tasks.datasets.labelled.catalog import LABELLED
+from tasks.datasets.labelled.dataset import LabelledDataset
 from tasks.datasets.labelled.partition import read_both
 from tasks.datasets.labelled.readers import classes_of, read
 from tasks.datasets.labelled.synthetic import signs
 from tasks.datasets.splits import stratified
 from tasks.errors import DataError
 
-SMALL = [card for card in CARDS.values() if card.source != "folder"]
+SMALL = [card for card in LABELLED if card.source != "folder"]
 
 
 def test_stratified_parts_are_disjoint_exhaustive_and_in_proportion() -> None:
@@ -65,26 +67,26 @@ def test_the_two_halves_of_digits_share_no_image() -> None:
     from sklearn.datasets import load_digits
 
     halves = ("digits", "digits-pretrain")
-    ours = [image.tobytes() for name in halves for image in bundled_images.load_bundled(CARDS[name]).images]
+    ours = [image.tobytes() for name in halves for image in bundled_images.load_bundled(trees.card_of(name)).images]
     all_there_are = [np.rint(image * 255 / 16).astype(np.uint8).tobytes() for image in load_digits().images]
     assert sorted(ours) == sorted(all_there_are)  # so each image is in one half, once
 
 
 def test_a_wheel_set_of_another_count_is_refused() -> None:
     with pytest.raises(DataError, match="899 images of 10 classes in the installed package, expected 900"):
-        bundled_images.load_bundled(replace(CARDS["digits"], train=301))
+        bundled_images.load_bundled(replace(trees.card_of("digits"), train=301))
 
 
 def test_an_unknown_name_gets_the_nearest_and_all() -> None:
     with pytest.raises(ValueError, match="unknown data set 'food-101'; nearest: 'food101'; known: aircraft, birdsnap"):
-        find("food-101")
+        find_dataset("food-101", LabelledDataset)
 
 
 def test_patches_of_photographs_share_no_pixel() -> None:
     """The photograph, put together again from the three parts, column by column."""
     from skimage import data
 
-    part = bundled_images.load_bundled(CARDS["textures"])
+    part = bundled_images.load_bundled(trees.card_of("textures"))
     for label, photo in enumerate([data.brick(), data.grass(), data.gravel()]):
         sides = []
         for indices in (part.train, part.val, part.test):
@@ -108,7 +110,7 @@ def test_drawn_levels_are_ever_less_like_what_was_seen() -> None:
 
 
 def test_the_sets_of_the_paper_with_their_metrics() -> None:
-    paper = {card.name: card for card in CARDS.values() if card.source == "folder"}
+    paper = {card.name: card for card in LABELLED if card.source == "folder"}
     assert len(paper) == 12 + 2 + 5
     by_class = {name for name, card in paper.items() if card.metric == "mean_per_class"}
     assert by_class == {"aircraft", "pets", "caltech101", "flowers"}
@@ -126,7 +128,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Lab
 
 
 def test_every_set_on_disk_has_a_tree() -> None:
-    assert set(trees.TREES) == {card.name for card in CARDS.values() if card.source == "folder"}
+    assert set(trees.TREES) == {card.name for card in LABELLED if card.source == "folder"}
 
 
 @pytest.mark.parametrize("name", trees.TREES)
@@ -186,7 +188,7 @@ def test_caltech_draws_thirty_per_class_by_seed(tree: Callable[[str], LabelledDa
 
 def test_missing_data_say_what_where_and_how(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"food101: not found under {tmp_path}: food-101/meta/train.json.*cvl/food-101"):
-        read(CARDS["food101"], tmp_path, "train", split_seed=0)
+        read(trees.card_of("food101"), tmp_path, "train", split_seed=0)
 
 
 def test_another_count_is_refused_unless_accepted(tree: Callable[[str], LabelledDataset], tmp_path: Path) -> None:

@@ -16,12 +16,19 @@ import torch
 from batches import same
 
 from tasks.base import Batch, DataContext, Loaders
+from tasks.datasets import DATASETS
 from tasks.datasets.augment import Augment
 from tasks.datasets.labelled import bundled_images, partition
 from tasks.datasets.labelled.card import SplitSpec
-from tasks.datasets.labelled.catalog import CARDS
-from tasks.datasets.labelled.loaders import FileLoaders, MemoryLoaders
-from tasks.datasets.loaders import share
+from tasks.datasets.labelled.loaders import (
+    ImageInput,
+    LabelledImages,
+    file_loaders,
+    labelled_loaders,
+    mixing,
+)
+from tasks.datasets.labelled.readers import LabelledPart
+from tasks.datasets.loaders import BatchTransform, SampleLoaders, share
 from tasks.errors import DataError
 
 PLAIN = Augment.none()
@@ -36,19 +43,23 @@ def place(**other: Any) -> DataContext:
     return replace(DataContext(Path("/nowhere"), input_size=(16, 16), device="cpu", seed=5, batch=40), **other)
 
 
-def from_memory(augment: Augment = PLAIN, **other: Any) -> MemoryLoaders:
-    part = bundled_images.load_bundled(CARDS["digits"])
-    return MemoryLoaders(part.images, part.labels, part.train, part.val, 10, place(**other), augment, "half")
+def from_memory(augment: Augment = PLAIN, evaluate: str = "val", colour: bool = False, **other: Any) -> Loaders:
+    part = bundled_images.load_bundled(trees.card_of("digits"))
+    images = np.repeat(part.images[..., None], 3, axis=-1) if colour else part.images
+    rows = part.train, getattr(part, evaluate)
+    parts = (LabelledPart(images[row], part.labels[row]) for row in rows)
+    data, context = LabelledImages("digits", Path("/nowhere"), *parts, small=True), place(**other)
+    return labelled_loaders(data, ImageInput(augment, "half"), context, mixing(10, augment, context))
 
 
 @pytest.fixture
-def from_files(tmp_path: Path) -> Callable[..., FileLoaders]:
+def from_files(tmp_path: Path) -> Callable[..., SampleLoaders]:
     card = trees.food101(tmp_path)
 
-    def make(augment: Augment = PLAIN, **other: Any) -> FileLoaders:
+    def make(augment: Augment = PLAIN, **other: Any) -> SampleLoaders:
         train, evaluation = partition.read_both(card, tmp_path, SplitSpec("food101"), "train", "val")
-        here = place(root=tmp_path, batch=6, **other)
-        return FileLoaders("food101", train, evaluation, tmp_path, 3, here, augment, "imagenet")
+        data, context = LabelledImages("food101", tmp_path, train, evaluation), place(root=tmp_path, batch=6, **other)
+        return file_loaders(data, ImageInput(augment, "imagenet"), context, mixing(3, augment, context))
 
     return make
 
@@ -126,7 +137,7 @@ def test_evaluation_shows_each_image_once_in_order(make: Callable[..., Loaders])
     assert all(same(one, other) for one, other in zip(first, second, strict=True))  # no augmentation here
     labels = torch.cat([batch["labels"] for batch in first]).tolist()
     if make is from_memory:
-        part = bundled_images.load_bundled(CARDS["digits"])
+        part = bundled_images.load_bundled(trees.card_of("digits"))
         assert labels == part.labels[part.val].tolist()
     else:
         assert labels == [0, 0, 1, 2] or sorted(labels) == labels
@@ -157,21 +168,19 @@ def test_mixing_needs_an_even_share() -> None:
     assert from_memory(PLAIN, batch=10, world=2).steps_per_epoch == 30
 
 
-def test_digests_tell_what_is_trained_and_evaluated_on(from_files: Callable[..., FileLoaders]) -> None:
-    part = bundled_images.load_bundled(CARDS["digits"])
-    other = MemoryLoaders(part.images, part.labels, part.train, part.test, 10, place(), PLAIN, "half")
-    assert from_memory().digest == from_memory(BUSY, seed=9).digest != other.digest
+def test_digests_tell_what_is_trained_and_evaluated_on(from_files: Callable[..., SampleLoaders]) -> None:
+    assert from_memory().digest == from_memory(BUSY, seed=9).digest != from_memory(evaluate="test").digest
     assert from_files().digest == from_files(TIMM).digest != from_memory().digest
 
 
-def test_worker_processes_change_nothing(from_files: Callable[..., FileLoaders]) -> None:
+def test_worker_processes_change_nothing(from_files: Callable[..., SampleLoaders]) -> None:
     here, there = from_files(TIMM), from_files(TIMM, loader_workers=2)
     assert all(same(one, other) for one, other in zip(here.epoch(0), there.epoch(0), strict=True))
     assert all(same(one, other) for one, other in zip(here.evaluation(), there.evaluation(), strict=True))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_image_is_named(from_files: Callable[..., FileLoaders], tmp_path: Path, workers: int) -> None:
+def test_an_unreadable_image_is_named(from_files: Callable[..., SampleLoaders], tmp_path: Path, workers: int) -> None:
     for image in sorted((tmp_path / "food-101" / "images" / "baklava").iterdir()):
         image.write_bytes(image.read_bytes()[:200])
     pattern = r"^food101: cannot read image .*/baklava/\d+\.jpg \(.*\); get this file again$"
@@ -188,7 +197,7 @@ def spoil(root: Path, names: list[str]) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreadable_images_up_to_a_share_are_replaced_by_the_next(
-    from_files: Callable[..., FileLoaders], tmp_path: Path, workers: int
+    from_files: Callable[..., SampleLoaders], tmp_path: Path, workers: int
 ) -> None:
     whole = [batch for epoch in (0, 1) for batch in from_files(PLAIN).epoch(epoch)]
     other = tmp_path / "other"
@@ -203,7 +212,7 @@ def test_unreadable_images_up_to_a_share_are_replaced_by_the_next(
         assert len(other["images"]) == len(row)
         for position, index in enumerate(row):
             used = 5 if index in (3, 4) else index
-            assert torch.equal(other["images"][position], stands_in[(0, used)][0])
+            assert torch.equal(other["images"][position], stands_in[(0, used)][0].image)
             assert other["labels"][position] == train[1][used]
             assert index in (3, 4) or torch.equal(one["images"][position], other["images"][position])
     assert len(loaders.unreadable) == 2
@@ -211,7 +220,7 @@ def test_unreadable_images_up_to_a_share_are_replaced_by_the_next(
 
 
 def test_more_unreadable_images_than_stated_stop_the_epoch(
-    from_files: Callable[..., FileLoaders], tmp_path: Path
+    from_files: Callable[..., SampleLoaders], tmp_path: Path
 ) -> None:
     spoil(tmp_path, [f"baklava/{path.name}" for path in (tmp_path / "food-101" / "images" / "baklava").iterdir()])
     pattern = (
@@ -229,7 +238,7 @@ def test_a_trial_records_which_images_it_replaced(tmp_path: Path, monkeypatch: p
     from workers.trial import TrialSpec
 
     card = trees.food101(tmp_path)
-    monkeypatch.setitem(CARDS, "food101", card)
+    monkeypatch.setitem(DATASETS, "food101", card)
     names = sorted(str(path.relative_to(tmp_path / "food-101" / "images")) for path in tmp_path.rglob("1000.jpg"))
     spoil(tmp_path, names)
     spec = TrialSpec.model_validate({
@@ -246,7 +255,7 @@ def test_a_trial_records_which_images_it_replaced(tmp_path: Path, monkeypatch: p
 
 
 def test_a_disk_that_is_gone_is_not_taken_for_unreadable_images(
-    from_files: Callable[..., FileLoaders], tmp_path: Path
+    from_files: Callable[..., SampleLoaders], tmp_path: Path
 ) -> None:
     loaders = from_files(max_unreadable=0.9)
     shutil.rmtree(tmp_path / "food-101" / "images")
@@ -255,7 +264,7 @@ def test_a_disk_that_is_gone_is_not_taken_for_unreadable_images(
 
 
 def test_resuming_decodes_nothing_that_was_seen(
-    from_files: Callable[..., FileLoaders], monkeypatch: pytest.MonkeyPatch
+    from_files: Callable[..., SampleLoaders], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from PIL import Image
 
@@ -288,11 +297,10 @@ def test_several_labels_per_image_pass_through(tmp_path: Path) -> None:
     random = np.random.RandomState(0)
     images = random.randint(0, 256, (12, 16, 16, 3), dtype=np.uint8)
     labels = random.randint(-1, 2, (12, 5)).astype(np.float32)
-    indices = np.arange(12)
-    here = place(batch=6)
-    memory = MemoryLoaders(images, labels, indices, indices[:4], 5, here, PLAIN, "half")
-    files = FileLoaders("several", (images, labels), (images[:4], labels[:4]), tmp_path, 5, here, PLAIN, "half")
-    for loaders in (memory, files):
+    parts = LabelledPart(images, labels), LabelledPart(images[:4], labels[:4])
+    for small in (True, False):
+        data = LabelledImages("several", tmp_path, *parts, small=small)
+        loaders = labelled_loaders(data, ImageInput(PLAIN, "half"), place(batch=6), BatchTransform())
         batch = next(loaders.epoch(0))
         assert batch["labels"].dtype == torch.float32
         for image, label in zip(batch["images"], batch["labels"], strict=True):
@@ -304,15 +312,12 @@ def test_several_labels_per_image_pass_through(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("augment", [BUSY, TIMM], ids=["busy", "timm"])
 def test_a_grey_image_and_the_same_in_colour_look_alike(augment: Augment) -> None:
-    part = bundled_images.load_bundled(CARDS["digits"])
-    colour = np.repeat(part.images[..., None], 3, axis=-1)
-    grey = from_memory(augment)
-    other = MemoryLoaders(colour, part.labels, part.train, part.val, 10, place(), augment, "half")
+    grey, other = from_memory(augment), from_memory(augment, colour=True)
     assert same(next(grey.epoch(0)), next(other.epoch(0)))
     assert all(same(one, two) for one, two in zip(grey.evaluation(), other.evaluation(), strict=True))
 
 
-def test_one_stream_serves_all_epochs_and_any_jump(from_files: Callable[..., FileLoaders]) -> None:
+def test_one_stream_serves_all_epochs_and_any_jump(from_files: Callable[..., SampleLoaders]) -> None:
     """Workers that read ahead into the next epoch change nothing, also when the next thing asked for is another."""
     fresh = {epoch: list(from_files(TIMM).epoch(epoch)) for epoch in range(3)}
     loaders = from_files(TIMM, loader_workers=1)
@@ -324,7 +329,7 @@ def test_one_stream_serves_all_epochs_and_any_jump(from_files: Callable[..., Fil
     assert same(next(unfinished), fresh[0][1])
 
 
-def test_worker_processes_live_over_epochs_and_end_with_their_loaders(from_files: Callable[..., FileLoaders]) -> None:
+def test_worker_processes_live_over_epochs_and_end_with_their_loaders(from_files: Callable[..., SampleLoaders]) -> None:
     loaders = from_files(loader_workers=1)
     list(loaders.epoch(0))
     (worker,) = multiprocessing.active_children()

@@ -19,7 +19,7 @@ from tasks.datasets import manifest
 from tasks.datasets.augment import Augment
 from tasks.datasets.labelled import partition
 from tasks.datasets.labelled.card import SplitSpec
-from tasks.datasets.labelled.catalog import CARDS
+from tasks.datasets.labelled.catalog import LABELLED
 from tasks.errors import DataError
 from tasks.pretraining.task import Pretrain
 
@@ -61,14 +61,14 @@ def test_a_manifest_says_where_every_image_belongs_for_ever(
     assert made.digest[:16] == GOLDEN[name]
     made.write(tmp_path / "m.jsonl")
     loaded = manifest.load(tmp_path / "m.jsonl")
-    assert (loaded.digest, loaded.body, loaded.labels) == (made.digest, made.body, made.labels)
+    assert (loaded.digest, loaded.body, loaded.annotations) == (made.digest, made.body, made.annotations)
     assert manifest.saved_digest(tmp_path / "m.jsonl") == made.digest
     assert tmp_path.name not in (tmp_path / "m.jsonl").read_text()
 
 
-@pytest.mark.parametrize("name", [card.name for card in CARDS.values() if card.source != "folder"])
+@pytest.mark.parametrize("name", [card.name for card in LABELLED if card.source != "folder"])
 def test_the_digests_of_images_in_packages_are_those_of_the_cards(name: str, tmp_path: Path) -> None:
-    card = CARDS[name]
+    card = trees.card_of(name)
     made = partition.make(card, tmp_path, SplitSpec(name))
     assert made.digest == card.digest == partition.digest(card, tmp_path, SplitSpec(name))
     assert made.counts == {"train": card.train, "val": card.val, "test": card.test}
@@ -80,9 +80,9 @@ def test_another_python_makes_the_same_cut(tmp_path: Path, monkeypatch: pytest.M
     code = (
         "import sys; from pathlib import Path; from dataclasses import replace\n"
         "from tasks.datasets.labelled import partition\n"
+        "from tasks.datasets import DATASETS\n"
         "from tasks.datasets.labelled.card import SplitSpec\n"
-        "from tasks.datasets.labelled.catalog import CARDS\n"
-        "card = replace(CARDS['caltech101'], classes=3, train=75, val=15, test=6, background=32)\n"
+        "card = replace(DATASETS['caltech101'], classes=3, train=75, val=15, test=6, background=32)\n"
         "print(partition.make(card, Path(sys.argv[1]), SplitSpec('caltech101')).digest)"
     )
     run = subprocess.run(
@@ -104,7 +104,7 @@ def test_every_open_choice_makes_another_cut(tmp_path: Path, monkeypatch: pytest
     assert [cut.name(card) for cut in cuts] == [
         "caltech101/0.2/0", "caltech101/0.1/0", "caltech101/0.2/1", "caltech101/0.2/0/no-background",
     ]  # fmt: skip
-    dtd = CARDS["dtd"]
+    dtd = trees.card_of("dtd")
     assert SplitSpec("dtd", 0.1, 3).name(dtd) == SplitSpec("dtd").name(dtd) == "dtd/official"
 
 
@@ -114,12 +114,12 @@ def test_caltech_without_its_background_has_the_other_classes_images(
     card = trees.plant("caltech101", tmp_path, monkeypatch)
     whole, less = (partition.make(card, tmp_path, SplitSpec("caltech101", caltech_background=b)) for b in (True, False))
     assert (whole.classes, less.classes) == (3, 2)
-    kept = {(file, label - 1) for file, label in zip(whole.images, whole.labels, strict=True) if label}
-    assert kept == set(zip(less.images, less.labels, strict=True))
-    of = SplitSpec("caltech101", caltech_background=False).of(CARDS["caltech101"])
+    kept = {(file, label - 1) for file, label in zip(whole.images, whole.annotations, strict=True) if label}
+    assert kept == set(zip(less.images, less.annotations, strict=True))
+    of = SplitSpec("caltech101", caltech_background=False).of(trees.card_of("caltech101"))
     assert (of.trainval, of.test) == (sum(less.counts.values()) - less.counts["test"], less.counts["test"])
     monkeypatch.undo()
-    published = SplitSpec("caltech101", caltech_background=False).of(CARDS["caltech101"])
+    published = SplitSpec("caltech101", caltech_background=False).of(trees.card_of("caltech101"))
     assert (published.classes, published.trainval, published.test) == (101, 3030, 8677 - 3030)
 
 
@@ -188,16 +188,16 @@ def test_other_data_than_planned_are_refused_naming_both(tmp_path: Path, monkeyp
     Classify(dataset="pets", augment=PLAIN, manifests={"pets/0.2/0": found}).loaders(place(tmp_path))
     wrong = Classify(dataset="faces", augment=PLAIN, manifests={"faces/official": "0" * 64})
     with pytest.raises(DataError, match=f"faces: the split faces/official of the installed packages has SHA-256 "
-                                        f"{CARDS['faces'].digest}"):  # fmt: skip
+                                        f"{trees.card_of('faces').digest}"):  # fmt: skip
         wrong.loaders(place(tmp_path))
-    right = wrong.model_copy(update={"manifests": {"faces/official": CARDS["faces"].digest}})
+    right = wrong.model_copy(update={"manifests": {"faces/official": trees.card_of("faces").digest}})
     assert right.loaders(place(tmp_path)).train_samples == 40
 
 
 def test_pre_training_names_its_data_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = trees.plant("pets", tmp_path, monkeypatch)
     found = partition.make(card, tmp_path, SplitSpec("pets", val_fraction=0.3)).digest
-    other = {"faces/official": CARDS["faces"].digest}
+    other = {"faces/official": trees.card_of("faces").digest}
     task = Pretrain(dataset="pets", val_fraction=0.3, mask_patch=4, manifests={**other, "pets/0.3/0": found})
     assert task.manifests == {"pets/0.3/0": found}
     assert task.loaders(place(tmp_path)).train_samples == 7
@@ -238,7 +238,7 @@ def test_a_data_root_that_cannot_be_written_keeps_its_manifest_elsewhere(
 
 
 def test_what_is_not_there_has_no_digest(tmp_path: Path) -> None:
-    assert partition.digest(CARDS["pets"], tmp_path, SplitSpec("pets")) is None
+    assert partition.digest(trees.card_of("pets"), tmp_path, SplitSpec("pets")) is None
     assert list(tmp_path.iterdir()) == []
 
 

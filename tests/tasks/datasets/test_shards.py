@@ -6,7 +6,6 @@ import io
 import pickle
 import shutil
 import tarfile
-from dataclasses import replace
 from pathlib import Path
 
 import dataset_trees as trees
@@ -23,7 +22,7 @@ from tasks.datasets.images.shards import Packed
 from tasks.datasets.images.source import Files, Unreadable
 from tasks.datasets.labelled import partition, readers
 from tasks.datasets.labelled.card import SplitSpec
-from tasks.datasets.labelled.loaders import FileLoaders
+from tasks.datasets.labelled.loaders import ImageInput, LabelledImages, file_loaders, mixing
 from tasks.errors import DataError
 
 
@@ -41,9 +40,9 @@ def test_batches_are_those_of_the_folders(tmp_path: Path, workers: int) -> None:
 
     def batches() -> tuple[list[dict[str, torch.Tensor]], str]:
         train, evaluation = partition.read_both(card, tmp_path, SplitSpec(card.name), "train", "val")
-        context = DataContext(tmp_path, input_size=(16, 16), device="cpu", seed=1, batch=4)
-        place = replace(context, loader_workers=workers)
-        made = FileLoaders("food101", train, evaluation, tmp_path, 3, place, Augment(), "half")
+        context = DataContext(tmp_path, (16, 16), device="cpu", seed=1, batch=4, loader_workers=workers)
+        data, how = LabelledImages("food101", tmp_path, train, evaluation), ImageInput(Augment(), "half")
+        made = file_loaders(data, how, context, mixing(3, how.augment, context))
         return [*made.epoch(0), *made.epoch(1, first_step=1), *made.evaluation()], made.digest
 
     plain, digest = batches()

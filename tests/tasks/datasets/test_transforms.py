@@ -26,12 +26,12 @@ def gradient(images: int = 4, size: int = 16) -> torch.Tensor:
 
 def applied(images: torch.Tensor, size: int = 16, **options: object) -> torch.Tensor:
     augment = PLAIN.model_copy(update=options)
-    return transforms.augmented(images, Draws.of(0, len(images), size, augment), size, augment, "half")
+    return transforms.augmented(images, Draws.of(0, len(images), (size, size), augment), (size, size), augment, "half")
 
 
 def test_without_augmentation_training_sees_what_evaluation_sees() -> None:
     images = gradient()
-    expected = transforms.normalized(transforms.centre(images, 16, PLAIN), "half")
+    expected = transforms.normalized(transforms.centre(images, (16, 16), PLAIN), "half")
     assert torch.allclose(applied(images), expected, atol=1e-5)
     assert torch.allclose(expected[0, 0] * 127.5 + 127.5, images[0, 0].float(), atol=1e-3)
 
@@ -81,15 +81,34 @@ def test_evaluation_crops_the_centre_as_timm_does() -> None:
     pixels = np.random.RandomState(0).randint(0, 256, (40, 52, 3), dtype=np.uint8)
     augment = PLAIN.model_copy(update={"eval_crop": 224 / 256, "interpolation": "bilinear"})
     batch = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    ours = transforms.normalized(transforms.centre(batch, 28, augment), "imagenet")[0]
-    theirs = transforms.single_image(28, augment, "imagenet", training=False)(Image.fromarray(pixels))
+    ours = transforms.normalized(transforms.centre(batch, (28, 28), augment), "imagenet")[0]
+    theirs = transforms.single_image((28, 28), augment, "imagenet", training=False)(Image.fromarray(pixels))
     assert ours.shape == theirs.shape == (3, 28, 28)
     assert (ours - theirs).abs().max() < 0.02  # Pillow rounds to whole grey levels: 1 / 255 / 0.225
 
 
+@pytest.mark.parametrize(("height", "width"), [(24, 18), (18, 24), (30, 10)])
+def test_inputs_need_not_be_square(height: int, width: int) -> None:
+    """(height, width) throughout: crop, noise, erasing, evaluation, and timm's transform of single images."""
+    size = height, width
+    augment = Augment(erasing=1.0, eval_crop=1.0, rand_augment="none", color_jitter=0)
+    images = torch.randint(0, 256, (6, 3, 40, 52), dtype=torch.uint8)
+    batch = transforms.augmented(images, Draws.of(0, 6, size, augment), size, augment, "half")
+    assert batch.shape == (6, 3, height, width)
+    centred = transforms.centre(images, size, augment)
+    assert centred.shape == (6, 3, height, width)
+    scale = max(height / 40, width / 52)  # the image covers the input, and no more than it must
+    expected = transforms.centre(images, (round(40 * scale), round(52 * scale)), augment)
+    top, left = round((expected.shape[2] - height) / 2), round((expected.shape[3] - width) / 2)
+    assert torch.equal(centred, expected[:, :, top : top + height, left : left + width])
+    for training in (True, False):
+        image = Image.fromarray(images[0].permute(1, 2, 0).numpy())
+        assert transforms.single_image(size, augment, "half", training)(image).shape == (3, height, width)
+
+
 def test_noise_is_drawn_for_the_whole_batch_whoever_uses_it() -> None:
     augment = PLAIN.model_copy(update={"erasing": 1.0})
-    whole = Draws.of(3, 8, 16, augment)
+    whole = Draws.of(3, 8, (16, 16), augment)
     part = whole.share(torch.tensor([1, 6]), "cpu")
     assert torch.equal(part.crop, whole.crop[[1, 6]])
     assert part.noise is not None
@@ -145,7 +164,7 @@ def test_impossible_options_are_refused(wrong: dict[str, object]) -> None:
 @pytest.mark.parametrize("text", ["none", "rand-m9-mstd0.5-inc1", "rand-n3-m7", "rand-m9-n2-p0.4-mmax10-tweights"])
 def test_timm_takes_every_rand_augment_that_we_take(text: str) -> None:
     augment = Augment(rand_augment=text)
-    transform = transforms.single_image(16, augment, "half", training=True)
+    transform = transforms.single_image((16, 16), augment, "half", training=True)
     assert transform(Image.new("RGB", (20, 20))).shape == (3, 16, 16)
 
 
@@ -153,7 +172,7 @@ def test_colour_jitter_is_ignored_beside_rand_augment() -> None:
     """As the field's description says of timm."""
     names = {
         jitter: [type(step).__name__ for step in transforms.single_image(
-            16, Augment(color_jitter=0.4, rand_augment=jitter), "half", training=True).transforms]
+            (16, 16), Augment(color_jitter=0.4, rand_augment=jitter), "half", training=True).transforms]
         for jitter in ("none", "rand-m9-mstd0.5-inc1")
     }  # fmt: skip
     assert "ColorJitter" in names["none"]
@@ -162,7 +181,8 @@ def test_colour_jitter_is_ignored_beside_rand_augment() -> None:
 
 def test_rand_augment_at_full_strength_runs_under_every_pillow() -> None:
     """Posterize down to 0 bits stopped it from Pillow 13 on; now it gives black, as it used to."""
-    transform = transforms.single_image(8, PLAIN.model_copy(update={"rand_augment": "rand-m10-inc1-p1"}), "half", True)
+    augment = PLAIN.model_copy(update={"rand_augment": "rand-m10-inc1-p1"})
+    transform = transforms.single_image((8, 8), augment, "half", training=True)
     image = Image.new("RGB", (8, 8), (200, 100, 50))
     with transforms.seeded(0):
         seen = [transform(image) for _ in range(300)]

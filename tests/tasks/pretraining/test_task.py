@@ -17,6 +17,7 @@ from tasks.backbones.spec import BackboneSpec
 from tasks.base import Batch, DataContext
 from tasks.classification.task import Classify
 from tasks.datasets import photo_tiles
+from tasks.datasets.photo_tiles import PHOTO_TILES
 from tasks.errors import DataError
 from tasks.pretraining.task import Pretrain
 from workers.checkpoint import load_weights
@@ -94,11 +95,11 @@ def test_a_mask_patch_that_does_not_fit_the_models_is_refused_with_the_spec(
 
 
 def test_counts_are_those_of_the_loaders() -> None:
-    for task, batch in ((Pretrain(**DIGITS), 8), (Pretrain(dataset=photo_tiles.NAME, mask_patch=4), 8)):
+    for task, batch in ((Pretrain(**DIGITS), 8), (Pretrain(dataset=PHOTO_TILES.name, mask_patch=4), 8)):
         loaders = task.loaders(place(batch=batch))
         assert loaders.train_samples == task.train_samples
         assert sum(len(batch["images"]) for batch in loaders.evaluation()) == task.evaluation_samples
-    assert (photo_tiles.tiles("train"), photo_tiles.tiles("val")) == (612, 151)
+    assert (PHOTO_TILES.samples("train"), PHOTO_TILES.samples("val")) == (612, 151)
 
 
 def test_half_of_imagenets_train_may_be_held_out_and_its_val_left_alone() -> None:
@@ -170,7 +171,7 @@ def test_missing_data_are_named(tmp_path: Path) -> None:
     assert "imagenet/train" in str(task.missing_data(tmp_path))
     with pytest.raises(DataError, match="not found under"):
         task.loaders(place(tmp_path, input_size=(64, 64)))
-    assert Pretrain(dataset=photo_tiles.NAME).missing_data(tmp_path) is None
+    assert Pretrain(dataset=PHOTO_TILES.name).missing_data(tmp_path) is None
 
 
 @pytest.mark.parametrize(

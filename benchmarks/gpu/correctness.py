@@ -1,0 +1,349 @@
+"""Checks that training computes on this device what it should, each time against another way to compute the same."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from gpu.record import Row, State
+from gpu.trials import (
+    Bench,
+    DrawnPretrain,
+    DrawnTrial,
+    Ended,
+    carry_out,
+    free,
+    place_of,
+    quickly_compiled,
+    runtime,
+    swin,
+)
+from gpu.worker import Worker
+from tasks.backbones.spec import BackboneSpec
+from tasks.base import DataContext
+from workers import distributed
+from workers.checkpoint import Folder, load_weights
+from workers.messages import Weights
+from workers.optim import adamw
+from workers.prepare import prepare, seed_all
+
+ROUNDING = 1e-3
+"""Part of the way that the weights go in ten steps, by which sums in another order may move their end."""
+NOISE = 1e-2
+"""The same of twenty steps in bf16 whose sums have no fixed order."""
+FORWARD, GRADIENT = 1e-4, 1e-3
+"""Of fp32 against float64, as part of the norm; tensor cores in tf32 would be three to ten times beyond the first."""
+CURVE = 0.03
+"""Part of the loss by which bf16 may differ from fp32."""
+KILLED_AT = 15
+"""Step, the fifth of the second epoch; the checkpoint is that of step 10."""
+
+FAMILIES: dict[str, BackboneSpec] = {
+    "SwinV2": BackboneSpec(
+        model="swinv2_tiny_window8_256", image_size=64,
+        args={"patch_size": 4, "embed_dim": 32, "depths": [2, 2], "num_heads": [1, 2], "window_size": 8},
+    ),
+    "Swin": BackboneSpec(
+        model="swin_tiny_patch4_window7_224", image_size=64,
+        args={"patch_size": 4, "embed_dim": 32, "depths": [2, 2], "num_heads": [1, 2], "window_size": 4},
+    ),
+    "BEiT": BackboneSpec(
+        model="beit_base_patch16_224", image_size=64,
+        args={
+            "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 4, "global_pool": "token", "init_values": 0.1,
+            "use_abs_pos_emb": False, "use_rel_pos_bias": False, "use_shared_rel_pos_bias": True,
+        },
+    ),
+    "ViT": BackboneSpec(
+        model="vit_tiny_patch16_224", image_size=64,
+        args={"patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 4},
+    ),
+    "RepLKNet": BackboneSpec(
+        model="replknet_31b_mim", image_size=64,
+        args={
+            "layers": [1, 1, 1, 1], "channels": [16, 32, 48, 64], "kernels": [31, 29, 27, 13], "entry_channels": 16,
+        },
+    ),
+}  # fmt: skip
+
+
+def families(bench: Bench) -> Iterator[Row]:
+    """Output and gradients in fp32 on the device, and on the CPU, against float64 on the CPU."""
+    for name, backbone in FAMILIES.items():
+        task = DrawnPretrain(images=4, side=64, mask_patch=16)
+        seed_all(0, "model", 0)
+        model = task.build(backbone, None).train()
+        place = DataContext(bench.folder, 64, "cpu", seed=0, batch=4)
+        batch = next(iter(task.loaders(place).epoch(0)))
+        exact = _pass(task, copy.deepcopy(model).double(), {**batch, "images": batch["images"].double()})
+        figures: dict[str, Any] = {}
+        for device in dict.fromkeys([bench.device, "cpu"]):
+            for what, got, true in zip(("forward", "gradients"), _fp32(task, model, batch, device), exact, strict=True):
+                figures[f"{what} {device}"] = _apart(got, true)
+        good = figures[f"forward {bench.device}"] <= FORWARD and figures[f"gradients {bench.device}"] <= GRADIENT
+        yield Row(f"fp32 against float64: {name}", _state(good), figures, f"at most {FORWARD:g}, {GRADIENT:g}")
+
+
+def _fp32(task: DrawnPretrain, model: nn.Module, batch: dict[str, Any], device: str) -> tuple[dict[str, Any], ...]:
+    with _full_fp32():
+        moved = {name: value.to(device) for name, value in batch.items()}
+        return _pass(task, copy.deepcopy(model).to(device), moved)
+
+
+def _pass(task: DrawnPretrain, model: nn.Module, batch: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Output, and gradients of the loss by parameter, on the CPU."""
+    output = model(batch["images"], batch["masks"])
+    task.loss(model, batch)["loss"].backward()  # type: ignore[no-untyped-call]
+    parameters = dict(model.named_parameters())
+    gradients = {name: value.grad.cpu() for name, value in parameters.items() if value.grad is not None}
+    if lost := parameters.keys() - gradients.keys():
+        raise RuntimeError(f"no gradient reached {', '.join(sorted(lost)[:3])}")
+    return {"output": output.detach().cpu()}, gradients
+
+
+def accumulation(bench: Bench) -> Iterator[Row]:
+    """Ten steps in micro-batches of a quarter against whole batches."""
+    with _full_fp32():
+        whole = carry_out(swin(bench), bench)
+        batch = whole.outcome.facts["micro_batch"]
+        parts = carry_out(swin(bench, micro_batch=batch // 4), bench)
+    yield _close(swin(bench), "accumulation of 4 against one batch", parts, whole)
+
+
+def channels_last(bench: Bench) -> Iterator[Row]:
+    """Ten steps in channels-last layout against torch's own."""
+    with _full_fp32():
+        plain, other = (carry_out(swin(bench, channels_last=which), bench) for which in ("off", "on"))
+    yield _close(swin(bench), "channels-last against not", other, plain)
+
+
+def compiled(bench: Bench) -> Iterator[Row]:
+    """Ten steps with torch.compile against without."""
+    trial = quickly_compiled(bench)
+    with _full_fp32():
+        eager = carry_out(trial, bench)
+        other = carry_out(trial.model_copy(update={"runtime": runtime(precision="fp32", compile=True)}), bench)
+    yield _close(trial, "compiled against not", other, eager)
+
+
+def out_of_memory(bench: Bench) -> Iterator[Row]:
+    """A batch for which the device has no memory, against micro-batches of half from the start: the same bits.
+
+    On a GPU this process is given less than the whole batch takes and more than half does; on a CPU the loss of more
+    than half a batch asks the allocator for more than there is.
+    """
+    batch = 32 if bench.small else 256
+    exact = {"batch": batch, "deterministic": True}
+    half = carry_out(swin(bench, micro_batch=batch // 2, **exact), bench)
+    figures: dict[str, Any] = {}
+    if bench.on_cuda:
+        reserved = _peak(bench, swin(bench, micro_batch=batch // 2, **exact), torch.cuda.max_memory_reserved)
+        wanted = _peak(bench, swin(bench, **exact), torch.cuda.max_memory_allocated)
+        figures = {"GiB for half": reserved / 2**30, "GiB for all": wanted / 2**30}
+        if wanted <= reserved:
+            raise RuntimeError(f"a batch of {batch} takes {wanted} bytes, half of it {reserved}: use a larger batch")
+        with _no_more_memory(bench, (reserved + wanted) // 2):
+            squeezed = carry_out(swin(bench, **exact), bench)
+    else:
+        squeezed = carry_out(swin(bench, fits=batch // 2, **exact), bench)
+    notes = [note for note in squeezed.outcome.facts["notes"] if "out of memory" in note]
+    figures |= {"micro-batch": squeezed.outcome.facts["micro_batch"], "same bits": _same(squeezed, half)}
+    figures |= {"weights apart": _apart(squeezed.weights, half.weights, _start(swin(bench)))}
+    good = figures["same bits"] and figures["micro-batch"] == batch // 2 and len(notes) == 1
+    yield Row(
+        "out of memory at the whole batch", _state(good), figures, "half the micro-batch, same bits", "; ".join(notes)
+    )
+
+
+def _peak(bench: Bench, trial: DrawnTrial, measure: Any) -> int:
+    carry_out(trial, bench)
+    return int(measure(bench.device))
+
+
+@contextmanager
+def _no_more_memory(bench: Bench, most: int) -> Iterator[None]:
+    free(bench)
+    total = torch.cuda.get_device_properties(bench.device).total_memory
+    torch.cuda.set_per_process_memory_fraction(most / total, bench.device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, bench.device)
+
+
+def one_process(bench: Bench) -> Iterator[Row]:
+    """DistributedDataParallel and FSDP2 in a process group of one, against neither; two micro-batches a step."""
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")  # whatever network the machine has, or none
+    backend = "nccl" if bench.on_cuda else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{bench.folder / 'group'}", rank=0, world_size=1)
+    try:
+        with _full_fp32():
+            alone, _ = _spread(bench, "")
+            for how, name in (("ddp", "DDP of one process"), ("fsdp", "FSDP2 of one process")):
+                weights, loads = _spread(bench, how)
+                figures = {"weights apart": _apart(weights, alone, _start(swin(bench))), "optimizer loads again": loads}
+                good = figures["weights apart"] <= ROUNDING and loads
+                yield Row(name, _state(good), figures, f"at most {ROUNDING:g}")
+    finally:
+        dist.destroy_process_group()
+
+
+def _spread(bench: Bench, how: str) -> tuple[dict[str, torch.Tensor], bool]:
+    """Whole weights after an epoch, and whether the optimizer's whole state loads into another like it unchanged.
+
+    `how`: ddp, fsdp, or empty.
+    """
+    trial = swin(bench, channels_last="off" if how == "fsdp" else "auto")
+    run = prepare(trial, place_of(bench, bench.folder / "spread"), Folder(bench.folder / "spread", trial.key, 0))
+    device = run.numerics.device
+    wrapped = distributed.wrap_distributed(run.model, how, device) if how else run.model
+    optimizer = adamw(run.model, run.groups, trial.optim)
+    half = trial.optim.batch // 2
+    for batch in run.loaders.epoch(0):
+        optimizer.zero_grad(set_to_none=True)
+        for first in (0, half):
+            part = {name: value[first : first + half] for name, value in batch.items()}
+            with distributed.exchange(wrapped, now=first > 0):
+                with run.numerics.autocast():
+                    loss = trial.task.loss(wrapped, part)["loss"]
+                (loss / 2).backward()  # type: ignore[no-untyped-call]
+        distributed.clip(run.model, trial.optim.clip)
+        optimizer.step()
+    saved = distributed.whole_optimizer(run.model, optimizer, keep=True)
+    again = adamw(run.model, run.groups, trial.optim)
+    distributed.load_optimizer(run.model, again, saved)
+    loaded = distributed.whole_optimizer(run.model, again, keep=True)
+    same = saved.keys() == loaded.keys() and all(
+        torch.equal(value.cpu(), loaded[name][what].cpu())
+        for name, state in saved.items()
+        for what, value in state.items()
+    )
+    weights = distributed.whole_weights(run.model, keep=True)
+    return {name: value.detach().cpu().clone() for name, value in weights.items()}, same
+
+
+def precision(bench: Bench) -> Iterator[Row]:
+    """The loss over 200 steps in bf16 against fp32, epoch by epoch of ten."""
+    epochs = 4 if bench.small else 20
+    bf16, fp32 = (carry_out(swin(bench, epochs, precision=which), bench) for which in ("bf16", "fp32"))
+    curves = [[report.values["train_loss"] for report in ended.reports] for ended in (bf16, fp32)]
+    apart = [abs(one - other) / other for one, other in zip(*curves, strict=True)]
+    val = [ended.outcome.figures["loss"] for ended in (bf16, fp32)]
+    figures: dict[str, Any] = {
+        "steps": 10 * epochs, "mean apart": sum(apart) / epochs, "most apart": max(apart),
+        "val apart": abs(val[0] - val[1]) / val[1],
+        "fp32 from": curves[1][0], "to": curves[1][-1], "bf16 to": curves[0][-1],
+    }  # fmt: skip
+    learnt = all(curve[-1] < 0.95 * curve[0] for curve in curves)
+    good = learnt and max(*apart, figures["val apart"]) <= CURVE and bf16.outcome.facts["precision"] == "bf16"
+    yield Row("loss in bf16 against fp32", _state(good), figures, f"at most {CURVE:g}, and it falls")
+
+
+def resume(bench: Bench) -> Iterator[Row]:
+    """Trials whose process is killed with SIGKILL in the second epoch, and that go on from their checkpoint in another
+    process, against ones that are left alone: the same bits with `deterministic`, close without."""
+    modes = {"at will": False, "deterministic": True}  # in this order, as in a warm actor
+    with ThreadPoolExecutor() as threads:
+        killed = [threads.submit(_killed, bench, name, exact) for name, exact in modes.items()]
+        with Worker(bench, "survivor") as survivor:
+            whole = {name: _trained(bench, survivor, exact, f"whole {name}") for name, exact in modes.items()}
+            for each in killed:
+                each.result()
+            for name, exact in modes.items():
+                expected, got = whole[name], _trained(bench, survivor, exact, f"killed {name}")
+                yield _resumed(bench, name, exact, got, expected)
+
+
+def _resumed(bench: Bench, name: str, exact: bool, got: dict[str, Any], expected: dict[str, Any]) -> Row:
+    same, resumed_at = (
+        got["weights"] == expected["weights"] | {"path": got["weights"]["path"]},
+        got["facts"]["resumed_at"],
+    )
+    one, other = (load_weights(Weights(**answer["weights"])) for answer in (got, expected))
+    apart = _apart(one, other, _start(_resumable(bench, exact)))
+    good = resumed_at == 10 and (same if exact else apart <= NOISE)
+    figures = {"same bits": same, "weights apart": apart, "resumed at step": resumed_at}
+    return Row(f"resumed after SIGKILL, {name}", _state(good), figures, "same bits" if exact else f"at most {NOISE:g}")
+
+
+def _resumable(bench: Bench, exact: bool) -> DrawnTrial:
+    return swin(bench, 2, precision="auto", drop_path=0.1, deterministic=exact, checkpoint_epochs=1, measured=False)
+
+
+def _killed(bench: Bench, name: str, exact: bool) -> None:
+    """Raises RuntimeError when the process is not killed."""
+    with Worker(bench, f"killed {name}", {"ORCHESTRATOR_CRASH_AT": f"step:{KILLED_AT}"}) as worker:
+        worker.ask(_resumable(bench, exact), bench.folder / f"killed {name}", bench.threads)
+        if worker.answer() is not None or (code := worker.end()) != -signal.SIGKILL:
+            raise RuntimeError(f"the process was not killed in step {KILLED_AT} ({code}): {worker.why()}")
+
+
+def _trained(bench: Bench, worker: Worker, exact: bool, folder: str) -> dict[str, Any]:
+    worker.ask(_resumable(bench, exact), bench.folder / folder, bench.threads)
+    answer = worker.answer()
+    if answer is None:
+        raise RuntimeError(f"the process ended with {worker.end()}: {worker.why()}")
+    return answer
+
+
+@contextmanager
+def _full_fp32() -> Iterator[None]:
+    """torch lets convolutions use tf32 where the GPU has it; not here."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def _close(trial: DrawnTrial, name: str, got: Ended, expected: Ended) -> Row:
+    figures = {"weights apart": _apart(got.weights, expected.weights, _start(trial))}
+    losses = [ended.reports[-1].values["train_loss"] for ended in (got, expected)]
+    figures["loss apart"] = abs(losses[0] - losses[1]) / losses[1]
+    return Row(name, _state(max(figures.values()) <= ROUNDING), figures, f"at most {ROUNDING:g}")
+
+
+def _state(good: bool) -> State:
+    return State.passed if good else State.failed
+
+
+def _same(one: Ended, other: Ended) -> bool:
+    assert one.outcome.weights is not None
+    assert other.outcome.weights is not None
+    return one.outcome.weights.sha256 == other.outcome.weights.sha256
+
+
+def _start(trial: DrawnTrial) -> dict[str, torch.Tensor]:
+    """The weights before the first step."""
+    seed_all(trial.seed, "model", 0)
+    return dict(trial.task.build(trial.backbone, None).state_dict())
+
+
+def _apart(
+    got: Mapping[str, torch.Tensor],
+    expected: Mapping[str, torch.Tensor],
+    start: Mapping[str, torch.Tensor] | None = None,
+) -> float:
+    """The norm of the difference of all numbers over that of what is expected, in float64; infinite where it is none.
+
+    `start`: over the way from there to what is expected, which is much shorter.
+    """
+    if got.keys() != expected.keys():
+        raise RuntimeError(f"not the same tensors: {', '.join(sorted(got.keys() ^ expected.keys())[:4])}")
+    floating = [name for name, value in expected.items() if value.is_floating_point()]
+    difference = sum((got[name].double() - expected[name].double()).square().sum().item() for name in floating)
+    way = {name: expected[name].double() - (start[name].double() if start else 0) for name in floating}
+    size = sum(value.square().sum().item() for value in way.values())
+    apart = math.sqrt(difference / size) if size > 0 else math.inf
+    return apart if math.isfinite(apart) else math.inf

@@ -1,0 +1,129 @@
+"""Runs the laptop profile of every spec, one after another, and writes README's tables of results.
+
+    python benchmarks/studies.py                       all specs that have one; 20 minutes on 2 free cores
+    python benchmarks/studies.py specs/cog.yaml        one of them; the other tables stay
+    python benchmarks/studies.py --profile smoke       tries the script out in minutes; README.md stays
+
+Each study is the command that a user types, in a folder of its own, with a local Ray of its own and tracking on.
+README.md has a place for each, between `<!-- study: NAME -->` (the spec's file name without .yaml) and
+`<!-- end of study -->`. The place gets the report's table and choices, then seconds, machine, versions and commit.
+README.md is written when all studies are done; with another profile than laptop, the new text goes into the folder
+of the studies instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orchestrator.spec import profiles
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+END = "<!-- end of study -->"
+LEFT_OUT = ("Warnings", "Trials behind each cell")
+"""Sections of a report that README does not repeat."""
+VERSIONS = ("python", "torch", "torchvision", "timm")
+"""Packages that digits depend on."""
+
+
+def study(spec: Path, profile: str, folder: Path, cpus: int) -> str:
+    """Runs one study in a fresh folder; returns what README says of it."""
+    from job import submit  # both bring Ray, which a test of this script does not need
+    from noop import end_cluster
+
+    try:
+        began, ended = submit(spec, folder, cpus, ["--profile", profile])
+    finally:
+        end_cluster(folder)
+    report = json.loads(printed("report", folder, "-f", "json"))
+    trial = json.loads(printed("describe", folder, report["cells"][0]["keys"][0], "-o", "json"))
+    trials = len({line["key"] for line in report["trials"]})
+    count = f"{trials} trial{'s' * (trials != 1)}"
+    return "\n\n".join(
+        [
+            results(printed("report", folder, "-f", "md")),
+            f"{count} in {ended - began:.0f} s, {machine(report['provenance'], trial['facts'], cpus)}",
+        ]
+    )
+
+
+def printed(name: str, folder: Path, *arguments: str) -> str:
+    """What a command prints about a folder of runs."""
+    from job import environment
+
+    command = [sys.executable, "-m", "orchestrator", name, *arguments, "--runs", str(folder)]
+    return subprocess.run(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def results(report: str) -> str:
+    """A report in Markdown without its heading and the sections of LEFT_OUT, the titles of others in bold."""
+    _, *parts = re.split(r"^#+ (.*)\n", report, flags=re.MULTILINE)
+    table, *sections = zip(parts[::2], parts[1::2], strict=True)
+    kept = [f"**{title}**\n\n{text.strip()}" for title, text in sections if title not in LEFT_OUT]
+    return "\n\n".join([table[1].strip(), *kept])
+
+
+def machine(provenance: dict[str, Any], facts: dict[str, Any], cpus: int) -> str:
+    """The day, and all that digits and seconds depend on: processor, kernels, threads, versions, commit."""
+    kernels = torch.backends.cpu.get_cpu_capability()
+    versions = ", ".join(f"{name} {provenance['versions'][name]}" for name in VERSIONS)
+    code = provenance["git_commit"][:7] + (" with uncommitted changes" if provenance["git_dirty"] else "")
+    threads = f"{facts['threads']} thread{'s' * (facts['threads'] != 1)} a trial"
+    return (
+        f"{date.today()}: {cpus} of {os.cpu_count()} cores, {processor()}, {kernels} kernels, {threads}; "
+        f"{versions}; code {code}."
+    )
+
+
+def processor() -> str:
+    """The model of this machine's processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if platform.system() == "Linux" else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def written(readme: str, name: str, text: str) -> str:
+    """README with the text in the study's place. ValueError unless there is exactly one."""
+    begin = f"<!-- study: {name} -->"
+    before, *after = readme.split(begin)
+    old, end, rest = after[0].partition(END) if len(after) == 1 else ("", "", "")
+    if not end or "<!-- study: " in old:
+        raise ValueError(f"README.md needs one place for {name}: a line {begin} and below it a line {END}")
+    return f"{before}{begin}\n{text}\n{END}{rest}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("specs", type=Path, nargs="*", help="spec files (none: all that have a laptop profile)")
+    parser.add_argument("--profile", default="laptop")
+    parser.add_argument("--cpus", type=int, default=os.cpu_count(), help="CPUs of the local cluster (none: all)")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "studies", help="where each call makes a folder")
+    given = parser.parse_args()
+    specs = given.specs or [path for path in sorted((ROOT / "specs").glob("*.yaml")) if "laptop" in profiles(path)]
+    readme = README.read_text()
+    for spec in specs:
+        readme = written(readme, spec.stem, "")  # a missing place is an error before anything runs
+    folder = given.runs.resolve() / f"{given.profile}-{datetime.now():%Y%m%d-%H%M%S}"
+    for spec in specs:
+        print(f"{spec.stem}, {given.profile}: running", flush=True)
+        text = study(spec.resolve(), given.profile, folder / spec.stem, given.cpus)
+        readme = written(readme, spec.stem, text)
+        print(f"{text}\n", flush=True)
+    target = README if given.profile == "laptop" else folder / README.name
+    target.write_text(readme)
+    print(f"written: {target}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Scales figures into their units, compares and prints them, all as their recorded metrics say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from orchestrator.records.rows import MetricRow
+from orchestrator.report.formatting import finite
+
+if TYPE_CHECKING:
+    from orchestrator.records.rows import PlacedRow, TrialRow
+
+UNKNOWN = MetricRow("", "no figure yet", "higher")
+"""Stands for the metric of a cell or column of which no trial is known."""
+
+
+def metric_of(trial: PlacedRow | TrialRow) -> MetricRow:
+    """The metric that the trial is chosen by; its name and direction alone if the store has no more of it."""
+    if trial.metrics:
+        return trial.metrics[0]
+    return unrecorded(trial.metric, trial.mode)
+
+
+def unrecorded(name: str, mode: str) -> MetricRow:
+    """A metric of which the store has the name and the mode (max, min) alone."""
+    return MetricRow(name, name.replace("_", " "), "higher" if mode == "max" else "lower")
+
+
+def scaled(value: float | None, metric: MetricRow) -> float | None:
+    """A recorded value in the metric's unit; None if there is none or it is not finite."""
+    number = finite(value)
+    return None if number is None else number * metric.scale
+
+
+def text(value: float, metric: MetricRow) -> str:
+    """A scaled value with the metric's decimals: 89.2"""
+    return f"{value:.{metric.digits}f}"
+
+
+def signed(value: float, metric: MetricRow) -> str:
+    """A difference of scaled values with its sign: +0.4, −1.2"""
+    return f"{value:+.{metric.digits}f}".replace("-", "−")
+
+
+def title(metric: MetricRow) -> str:
+    """RMSE (m)"""
+    return f"{metric.title} ({metric.unit})" if metric.unit else metric.title
+
+
+def best(values: Iterable[float], metric: MetricRow) -> float | None:
+    """The largest or smallest value, whichever is better; None without values."""
+    return (max if metric.better == "higher" else min)(values, default=None)
+
+
+def unit_key(metric: MetricRow) -> tuple[str, ...]:
+    """Equal for two metrics exactly if a mean over both makes sense: one unit, scale and direction; of figures without
+    a unit, one name."""
+    return (metric.better, metric.unit, str(metric.scale)) if metric.unit else (metric.better, "", metric.name)

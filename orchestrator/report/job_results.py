@@ -1,0 +1,130 @@
+"""Reads a job's rows once and indexes them by stage and group."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.records.recorded_spec import expected, label, lookup, sources
+from orchestrator.records.states import TrialState
+from orchestrator.report.figures import metric_of, scaled, unrecorded
+from orchestrator.report.model import Choice, Column
+
+if TYPE_CHECKING:
+    from orchestrator.records.rows import ChoiceRow, JobRow, PlacedRow
+    from orchestrator.store.store import Store
+
+
+@dataclass(frozen=True)
+class GroupCell:
+    """A group's position in the table."""
+
+    group: str
+    row: str
+    column: str
+
+
+class JobResults:
+    """A job's rows. `full` False: without addresses of tracking runs."""
+
+    def __init__(self, store: Store, job_id: str, full: bool) -> None:
+        self.store = store
+        self.full = full
+        self.job: JobRow = store.jobs.get(job_id)
+        self.spec: Mapping[str, Any] = store.jobs.spec(job_id)
+        self.table: Mapping[str, Any] = self.spec["report"]
+        self.stages = {stage["name"]: stage for stage in self.spec["stages"]}
+        self.stage: str = self.table.get("stage") or list(self.stages)[-1]
+        """Whose trials fill the table."""
+        self.row_path: str = self.table["rows"]
+        self.column_path: str = self.table["columns"]
+        self.chain = sources(self.stages, self.stage)
+        """The stages that lead to it, itself last."""
+        self.placed = store.trials.placed(job_id)
+        tracked = store.tracked_runs.of(job_id) if full else {}
+        self.runs = {key: run.run_id for (_, _, key), run in tracked.items() if key}
+        self.members: dict[tuple[str, str], list[PlacedRow]] = {}
+        """(stage, group) -> its trials."""
+        for trial in self.placed:
+            self.members.setdefault((trial.stage, trial.group), []).append(trial)
+        self.choices = {(row.stage, row.group): self._choice(row) for row in store.choices.of(job_id)}
+        self.groups = self._groups()
+        self.cell_groups = self._cell_groups()
+        self.rows = tuple(dict.fromkeys(place.row for place in self.cell_groups))
+        names = tuple(dict.fromkeys(place.column for place in self.cell_groups))
+        self.figures: tuple[str, ...] = tuple(self.table.get("figures") or ("",))
+        """Names of the figures shown; empty for the one that trials are chosen by."""
+        self.columns = tuple(Column(name, figure) for name in names for figure in self.figures)
+
+    def _choice(self, row: ChoiceRow) -> Choice:
+        candidates = [trial for source in row.sources for trial in self.members.get((source, row.group), [])]
+        winner = next((trial for trial in candidates if trial.key == row.key), None)
+        states = Counter(trial.state for trial in candidates)
+        metric = metric_of(winner) if winner else unrecorded(row.metric, str(row.rule.get("mode", "max")))
+        return Choice(
+            stage=row.stage,
+            group=row.group,
+            sources=tuple(row.sources),
+            key=row.key,
+            value=scaled(row.value, metric),
+            figure=metric,
+            split=winner.split if winner else "",
+            settings=winner.settings if winner else {},
+            edges=tuple(row.edges),
+            rule=row.rule,
+            candidates=row.candidates,
+            diverged=states[TrialState.diverged],
+            failed=states[TrialState.failed] + states[TrialState.cancelled],
+            run_id=self.runs.get(row.key),
+        )
+
+    def _groups(self) -> list[GroupCell]:
+        """The groups of the table's stage, the spec's first, in its order."""
+        base = self.spec["trial"]
+        groups: dict[str, GroupCell] = {}
+        for values in expected(self.spec, self.chain):
+            group = "/".join(values.values())
+            row = values.get(self.row_path) or label(lookup(base, self.row_path))
+            column = values.get(self.column_path) or label(lookup(base, self.column_path))
+            groups[group] = GroupCell(group, row, column)
+        for (stage, group), trials in self.members.items():
+            if stage in self.chain and group not in groups:
+                values = {**trials[0].settings, **trials[0].group_values}
+                row = values.get(self.row_path, lookup(base, self.row_path))
+                column = values.get(self.column_path, lookup(base, self.column_path))
+                groups[group] = GroupCell(group, label(row), label(column))
+        return list(groups.values())
+
+    def _cell_groups(self) -> list[GroupCell]:
+        """The cells of each group: one, or several if the table's own stage varies rows or columns (a chosen setting
+        that is applied to several data sets)."""
+        grids = self.stages[self.stage]["sweep"].get("grid") or []
+        varied = [path for path in (self.row_path, self.column_path) if any(path in axes for axes in grids)]
+        if not varied or not self.stages[self.stage].get("from"):
+            return self.groups
+        points = [
+            dict(zip(varied, map(label, values), strict=True))
+            for axes in grids
+            for values in itertools.product(*(axes.get(path, [lookup(self.spec["trial"], path)]) for path in varied))
+        ]
+        return [
+            GroupCell(place.group, point.get(self.row_path, place.row), point.get(self.column_path, place.column))
+            for place in self.groups
+            for point in points
+        ]
+
+    def trials_in(self, place: GroupCell) -> list[PlacedRow]:
+        """The trials of the table's stage that belong to a cell."""
+        trials = self.members.get((self.stage, place.group), [])
+        if self.cell_groups is self.groups:
+            return trials
+        wanted = {self.row_path: place.row, self.column_path: place.column}
+        return [t for t in trials if all(label(t.settings.get(path, value)) == value for path, value in wanted.items())]
+
+    def first_trial(self, group: str) -> PlacedRow | None:
+        """A trial of a group from the latest stage that has one; it tells the group's metric."""
+        stages = (self.members.get((stage, group)) for stage in reversed(self.chain))
+        return next((trials[0] for trials in stages if trials), None)

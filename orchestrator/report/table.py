@@ -1,0 +1,127 @@
+"""The table of a job: its cells and averages, beside published values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.report.cells import CellSource, average, make_cell, shown_trials
+from orchestrator.report.figures import UNKNOWN, metric_of
+from orchestrator.report.job_results import GroupCell, JobResults
+from orchestrator.report.model import Cell, Mean
+
+if TYPE_CHECKING:
+    from orchestrator.records.rows import PlacedRow
+
+Figures = Mapping[str, Mapping[str, float]]
+"""Trial key -> its recorded figures by name."""
+
+
+def table_cells(results: JobResults) -> tuple[Cell, ...]:
+    """The cells of the table, row by row, in the order of its columns."""
+    places: dict[tuple[str, str], list[GroupCell]] = {}
+    for place in results.cell_groups:
+        places.setdefault((place.row, place.column), []).append(place)
+    names = dict.fromkeys(column.name for column in results.columns)
+    sources = _with_metrics(
+        {
+            (row, name): _source(results, row, name, places.get((row, name), []))
+            for row in results.rows
+            for name in names
+        }
+    )
+    figures = _recorded(results, sources.values())
+    return tuple(
+        _cell(results, sources[row, column.name], column.figure, figures)
+        for row in results.rows
+        for column in results.columns
+    )
+
+
+def _source(results: JobResults, row: str, column: str, places: list[GroupCell]) -> CellSource:
+    if not places:
+        return CellSource(row, column, (), reason="not part of this study", absent=True)
+    group = places[0].group
+    trials = [trial for place in places for trial in results.trials_in(place)]
+    shown, best_of = shown_trials(trials)
+    known: PlacedRow | None = trials[0] if trials else results.first_trial(group)
+    return CellSource(
+        row,
+        column,
+        shown,
+        best_of,
+        choice=results.choices.get((results.stage, group)),
+        metrics=() if known is None else known.metrics or (metric_of(known),),
+        reason="" if trials else _waits(results, group),
+    )
+
+
+def _with_metrics(sources: dict[tuple[str, str], CellSource]) -> dict[tuple[str, str], CellSource]:
+    """Cells of which no trial is known have the metrics of the others in their column."""
+    known = {column: source.metrics for (_, column), source in reversed(sources.items()) if source.metrics}
+    return {
+        (row, column): source if source.metrics else replace(source, metrics=known.get(column, ()))
+        for (row, column), source in sources.items()
+    }
+
+
+def _recorded(results: JobResults, sources: Iterable[CellSource]) -> Figures:
+    """All figures of the table's trials, if it shows others than those that trials are chosen by."""
+    if results.figures == ("",):
+        return {}
+    return results.store.trials.figures(trial.key for source in sources for trial in source.trials)
+
+
+def _cell(results: JobResults, source: CellSource, name: str, figures: Figures) -> Cell:
+    metric = source.metric(name)
+    if metric is None:
+        absent = replace(source, trials=(), absent=True, reason=f"its task has no figure {name}")
+        return make_cell(absent, UNKNOWN, {}, None, {})
+    values: dict[str, float | None] = {
+        trial.key: trial.value if metric.name == trial.metric else figures.get(trial.key, {}).get(metric.name)
+        for trial in source.trials
+    }
+    reference = _published(results, source.row, name).get(source.column)
+    return make_cell(source, metric, values, reference, results.runs)
+
+
+def _published(results: JobResults, row: str, figure: str) -> dict[str, float]:
+    """The reference's values of a row for one figure, by column; a bare number is of the first figure."""
+    values: Mapping[str, Any] = (results.table.get("reference") or {}).get("values", {}).get(row, {})
+    by_figure = {
+        column: value if isinstance(value, Mapping) else {results.figures[0]: value} for column, value in values.items()
+    }
+    return {column: numbers[figure] for column, numbers in by_figure.items() if figure in numbers}
+
+
+def table_means(results: JobResults, cells: Iterable[Cell]) -> tuple[Mean, ...]:
+    """The averages that the spec asks for, row by row, each for every figure."""
+    lines: dict[tuple[str, str], dict[str, Cell]] = {}
+    positions = [(row, column) for row in results.rows for column in results.columns]
+    for (row, column), cell in zip(positions, cells, strict=True):
+        lines.setdefault((row, column.figure), {})[column.name] = cell
+    names = list(dict.fromkeys(column.name for column in results.columns))
+    return tuple(
+        average(row, wanted["name"], wanted.get("over") or names, lines[row, figure], _published(results, row, figure))
+        for row in results.rows
+        for wanted in results.table.get("averages", [])
+        for figure in results.figures
+    )
+
+
+def _waits(results: JobResults, group: str) -> str:
+    """Says why the table's stage has no trial of a group."""
+    for stage in results.chain[:-1]:
+        trials = results.members.get((stage, group), [])
+        states = Counter(str(trial.state) for trial in trials)
+        lost = states["failed"] + states["cancelled"]
+        unfinished = states["pending"] + states["running"]
+        if lost:
+            return f"incomplete: {lost} of {len(trials)} {stage} trials failed or were cancelled"
+        if trials and states["diverged"] == len(trials):
+            return f"incomplete: all {len(trials)} {stage} trials diverged"
+        if unfinished or not trials:
+            return f"waits for {stage}" + (f" ({len(trials) - unfinished} of {len(trials)} ended)" if trials else "")
+    return "not placed yet"

@@ -1,0 +1,50 @@
+"""The rule for which stages may read test data."""
+
+from __future__ import annotations
+
+from orchestrator.records.recorded_spec import varied_paths
+from orchestrator.spec.job import JobSpec
+from orchestrator.spec.sweep import Search
+
+
+def why_refused(job: JobSpec, number: int) -> str | None:
+    """Why stage `number` (from 0) may not read test; None if it may, unless another stage starts from its weights.
+
+    Nothing may be chosen by figures on test. So no later stage takes a winner, and every axis along which the trials
+    of the stage differ is one that the report shows whole: its rows, its columns, the x axis of a plot, or the seed.
+    """
+    stage = job.stages[number]
+    if consumers := job.consumers(number):
+        return f"winners are chosen from this stage (by {', '.join(other.name for other in consumers)})"
+    if stage.neighbourhood is not None:
+        return "this stage searches a neighbourhood"
+    if isinstance(stage.sweep, Search):
+        return "this stage searches"
+    report = job.report
+    shown = {"seed", report.rows, report.columns, *(plot.x for plot in report.plots)}
+    if hidden := [path for path in _axes(job, number) if path not in shown]:
+        return (
+            f"this stage tries several values of {hidden[0]}, and to take the best of them on test would be a choice; "
+            f"{hidden[0]} is no row, column or x axis of the report"
+        )
+    return None
+
+
+def _axes(job: JobSpec, number: int) -> list[str]:
+    """Paths of which the stage's trials have several values: of its own sweep, or of the groups of its sources."""
+    stage = job.stages[number]
+    own = varied_paths(stage.sweep.model_dump(mode="json", by_alias=True))
+    sources = _sources(job, number)
+    groups = [path for source in sources for path in _axes(job, source) if path in _per(job, number)]
+    return list(dict.fromkeys([*groups, *own]))
+
+
+def _sources(job: JobSpec, number: int) -> list[int]:
+    """The earlier stages whose winners a stage takes."""
+    return [i for i, each in enumerate(job.stages[:number]) if each.name in job.stages[number].from_]
+
+
+def _per(job: JobSpec, number: int) -> list[str]:
+    """The fields that form the stage's groups: its own, or those of the stages whose winners it takes."""
+    sources = _sources(job, number)
+    return _per(job, sources[0]) if sources else job.stages[number].per

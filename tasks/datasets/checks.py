@@ -1,0 +1,92 @@
+"""Looks for faults in any data set with a manifest: files that are missing or damaged, a manifest of other data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.datasets.info import Finding, Watch
+from tasks.datasets.manifest import Manifest, saved_digest
+from tasks.errors import DataError
+
+if TYPE_CHECKING:
+    from tasks.datasets.images.source import Source
+
+SHOWN = 3
+"""Files that a line names; the others are counted."""
+
+
+def look_at_files(name: str, root: Path, manifest: Manifest, images: bool, watch: Watch, finding: Finding) -> None:
+    """Adds files that the lists name and that are missing (sets in arrays or tar files have none); with `images`, also
+    those that cannot be decoded."""
+    from tasks.datasets.images.open import open_images
+    from tasks.datasets.images.source import Files
+
+    paths = [root / image for image in manifest.images if isinstance(image, str)]
+    if not paths:
+        return
+    try:
+        source = open_images(name, root, paths)
+    except DataError as error:
+        finding.problems.append(str(error).removeprefix(f"{name}: "))
+        return
+    absent = [i for i, path in enumerate(paths) if not _has_content(path)] if isinstance(source, Files) else []
+    if absent:
+        names = [str(manifest.images[i]) for i in absent]
+        share = f"{len(absent):,} of {len(paths):,}"
+        finding.problems.append(f"{share} images that the lists name are not there or empty: {first_few(names)}")
+    if not images:
+        return
+    gone = set(absent)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding lets other threads run
+        present = [i for i in range(len(paths)) if i not in gone]
+        results = watch(pool.map(lambda i: _fault(source, i, root), present), len(present))
+        faults = [fault for fault in results if fault]
+    finding.opened = len(present)
+    if faults:
+        finding.problems.append(f"{len(faults):,} of {len(paths):,} images cannot be read: {first_few(faults)}")
+
+
+def compare_manifest(name: str, file: str, folders: Sequence[Path], finding: Finding) -> None:
+    """Adds a fault when the manifest that is written in one of the folders is not that of the data (`finding.digest`).
+
+    `file`: its name.
+    """
+    finding.manifest = next((path for folder in folders if (path := folder / file).exists()), None)
+    if finding.manifest is None:
+        return
+    try:
+        written = saved_digest(finding.manifest)
+    except DataError as error:
+        finding.problems.append(str(error))
+        return
+    if written != finding.digest:
+        finding.problems.append(
+            f"{finding.manifest} was written for other data: SHA-256 {written}; what is here gives {finding.digest}; "
+            f"`data split {name}` writes it anew, and trials on it then run again"
+        )
+
+
+def first_few(items: Sequence[Any]) -> str:
+    """The first of the items, and how many others there are."""
+    more = f", and {len(items) - SHOWN:,} others" if len(items) > SHOWN else ""
+    return ", ".join(map(str, items[:SHOWN])) + more
+
+
+def _fault(source: Source, index: int, root: Path) -> str:
+    """Which image cannot be decoded and why; empty when it can."""
+    try:
+        source.image(index)
+    except DataError as error:
+        return str(error).partition("cannot read image ")[2].rpartition("; ")[0].replace(f"{root}/", "")
+    return ""
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return os.stat(path).st_size > 0
+    except OSError:
+        return False

@@ -1,0 +1,105 @@
+"""The data set that a task names, cut as the task says: what all tasks on labelled images share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tasks.datasets.labelled import partition
+from tasks.datasets.labelled.card import SplitSpec, held_out_images
+from tasks.datasets.labelled.dataset import LabelledDataset
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tasks.datasets.labelled.bundled_images import Part
+    from tasks.datasets.labelled.loaders import LabelledImages
+
+Learnt = Literal["train", "trainval"]
+Measured = Literal["val", "test"]
+
+ANY_COUNT = "fewer or more images than published may have been used (task.counts any): not comparable"
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """A data set of labelled images and its split, by the options of a task."""
+
+    whole: LabelledDataset
+    """As the catalogue states it."""
+    split: SplitSpec
+    any_count: bool = False
+    """Accept other counts of images than the published ones."""
+    digest: str = ""
+    """SHA-256 of the manifest that the trial was planned with; empty: it was planned without one."""
+
+    @property
+    def card(self) -> LabelledDataset:
+        """The data set with the counts and classes that the split has of it."""
+        return self.split.of(self.whole)
+
+    def samples(self, part: Learnt | Measured) -> int:
+        """Images of a part, as stated."""
+        card = self.card
+        if part == "test":
+            return card.test
+        val = card.val if card.official_val else held_out_images(card.trainval, self.split.val_fraction)
+        return {"val": val, "train": card.trainval - val, "trainval": card.trainval}[part]
+
+    @property
+    def opens(self) -> Mapping[str, str]:
+        """See Task.opens."""
+        return {self.whole.name: self.split.test_rule(self.whole)}
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """See Task.caveats."""
+        return (ANY_COUNT,) if self.any_count else ()
+
+    def missing(self, root: Path) -> str | None:
+        """See Task.missing_data."""
+        return self.whole.missing(root)
+
+    @property
+    def manifest_names(self) -> tuple[str, ...]:
+        """See Task.manifest_names."""
+        return (self.split.name(self.whole),)
+
+    def manifests(self, root: Path, folders: Sequence[Path]) -> Mapping[str, str]:
+        """See Task.data_manifests."""
+        digest = partition.digest(self.whole, root, self.split, folders)
+        return dict.fromkeys(self.manifest_names, digest) if digest else {}
+
+    def read(self, root: Path, train: Learnt, evaluate: Measured) -> LabelledImages:
+        """The two parts; images of no other are opened. Raises DataError when they are not those that the trial was
+        planned with, or not as stated."""
+        from tasks.datasets.labelled import bundled_images
+        from tasks.datasets.labelled.loaders import LabelledImages
+        from tasks.datasets.labelled.readers import LabelledPart
+
+        card = self.card
+        if card.source == "folder":
+            both = partition.read_both(self.whole, root, self.split, train, evaluate, self.digest, self.any_count)
+            return LabelledImages(card.name, root, *both)
+        partition.check_memory(card, self.split, self.digest)
+        part = bundled_images.load_bundled(card)
+        first, second = (LabelledPart(part.images[rows], part.labels[rows]) for rows in
+                         (_rows(part, train), _rows(part, evaluate)))  # fmt: skip
+        return LabelledImages(card.name, root, first, second, small=True)
+
+
+def own_manifests(value: dict[str, str], whole: LabelledDataset, fields: Mapping[str, Any]) -> dict[str, str]:
+    """The entry of a task's own split among manifests by name. `fields`: those of SplitSpec that the task has."""
+    return SplitSpec(whole.name, **fields).own(value, whole)
+
+
+def _rows(part: Part, name: Learnt | Measured) -> NDArray[np.int64]:
+    import numpy as np
+
+    if name == "trainval":
+        return np.sort(np.concatenate([part.train, part.val]))
+    rows: NDArray[np.int64] = getattr(part, name)
+    return rows

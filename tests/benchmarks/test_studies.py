@@ -1,0 +1,107 @@
+"""benchmarks/studies.py: what README shows of a report, and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from orchestrator.spec import profiles
+
+ROOT = Path(__file__).parents[2]
+
+REPORT = """\
+## cog
+
+A caption. top-1 accuracy (%) on test, stage apply; one seed
+
+| initial weights | L1 |
+| --- | ---: |
+| RAND | 41.0 |
+
+- a note
+
+### Warnings
+
+- SUP on L1: chosen on the edge of the grid
+
+### Chosen on val
+
+| data set | lr |
+| --- | ---: |
+| L1 | 1e-3 |
+
+### Trials behind each cell
+
+| initial weights | value | trials |
+| --- | --- | --- |
+| RAND | 41.0 | `62efc945713c` |
+
+Job `cog-laptop-928e21cb`, code 1234567, seeds 0.
+"""
+
+README = """\
+Before.
+<!-- study: cog -->
+old table
+<!-- end of study -->
+Between.
+<!-- study: search -->
+another table
+<!-- end of study -->
+After.
+"""
+
+
+@pytest.fixture
+def studies(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import studies
+
+    return studies
+
+
+def test_readme_has_one_place_for_every_laptop_profile(studies: ModuleType) -> None:
+    readme = (ROOT / "README.md").read_text()
+    names = [path.stem for path in sorted((ROOT / "specs").glob("*.yaml")) if "laptop" in profiles(path)]
+    assert names
+    for name in names:
+        assert "\nnew table\n" in studies.written(readme, name, "new table")
+    assert readme.count("<!-- study: ") == readme.count(studies.END) == len(names)
+
+
+def test_only_the_studys_own_place_is_written(studies: ModuleType) -> None:
+    assert studies.written(README, "cog", "new table") == README.replace("old table", "new table")
+    assert studies.written(README, "search", "x") == README.replace("another table", "x")
+
+
+@pytest.mark.parametrize(
+    ("readme", "name"),
+    [
+        (README, "inat18"),
+        (README + README, "cog"),
+        (README.rpartition("<!-- end")[0], "search"),
+        (README.replace("<!-- end of study -->", "", 1), "cog"),
+    ],
+    ids=["no place", "two places", "last place without an end", "end of another place"],
+)
+def test_a_missing_or_second_place_is_an_error(studies: ModuleType, readme: str, name: str) -> None:
+    with pytest.raises(ValueError, match=f"needs one place for {name}"):
+        studies.written(readme, name, "new table")
+
+
+def test_results_are_the_table_and_the_choices(studies: ModuleType) -> None:
+    text = studies.results(REPORT)
+    assert text.startswith("A caption. top-1 accuracy (%) on test")
+    assert "| RAND | 41.0 |\n\n- a note\n\n**Chosen on val**\n\n| data set | lr |" in text
+    assert text.endswith("| L1 | 1e-3 |")
+
+
+def test_machine_names_all_that_digits_depend_on(studies: ModuleType) -> None:
+    versions = dict.fromkeys((*studies.VERSIONS, "mlflow"), "1.2.3")
+    provenance = {"versions": versions, "git_commit": "1234567890", "git_dirty": True}
+    line = studies.machine(provenance, {"threads": 1}, cpus=2)
+    for part in ("2 of ", studies.processor(), "kernels, 1 thread a trial", "torch 1.2.3", "1234567 with uncommitted"):
+        assert part in line
+    assert "mlflow" not in line

@@ -1,0 +1,76 @@
+"""Figures that a report names are checked when the spec is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import SpecError
+from orchestrator.spec import load
+
+SPEC = """\
+name: figures
+trial:
+  task: {kind: classify, dataset: faces}
+  backbone: {model: vit_tiny_patch16_224, image_size: 64}
+  optim: {lr: 1e-3, batch: 32, epochs: 4, warmup_epochs: 1}
+stages:
+  - {name: only}
+report: REPORT
+"""
+
+
+def problems(folder: Path, report: str, kind: str = "classify") -> list[str]:
+    text = SPEC.replace("REPORT", report).replace("kind: classify, dataset: faces", f"kind: {kind}, dataset: faces")
+    path = folder / "figures.yaml"
+    path.write_text(text)
+    try:
+        load(path)
+    except SpecError as error:
+        return [line.removeprefix(f"{path}:") for line in error.problems]
+    return []
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "{figures: [mean_per_class, top1, loss]}",
+        "{figures: [top1], plots: [{x: loss, y: error}]}",
+        "{plots: [{x: loss, y: error}]}",
+        "{figures: [loss], plots: [{x: top1}]}",
+        "{reference: {source: paper, values: {RAND: {faces: {top1: 90, loss: 0.3}}}}}",
+        "{reference: {source: paper, values: {RAND: {faces: 90}}}}",
+    ],
+)
+def test_figures_that_the_task_measures(report: str, tmp_path: Path) -> None:
+    assert problems(tmp_path, report) == []
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        (
+            "{figures: [top1, top2]}",
+            "8:26: report.figures: top2: no such figure; figures: mean_per_class, top1, loss; nearest: top1",
+        ),
+        ("{figures: [top1, top1]}", "8:26: report.figures: top1: listed twice; remove one"),
+        (
+            "{figures: [loss], plots: [{x: top1, y: error}]}",
+            "8:48: report.plots.y: error: loss has no complement to plot; write y: value; or list one of these first "
+            "in report.figures: mean_per_class, top1",
+        ),
+        (
+            "{reference: {source: paper, values: {RAND: {faces: {tpo1: 90}}}}}",
+            "8:61: report.reference.values.RAND.faces: tpo1: no such figure; figures: mean_per_class, top1, loss; "
+            "nearest: top1",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_its_place_and_remedy(report: str, expected: str, tmp_path: Path) -> None:
+    assert problems(tmp_path, report) == [expected]
+
+
+def test_no_error_of_a_task_without_complements(tmp_path: Path) -> None:
+    (line,) = problems(tmp_path, "{plots: [{x: avg_dist, y: error}]}", "pretrain")
+    assert line.endswith("report.plots.y: error: loss has no complement to plot; write y: value")

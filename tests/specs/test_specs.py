@@ -1,0 +1,150 @@
+"""The contract of every file in specs/: it plans, keeps its job ids, has a smoke profile, and begins by saying what,
+how, at what cost and with which result."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from orchestrator import api
+from orchestrator.cli.main import cli
+from orchestrator.launch.inputs import missing_data
+from orchestrator.plan.cost import cost
+from orchestrator.plan.durations import DurationModel
+from orchestrator.plan.planner import Planner
+from orchestrator.plan.resource_fit import Node
+from orchestrator.settings import settings
+from orchestrator.spec import job_id, load, points, profiles
+
+ROOT = Path(__file__).parents[2]
+SPECS = sorted((ROOT / "specs").glob("*.yaml"))
+CASES = [(path, profile) for path in SPECS for profile in profiles(path)]
+JOB_IDS = Path(__file__).with_name("job_ids.json")
+"""Spec -> profile -> job id. A new spec or profile adds its line; a changed line cuts a job off from its record."""
+
+every_spec = pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+every_profile = pytest.mark.parametrize(
+    ("path", "profile"), CASES, ids=[f"{path.stem}-{profile}" for path, profile in CASES]
+)
+
+
+def paragraphs(path: Path) -> list[str]:
+    """The comment that a spec begins with, without its first line, which is for editors."""
+    comment = re.match(r"(#.*\n)+", path.read_text())
+    assert comment
+    first, *lines = [line[2:] for line in comment[0].splitlines()]
+    assert first == "yaml-language-server: $schema=../specs/schema.json"
+    return "\n".join(lines).strip().split("\n\n")
+
+
+def commands(path: Path) -> list[list[str]]:
+    """The words of its command lines after `python -m orchestrator`; two spaces begin a remark."""
+    lines = re.findall(r"^ +python -m orchestrator (.+)$", "\n".join(paragraphs(path)), re.MULTILINE)
+    return [shlex.split(line.partition("  ")[0]) for line in lines]
+
+
+@every_profile
+def test_every_profile_plans(path: Path, profile: str, tmp_path: Path) -> None:
+    job = load(path, profile)
+    where = settings(folder=tmp_path, database_url=f"sqlite:///{tmp_path / 'store.db'}", data_root=tmp_path)
+    planned = api.plan(job, where, nodes=2, cpus=64, gpus=8)
+    assert [stage.name for stage in planned.stages] == [stage.name for stage in job.stages]
+    assert all(stage.trials > 0 for stage in planned.stages)
+    assert planned.problems == []
+    assert planned.makespan_hours > 0
+
+
+def test_job_ids_are_the_recorded_ones() -> None:
+    ids: dict[str, dict[str, str]] = {path.stem: {} for path in SPECS}
+    for path, profile in CASES:
+        ids[path.stem][profile] = job_id(load(path, profile))
+    assert ids == json.loads(JOB_IDS.read_text())
+
+
+@every_spec
+def test_smoke_profile_has_every_stage_and_needs_no_data(path: Path, tmp_path: Path) -> None:
+    smoke = load(path, "smoke")
+    planner = Planner(smoke, DurationModel())
+    assert missing_data([*planner.specs(), *planner.foreseen()], tmp_path) == ""
+    stages = {stage.name for stage in smoke.stages}
+    for profile in profiles(path):
+        assert stages >= {stage.name for stage in load(path, profile).stages}
+    assert "the numbers mean nothing" in smoke.report.caption
+
+
+@every_spec
+def test_first_lines_say_what_command_cost_and_expected(path: Path) -> None:
+    text = paragraphs(path)
+    assert re.match(r"[A-Z].{80,}\.$", text[0], re.DOTALL)
+    assert any(words[:2] == ["submit", f"specs/{path.name}"] for words in commands(path))
+    (costs,) = [part for part in text if part.startswith("Cost")]
+    assert len([part for part in text if part.startswith("Expected")]) == 1
+    for profile in profiles(path):
+        if profile != "smoke":
+            assert profile in costs, profile
+
+
+@every_spec
+def test_commands_in_the_first_lines_are_valid(path: Path) -> None:
+    """Every one is a command with known options, and each of its specs has the profile that it names."""
+    for name, *arguments in commands(path):
+        context = cli.commands[name].make_context(name, list(arguments))
+        given = context.params
+        for spec in [given["spec"]] if "spec" in given else given.get("specs", []):
+            load(ROOT / spec, given["profile"])
+
+
+CLAIMED = {
+    ("k12_grid", "paper"): {100: ("2,850", "15 days"), 900: ("320", "40 hours")},
+    ("cog", "paper"): {100: ("14,300", "75 days"), 900: ("1,590", "8.3 days")},
+    ("cog", "table7"): {100: ("8,900", "46 days"), 900: ("990", "5.1 days")},
+    ("inat18", "paper"): {100: ("610", "3.2 days"), 900: ("68", "8.5 hours")},
+    ("imagenet_finetune", "paper"): {100: ("360", "1.9 days"), 900: ("40", "5 hours")},
+    ("imagenet_finetune", "figure2a"): {100: ("10,000", "52 days"), 900: ("1,100", "6 days")},
+    ("pretrain_supervised", "swinv2_b"): {75: ("1,420", "7.4 days"), 680: ("157", "20 hours")},
+    ("search", "paper"): {100: ("1,880", ""), 900: ("209", "")},
+    ("pretrain_simmim", "swinv2_b"): {800: ("356", "")},
+    ("pretrain_simmim", "swinv2_l"): {400: ("712", "")},
+    ("pretrain_simmim", "vit_b"): {1000: ("285", "")},
+    ("pretrain_simmim", "replknet"): {350: ("305", "")},
+}
+"""Spec, profile -> images/s of a GPU -> GPU-hours, and time on 8 such GPUs where it is given, as in the first lines."""
+
+
+@pytest.mark.parametrize(("name", "profile"), CLAIMED, ids=[f"{name}-{profile}" for name, profile in CLAIMED])
+def test_first_lines_have_the_cost_that_plan_estimates(name: str, profile: str) -> None:
+    path = ROOT / "specs" / f"{name}.yaml"
+    (text,) = [part for part in paragraphs(path) if part.startswith("Cost")]
+    for rate, (gpu_hours, on_eight) in CLAIMED[name, profile].items():
+        job = load(path, profile, [f"resources.images_per_second={rate}"])
+        found = cost(job, lambda keys: {}, DurationModel(), [Node(cpus=64, gpus=8)] * 2).gpu_hours
+        assert found == pytest.approx(float(gpu_hours.replace(",", "")), rel=0.02)
+        assert re.search(rf"(?<![\d.,]){gpu_hours}(?!,?\d)", text)
+        number, _, unit = on_eight.partition(" ")
+        if number:
+            assert found / 8 / (24 if unit == "days" else 1) == pytest.approx(float(number), rel=0.06)
+            assert re.search(rf"(?<![\d.,]){number}( and \S+)? {unit}", text)
+
+
+def test_k12_paper_profile_is_the_papers_protocol() -> None:
+    job = load(ROOT / "specs" / "k12_grid.yaml", "paper")
+    grid = points(job.stages[0].sweep)
+    assert len(grid) == 11 * 2 * 15
+    for name in ("cars", "aircraft", "dtd", "caltech101", "flowers", "pets", "food101", "birdsnap", "sun397"):
+        for label, low, high in (("MIM", 1.25e-4, 2.5e-3), ("SUP", 2.5e-5, 5e-4)):
+            cell = [p for p in grid if p["task.dataset"] == name and p["backbone.init"]["name"] == label]
+            assert len(cell) == 15
+            lrs = sorted({p["optim.lr"] for p in cell})
+            assert (len(lrs), lrs[0], lrs[-1]) == (5, low, high)
+            assert {p["optim.layer_decay"] for p in cell} == {0.75, 0.85, 0.95}
+            small = name in ("cars", "aircraft", "dtd", "caltech101", "flowers", "pets")
+            assert {p["backbone.drop_path"] for p in cell} == {0.0 if small and label == "MIM" else 0.2}
+    reference = job.report.reference
+    assert reference is not None
+    seven = job.report.averages[0].over
+    means = {row: sum(values[column] for column in seven) / 7 for row, values in reference.values.items()}
+    assert {row: round(mean, 1) for row, mean in means.items()} == {"SUP": 89.7, "MIM": 86.1}  # as in Table 1

@@ -1,0 +1,197 @@
+"""Evaluates the model after a round: figures, shared out over the ranks, and pictures."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from enum import IntEnum
+from typing import Any
+
+import torch
+
+from tasks.base import Batch, EvaluationShare
+from tasks.metrics import Summary
+from workers import distributed
+from workers.errors import ErrorClass, Stopped, TrialError
+from workers.fault_injection import fault_point
+from workers.finished_items import FinishedItems, finished_items
+from workers.flags import FAILED, Flags
+from workers.prepare import from_rank_0, seed_all
+from workers.state import TrainingState
+
+Part = tuple[str, Any]
+"""(item, what the task measured of it)"""
+
+
+def evaluate(run: TrainingState, stop: Callable[[], bool]) -> Summary:
+    """Figures after this round, on every rank; none when it is not time. Rank 0 also gets the task's measurements.
+
+    Test data are evaluated once, after the last round: a curve over them would invite a choice. The last step's
+    own loss and gradients were finite before it; what it made of the weights is seen here (diverged).
+    Between items `stop` and the time limit are heeded on any rank: Stopped or TrialError (timeout), after a checkpoint.
+    """
+    if not distributed.all_finite(run.model):
+        raise TrialError(ErrorClass.diverged, run.where("weights are not finite"))
+    runtime, task, rounds = run.trial.runtime, run.trial.task, run.progress.epoch + 1
+    last = rounds == run.trial.last_round
+    if not last and (task.reads_test or rounds % runtime.evaluate_every):
+        return Summary({})
+    return _summary(run, stop)
+
+
+def _summary(run: TrainingState, stop: Callable[[], bool]) -> Summary:
+    """Measures what no earlier attempt did; rank 0 summarizes it all while the others look for its flag."""
+    place, known = run.place, _known(run)
+    name, done = from_rank_0(place, lambda: (f"evaluation {secrets.token_hex(8)}", frozenset(known)))
+    flags = Flags(place.world, name)
+    summary = Summary({})
+    with _failures_are_flagged(flags):
+        parts = _in_step(run, done, stop) if run.sharded else _shared_out(run, flags, done, stop)
+        if place.rank == 0:
+            summary = run.trial.task.summarize(_in_order([*known.items(), *parts]))
+            flags.set("summary")
+        flags.wait(["summary"])
+    figures = from_rank_0(place, lambda: {figure: float(value) for figure, value in summary.figures.items()})
+    return Summary(figures, summary.measurements)
+
+
+class _End(IntEnum):
+    """Why an evaluation ends between two items; the greater value counts."""
+
+    none = 0
+    late = 1
+    stopped = 2
+
+    @classmethod
+    def due(cls, run: TrainingState, stop: Callable[[], bool]) -> _End:
+        """On this rank."""
+        limit = run.place.time_limit_s
+        return cls.stopped if stop() else cls.late if limit is not None and run.seconds() > limit else cls.none
+
+
+def _in_step(run: TrainingState, done: frozenset[str], stop: Callable[[], bool]) -> list[Part]:
+    """Every rank measures everything: a model in shards needs all of them for every forward pass."""
+    parts = []
+    with _eval_mode(run):
+        for part in _measured(run, EvaluationShare(done=done), keep=run.place.rank == 0):
+            parts.append(part)
+            end = _End(distributed.greatest(run.place.world, _End.due(run, stop), run.numerics.device))
+            if end:
+                _leave(run, end)
+    return parts
+
+
+def _shared_out(run: TrainingState, flags: Flags, done: frozenset[str], stop: Callable[[], bool]) -> list[Part]:
+    """Each rank measures its share; rank 0 gets the parts of all. A rank that is ready before the others looks for
+    their flags: it waits in no collective, however long they take."""
+    place = run.place
+
+    def look() -> _End:
+        """Why any rank wants to end, as far as this one can see."""
+        end = _End.due(run, stop)
+        if end:
+            flags.set(end.name)
+        return next((each for each in (_End.stopped, _End.late) if flags.is_set(each.name)), _End.none)
+
+    distributed.share_statistics(run.model, place.world)
+    parts = []
+    with _eval_mode(run):
+        for part in _measured(run, EvaluationShare(place.rank, place.world, done), keep=True):
+            parts.append(part)
+            if look():
+                break
+    flags.set(f"measured {place.rank}")
+    flags.wait([f"measured {rank}" for rank in range(place.world)], look)
+    # what rank 0 sees now counts: a rank that left items out saw a flag before it set its own
+    end = from_rank_0(place, look)
+    if end:
+        _leave(run, end)
+    return [part for of_rank in distributed.gathered(place.world, place.rank, parts) for part in of_rank]
+
+
+@contextmanager
+def _failures_are_flagged(flags: Flags) -> Iterator[None]:
+    """So that no rank waits for a flag that another one will never set."""
+    try:
+        yield
+    except Stopped:
+        raise
+    except BaseException:
+        flags.set(FAILED)
+        raise
+
+
+def _known(run: TrainingState) -> dict[str, Any]:
+    """Parts of items that earlier attempts measured of this very model; on rank 0.
+
+    A checkpoint makes sure that later attempts have the same model, too: trained again from an earlier one, it may
+    differ in the last bits.
+    """
+    if not run.trial.task.resumes_evaluation:
+        return {}
+    if run.trial.trains:
+        run.save()
+    return finished_items(run.folder, run.saved_state) if run.place.rank == 0 else {}
+
+
+def _measured(run: TrainingState, share: EvaluationShare, keep: bool) -> Iterator[Part]:
+    """What the task measures of the share's items, one after the other; kept in the trial's folder where the task
+    resumes its evaluation."""
+    task = run.trial.task
+    with closing(FinishedItems(run.folder, run.saved_state, run.place.rank)) as file:
+        for item, part in task.measure(run.model, _seeded(run, run.loaders.evaluation(share))):
+            kept = file.add(item, part) if task.resumes_evaluation and keep else part
+            fault_point("item", f"{run.folder.key} {item}")
+            yield item, kept
+
+
+def _seeded(run: TrainingState, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Batches, each with random numbers of its own: they do not depend on what else this rank measures."""
+    parts: Counter[str] = Counter()
+    for batch in batches:
+        item = batch["item"]
+        seed_all(run.trial.seed, f"evaluate {item} {parts[item]}", run.progress.step)
+        parts[item] += 1
+        yield batch
+
+
+def _in_order(parts: list[Part]) -> list[Part]:
+    """By item, as the loaders would give them to one rank. Raises ValueError when one was measured twice."""
+    counts = Counter(item for item, _ in parts)
+    twice = [item for item, count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(f"item {twice[0]} was measured {counts[twice[0]]} times: loaders must keep to their share")
+    return sorted(parts, key=lambda part: part[0])
+
+
+def _leave(run: TrainingState, end: _End) -> None:
+    """Ends the attempt; the next one continues with this evaluation."""
+    if run.trial.trains:
+        run.save()
+    if end is _End.stopped:
+        raise Stopped
+    raise TrialError(ErrorClass.timeout, run.where(f"ran longer than {run.place.time_limit_s:g} s"))
+
+
+def pictures(run: TrainingState) -> tuple[str, ...]:
+    """Names of the pictures that the task makes after this round, written; on rank 0."""
+    trial, rounds = run.trial, run.progress.epoch + 1
+    every = trial.runtime.pictures_every
+    if rounds < trial.last_round and not (every and rounds % every == 0):
+        return ()
+    seed_all(trial.seed, "pictures", run.progress.step)
+    with _eval_mode(run):
+        drawn = trial.task.pictures(run.model, run.loaders) if run.sharded or run.place.rank == 0 else {}
+    if run.place.rank > 0:
+        return ()
+    return tuple(run.folder.save_picture(name, rounds, pixels) for name, pixels in drawn.items())
+
+
+@contextmanager
+def _eval_mode(run: TrainingState) -> Iterator[None]:
+    """The model in eval mode, without gradients and without autocast: figures are computed in fp32."""
+    run.model.eval()
+    with torch.no_grad():
+        yield

@@ -1,0 +1,137 @@
+"""How weights are trained: learning rate, schedule, length, batch; the `optim` section of a trial."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+
+class OptimSpec(BaseModel):
+    """How the weights are moved: AdamW, layer decay, a schedule per step.
+
+    Source of the defaults: appendix E and Table 7 of the paper; SimMIM's fine-tuning configuration for the rest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    lr: PositiveFloat
+    """Learning rate at the top of the schedule, in the convention below."""
+    lr_convention: Literal["absolute", "per_512"] = "absolute"
+    """`absolute`: as the paper's "base learning rate". `per_512`: it, `warmup_lr` and `min_lr` are
+    multiplied by batch / 512, as in SimMIM's configurations."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Factor of the learning rate per level below the head (1: none)."""
+    layer_decay_scheme: Literal["timm", "swin26", "swin29", "beit", "replknet13"] = "timm"
+    """Which parameter belongs to which level; one that does not fit the model is refused.
+
+    `timm`: timm.optim.param_groups_layer_decay, that is the model's own `group_matcher`.
+    `swin26`: SimMIM's fine-tuning of Swin and SwinV2: a patch merging at the level of the block before it, the last
+    norm at the head's (26 levels for depths 2, 2, 18, 2). timm has the one with the block after it and the other with
+    the last block: 11 of SwinV2-B's 425 tensors differ.
+    `swin29`: the paper's depth and pose code: a patch merging is a level of its own (29).
+    `beit`: SimMIM's fine-tuning of its vision transformer (14 for 12 blocks); as timm, but that the last norm, where
+    there is one before pooling, and a shared relative position bias are at the head's level.
+    `replknet13`: RepLKNet's code, two blocks a level (13 and the head's); the same as `timm` for our RepLKNet.
+    """
+    weight_decay: NonNegativeFloat = 0.05
+    no_decay: Literal["timm", "simmim_swin_pretrain", "simmim_vit", "one_dimensional"] = "timm"
+    """Which parameters have no weight decay; always those of one dimension (norms, biases), and
+
+    `timm`: what the model's `no_weight_decay` names. For SwinV2 cpb_mlp and logit_scale, for Swin the relative position
+    tables: as SimMIM's fine-tuning and the depth and pose code. For vision transformers class token, position embedding
+    and (BEiT) relative position tables.
+    `simmim_swin_pretrain`: absolute_pos_embed and mask_token. What SimMIM's pre-training of Swin and SwinV2 does; it
+    means to spare cpb_mlp, logit_scale and relative position tables too, but its keywords never match, so these decay.
+    `simmim_vit`: class token and position embedding. SimMIM's vision transformer, in pre-training and fine-tuning: the
+    mask token and relative position tables decay.
+    `one_dimensional`: nothing else, as in RepLKNet's code.
+    """
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    epochs: NonNegativeInt = 100
+    """Length of the training; 0 where `iterations` gives it, and otherwise: no training, the initial weights are
+    evaluated."""
+    iterations: PositiveInt | None = None
+    """Length of the training in optimizer steps, in place of `epochs`. Reports, evaluations and checkpoints then count
+    rounds of `runtime.report_iterations` steps where they otherwise count epochs."""
+    warmup_epochs: NonNegativeFloat = 20
+    """Linear from `warmup_lr` to `lr`. 0 where `iterations` or `warmup_iterations` is given."""
+    warmup_iterations: NonNegativeInt | None = None
+    """Length of the warm-up in optimizer steps, in place of `warmup_epochs`."""
+    warmup_lr: NonNegativeFloat = 2.5e-7
+    """The same absolute number for every group, as in SimMIM's code (not scaled by layer decay)."""
+    warmup_prefix: bool = False
+    """Whether the cosine starts after the warm-up (Swin-Transformer code) or is cut by it (SimMIM code, 2022)."""
+    schedule: Literal["cosine", "step"] = "cosine"
+    min_lr: NonNegativeFloat = 2.5e-7
+    """The floor of the cosine; the same absolute number for every group."""
+    step_epochs: tuple[float, ...] = ()
+    """`step`: epochs, counted from 0, at which the learning rate is multiplied by `step_factor`."""
+    step_iterations: tuple[PositiveInt, ...] = ()
+    """The same in optimizer steps, for a training whose length is in `iterations`."""
+    step_factor: float = Field(default=0.1, gt=0, le=1)
+    batch: PositiveInt
+    """Images per optimizer step over all workers and accumulation steps."""
+    micro_batch: PositiveInt | None = None
+    """Images per forward pass of one worker (none: all of the worker's share at once)."""
+    clip: NonNegativeFloat = 5.0
+    """Largest L2 norm of the gradient (0: not clipped)."""
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> OptimSpec:
+        """Where a length is given in iterations, the field in epochs that it replaces becomes 0."""
+        if self.iterations is not None:
+            self._replace("epochs", f"iterations {self.iterations}", 0)
+            self._replace("warmup_epochs", f"iterations {self.iterations} (use warmup_iterations)", 0.0)
+        if self.warmup_iterations is not None:
+            self._replace("warmup_epochs", f"warmup_iterations {self.warmup_iterations}", 0.0)
+        return self
+
+    def _replace(self, name: str, by: str, nothing: float) -> None:
+        """Raises ValueError when the field was written with another value than 0."""
+        value = getattr(self, name)
+        if value and name in self.model_fields_set:
+            raise ValueError(f"{name} {value:g} cannot stand beside {by}: leave {name} out, or set it to 0")
+        object.__setattr__(self, name, nothing)  # frozen: this is a default that depends on another field
+
+    @model_validator(mode="after")
+    def _consistent(self) -> OptimSpec:
+        if self.iterations is None and self.step_iterations:
+            raise ValueError("step_iterations is for a length in iterations: set iterations, or write step_epochs")
+        if self.iterations is not None and self.step_epochs:
+            raise ValueError(f"step_epochs cannot stand beside iterations {self.iterations}: write step_iterations")
+        if not self.trains:
+            return self
+        unit, length, warmup, steps = (
+            ("epochs", self.epochs, self.warmup_epochs, self.step_epochs)
+            if self.iterations is None
+            else ("iterations", self.iterations, self.warmup_iterations or 0, self.step_iterations)
+        )
+        if warmup >= length:
+            raise ValueError(f"warmup_{unit} {warmup:g} must be below {unit} {length}")
+        if self.schedule == "step" and not steps:
+            raise ValueError(f"schedule step needs step_{unit}")
+        outside = [step for step in steps if not 0 < step < length]
+        if self.schedule == "step" and outside:
+            raise ValueError(f"step_{unit} {outside[0]:g} never comes in {length} {unit}: from 1 to {length - 1}")
+        return self
+
+    @property
+    def trains(self) -> bool:
+        """False: the length is zero epochs."""
+        return self.iterations is not None or self.epochs > 0
+
+    @property
+    def peak_lr(self) -> float:
+        """The absolute learning rate at the top of the schedule."""
+        return self.lr if self.lr_convention == "absolute" else self.lr * self.batch / 512
