@@ -22,7 +22,7 @@ def placement_of(planned: PlannedTrial) -> Placement:
         metric=task.metric,
         mode=task.mode,
         seed=planned.spec.seed,
-        epochs=planned.spec.last_epoch,
+        epochs=planned.spec.last_round,
         metrics=metric_rows(planned.spec),
         split=task.split,
     )

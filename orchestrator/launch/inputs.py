@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tasks.backbones.spec import FromFile, initial_weights
+from tasks.backbones.spec import FromFile, inits
 from workers.trial import TrialSpec
 
 
@@ -19,7 +19,7 @@ def missing_data(specs: Iterable[TrialSpec], root: Path) -> str:
         task = spec.task.model_dump_json()
         if task not in answers:
             answers[task] = spec.task.missing_data(root)
-        for init in initial_weights(spec):
+        for _, init in inits(spec):
             if isinstance(init, FromFile) and (file := f"{init.path} {init.sha256}") not in answers:
                 answers[file] = init.missing(root)
     paragraphs = list(dict.fromkeys(answer for answer in answers.values() if answer))  # several tasks, one data set

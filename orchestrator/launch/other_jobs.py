@@ -245,12 +245,11 @@ def _ancestry(store: Store, key: str) -> Iterator[tuple[str, TrialSpec]]:
             continue
         seen.add(key)
         try:
-            recorded = store.trials.get(key).spec
-            spec = TrialSpec.model_validate(recorded)
+            spec = TrialSpec.model_validate(store.trials.get(key).spec)
         except (NotFound, ValidationError):
             continue
         yield key, spec
-        waiting += [init["trial"] for init in initial_weights(recorded) if init["kind"] == "trial"]
+        waiting += spec.parents
 
 
 # In a spec

@@ -81,7 +81,7 @@ def cost(
 
     Where trials depend on a winner that is not known, the first trial of the group stands for it. Where a search has
     not asked for a point, the middle of its ranges stands for it, run in full. Failed and cancelled trials count as
-    still to run, running and stopped ones with the epochs that they have left. A trial with `min_workers` gets as many
+    still to run, running and stopped ones with the rounds that they have left. A trial with `min_workers` gets as many
     workers as the empty cluster has room for.
     `parameters`: counts those of the model of a trial, where no trial with that model has recorded them.
     """

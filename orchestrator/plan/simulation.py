@@ -93,7 +93,7 @@ class Simulation:
                     self.planner.update(key, snapshot)
                     self._searches.on_end(key)
                 elif snapshot.state in (TrialState.running, TrialState.stopped) and snapshot.epochs:
-                    self.remaining_part[key] = remaining_part(snapshot, new[key].first_epoch if key in new else 0)
+                    self.remaining_part[key] = remaining_part(snapshot, new[key].first_round if key in new else 0)
             self._searches.replay()
 
     def _run(self, room: FreeResources | None, sizes: ModelSizes) -> None:
@@ -123,9 +123,9 @@ class Simulation:
                 room.release(key)
 
 
-def remaining_part(snapshot: TrialSnapshot, first_epoch: int) -> float:
-    """The part of a trial's own epochs (from `first_epoch` on) that is still to run, 0 to 1."""
-    return (snapshot.epochs - max(snapshot.epoch, first_epoch)) / (snapshot.epochs - first_epoch)
+def remaining_part(snapshot: TrialSnapshot, first_round: int) -> float:
+    """The part of a trial's own rounds (from `first_round` on) that is still to run, 0 to 1."""
+    return (snapshot.epochs - max(snapshot.epoch, first_round)) / (snapshot.epochs - first_round)
 
 
 def _forecast_result(planned: PlannedTrial) -> TrialSnapshot:

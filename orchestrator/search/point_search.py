@@ -51,7 +51,7 @@ class PointSearch:
     """A search whose every point is a trial of its own."""
 
     def __init__(self, search: Search, metric: str, mode: str, epochs: int, key_of: KeyOf) -> None:
-        """`epochs`: of a trial in full. `mode`: "max" or "min" of `metric`."""
+        """`epochs`: rounds of a trial in full. `mode`: "max" or "min" of `metric`."""
         self._search, self._metric, self._mode, self._epochs, self._key_of = search, metric, mode, epochs, key_of
         self._begin([])
 

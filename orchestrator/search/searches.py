@@ -134,7 +134,7 @@ class Searches:
         search = self._stages[group_id[0]]
         kind: type[PointSearch | PopulationSearch] = PopulationSearch if search.population else PointSearch
         algorithm: SearchAlgorithm = kind(
-            search, task.metric, task.mode, middle.optim.epochs, lambda body: self._open.key_at(group_id, body)
+            search, task.metric, task.mode, middle.rounds, lambda body: self._open.key_at(group_id, body)
         )
         self._algorithms[group_id] = algorithm
         events = self._history.pop(group_id, [])

@@ -19,6 +19,7 @@ from pydantic import (
 from orchestrator.spec.identity import hashed_content
 from orchestrator.spec.model import SpecModel
 from orchestrator.spec.sweep import Path_, SingleSetting, Sweep, as_list
+from tasks import TASKS, task_class
 
 PLANNER_ONLY = "may_test"
 """The field of a trial that no spec may set."""
@@ -164,6 +165,8 @@ class ReportSpec(SpecModel):
     """The stage whose figures fill the cells; empty: the last stage."""
     rows: Path_ = "backbone.init"
     columns: Path_ = "task.dataset"
+    """Where the base trial's task has no field `dataset`, the default is the first of its fields that name data sets,
+    and `task.kind` for a task without data sets."""
     figures: list[str] = []
     """Names of the figures to show, each a column beside the others under each value of `columns`; none: the one that
     trials are chosen by. Choices and heat maps are always of that one."""
@@ -186,6 +189,20 @@ class JobSpec(SpecModel):
     priority: int = 0
     """Of the jobs on one cluster, those with the highest priority run first; equal ones share."""
     report: ReportSpec = ReportSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _columns_of_the_task(cls, fields: Any) -> Any:
+        """The columns of the report where the spec names none."""
+        if not isinstance(fields, dict) or not isinstance(report := fields.get("report", {}), dict):
+            return fields
+        trial = fields.get("trial")
+        task = trial.get("task") if isinstance(trial, dict) else None
+        kind = task.get("kind") if isinstance(task, dict) else None
+        if "columns" in report or kind not in TASKS or "dataset" in task_class(kind).data_fields:
+            return fields
+        data_field = next(iter(task_class(kind).data_fields), "kind")
+        return {**fields, "report": {**report, "columns": f"task.{data_field}"}}
 
     def consumers(self, number: int) -> list[Stage]:
         """The stages that take the winners of stage `number` (from 0), all after it."""

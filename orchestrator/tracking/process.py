@@ -1,4 +1,4 @@
-"""The only place for the process that mirrors a job into MLflow beside its driver, and knows when to end."""
+"""The process that mirrors a job into MLflow beside its driver: how it is started, and when it ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.settings import Settings
-from orchestrator.tracking.mlflow_mirror import Mirror, Picture, Synced
+from orchestrator.tracking.mlflow_mirror import Mirror, Picture
+from orchestrator.tracking.mlflow_runs import Synced
 
 if TYPE_CHECKING:
     import psutil
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 
 class _StopCondition:
-    """Whether a process that works beside another one should end: the other is gone, has closed our standard input
-    (if that is a pipe), or SIGTERM came."""
+    """Calling it returns True once a process that works beside another should end: the other is gone, or has closed our
+    standard input (if that is a pipe), or SIGTERM came."""
 
     def __init__(self, parent_pid: int, last_s: float) -> None:
         import psutil
@@ -40,7 +41,7 @@ class _StopCondition:
         except psutil.NoSuchProcess:
             self._parent = None
         signal.signal(signal.SIGTERM, self._ask)
-        # Ctrl-C reaches the whole terminal; when to end is the driver's to say.
+        # Ctrl-C reaches every process of the terminal, but the driver decides when this one ends.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _ask(self, *_: object) -> None:
@@ -59,7 +60,7 @@ class _StopCondition:
         return self._asked
 
     def late(self) -> bool:
-        """Whether the time for the last sync is over too."""
+        """True once the time for the last sync is over too."""
         return self() and time.monotonic() > self._until
 
 
@@ -67,28 +68,28 @@ def follow(
     store: Store, job_id: str, tracking_uri: str, folder: Path, parent_pid: int, picture: Picture | None = None,
     every_s: float = 5.0, last_s: float = 30.0, say: Callable[[str], None] | None = None, storage: Path | None = None,
 ) -> Synced:  # fmt: skip
-    """Syncs every `every_s` seconds until the driver `parent_pid` is gone or says stop (SIGTERM, or the end of our
-    standard input where that is a pipe), then once more within `last_s` seconds. Returns what was written in all;
-    `problem` is the last sync's. `say` gets a line when a problem begins, and when it is over.
+    """Syncs every `every_s` seconds until the driver `parent_pid` is gone or stops it (SIGTERM, or the end of our
+    standard input if that is a pipe), then once more within `last_s` seconds. Returns the totals; `problem` is that of
+    the last sync. `say` is called with a line when a problem begins, and when it is over.
 
-    To be run as a process of its own: it takes signals over, and MLflow's Python takes 20 to 50 ms for a trial, which
-    a driver would spend instead of handing out the next one.
+    Run it as a process of its own: it handles signals, and MLflow's Python needs 20 to 50 ms for each trial, during
+    which a driver could not start the next one.
     """
-    tell = say or (lambda line: print(line, file=sys.stderr, flush=True))
+    report = say or (lambda line: print(line, file=sys.stderr, flush=True))
     stop = _StopCondition(parent_pid, last_s)
     os.nice(5)  # the trials come first
     total, opened = Synced(), False
-    with contextlib.closing(Mirror(store, job_id, tracking_uri, folder, picture, storage)) as one:
+    with contextlib.closing(Mirror(store, job_id, tracking_uri, folder, picture, storage)) as mirror:
         while True:
             last = stop()
             began = time.monotonic()
-            done = one.sync(stop.late)
+            done = mirror.sync(stop.late)
             if done.problem != total.problem:
-                tell(done.problem or "MLflow takes the mirror again")
+                report(done.problem or "MLflow answers again")
             total += done
             if last:
                 return total
-            # A large job costs more to look at: never more than a quarter of a core, once MLflow is open.
+            # A large job costs more to compare: at most a quarter of a core, once MLflow is open.
             pause = max(every_s, 3 * (time.monotonic() - began)) if opened else every_s
             opened = True
             until = time.monotonic() + pause
@@ -97,11 +98,11 @@ def follow(
 
 
 TRACKING_LAST_S = 60.0
-"""How long a finished job waits for its last curves to reach the tracking server."""
+"""Seconds that a finished job waits for its last curves to reach the tracking server."""
 
 
 def _mirrored(store: Store, identity: str) -> bool:
-    """Whether MLflow has every trial and group of a job that has ended, to the end."""
+    """True if MLflow has every trial and group of a job that has ended, each to its end."""
     tracked = store.tracked_runs.of(identity)
     rows = store.trials.placed(identity)
     places = {(row.stage, row.group, row.key) for row in rows} | {(row.stage, row.group, "") for row in rows}
@@ -110,18 +111,20 @@ def _mirrored(store: Store, identity: str) -> bool:
 
 @dataclass
 class _Tracking:
+    """How the mirror of a job ended."""
+
     problem: str | None = None
 
 
 @contextlib.contextmanager
 def tracked(identity: str, where: Settings, enabled: bool) -> Iterator[_Tracking]:
-    """Mirrors the job into MLflow beside the block, in a process of its own; it ends when its input is closed."""
+    """Mirrors the job into MLflow while the block runs, in a process of its own that ends when its input is closed."""
     result = _Tracking()
     if not enabled:
         yield result
         return
     command = [sys.executable, "-m", "orchestrator", "track", "--follow", identity]
-    addresses = {  # not on the command line, which everybody on the machine can read
+    addresses = {  # not on the command line, which every user of the machine can read
         "ORCHESTRATOR_RUNS": str(where.folder),
         "DATABASE_URL": where.database_url,
         "MLFLOW_TRACKING_URI": where.tracking_uri,
@@ -144,5 +147,5 @@ def tracked(identity: str, where: Settings, enabled: bool) -> Iterator[_Tracking
             code = -1
         if code != 0:
             lines = log.read_text(errors="replace").strip().splitlines()
-            said = lines[-1] if lines else "no word from it"
-            result.problem = f"MLflow lacks a part of this job ({said}); `track --sync {identity}` fills it in"
+            reason = lines[-1] if lines else "its process wrote no reason"
+            result.problem = f"MLflow lacks a part of this job ({reason}); `track --sync {identity}` fills it in"

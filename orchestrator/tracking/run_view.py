@@ -1,4 +1,4 @@
-"""The only place that says what the tracking server should show of a job; pure, and without MLflow in it."""
+"""What the tracking server should show of a job: status, metrics, parameters and tags of each run; without MLflow."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from orchestrator.records.states import TrialState
 RunKey = tuple[str, str, str]
 """(stage, group, trial key); an empty key is the group's own run, the parent of its trials' runs."""
 RunStatus = tuple[str, str]
-"""(MLflow's status, our state in the tag `state`): what a run shows of how it stands."""
+"""(MLflow's status, our state in the tag `state`) of a run."""
 Number = tuple[str, float, int, int]
 """(metric, value, milliseconds since 1970, step)."""
 
 PARENT_TAG = "mlflow.parentRunId"
 DURATION = "epoch_seconds"
-"""Written last of every epoch, whatever else was reported: where it is, the whole epoch is."""
+"""The last metric written of every epoch: if MLflow has it, MLflow has the whole epoch."""
 
 # MLflow's limits (mlflow/utils/validation.py of 3.17).
 PARAMS_PER_BATCH = 100
@@ -33,17 +33,17 @@ _STATUS = {
     TrialState.diverged: "FAILED",
     TrialState.failed: "FAILED",
     TrialState.cancelled: "KILLED",
-    # By a search, on purpose; not FINISHED, so that who filters for that gets trials that ran in full.
+    # By a search, on purpose; not FINISHED, so that a filter on that shows only trials that ran in full.
     TrialState.stopped: "KILLED",
 }
 ENDED = frozenset(_STATUS.values())
 
 
-def trial_look(row: PlacedRow, alive: bool, shown: RunStatus | None) -> RunStatus | None:
-    """What the trial's run should show, None while it needs none.
+def trial_status(row: PlacedRow, alive: bool, shown: RunStatus | None) -> RunStatus | None:
+    """The status that the trial's run should show; None while it needs no run. `alive`: its driver is.
 
-    A trial whose driver is gone, or that was given back, is KILLED until it runs again. One that waits to be
-    repeated goes on showing how its last attempt ended.
+    A trial whose driver is gone, or that was given back, is KILLED until it runs again. A trial that waits to be
+    repeated keeps showing how its last attempt ended.
     """
     if row.state in _STATUS:
         return _STATUS[row.state], str(row.state)
@@ -54,8 +54,8 @@ def trial_look(row: PlacedRow, alive: bool, shown: RunStatus | None) -> RunStatu
     return ("KILLED", "interrupted") if shown[0] == "RUNNING" else shown
 
 
-def group_look(rows: Sequence[PlacedRow], alive: set[str], driven: bool, chosen: Iterable[str]) -> RunStatus:
-    """What a group's own run should show: the worst end of its trials, once all have ended."""
+def group_status(rows: Sequence[PlacedRow], alive: set[str], driven: bool, chosen: Iterable[str]) -> RunStatus:
+    """The status that a group's own run should show: the worst end of its trials, once all have ended."""
     states = {row.state for row in rows}
     if any(row.key in alive and row.state is TrialState.running for row in rows):
         return "RUNNING", "running"
@@ -70,7 +70,7 @@ def group_look(rows: Sequence[PlacedRow], alive: set[str], driven: bool, chosen:
 
 
 def chosen(rows: Sequence[PlacedRow], winners: Iterable[ChoiceRow]) -> set[str]:
-    """Keys of a group's trials that a later stage took."""
+    """Keys of a group's trials whose settings a later stage took."""
     keys = {row.key for row in rows}
     return {
         winner.key
@@ -80,9 +80,11 @@ def chosen(rows: Sequence[PlacedRow], winners: Iterable[ChoiceRow]) -> set[str]:
 
 
 def numbers(reports: Iterable[ReportRow], through: int, start_ms: int) -> Iterator[list[Number]]:
-    """The metrics of every epoch after `through`. Takes all reports of the trial: a metric's time is the start of
-    the run and the seconds its epochs took, so that the same report has the same time whoever writes it, and a
-    curve over time leaves out what a trial waited between its attempts."""
+    """The metrics of every epoch after `through`, from all reports of the trial.
+
+    The time of a metric is the start of the run plus the seconds of the epochs so far. So a report has the same time
+    whichever process writes it, and a curve over time leaves out the time between a trial's attempts.
+    """
     seconds = 0.0
     for report in reports:
         seconds += report.seconds
@@ -98,7 +100,7 @@ def _system_metric(name: str) -> str:
 
 
 def batches(epochs: Iterable[list[Number]], final: list[Number]) -> Iterator[list[Number]]:
-    """Metrics in as few calls as MLflow allows, whole epochs wherever one fits; at least one, if empty."""
+    """Metrics in as few batches as MLflow allows, epochs undivided where they fit; at least one, even if empty."""
     held: list[Number] = []
     for epoch in [*epochs, final]:
         if len(held) + len(epoch) > METRICS_PER_BATCH and held:
@@ -112,18 +114,19 @@ def batches(epochs: Iterable[list[Number]], final: list[Number]) -> Iterator[lis
 
 
 def final_numbers(trial: TrialRow) -> list[Number]:
-    """What the trial ended with, under `final/`: a final trial's figures are of test, its curves are of val."""
+    """The figures that the trial ended with, under `final/`: they may be of another split than its curves."""
     at = round((trial.ended or trial.created) * 1000)
     return [(name_of(f"final/{name}"), value, at, trial.epochs) for name, value in trial.figures.items()]
 
 
 def params(trial: TrialRow, settings: Mapping[str, Any]) -> dict[str, str]:
-    """Task, backbone, optimizer and seed by dotted path; a sweep's settings as they are shown elsewhere."""
+    """Task, backbone, optimizer and seed by dotted path; settings of a sweep as the report shows them."""
     parts: dict[str, Any] = {name: trial.spec[name] for name in ("task", "backbone", "optim") if name in trial.spec}
     return cut_params({**flat(parts), **settings, "seed": trial.seed})
 
 
 def cut_params(values: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters as text, in names and lengths that MLflow takes; None is left out."""
     return {
         name_of(path): (value if isinstance(value, str) else json.dumps(value))[:PARAM_LENGTH]
         for path, value in values.items()
@@ -133,18 +136,18 @@ def cut_params(values: Mapping[str, Any]) -> dict[str, str]:
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, by dotted path; lists stay whole."""
-    found: dict[str, Any] = {}
+    paths: dict[str, Any] = {}
     for name, inner in value.items():
         path = f"{prefix}{name}"
         if isinstance(inner, Mapping):
-            found.update(flat(inner, f"{path}."))
+            paths.update(flat(inner, f"{path}."))
         else:
-            found[path] = inner
-    return found
+            paths[path] = inner
+    return paths
 
 
 def group_tags(job: JobRow, stage: str, group: str, state: str) -> dict[str, str]:
-    """By these tags a run is found again: job, stage, group (and trial)."""
+    """Tags of a group's run. A run is found again by its job, stage and group (and trial)."""
     return cut_tags(
         {
             "job": job.id, "stage": stage, "group": group, "level": "group", "profile": job.profile, "state": state,
@@ -154,12 +157,14 @@ def group_tags(job: JobRow, stage: str, group: str, state: str) -> dict[str, str
 
 
 def trial_tags(job: JobRow, row: PlacedRow, trial: TrialRow, parent_run_id: str, state: str) -> dict[str, str]:
-    """What is known when the run begins."""
+    """Tags of a trial's run, as known when it begins. `metric` is what trials are chosen by, `better` its direction,
+    `split` what it is measured on."""
     return {
         **group_tags(job, row.stage, row.group, state),
         **cut_tags(
             {
                 PARENT_TAG: parent_run_id, "level": "trial", "trial": row.key, "seed": trial.seed,
+                "metric": row.metric, "better": "higher" if row.mode == "max" else "lower", "split": row.split,
                 **_commit(trial.git_commit, trial.git_dirty),
             }
         ),
@@ -167,10 +172,10 @@ def trial_tags(job: JobRow, row: PlacedRow, trial: TrialRow, parent_run_id: str,
 
 
 def end_tags(trial: TrialRow, state: str, before: RunStatus | None) -> dict[str, str]:
-    """What is known when the trial has ended (or has begun again: then the commit may be another)."""
+    """Tags known when the trial has ended, or has begun again (its commit may then be another)."""
     error = f"{trial.error_class}: {trial.error or ''}".rstrip(": ") if trial.error_class else None
     if error is None and before is not None and before[1] in (TrialState.failed, TrialState.diverged):
-        error = ""  # the run still says how an earlier attempt failed
+        error = ""  # replaces the error of an earlier attempt
     return cut_tags(
         {
             "state": state, "host": trial.host, "device": trial.device, "data_digest": trial.data_digest,
@@ -184,6 +189,7 @@ def _commit(commit: str | None, dirty: bool | None) -> dict[str, Any]:
 
 
 def cut_tags(values: Mapping[str, Any]) -> dict[str, str]:
+    """Tags as text, in lengths that MLflow takes; None is left out."""
     return {
         name: (json.dumps(value) if isinstance(value, bool) else str(value))[:TAG_LENGTH]
         for name, value in values.items()
@@ -192,6 +198,6 @@ def cut_tags(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def name_of(name: str) -> str:
-    """A name MLflow takes: letters, digits, and ``_-. :/``; no path that climbs."""
+    """A name that MLflow accepts: letters, digits and ``_-. :/``, without `..` as a part of its path."""
     plain = re.sub(r"[^\w\-. :/]", "_", name[:NAME_LENGTH], flags=re.ASCII)
     return "/".join(part for part in plain.split("/") if part.strip(".")) or "_"

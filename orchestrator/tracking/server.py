@@ -1,4 +1,4 @@
-"""The only place that knows tracking addresses: whether one answers, what may be shown of it, how it is served."""
+"""Addresses of tracking servers: which answer, how they are shown without passwords, and how MLflow's UI is started."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
-"""What every process is told in which MLflow runs for us."""
+"""Environment of every process in which we run MLflow."""
 LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-"""Unless the user has set them. MLflow's own, 120 s and 7, would hold the end of a job for a quarter of an hour."""
+"""Used unless the user has set them. MLflow's own, 120 s and 7, could delay the end of a job by 15 minutes."""
 CONNECT_SECONDS = 5.0
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
@@ -35,12 +35,12 @@ def prepare_process() -> None:
 
 
 def is_remote(uri: str) -> bool:
-    """Whether a server of its own keeps runs and artifacts there."""
+    """True if the address is a server, which keeps runs and artifacts itself."""
     return urlsplit(uri).scheme in ("http", "https")
 
 
 def artifact_root(folder: Path) -> Path:
-    """Where artifacts lie when we keep them."""
+    """The folder of artifacts, where no server keeps them."""
     return Path(folder).absolute() / "mlartifacts"
 
 
@@ -58,8 +58,8 @@ def masked(text: str, uri: str = "") -> str:
 
 
 def check_reachable(uri: str) -> None:
-    """Raises BackendUnreachable within seconds when the address cannot be reached. Asked before MLflow is, because
-    MLflow tries a database that does not answer, or a file that cannot be written, again for 100 s."""
+    """Raises BackendUnreachable within seconds if the address cannot be reached. Call it before MLflow, which retries a
+    database that does not answer, or a file that cannot be written, for 100 s."""
     parts = urlsplit(uri)
     scheme = parts.scheme.split("+")[0]
     if scheme == "sqlite":
@@ -74,8 +74,7 @@ def check_reachable(uri: str) -> None:
 
 
 def _check_file(path: Path) -> None:
-    """Makes the file where it is missing; as a write-ahead log, so that the UI's reads and our writes do not wait for
-    each other."""
+    """Makes a missing file, with a write-ahead log: so the UI's reads and our writes do not wait for each other."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         new = not path.exists()
@@ -102,15 +101,15 @@ def _on_network(path: Path) -> bool:
 
 
 def _through_proxy(scheme: str, host: str) -> bool:
-    """Whether requests go elsewhere first, so that a direct connection says nothing."""
+    """True if requests go to a proxy, so that a direct connection would prove nothing."""
     return scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)
 
 
 def ui_command(tracking_uri: str, folder: Path, port: int) -> list[str]:
-    """The command that serves MLflow's UI, and its API, on loopback; to be run with `ui_environment` added to its
-    environment. Empty when the address is a server already: that has its own UI.
+    """The command that serves MLflow's UI and API on loopback; run it with `ui_environment` added to its environment.
+    Empty if the address is a server, which has its own UI.
 
-    An address with a password is not in the command, where every user of the machine could read it.
+    An address with a password is left out of the command, because every user of the machine can read that.
     """
     if is_remote(tracking_uri):
         return []
@@ -123,5 +122,5 @@ def ui_command(tracking_uri: str, folder: Path, port: int) -> list[str]:
 
 
 def ui_environment(tracking_uri: str) -> dict[str, str]:
-    """What `ui_command` needs in its environment."""
+    """The environment variables of `ui_command`."""
     return {**ENVIRONMENT, "MLFLOW_BACKEND_STORE_URI": tracking_uri}

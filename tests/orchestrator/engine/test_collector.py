@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gc_lab import STUDY, Lab, a_finished_study, key_of, spec
@@ -73,6 +74,30 @@ def test_a_chain_of_lost_weights_is_needed_up_to_its_first_kept_ones(lab: Lab) -
     lab.finish()
     assert lab.kept(key_of(1)) == {"needed"}
     assert lab.kept(key_of(9)) == set()
+
+
+def reads(*keys: str) -> dict[str, Any]:
+    """A task that reads the weights of these trials."""
+    return {"task": {"others": [{"kind": "trial", "name": key[:2], "trial": key} for key in keys]}}
+
+
+def test_what_the_task_of_a_trial_reads_stays_as_what_its_backbone_starts_from(lab: Lab) -> None:
+    """5 starts from 1 and reads 2 and 3; 3 has no weights, so it must run again, and it reads 4. 9 is not needed."""
+    for number in (1, 2, 4, 9):
+        lab.run("grid", number, 0.1)
+    lab.end(lab.place("grid", 3, spec=reads(key_of(4))), "done", 0.9)
+    lab.place("grid", 5, parent=key_of(1), spec=reads(key_of(2), key_of(3)))
+    lab.finish()
+    for number in (1, 2, 3, 4):
+        assert lab.kept(key_of(number)) - {"best"} == {"needed"}
+    assert lab.kept(key_of(9)) == set()
+    lab.gc()
+    assert [lab.weights(key_of(number)) for number in (1, 2, 4, 9)] == [True, True, True, False]
+    assert lab.store.lineage.children(key_of(2)) == [key_of(5)]
+    assert [child.key for child in lab.store.lineage.first_children(key_of(4), 8)] == [key_of(3)]
+    lab.store.leases.register(lab.driver)
+    lab.end(key_of(5), "done", 0.1)
+    assert [lab.kept(key_of(number)) for number in (2, 4)] == [set(), set()]
 
 
 def test_a_job_that_is_not_done_holds_what_its_later_stages_start_from(lab: Lab) -> None:

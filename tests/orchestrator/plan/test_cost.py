@@ -19,7 +19,7 @@ from orchestrator.plan.simulation import remaining_part
 from orchestrator.plan.trials import PlannedTrial
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.spec.job import JobSpec, Resources
-from workers.trial import TrialSpec
+from workers.trial import Span, TrialSpec
 
 ONE_CPU = [Node(cpus=1)]
 
@@ -149,6 +149,29 @@ def test_test_images_are_evaluated_once_and_val_as_often_as_asked() -> None:
     for trial, times in ((final, 1), (every, 4), (second, 2)):
         images = 4 * trial.task.train_samples + times * trial.task.evaluation_samples * EVALUATION_SHARE
         assert DurationModel().estimate(trial, Resources(images_per_second=1)).seconds == pytest.approx(images)
+
+
+def test_a_length_in_iterations_costs_its_steps_and_evaluations() -> None:
+    """10 steps in rounds of 4, 4 and 2 images each of 64."""
+    optim = {"lr": 1e-3, "batch": 64, "iterations": 10}
+    base = {**BASE, "optim": optim, "runtime": {"report_iterations": 4}}
+    (planned,) = Planner(job(PRETRAIN, trial=base), DurationModel()).placed
+    spec = planned.spec
+    evaluation = spec.task.evaluation_samples * EVALUATION_SHARE
+    guess = DurationModel().estimate(spec, Resources(images_per_second=1)).seconds
+    assert guess == pytest.approx(10 * 64 + 3 * evaluation)
+    measured = TrialSnapshot(TrialState.done, step_seconds=0.5, facts={"device": "cpu", "workers": 1})
+    speed = DurationModel([(spec, measured)])
+    assert speed.estimate(spec, Resources()).seconds == pytest.approx(0.5 * (10 + 3 * evaluation / 64))
+    last = spec.model_copy(update={"span": Span(first_epoch=2, last_epoch=3)})
+    assert speed.estimate(last, Resources()).seconds == pytest.approx(0.5 * (2 + evaluation / 64))
+
+
+def test_a_trial_without_training_costs_one_evaluation() -> None:
+    base = {**BASE, "optim": {"lr": 1e-3, "batch": 64, "epochs": 0}}
+    (planned,) = Planner(job(PRETRAIN, trial=base), DurationModel()).placed
+    evaluation = planned.spec.task.evaluation_samples * EVALUATION_SHARE
+    assert DurationModel().estimate(planned.spec, Resources(images_per_second=1)).seconds == pytest.approx(evaluation)
 
 
 def test_recorded_step_times_of_the_same_kind_are_used() -> None:

@@ -160,13 +160,13 @@ class Trainer:
 
     def __call__(self, assignment: Assignment, emit: Any, stop: Any) -> Outcome:
         trial = assignment.trial
-        value = self.state[trial.parent] if trial.first_epoch and trial.parent else 0.0
+        value = self.state[trial.parent] if trial.first_round and trial.parent else 0.0
         assert set(assignment.parents) == ({trial.parent} if trial.parent else set())
-        for epoch in range(trial.first_epoch + 1, trial.last_epoch + 1):
+        for epoch in range(trial.first_round + 1, trial.last_round + 1):
             value += trial.optim.lr
             emit(Report(epoch, epoch * 10, {"train_loss": -value, trial.task.metric: value}, 0.01))
         self.state[trial.key] = value
-        early = trial.last_epoch < trial.optim.epochs
+        early = trial.last_round < trial.rounds
         weights = Weights(f"{assignment.folder}/weights", "0" * 64) if assignment.keep_weights or early else None
         return Outcome({trial.task.metric: value, "loss": -value}, {"train_seconds": 0.02, "device": "cpu"}, weights)
 

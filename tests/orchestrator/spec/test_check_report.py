@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+import tasks
 from orchestrator.errors import SpecError
 from orchestrator.spec import load
+from orchestrator.spec.job import JobSpec
 
 SPEC = """\
 name: figures
@@ -74,3 +76,22 @@ def test_a_mistake_is_named_with_its_place_and_remedy(report: str, expected: str
 def test_no_error_of_a_task_without_complements(tmp_path: Path) -> None:
     (line,) = problems(tmp_path, "{plots: [{x: avg_dist, y: error}]}", "pretrain")
     assert line.endswith("report.plots.y: error: loss has no complement to plot; write y: value")
+
+
+@pytest.mark.parametrize(
+    ("data_fields", "report", "columns"),
+    [
+        (("dataset",), {}, "task.dataset"),
+        (("scans", "dataset"), {}, "task.dataset"),
+        (("scans", "faces"), {}, "task.scans"),
+        ((), {"rows": "backbone.model"}, "task.kind"),
+        (("scans",), {"columns": "optim.lr"}, "optim.lr"),
+    ],
+)
+def test_columns_are_data_sets_by_whatever_field_names_them(
+    data_fields: tuple[str, ...], report: dict[str, str], columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(tasks.TASKS, "scan", type("Scan", (), {"data_fields": data_fields}))
+    job = {"name": "scans", "trial": {"task": {"kind": "scan"}}, "stages": [{"name": "only"}], "report": report}
+    assert JobSpec.model_validate(job).report.columns == columns
+    assert JobSpec.model_validate(JobSpec.model_validate(job).model_dump(by_alias=True)).report.columns == columns

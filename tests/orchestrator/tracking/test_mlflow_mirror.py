@@ -25,7 +25,8 @@ from orchestrator.records.rows import ChoiceRow, DriverRow, JobRecord, PlacedRow
 from orchestrator.records.writes import Failed, Finished, Released, Reported
 from orchestrator.store.leases import driver_here, this_host
 from orchestrator.store.store import open_store
-from orchestrator.tracking.mlflow_mirror import Synced, sync
+from orchestrator.tracking.mlflow_mirror import sync
+from orchestrator.tracking.mlflow_runs import Synced
 from orchestrator.tracking.server import masked, ui_command, ui_environment
 
 JOB = "study-0123456789abcdef"

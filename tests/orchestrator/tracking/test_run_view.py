@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from orchestrator.records.rows import ChoiceRow, PlacedRow, ReportRow, TrialRow
-from orchestrator.records.states import TrialState
+from orchestrator.records.rows import ChoiceRow, JobRow, PlacedRow, ReportRow, TrialRow
+from orchestrator.records.states import JobState, TrialState
 from orchestrator.tracking import run_view
 
 
@@ -36,7 +38,7 @@ def row(key: str, state: str) -> PlacedRow:
 def test_a_run_shows_how_its_trial_stands(
     state: str, alive: bool, shown: run_view.RunStatus | None, expected: run_view.RunStatus | None
 ) -> None:
-    assert run_view.trial_look(row("a", state), alive, shown) == expected
+    assert run_view.trial_status(row("a", state), alive, shown) == expected
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_a_group_shows_the_worst_end_of_its_trials(
 ) -> None:
     rows = [row(str(n), state) for n, state in enumerate(states)]
     alive = {trial.key for trial in rows if trial.state is TrialState.running}
-    assert run_view.group_look(rows, alive, driven, []) == expected
+    assert run_view.group_status(rows, alive, driven, []) == expected
 
 
 def test_a_complete_group_names_what_was_taken_from_it() -> None:
@@ -68,7 +70,7 @@ def test_a_complete_group_names_what_was_taken_from_it() -> None:
     later = ChoiceRow("final", "digits/RAND", "aaaaaaaaaaaa", 0.9, "top1", sources=["refine"])
     taken = run_view.chosen(rows, [winner, elsewhere, later])
     assert taken == {"bbbbbbbbbbbb"}
-    assert run_view.group_look(rows, set(), False, taken) == ("FINISHED", "winner bbbbbbbb")
+    assert run_view.group_status(rows, set(), False, taken) == ("FINISHED", "winner bbbbbbbb")
 
 
 def test_the_time_of_a_metric_does_not_depend_on_what_was_written_before() -> None:
@@ -98,6 +100,27 @@ def test_names_become_such_as_mlflow_takes(name: str, plain: str) -> None:
     assert run_view.name_of(name) == plain
 
 
+def a_trial(spec: dict[str, Any]) -> TrialRow:
+    return TrialRow(
+        key="k", spec=spec, parent=None, state=TrialState.done, metric="top1", mode="max", value=0.5,
+        figures={"top1": 0.5, "loss": math.inf}, seed=7, epochs=3, epoch=3, step=9, token=1, driver_id="d",
+        error_class=None, error=None, weights=None, facts={}, step_seconds=None, train_seconds=None,
+        git_commit="c0ffee", git_dirty=False, host="h", device="cpu", data_digest="d1", versions={}, created=1.0,
+        started=2.0, ended=3.0, placed=[],
+    )  # fmt: skip
+
+
+def test_a_trials_run_says_what_it_is_chosen_by_and_measured_on() -> None:
+    job = JobRow(
+        id="depth-1", name="depth", profile="", state=JobState.running, message="", priority=0, cancel=False,
+        git_commit=None, git_dirty=None, versions={}, created=1.0, updated=1.0, counts={},
+    )  # fmt: skip
+    placed = replace(row("a", "running"), metric="rmse", mode="min", split="eigen")
+    tags = run_view.trial_tags(job, placed, a_trial({}), "parent", "running")
+    assert (tags["metric"], tags["better"], tags["split"]) == ("rmse", "lower", "eigen")
+    assert (tags["level"], tags["trial"], tags["mlflow.parentRunId"]) == ("trial", "a", "parent")
+
+
 def test_parameters_are_flat_and_show_a_setting_as_elsewhere() -> None:
     spec = {
         "task": {"kind": "classify", "sizes": [1, 2]},
@@ -105,13 +128,7 @@ def test_parameters_are_flat_and_show_a_setting_as_elsewhere() -> None:
         "optim": {"lr": 1e-4, "clip": None},
         "runtime": {"compile": True},
     }
-    trial = TrialRow(
-        key="k", spec=spec, parent=None, state=TrialState.done, metric="top1", mode="max", value=0.5,
-        figures={"top1": 0.5, "loss": math.inf}, seed=7, epochs=3, epoch=3, step=9, token=1, driver_id="d",
-        error_class=None, error=None, weights=None, facts={}, step_seconds=None, train_seconds=None,
-        git_commit="c0ffee", git_dirty=False, host="h", device="cpu", data_digest="d1", versions={}, created=1.0,
-        started=2.0, ended=3.0, placed=[],
-    )  # fmt: skip
+    trial = a_trial(spec)
     assert run_view.params(trial, {"optim.lr": 1e-4, "backbone.init": "SUP"}) == {
         "task.kind": "classify", "task.sizes": "[1, 2]", "backbone.init.kind": "trial",
         "backbone.init.trial": "abc", "backbone.init": "SUP", "optim.lr": "0.0001", "seed": "7",
