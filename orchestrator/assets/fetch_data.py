@@ -1,6 +1,6 @@
 """Downloads data sets: resumes what was cut off, compares sums, unpacks.
 
-Addresses and sums are torchvision's; its own downloader begins anew after a cut, which 120 GB do not forgive.
+Addresses and sums are torchvision's. Its own downloader starts again after a cut, which is too slow for 120 GB.
 """
 
 from __future__ import annotations
