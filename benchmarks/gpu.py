@@ -49,6 +49,7 @@ def main() -> int:
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     device = options.device or ("cpu" if options.small else "cuda:0")
+    device = "cuda:0" if device == "cuda" else device
     if problems := needs.missing(device):
         print("benchmarks/gpu.py cannot start:", *problems, sep="\n  ", file=sys.stderr)
         return 2

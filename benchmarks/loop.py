@@ -133,7 +133,7 @@ class ByHand:
             images = batch["images"]
             if self._on_cuda:
                 images = images.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(self._device, torch.bfloat16, enabled=self._on_cuda):
+            with torch.autocast(torch.device(self._device).type, torch.bfloat16, enabled=self._on_cuda):
                 loss = functional.cross_entropy(self._model(images), batch["labels"])
             self._optimizer.zero_grad()
             loss.backward()
@@ -178,7 +178,7 @@ def compare(name: str, trial: InMemoryTrial, device: str, threads: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="as torch names it: cpu, cuda:0")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=10, help="an epoch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import platform
 import shutil
@@ -27,7 +28,7 @@ from orchestrator.engine import ray_cluster
 from orchestrator.engine.backend import RunSite
 from orchestrator.engine.driver import Driver
 from orchestrator.engine.ray_backend import RayBackend
-from orchestrator.launch import submit
+from orchestrator.launch.submit import record_job
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.settings import Settings, settings
@@ -157,13 +158,13 @@ def ours(
     with closing(open_store(where.database_url)) as store:
         begun = time.perf_counter()
         identity = job_id(job)
-        submit.record_job(store, job, identity)
+        record_job(store, job, identity)
         site = RunSite(where.storage, folder, "benchmark")
-        drive = Driver(store, job, identity, Planner(job, DurationModel()), site, watch, say=_unexpected)
+        drive = Driver(store, job, identity, Planner(job, DurationModel()), site, watch)
         drive.prepare()
         ends.planning = time.perf_counter() - begun
         planned()
-        with process.tracked(identity, where, submit.Options(tracking=mirrored), needed=mirrored) as tracking:
+        with _no_messages(), process.tracked(identity, where, mirrored) as tracking:
             if mirrored:
                 _wait_for_mirror(where, job.name)
             pool = Timed(f"benchmark-{time.time_ns()}/", nothing, owner=drive.id)
@@ -178,8 +179,21 @@ def ours(
     return ends
 
 
-def _unexpected(line: str) -> None:
-    raise RuntimeError(line)
+class _Unexpected(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise RuntimeError(record.getMessage())
+
+
+@contextmanager
+def _no_messages() -> Iterator[None]:
+    """Raises RuntimeError with the first message that the driver has for its user."""
+    logger, handler = logging.getLogger("orchestrator"), _Unexpected()
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _wait_for_mirror(where: Settings, experiment: str) -> None:

@@ -1,10 +1,11 @@
-"""The only place for using the service from Python: load a spec, plan it, submit it, read the results."""
+"""The service from Python: load a spec, plan it, submit it, read the results."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from orchestrator.launch.estimate import estimate, machines
+from orchestrator.launch.other_jobs import assume_weights
 from orchestrator.launch.submit import Options, Submitted
 from orchestrator.launch.submit import submit as launch
 from orchestrator.plan.cost import Cost
@@ -22,19 +23,25 @@ __all__ = ["Options", "Settings", "Submitted", "load", "plan", "results", "setti
 def plan(
     job: JobSpec, where: Settings | None = None, nodes: int = 1, cpus: float | None = None, gpus: float | None = None
 ) -> Cost:
-    """What is left of the job on `nodes` machines with `cpus` and `gpus` each (none: this machine's), in hours and
-    bytes. Starts and records nothing."""
+    """Estimates what is left of the job, and its cost, on `nodes` machines with `cpus` and `gpus` each.
+
+    Without `cpus` and `gpus`: on the cluster at the address of `where`, else on machines like this one. Starts and
+    records nothing.
+    """
     where = where or settings()
-    return estimate(job, where, machines(where, nodes, cpus, gpus))
+    return estimate(assume_weights(job, where), where, machines(where, nodes, cpus, gpus))
 
 
 def submit(job: JobSpec, where: Settings | None = None, options: Options | None = None) -> Submitted:
-    """Runs what is missing of the job, as `python -m orchestrator submit` does, and returns when it has ended."""
+    """Runs what is missing of the job, as `python -m orchestrator submit` does; returns when it has ended.
+
+    Messages on the way go to the logger "orchestrator", at level INFO.
+    """
     return launch(job, where or settings(), options)
 
 
 def results(job: JobSpec | str, where: Settings | None = None) -> pandas.DataFrame:
-    """One row per trial of a job (or of the job with this id prefix or name): settings, figures, state, key."""
+    """One row per trial of a job: settings, figures, state, key. `job`: its spec, its name, or the start of its id."""
     from orchestrator.report.dataframe import results as frame
 
     store = open_existing(where or settings())

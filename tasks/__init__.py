@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -12,6 +10,9 @@ from pydantic_core import CoreSchema, core_schema
 from tasks.base import Task
 from tasks.classification.task import Classify
 from tasks.pretraining.task import Pretrain
+
+if TYPE_CHECKING:
+    import click
 
 TASKS: dict[str, type[Task]] = {"classify": Classify, "pretrain": Pretrain}
 """Every task by its kind."""
@@ -36,13 +37,8 @@ class _ByKind:
         return core_schema.tagged_union_schema(classes, discriminator="kind")
 
 
-if TYPE_CHECKING:
-    import click
-
-    AnyTask: TypeAlias = Task
-else:
-    AnyTask = Annotated[reduce(or_, TASKS.values()), _ByKind()]
-"""The type of a field that holds a task."""
+AnyTask = Annotated[Task, _ByKind()]
+"""The type of a field that holds a task, of any kind in `TASKS`."""
 
 
 def commands() -> tuple[click.Command, ...]:

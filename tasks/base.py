@@ -206,6 +206,12 @@ class Task(BaseModel, ABC):
         """Raises ValueError, naming field, value and remedy, when this task cannot be had with this backbone; from the
         spec alone, before anything runs."""
 
+    @property
+    def model_options(self) -> Mapping[str, Any]:
+        """What shapes the model besides the backbone, as JSON values: trials that agree in these and in the backbone
+        build the same model. Unless a task overrides it, all its fields except `manifests`."""
+        return self.model_dump(mode="json", exclude={"manifests"})
+
     def input_size(self, backbone: BackboneSpec) -> tuple[int, int]:
         """(height, width) of the model's input in pixels."""
         return backbone.image_size, backbone.image_size

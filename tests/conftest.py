@@ -64,6 +64,8 @@ def ray_cluster() -> Iterator[str]:
         for name in [name for name in os.environ if name.startswith(("ORCHESTRATOR_", "RAY_"))]:
             patch.delenv(name)
         patch.setenv("RAY_TMPDIR", str(folder))
+        support = Path(__file__).parent / "support"  # workers find the tests' own task there
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(support), os.environ.get("PYTHONPATH")])))
         cluster.ensure_local(folder, cpus=2)
         patch.undo()
         yield json.loads((folder / "ray.json").read_text())["address"]

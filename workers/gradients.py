@@ -139,11 +139,10 @@ def _channels_last(value: Any) -> Any:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """On any device; the CPU allocator has no exception class of its own."""
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
-    )
+    """True on any device. The CPU allocator has no exception class of its own; nor have cuBLAS and cuDNN, which ask for
+    memory of their own when other processes may have taken the rest of the GPU's."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in words)
 
 
 def first_line(error: BaseException) -> str:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 from pydantic_core import InitErrorDetails
 
 from tasks import AnyTask
-from tasks.backbones.spec import BackboneSpec, FromStage, FromTrial
+from tasks.backbones.spec import BackboneSpec, FromStage, FromTrial, inits
+from workers.key_content import key_content
 from workers.optim_spec import OptimSpec
 
 KEY_VERSION = 2
@@ -192,22 +193,19 @@ class TrialSpec(BaseModel):
     def key(self) -> str:
         """SHA-256 (hex) of the canonical JSON of everything that can change the result.
 
-        Left out: fields at their default, the label of the initial weights, `NOT_IN_KEY`, and `optim` of a trial that
-        does not train. Weights made by another
-        trial enter by that trial's key, so a key covers its whole lineage; a file's by their digest, wherever it lies.
-        Raises ValueError while `backbone.init` still names a stage instead of a trial.
+        Left out: fields at their default, labels of initial weights, `NOT_IN_KEY`, and `optim` of a trial that does not
+        train. Weights made by another trial enter by that trial's key, so a key covers its whole lineage; a file's by
+        their digest, wherever it lies.
+        Raises ValueError while a source of weights still names a stage instead of a trial.
         """
-        if isinstance(self.backbone.init, FromStage):
-            raise ValueError(f"backbone.init still names stage {self.backbone.init.stage!r}: plan it first")
-        content = _said(self)
-        init = content["backbone"].get("init", {})
-        init.pop("name", None)
-        if init.get("sha256"):
-            init.pop("path")
+        for steps, init in inits(self):
+            if isinstance(init, FromStage):
+                raise ValueError(f"{'.'.join(map(str, steps))} still names stage {init.stage!r}: plan it first")
+        content = key_content(self)
         if not self.trains:
             content.pop("optim", None)
         left_out = NOT_IN_KEY if self.optim.iterations is not None else (*NOT_IN_KEY, "report_iterations")
-        content["runtime"] = {name: value for name, value in _said(self.runtime).items() if name not in left_out}
+        content["runtime"] = {name: value for name, value in key_content(self.runtime).items() if name not in left_out}
         text = json.dumps([KEY_VERSION, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -240,31 +238,15 @@ class TrialSpec(BaseModel):
         return self.span.last_epoch if self.span else self.rounds
 
     @property
-    def first_epoch(self) -> int:
-        """The older name of `first_round`."""
-        return self.first_round
-
-    @property
-    def last_epoch(self) -> int:
-        """The older name of `last_round`."""
-        return self.last_round
-
-    @property
     def parent(self) -> str | None:
-        """Key of the trial whose weights this one starts from, if any."""
+        """Key of the trial whose weights the backbone starts from, if any."""
         return self.backbone.init.trial if isinstance(self.backbone.init, FromTrial) else None
 
-
-def _said(model: BaseModel) -> dict[str, Any]:
-    """A model as JSON values, without the fields at their default; what tells the members of a union apart stays."""
-    plain = model.model_dump(mode="json")
-    said: dict[str, Any] = {}
-    for name, field_ in type(model).model_fields.items():
-        value = getattr(model, name)
-        if name != "kind" and not field_.is_required() and value == field_.get_default(call_default_factory=True):
-            continue
-        said[name] = _said(value) if isinstance(value, BaseModel) else plain[name]
-    return said
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Keys of all trials whose weights this one needs, each once, `parent` first: the task may name more."""
+        keys = [init.trial for _, init in inits(self) if isinstance(init, FromTrial)]
+        return tuple(dict.fromkeys([self.parent, *keys] if self.parent else keys))
 
 
 def plain_number(value: float) -> float:

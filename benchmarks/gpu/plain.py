@@ -50,13 +50,11 @@ class Speed:
 class SimMIM(nn.Module):
     """SimMIM around a timm model: x (1 - w) + token w, a linear decoder, l1 on hidden pixels of the target."""
 
-    def __init__(self, trial: DrawnTrial) -> None:
+    def __init__(self, encoder: Any, mask_patch: int) -> None:
+        """`mask_patch`: in pixels."""
         super().__init__()
-        encoder: Any = build(trial.backbone, 0)
         self.family = FAMILIES[type(encoder).__name__]
-        self.encoder = encoder
-        assert isinstance(trial.task, DrawnPretrain)
-        self.mask_patch = trial.task.mask_patch
+        self.encoder, self.mask_patch = encoder, mask_patch
         stride = encoder.feature_info[-1]["reduction"]
         self.patch = encoder.patch_embed.patch_size[0] if self.family.channels_last else 1
         width = encoder.patch_embed.proj.out_channels if self.family.channels_last else encoder.entry_channels
@@ -96,7 +94,8 @@ def normed(images: Tensor) -> Tensor:
 def simmim(trial: DrawnTrial, bench: Bench) -> Speed:
     """The trial by hand. Its images are normalised and lie ready on the device: no time for augmentation at all."""
     _begin(trial, bench)
-    model = SimMIM(trial).to(bench.device).train()
+    assert isinstance(trial.task, DrawnPretrain)
+    model = SimMIM(build(trial.backbone, 0), trial.task.mask_patch).to(bench.device).train()
     flat: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gpu.trials import Bench, DrawnTrial, never, place_of
+from gpu.trials import Bench, DrawnTrial, free, never, place_of
 from workers.messages import Report
 from workers.train import train
 
@@ -42,6 +42,7 @@ def _carried_out(asked: dict[str, Any], device: str) -> dict[str, Any]:
     began = time.monotonic()
     outcome = train(trial, place_of(bench, folder, asked["keep_weights"]), reports.append, never)
     seconds = time.monotonic() - began
+    free(bench)  # a process that waits for the next trial has no use for memory that others need
     last = reports[-1].values
     return {
         "seconds": seconds,

@@ -71,7 +71,7 @@ def drive(job: JobSpec, where: Settings, cpus: int | None, tracking: bool, ship:
     live = Live(quiet)
     try:
         with live:
-            done = run(job, where, Options(cpus, tracking, ship, live, live.say))
+            done = run(job, where, Options(cpus, tracking, ship, live))
     except KeyboardInterrupt:
         say(f"interrupted; to take over the trials that still run:\n  {again()}")
         sys.exit(INTERRUPTED)
@@ -137,12 +137,12 @@ def plan(
 @a_spec
 def validate(spec: Path, profile: str | None, overrides: tuple[str, ...]) -> None:
     """Check a spec: lists every mistake with its line, or names the job."""
-    from orchestrator.launch.other_jobs import elsewhere
+    from orchestrator.launch.other_jobs import references_to_other_jobs
     from orchestrator.spec.job import job_id
 
     job = load(spec, profile, overrides)
     by_others = f"{job.name} (its id depends on the trials of other jobs that it starts from)"
-    name = by_others if elsewhere(job) else job_id(job)
+    name = by_others if references_to_other_jobs(job) else job_id(job)
     click.echo(f"{spec}: valid; job {name}, stages {', '.join(stage.name for stage in job.stages)}")
 
 

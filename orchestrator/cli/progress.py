@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from types import TracebackType
@@ -17,11 +18,25 @@ REDRAW_S = 0.5
 
 LINE_S = 15.0
 
+MESSAGES = logging.getLogger("orchestrator")
+"""Where drivers log what their user should know."""
+
+
+class _Handler(logging.Handler):
+    """Prints messages above the live table."""
+
+    def __init__(self, live: Live) -> None:
+        super().__init__(logging.INFO)
+        self._live = live
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._live.say(record.getMessage())
+
 
 class Live:
     """The job's table: trials of each cell that ended, run or failed, the best values so far, and the time left.
 
-    A context manager; call it with the driver as often as you like. `quiet` shows nothing but the lines of `say`.
+    A context manager; call it with the driver as often as you like. `quiet` shows nothing but messages.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -32,8 +47,11 @@ class Live:
         self._screen: Any = None
         self._drawn = 0.0
         self._last = ""
+        self._handler = _Handler(self)
 
     def __enter__(self) -> Live:
+        MESSAGES.setLevel(logging.INFO)
+        MESSAGES.addHandler(self._handler)
         if self._console.is_terminal and not self._quiet:
             from rich.live import Live as Screen
 
@@ -42,6 +60,7 @@ class Live:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        MESSAGES.removeHandler(self._handler)
         if self._screen is not None:
             self._screen.stop()
             self._screen = None

@@ -20,7 +20,7 @@ class Backend(Protocol):
     """
 
     def slots(self, resources: Resources) -> int:
-        """Trials of these resources that the empty cluster holds."""
+        """How many trials of these resources the empty cluster holds."""
 
     def running(self) -> Sequence[Any]:
         """Handles of this driver's workers that have a trial."""
@@ -47,12 +47,12 @@ class Backend(Protocol):
         """Ends the idle workers."""
 
     def foreign_actors(self, wait_s: float) -> Sequence[Any]:
-        """Updates of the cluster's workers that belong to other drivers; those that answer within `wait_s`."""
+        """Updates of the cluster's workers that belong to other drivers; those that answer within `wait_s` seconds."""
 
-    def adopt(self, update: Any) -> None:
+    def adopt(self, answer: Any) -> None:
         """Makes the worker of this update, with its running trial, this driver's."""
 
-    def reuse_idle(self, update: Any) -> None:
+    def reuse_idle(self, answer: Any) -> None:
         """Makes the idle worker of this update this driver's."""
 
 
@@ -61,8 +61,10 @@ class RunSite:
     """Where a driver's trials keep their files and read their data, and which cluster they run on."""
 
     storage: Path
+    """Folder of the trials' files."""
     data_root: Path
     cluster: str
+    """Address of the cluster, or `local:FOLDER`; drivers with the same one share its slots."""
 
 
 def is_broken(update: TrialUpdate) -> bool:

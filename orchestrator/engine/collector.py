@@ -1,19 +1,20 @@
-"""The only place that removes files of ended trials: what `gc` would remove and why, and the removal, safe at any kill.
+"""Removes files of trials that nothing needs any more: `gc`. Safe if it is killed at any point.
 
-What is kept, by the state of the trial:
+What is kept depends on the state of the trial:
 
-* running, whoever drives it: everything.
-* pending, failed, cancelled, stopped: everything. Checkpoints go when asked (`checkpoints`), unless a driver is about
-  to begin the trial or it ended without being heard.
-* done: its weights (and a training state beside them), when `keep` has a reason for it: pinned; needed by a trial that
+* running, by any driver: everything.
+* pending, failed, cancelled, stopped: everything. On request (`checkpoints`) its checkpoints are removed, unless a
+  driver may be about to start the trial, or its end is not recorded yet.
+* done: its weights (and a training state beside them) if `rules.retention` has a reason: pinned; needed by a trial that
   may still run, or by a later stage or a search of a job that is not done; chosen by a stage; best of its group; the
   end of its job.
 * diverged: nothing.
 * no trial of this store: everything, unless asked (`unknown`) and nothing was written there for a day.
 
-Logs and pictures stay. A storage belongs to one store: what a second one needs cannot be seen. A removal records first
-that weights are not kept, and removes the file then: a kill between the two leaves a file that nobody refers to, which
-the next `gc` finds. What was removed too much is made again: a done trial whose weights a child needs runs once more.
+Logs and pictures are always kept. A storage folder belongs to one store, because what a second store needs cannot be
+known. A removal first records that weights are not kept, then removes the file: a kill in between leaves a file that
+nothing refers to, which the next `gc` finds. Anything removed by mistake is recomputed when needed: a done trial whose
+weights another trial needs runs once more.
 """
 
 from __future__ import annotations
@@ -36,30 +37,31 @@ if TYPE_CHECKING:
     from orchestrator.store.store import Store
 
 DAY_S = 86400.0
-"""A folder of no known trial that was written to within a day is left: another store's driver may be at work there."""
+"""A folder of an unknown trial that was written to within a day is kept: a driver of another store may be using it."""
 WEIGHTS = "weights.safetensors"
-"""As workers.checkpoint names them. state*.pt, the training state that a later span goes on from, goes with them."""
+"""The name that workers.checkpoint gives them. state*.pt, the training state from which a later span resumes, is
+removed with them."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to look at, and how far to go."""
+    """Which trials to look at, and what to remove."""
 
     job: str | None = None
-    """Id of the job whose trials are looked at (none: all)."""
+    """Id of the job whose trials are looked at; None: all jobs."""
     older_than_s: float = 0.0
-    """Trials that ended (or, where they did not, were last written to) within so many seconds are passed over."""
+    """Skip trials that ended (or, if they did not, were last written to) within so many seconds."""
     checkpoints: bool = False
-    """Also what trials that were stopped, cancelled or failed would go on from."""
+    """Also remove the checkpoints from which stopped, cancelled and failed trials would resume."""
     unknown: bool = False
-    """Also folders of trials that the store does not know."""
+    """Also remove folders of trials that are not in the store."""
     lost: bool = False
-    """Also forget weights that are recorded but not there any more."""
+    """Also mark weights as not kept if they are recorded but their file is gone."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A file, or a folder with all that is in it, that has no use any more."""
+    """A file, or a folder with its content, that is not needed."""
 
     key: str
     kind: str
@@ -68,12 +70,12 @@ class Item:
     size: int
     reason: str
     trial: Trial | None
-    """As it was when this was found; None: the store does not know it."""
+    """The trial when the item was found; None if it is not in the store."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Weights that stay."""
+    """Weights that are kept."""
 
     trial: Trial
     path: Path
@@ -83,45 +85,45 @@ class Kept:
 
 @dataclass
 class RemovalPlan:
-    """What would be removed, what stays, and a line for each thing that was left alone and might surprise."""
+    """What would be removed and what is kept, with a note on each thing that is kept unexpectedly."""
 
     items: list[Item] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
     lost: list[Trial] = field(default_factory=list)
-    """Their weights are recorded but not there, and are to be forgotten: where needed, they are then made again."""
+    """Trials whose weights are recorded but gone, and shall be marked as not kept; they are recomputed when needed."""
     notes: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Removed:
-    """What a removal came to."""
+    """The outcome of a removal."""
 
     items: list[Item] = field(default_factory=list)
     in_use: list[Item] = field(default_factory=list)
-    """Left: since they were found, a driver or a user has come to need them."""
+    """Kept, because a driver or a user has come to need them since the plan was made."""
     refused: list[tuple[Item, str]] = field(default_factory=list)
-    """Left, because the storage refused; and what it said."""
+    """Items that could not be deleted, each with the error of the file system."""
 
 
 def plan(store: Store, storage: Path, options: Options | None = None) -> RemovalPlan:
-    """What has no use any more, by the store as it is now and the files in `storage`. Changes nothing."""
+    """Finds what is not needed, by the present state of the store and the files in `storage`. Changes nothing."""
     root = storage.resolve() / "trials"
-    look = _StorageScan(store, options or Options())
-    for folder in _folders(root, look.plan.notes):
-        look.at(folder)
-    if root.is_dir():  # else nothing can be told: it may not be mounted here
-        look.for_lost_ones(root)
-    return look.close()
+    scan = _StorageScan(store, options or Options())
+    for folder in _trial_folders(root, scan.plan.notes):
+        scan.add_folder(folder)
+    if root.is_dir():  # else the storage may not be mounted here, and no file is known to be gone
+        scan.add_lost_weights(root)
+    return scan.finish()
 
 
-def remove(store: Store, storage: Path, found: RemovalPlan) -> Removed:
-    """Removes what `plan` found, as far as nothing has changed since; each trial's files while none can claim it."""
+def remove(store: Store, storage: Path, removal: RemovalPlan) -> Removed:
+    """Removes what `plan` found and what has not changed since; files of a trial while no driver can claim it."""
     root, done = storage.resolve() / "trials", Removed()
     by_trial: dict[str, list[Item]] = defaultdict(list)
-    for item in found.items:
+    for item in removal.items:
         by_trial[item.key].append(item)
     fault_point("gc_before_forget")
-    store.weights.forget_lost({trial.key: str(trial.weights) for trial in found.lost})
+    store.weights.forget_lost({trial.key: str(trial.weights) for trial in removal.lost})
     store.weights.forget(key for key, items in by_trial.items() if any(item.kind == "weights" for item in items))
     for key, items in by_trial.items():
         fault_point("gc_before_remove", key)
@@ -135,29 +137,29 @@ def remove(store: Store, storage: Path, found: RemovalPlan) -> Removed:
 def _remove_of_trial(store: Store, root: Path, key: str, items: list[Item]) -> Removed:
     trial, outcome = items[0].trial, Removed(in_use=items)
     if trial is None:
-        return outcome if store.trials.snapshots([key]) else _removed(root, items)
+        return outcome if store.trials.snapshots([key]) else _delete(root, items)
 
     def work(has_weights: bool) -> None:
         nonlocal outcome
         in_use = [item for item in items if item.kind == "weights" and has_weights]
-        outcome = _removed(root, [item for item in items if item not in in_use])
+        outcome = _delete(root, [item for item in items if item not in in_use])
         outcome.in_use = in_use
 
     store.weights.with_unclaimed(key, trial.token, (trial.state,), work)
     return outcome
 
 
-def _removed(root: Path, items: list[Item]) -> Removed:
-    """Removes files by name, so checkpoints from the oldest on: what a kill leaves can still be gone on from."""
+def _delete(root: Path, items: list[Item]) -> Removed:
+    """Deletes files by name, so the oldest checkpoint first: after a kill, the trial can resume from the others."""
     done = Removed()
     for item in sorted(items, key=lambda item: item.path.name):
         try:
             if not item.path.parent.resolve().is_relative_to(root):
-                raise OSError("it leads out of the storage folder by now")
+                raise OSError("it now leads out of the storage folder")
             if item.path.is_dir() and not item.path.is_symlink():
                 shutil.rmtree(item.path)
             else:
-                item.path.unlink(missing_ok=True)  # another gc was quicker
+                item.path.unlink(missing_ok=True)  # another gc may have deleted it
             done.items.append(item)
         except OSError as error:
             done.refused.append((item, error.strerror or str(error)))
@@ -165,23 +167,26 @@ def _removed(root: Path, items: list[Item]) -> Removed:
 
 
 class _StorageScan:
-    """One look at the storage, with what the store said before it."""
+    """Compares the files in the storage with the state of the store, which is read first."""
 
     def __init__(self, store: Store, options: Options) -> None:
         self.plan = RemovalPlan()
         self._options = options
         facts = store.weights.retention_facts()
         self._trials, self._reasons = facts.trials, reasons(facts)
-        self._driven = {driver.job_id for driver in store.leases.drivers()}
+        self._driven_jobs = {driver.job_id for driver in store.leases.drivers()}
         self._jobs: dict[str, set[str]] = defaultdict(set)
+        """Key of a trial -> ids of its jobs."""
         for place in facts.places:
             self._jobs[place.key].add(place.job)
         self._now = time.time()
         self._unknown: list[tuple[Path, int, float]] = []
-        self._elsewhere: list[str] = []
+        """Folders of trials that are not in the store: path, bytes, time of the last write."""
+        self._moved: list[str] = []
+        """Recorded paths of weights that this storage holds at another path."""
 
-    def at(self, folder: Path) -> None:
-        """Judges what is in a trial's folder."""
+    def add_folder(self, folder: Path) -> None:
+        """Decides about each file in a trial's folder."""
         trial, job = self._trials.get(folder.name), self._options.job
         if trial is None:
             if job is None:
@@ -193,86 +198,85 @@ class _StorageScan:
         ended = trial.ended or max((written for _, written in files.values()), default=0.0)
         if self._now - ended < self._options.older_than_s:
             return
-        given_up = self._given_up(trial, folder)
+        abandoned = self._abandoned(trial, folder)
         for path, (size, _) in files.items():
-            kind, reason = self._judge(trial, path, size, given_up)
+            kind, reason = self._judge(trial, path, size, abandoned)
             if reason:
                 self.plan.items.append(Item(trial.key, kind, path, size, reason, trial))
 
-    def _judge(self, trial: Trial, path: Path, size: int, given_up: bool) -> tuple[str, str]:
-        """Kind of a file, and why it has no use; no reason: it stays."""
+    def _judge(self, trial: Trial, path: Path, size: int, abandoned: bool) -> tuple[str, str]:
+        """Kind of a file, and why it is not needed; no reason: it is kept."""
         ended = f"its trial is {trial.state}" if trial.state in RESULTS else ""
+        unused = f"its trial is {trial.state}; asked for by --checkpoints" if abandoned else ""
         if path.match("*.tmp") or path.match("damaged-*"):
             return "leftover", "half-written or damaged"
         if path.match("checkpoint-*.pt"):
-            return "checkpoint", ended or (f"its trial is {trial.state}, and given up" if given_up else "")
+            return "checkpoint", ended or unused
         if path.name == WEIGHTS or path.match("state*.pt"):
-            if ended:
-                return "weights", self._weights(trial, path, size)
-            return "checkpoint", f"its trial is {trial.state}, and given up" if given_up else ""
+            return ("weights", self._weights(trial, path, size)) if ended else ("checkpoint", unused)
         if path.name in ("outcome.json", "train"):  # `train` is Ray Train's own
             return "leftover", ended
-        return "", ""  # log.txt, token, pictures, and what others put here
+        return "", ""  # log.txt, token, pictures, and files of others
 
-    def _given_up(self, trial: Trial, folder: Path) -> bool:
-        """Whether a trial that could go on will not: not one that a driver is about to begin, nor one that ended
-        without anybody having heard it."""
+    def _abandoned(self, trial: Trial, folder: Path) -> bool:
+        """True if a trial that could resume will not: no driver may be about to start it, and its end is recorded."""
         if not self._options.checkpoints or trial.state in RESULTS:
             return False
         if trial.state is not TrialState.pending:
             return True
-        return not self._jobs[trial.key] & self._driven and not (folder / "outcome.json").exists()
+        return not self._jobs[trial.key] & self._driven_jobs and not (folder / "outcome.json").exists()
 
     def _weights(self, trial: Trial, path: Path, size: int) -> str:
-        """Why the weights of an ended trial may go; empty when they stay."""
+        """Why the weights of a trial with a result are not needed; empty if they are kept."""
         if trial.state is TrialState.diverged:
             return "its trial is diverged"
         if trial.weights is None:
             return "no record refers to it"
         if not _same_file(Path(trial.weights), path.with_name(WEIGHTS)):
-            self._elsewhere.append(trial.weights)
+            self._moved.append(trial.weights)
             return ""
         if trial.key in self._reasons:
             self.plan.kept.append(Kept(trial, path, size, self._reasons[trial.key]))
             return ""
         return "not chosen, best or last, not pinned, and nothing needs it"
 
-    def for_lost_ones(self, root: Path) -> None:
-        """Finds weights that the store counts on and that are gone from this storage."""
-        gone = []
+    def add_lost_weights(self, root: Path) -> None:
+        """Finds weights that the store records in this storage and whose file is gone."""
+        lost = []
         for trial in self._trials.values():
             if trial.weights is None or trial.state is TrialState.running:
                 continue
             path = Path(trial.weights)
-            here = path.parents[2].resolve() == root if len(path.parents) > 2 else False
-            if here and not path.exists() and self._options.job in (None, *self._jobs[trial.key]):
-                gone.append(trial)
+            inside = path.parents[2].resolve() == root if len(path.parents) > 2 else False
+            if inside and not path.exists() and self._options.job in (None, *self._jobs[trial.key]):
+                lost.append(trial)
         if self._options.lost:
-            self.plan.lost = gone
-        elif gone:
-            what = f"recorded weights are not there: {len(gone)}, the first of {gone[0].name} ({gone[0].key[:12]})"
-            self.plan.notes.append(f"{what}; --lost forgets them, so that they are made again where they are needed")
+            self.plan.lost = lost
+        elif lost:
+            what = f"files of recorded weights are gone: {len(lost)}, the first of {lost[0].name} ({lost[0].key[:12]})"
+            self.plan.notes.append(f"{what}; with --lost they count as not kept and are recomputed when needed")
 
-    def close(self) -> RemovalPlan:
-        """The plan, with what belongs to no trial."""
-        oldest_left = self._now - max(DAY_S, self._options.older_than_s)
-        left = 0, 0
+    def finish(self) -> RemovalPlan:
+        """The plan, with what belongs to no trial of the store."""
+        newest = self._now - max(DAY_S, self._options.older_than_s)
+        kept_folders, kept_bytes = 0, 0
         for folder, size, written in self._unknown:
-            if self._options.unknown and written < oldest_left:
+            if self._options.unknown and written < newest:
                 self.plan.items.append(Item(folder.name, "unknown", folder, size, "no trial of this store", None))
             else:
-                left = left[0] + 1, left[1] + size
-        if left[0]:
+                kept_folders, kept_bytes = kept_folders + 1, kept_bytes + size
+        if kept_folders:
             why = "written to within a day" if self._options.unknown else "another store's? --unknown removes them"
-            self.plan.notes.append(f"{left[0]} folders ({left[1]:,} bytes) of no trial of this store stay: {why}")
-        if self._elsewhere:
-            what = f"{len(self._elsewhere)} weights stay: their trials recorded them at another path"
-            self.plan.notes.append(f"{what} ({self._elsewhere[0]})")
+            what = f"{kept_folders} folders ({kept_bytes:,} bytes) of no trial of this store are kept"
+            self.plan.notes.append(f"{what}: {why}")
+        if self._moved:
+            what = f"{len(self._moved)} weights are kept: their trials recorded them at another path"
+            self.plan.notes.append(f"{what} ({self._moved[0]})")
         self.plan.items.sort(key=lambda item: (item.key, item.path.name))
         return self.plan
 
 
-def _folders(root: Path, notes: list[str]) -> Iterator[Path]:
+def _trial_folders(root: Path, notes: list[str]) -> Iterator[Path]:
     """The trials' folders below `root`: <2 letters>/<key>. Links are not followed."""
     if not root.is_dir():
         notes.append(f"no trial has written anything to {root} yet")
@@ -285,23 +289,22 @@ def _folders(root: Path, notes: list[str]) -> Iterator[Path]:
 
 
 def _entries(folder: Path, notes: list[str]) -> Iterator[Path]:
-    """What is in a folder, by name; a link is left alone."""
+    """Files and folders in a folder, by name, without links."""
     try:
         with os.scandir(folder) as entries:
-            found = sorted((Path(entry.path), entry.is_symlink()) for entry in entries)
+            listed = sorted((Path(entry.path), entry.is_symlink()) for entry in entries)
     except OSError as error:
         notes.append(f"{folder} cannot be read: {error.strerror}")
         return
-    for path, link in found:
+    for path, link in listed:
         if link:
-            notes.append(f"{path} is a link: it and what it leads to stay")
+            notes.append(f"{path} is a link: it and its target are kept")
         else:
             yield path
 
 
 def _size_and_time(path: Path) -> tuple[int, float]:
-    """Bytes of a file or of all files in a folder, and when the newest was written; what vanishes meanwhile counts
-    nothing."""
+    """Bytes of a file, or of all files in a folder, and the time of the last write. Files that vanish do not count."""
     size, written = 0, 0.0
     for each in [path, *path.rglob("*")] if path.is_dir() else [path]:
         try:
@@ -313,8 +316,8 @@ def _size_and_time(path: Path) -> tuple[int, float]:
     return size, written
 
 
-def _same_file(one: Path, other: Path) -> bool:
+def _same_file(first: Path, second: Path) -> bool:
     try:
-        return one.samefile(other)
+        return first.samefile(second)
     except OSError:
         return False

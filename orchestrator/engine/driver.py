@@ -1,7 +1,8 @@
-"""The control loop of a job: starts what the plan says is next, and records what its trials report."""
+"""The control loop of a job: starts the trials that the plan names next, and records what they report."""
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import uuid
@@ -13,12 +14,12 @@ from typing import Any
 from orchestrator.engine.backend import Backend, RunSite, is_broken
 from orchestrator.engine.inbox import Inbox
 from orchestrator.engine.membership import Membership
+from orchestrator.engine.plan_rows import choice_of, placement_of
 from orchestrator.engine.takeover import Takeover
 from orchestrator.errors import Conflict, LeaseLost, OrchestratorError
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.state import RESULTS
-from orchestrator.plan.trials import PlannedTrial, metric_rows
-from orchestrator.records.rows import ChoiceRow, Placement
+from orchestrator.plan.trials import PlannedTrial
 from orchestrator.records.states import JobState, TrialSnapshot, TrialState
 from orchestrator.records.trial_files import trial_folder
 from orchestrator.records.writes import Finished, Reported, Write
@@ -28,26 +29,31 @@ from orchestrator.store.store import Store
 from workers.fault_injection import fault_point
 from workers.messages import Assignment, Weights
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class Tally:
-    """What a driver did, for its last lines and for tests."""
+    """What a driver has done, for the last lines of `submit` and for tests."""
 
     started: int = 0
     finished: int = 0
     adopted: int = 0
+    """Running trials that it took over from drivers that died."""
     found: int = 0
-    """Trials that were done already when the driver began."""
+    """Trials that had ended before the driver started."""
     estimated_s: float = 0.0
+    """Estimated seconds of the trials that ended."""
     took_s: float = 0.0
+    """Seconds that they took."""
     begun: float = field(default_factory=time.monotonic)
 
 
 class Driver:
-    """One driver of one job. `run` returns when the job is done, Incomplete, stopped or cancelled.
+    """Drives one job. `run` returns when the job is done, incomplete, interrupted or cancelled.
 
-    The store is the truth: every event is committed before the worker that said it is told to forget it, so this
-    process may die anywhere and the next one goes on. Store and cluster errors propagate: trials go on meanwhile.
+    Every event is committed to the store before the worker that sent it may drop it, so this process may die at any
+    point and the next driver resumes. Errors of the store and the cluster propagate; trials keep running meanwhile.
     """
 
     def __init__(
@@ -57,49 +63,54 @@ class Driver:
         job_id: str,
         planner: Planner,
         site: RunSite,
-        watch: Callable[[Driver], None] = lambda drive: None,
-        say: Callable[[str], None] = lambda line: None,
+        watch: Callable[[Driver], None] = lambda driver: None,
     ) -> None:
+        """`watch` is called in each round of the loop, to show progress."""
         self.store, self.job, self.job_id, self.planner, self.site = store, job, job_id, planner, site
         self.id = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.tally = Tally()
         self.stopping: str | None = None
-        """Why running trials are asked to leave: "interrupted" or "cancelled"."""
+        """Why running trials are asked to stop: "interrupted" or "cancelled"."""
         self.allowed = 0
-        self.searches = Searches(job, planner, lambda: store.search_log.events(job_id), say)
-        self._watch, self._say = watch, say
-        self._news: deque[tuple[str, TrialSnapshot, bool]] = deque()
-        self._asked_to_leave: set[tuple[str, int]] = set()
+        """Trials that may run at once: this driver's share of the cluster."""
+        self.searches = Searches(job, planner, lambda: store.search_log.events(job_id))
         self.planned_trials: dict[str, PlannedTrial] = {}
         self.no_room = False
+        """True if trials are ready but none fits on the cluster now."""
         self.pinned: set[str] = set()
-        self._inbox = Inbox(store, self.searches, site.storage, self.name, say)
+        self._watch = watch
+        self._inbox = Inbox(store, self.searches, site.storage, self.name)
         self._takeover = Takeover(store, site.cluster, self.id)
         self._membership = Membership(store, self.id, job_id, site.cluster, job.priority)
-        self._said_paused: set[str] = set()
+        self._unapplied: deque[tuple[str, TrialSnapshot, bool]] = deque()
+        """(key, snapshot, replay) that `update` has yet to pass to searches and planner."""
+        self._asked_to_stop: set[tuple[str, int]] = set()
+        """(key, token) of attempts that a search ended."""
+        self._logged_pauses: set[str] = set()
 
     # The loop
 
     def prepare(self) -> bool:
-        """Records the job's first trials and learns what is known of them; whether anything is left to run.
+        """Records the job's first trials and applies what the store knows of them; True if something is left to run.
 
-        Raises Conflict when the job searches and another process drives it: two would decide for one search.
+        Raises Conflict if the job searches and another process drives it: both would decide for one search.
         """
         self._refuse_second_driver()
         self._apply(SearchStep(list(self.planner.placed), list(self.planner.decisions)))
         self.update(self.store.trials.snapshots(self.planner.outside()))
-        self.tally.found = sum(state.state.ended for state in self.store.trials.snapshots(self.planned_trials).values())
+        snapshots = self.store.trials.snapshots(self.planned_trials).values()
+        self.tally.found = sum(snapshot.state.ended for snapshot in snapshots)
         return not self.planner.finished()
 
     def conclude(self) -> JobState:
-        """Records how the job stands, and says it."""
-        self.store.search_log.mark_stopped(self.searches.left())
+        """Records and returns the state in which the job ends."""
+        self.store.search_log.mark_stopped(self.searches.stopped_while_pending())
         state, message = self._verdict()
         self.store.jobs.set_state(self.job_id, state, message)
         return state
 
     def run(self, backend: Backend) -> JobState:
-        """Drives the prepared job to its end. Raises BackendUnreachable and the like with the store intact."""
+        """Drives the prepared job to its end. Errors such as BackendUnreachable leave the store intact."""
         self.backend = backend
         self._membership.register(self.slots())
         self.store.jobs.set_state(self.job_id, JobState.running)
@@ -116,7 +127,7 @@ class Driver:
             self._release()
 
     def _beat(self, force: bool = False) -> None:
-        """Extends the lease, takes this driver's share of the slots, and looks after what other drivers hold."""
+        """Extends the lease, takes this driver's share of the slots, and reviews what other drivers hold."""
         if not (force or self._membership.due):
             return
         running = len(self.backend.running())
@@ -124,11 +135,11 @@ class Driver:
         beat = self._membership.beat(demand, running, self.slots())
         self.allowed, self.pinned = beat.allowed, set(beat.pins)
         if beat.drivers_changed or self.no_room:
-            self._take_over(tidy=True)  # a driver left or died, or an actor did not answer at the last look
+            self._take_over(tidy=True)  # a driver left or died, or an actor did not answer in time
         if not beat.alone:
             self.backend.close()  # idle actors hold resources that another job could use
         self._review_held_elsewhere()
-        self.store.search_log.mark_stopped(self.searches.left())
+        self.store.search_log.mark_stopped(self.searches.stopped_while_pending())
         if self.stopping is None and beat.cancel_requested:
             self.stop("cancelled")
 
@@ -145,14 +156,14 @@ class Driver:
         running = [worker.key for worker in self.backend.running()]
         ended, free = self._takeover.review(running, self.planned_trials)
         for key, snapshot in ended.items():
-            self.update({key: snapshot}, unheard=True)
+            self.update({key: snapshot}, replay=True)
         for key, snapshot in free.items():
-            self.hear_recorded(key, snapshot)
+            self._replay_reports(key, snapshot)
             self.planner.give_back(key)
         self.update({})
 
     def stop(self, why: str) -> None:
-        """Asks every running trial to write a checkpoint and leave; the loop ends when they have."""
+        """Asks every running trial to write a checkpoint and stop; the loop ends when they have."""
         if self.stopping is None:
             self.stopping = why
             for worker in self.backend.running():
@@ -181,15 +192,15 @@ class Driver:
         self.backend.close()
         try:
             self.store.leases.unregister(self.id)
-        except OrchestratorError as error:  # the lease ends by itself; what broke the loop is the error to show
-            self._say(f"could not give back the lease: {error}")
+        except OrchestratorError as error:  # the lease runs out by itself; what broke the loop is the error to show
+            log.info("could not give back the lease: %s", error)
 
-    # Handing out
+    # Starting trials
 
     def _start_ready(self) -> None:
         self.no_room = False
         while self.stopping is None and len(self.backend.running()) < self.allowed:
-            planned = self.planner.next(lambda trial: self._room(trial.resources) is not None)
+            planned = self.planner.next(lambda trial: self._fitting(trial.resources) is not None)
             self.no_room = planned is None and self.planner.ready() > 0
             if planned is None:
                 return
@@ -205,13 +216,13 @@ class Driver:
                 self._takeover.hold(planned.key)
                 continue
             fault_point("after_claim")
-            resources = self._room(planned.resources) or planned.resources
+            resources = self._fitting(planned.resources) or planned.resources
             self.backend.start(self._assignment(planned, token, resources), resources)
             self.tally.started += 1
 
-    def _room(self, resources: Resources) -> Resources | None:
-        """What a trial of these resources could start with now."""
-        return next((some for some in resources.fitting() if self.backend.has_room(some)), None)
+    def _fitting(self, resources: Resources) -> Resources | None:
+        """The resources with the most workers for which there is room now; None if even the fewest do not fit."""
+        return next((choice for choice in resources.fitting() if self.backend.has_room(choice)), None)
 
     def _assignment(self, planned: PlannedTrial, token: int, resources: Resources) -> Assignment:
         parents = self.store.trials.snapshots(planned.needs) if planned.needs else {}
@@ -222,7 +233,7 @@ class Driver:
             token=token,
             folder=str(trial_folder(self.site.storage, planned.key)),
             data_root=str(self.site.data_root),
-            parents={key: Weights(*known.weights) for key, known in parents.items() if known.weights},
+            parents={key: Weights(*parent.weights) for key, parent in parents.items() if parent.weights},
             cpus=resources.cpus,
             gpus=resources.gpus,
             workers=resources.workers,
@@ -230,10 +241,10 @@ class Driver:
             time_limit_s=hours * 3600 if hours else None,
         )
 
-    # Hearing
+    # Updates of workers
 
     def apply_updates(self, answers: Sequence[Any]) -> None:
-        """Commits what workers said, then lets them forget it, then tells the planner."""
+        """Commits the events of worker updates, acknowledges them, and passes them to searches and planner."""
         writes = [write for answer in answers for write in self._inbox.writes(answer, self.stopping)]
         self.tally.finished += sum(isinstance(write, Finished) for write in writes)
         lost = self._commit(writes)
@@ -243,11 +254,11 @@ class Driver:
             self._takeover.hold(key)
         ended = [write.key for write in writes if not isinstance(write, Reported) and write.key not in lost]
         reported = [write for write in writes if isinstance(write, Reported) and write.key not in lost]
-        self._hear(reported, set(ended))
-        self._tell(list(dict.fromkeys(ended)))
+        self._judge(reported, set(ended))
+        self._apply_ends(list(dict.fromkeys(ended)))
 
     def _commit(self, writes: list[Write]) -> set[str]:
-        """One transaction; keys whose lease another driver has taken are left out and returned."""
+        """Commits in one transaction. Leaves out, and returns, keys of trials that another driver has taken over."""
         if not writes:
             return set()
         ends = any(not isinstance(write, Reported) for write in writes)
@@ -261,7 +272,7 @@ class Driver:
                 try:
                     self.store.trials.commit(self.id, [write for write in writes if write.key == key])
                 except LeaseLost as error:
-                    self._say(str(error))
+                    log.info("%s", error)
                     lost.add(key)
         fault_point("after_result_commit" if ends else "after_report")
         return lost
@@ -278,62 +289,71 @@ class Driver:
         if is_broken(update):
             self.backend.retire(worker)
         elif self.stopping and not update.ended:
-            self.backend.stop(worker)  # it may have begun after the first call to stop
+            self.backend.stop(worker)  # it may have started after the first call to stop
 
-    # Planning
+    def _judge(self, reports: Iterable[Reported], ended: set[str]) -> None:
+        """Passes reports to the searches; stops the trials that they end, once that is recorded.
 
-    def _hear(self, reports: Iterable[Reported], ended: set[str]) -> None:
-        """Lets the searches judge reports; the trials that they end are asked to leave once that is recorded."""
+        `ended`: keys of the trials whose end came with these reports.
+        """
         for report in reports:
             self._apply(self.searches.on_report(report.key, report.epoch, report.values, report.key in ended))
             self.update({})
         for worker in self.backend.running() if self.searches else ():
-            if self.searches.unwanted(worker.key) and (worker.key, worker.token) not in self._asked_to_leave:
-                self._asked_to_leave.add((worker.key, worker.token))
+            if self.searches.unwanted(worker.key) and (worker.key, worker.token) not in self._asked_to_stop:
+                self._asked_to_stop.add((worker.key, worker.token))
                 self.backend.stop(worker)
 
-    def _tell(self, keys: Sequence[str]) -> None:
+    def _apply_ends(self, keys: Sequence[str]) -> None:
+        """Applies the recorded ends of attempts: of trials with a result, and of those that are pending again."""
         if not keys:
             return
-        known = self.store.trials.snapshots(keys)
+        snapshots = self.store.trials.snapshots(keys)
         for key in keys:
-            planned = self.planned_trials.get(key)
-            if known[key].state is TrialState.pending:
+            planned, snapshot = self.planned_trials.get(key), snapshots[key]
+            if snapshot.state is TrialState.pending:
                 if planned is not None:
                     self.planner.give_back(key)
                 continue
-            if planned is not None and known[key].train_seconds:
+            if planned is not None and snapshot.train_seconds:
                 self.tally.estimated_s += planned.seconds
-                self.tally.took_s += known[key].train_seconds or 0.0
-            self.update({key: known[key]})
+                self.tally.took_s += snapshot.train_seconds
+            self.update({key: snapshot})
         for line in self.planner.paused():
-            if line not in self._said_paused:
-                self._said_paused.add(line)
-                self._say(line)
+            if line not in self._logged_pauses:
+                self._logged_pauses.add(line)
+                log.info("%s", line)
 
-    def update(self, known: Mapping[str, TrialSnapshot], unheard: bool = False) -> None:
-        """Tells searches and planner what is known of trials, one after the other, and follows what comes of each.
-        `unheard`: their reports did not come to this driver."""
-        self._news.extend((key, state, unheard) for key, state in known.items())
-        while self._news:
-            key, state, unheard = self._news.popleft()
-            if unheard:
-                self.hear_recorded(key, state)
-            if state.state is TrialState.pending:
+    # Planning
+
+    def update(self, snapshots: Mapping[str, TrialSnapshot], replay: bool = False) -> None:
+        """Passes snapshots of trials to searches and planner, one by one, with everything that follows from each.
+
+        `replay`: also passes the recorded reports, which another driver received.
+        """
+        self._unapplied.extend((key, snapshot, replay) for key, snapshot in snapshots.items())
+        while self._unapplied:
+            key, snapshot, replay = self._unapplied.popleft()
+            if replay:
+                self._replay_reports(key, snapshot)
+            if snapshot.state is TrialState.pending:
                 continue
-            step = self.searches.on_result(key, state)
-            step.add(self.planner.update(key, replace(state, facts={})))  # kept for every trial; not looked at
+            step = self.searches.on_result(key, snapshot)
+            # The planner keeps a snapshot of every trial and reads no facts.
+            step.add(self.planner.update(key, replace(snapshot, facts={})))
             self._apply(step)
 
-    def hear_recorded(self, key: str, known: TrialSnapshot) -> None:
-        """Lets the searches judge the reports that are recorded of a trial."""
-        if known.epoch and self.searches.listens(key):
+    def _replay_reports(self, key: str, snapshot: TrialSnapshot) -> None:
+        """Passes the recorded reports of a trial to the searches."""
+        if snapshot.epoch and self.searches.listens(key):
             for report in self.store.trials.reports(key):
-                self._apply(self.searches.on_report(key, report.epoch, report.values, known.state in RESULTS))
+                self._apply(self.searches.on_report(key, report.epoch, report.values, snapshot.state in RESULTS))
 
     def _apply(self, step: SearchStep) -> None:
-        """Records what was decided and placed, and what the searches ask for by it; what the store knows of the new
-        trials already is news for `update`."""
+        """Records decisions, new trials and search events, and those that the searches add because of them.
+
+        What the store already knows of the new trials is queued for `update`.
+        """
         more = self.searches.suggest()
         step.add((more.placed, more.decisions))
         step.events += more.events
@@ -341,44 +361,19 @@ class Driver:
             return
         for decision in step.decisions:
             fault_point("winner_selection")
-            self.store.choices.record(
-                self.job_id,
-                ChoiceRow(
-                    decision.stage, decision.group, decision.key, decision.value, decision.metric,
-                    list(decision.edges), dict(decision.rule), decision.candidates, list(decision.sources),
-                ),
-            )  # fmt: skip
+            self.store.choices.record(self.job_id, choice_of(decision))
         self.planned_trials |= {planned.key: planned for planned in step.placed}
-        known = self.store.trials.place(self.job_id, [_placement(planned) for planned in step.placed], step.events)
-        for key, state in known.items():
-            if state.state is TrialState.running:
+        placements = [placement_of(planned) for planned in step.placed]
+        for key, snapshot in self.store.trials.place(self.job_id, placements, step.events).items():
+            if snapshot.state is TrialState.running:
                 self._takeover.hold(key)
-            if state.state is not TrialState.pending or state.epoch:
-                self._news.append((key, state, True))
+            if snapshot.state is not TrialState.pending or snapshot.epoch:
+                self._unapplied.append((key, snapshot, True))
 
     def slots(self) -> int:
-        """Trials that the empty cluster holds, of the stage with the smallest ones."""
+        """How many trials the empty cluster holds, of the stage with the smallest ones."""
         return max(self.backend.slots(stage.resources or self.job.resources) for stage in self.job.stages)
 
     def name(self, key: str) -> str:
+        """Display name of a trial of this job; the beginning of its key for any other."""
         return self.planned_trials[key].name if key in self.planned_trials else key[:12]
-
-
-def _placement(planned: PlannedTrial) -> Placement:
-    task = planned.spec.task
-    return Placement(
-        stage=planned.stage,
-        group=planned.group,
-        group_values=planned.group_values,
-        key=planned.key,
-        spec=planned.spec.model_dump(mode="json"),
-        settings=planned.settings,
-        name=planned.name,
-        position=planned.position,
-        metric=task.metric,
-        mode=task.mode,
-        seed=planned.spec.seed,
-        epochs=planned.spec.last_epoch,
-        metrics=metric_rows(planned.spec),
-        split=task.split,
-    )

@@ -1,4 +1,4 @@
-"""The only place that says how much of a cluster a job may use while others run on it."""
+"""Divides the slots of a cluster among the drivers that use it."""
 
 from __future__ import annotations
 
@@ -6,40 +6,51 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+ROUNDING = 1e-6
+"""Three thirds of eight slots are eight slots."""
+
 
 @dataclass(frozen=True)
 class SlotDemand:
-    """What one driver wants of the cluster."""
+    """The slots that one driver asks for."""
 
     id: str
     priority: int
     demand: int
-    """Trials it could run now (those that run included)."""
+    """Trials it could run now, including those that it runs."""
     slots: int
-    """Trials of its kind that the empty cluster holds."""
+    """How many trials of its kind the empty cluster holds."""
 
 
-def allocate_slots(wishes: Sequence[SlotDemand]) -> dict[str, int]:
-    """Trials that each driver may have running: higher priority first, equal ones max-min fair.
+def allocate_slots(demands: Sequence[SlotDemand]) -> dict[str, int]:
+    """How many trials each driver may run, by its id: higher priority first, max-min fair among equal priorities.
 
-    Fractions of the cluster are shared (one driver's trial may take a GPU where another's takes a CPU). Whoever is
-    left a part, however small, may run one trial: Ray then decides who waits. Nothing is taken from a running trial.
+    Shares are fractions of the cluster, because a trial of one driver may need a GPU where that of another needs a CPU.
+    A driver whose share is smaller than one trial may run one; Ray then decides which trial waits. Running trials are
+    never stopped for this.
     """
-    left = 1.0
-    granted: dict[str, float] = {}
-    for priority in sorted({wish.priority for wish in wishes}, reverse=True):
-        same = [wish for wish in wishes if wish.priority == priority]
-        part = _max_min(left, {w.id: min(1.0, w.demand / w.slots) if w.slots else 0.0 for w in same})
-        granted |= part
-        left = max(0.0, left - sum(part.values()))
-    return {w.id: max(1, math.floor(granted[w.id] * w.slots + 1e-6)) if granted[w.id] > 1e-9 else 0 for w in wishes}
+    remaining = 1.0
+    shares: dict[str, float] = {}
+    for priority in sorted({driver.priority for driver in demands}, reverse=True):
+        level = [driver for driver in demands if driver.priority == priority]
+        wanted = {driver.id: min(1.0, driver.demand / driver.slots) if driver.slots else 0.0 for driver in level}
+        granted = _max_min(remaining, wanted)
+        shares |= granted
+        remaining = max(0.0, remaining - sum(granted.values()))
+    return {driver.id: _whole_slots(shares[driver.id], driver.slots) for driver in demands}
 
 
-def _max_min(left: float, demands: dict[str, float]) -> dict[str, float]:
-    """Nobody gets more than asked; what the modest leave is shared among the others."""
+def _whole_slots(share: float, slots: int) -> int:
+    if share <= 1e-9:
+        return 0
+    return max(1, math.floor(share * slots + ROUNDING))
+
+
+def _max_min(available: float, demands: dict[str, float]) -> dict[str, float]:
+    """Max-min fair shares: no driver gets more than it demands; what is not demanded is shared among the others."""
     granted = {}
-    waiting = sorted(demands.items(), key=lambda item: item[1])
-    for number, (name, demand) in enumerate(waiting):
-        granted[name] = min(demand, left / (len(waiting) - number))
-        left -= granted[name]
+    ascending = sorted(demands.items(), key=lambda item: item[1])
+    for served, (name, demand) in enumerate(ascending):
+        granted[name] = min(demand, available / (len(ascending) - served))
+        available -= granted[name]
     return granted

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.records.rows import MeasurementRow
 from orchestrator.records.trial_files import trial_folder
@@ -16,27 +20,22 @@ from workers.errors import ErrorClass
 from workers.messages import Failure, Outcome, Report, StoppedAtCheckpoint, TrialUpdate
 
 LIVES = 5
-"""A trial whose process or node died is restarted this often without progress in between; then it has failed."""
+"""A trial fails when its process or node has died this often without progress in between."""
+
+log = logging.getLogger(__name__)
 
 
 class Inbox:
     """Remembers how often each trial lost its process, which decides whether it is restarted."""
 
-    def __init__(
-        self,
-        store: Store,
-        searches: Searches,
-        storage: Path,
-        name: Callable[[str], str],
-        say: Callable[[str], None],
-    ) -> None:
-        """`name`: display name of a trial by its key; `say`: takes lines for the user."""
-        self._store, self._searches, self._storage, self._name, self._say = store, searches, storage, name, say
+    def __init__(self, store: Store, searches: Searches, storage: Path, name: Callable[[str], str]) -> None:
+        """`storage`: folder of the trials' files. `name`: display name of a trial by its key."""
+        self._store, self._searches, self._storage, self._name = store, searches, storage, name
         self._losses: dict[str, tuple[int, int]] = {}
         """Key -> (deaths without progress, epoch at the last one)."""
 
     def writes(self, answer: Any, stopping: str | None) -> list[Write]:
-        """Records for the store from a worker update; `stopping`: why the driver stops its trials, if it does."""
+        """Records for the store from a worker update. `stopping`: why the driver stops its trials, if it does."""
         worker, update = answer.worker, answer.update
         if update is None:
             return [self._death(worker.key, worker.token, answer.reason, stopping)] if worker.key else []
@@ -48,8 +47,7 @@ class Inbox:
             values, pictures = dict(event.values), tuple(event.pictures)
             return Reported(key, token, event.epoch, event.step, values, event.seconds, pictures)
         if isinstance(event, Outcome):
-            weights = (event.weights.path, event.weights.sha256) if event.weights else None
-            return Finished(key, token, dict(event.figures), dict(event.facts), weights, self._measurements(key, event))
+            return self._finished(key, token, event)
         if isinstance(event, StoppedAtCheckpoint):
             return self._stopped(key, token, stopping or "stopped")
         if isinstance(event, Failure):
@@ -58,10 +56,22 @@ class Inbox:
             return Failed(key, token, str(event.error_class), event.message, retry=False)
         return None
 
-    def _measurements(self, key: str, outcome: Outcome) -> Sequence[MeasurementRow]:
-        if not outcome.measurements:
-            return ()
-        return read_measurements(trial_folder(self._storage, key) / outcome.measurements)
+    def _finished(self, key: str, token: int, outcome: Outcome) -> Write:
+        """The figures count even if the file of measurements is lost or damaged; a note among the facts then says so.
+
+        Figures decide the choices, and to repeat a training for the sake of this file would cost more than it is worth.
+        """
+        facts: Mapping[str, Any] = outcome.facts
+        measurements: Sequence[MeasurementRow] = ()
+        if outcome.measurements:
+            try:
+                measurements = read_measurements(trial_folder(self._storage, key) / outcome.measurements)
+            except (OSError, ValueError) as error:
+                note = f"measurements are not recorded: {error}"
+                facts = {**facts, "notes": [*facts.get("notes", ()), note]}
+                log.info("%s: %s", self._name(key), note)
+        weights = (outcome.weights.path, outcome.weights.sha256) if outcome.weights else None
+        return Finished(key, token, dict(outcome.figures), dict(facts), weights, measurements)
 
     def _stopped(self, key: str, token: int, why: str) -> Write:
         """A trial that stopped at a checkpoint is pending again, unless a search has ended it."""
@@ -74,17 +84,32 @@ class Inbox:
         if self._searches.unwanted(key):
             return self._stopped(key, token, reason)
         epoch = self._store.trials.snapshots([key])[key].epoch
-        deaths, at = self._losses.get(key, (0, epoch))
-        deaths = deaths + 1 if epoch <= at else 1
+        deaths, epoch_before = self._losses.get(key, (0, epoch))
+        deaths = deaths + 1 if epoch <= epoch_before else 1
         self._losses[key] = (deaths, epoch)
-        again = deaths < LIVES and stopping is None
-        self._say(f"{self._name(key)}: its process is gone ({reason}); {'it begins again' if again else 'given up'}")
-        if not again and stopping:
+        restart = deaths < LIVES and stopping is None
+        log.info("%s: its process died (%s); %s", self._name(key), reason, "restarting" if restart else "given up")
+        if not restart and stopping:
             return Released(key, token, str(ErrorClass.node_lost))
-        return Failed(key, token, str(ErrorClass.node_lost), reason, retry=again)
+        return Failed(key, token, str(ErrorClass.node_lost), reason, retry=restart)
+
+
+_ROW = TypeAdapter(MeasurementRow)
 
 
 def read_measurements(path: Path) -> list[MeasurementRow]:
-    """The measurements that a trial wrote as JSON lines. Raises OSError and ValueError."""
-    with open(path, encoding="utf-8") as lines:
-        return [MeasurementRow(**json.loads(line)) for line in lines]
+    """The measurements that a trial wrote as JSON lines; values that are not finite numbers become None.
+
+    Raises OSError if the file cannot be read, ValueError with the line that is damaged.
+    """
+    rows = []
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = _ROW.validate_json(line, strict=True)
+            except ValidationError as error:
+                problem = error.errors()[0]
+                field = "".join(f"{name}: " for name in problem["loc"])
+                raise ValueError(f"{path}, line {number}: {field}{problem['msg']}") from error
+            rows.append(row if row.value is None or math.isfinite(row.value) else replace(row, value=None))
+    return rows

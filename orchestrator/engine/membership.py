@@ -39,7 +39,7 @@ class Membership:
         self._last_beat = float("-inf")
 
     def register(self, slots: int) -> None:
-        """Records the driver with the number of its trials that the empty cluster holds."""
+        """Records the driver. `slots`: how many of its trials the empty cluster holds."""
         self._store.leases.register(driver_here(self._id, self._job_id, self._cluster, self._priority, slots))
 
     @property
@@ -48,16 +48,16 @@ class Membership:
         return time.monotonic() - self._last_beat >= BEAT_S
 
     def beat(self, demand: int, running: int, slots: int) -> Beat:
-        """Extends the lease and divides the cluster's slots among its drivers."""
+        """Extends the lease and divides the cluster's slots among its drivers; arguments: numbers of trials."""
         self._last_beat = time.monotonic()
         try:
             alive = self._store.leases.heartbeat(self._id, demand, running, ttl_s=10 * BEAT_S)
-        except LeaseLost:  # silent for too long; the next write shows which trials others took meanwhile
+        except LeaseLost:  # no heartbeat for too long; the next write shows which trials others took over
             self.register(slots)
             alive = self._store.leases.heartbeat(self._id, demand, running, ttl_s=10 * BEAT_S)
         demands = [
             SlotDemand(driver.id, driver.priority, demand, slots)
-            if driver.id == self._id
+            if driver.id == self._id  # whose row was read before this heartbeat
             else SlotDemand(driver.id, driver.priority, driver.demand, driver.slots)
             for driver in alive
             if driver.cluster == self._cluster

@@ -1,4 +1,4 @@
-"""The only place that hands trials to Ray: warm, detached, named actors, reused by trials of the same resources."""
+"""Runs trials on Ray: warm, detached, named actors, which trials of the same resources reuse."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from workers.actor import Execute, TrialActor
 from workers.messages import Assignment, TrialUpdate
 
 UNAVAILABLE_S = 90.0
-"""How long an actor may be out of reach (a network partition is noticed after about 60 s) before it counts as lost."""
+"""An actor that cannot be reached for so long counts as lost (Ray notices a network partition after about 60 s)."""
 FREE_FOR_S = 0.5
-"""How long a look at the cluster's free resources is believed."""
+"""Seconds for which a reading of the cluster's free resources is used."""
 
 
 @dataclass
@@ -33,15 +33,15 @@ class ActorHandle:
     handle: Any
     resources: Resources
     assignment: Assignment | None = None
-    """None while idle, or of a survivor that an earlier driver gave its trial."""
+    """None while idle, and for an actor that got its trial from an earlier driver."""
     key: str = ""
     token: int = 0
     settled: bool = False
-    """Whether it answered once: until then the cluster may still count its resources as free."""
+    """True once it has answered; until then the cluster may still count its resources as free."""
     call: Any = None
+    """The call whose answer is awaited; None while idle."""
     ended: int | None = None
-    """Token of its last trial, whose end is recorded; None once the worker was told so, or has a next trial."""
-    calls_since: float = 0.0
+    """Token of its last trial, whose end is recorded; None once the worker knows that, or has another trial."""
     unavailable_since: float | None = None
 
     @property
@@ -51,7 +51,7 @@ class ActorHandle:
 
 @dataclass(frozen=True)
 class WorkerUpdate:
-    """An answer of a worker: news of its trial, or that its process is gone."""
+    """The answer of a worker: an update of its trial, or None and the reason if its process died."""
 
     worker: ActorHandle
     update: TrialUpdate | None
@@ -59,17 +59,19 @@ class WorkerUpdate:
 
 
 def _held(resources: Resources) -> Resources:
-    """Less what an actor does not hold, so that trials with another guess of their speed share actors."""
-    plain = Resources()
+    """What an actor holds: resources without speed and time limit, so that trials that differ in these share actors."""
+    default = Resources()
     return resources.model_copy(
-        update={"images_per_second": plain.images_per_second, "time_limit_hours": plain.time_limit_hours}
+        update={"images_per_second": default.images_per_second, "time_limit_hours": default.time_limit_hours}
     )
 
 
 class RayBackend:
-    """Actors of one driver (`owner`) on the connected cluster. `prefix` marks the actors of one store."""
+    """The actors of one driver on the connected cluster."""
 
     def __init__(self, prefix: str, execute: Execute | None = None, orphan_s: float = 300.0, owner: str = "") -> None:
+        """`prefix`: begins the names of one store's actors. `execute`: runs a trial in an actor; None: run_trial.
+        `orphan_s`: seconds after which an idle actor that no driver asks ends. `owner`: id of the driver."""
         self._prefix = prefix
         self._owner = owner
         self._execute = execute
@@ -78,51 +80,52 @@ class RayBackend:
         self._workers: dict[str, ActorHandle] = {}
         self._free: tuple[float, list[dict[str, float]]] = (0.0, [])
 
-    # What there is
+    # Resources
 
     def nodes(self) -> list[dict[str, float]]:
         """Total resources of every living node."""
         return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
     def slots(self, resources: Resources) -> int:
-        """How many trials of these resources an empty cluster runs at once."""
-        there = worker_slots(self.nodes(), worker_needs(resources))
-        return there // resources.workers or int(there >= resources.fitting()[-1].workers)
+        """How many trials of these resources the empty cluster holds."""
+        workers = worker_slots(self.nodes(), worker_needs(resources))
+        return workers // resources.workers or int(workers >= resources.fitting()[-1].workers)
 
     def running(self) -> list[ActorHandle]:
+        """Handles of the actors that have a trial."""
         return [worker for worker in self._workers.values() if not worker.idle]
 
     def has_room(self, resources: Resources) -> bool:
-        """Whether a trial of these resources could start now; makes room by retiring idle actors of other shapes."""
+        """True if a trial of these resources can start now; retires idle actors of other resources to make room."""
         held = _held(resources)
         if any(worker.idle and worker.resources == held for worker in self._workers.values()):
             return True
         if self._fits(resources):
             return True
-        others = [worker for worker in self._workers.values() if worker.idle]
-        if not others:
+        idle = [worker for worker in self._workers.values() if worker.idle]
+        if not idle:
             return False
-        for worker in others:
+        for worker in idle:
             self.retire(worker)
-        self._free = (0.0, [])
         return self._fits(resources)
 
     def _fits(self, resources: Resources) -> bool:
-        wanted = worker_needs(resources)
+        needs = worker_needs(resources)
         unsettled: defaultdict[str, float] = defaultdict(float)
         for worker in self._workers.values():
             if not worker.settled:
                 for name, amount in worker_needs(worker.resources).items():
                     unsettled[name] += amount * worker.resources.workers
         nodes = self._free_nodes()
-        for name in wanted:
-            if sum(node.get(name, 0.0) for node in nodes) - unsettled[name] < wanted[name] * resources.workers - 1e-9:
+        for name, amount in needs.items():
+            free = sum(node.get(name, 0.0) for node in nodes) - unsettled[name]
+            if free < amount * resources.workers - 1e-9:
                 return False
         return fits(nodes, resources)
 
     def _free_nodes(self) -> list[dict[str, float]]:
-        seen, nodes = self._free
-        if time.monotonic() - seen > FREE_FOR_S:
+        read_at, nodes = self._free
+        if time.monotonic() - read_at > FREE_FOR_S:
             nodes = list(ray._private.state.available_resources_per_node().values())
             self._free = (time.monotonic(), nodes)
         return nodes
@@ -130,23 +133,23 @@ class RayBackend:
     # Trials
 
     def start(self, assignment: Assignment, resources: Resources) -> ActorHandle:
-        """Gives a trial to an idle actor of its resources, or to a new one. `poll` brings its news."""
+        """Gives a trial to an idle actor of its resources, or to a new one; `poll` returns its updates."""
         held = _held(resources)
         worker = next((w for w in self._workers.values() if w.idle and w.resources == held), None)
         if worker is None:
             worker = self._create(held)
         worker.assignment, worker.key, worker.token = assignment, assignment.trial.key, assignment.token
-        worker.ended = None  # the next trial says so too
-        self._call(worker, worker.handle.start.options(name=assignment.name).remote(assignment))
+        worker.ended = None  # the worker learns of the recorded end from the next assignment
+        worker.call = worker.handle.start.options(name=assignment.name).remote(assignment)
         return worker
 
     def poll(self, timeout_s: float) -> list[WorkerUpdate]:
-        """Answers that have come, waiting up to `timeout_s` for the first. A worker is asked again by `heard`.
+        """The updates that have arrived, waiting up to `timeout_s` for the first; `acknowledge` asks for the next.
 
-        Raises BackendUnreachable when an actor could not be made for a reason that every other one would meet too.
+        Raises BackendUnreachable if an actor could not be made for a reason that would affect every other one too.
         """
         for worker in self._workers.values():
-            self._tell_end(worker)
+            self._release(worker)
         calls = {worker.call: worker for worker in self._workers.values() if worker.call is not None}
         if not calls:
             time.sleep(timeout_s)
@@ -160,60 +163,60 @@ class RayBackend:
 
     def _answer(self, worker: ActorHandle) -> WorkerUpdate | None:
         try:
-            news: TrialUpdate = ray.get(worker.call)
+            update: TrialUpdate = ray.get(worker.call)
         except ActorUnavailableError as error:
             now = time.monotonic()
             worker.unavailable_since = worker.unavailable_since or now
             if now - worker.unavailable_since < UNAVAILABLE_S:
-                time.sleep(0.2)  # the next call fails at once while the node is out of reach
-                self._call(worker, worker.handle.poll.remote(0))
+                time.sleep(0.2)  # the next call fails at once while the node cannot be reached
+                worker.call = worker.handle.poll.remote(0)
                 return None
-            return self._lost(worker, f"out of reach for {UNAVAILABLE_S:.0f} s: {_first_line(error)}")
+            return self._lost(worker, f"not reachable for {UNAVAILABLE_S:.0f} s: {_first_line(error)}")
         except RayError as error:  # the process or its node died, an object was lost with its node, ...
-            made = not (isinstance(error, RuntimeEnvSetupError) or getattr(error, "actor_init_failed", False))
+            started = not (isinstance(error, RuntimeEnvSetupError) or getattr(error, "actor_init_failed", False))
             lost = self._lost(worker, _first_line(error))
-            if made:
+            if started:
                 return lost
             raise BackendUnreachable(
                 f"trials cannot run on this cluster: {_last_line(error)}\n"
                 "The nodes need this project and what it imports, at the driver's versions; nothing is lost."
             ) from error
         worker.settled, worker.unavailable_since = True, None
-        if worker.assignment is not None and (news.key, news.token) != (worker.key, worker.token):
-            # The call that should have begun the trial was lost on the way.
-            self._call(worker, worker.handle.start.options(name=worker.assignment.name).remote(worker.assignment))
+        if worker.assignment is not None and (update.key, update.token) != (worker.key, worker.token):
+            # The call that should have started the trial was lost.
+            worker.call = worker.handle.start.options(name=worker.assignment.name).remote(worker.assignment)
             return None
-        return WorkerUpdate(worker, news)
+        return WorkerUpdate(worker, update)
 
-    def acknowledge(self, news: TrialUpdate, worker: ActorHandle) -> None:
-        """Everything in `news` is recorded: the worker may forget it and goes on, or is idle when its trial ended."""
-        if news.ended:
+    def acknowledge(self, update: TrialUpdate, worker: ActorHandle) -> None:
+        """Lets the worker drop these events, which are recorded; after the end of its trial it is idle."""
+        if update.ended:
             worker.call, worker.assignment, worker.key = None, None, ""
-            worker.ended = news.token
+            worker.ended = update.token
         else:
-            self._call(worker, worker.handle.poll.remote(news.heard + len(news.events)))
+            worker.call = worker.handle.poll.remote(update.heard + len(update.events))
 
     def stop(self, worker: ActorHandle) -> None:
-        """Asks the worker's trial to write a checkpoint and leave; its news will say so."""
+        """Asks the worker's trial to write a checkpoint and stop; a later update says that it did."""
         worker.handle.stop.remote()
 
     def retire(self, worker: ActorHandle) -> None:
-        """Ends an actor: an idle one that is not needed, or one whose trial failed (nothing of it stays in memory)."""
+        """Ends an actor that is not needed, or whose trial failed and may have left its process in any state."""
         self._workers.pop(worker.name, None)
-        if (told := self._tell_end(worker)) is not None:
-            ray.wait([told], timeout=5)  # killed before that, it would leave its trial's checkpoints
+        if (call := self._release(worker)) is not None:
+            ray.wait([call], timeout=5)  # killed before that, the actor would not remove its trial's checkpoints
         ray.kill(worker.handle)
         self._free = (0.0, [])
 
-    def _tell_end(self, worker: ActorHandle) -> Any:
-        """Lets an idle worker forget its last trial and remove its checkpoints, once; the call, if one was made."""
+    def _release(self, worker: ActorHandle) -> Any:
+        """Lets an idle worker drop its last trial and remove its checkpoints, once; returns the call if it made one."""
         if worker.ended is None:
             return None
         token, worker.ended = worker.ended, None
         return worker.handle.release.remote(token)
 
     def close(self) -> None:
-        """Ends the idle actors. Busy ones go on: the next driver finds them."""
+        """Ends the idle workers. The others keep running; the next driver takes them over."""
         for worker in list(self._workers.values()):
             if worker.idle:
                 self.retire(worker)
@@ -221,43 +224,45 @@ class RayBackend:
     # Actors of other drivers
 
     def foreign_actors(self, wait_s: float = 10.0) -> list[WorkerUpdate]:
-        """Every actor of this store that is not ours, with its unacknowledged news (of which it forgets nothing).
+        """Unacknowledged updates of this store's actors that belong to other drivers; nothing is acknowledged by it.
 
-        One that does not answer within `wait_s` is left out: it is busy, or it left, or its node did.
+        Leaves out actors that do not answer within `wait_s` seconds: they are busy, or have ended, or their node has.
         """
-        asked = {}
+        calls = {}
         for entry in ray.util.list_named_actors(all_namespaces=True):
             name = entry["name"]
             if name.startswith(self._prefix) and name not in self._workers:
-                with contextlib.suppress(ValueError):  # it left just now
+                with contextlib.suppress(ValueError):  # it has ended since
                     handle = ray.get_actor(name, namespace=entry["namespace"])
-                    asked[handle.poll.remote(0, 0.0)] = (name, handle)
-        if not asked:
+                    calls[handle.poll.remote(0, 0.0)] = (name, handle)
+        if not calls:
             return []
-        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=wait_s)
-        found = []
+        ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=wait_s)
+        answers = []
         for call in ready:
-            name, handle = asked[call]
+            name, handle = calls[call]
             with contextlib.suppress(RayError):
-                news: TrialUpdate = ray.get(call)
+                update: TrialUpdate = ray.get(call)
                 resources = Resources.model_validate_json(name.rsplit("|", 1)[1])
-                worker = ActorHandle(name, handle, resources, key=news.key, token=news.token, settled=True, call=handle)
-                found.append(WorkerUpdate(worker, news))
-        return found
+                worker = ActorHandle(
+                    name, handle, resources, key=update.key, token=update.token, settled=True, call=call
+                )
+                answers.append(WorkerUpdate(worker, update))
+        return answers
 
-    def adopt(self, heard: WorkerUpdate) -> None:
-        """The worker's trial is this driver's from now on."""
-        assert heard.update is not None
-        heard.worker.handle.set_owner.remote(self._owner, heard.update.owner)
-        self._workers[heard.worker.name] = heard.worker
+    def adopt(self, answer: WorkerUpdate) -> None:
+        """Makes the worker of this update, with its running trial, this driver's."""
+        assert answer.update is not None
+        answer.worker.handle.set_owner.remote(self._owner, answer.update.owner)
+        self._workers[answer.worker.name] = answer.worker
 
-    def reuse_idle(self, heard: WorkerUpdate) -> None:
-        """The worker, whose driver is dead and whose trial's end is recorded, is an idle one of this driver."""
-        worker, news = heard.worker, heard.update
-        assert news is not None
-        with contextlib.suppress(RayError):  # it left just now
-            if ray.get(worker.handle.set_owner.remote(self._owner, news.owner), timeout=10):
-                worker.handle.release.remote(news.token)
+    def reuse_idle(self, answer: WorkerUpdate) -> None:
+        """Makes the idle worker of this update this driver's. Its driver is dead, the end of its trial is recorded."""
+        worker, update = answer.worker, answer.update
+        assert update is not None
+        with contextlib.suppress(RayError):  # it has ended since
+            if ray.get(worker.handle.set_owner.remote(self._owner, update.owner), timeout=10):
+                worker.handle.release.remote(update.token)
                 worker.call, worker.key = None, ""
                 self._workers[worker.name] = worker
 
@@ -278,26 +283,23 @@ class RayBackend:
         self._workers[name] = worker
         return worker
 
-    def _call(self, worker: ActorHandle, call: Any) -> None:
-        worker.call, worker.calls_since = call, time.monotonic()
-
     def _lost(self, worker: ActorHandle, reason: str) -> WorkerUpdate:
         self._workers.pop(worker.name, None)
         self._free = (0.0, [])
         return WorkerUpdate(replace(worker), None, reason)
 
 
-def require(pool: RayBackend, stages: Mapping[str, Resources]) -> None:
-    """Raises BackendUnreachable naming every stage whose trials no node of this cluster can ever hold."""
-    nodes = pool.nodes()
+def require(backend: RayBackend, stages: Mapping[str, Resources]) -> None:
+    """Raises BackendUnreachable with every stage whose trials no node of this cluster can hold, even when empty."""
+    nodes = backend.nodes()
     lines = []
     for stage, resources in stages.items():
-        wanted = worker_needs(resources)
+        needs = worker_needs(resources)
         fewest = resources.fitting()[-1].workers
-        if worker_slots(nodes, wanted) < fewest:
-            largest = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in wanted}
+        if worker_slots(nodes, needs) < fewest:
+            largest = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in needs}
             lines.append(
-                f"stage {stage}: a trial needs {fewest} x {amounts_text(wanted)}; the largest of the "
+                f"stage {stage}: a trial needs {fewest} x {amounts_text(needs)}; the largest of the "
                 f"{len(nodes)} nodes has {amounts_text(largest)}"
             )
     if lines:
@@ -306,7 +308,7 @@ def require(pool: RayBackend, stages: Mapping[str, Resources]) -> None:
 
 
 def _last_line(error: BaseException) -> str:
-    """Of a traceback that came from another process: the exception itself."""
+    """The exception itself, below the traceback that came from another process."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 

@@ -1,4 +1,4 @@
-"""The only place that finds, starts and leaves a Ray cluster."""
+"""Connects to a Ray cluster, and starts and ends the local one."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from orchestrator.errors import BackendUnreachable
 from orchestrator.settings import Settings
 
 LINGER_S = 120.0
-"""How long a local cluster that we started stays after its last driver and its last trial."""
+"""Seconds for which the local cluster stays after its last driver and its last trial."""
 NAMESPACE = "orchestrator-"
-"""Of every driver; the rest of it marks the store."""
+"""Begins the Ray namespace of every driver; the rest identifies the store."""
 TOKEN_PATH = Path("~/.ray/auth_token")
+"""Where Ray keeps the token of the local cluster."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,19 @@ class Cluster:
 
     address: str
     dashboard: str | None
-    """http://127.0.0.1:port, when it has one."""
+    """http://127.0.0.1:port; None without one."""
     ours: bool
-    """Whether it is the local one that we start and that leaves by itself."""
+    """True for the local one, which we start and which ends by itself."""
 
 
 @contextlib.contextmanager
 def connected(settings: Settings, namespace: str, cpus: int | None = None, ship: bool = True) -> Iterator[Cluster]:
-    """Connects to `settings.address`, or to the local cluster of this folder (started when it is not there).
+    """Connects to `settings.address`, or to the local cluster of this folder, which is started if needed.
 
-    The local cluster is a process of its own: it and the trials on it outlive a driver that is killed, and it
-    leaves `LINGER_S` after the last driver and the last trial. `ship`: on a cluster given by address the project's
-    three packages travel to the nodes (runtime_env); not needed where the image has them.
-    Raises BackendUnreachable.
+    The local cluster is a process of its own: it and its trials outlive a driver that is killed, and it ends `LINGER_S`
+    seconds after the last driver and the last trial. `cpus`: of a local cluster that is started; None: all of them.
+    `ship`: sends the project's three packages to the nodes of a cluster given by address (runtime_env), which is not
+    needed if the image has them. Raises BackendUnreachable.
     """
     if settings.address:
         _require_answer(settings.address)
@@ -62,7 +63,7 @@ def connected(settings: Settings, namespace: str, cpus: int | None = None, ship:
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """While held, the local cluster of this folder does not leave. Shared: several drivers may hold it."""
+    """Keeps the local cluster of this folder from ending; several drivers may hold it."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "ray.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
@@ -70,7 +71,7 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def ensure_local(folder: Path, cpus: int | None = None) -> str | None:
-    """Starts the local cluster when it is not there; its dashboard's address. The caller holds `hold(folder)`."""
+    """Starts the local cluster if needed; returns its dashboard's address. The caller holds `hold(folder)`."""
     dashboard: str | None = (_local(folder) or _start(folder, cpus))["dashboard"]
     return dashboard
 
@@ -84,7 +85,7 @@ def _shipped() -> dict[str, Any]:
 
 
 def _require_answer(address: str) -> None:
-    """Raises BackendUnreachable when no Ray listens there: Ray itself would go on trying for ten minutes."""
+    """Raises BackendUnreachable if no Ray listens there; Ray itself would retry for ten minutes."""
     import grpc  # type: ignore[import-untyped]
     from ray._private.services import canonicalize_bootstrap_address
 
@@ -92,7 +93,7 @@ def _require_answer(address: str) -> None:
         client = address.startswith("ray://")
         target = address.removeprefix("ray://") if client else canonicalize_bootstrap_address(address)
         if not target:
-            return  # "auto" that finds nothing, which Ray says at once
+            return  # "auto" without a cluster, which Ray reports at once
         host, _, port = target.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         if os.environ.get("RAY_USE_TLS", "0") == "0":
@@ -101,7 +102,7 @@ def _require_answer(address: str) -> None:
     except (OSError, ValueError) as error:
         raise _unreachable(address, getattr(error, "strerror", None) or str(error)) from error
     except grpc.FutureTimeoutError as error:
-        raise _unreachable(address, "what listens there is no Ray head (whose port is 6379 by default)") from error
+        raise _unreachable(address, "another program listens there; a Ray head has port 6379 by default") from error
 
 
 def _unreachable(address: str, reason: str) -> BackendUnreachable:
@@ -114,7 +115,7 @@ def _unreachable(address: str, reason: str) -> BackendUnreachable:
 @contextlib.contextmanager
 def _connection(address: str, namespace: str, runtime_env: dict[str, Any] | None) -> Iterator[Any]:
     if "RAY_AUTH_MODE" not in os.environ and (os.environ.get("RAY_AUTH_TOKEN") or TOKEN_PATH.expanduser().exists()):
-        _use_token()  # with an explicit address Ray does not turn it on by itself
+        _use_token()  # given an address, Ray does not turn it on by itself
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
@@ -124,7 +125,7 @@ def _connection(address: str, namespace: str, runtime_env: dict[str, Any] | None
                 address=address, namespace=namespace, runtime_env=runtime_env, log_to_driver=False,
                 logging_level="ERROR",
             )  # fmt: skip
-    except Exception as error:  # Ray raises many kinds here; all mean that there is no cluster for us
+    except Exception as error:  # of many kinds; all mean that this cluster cannot be used
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise _unreachable(address, reason) from error
     try:
@@ -135,8 +136,10 @@ def _connection(address: str, namespace: str, runtime_env: dict[str, Any] | None
 
 @contextlib.contextmanager
 def _no_metrics() -> Iterator[None]:
-    """This process keeps no metrics for Prometheus while Ray begins in it, unless the user says so: each task name is
-    a series of its own there, and ours are the trials' names (10 KB a trial in the driver, for good)."""
+    """Turns off Ray's metrics for Prometheus in this process, unless the user has set them.
+
+    Each task name is a series there, and our task names are those of trials: 10 KB a trial in the driver, never freed.
+    """
     name = "RAY_enable_metrics_collection"
     given = os.environ.get(name)
     os.environ[name] = given or "0"
@@ -144,11 +147,11 @@ def _no_metrics() -> Iterator[None]:
         yield
     finally:
         if given is None:
-            del os.environ[name]  # processes that are started from here, a local cluster too, are not meant
+            del os.environ[name]  # so that processes started from here, such as a local cluster, keep theirs
 
 
 def _use_token() -> None:
-    """Turns token authentication on in this process, also when Ray was imported (and read its settings) before."""
+    """Turns token authentication on in this process, even if Ray has been imported and has read its settings."""
     os.environ["RAY_AUTH_MODE"] = "token"
     from ray import _raylet
 
@@ -161,7 +164,7 @@ def _dashboard(info: Any) -> str | None:
 
 
 def _local(folder: Path) -> dict[str, Any] | None:
-    """What the running local cluster of this folder wrote of itself; none when its process is gone."""
+    """The running local cluster of this folder, as it described itself; None if its process is gone."""
     try:
         state: dict[str, Any] = json.loads((folder / "ray.json").read_text())
         process = psutil.Process(state["pid"])
@@ -172,7 +175,7 @@ def _local(folder: Path) -> dict[str, Any] | None:
 
 
 def _start(folder: Path, cpus: int | None) -> dict[str, Any]:
-    """Starts the local cluster's process and waits until it can be reached (one starter at a time)."""
+    """Starts the local cluster's process and waits until it can be reached; one process at a time."""
     with open(folder / "ray.start", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if state := _local(folder):
@@ -184,7 +187,7 @@ def _start(folder: Path, cpus: int | None) -> dict[str, Any]:
             command += [str(folder), str(cpus or 0), str(LINGER_S)]
             environment = {**os.environ, "RAY_AUTH_MODE": "token"}
             environment.pop("RAY_ADDRESS", None)
-            root = str(Path(__file__).parents[2])  # also when run from a checkout that is not installed
+            root = str(Path(__file__).parents[2])  # for a checkout that is not installed
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=environment
@@ -202,13 +205,13 @@ def _start(folder: Path, cpus: int | None) -> dict[str, Any]:
 
 
 def keep_head(folder: Path, cpus: int, linger_s: float) -> None:
-    """The local cluster's process: starts Ray, says where, and leaves when nobody has needed it for `linger_s`.
+    """The local cluster's process: starts Ray, writes its address, ends when it was not needed for `linger_s` seconds.
 
-    A folder has one: a second process waits until the first has said where it is (a driver that was interrupted had
-    begun it), and ends, or until the first is gone.
+    A folder has one. A second process, started because a driver was interrupted while it started the first, ends once
+    the first has written its address, or takes its place if the first is gone.
     """
     with open(folder / "ray.head", "a") as lock:
-        while not _taken(lock):
+        while not _locked(lock):
             if _local(folder):
                 return
             time.sleep(0.2)
@@ -219,7 +222,7 @@ def _keep_head(folder: Path, cpus: int, linger_s: float) -> None:
     import ray
 
     for kind in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(kind, signal.SIG_IGN)  # Ctrl-C in the terminal is for the driver
+        signal.signal(kind, signal.SIG_IGN)  # Ctrl-C in the terminal is meant for the driver
     info = ray.init(
         address="local",
         num_cpus=cpus or None,
@@ -238,38 +241,38 @@ def _keep_head(folder: Path, cpus: int, linger_s: float) -> None:
     written = folder / "ray.json.new"
     written.write_text(json.dumps(state))
     written.rename(folder / "ray.json")
-    needed = time.monotonic()
+    last_needed = time.monotonic()
     while folder.exists():
         time.sleep(1.0)
-        if _held(folder) or _ours(ray.util.list_named_actors(all_namespaces=True)):
-            needed = time.monotonic()
-        elif time.monotonic() - needed > linger_s and _leave(folder):
+        if _held(folder) or _runs_trials(ray.util.list_named_actors(all_namespaces=True)):
+            last_needed = time.monotonic()
+        elif time.monotonic() - last_needed > linger_s and _withdraw(folder):
             break
     ray.shutdown()
 
 
-def _ours(actors: list[dict[str, str]]) -> bool:
-    """Whether any of them runs trials. Ray Train leaves named actors of its own, for as long as there is a cluster."""
+def _runs_trials(actors: list[dict[str, str]]) -> bool:
+    """True if any of these actors runs trials. Ray Train's own named actors stay as long as the cluster."""
     return any(actor["namespace"].startswith(NAMESPACE) and "/" in actor["name"] for actor in actors)
 
 
-def _leave(folder: Path) -> bool:
-    """Withdraws the cluster's address; False when a driver holds the cluster, which then stays."""
+def _withdraw(folder: Path) -> bool:
+    """Removes the cluster's address; False if a driver holds the cluster, which then stays."""
     with contextlib.suppress(OSError), open(folder / "ray.lock", "a") as lock:
-        if not _taken(lock):
+        if not _locked(lock):
             return False
-        (folder / "ray.json").unlink(missing_ok=True)  # within the lock: who comes now finds none and starts another
+        (folder / "ray.json").unlink(missing_ok=True)  # under the lock: the next driver finds none and starts another
     return True
 
 
 def _held(folder: Path) -> bool:
     with contextlib.suppress(OSError), open(folder / "ray.lock", "a") as lock:
-        return not _taken(lock)
+        return not _locked(lock)
     return False  # the folder is gone
 
 
-def _taken(lock: IO[str]) -> bool:
-    """Whether the file is ours alone now, without waiting."""
+def _locked(lock: IO[str]) -> bool:
+    """Tries, without waiting, to lock the file for this process alone; True if it succeeded."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

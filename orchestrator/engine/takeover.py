@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Container, Iterable
 from typing import Any
 
@@ -11,7 +10,7 @@ from orchestrator.records.states import TrialSnapshot
 from orchestrator.store.store import Store
 
 FIRST_LOOK_S, LOOK_S = 10.0, 1.0
-"""Seconds that actors of other drivers have to answer: before anything runs, and while our own trials wait for us."""
+"""Seconds that actors of other drivers have to answer: before anything runs, and while this driver's trials wait."""
 
 
 class Takeover:
@@ -19,14 +18,14 @@ class Takeover:
 
     def __init__(self, store: Store, cluster: str, driver_id: str) -> None:
         self._store, self._cluster, self._driver_id = store, cluster, driver_id
-        self.held_elsewhere: dict[str, float] = {}
-        """Keys of the job's trials that another driver holds, or held at the last look -> when that was seen."""
+        self.held_elsewhere: set[str] = set()
+        """Keys of the job's trials that another driver holds, or held at the last review."""
         self._looked = False
 
     def orphans(self, backend: Backend, tidy: bool = False) -> list[Any]:
-        """Adopts the trials of any job that outlived their driver; returns their unacknowledged updates.
+        """Adopts the trials of any job whose driver died; returns their unacknowledged updates.
 
-        An idle actor that a dead driver left is reused if everything it reported is recorded: it holds resources that
+        An idle actor of a dead driver is reused if everything it reported is recorded, because it holds resources that
         trials need. `tidy`: looks for such actors even if no trial has lost its driver.
         """
         runs = {run.key: run for run in self._store.leases.running(self._cluster)}
@@ -34,7 +33,7 @@ class Takeover:
             return []
         answers = backend.foreign_actors(LOOK_S if self._looked else FIRST_LOOK_S)
         self._looked = True
-        # Asked after the actors: whoever owns an actor has registered before it made one.
+        # Read after the actors: a driver registers before it makes any.
         drivers = {driver.id for driver in self._store.leases.drivers()}
         adopted = []
         for answer in answers:
@@ -45,7 +44,7 @@ class Takeover:
                     self._reuse_or_retire(backend, answer)
             elif not run.alive and self._store.leases.adopt(self._driver_id, key, token):
                 backend.adopt(answer)
-                self.held_elsewhere.pop(key, None)
+                self.held_elsewhere.discard(key)
                 adopted.append(answer)
         return adopted
 
@@ -61,18 +60,17 @@ class Takeover:
 
     def hold(self, key: str) -> None:
         """Notes that another driver holds this trial."""
-        self.held_elsewhere[key] = time.monotonic()
+        self.held_elsewhere.add(key)
 
     def review(
         self, running: Iterable[str], planned: Container[str]
     ) -> tuple[dict[str, TrialSnapshot], dict[str, TrialSnapshot]]:
         """(ended, free again): which of the trials held elsewhere ended there, and which may be claimed.
 
-        `running`: keys of the trials that this driver runs itself. To claim a trial shows whether its driver is alive;
-        one that is not `planned` stays noted.
+        `running`: keys of the trials that this driver runs itself. Claiming a trial shows whether its driver is alive.
+        A trial that is not in `planned` stays noted.
         """
-        for key in set(running) & set(self.held_elsewhere):
-            del self.held_elsewhere[key]
+        self.held_elsewhere.difference_update(running)
         ended: dict[str, TrialSnapshot] = {}
         free: dict[str, TrialSnapshot] = {}
         for key, snapshot in self._store.trials.snapshots(sorted(self.held_elsewhere)).items():
@@ -80,6 +78,5 @@ class Takeover:
                 ended[key] = snapshot
             elif key in planned:
                 free[key] = snapshot
-        for key in (*ended, *free):
-            del self.held_elsewhere[key]
+        self.held_elsewhere.difference_update(ended, free)
         return ended, free

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from tasks.backbones.spec import FromFile
+from tasks.backbones.spec import FromFile, inits
 from workers.trial import TrialSpec
 
 
 def missing_data(specs: Iterable[TrialSpec], root: Path) -> str:
-    """Everything that trials need and is not there, a paragraph each; empty when all is there."""
-    seen: dict[str, str | None] = {}
+    """A paragraph on each data set or weights file that trials need and that is missing; empty if nothing is.
+
+    Asks each different task once, and reads each weights file once. `root`: the data root.
+    """
+    answers: dict[str, str | None] = {}
     for spec in specs:
-        task, init = spec.task, spec.backbone.init
-        data = json.dumps([task.kind, getattr(task, "dataset", None)])
-        if data not in seen:
-            seen[data] = task.missing_data(root)
-        if isinstance(init, FromFile) and f"{init.path} {init.sha256}" not in seen:  # its whole file is read
-            seen[f"{init.path} {init.sha256}"] = init.missing(root)
-    lines = [line for line in seen.values() if line]
-    if lines:
-        what = f"{len(lines)} data sets or weights are missing" if len(lines) > 1 else "missing data or weights"
-        here = "" if root.is_dir() else ", a folder that does not exist"
-        lines.insert(0, f"{what} (data root {root}{here}; another with --data-root or DATA_ROOT):")
-        lines.append("Nothing was started.")
-    return "\n\n".join(lines)
+        task = spec.task.model_dump_json()
+        if task not in answers:
+            answers[task] = spec.task.missing_data(root)
+        for _, init in inits(spec):
+            if isinstance(init, FromFile) and (file := f"{init.path} {init.sha256}") not in answers:
+                answers[file] = init.missing(root)
+    paragraphs = list(dict.fromkeys(answer for answer in answers.values() if answer))  # several tasks, one data set
+    if not paragraphs:
+        return ""
+    count = len(paragraphs)
+    what = f"{count} data sets or weights are missing" if count > 1 else "missing data or weights"
+    absent = "" if root.is_dir() else ", a folder that does not exist"
+    head = f"{what} (data root {root}{absent}; another with --data-root or DATA_ROOT):"
+    return "\n\n".join([head, *paragraphs, "Nothing was started."])

@@ -1,14 +1,15 @@
-"""The only place that finds the trial behind `{kind: stage, job: ...}`: the best of a stage of another job.
+"""Finds the trial behind `{kind: stage, job: ...}`: the winner of a stage of another job.
 
-The rule: the newest job of that name (or the one whose id begins so); its stage, complete; the stage's group; in it the
-winner by the stage's own rule. What was found is recorded with the job that asked. The same spec, submitted again,
-starts from the same trial, whatever the other job or a newer one of its name has come to since.
+The reference means the newest job of that name (or the one whose id begins so), and in it the winner of the stage's
+group by the stage's own rule; the group must be complete. The trial that was found is recorded with the job that asked.
+The same spec, submitted again, starts from the same trial, even if the reference would now resolve to another one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -25,41 +26,44 @@ from orchestrator.rules import selection
 from orchestrator.rules.retention import RESULTS
 from orchestrator.rules.selection import barred_trials
 from orchestrator.settings import Settings
+from orchestrator.spec.diagnostics import offer
 from orchestrator.spec.job import JobSpec
 from orchestrator.store.store import Store, open_store
-from tasks.spelling import nearest
 from workers.trial import TrialSpec
 
 ASSUMED = "not known yet: "
-"""Begins the key that `plan` puts where the other job has no weights so far; the reason follows."""
+"""Begins the key that `assume_weights` puts where the other job has no weights so far; the reason follows."""
 LISTED = 5
+"""Trials without a result that an error names."""
+
+log = logging.getLogger(__name__)
 
 
-def resolve_weights(job: JobSpec, store: Store, say: Callable[[str], None]) -> tuple[JobSpec, list[ResolvedWeightsRow]]:
-    """The job with every other job's stage replaced by the trial whose weights it means; and what was found.
+def resolve_weights(job: JobSpec, store: Store) -> tuple[JobSpec, list[ResolvedWeightsRow]]:
+    """Replaces every reference to a stage of another job by the trial it means; also returns what was found.
 
-    The id of a job is made from what this returns: from the trials, not from the names that led to them. Raises
-    NotFound, naming what is missing, when there is no such job, stage or group, when it is not complete, or when the
-    weights were not kept.
+    The id of a job is computed from the returned spec: from the trials, not from the references. Raises NotFound,
+    naming what is missing, if there is no such job, stage or group, if it is not complete, or if its weights were not
+    kept.
     """
-    asked = elsewhere(job)
-    if not asked:
+    references = references_to_other_jobs(job)
+    if not references:
         return job, []
     written = hashlib.sha256(_text(job.model_dump(mode="json", by_alias=True)).encode()).hexdigest()
-    before = store.lineage.origins(written)
-    found: dict[str, ResolvedWeightsRow] = {}
-    for text, init in asked.items():
-        if text in before:
-            found[text] = before[text]
-            _say_what_changed(store, init, before[text], say)
+    recorded = store.lineage.origins(written)
+    origins: dict[str, ResolvedWeightsRow] = {}
+    for text, init in references.items():
+        if text in recorded:
+            origins[text] = recorded[text]
+            _log_if_changed(store, init, recorded[text])
         else:
-            found[text] = find(store, init, written)
-    return _replaced(job, lambda init: found[_key(init)].key), list(found.values())
+            origins[text] = find(store, init, written)
+    return _replaced(job, lambda init: origins[_key(init)].key), list(origins.values())
 
 
 def assume_weights(job: JobSpec, where: Settings) -> JobSpec:
-    """As `resolve`, for an estimate: what cannot be found is taken to be there once the job is submitted."""
-    if not elsewhere(job):
+    """As `resolve_weights`, for an estimate: what cannot be found is assumed to exist once the job is submitted."""
+    if not references_to_other_jobs(job):
         return job
     try:
         store = open_store(where.database_url, create=False)
@@ -67,12 +71,12 @@ def assume_weights(job: JobSpec, where: Settings) -> JobSpec:
         reason = str(error)
         return _replaced(job, lambda init: f"{ASSUMED}{_what(init)}: {reason}")
     try:
-        return _replaced(job, lambda init: _or_assumed(store, init))
+        return _replaced(job, lambda init: _found_or_assumed(store, init))
     finally:
         store.close()
 
 
-def _or_assumed(store: Store, init: Mapping[str, Any]) -> str:
+def _found_or_assumed(store: Store, init: Mapping[str, Any]) -> str:
     try:
         return find(store, init).key
     except NotFound as error:
@@ -80,19 +84,22 @@ def _or_assumed(store: Store, init: Mapping[str, Any]) -> str:
 
 
 def assumptions(job: JobSpec) -> list[str]:
-    """A line for each of them."""
+    """A line on each assumption that `assume_weights` made in this job."""
     keys = (str(init["trial"]) for init in initial_weights(job.model_dump(mode="json")) if init["kind"] == "trial")
-    return [f"taken for known: {key.removeprefix(ASSUMED)}" for key in dict.fromkeys(keys) if key.startswith(ASSUMED)]
+    return [f"assumed: {key.removeprefix(ASSUMED)}" for key in dict.fromkeys(keys) if key.startswith(ASSUMED)]
 
 
 def assumed_snapshots(keys: Iterable[str]) -> dict[str, TrialSnapshot]:
-    """What an estimate takes for known of the trials that `assume` made up."""
-    there = TrialSnapshot(TrialState.done, weights=("assumed", ""))
-    return {key: there for key in keys if key.startswith(ASSUMED)}
+    """Snapshots of those of these trials that `assume_weights` made up: done, with weights."""
+    snapshot = TrialSnapshot(TrialState.done, weights=("assumed", ""))
+    return {key: snapshot for key in keys if key.startswith(ASSUMED)}
 
 
 def find(store: Store, init: Mapping[str, Any], written: str = "") -> ResolvedWeightsRow:
-    """The trial that `init` means as things are now. Raises NotFound."""
+    """The trial that the reference `init` means at present. Raises NotFound.
+
+    `written`: digest of the job that refers to it, for the row.
+    """
     what = _what(init)
     try:
         job_id = store.jobs.find(init["job"])
@@ -102,7 +109,7 @@ def find(store: Store, init: Mapping[str, Any], written: str = "") -> ResolvedWe
     stages = {stage["name"]: stage for stage in spec["stages"]}
     stage = init["stage"]
     if stage not in stages:
-        raise NotFound(f"{what}: job {job_id} has no such stage; {_offer(stage, list(stages))}")
+        raise NotFound(f"{what}: job {job_id} has no such stage; {offer(stage, stages, 'its stages')}")
     groups: dict[str, list[PlacedRow]] = {}
     for row in store.trials.placed(job_id, stage):
         groups.setdefault(row.group, []).append(row)
@@ -112,7 +119,7 @@ def find(store: Store, init: Mapping[str, Any], written: str = "") -> ResolvedWe
     _refuse_unfinished(store, what, job_id, spec, stage, group, rows)
     winner, candidates = _winner(store, stages[stage], rows)
     if winner is None:
-        raise NotFound(f"{what}: no trial of {stage} {group} in job {job_id} ended with a figure that can be compared")
+        raise NotFound(f"{what}: no trial of {stage} {group} in job {job_id} ended with a finite figure to compare")
     if store.trials.snapshots([winner.key])[winner.key].weights is None:
         raise NotFound(_without_weights(what, winner, job_id))
     value = math.nan if winner.value is None else winner.value
@@ -121,11 +128,11 @@ def find(store: Store, init: Mapping[str, Any], written: str = "") -> ResolvedWe
 
 def _group(what: str, job_id: str, asked: str | None, groups: Mapping[str, Any]) -> str:
     if not groups:
-        raise NotFound(f"{what}: none of its trials is placed yet; submit job {job_id} again and let it come so far")
+        raise NotFound(f"{what}: none of its trials is placed yet; submit job {job_id} again and let it get there")
     if asked is None and len(groups) > 1:
         raise NotFound(f"{what}: it has {len(groups)} groups; name one of them with `group`: {', '.join(groups)}")
     if asked is not None and asked not in groups:
-        raise NotFound(f"{what}: job {job_id} has no such group there; {_offer(asked, list(groups))}")
+        raise NotFound(f"{what}: the stage has no such group in job {job_id}; {offer(asked, groups, 'its groups')}")
     return asked or next(iter(groups))
 
 
@@ -137,34 +144,37 @@ def _refuse_unfinished(
     `rows`: without trials that this group's own search ended early; one that another job's search stopped is missing
     here like any other.
     """
-    open_ = [row for row in rows if row.state not in RESULTS]
+    unfinished = [row for row in rows if row.state not in RESULTS]
     state = store.jobs.get(job_id).state
-    again = f"job {job_id} is {state}" + ("" if state is JobState.running else "; submit or retry it first")
-    if open_:
-        told = ", ".join(f"{row.name} ({row.state})" for row in open_[:LISTED])
-        more = f" and {len(open_) - LISTED} more" if len(open_) > LISTED else ""
-        raise NotFound(f"{what}: {len(open_)} of its {len(rows)} trials have no result: {told}{more}; {again}")
+    remedy = f"job {job_id} is {state}" + ("" if state is JobState.running else "; submit or retry it first")
+    if unfinished:
+        names = ", ".join(f"{row.name} ({row.state})" for row in unfinished[:LISTED])
+        more = f" and {len(unfinished) - LISTED} more" if len(unfinished) > LISTED else ""
+        raise NotFound(f"{what}: {len(unfinished)} of its {len(rows)} trials have no result: {names}{more}; {remedy}")
     decided = any(winner.group == group and stage in winner.sources for winner in store.choices.of(job_id))
-    if state is not JobState.done and not decided and _to_come(spec, stage, group, len(rows)):
-        raise NotFound(f"{what}: not all of its trials are placed yet; {again}")
+    if state is not JobState.done and not decided and _more_to_place(spec, stage, group, len(rows)):
+        raise NotFound(f"{what}: not all of its trials are placed yet; {remedy}")
 
 
-def _to_come(spec: Mapping[str, Any], stage: str, group: str, placed: int) -> bool:
-    """Whether trials of the group may not be placed yet. Those around or of a winner are placed together; those of a
-    sweep as soon as their initial weights are known; a search is over when its job is, or a stage took its winner."""
+def _more_to_place(spec: Mapping[str, Any], stage: str, group: str, placed: int) -> bool:
+    """True if trials of the group may still be placed.
+
+    Trials around a winner, or of one, are placed together; those of a sweep as soon as their initial weights are known.
+    A search is over when its job is, or when a stage took its winner.
+    """
     body = next(each for each in spec["stages"] if each["name"] == stage)
     if body.get("from") and not any(initial_weights([body["override"], body["sweep"]])):
         return False
     try:
         planner = Planner(JobSpec.model_validate(spec), DurationModel())
     except (ValidationError, OrchestratorError):
-        return True  # recorded by another version, which this one cannot tell
+        return True  # recorded by another version, whose specs this one cannot plan
     expected = [each.expected for each in planner.progress() if (each.stage, each.group) == (stage, group)]
     return "search" in body["sweep"] or expected != [placed]
 
 
 def _winner(store: Store, stage: Mapping[str, Any], rows: list[PlacedRow]) -> tuple[PlacedRow | None, int]:
-    """The best trial by the stage's rule, and of how many; the only one of a group is it as long as it is done."""
+    """The best trial by the stage's rule, and the number of candidates. A group's only trial wins if it is done."""
     if not rows:
         return None, 0
     figures = store.trials.figures(row.key for row in rows if row.state is TrialState.done)
@@ -190,70 +200,77 @@ def _without_weights(what: str, winner: PlacedRow, job_id: str) -> str:
     )
 
 
-def _say_what_changed(
-    store: Store, init: Mapping[str, Any], before: ResolvedWeightsRow, say: Callable[[str], None]
-) -> None:
-    """A recorded origin stands; whether the words would lead elsewhere by now is said."""
+def _log_if_changed(store: Store, init: Mapping[str, Any], recorded: ResolvedWeightsRow) -> None:
+    """Keeps the recorded origin and reports if the same reference now resolves to another trial."""
     try:
         now = find(store, init)
     except OrchestratorError:
         return
-    if now.key != before.key:
-        say(
-            f"{_what(init)}: trial {before.key[:12]} of job {before.from_job}, as when this spec was first submitted; "
-            f"by now the words mean trial {now.key[:12]} of job {now.from_job}: to start from that, write job: "
-            f"{now.from_job}"
-        )
-
-
-# What they have seen
+    if now.key != recorded.key:
+        log.info(
+            "%s: trial %s of job %s, as when this spec was first submitted; the reference would now resolve to trial "
+            "%s of job %s: to use that one, write job: %s",
+            _what(init), recorded.key[:12], recorded.from_job, now.key[:12], now.from_job, now.from_job,
+        )  # fmt: skip
 
 
 def check_test_data_unseen(store: Store, origins: Iterable[ResolvedWeightsRow], specs: Iterable[TrialSpec]) -> None:
-    """Raises SpecError when another job's trial, or one that it started from in turn, opened images that may be test
-    images of these trials; check.py refuses the same within a job."""
-    wanted = {item for spec in specs if spec.task.reads_test for item in spec.task.opens.items()}
+    """Raises SpecError if weights of other jobs come from a trial that opened images which may be test images here.
+
+    `specs`: the trials of this job. The trials from which the other job's trial started, directly or not, count too;
+    spec/check_test_access.py refuses the same within a job.
+    """
+    test_rules = sorted({item for spec in specs if spec.task.reads_test for item in spec.task.opens.items()})
     for origin in origins:
-        key: str | None = origin.key
-        while key:
-            try:
-                seen = TrialSpec.model_validate(store.trials.get(key).spec)
-            except (NotFound, ValidationError):  # forgotten, or of an older form of spec
-                break
-            for name, rule in sorted(wanted):
-                if seen.task.opens.get(name, rule) != rule:
+        for key, ancestor in _ancestry(store, origin.key):
+            for name, rule in test_rules:
+                if ancestor.task.opens.get(name, rule) != rule:
                     raise SpecError([
                         f"initial weights from trial {origin.key[:12]} of job {origin.from_job}: trial {key[:12]} "
-                        f"opened images of {name} by task.{seen.task.opens[name]}, and test images are chosen here by "
-                        f"task.{rule}, which may be some of them: let both have the same, or leave {name} out of one"
+                        f"opened images of {name} by task.{ancestor.task.opens[name]}, but this job chooses its test "
+                        f"images by task.{rule}, so some of them may be the same: give both the same setting, or leave "
+                        f"{name} out of one"
                     ])  # fmt: skip
-            key = seen.parent
+
+
+def _ancestry(store: Store, key: str) -> Iterator[tuple[str, TrialSpec]]:
+    """The trial and all trials from whose weights it started, directly or not: keys and specs.
+
+    Leaves out those that are deleted or recorded in an older form of spec, and what only they lead to.
+    """
+    waiting, seen = [key], set[str]()
+    while waiting:
+        key = waiting.pop()
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            spec = TrialSpec.model_validate(store.trials.get(key).spec)
+        except (NotFound, ValidationError):
+            continue
+        yield key, spec
+        waiting += spec.parents
 
 
 # In a spec
 
 
-def elsewhere(job: JobSpec) -> dict[str, dict[str, Any]]:
-    """Every other job's stage that the spec names anywhere, once; none when nothing is to be looked up."""
-    inits = _inits([job.trial, [stage.model_dump(mode="json", by_alias=True) for stage in job.stages]])
-    return {_key(init): init for init in inits}
+def references_to_other_jobs(job: JobSpec) -> dict[str, dict[str, Any]]:
+    """The different references to stages of other jobs, wherever they stand in the spec, by job, stage and group."""
+    content = [job.trial, [stage.model_dump(mode="json", by_alias=True) for stage in job.stages]]
+    return {_key(init): dict(init) for init in initial_weights(content) if _is_reference(init)}
 
 
-def _inits(value: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(value, Mapping):
-        if value.get("kind") == "stage" and value.get("job") is not None and "stage" in value:
-            yield dict(value)
-        for below in value.values():
-            yield from _inits(below)
-    elif isinstance(value, list | tuple):
-        for below in value:
-            yield from _inits(below)
+def _is_reference(value: Mapping[str, Any]) -> bool:
+    return value.get("kind") == "stage" and value.get("job") is not None and "stage" in value
 
 
 def _replaced(job: JobSpec, key_of: Callable[[Mapping[str, Any]], str]) -> JobSpec:
+    """The job with each reference replaced by the trial whose key `key_of` returns."""
+
     def walk(value: Any) -> Any:
         if isinstance(value, Mapping):
-            if value.get("kind") == "stage" and value.get("job") is not None and "stage" in value:
+            if _is_reference(value):
                 return {"kind": "trial", "name": value["name"], "trial": key_of(value)}
             return {name: walk(below) for name, below in value.items()}
         return [walk(below) for below in value] if isinstance(value, list | tuple) else value
@@ -273,8 +290,3 @@ def _text(content: Any) -> str:
 def _what(init: Mapping[str, Any]) -> str:
     group = f", group {init['group']}" if init.get("group") else ""
     return f"initial weights {init['name']} (job {init['job']}, stage {init['stage']}{group})"
-
-
-def _offer(name: str, known: list[str]) -> str:
-    near = nearest(name, known)
-    return f"did you mean {near[0]}? " * bool(near) + f"there are: {', '.join(known)}"

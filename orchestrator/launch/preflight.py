@@ -1,4 +1,4 @@
-"""The only place that has a job's models tried before any trial starts, beside the start of the cluster."""
+"""Builds a job's new models without data before any trial starts, while the cluster starts."""
 
 from __future__ import annotations
 
@@ -10,67 +10,69 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SpecError
-from orchestrator.plan.durations import DurationModel, architecture
+from orchestrator.plan.durations import DurationModel, model_id
 from tasks.backbones.spec import FromFile
 from workers.trial import TrialSpec
 
-LONGEST_S = 120.0
+TIMEOUT_S = 120.0
+"""A check that takes longer is given up; the trials then find the mistakes."""
 
 
 class ModelPreflight:
-    """Models that no recorded trial has had, and weight files, tried in a process that this starts.
+    """Checks models that no recorded trial has built, and weight files, in a process of its own.
 
-    One new model and no file is not worth a process: the first trial tells the same, as soon.
+    A single new model without a file starts no process: its first trial fails just as soon.
     """
 
-    def __init__(self, specs: Iterable[TrialSpec], speed: DurationModel, data_root: Path) -> None:
-        self._asked = _distinct(specs, speed, data_root)
+    def __init__(self, specs: Iterable[TrialSpec], durations: DurationModel, data_root: Path) -> None:
+        self._checks = _different_models(specs, durations, data_root)
         self._process: subprocess.Popen[str] | None = None
-        if len(self._asked) > 1 or any(item["weights"] for item in self._asked.values()):
+        if len(self._checks) > 1 or any(check["weights"] for check in self._checks):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "workers.model_check"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             )  # fmt: skip
             assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(list(self._asked.values())))
+            self._process.stdin.write(json.dumps(self._checks))
             self._process.stdin.close()
             self._process.stdin = None
 
     def end(self) -> None:
-        """Waits for the answers. Raises SpecError with what cannot be built or does not take its weights; a process
-        that broke down or takes too long is no reason against the job: its trials will tell."""
+        """Waits for the results. Raises SpecError with the models that cannot be built or do not take their weights.
+
+        A process that crashed or takes too long does not stop the job: its trials will show what is wrong.
+        """
         if self._process is None:
             return
         try:
-            said, _ = self._process.communicate(timeout=LONGEST_S)
+            output, _ = self._process.communicate(timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.close()
             return
         if self._process.returncode != 0:
             return
-        problems = [problem for problem in json.loads(said) if problem]
+        problems = [problem for problem in json.loads(output) if problem]
         if problems:
             raise SpecError([f"backbone: {problem}" for problem in problems] + ["No trial was started."])
 
     def close(self) -> None:
-        """Ends the process, if it still runs."""
+        """Ends the process if it still runs."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
 
 
-def _distinct(specs: Iterable[TrialSpec], speed: DurationModel, data_root: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+def _different_models(specs: Iterable[TrialSpec], durations: DurationModel, data_root: Path) -> list[dict[str, Any]]:
+    """One trial of each kind that may fail for another reason, with its weights file: the input of the check."""
+    checks: dict[str, dict[str, Any]] = {}
     for spec in specs:
         backbone, init, optim = spec.backbone, spec.backbone.init, spec.optim
         path = str(init.local(data_root)) if isinstance(init, FromFile) else None
-        if path is None and speed.built(spec):
+        if path is None and durations.parameters(spec) is not None:
             continue
-        how = [backbone.norm_eps, backbone.drop_path > 0, spec.runtime.grad_checkpointing, path]
-        levels = optim.layer_decay_scheme if optim.layer_decay < 1 else None
-        name = json.dumps([spec.task.kind, architecture(backbone), levels, *how])
-        if name not in found:
-            # a span goes on from another trial's state, which plays no part here
-            asked = spec.model_dump(mode="json", exclude={"span": True, "backbone": {"init"}})
-            found[name] = {"trial": asked, "weights": path}
-    return found
+        scheme = optim.layer_decay_scheme if optim.layer_decay < 1 else None
+        details = [scheme, backbone.norm_eps, backbone.drop_path > 0, spec.runtime.grad_checkpointing, path]
+        # without its span: the training state that a later span resumes from plays no part here
+        trial = spec.model_dump(mode="json", exclude={"span": True, "backbone": {"init"}})
+        checks.setdefault(json.dumps([model_id(spec), *details]), {"trial": trial, "weights": path})
+    return list(checks.values())

@@ -1,4 +1,4 @@
-"""The only place that says which code this is: git commit, uncommitted changes, versions of what numbers depend on."""
+"""Tells which code runs: git commit, uncommitted changes, versions of the packages that figures depend on."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ PACKAGES = ("orchestrator", "ray", "optuna", "torch", "torchvision", "timm", "ml
 
 
 def git() -> tuple[str | None, bool | None]:
-    """Commit of the checkout this code runs from, and whether files in it differ from that commit.
+    """Commit of the checkout that this code runs from, and True if tracked files in it differ from that commit.
 
-    (None, None) where there is no checkout or no git.
+    (None, None) without a checkout or without git.
     """
-    here = Path(__file__).parent
+    folder = Path(__file__).parent
     try:
-        commit = _git(here, "rev-parse", "HEAD")
-        return commit, bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
+        commit = _git(folder, "rev-parse", "HEAD")
+        return commit, bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return None, None
 
@@ -29,11 +29,11 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Installed versions, and Python's."""
-    found = {"python": platform.python_version()}
+    """Installed versions of Python and of PACKAGES; "absent" for a package that is not installed."""
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+            installed[name] = "absent"
+    return installed

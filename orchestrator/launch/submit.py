@@ -1,9 +1,10 @@
-"""The only place that puts the parts together: from a job and settings to a driven job with its report."""
+"""Submits a job: looks up its weights, checks its data and models, drives it to its end, and writes its report."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -31,63 +32,71 @@ from orchestrator.store.store import Store, open_store
 from orchestrator.tracking.process import _mirrored, tracked
 from workers.trial import TrialSpec
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class Submitted:
-    """What a submit came to."""
+    """The outcome of a submit."""
 
     job_id: str
     state: JobState
     tally: Tally
     message: str = ""
+    """Why the job is incomplete, a line for each group; empty otherwise."""
     dashboard: str | None = None
+    """Address of Ray's dashboard, if there is one."""
     tracking: str | None = None
-    """Why the tracking server lacks something, if it does."""
+    """What the tracking server lacks, and how to fill it in; None if nothing is missing."""
     files: dict[str, Path] = field(default_factory=dict)
     """The report, by form: html, md, csv, tex, json."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to run, as against what."""
+    """How to run a job; what it computes is in its spec.
+
+    Messages go to the logger "orchestrator", at level INFO.
+    """
 
     cpus: int | None = None
-    """CPUs of the local cluster (none: all of this machine's)."""
+    """CPUs of the local cluster; None: all of this machine's."""
     tracking: bool = True
+    """Mirror the job into MLflow while it runs."""
     ship: bool = True
     """Send the project's code to the nodes of a cluster given by address."""
-    watch: Callable[[Driver], None] = lambda drive: None
-    say: Callable[[str], None] = lambda line: None
+    watch: Callable[[Driver], None] = lambda driver: None
+    """Called in each round of the control loop, to show progress."""
 
 
 def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Submitted:
-    """Runs what is missing of a job and returns when it is done, Incomplete, cancelled or interrupted.
+    """Runs what is missing of a job; returns when it is done, incomplete, cancelled or interrupted.
 
-    The same content again starts nothing. Raises NotFound when data or weights are not there, BackendUnreachable,
-    Conflict; nothing recorded is lost by any of them.
+    The same content again starts nothing. Raises NotFound if data or weights are missing, BackendUnreachable, Conflict;
+    what is recorded by then is kept.
     """
     options = options or Options()
     make_folder(where.folder)
     with contextlib.closing(open_store(where.database_url)) as store:
-        job, origins = resolve_weights(job, store, options.say)
-        told = with_manifests(job, where)
-        speed = recorded_speed(store)
-        planner = Planner(told, speed)
-        check_test_data_unseen(store, origins, [*planner.specs(), *planner.foreseen()])
-        missing = missing_data([*planner.specs(), *planner.foreseen()], where.data_root)
-        if missing:
+        job, origins = resolve_weights(job, store)
+        planned_job = with_manifests(job, where)
+        durations = recorded_durations(store)
+        planner = Planner(planned_job, durations)
+        specs = [*planner.specs(), *planner.foreseen()]
+        check_test_data_unseen(store, origins, specs)
+        if missing := missing_data(specs, where.data_root):
             raise NotFound(missing)
         identity = job_id(job)
-        check_unchanged(store, identity, told)
+        check_unchanged(store, identity, planned_job)
         record_job(store, job, identity)
         store.lineage.put_origins(identity, origins)
-        drive = Driver(store, job, identity, planner, _site(where), options.watch, options.say)
-        result = Submitted(identity, JobState.running, drive.tally)
-        left = drive.prepare()
-        mirrored = not left and _mirrored(store, identity)
-        rehearsal = ModelPreflight(planner.specs() if left else [], speed, where.data_root)
-        with contextlib.closing(rehearsal), tracked(identity, where, options.tracking and not mirrored) as tracking:
-            result.state = _run(drive, where, options, result, rehearsal) if left else drive.conclude()
+        driver = Driver(store, job, identity, planner, _site(where), options.watch)
+        result = Submitted(identity, JobState.running, driver.tally)
+        unfinished = driver.prepare()
+        track = options.tracking and (unfinished or not _mirrored(store, identity))
+        preflight = ModelPreflight(planner.specs() if unfinished else [], durations, where.data_root)
+        with contextlib.closing(preflight), tracked(identity, where, track) as tracking:
+            result.state = _run(driver, where, options, result, preflight) if unfinished else driver.conclude()
         result.tracking = tracking.problem
         result.message = store.jobs.get(identity).message
         from orchestrator.report.publish import publish
@@ -96,33 +105,34 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
         return result
 
 
-def _run(drive: Driver, where: Settings, options: Options, result: Submitted, rehearsal: ModelPreflight) -> JobState:
+def _run(driver: Driver, where: Settings, options: Options, result: Submitted, preflight: ModelPreflight) -> JobState:
+    """Runs the driver on the cluster, which starts while the preflight builds the models."""
     from orchestrator.engine import ray_cluster
     from orchestrator.engine.ray_backend import RayBackend, require
 
     make_folder(where.storage)
     namespace = f"{ray_cluster.NAMESPACE}{hashlib.sha256(where.database_url.encode()).hexdigest()[:8]}"
     if where.address is None:
-        options.say("starting Ray on this machine (or finding it started) ...")
-    with ray_cluster.connected(where, namespace, options.cpus, options.ship) as connection:
-        result.dashboard = connection.dashboard
-        if connection.dashboard:
-            options.say(f"Ray dashboard: {connection.dashboard}")
-        pool = RayBackend(f"{namespace}/", owner=drive.id)
-        with refusal_kept(drive.store, drive.job_id):
-            require(pool, {stage.name: stage.resources or drive.job.resources for stage in drive.job.stages})
-            rehearsal.end()
-        with stops_on_signals(drive, options.say):
-            return drive.run(pool)
+        log.info("starting Ray on this machine, or connecting to it ...")
+    with ray_cluster.connected(where, namespace, options.cpus, options.ship) as cluster:
+        result.dashboard = cluster.dashboard
+        if cluster.dashboard:
+            log.info("Ray dashboard: %s", cluster.dashboard)
+        backend = RayBackend(f"{namespace}/", owner=driver.id)
+        with refusal_recorded(driver.store, driver.job_id):
+            require(backend, {stage.name: stage.resources or driver.job.resources for stage in driver.job.stages})
+            preflight.end()
+        with stops_on_signals(driver):
+            return driver.run(backend)
 
 
 @contextlib.contextmanager
-def refusal_kept(store: Store, identity: str) -> Iterator[None]:
-    """A job that is refused before its first trial is not left queued, which would promise that it is to run."""
+def refusal_recorded(store: Store, identity: str) -> Iterator[None]:
+    """Marks a job that is refused before its first trial as incomplete; a queued job would seem about to run."""
     try:
         yield
     except OrchestratorError as error:
-        if store.jobs.get(identity).state is JobState.queued:  # else it ran before, or another driver has it
+        if store.jobs.get(identity).state is JobState.queued:  # else it ran before, or another driver runs it
             store.jobs.set_state(identity, JobState.incomplete, f"refused: {error}")
         raise
 
@@ -144,19 +154,19 @@ def record_job(store: Store, job: JobSpec, identity: str) -> None:
     store.jobs.put_stages(identity, [(stage["name"], position, stage) for position, stage in enumerate(spec["stages"])])
 
 
-def recorded_speed(store: Store) -> DurationModel:
-    """Step times of the store's newest trials; rows of an older form of spec are passed over."""
+def recorded_durations(store: Store) -> DurationModel:
+    """Step times of the store's newest trials, without those whose spec has an older form."""
     from pydantic import ValidationError
 
-    speed = DurationModel()
-    for spec, known in store.trials.timed():
+    durations = DurationModel()
+    for spec, snapshot in store.trials.timed():
         with contextlib.suppress(ValidationError):
-            speed.record(TrialSpec.model_validate(spec), known)
-    return speed
+            durations.record(TrialSpec.model_validate(spec), snapshot)
+    return durations
 
 
 def make_folder(folder: Path) -> None:
-    """Raises BackendUnreachable when the folder cannot be made or written."""
+    """Makes the folder if needed. Raises BackendUnreachable if it cannot be made or written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
@@ -169,17 +179,17 @@ def make_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def stops_on_signals(drive: Driver, say: Callable[[str], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM: running trials write checkpoints and leave; a second one leaves them running at once."""
+def stops_on_signals(driver: Driver) -> Iterator[None]:
+    """On SIGINT or SIGTERM running trials write a checkpoint and stop; on a second one they are left running."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def on_signal(number: int, frame: Any) -> None:
-        if drive.stopping:
+        if driver.stopping:
             raise KeyboardInterrupt
-        say("stopping: running trials write a checkpoint (once more to leave them running)")
-        drive.stop("interrupted")
+        log.info("stopping: running trials write a checkpoint (once more to leave them running)")
+        driver.stop("interrupted")
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -13,8 +13,8 @@ from orchestrator.plan.search_forecast import History
 from orchestrator.plan.simulation import ModelSizes, Simulation, Snapshots
 from orchestrator.plan.trials import PlannedTrial
 from orchestrator.spec.job import JobSpec, Resources
-from tasks.backbones.spec import BackboneSpec
 from workers.checkpoint import KEPT
+from workers.trial import TrialSpec
 
 BYTES_PER_PARAMETER = 4
 """Weights and optimizer state are kept in fp32."""
@@ -74,16 +74,16 @@ def cost(
     snapshots: Snapshots,
     durations: DurationModel,
     nodes: Sequence[Node],
-    parameters: Callable[[BackboneSpec], int] | None = None,
+    parameters: Callable[[TrialSpec], int | None] | None = None,
     history: History | None = None,
 ) -> Cost:
     """Estimates what is left of `job` on a cluster of `nodes`.
 
     Where trials depend on a winner that is not known, the first trial of the group stands for it. Where a search has
     not asked for a point, the middle of its ranges stands for it, run in full. Failed and cancelled trials count as
-    still to run, running and stopped ones with the epochs that they have left. A trial with `min_workers` gets as many
+    still to run, running and stopped ones with the rounds that they have left. A trial with `min_workers` gets as many
     workers as the empty cluster has room for.
-    `parameters`: counts the parameters of a backbone of which none are recorded.
+    `parameters`: counts those of the model of a trial, where no trial with that model has recorded them.
     """
     job, fewer_workers = _with_fitting_workers(job, nodes)
     sizes = ModelSizes(durations, parameters)
@@ -213,7 +213,7 @@ def _basis(ideal: Simulation, measured: int, sized: bool) -> list[str]:
         lines.append(f"{many}; savings from early stopping are not counted")
     lines.append("makespan: simulated, longest remaining chain first; start of workers not counted")
     lines.append(
-        "disk: parameters of the backbones in fp32; data, logs and the store not counted"
+        "disk: parameters of the models in fp32; data, logs and the store not counted"
         if sized
         else "disk: unknown (no parameter counts, or trials that do not fit)"
     )

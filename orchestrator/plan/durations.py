@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from orchestrator.records.states import TrialSnapshot
 from orchestrator.spec.job import Resources
+from orchestrator.spec.trial_fields import steps_per_epoch
 from tasks.backbones.spec import BackboneSpec
+from workers.rounds import Rounds
 from workers.trial import TrialSpec
 
 EVALUATION_SHARE = 1 / 3
@@ -31,7 +33,6 @@ class DurationModel:
     def __init__(self, recorded: Iterable[tuple[TrialSpec, TrialSnapshot]] = ()) -> None:
         self._steps: dict[tuple[object, ...], list[float]] = {}
         self._parameters: dict[str, int] = {}
-        self._built: set[tuple[str, str]] = set()
         self._medians: dict[tuple[object, ...], float] = {}
         for spec, snapshot in recorded:
             self.record(spec, snapshot)
@@ -40,8 +41,7 @@ class DurationModel:
         """Adds the recorded parameter count and seconds per optimizer step (data loading included) of a trial."""
         parameters = snapshot.facts.get("parameters")
         if isinstance(parameters, int):
-            self._parameters[architecture(spec.backbone)] = parameters
-            self._built.add((spec.task.kind, architecture(spec.backbone)))
+            self._parameters[model_id(spec)] = parameters
         if snapshot.step_seconds is None or snapshot.step_seconds <= 0:
             return
         on_gpu = not str(snapshot.facts.get("device", "cpu")).startswith("cpu")
@@ -54,22 +54,17 @@ class DurationModel:
 
         Measured: the median step time of trials of the same kind. Else `resources.images_per_second` of each worker.
         """
-        optim, task, epochs = spec.optim, spec.task, spec.last_epoch - spec.first_epoch
-        evaluated = task.evaluation_samples * _evaluations(spec) * EVALUATION_SHARE
+        batch = spec.optim.batch
+        evaluated = spec.task.evaluation_samples * _evaluations(spec) * EVALUATION_SHARE
         step = self._median(_kind(spec, resources.workers, resources.gpus > 0))
         if step is not None:
-            steps = epochs * max(1, task.train_samples // optim.batch)
-            return Estimate(step * (steps + evaluated / optim.batch), True)
-        images = epochs * task.train_samples + evaluated
-        return Estimate(images / (resources.images_per_second * resources.workers), False)
+            return Estimate(step * (_steps(spec) + evaluated / batch), True)
+        samples = _trained_samples(spec) + evaluated
+        return Estimate(samples / (resources.images_per_second * resources.workers), False)
 
     def parameters(self, spec: TrialSpec) -> int | None:
-        """The number of parameters of trials with this backbone; None if none is recorded."""
-        return self._parameters.get(architecture(spec.backbone))
-
-    def built(self, spec: TrialSpec) -> bool:
-        """True if a trial with this kind of task and backbone has built its model."""
-        return (spec.task.kind, architecture(spec.backbone)) in self._built
+        """The number of parameters that trials with this model recorded; None if none has built it."""
+        return self._parameters.get(model_id(spec))
 
     def _median(self, kind: tuple[object, ...]) -> float | None:
         if kind not in self._steps:
@@ -79,11 +74,31 @@ class DurationModel:
         return self._medians[kind]
 
 
+def _steps(spec: TrialSpec) -> int:
+    """Optimizer steps of a trial: those of its own span."""
+    rounds = Rounds.of(spec, steps_per_epoch(spec))
+    return rounds.first_step(spec.last_round) - rounds.first_step(spec.first_round)
+
+
+def _trained_samples(spec: TrialSpec) -> float:
+    """Samples that a trial trains on; where its length is in epochs, whole ones, with their last partial batch."""
+    if not spec.trains:
+        return 0
+    if spec.optim.iterations is not None:
+        return _steps(spec) * spec.optim.batch
+    return (spec.last_round - spec.first_round) * spec.task.train_samples
+
+
 def _evaluations(spec: TrialSpec) -> int:
-    """How many times a trial evaluates: every `evaluate_every` epochs and after the last; on test once."""
+    """How many times a trial evaluates: every `evaluate_every` rounds and after the last; on test once."""
     if spec.task.reads_test:
         return 1
-    return -(-(spec.last_epoch - spec.first_epoch) // spec.runtime.evaluate_every)
+    return -(-(spec.last_round - spec.first_round) // spec.runtime.evaluate_every)
+
+
+def model_id(spec: TrialSpec) -> str:
+    """The fields that decide the size of a trial's model, as text: those of its backbone, and the task's options."""
+    return json.dumps([spec.task.kind, spec.task.model_options, architecture(spec.backbone)], sort_keys=True)
 
 
 def architecture(backbone: BackboneSpec) -> str:

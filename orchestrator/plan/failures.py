@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from orchestrator.plan.state import RETRIABLE, GroupState, PlanState, TrialEntry
-from orchestrator.plan.trials import source_of_weights
+from orchestrator.plan.trials import sources_of_weights
 from orchestrator.records.states import TrialSnapshot, TrialState
 
 PAUSE_AFTER = 3
@@ -60,8 +60,8 @@ def incomplete_reason(state: PlanState, group: GroupState, taken: bool) -> str |
     waiting = [trial.spec for trial in group.waiting or []]
     if group.search is not None and not group.trials:
         waiting.append(group.search.middle)
-    for source in dict.fromkeys(source_of_weights(spec) for spec in waiting):
-        if source and incomplete_reason(state, state.source_group(source), taken=False):
+    for source in dict.fromkeys(source for spec in waiting for source in sources_of_weights(spec).values()):
+        if incomplete_reason(state, state.source_group(source), taken=False):
             return f"blocked: it starts from the weights of stage {source}, which is incomplete"
     if group.complete and not taken and state.best([group]) is None:
         if not group.trials:

@@ -8,7 +8,7 @@ from orchestrator.errors import SpecError
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.expansion import expand, neighbours, searches, successors
 from orchestrator.plan.state import GroupState, PlanState
-from orchestrator.plan.trials import GroupId, WeightSource, each_group, source_of_weights
+from orchestrator.plan.trials import GroupId, WeightSource, each_group, sources_of_weights
 from orchestrator.spec.job import JobSpec, Stage
 from orchestrator.spec.sweep import Search
 from workers.trial import Span, TrialSpec
@@ -58,9 +58,9 @@ class _Builder:
             generations, trial = 1, each.middle
             self._first[stage.name, each.group] = trial
             if search.population is not None:
-                epochs, part = trial.optim.epochs, search.population.every_epochs
-                generations = max(1, epochs // part)
-                trial = trial.model_copy(update={"span": Span(first_epoch=0, last_epoch=min(epochs, part))})
+                part = min(trial.rounds, search.population.every_epochs)
+                generations = trial.rounds // part
+                trial = trial.model_copy(update={"span": Span(first_epoch=0, last_epoch=part)})
             group = self._add(stage, each.group, each.values, [trial])
             group.waiting, group.search = [], each
             group.expected = search.trials * generations
@@ -96,10 +96,9 @@ class _Builder:
 
     def _add_weight_edges(self, stage: Stage, specs: list[TrialSpec]) -> None:
         """Checks and records the stages from whose weights trials of `stage` start."""
-        for source in dict.fromkeys(source_of_weights(spec) for spec in specs):
-            if source is not None:
-                self._check_source(stage, source)
-                self._state.stages.add_weights_edge(source.stage, stage.name)
+        for source in dict.fromkeys(source for spec in specs for source in sources_of_weights(spec).values()):
+            self._check_source(stage, source)
+            self._state.stages.add_weights_edge(source.stage, stage.name)
 
     def _check_source(self, stage: Stage, source: WeightSource) -> None:
         groups = [group.id for group in self._state.by_stage[source.stage]]

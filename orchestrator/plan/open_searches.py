@@ -9,7 +9,7 @@ from orchestrator.plan.expansion import at_point
 from orchestrator.plan.placing import Changes, Placing
 from orchestrator.plan.ready_queue import ReadyTrials
 from orchestrator.plan.state import RESULTS, PlanState
-from orchestrator.plan.trials import GroupId, started_from
+from orchestrator.plan.trials import BACKBONE, GroupId, with_weights_of
 from orchestrator.records.states import TrialState
 from workers.trial import Span, TrialSpec
 
@@ -44,7 +44,7 @@ class OpenSearches:
         """Places the trial that a search's event describes."""
         spec, group, mark = self._spec_at(group_id, body), self._state.groups[group_id], self._placing.mark()
         assert spec is not None, "the search has asked for its key"
-        if spec.last_epoch < spec.optim.epochs:
+        if spec.last_round < spec.rounds:
             group.partial.add(spec.key)
         self._placing.place(group, len(group.trials), spec)
         return self._placing.since(mark)
@@ -89,5 +89,5 @@ class OpenSearches:
             first, last = body["span"]
             spec = spec.model_copy(update={"span": Span(first_epoch=first, last_epoch=last)})
             if body["parent"] is not None:
-                return started_from(spec, body["parent"])
+                spec = with_weights_of(spec, {BACKBONE: body["parent"]})
         return None if spec is None else self._state.resolve_weights(spec)

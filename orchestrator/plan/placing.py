@@ -9,7 +9,7 @@ from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.expansion import neighbours, successors
 from orchestrator.plan.ready_queue import ReadyTrials
 from orchestrator.plan.state import RESULTS, Decision, GroupState, PlanState, TrialEntry
-from orchestrator.plan.trials import PlannedTrial, WaitingTrial, WeightSource, source_of_weights, trial_name
+from orchestrator.plan.trials import PlannedTrial, WaitingTrial, WeightSource, sources_of_weights, trial_name
 from orchestrator.spec.job import Stage
 from orchestrator.spec.trial_fields import settings_of
 from workers.trial import TrialSpec
@@ -58,8 +58,7 @@ class Placing:
             if spec is None:
                 waiting.append(trial)
                 continue
-            source = source_of_weights(trial.spec)
-            if source is not None:
+            for source in sources_of_weights(trial.spec).values():
                 self._record_choice_of_weights(group.stage, source)
             self.place(group, trial.position, spec)
         placed = len(waiting) < len(group.waiting)
@@ -131,7 +130,7 @@ class Placing:
             settings=settings,
             name=trial_name(stage.name, group.id, settings, stages.named_by[stage.name]),
             position=position,
-            needs=(spec.parent,) if spec.parent else (),
+            needs=spec.parents,
             resources=resources,
             keep_weights=stages.keeps_weights(stage, spec),
             seconds=estimate.seconds,

@@ -5,41 +5,41 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping
 
-from orchestrator.plan.durations import DurationModel, architecture
+from orchestrator.plan.durations import DurationModel, model_id
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.resource_fit import FreeResources
 from orchestrator.plan.search_forecast import History, SearchForecast
 from orchestrator.plan.trials import PlannedTrial
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.spec.job import JobSpec
-from tasks.backbones.spec import BackboneSpec
+from workers.trial import TrialSpec
 
 Snapshots = Callable[[list[str]], Mapping[str, TrialSnapshot]]
 """Keys of trials -> what is recorded of them, unknown keys left out: `store.trials.snapshots`."""
 
 
 class ModelSizes:
-    """The number of parameters of trials: as recorded, else as computed, once for each backbone."""
+    """The number of parameters of trials' models: as recorded, else as computed, once for each model."""
 
-    def __init__(self, durations: DurationModel, parameters: Callable[[BackboneSpec], int] | None) -> None:
+    def __init__(self, durations: DurationModel, parameters: Callable[[TrialSpec], int | None] | None) -> None:
         self._durations = durations
         self._parameters = parameters
-        self._computed: dict[str, int] = {}
+        self._computed: dict[str, int | None] = {}
         self.complete = True
-        """False once a size was asked for that is neither recorded nor computed."""
+        """False once a size was asked for that is neither recorded nor can be computed."""
 
     def of(self, planned: PlannedTrial) -> int:
-        """Parameters of the trial's backbone; 0 if unknown."""
-        recorded = self._durations.parameters(planned.spec)
-        if recorded is not None:
-            return recorded
-        if self._parameters is None:
+        """Parameters of the trial's model; 0 if unknown."""
+        count = self._durations.parameters(planned.spec)
+        if count is None and self._parameters is not None:
+            model = model_id(planned.spec)
+            if model not in self._computed:
+                self._computed[model] = self._parameters(planned.spec)
+            count = self._computed[model]
+        if count is None:
             self.complete = False
             return 0
-        name = architecture(planned.spec.backbone)
-        if name not in self._computed:
-            self._computed[name] = self._parameters(planned.spec.backbone)
-        return self._computed[name]
+        return count
 
 
 class Simulation:
@@ -93,7 +93,7 @@ class Simulation:
                     self.planner.update(key, snapshot)
                     self._searches.on_end(key)
                 elif snapshot.state in (TrialState.running, TrialState.stopped) and snapshot.epochs:
-                    self.remaining_part[key] = remaining_part(snapshot, new[key].first_epoch if key in new else 0)
+                    self.remaining_part[key] = remaining_part(snapshot, new[key].first_round if key in new else 0)
             self._searches.replay()
 
     def _run(self, room: FreeResources | None, sizes: ModelSizes) -> None:
@@ -123,9 +123,9 @@ class Simulation:
                 room.release(key)
 
 
-def remaining_part(snapshot: TrialSnapshot, first_epoch: int) -> float:
-    """The part of a trial's own epochs (from `first_epoch` on) that is still to run, 0 to 1."""
-    return (snapshot.epochs - max(snapshot.epoch, first_epoch)) / (snapshot.epochs - first_epoch)
+def remaining_part(snapshot: TrialSnapshot, first_round: int) -> float:
+    """The part of a trial's own rounds (from `first_round` on) that is still to run, 0 to 1."""
+    return (snapshot.epochs - max(snapshot.epoch, first_round)) / (snapshot.epochs - first_round)
 
 
 def _forecast_result(planned: PlannedTrial) -> TrialSnapshot:

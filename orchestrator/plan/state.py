@@ -14,13 +14,14 @@ from orchestrator.plan.trials import (
     WaitingTrial,
     WeightSource,
     metric_rows,
-    source_of_weights,
-    started_from,
+    sources_of_weights,
+    with_weights_of,
 )
 from orchestrator.records.rows import Edge, MetricRow
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.rules import selection
 from orchestrator.spec.job import Stage
+from tasks.backbones.spec import FieldPath
 from workers.trial import TrialSpec
 
 PENDING = TrialSnapshot(TrialState.pending)
@@ -145,7 +146,7 @@ class PlanState:
         self.outside: dict[str, TrialSnapshot] = {}
         """Key of a trial of another job -> its snapshot."""
         self.children: dict[str, list[str]] = defaultdict(list)
-        """Key of a trial -> keys of the trials that start from its weights."""
+        """Key of a trial -> keys of the trials that need its weights."""
 
     def add(self, group: GroupState) -> None:
         self.groups[group.full_id] = group
@@ -223,12 +224,14 @@ class PlanState:
         return winner.key if winner else None
 
     def resolve_weights(self, spec: TrialSpec) -> TrialSpec | None:
-        """The trial with its initial weights resolved to those of a trial; None while that trial is not known."""
-        source = source_of_weights(spec)
-        if source is None:
-            return spec
-        key = self.weights_of(self.source_group(source))
-        return None if key is None else started_from(spec, key)
+        """The trial with its sources of weights resolved to trials; None while one of those is not known."""
+        keys: dict[FieldPath, str] = {}
+        for steps, source in sources_of_weights(spec).items():
+            key = self.weights_of(self.source_group(source))
+            if key is None:
+                return None
+            keys[steps] = key
+        return with_weights_of(spec, keys)
 
     def progress(self, group: GroupState) -> Progress:
         states = dict.fromkeys(TrialState, 0)

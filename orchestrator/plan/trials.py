@@ -10,7 +10,7 @@ from orchestrator.errors import SpecError
 from orchestrator.records.rows import MetricRow
 from orchestrator.spec.job import Resources
 from orchestrator.spec.trial_fields import group_of, short
-from tasks.backbones.spec import FromStage, FromTrial
+from tasks.backbones.spec import FieldPath, FromStage, FromTrial, inits, with_inits
 from workers.trial import TrialSpec
 
 GroupId = tuple[str, str]
@@ -33,7 +33,7 @@ class PlannedTrial:
     position: int
     """In its stage's group, from 0."""
     needs: tuple[str, ...]
-    """Keys of trials whose weights it starts from."""
+    """Keys of trials whose weights it starts from or reads."""
     resources: Resources
     keep_weights: bool
     seconds: float
@@ -46,7 +46,7 @@ class PlannedTrial:
 
 @dataclass(frozen=True)
 class WaitingTrial:
-    """A trial that is not placed: `spec.backbone.init` may still name a stage."""
+    """A trial that is not placed: its sources of weights may still name stages."""
 
     position: int
     spec: TrialSpec
@@ -63,22 +63,30 @@ class WeightSource:
         return self.stage if self.group is None else f"{self.stage} {self.group}"
 
 
-def source_of_weights(spec: TrialSpec) -> WeightSource | None:
-    """The source of the trial's initial weights in this job, if they are not resolved to a trial yet.
+BACKBONE: FieldPath = ("backbone", "init")
+"""The steps to the weights that a trial's backbone starts from."""
 
-    Raises SpecError if they come from another job, whose trial must be resolved before planning.
+
+def sources_of_weights(spec: TrialSpec) -> dict[FieldPath, WeightSource]:
+    """The sources in this job of the weights that are not resolved to a trial yet, by the steps to the field.
+
+    Raises SpecError if some come from another job, whose trial must be resolved before planning.
     """
-    init = spec.backbone.init
-    if isinstance(init, FromStage) and init.job is not None:
-        what = f"initial weights {init.name}: stage {init.stage} of job {init.job} was not looked up"
-        raise SpecError([f"{what}; write backbone.init as a whole, not by its fields"])
-    return WeightSource(init.stage, init.group) if isinstance(init, FromStage) else None
+    sources: dict[FieldPath, WeightSource] = {}
+    for steps, init in inits(spec):
+        if not isinstance(init, FromStage):
+            continue
+        if init.job is not None:
+            what = f"initial weights {init.name}: stage {init.stage} of job {init.job} was not looked up"
+            raise SpecError([f"{what}; write {'.'.join(map(str, steps))} as a whole, not by its fields"])
+        sources[steps] = WeightSource(init.stage, init.group)
+    return sources
 
 
-def started_from(spec: TrialSpec, key: str) -> TrialSpec:
-    """The trial with the final weights of trial `key` as its initial weights."""
-    init = FromTrial(name=spec.backbone.init.name, trial=key)
-    return spec.model_copy(update={"backbone": spec.backbone.model_copy(update={"init": init})})
+def with_weights_of(spec: TrialSpec, keys: Mapping[FieldPath, str]) -> TrialSpec:
+    """The trial with the final weights of other trials (by their keys) at these sources of weights."""
+    labels = {steps: init.name for steps, init in inits(spec) if steps in keys}
+    return with_inits(spec, {steps: FromTrial(name=labels[steps], trial=key) for steps, key in keys.items()})
 
 
 def metric_rows(spec: TrialSpec) -> tuple[MetricRow, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -57,7 +58,16 @@ def trains_on(stage: Mapping[str, Any]) -> bool:
 
 def is_part(spec: Mapping[str, Any]) -> bool:
     """True if the trial (its spec is given) trained only the beginning of its schedule: its figures are not final."""
-    return bool(spec.get("span")) and spec["span"]["last_epoch"] != spec["optim"]["epochs"]
+    return bool(spec.get("span")) and spec["span"]["last_epoch"] != rounds(spec)
+
+
+def rounds(spec: Mapping[str, Any]) -> int:
+    """Rounds of a trial's whole schedule: its epochs, or what `runtime.report_iterations` makes of its iterations. (As
+    `workers.trial.TrialSpec.rounds`, for a trial that trains.)"""
+    iterations = spec["optim"].get("iterations")
+    if iterations is None:
+        return int(spec["optim"]["epochs"])
+    return math.ceil(int(iterations) / int(spec["runtime"]["report_iterations"]))
 
 
 def stages_by_name(spec: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -75,6 +85,14 @@ def initial_weights(value: Any) -> Iterator[Mapping[str, Any]]:
     elif isinstance(value, list | tuple):
         for below in value:
             yield from initial_weights(below)
+
+
+def parents(trial: Mapping[str, Any]) -> list[str]:
+    """Keys of the trials whose weights a trial (its spec is given) starts from or reads, each once: the one that its
+    backbone starts from first."""
+    first = lookup(trial, "backbone.init", {})
+    keys = [init["trial"] for init in (first, *initial_weights(trial)) if init.get("kind") == "trial"]
+    return list(dict.fromkeys(keys))
 
 
 def expected(spec: Mapping[str, Any], stages: Iterable[str]) -> list[dict[str, str]]:

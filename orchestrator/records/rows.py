@@ -95,6 +95,7 @@ class Placement:
     mode: str
     seed: int
     epochs: int
+    """Rounds after which the trial ends: epochs, or runs of report_iterations steps where its length is in those."""
     metrics: tuple[MetricRow, ...] = ()
     """Every figure that the trial may end with; trials are chosen by the first."""
     split: str = "val"
@@ -115,7 +116,9 @@ class PlacedRow:
     mode: str
     value: float | None
     epoch: int
+    """The last round reported, from 1."""
     epochs: int
+    """Rounds after which it ends (see `Placement`)."""
     seed: int
     started: float | None
     ended: float | None
@@ -198,13 +201,13 @@ class AttemptRow:
 
 @dataclass(frozen=True, slots=True)
 class ReportRow:
-    """What a trial reported at the end of an epoch."""
+    """What a trial reported at the end of a round; `epoch` counts rounds, from 1."""
 
     epoch: int
     step: int
     values: dict[str, float]
     seconds: float
-    """Wall time of this epoch, training and evaluation."""
+    """Wall time of this round, training and evaluation."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from orchestrator.records.rows import MeasurementRow
 
 @dataclass(frozen=True)
 class Reported:
-    """A trial ended an epoch; a repeated epoch replaces the earlier report."""
+    """A trial ended a round (`epoch`, from 1); a repeated one replaces the earlier report."""
 
     key: str
     token: int
@@ -22,7 +22,7 @@ class Reported:
     step: int
     values: Mapping[str, float]
     seconds: float
-    """Wall time of this epoch, training and evaluation."""
+    """Wall time of this round, training and evaluation."""
     pictures: tuple[str, ...] = ()
     """Files, relative to the trial's folder."""
 

@@ -22,7 +22,8 @@ class Trial:
 
     key: str
     name: str
-    parent: str | None
+    parents: tuple[str, ...]
+    """Keys of the trials whose weights it starts from or reads."""
     state: TrialState
     weights: str | None
     """The recorded path of its weights; None if they are not kept."""
@@ -110,17 +111,20 @@ def _pinned(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
 
 
 def _needed(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
-    """The parents of trials that may run; if a parent has no weights and must itself run again, its parent too."""
+    """The parents of trials that may run; if a parent has no weights and must itself run again, its parents too."""
     for trial in facts.trials.values():
         runs_again = trial.key in facts.pins and trial.state is TrialState.done and trial.weights is None
         if trial.state in RESULTS and not runs_again:
             continue
-        parent = facts.trials.get(trial.parent or "")
-        while parent is not None:
+        waiting, visited = list(trial.parents), set[str]()
+        while waiting:
+            parent = facts.trials.get(waiting.pop())
+            if parent is None or parent.key in visited:
+                continue
+            visited.add(parent.key)
             yield parent.key, f"{trial.state} {trial.name} starts from it"
-            if parent.weights is not None:
-                break
-            parent = facts.trials.get(parent.parent or "")
+            if parent.weights is None:
+                waiting += parent.parents
 
 
 def _unfinished(facts: RetentionFacts) -> Iterator[tuple[str, str]]:

@@ -9,46 +9,47 @@ from orchestrator.spec.search_space import Asha, Median, rungs
 from orchestrator.spec.sweep import Search
 
 
-class _Rule:
-    """No early stopping."""
+class StoppingRule:
+    """Decides by a trial's reports whether it stops early; this one never stops a trial."""
 
     def listens(self, epoch: int) -> bool:
-        """Whether a report after this epoch can matter."""
+        """True if a report after this epoch can matter."""
         return False
 
     def begin(self, key: str, number: int) -> None:
-        """The group's trial of this number, from 1, begins."""
+        """Adds the group's trial of this number, counted from 1."""
 
     def stops(self, key: str, epoch: int, value: float) -> bool:
+        """Takes a report; True if the trial shall stop."""
         return False
 
     def spare(self, key: str) -> None:
-        """The trial goes on, although `stops` said otherwise."""
+        """Takes back that `stops` was True: the trial continues."""
 
     def end(self, key: str, epoch: int, value: float) -> None:
-        """A trial ran in full."""
+        """Takes the result of a trial that ran in full."""
 
 
 @dataclass(frozen=True)
-class _Named:
-    """What Tune's schedulers want to know of a trial, and of the controller."""
+class _TuneTrial:
+    """The part of a trial, and of Tune's controller, that its schedulers use."""
 
     trial_id: str = ""
 
     def get_live_trials(self) -> list[Any]:
-        """None to yield to: a trial is never paused."""
+        """None that could run in place of a paused one: trials are never paused."""
         return []
 
 
-class _TuneRule(_Rule):
+class _TuneRule(StoppingRule):
     """One of Tune's schedulers, without Tune's controller."""
 
     def __init__(self, search: Search, metric: str, mode: str, epochs: int) -> None:
         from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
 
         self._metric, self._epochs, self._seed = metric, epochs, search.seed
-        self._refused: set[Any] = set()
-        """Trials that the rule wanted to stop, of which it takes no further report."""
+        self._stopped: set[Any] = set()
+        """Trials that the scheduler has stopped, whose further reports it ignores."""
         common = {"time_attr": "epoch", "metric": metric, "mode": mode}
         stopping = search.stopping
         if isinstance(stopping, Asha):
@@ -69,7 +70,7 @@ class _TuneRule(_Rule):
                 min_samples_required=stopping.median.min_trials,
                 **common,
             )
-            self._refused = self.tune._stopped_trials
+            self._stopped = self.tune._stopped_trials
             self._rungs = set(range(1, epochs))
 
     def listens(self, epoch: int) -> bool:
@@ -80,19 +81,20 @@ class _TuneRule(_Rule):
 
         before = np.random.get_state()
         np.random.seed([self._seed, number])  # Tune draws the bracket from numpy's global generator
-        self.tune.on_trial_add(_Named(), _Named(key))
+        self.tune.on_trial_add(_TuneTrial(), _TuneTrial(key))
         np.random.set_state(before)
 
     def stops(self, key: str, epoch: int, value: float) -> bool:
-        said = self.tune.on_trial_result(_Named(), _Named(key), {"epoch": epoch, self._metric: value})
-        return bool(said == "STOP")
+        decision = self.tune.on_trial_result(_TuneTrial(), _TuneTrial(key), {"epoch": epoch, self._metric: value})
+        return bool(decision == "STOP")
 
     def spare(self, key: str) -> None:
-        self._refused.discard(_Named(key))
+        self._stopped.discard(_TuneTrial(key))
 
     def end(self, key: str, epoch: int, value: float) -> None:
-        self.tune.on_trial_complete(_Named(), _Named(key), {"epoch": epoch, self._metric: value})
+        self.tune.on_trial_complete(_TuneTrial(), _TuneTrial(key), {"epoch": epoch, self._metric: value})
 
 
-def _rule(search: Search, metric: str, mode: str, epochs: int) -> _Rule:
-    return _Rule() if search.stopping == "none" else _TuneRule(search, metric, mode, epochs)
+def stopping_rule(search: Search, metric: str, mode: str, epochs: int) -> StoppingRule:
+    """The rule of a search. `epochs`: of a trial in full; `mode`: "max" or "min" of `metric`."""
+    return StoppingRule() if search.stopping == "none" else _TuneRule(search, metric, mode, epochs)

@@ -1,5 +1,4 @@
-"""The only place that decides what a search tries next and which trial ends early, with Ray Tune's searchers and
-schedulers as libraries."""
+"""A search whose every point is a trial: suggests points, and decides which trials stop early."""
 
 from __future__ import annotations
 
@@ -8,82 +7,88 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from orchestrator.records.rows import SearchEvent
-from orchestrator.search.early_stopping import _rule
-from orchestrator.search.sampler import Sampler, _unrounded
-from orchestrator.spec.search_space import (
-    Point,
-    sample,
-)
+from orchestrator.search.early_stopping import stopping_rule
+from orchestrator.search.sampler import Sampler, within_ranges
+from orchestrator.spec.search_space import Point, sample
 from orchestrator.spec.sweep import Search
 
 TRIES = 20
-"""Times that the sampler is asked for a point that was not tried yet; after that points are drawn evenly."""
+"""How often the sampler is asked for a point that was not tried yet; after that, points are drawn evenly."""
 
 DRAWS = 500
-"""Points that are drawn evenly before the space is called exhausted."""
+"""Points that are drawn evenly before the space counts as exhausted."""
 
 KeyOf = Callable[[Mapping[str, Any]], str | None]
-"""What a search's event says of a point -> key of its trial; None where the fields' values do not go together."""
+"""Body of an `asked` event -> key of its trial; None if the values of its point do not go together."""
 
 
 class SearchAlgorithm(Protocol):
-    """A group's search as its driver sees it. Made again from its events, it goes on as it would have."""
+    """The search of one group. Restored from its events, it continues as if it had never been interrupted."""
 
     def replay(self, events: Iterable[SearchEvent]) -> list[str]:
-        """Takes over what was recorded; lines on what could not be repeated exactly."""
+        """Restores the search from its recorded events; returns a line on what could not be repeated exactly."""
 
     def can_suggest(self) -> bool:
-        """Whether there is a point to ask for now."""
+        """True if another point can be suggested now."""
 
     def finished(self) -> bool:
-        """Whether no point will be asked for any more."""
+        """True if no further point will be suggested."""
 
     def suggest(self) -> SearchEvent:
-        """The next point: `asked`; or `exhausted`."""
+        """The next point, as an event `asked`; or `exhausted`."""
 
     def on_report(self, key: str, epoch: int, value: float | None, ended: bool = False) -> SearchEvent | None:
-        """A trial's report: `continued` or `stopped`; None: nothing depends on it. `ended`: its result is known."""
+        """Judges a trial's report: `continued` or `stopped`; None if nothing depends on it.
+
+        `ended`: the trial has a result, so it cannot be stopped.
+        """
 
     def on_result(self, key: str, value: float | None) -> SearchEvent | None:
-        """A trial's result (None: diverged): `told`; None when it is known already."""
+        """Takes a trial's result (None: it diverged): `told`; None if it is known already."""
 
 
 class PointSearch:
     """A search whose every point is a trial of its own."""
 
     def __init__(self, search: Search, metric: str, mode: str, epochs: int, key_of: KeyOf) -> None:
-        """`epochs`: of a trial in full. `metric`, `mode`: what is searched for, "max" or "min" of it."""
+        """`epochs`: rounds of a trial in full. `mode`: "max" or "min" of `metric`."""
         self._search, self._metric, self._mode, self._epochs, self._key_of = search, metric, mode, epochs, key_of
         self._begin([])
 
     def _begin(self, first: list[Point]) -> None:
         self._sampler = Sampler(self._search, self._metric, self._mode, first or self._search.first)
-        self._rule = _rule(self._search, self._metric, self._mode, self._epochs)
+        self._rule = stopping_rule(self._search, self._metric, self._mode, self._epochs)
         self._number = 0
+        """Number of the next event."""
         self._suggested: dict[str, str] = {}
-        """Key -> the sampler's name of the point."""
+        """Key -> name of the point in the sampler."""
         self._open: set[str] = set()
-        self._heard: dict[str, int] = {}
+        """Keys of suggested trials that have no result and were not stopped."""
+        self._last_epoch: dict[str, int] = {}
+        """Key -> epoch of the last report that was judged."""
         self._exhausted = False
 
     def replay(self, events: Iterable[SearchEvent]) -> list[str]:
         recorded = list(events)
-        if self._follow(recorded):
+        if self._repeat(recorded):
             return []
-        # Another version of the sampler draws other points: the history stands, what follows from it may differ.
-        asked = [dict(event.body["point"]) for event in recorded if event.kind == "asked"]
-        self._begin([_unrounded(self._search.search, point) for point in asked])
-        self._follow(recorded, as_recorded=True)
-        return ["its points are not those that this version of optuna draws: it goes on from their results"]
+        # Another version of the sampler draws other points: the recorded ones count, later ones may differ.
+        points = [dict(event.body["point"]) for event in recorded if event.kind == "asked"]
+        self._begin([within_ranges(self._search.search, point) for point in points])
+        self._repeat(recorded, as_recorded=True)
+        return ["this version of optuna would have drawn other points; the search continues from the recorded results"]
 
-    def _follow(self, recorded: list[SearchEvent], as_recorded: bool = False) -> bool:
-        """Lives through the events; False as soon as a point comes out otherwise than it did."""
+    def _repeat(self, recorded: list[SearchEvent], as_recorded: bool = False) -> bool:
+        """Repeats the events; False as soon as a point differs from the recorded one.
+
+        `as_recorded`: takes the recorded points in any case.
+        """
         for event in recorded:
             if event.kind == "exhausted" and as_recorded:
                 self._exhausted, self._number = True, self._number + 1
             elif event.kind in ("asked", "exhausted"):
-                again = self.suggest(event if as_recorded else None)
-                if (again.kind, again.key) != (event.kind, event.key):
+                repeated = self.suggest(event if as_recorded else None)
+                if (repeated.kind, repeated.key) != (event.kind, event.key):
                     return False
             elif event.kind == "told":
                 self.on_result(event.key, event.body["value"])
@@ -98,7 +103,7 @@ class PointSearch:
         return self._exhausted or len(self._suggested) >= self._search.trials
 
     def suggest(self, recorded: SearchEvent | None = None) -> SearchEvent:
-        """`recorded`: takes this one, whatever the sampler says."""
+        """`recorded`: takes the trial of this event for whatever the sampler draws."""
         for attempt in range(TRIES + DRAWS):
             name = f"{len(self._suggested)}-{attempt}"
             if attempt < TRIES:
@@ -121,15 +126,16 @@ class PointSearch:
     def on_report(
         self, key: str, epoch: int, value: float | None, ended: bool = False, recorded: str | None = None
     ) -> SearchEvent | None:
-        if key not in self._open or epoch <= self._heard.get(key, 0) or not self._rule.listens(epoch):
+        """`recorded`: the recorded decision, which stands whatever the rule says now."""
+        if key not in self._open or epoch <= self._last_epoch.get(key, 0) or not self._rule.listens(epoch):
             return None
         if value is None or not math.isfinite(value):
             return None
-        self._heard[key] = epoch
+        self._last_epoch[key] = epoch
         self._sampler.report(self._suggested[key], epoch, value)
-        said = self._rule.stops(key, epoch, value)
-        stop = (recorded == "stopped") if recorded is not None else said and not ended
-        if said and not stop:
+        rule_stops = self._rule.stops(key, epoch, value)
+        stop = (recorded == "stopped") if recorded is not None else rule_stops and not ended
+        if rule_stops and not stop:
             self._rule.spare(key)
         if stop:
             self._open.discard(key)

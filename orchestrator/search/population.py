@@ -1,5 +1,5 @@
-"""The only place that decides what the members of a population do next: which goes on, which copies whom, and how its
-settings change (population-based training, Jaderberg et al. 2017, arXiv 1711.09846)."""
+"""Population-based training (Jaderberg et al. 2017, arXiv 1711.09846): members train in generations, copy better ones
+and change their settings."""
 
 from __future__ import annotations
 
@@ -15,48 +15,52 @@ from orchestrator.spec.search_space import Choice, Point, Population, Range, rou
 from orchestrator.spec.sweep import Search
 
 TRIES = 100
-"""Draws of a changed setting before a member goes on as it is."""
+"""Draws of changed settings before a member continues with the settings that it copied."""
 
 
 @dataclass
 class _Member:
-    """What a member did in a generation."""
+    """One member in one generation."""
 
     key: str
     point: Point
     value: float | None = None
+    """None until it has ended, and if it diverged."""
     ended: bool = False
 
 
 class PopulationSearch:
-    """A population in synchronous generations: none begins before every member of the one before has ended, so what is
-    decided does not depend on who is faster. A member's generation is a trial of its own, a span of the schedule that
-    goes on from the trial before it, its own or that of the member it copies."""
+    """A population in synchronous generations.
+
+    A generation starts when every member of the previous one has ended, so no decision depends on which is faster. A
+    member's generation is a trial of its own: a span of the schedule that resumes from the trial before it, its own or
+    that of the member that it copies.
+    """
 
     def __init__(self, search: Search, metric: str, mode: str, epochs: int, key_of: KeyOf) -> None:
+        """`epochs`: of a member in full. `mode`: "max" or "min" of `metric`."""
         assert search.population is not None
         self._search, self._rule, self._mode, self._key_of = search, search.population, mode, key_of
-        self._metric, self._epochs = metric, epochs
+        self._epochs = epochs
         self._generations = epochs // self._rule.every_epochs
-        self._begin()
-
-    def _begin(self) -> None:
-        self._sampler = Sampler(self._search, self._metric, self._mode, self._search.first)
+        self._sampler = Sampler(search, metric, mode, search.first)
         self._done: list[list[_Member]] = []
+        """Earlier generations."""
         self._now: list[_Member] = []
+        """The present generation, as far as it is suggested."""
         self._number, self._extinct = 0, False
 
     def replay(self, events: Iterable[SearchEvent]) -> list[str]:
-        """What was recorded is taken over as it is: only the first generation comes from a sampler, and each further
-        decision is drawn from a seed of its own."""
+        """Recorded settings always stand: only the first generation comes from a sampler, and each later decision is
+        drawn from a seed of its own."""
         lines: list[str] = []
         for event in events:
             if event.kind == "told":
                 self.on_result(event.key, event.body["value"])
                 continue
-            again = self.suggest()
-            if again.kind == event.kind == "asked" and again.body != event.body:
-                lines = ["its settings are not those that this version draws: it goes on from those recorded"]
+            repeated = self.suggest()
+            if repeated.kind == event.kind == "asked" and repeated.body != event.body:
+                lines = ["this version would have drawn other settings; the search continues from the recorded ones"]
                 self._now[-1] = _Member(event.key, dict(event.body["point"]))
         return lines
 
@@ -65,8 +69,8 @@ class PopulationSearch:
             return False
         if len(self._now) == self._rule.size and all(member.ended for member in self._now):
             return True  # the next generation
-        out = sum(not member.ended for member in self._now)
-        return len(self._now) < self._rule.size and out < self._search.at_once
+        running = sum(not member.ended for member in self._now)
+        return len(self._now) < self._rule.size and running < self._search.at_once
 
     def finished(self) -> bool:
         last = len(self._done) == self._generations - 1 and len(self._now) == self._rule.size
@@ -82,76 +86,79 @@ class PopulationSearch:
         if (generation + 1) * part < self._epochs:
             body["passing"] = True  # it ends before its schedule does: a result, but no candidate
         if not self._done:
-            body |= {"parent": None, "how": "new"}
-            found = self._first(body)
+            chosen = self._first({**body, "parent": None, "how": "new"})
         elif not any(member.value is not None for member in self._done[-1]):
             self._extinct = True
             return self._event("exhausted", "", {"reason": f"all members diverged in generation {generation}"})
         else:
-            found = self._next(number, body)
-        if found is None:
+            chosen = self._next(number, body)
+        if chosen is None:
             self._extinct = True
             return self._event("exhausted", "", {"reason": "no point of the ranges is allowed"})
-        key, body = found
+        key, body = chosen
         self._now.append(_Member(key, body["point"]))
         return self._event("asked", key, body)
 
     def on_report(self, key: str, epoch: int, value: float | None, ended: bool = False) -> None:
-        """Members are judged at the end of a generation only."""
+        """Does nothing: members are compared only at the end of a generation."""
 
     def on_result(self, key: str, value: float | None) -> SearchEvent | None:
-        mine = [member for member in self._now if member.key == key and not member.ended]
-        for member in mine:
+        running = [member for member in self._now if member.key == key and not member.ended]
+        for member in running:
             member.value, member.ended = value, True
-        return self._event("told", key, {"value": value}) if mine else None
+        return self._event("told", key, {"value": value}) if running else None
 
     def _first(self, body: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+        """Key and event body of a member of the first generation; None if no point is new and allowed."""
         taken = {member.key for member in self._now}
         for attempt in range(TRIES):
-            said = {**body, "point": self._sampler.suggest(f"{len(self._now)}-{attempt}")}
-            key = self._key_of(said)
+            drawn = {**body, "point": self._sampler.suggest(f"{len(self._now)}-{attempt}")}
+            key = self._key_of(drawn)
             if key is not None and key not in taken:
-                return key, said
+                return key, drawn
         return None
 
-    def _next(self, number: int, body: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
-        """The member goes on, or copies a better one and changes its settings."""
+    def _next(self, number: int, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Key and event body of a member that continues, or copies a better one and changes its settings."""
         before = self._done[-1]
         dice = random.Random(f"{self._search.seed} {len(self._done)} {number}")
         ranked = sorted(range(len(before)), key=lambda n: (_rank(before[n].value, self._mode), n))
-        many = max(1, int(self._rule.size * self._rule.quantile))
-        best = [n for n in ranked[:many] if before[n].value is not None]
-        if number not in ranked[-many:] and before[number].value is not None:
-            said = {**body, "parent": before[number].key, "point": dict(before[number].point), "how": "goes on"}
-            return str(self._key_of(said)), said
-        chosen = dice.choice(best)
-        said = {**body, "parent": before[chosen].key, "how": f"copies {chosen}"}
+        quantile = max(1, int(self._rule.size * self._rule.quantile))
+        best = [n for n in ranked[:quantile] if before[n].value is not None]
+        if number not in ranked[-quantile:] and before[number].value is not None:
+            same = {**body, "parent": before[number].key, "point": dict(before[number].point), "how": "goes on"}
+            return str(self._key_of(same)), same
+        source = dice.choice(best)
+        copy = {**body, "parent": before[source].key, "how": f"copies {source}"}
         taken = {member.key for member in self._now}
         for _ in range(TRIES):
             point = {
-                path: changed(one, before[chosen].point[path], self._rule, dice)
-                for path, one in self._search.search.items()
+                path: changed(values, before[source].point[path], self._rule, dice)
+                for path, values in self._search.search.items()
             }
-            key = self._key_of({**said, "point": point})
-            if key is not None and key not in taken and point != before[chosen].point:  # which goes on itself
-                return key, {**said, "point": point}
-        said["point"] = dict(before[chosen].point)
-        return str(self._key_of(said)), said
+            key = self._key_of({**copy, "point": point})
+            if key is not None and key not in taken and point != before[source].point:  # the source continues itself
+                return key, {**copy, "point": point}
+        copy["point"] = dict(before[source].point)
+        return str(self._key_of(copy)), copy
 
     def _event(self, kind: Any, key: str, body: Mapping[str, Any]) -> SearchEvent:
         self._number += 1
         return SearchEvent(self._number - 1, kind, key, body)
 
 
-def changed(one: Range, value: Any, rule: Population, dice: random.Random) -> Any:
-    """A setting after exploring: drawn anew with the rule's probability, else multiplied by one of its factors, and
-    kept inside its range; a choice moves to a neighbour in its list."""
+def changed(values: Range, value: Any, rule: Population, dice: random.Random) -> Any:
+    """A setting after exploration.
+
+    With the rule's probability it is drawn anew; else multiplied by one of the rule's factors and kept inside its
+    range, or, for a choice, moved to a neighbour in its list.
+    """
     if dice.random() < rule.resample:
-        return value_at(one, dice.random())
-    if isinstance(one, Choice):
-        place = one.choice.index(value) + dice.choice((-1, 1))
-        return one.choice[min(max(place, 0), len(one.choice) - 1)]
-    return rounded(one, value * dice.choice(rule.factors))
+        return value_at(values, dice.random())
+    if isinstance(values, Choice):
+        position = values.choice.index(value) + dice.choice((-1, 1))
+        return values.choice[min(max(position, 0), len(values.choice) - 1)]
+    return rounded(values, value * dice.choice(rule.factors))
 
 
 def _rank(value: float | None, mode: str) -> float:

@@ -1,7 +1,8 @@
-"""The only place that keeps a job's searches in step with its plan: places what they ask for, tells them results."""
+"""Keeps a job's searches in step with its plan: places the trials they suggest, passes them reports and results."""
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,10 +17,12 @@ from orchestrator.search.population import PopulationSearch
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.sweep import Search
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class SearchStep:
-    """What followed from a search: to be recorded together."""
+    """New trials, decisions and search events, which are recorded together."""
 
     placed: list[PlannedTrial] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
@@ -28,125 +31,129 @@ class SearchStep:
     def __bool__(self) -> bool:
         return bool(self.placed or self.decisions or self.events)
 
-    def add(self, said: tuple[list[PlannedTrial], list[Decision]]) -> None:
-        self.placed += said[0]
-        self.decisions += said[1]
+    def add(self, changes: tuple[list[PlannedTrial], list[Decision]]) -> None:
+        """Appends the trials and decisions that a call of the planner returned."""
+        self.placed += changes[0]
+        self.decisions += changes[1]
 
 
 class Searches:
-    """One decider for every group that searches, made from its recorded events as soon as its group can begin.
+    """The search algorithm of every group that searches, restored from its recorded events once its group can start.
 
-    The driver records a `SearchStep` before it acts on it. What it had recorded of trials but not told to their search
-    when it died is told by the next one, in the order in which the trials were asked for.
+    The driver records a `SearchStep` before it acts on it. If it dies before it has passed a recorded result to its
+    search, the next driver does, in the order in which the trials were suggested.
     """
 
     def __init__(
-        self,
-        job: JobSpec,
-        planner: Planner,
-        recorded: Callable[[], Mapping[GroupId, list[SearchEvent]]],
-        say: Callable[[str], None] = lambda line: None,
+        self, job: JobSpec, planner: Planner, recorded: Callable[[], Mapping[GroupId, list[SearchEvent]]]
     ) -> None:
+        """`recorded`: reads the job's recorded search events, by group."""
         self._stages = {stage.name: stage.sweep for stage in job.stages if isinstance(stage.sweep, Search)}
-        self._open, self._recorded, self._say = planner.searches, recorded, say
-        self._deciders: dict[GroupId, SearchAlgorithm] = {}
+        self._open, self._recorded = planner.searches, recorded
+        self._algorithms: dict[GroupId, SearchAlgorithm] = {}
         self._metrics: dict[GroupId, str] = {}
-        self._places: dict[str, list[GroupId]] = defaultdict(list)
+        self._groups: dict[str, list[GroupId]] = defaultdict(list)
+        """Key of a trial -> the groups whose searches suggested it."""
         self._reasons: dict[str, str] = {}
+        """Key of a trial that a search stopped -> why."""
         self._history: dict[GroupId, list[SearchEvent]] | None = None
+        """Recorded events of groups whose algorithms are not restored yet; None until they are read."""
 
     def __bool__(self) -> bool:
+        """True if the job has a search."""
         return bool(self._stages)
 
     def suggest(self) -> SearchStep:
-        """Begins the searches that can, and asks for every point that is wanted now."""
+        """Starts the searches that can start, and places every trial that they suggest now."""
         step, closed = SearchStep(), bool(self._stages)
-        while closed:  # which may complete a group whose weights another search begins with
+        while closed:  # a closed search may complete a group from whose weights another search starts
             closed = False
-            for place in self._open.groups():
-                self._suggest(place, step)
-                if self._deciders[place].finished():
-                    step.add(self._open.close(place))
+            for group_id in self._open.groups():
+                self._suggest(group_id, step)
+                if self._algorithms[group_id].finished():
+                    step.add(self._open.close(group_id))
                     closed = True
         return step
 
-    def _suggest(self, place: GroupId, step: SearchStep) -> None:
-        if place not in self._deciders:
-            self._begin(place, step)
-        decider = self._deciders[place]
-        while decider.can_suggest():
-            event = decider.suggest()
-            step.events.append((place, event))
+    def _suggest(self, group_id: GroupId, step: SearchStep) -> None:
+        if group_id not in self._algorithms:
+            self._restore(group_id, step)
+        algorithm = self._algorithms[group_id]
+        while algorithm.can_suggest():
+            event = algorithm.suggest()
+            step.events.append((group_id, event))
             if event.kind == "exhausted":
-                self._say(f"{' '.join(place)}: {event.body['reason']}")
+                log.info("%s: %s", " ".join(group_id), event.body["reason"])
             else:
-                self._placed(place, event, step)
+                self._place(group_id, event, step)
 
     def on_report(self, key: str, epoch: int, values: Mapping[str, float], ended: bool) -> SearchStep:
-        """Takes a recorded report. `ended`: the trial's result is there, so it is not stopped any more."""
+        """Passes on a recorded report. `ended`: the trial has a result, so it cannot be stopped any more."""
         step = SearchStep()
-        for place in self._places.get(key, ()):
-            event = self._deciders[place].on_report(key, epoch, values.get(self._metrics[place]), ended)
+        for group_id in self._groups.get(key, ()):
+            value = values.get(self._metrics[group_id])
+            event = self._algorithms[group_id].on_report(key, epoch, value, ended)
             if event is not None:
-                step.events.append((place, event))
+                step.events.append((group_id, event))
                 if event.kind == "stopped":
-                    self._stop_early(place, event, step)
+                    self._stop_early(group_id, event, step)
         return step
 
-    def on_result(self, key: str, known: TrialSnapshot) -> SearchStep:
-        """Takes a recorded result; anything else is none."""
+    def on_result(self, key: str, snapshot: TrialSnapshot) -> SearchStep:
+        """Passes on a recorded result; a snapshot without a result changes nothing."""
         step = SearchStep()
-        for place in self._places.get(key, ()) if known.state in RESULTS else ():
-            value = known.figures.get(self._metrics[place]) if known.state is TrialState.done else None
-            event = self._deciders[place].on_result(key, value)
+        for group_id in self._groups.get(key, ()) if snapshot.state in RESULTS else ():
+            value = snapshot.figures.get(self._metrics[group_id]) if snapshot.state is TrialState.done else None
+            event = self._algorithms[group_id].on_result(key, value)
             if event is not None:
-                step.events.append((place, event))
+                step.events.append((group_id, event))
         return step
 
     def listens(self, key: str) -> bool:
-        """Whether reports of the trial may stop it."""
-        return any(self._stages[stage].stopping != "none" for stage, _ in self._places.get(key, ()))
+        """True if reports of the trial may stop it."""
+        return any(self._stages[stage].stopping != "none" for stage, _ in self._groups.get(key, ()))
 
     def unwanted(self, key: str) -> bool:
-        """Whether the trial was ended by all who wanted it."""
+        """True if every search that uses the trial has stopped it, and no stage wants it in full."""
         return key in self._reasons and not self._open.wanted(key)
 
     def reason(self, key: str) -> str:
+        """Why a search stopped the trial."""
         return self._reasons[key]
 
-    def left(self) -> dict[str, str]:
-        """Trials that were ended while nobody ran them -> why."""
+    def stopped_while_pending(self) -> dict[str, str]:
+        """Trials that searches stopped while no driver ran them, but that are still recorded as pending -> why."""
         return {key: self._reasons[key] for key in self._open.stopped_while_pending() if key in self._reasons}
 
-    def _begin(self, place: GroupId, step: SearchStep) -> None:
+    def _restore(self, group_id: GroupId, step: SearchStep) -> None:
         if self._history is None:
             self._history = dict(self._recorded())
-        middle = self._open.middle(place)
+        middle = self._open.middle(group_id)
         task = middle.task
-        self._metrics[place] = task.metric
-        search = self._stages[place[0]]
+        self._metrics[group_id] = task.metric
+        search = self._stages[group_id[0]]
         kind: type[PointSearch | PopulationSearch] = PopulationSearch if search.population else PointSearch
-        decider: SearchAlgorithm = kind(
-            search, task.metric, task.mode, middle.optim.epochs, lambda body: self._open.key_at(place, body)
+        algorithm: SearchAlgorithm = kind(
+            search, task.metric, task.mode, middle.rounds, lambda body: self._open.key_at(group_id, body)
         )
-        self._deciders[place] = decider
-        events = self._history.pop(place, [])
-        for line in decider.replay(events):
-            self._say(f"{' '.join(place)}: {line}")
+        self._algorithms[group_id] = algorithm
+        events = self._history.pop(group_id, [])
+        for line in algorithm.replay(events):
+            log.info("%s: %s", " ".join(group_id), line)
         for event in events:
             if event.kind == "asked":
-                self._placed(place, event, step)
+                self._place(group_id, event, step)
             elif event.kind == "stopped":
-                self._stop_early(place, event, step)
+                self._stop_early(group_id, event, step)
 
-    def _placed(self, place: GroupId, event: SearchEvent, step: SearchStep) -> None:
-        step.add(self._open.propose(place, event.body))
-        if place not in self._places[event.key]:
-            self._places[event.key].append(place)
+    def _place(self, group_id: GroupId, event: SearchEvent, step: SearchStep) -> None:
+        step.add(self._open.propose(group_id, event.body))
+        if group_id not in self._groups[event.key]:
+            self._groups[event.key].append(group_id)
 
-    def _stop_early(self, place: GroupId, event: SearchEvent, step: SearchStep) -> None:
-        step.add(self._open.stop_early(place, event.key))
+    def _stop_early(self, group_id: GroupId, event: SearchEvent, step: SearchStep) -> None:
+        step.add(self._open.stop_early(group_id, event.key))
         value = float(event.body["value"])
         self._reasons[event.key] = (
-            f"stopped by the search {' '.join(place)} after epoch {event.body['epoch']}: {value:g}"
+            f"stopped by the search {' '.join(group_id)} after epoch {event.body['epoch']}: {value:g}"
         )

@@ -28,7 +28,7 @@ from orchestrator.spec.job import JobSpec, Stage
 from orchestrator.spec.sweep import Grid, Search
 from orchestrator.spec.trial_fields import group_of
 from orchestrator.spec.yaml_nodes import YamlNode
-from tasks.backbones.spec import FromStage, FromTrial
+from tasks.backbones.spec import FieldPath, FromStage, FromTrial, inits
 
 
 def check(root: YamlNode, problems: Problems) -> JobSpec | None:
@@ -196,34 +196,39 @@ class _Stages:
         return list({json.dumps(value): value for value in values}.values())
 
     def initial_weights(self, i: int, built: list[CheckedTrial]) -> None:
-        """`kind: stage` names an earlier stage that ends with one set of weights."""
-        stage = self.job.stages[i]
-        earlier = [each.name for each in self.job.stages[:i]]
+        """Every source of weights of the stage's trials that names a stage names one that this stage may start from."""
         for trial in built:
-            init = trial.spec.backbone.init
-            name = f"stages.{stage.name}: backbone.init"
-            if isinstance(init, FromTrial):
-                place = trace(self.root, ["backbone", "init", "kind"], trial.origins)
-                self.problems.report(place, name, "trial: set by the planner alone; write {kind: stage, ...}")
-            if not isinstance(init, FromStage) or init.job is not None:
-                continue  # weights of another job are looked up when this one is planned
-            place = trace(self.root, ["backbone", "init", "stage"], trial.origins)
-            if init.stage not in earlier:
-                self.problems.report(place, name, init.stage, self.not_earlier(init.stage, i))
-                continue
-            self.started_from.setdefault(init.stage, stage.name)
-            per = self.per.get(init.stage, [])
-            groups = list(dict.fromkeys(group_of(source.spec, per)[0] for source in self.built.get(init.stage, [])))
-            if init.group is None and len(groups) > 1:
-                what = f"ends with a winner in each of {len(groups)} groups; name one of them with `group`"
-                self.problems.report(place, name, init.stage, f"{what}: {', '.join(groups[:8])}")
-            elif groups and init.group is not None and init.group not in groups:
-                what = f"no such group of stage {init.stage}; " + offer(init.group, groups, "its groups")
-                self.problems.report(
-                    trace(self.root, ["backbone", "init", "group"], trial.origins), name, init.group, what
-                )
-            if self.job.stages[earlier.index(init.stage)].keep_weights is False:
-                self.problems.report(place, name, init.stage, "its keep_weights is false; remove that")
+            for steps, init in inits(trial.spec):
+                if isinstance(init, FromTrial):
+                    place = trace(self.root, [*steps, "kind"], trial.origins)
+                    name = self._init_name(i, steps)
+                    self.problems.report(place, name, "trial: set by the planner alone; write {kind: stage, ...}")
+                elif isinstance(init, FromStage) and init.job is None:
+                    self._weights_of_stage(
+                        i, trial, steps, init
+                    )  # another job's are looked up when this one is planned
+
+    def _init_name(self, i: int, steps: FieldPath) -> str:
+        return f"stages.{self.job.stages[i].name}: {'.'.join(map(str, steps))}"
+
+    def _weights_of_stage(self, i: int, trial: CheckedTrial, steps: FieldPath, init: FromStage) -> None:
+        """`kind: stage` names an earlier stage that ends with one set of weights."""
+        name, earlier = self._init_name(i, steps), [each.name for each in self.job.stages[:i]]
+        place = trace(self.root, [*steps, "stage"], trial.origins)
+        if init.stage not in earlier:
+            self.problems.report(place, name, init.stage, self.not_earlier(init.stage, i))
+            return
+        self.started_from.setdefault(init.stage, self.job.stages[i].name)
+        per = self.per.get(init.stage, [])
+        groups = list(dict.fromkeys(group_of(source.spec, per)[0] for source in self.built.get(init.stage, [])))
+        if init.group is None and len(groups) > 1:
+            what = f"ends with a winner in each of {len(groups)} groups; name one of them with `group`"
+            self.problems.report(place, name, init.stage, f"{what}: {', '.join(groups[:8])}")
+        elif groups and init.group is not None and init.group not in groups:
+            what = f"no such group of stage {init.stage}; " + offer(init.group, groups, "its groups")
+            self.problems.report(trace(self.root, [*steps, "group"], trial.origins), name, init.group, what)
+        if self.job.stages[earlier.index(init.stage)].keep_weights is False:
+            self.problems.report(place, name, init.stage, "its keep_weights is false; remove that")
 
     def populations(self, i: int) -> list[str]:
         """Names of the stages with a population from which this stage takes winners."""

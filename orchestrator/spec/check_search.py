@@ -6,12 +6,14 @@ from orchestrator.spec.check_trials import CheckedTrial
 from orchestrator.spec.diagnostics import Problems, Steps, show
 from orchestrator.spec.job import Stage
 from orchestrator.spec.search_space import Asha, Median, Population, contains, rungs
-from orchestrator.spec.sweep import Search, SingleSetting
+from orchestrator.spec.sweep import LENGTH, Search, SingleSetting
+from orchestrator.spec.trial_fields import steps_per_epoch
 from orchestrator.spec.yaml_nodes import YamlNode
+from workers.trial import TrialSpec
 
 
 def check_search(root: YamlNode, stage: Stage, at: Steps, built: list[CheckedTrial], problems: Problems) -> None:
-    """Reports fields of a search that do not fit its trials' epochs, evaluations and warm-up."""
+    """Reports fields of a search that do not fit its trials' rounds, evaluations and warm-up."""
     search = stage.sweep
     assert isinstance(search, Search)
     _first(root, stage.name, search, [*at, "sweep", "first"], problems)
@@ -41,53 +43,78 @@ def _of_trial(search: Search, trial: CheckedTrial) -> list[tuple[str, str]]:
         return _of_population(search, search.population, trial)
     if search.stopping == "none":
         return []
-    if "optim.epochs" in search.search or "runtime.evaluate_every" in search.search:
-        return [
-            ("stopping", "trials with different epochs or evaluations cannot be compared before they end; set none")
-        ]
+    if {*LENGTH, "runtime.evaluate_every"} & set(search.search):
+        what = f"trials with different {_unit(trial.spec)}s or evaluations cannot be compared before they end; set none"
+        return [("stopping", what)]
     if isinstance(search.stopping, Asha):
         rule = search.stopping.asha
-        epochs = trial.spec.optim.epochs
-        decided = [epoch for bracket in range(rule.brackets) for epoch in rungs(rule, epochs, bracket)]
-        return _of_epochs("stopping.asha", sorted(set(decided)), rule.grace_epochs, rule.inside_warmup, trial)
+        rounds = trial.spec.rounds
+        decided = [number for bracket in range(rule.brackets) for number in rungs(rule, rounds, bracket)]
+        return _of_rounds("stopping.asha", sorted(set(decided)), rule.grace_epochs, rule.inside_warmup, trial.spec)
     assert isinstance(search.stopping, Median)
     median = search.stopping.median
-    return _of_epochs("stopping.median", [median.grace_epochs], median.grace_epochs, median.inside_warmup, trial)
+    return _of_rounds("stopping.median", [median.grace_epochs], median.grace_epochs, median.inside_warmup, trial.spec)
 
 
-def _of_epochs(
-    key: str, decided: list[int], grace: int, inside_warmup: bool, trial: CheckedTrial
+def _of_rounds(
+    key: str, decided: list[int], grace: int, inside_warmup: bool, spec: TrialSpec
 ) -> list[tuple[str, str]]:  # fmt: skip
-    spec, mistakes = trial.spec, []
-    epochs, every = spec.optim.epochs, spec.runtime.evaluate_every
-    if grace >= epochs:
-        mistakes.append((f"{key}.grace_epochs", f"{grace} of {epochs} epochs leave nothing to stop; lower it"))
-    unseen = [epoch for epoch in decided if epoch % every]
-    if unseen and grace < epochs:
+    """Mistakes of a rule that stops trials after the rounds `decided`, the first of them `grace`."""
+    rounds, every, unit, mistakes = spec.rounds, spec.runtime.evaluate_every, _unit(spec), []
+    if grace >= rounds:
+        mistakes.append((f"{key}.grace_epochs", f"{grace} of {_length(spec)} leave nothing to stop; lower it"))
+    unseen = [number for number in decided if number % every]
+    if unseen and grace < rounds:
         listed = ", ".join(map(str, decided))
         mistakes.append((
             f"{key}.grace_epochs",
-            f"trials may stop at epochs {listed}, but epoch {unseen[0]} is not evaluated (runtime.evaluate_every "
+            f"trials may stop at {unit}s {listed}, but {unit} {unseen[0]} is not evaluated (runtime.evaluate_every "
             f"{every}); make grace_epochs a multiple of {every}",
         ))  # fmt: skip
-    if not inside_warmup and grace <= spec.optim.warmup_epochs:
+    if not inside_warmup and grace <= _warmup_rounds(spec):
         mistakes.append((
             f"{key}.grace_epochs",
-            f"{grace} lies inside the warm-up of {spec.optim.warmup_epochs:g} epochs, where the order of trials is "
+            f"{grace} lies inside the warm-up of {_warmup(spec)}, where the order of trials is "
             "noise; raise it, or set inside_warmup: true",
         ))  # fmt: skip
     return mistakes
 
 
+def _unit(spec: TrialSpec) -> str:
+    """The name of a round: an epoch is one, unless the length is in iterations."""
+    return "epoch" if spec.optim.iterations is None else "round"
+
+
+def _length(spec: TrialSpec) -> str:
+    if spec.optim.iterations is None:
+        return f"{spec.rounds} epochs"
+    return f"{spec.rounds} rounds ({spec.optim.iterations} iterations by {spec.runtime.report_iterations})"
+
+
+def _warmup_rounds(spec: TrialSpec) -> float:
+    """Length of the warm-up in rounds. Of one in iterations beside a length in epochs it is an estimate."""
+    optim = spec.optim
+    if optim.warmup_iterations is None:
+        return optim.warmup_epochs
+    per_round = steps_per_epoch(spec) if optim.iterations is None else spec.runtime.report_iterations
+    return optim.warmup_iterations / per_round
+
+
+def _warmup(spec: TrialSpec) -> str:
+    text = f"{_warmup_rounds(spec):.3g} {_unit(spec)}s"
+    iterations = spec.optim.warmup_iterations
+    return text if iterations is None else f"{iterations} iterations ({text})"
+
+
 def _of_population(search: Search, population: Population, trial: CheckedTrial) -> list[tuple[str, str]]:
     spec, mistakes = trial.spec, []
-    epochs, part = spec.optim.epochs, population.every_epochs
-    if epochs % part or part >= epochs:
-        what = f"{part} does not divide the {epochs} epochs of a trial into generations"
+    rounds, part, unit = spec.rounds, population.every_epochs, _unit(spec)
+    if rounds % part or part >= rounds:
+        what = f"{part} does not divide the {_length(spec)} of a trial into generations"
         mistakes.append(("population.every_epochs", what))
     elif part % spec.runtime.evaluate_every:
         every = spec.runtime.evaluate_every
-        what = f"after {part} epochs nothing is evaluated (runtime.evaluate_every {every}); use a multiple of {every}"
+        what = f"after {part} {unit}s nothing is evaluated (runtime.evaluate_every {every}); use a multiple of {every}"
         mistakes.append(("population.every_epochs", what))
     if spec.span is not None:
         mistakes.append(("population", "sets span itself; remove it from the trial"))
@@ -99,7 +126,7 @@ def _of_population(search: Search, population: Population, trial: CheckedTrial) 
 
 
 _MAY_CHANGE = ("optim.", "backbone.drop_path", "task.augment.")
-_FIXED = ("optim.batch", "optim.epochs", "optim.schedule", "optim.lr_convention")
+_FIXED = ("optim.batch", "optim.schedule", "optim.lr_convention", *LENGTH)
 """A schedule is one sequence of steps over all its spans."""
 
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from tasks import spelling
+from tasks import TASKS, spelling
+from tasks.base import Task
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
@@ -65,7 +66,9 @@ def _field_names(model: type[BaseModel]) -> list[str]:
 
 
 def _members(annotation: Any) -> list[Any]:
-    """The members of a union or annotated type; any other type alone."""
+    """The members of a union or annotated type, for a task those of every kind; any other type alone."""
+    if annotation is Task:
+        return list(TASKS.values())
     origin = get_origin(annotation)
     if origin is Annotated:
         return _members(get_args(annotation)[0])

@@ -177,12 +177,13 @@ def tried_at_load(space: Range) -> list[Any]:
 class AshaRule(SpecModel):
     """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934), Ray Tune's AsyncHyperBandScheduler.
 
-    At each rung (epochs grace, grace x factor, grace x factor^2, ...) a trial continues if it is among the best
+    At each rung (rounds grace, grace x factor, grace x factor^2, ...) a trial continues if it is among the best
     1/factor of the trials that have reached it so far, so the first ones always continue.
     """
 
     grace_epochs: PositiveInt
-    """The first rung."""
+    """The first rung, in rounds: epochs, or runs of `runtime.report_iterations` steps where `optim.iterations` is set.
+    """
     reduction_factor: int = Field(default=3, ge=2)
     """Default 3, as in the experiments of the paper that introduced brackets (Hyperband, arXiv 1603.06560); Tune: 4."""
     brackets: PositiveInt = 1
@@ -193,10 +194,10 @@ class AshaRule(SpecModel):
 
 class MedianRule(SpecModel):
     """Median stopping (Golovin et al. 2017, section 3.2.2), Ray Tune's MedianStoppingRule: a trial stops if its best
-    value so far is worse than the median of the other trials' running means at the same epoch."""
+    value so far is worse than the median of the other trials' running means after the same round."""
 
     grace_epochs: PositiveInt
-    """No trial is stopped before this epoch."""
+    """No trial is stopped before this round."""
     min_trials: PositiveInt = 3
     """Other trials that are needed for a comparison (default 3, as in Tune)."""
     inside_warmup: bool = False
@@ -243,7 +244,8 @@ class Population(SpecModel):
 
     size: int = Field(ge=2)
     every_epochs: PositiveInt
-    """Epochs of a generation; the trial's epochs must be a multiple of it."""
+    """Rounds of a generation (epochs, or runs of `runtime.report_iterations` steps where `optim.iterations` is set), of
+    which the trial's rounds must be a multiple."""
     quantile: float = Field(default=0.2, gt=0, le=0.5)
     """Default 0.2, as in the paper's truncation selection."""
     resample: float = Field(default=0.25, ge=0, le=1)
@@ -253,7 +255,7 @@ class Population(SpecModel):
 
 
 def rungs(rule: AshaRule, epochs: int, bracket: int = 0) -> list[int]:
-    """The epochs at which ASHA decides, in order, all below the trial's last epoch."""
+    """The rounds after which ASHA decides, in order, all before the trial's last one (`epochs`)."""
     decided, epoch = [], rule.grace_epochs * rule.reduction_factor**bracket
     while epoch < epochs:
         decided.append(epoch)

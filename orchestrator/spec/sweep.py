@@ -29,6 +29,10 @@ def as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
+LENGTH = ("optim.epochs", "optim.iterations", "runtime.report_iterations")
+"""Fields from which a trial's number of rounds follows."""
+
+
 class LogSpace(SpecModel):
     """`{logspace: [low, high, count]}`: evenly spaced in the logarithm, ends included."""
 
@@ -133,8 +137,8 @@ class Search(SpecModel):
                 raise ValueError("a population has no stopping: its worst members copy better ones instead")
             if self.trials != self.population.size:
                 raise ValueError(f"trials {self.trials} must be population.size {self.population.size}")
-            if "optim.epochs" in self.search:
-                raise ValueError("a population cannot search optim.epochs: its members train in step")
+            if path := next((path for path in LENGTH if path in self.search), None):
+                raise ValueError(f"a population cannot search {path}: its members train in step")
         return self
 
 

@@ -25,6 +25,11 @@ def settings_of(spec: TrialSpec, paths: Iterable[str]) -> dict[str, Any]:
     return {path: _by_name(value) for path, value in settings.items() if value is not _Missing}
 
 
+def steps_per_epoch(spec: TrialSpec) -> int:
+    """Optimizer steps of an epoch by the number of samples that the task states, before the data are opened."""
+    return max(1, spec.task.train_samples // spec.optim.batch)
+
+
 class _Missing:
     """Marks a path that a trial does not have: None may be its value."""
 

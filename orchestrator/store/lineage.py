@@ -86,8 +86,8 @@ class Lineage:
         return [(row.job_id, as_choice(row)) for row in rows]
 
     def children(self, key: str) -> list[str]:
-        """Keys of the trials that start from this trial's weights."""
-        query = sa.select(_trials.c.key).where(_trials.c.parent == key).order_by(_trials.c.id)
+        """Keys of the trials that start from or read this trial's weights."""
+        query = sa.select(_trials.c.key).where(_needs(key)).order_by(_trials.c.id)
         return list(self._db.read(lambda connection: connection.execute(query).scalars().all()))
 
     def first_children(self, key: str, limit: int) -> list[ChildRow]:
@@ -101,7 +101,7 @@ class Lineage:
         )
         query = (
             sa.select(_trials.c.key, _trials.c.state, _trials.c.metric, _trials.c.value, name.label("name"))
-            .where(_trials.c.parent == key)
+            .where(_needs(key))
             .order_by(_trials.c.id)
             .limit(limit)
         )
@@ -109,6 +109,12 @@ class Lineage:
             ChildRow(row.key, row.name or row.key[:12], TrialState(row.state), row.metric, row.value)
             for row in self._db.read(lambda connection: connection.execute(query).all())
         ]
+
+
+def _needs(key: str) -> sa.ColumnElement[bool]:
+    """The condition that a trial needs the weights of trial `key`."""
+    t = tables.other_parents.c
+    return sa.or_(_trials.c.parent == key, _trials.c.id.in_(sa.select(t.trial_id).where(t.parent == key)))
 
 
 def _as_origin(row: Any) -> ResolvedWeightsRow:

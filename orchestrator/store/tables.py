@@ -23,7 +23,7 @@ from sqlalchemy import (
     event,
 )
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Revisions of the schema, the oldest first. Opening a store that is up to date then needs no Alembic; a test compares
 them with the migrations."""
 
@@ -98,7 +98,7 @@ trials = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("key", String, nullable=False, unique=True),
-    Column("parent", String, index=True),  # key of the trial whose weights it starts from
+    Column("parent", String, index=True),  # key of the trial whose weights its backbone starts from
     Column("state", String, nullable=False),
     Column("metric", String, nullable=False),
     Column("mode", String, nullable=False),
@@ -212,6 +212,14 @@ measurements = Table(
 )
 """Values per item, layer or head. The view `measured` joins them with the places of their trials:
 (job_id, stage, grp, name, trial, figure, split, item, layer, head, value)."""
+
+other_parents = Table(
+    "other_parents",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
+    Column("parent", String, primary_key=True, index=True),
+)
+"""Keys of the trials whose weights a trial needs beside that of `trials.parent`: a task may read several models."""
 
 winners = Table(
     "winners",

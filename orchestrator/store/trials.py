@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from orchestrator.errors import NotFound
+from orchestrator.records.recorded_spec import parents
 from orchestrator.records.rows import (
     AttemptRow,
     MeasurementRow,
@@ -85,16 +86,20 @@ class Trials:
         by_key = {placement.key: placement for placement in placements}
         # All drivers insert in the same order, so that two that place the same trials do not deadlock.
         new = [_new_trial(by_key[key], now) for key in sorted(by_key)]
+        needs = {key: parents(placement.spec) for key, placement in by_key.items()}
         metrics.put(self._db, connection, {placement.metrics for placement in placements})
         connection.execute(self._db.insert(_trials).on_conflict_do_nothing(index_elements=["key"]), new)
-        # Lock the parents: a concurrent removal of weights either sees these children or is seen by them.
-        for keys in chunks(sorted({trial["parent"] for trial in new if trial["parent"]})):
-            parents = sa.select(_trials.c.id).where(_trials.c.key.in_(keys)).order_by(_trials.c.id)
-            connection.execute(parents.with_for_update(read=True, key_share=True)).all()
+        _lock(connection, {parent for each in needs.values() for parent in each})
         ids: dict[str, int] = {}
         for keys in chunks(by_key):
-            rows = connection.execute(sa.select(_trials.c.key, _trials.c.id).where(_trials.c.key.in_(keys)))
-            ids.update({row.key: row.id for row in rows})
+            query = sa.select(_trials.c.key, _trials.c.id).where(_trials.c.key.in_(keys))
+            ids.update({row.key: row.id for row in connection.execute(query)})
+        others = [
+            {"trial_id": ids[trial["key"]], "parent": parent}
+            for trial in new for parent in needs[trial["key"]] if parent != trial["parent"]
+        ]  # fmt: skip
+        if others:
+            connection.execute(self._db.insert(tables.other_parents).on_conflict_do_nothing(), others)
         connection.execute(
             self._db.insert(_placed).on_conflict_do_nothing(),
             [
@@ -258,6 +263,14 @@ class Trials:
 
         if writes:
             self._db.write(work)
+
+
+def _lock(connection: sa.Connection, parents: set[str]) -> None:
+    """Locks the trials whose weights new ones need: a concurrent removal of these weights either sees the new trials or
+    is seen by them."""
+    for keys in chunks(sorted(parents)):
+        query = sa.select(_trials.c.id).where(_trials.c.key.in_(keys)).order_by(_trials.c.id)
+        connection.execute(query.with_for_update(read=True, key_share=True)).all()
 
 
 def _new_trial(placement: Placement, now: float) -> dict[str, Any]:

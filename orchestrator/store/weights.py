@@ -151,11 +151,15 @@ def _read_facts(connection: sa.Connection) -> RetentionFacts:
     names: dict[str, str] = {}
     for place, name in places:
         names.setdefault(place.key, name)
-    columns = [_trials.c[n] for n in ("key", "parent", "state", "weights_path", "token", "ended")]
+    columns = [_trials.c[n] for n in ("id", "key", "parent", "state", "weights_path", "token", "ended")]
+    others: dict[int, list[str]] = defaultdict(list)
+    for trial_id, parent in connection.execute(sa.select(tables.other_parents)):
+        others[trial_id].append(parent)
     trials = {
         row.key: Trial(
-            row.key, names.get(row.key, row.key[:12]), row.parent, TrialState(row.state), row.weights_path, row.token,
-            row.ended,
+            row.key, names.get(row.key, row.key[:12]),
+            (*((row.parent,) if row.parent else ()), *others.get(row.id, ())),
+            TrialState(row.state), row.weights_path, row.token, row.ended,
         )
         for row in connection.execute(sa.select(*columns))
     }  # fmt: skip

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -135,6 +136,52 @@ class FromTrial(BaseModel):
 
 
 Init = Annotated[Scratch | FromFile | FromTimm | FromStage | FromTrial, Field(discriminator="kind")]
+
+INITS = (Scratch, FromFile, FromTimm, FromStage, FromTrial)
+"""The members of `Init`, for isinstance."""
+
+FieldPath = tuple[str | int, ...]
+"""The way to a value in a model: names of fields, keys of mappings, numbers in lists."""
+
+
+def inits(value: Any, at: FieldPath = ()) -> Iterator[tuple[FieldPath, Init]]:
+    """Yields every source of weights in a model, at any depth and in any field, with the steps that lead to it.
+
+    `at`: the steps that lead to `value`.
+    """
+    if isinstance(value, INITS):
+        yield at, value
+        return
+    for step, below in _below(value):
+        yield from inits(below, (*at, step))
+
+
+def _below(value: Any) -> list[tuple[str | int, Any]]:
+    """The parts of a model, mapping or list, each with the step to it."""
+    if isinstance(value, BaseModel):
+        return [(name, getattr(value, name)) for name in type(value).model_fields]
+    if isinstance(value, Mapping):
+        return list(value.items())
+    return list(enumerate(value)) if isinstance(value, list | tuple) else []
+
+
+_Value = TypeVar("_Value")
+
+
+def with_inits(value: _Value, replaced: Mapping[FieldPath, Init]) -> _Value:
+    """A copy of a model with other sources of weights at some of the steps that `inits` yields; not validated anew."""
+    return _replaced(value, replaced, ()) if replaced else value
+
+
+def _replaced(value: Any, replaced: Mapping[FieldPath, Init], at: FieldPath) -> Any:
+    if at in replaced:
+        return replaced[at]
+    if not any(steps[: len(at)] == at for steps in replaced):
+        return value
+    below: dict[Any, Any] = {step: _replaced(part, replaced, (*at, step)) for step, part in _below(value)}
+    if isinstance(value, BaseModel):
+        return value.model_copy(update=below)
+    return type(value)(below.values()) if isinstance(value, list | tuple) else below
 
 
 class BackboneSpec(BaseModel):

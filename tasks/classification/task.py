@@ -133,6 +133,10 @@ class Classify(Task):
         return (first, second, LOSS)
 
     @property
+    def model_options(self) -> Mapping[str, Any]:
+        return {"classes": self._card.classes, "head": self.head}
+
+    @property
     def caveats(self) -> tuple[str, ...]:
         return self._data.caveats
 

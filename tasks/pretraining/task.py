@@ -140,6 +140,10 @@ class Pretrain(Task):
         return (LOSS, LOSS_OF_MEAN, AVG_DIST)
 
     @property
+    def model_options(self) -> Mapping[str, Any]:
+        return {"mask_patch": self.mask_patch}
+
+    @property
     def caveats(self) -> tuple[str, ...]:
         data = self._data
         return data.caveats if isinstance(data, LabelledData) else ()

@@ -49,9 +49,8 @@ def without(folder: Path, *blocked: str) -> dict[str, str]:
 def test_every_part_runs_small_without_the_packages_of_the_service(tmp_path: Path) -> None:
     environment, out = without(tmp_path, *BLOCKED), tmp_path / "results" / "gpu.json"
     for package in BLOCKED:
-        importing = [sys.executable, "-c", f"import {package}"]
-        with pytest.raises(subprocess.CalledProcessError):
-            subprocess.run(importing, env=environment, check=True, capture_output=True)
+        imported = subprocess.run([sys.executable, "-c", f"import {package}"], env=environment, capture_output=True)
+        assert b"ModuleNotFoundError" in imported.stderr
     done = subprocess.run(
         [sys.executable, str(ENTRY), "--small", "--budget", "900", "--out", str(out)],
         capture_output=True, text=True, env=environment, cwd=tmp_path,

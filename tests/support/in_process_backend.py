@@ -1,4 +1,4 @@
-"""A cluster without Ray: the real TrialActor in this process, which outlives the driver that uses it."""
+"""A backend without Ray: the real TrialActor in threads of this process, which outlives the driver that uses it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from k12_job import figures
 
-from orchestrator.engine import driver
 from orchestrator.engine.backend import RunSite
 from orchestrator.engine.driver import Driver
 from orchestrator.launch.submit import record_job
@@ -30,7 +29,7 @@ from workers.messages import Assignment, Outcome, Report, TrialUpdate, Weights
 
 
 class Machine:
-    """Slots, and the actors on them. `ran` counts how often each trial was begun."""
+    """Slots, and the actors on them. `ran` counts how often each trial was started."""
 
     def __init__(self, slots: int = 2, execute: Execute | None = None) -> None:
         self.slots = slots
@@ -45,39 +44,40 @@ class Machine:
 
 def made_up(assignment: Assignment, emit: Any, stop: Any) -> Outcome:
     """Two epochs and the figures of tests/support/k12_job.py, without training."""
-    found = figures(assignment.trial)
+    values = figures(assignment.trial)
     for epoch in (1, 2):
         if stop():
             raise Stopped
-        emit(Report(epoch, epoch * 10, {"train_loss": 1 / epoch, **found}, 0.01))
+        emit(Report(epoch, epoch * 10, {"train_loss": 1 / epoch, **values}, 0.01))
     weights = Weights(f"{assignment.folder}/weights", "0" * 64) if assignment.keep_weights else None
-    return Outcome(found, {"train_seconds": 0.02, "step_seconds": 0.001, "device": "cpu"}, weights)
+    return Outcome(values, {"train_seconds": 0.02, "step_seconds": 0.001, "device": "cpu"}, weights)
 
 
 class ThreadBackend:
-    """One driver's view of a machine: what orchestrator.engine.ray_backend.Pool is on Ray."""
+    """One driver's backend on a machine, as orchestrator.engine.ray_backend.RayBackend is on Ray."""
 
     def __init__(self, machine: Machine, owner: str) -> None:
         self.machine = machine
         self.owner = owner
-        self.mine: list[Any] = []
+        self.workers: list[Any] = []
+        """Those of this driver."""
 
     def slots(self, resources: Resources) -> int:
         return self.machine.slots
 
     def running(self) -> Sequence[Any]:
-        return [worker for worker in self.mine if worker.key]
+        return [worker for worker in self.workers if worker.key]
 
     def has_room(self, resources: Resources) -> bool:
-        return any(not w.key for w in self.mine) or len(self.machine.actors) < self.machine.slots
+        return any(not w.key for w in self.workers) or len(self.machine.actors) < self.machine.slots
 
     def start(self, assignment: Assignment, resources: Resources) -> Any:
-        worker = next((w for w in self.mine if not w.key), None)
+        worker = next((w for w in self.workers if not w.key), None)
         if worker is None:
             actor = TrialActor(self.machine.execute, orphan_s=3600, owner=self.owner)
             worker = SimpleNamespace(actor=actor, key="", token=0, acknowledged=0, dead=False)
             self.machine.actors.append(worker)
-            self.mine.append(worker)
+            self.workers.append(worker)
         worker.key, worker.token, worker.acknowledged = assignment.trial.key, assignment.token, 0
         worker.actor.start(assignment, wait_s=0)
         return worker
@@ -85,80 +85,87 @@ class ThreadBackend:
     def poll(self, timeout_s: float) -> Sequence[Any]:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            answers = [answer for worker in self.running() if (answer := self._ask(worker))]
+            answers = [answer for worker in self.running() if (answer := self._answer(worker))]
             if answers:
                 return answers
             time.sleep(0.001)
         return []
 
-    def _ask(self, worker: Any) -> Any:
+    def _answer(self, worker: Any) -> Any:
         if worker.dead:
-            self.mine.remove(worker)
+            self.workers.remove(worker)
             self.machine.actors.remove(worker)
             return SimpleNamespace(worker=worker, update=None, reason="killed by the test")
-        news = worker.actor.poll(worker.acknowledged, 0.0)
-        return SimpleNamespace(worker=worker, update=news, reason="") if news.events or news.ended else None
+        update = worker.actor.poll(worker.acknowledged, 0.0)
+        return SimpleNamespace(worker=worker, update=update, reason="") if update.events or update.ended else None
 
-    def acknowledge(self, news: TrialUpdate, worker: Any) -> None:
-        worker.acknowledged = news.heard + len(news.events)
-        if news.ended:
-            worker.actor.release(news.token)
+    def acknowledge(self, update: TrialUpdate, worker: Any) -> None:
+        worker.acknowledged = update.heard + len(update.events)
+        if update.ended:
+            worker.actor.release(update.token)
             worker.key = ""
 
     def stop(self, worker: Any) -> None:
         worker.actor.stop()
 
     def retire(self, worker: Any) -> None:
-        if worker in self.mine:
-            self.mine.remove(worker)
+        if worker in self.workers:
+            self.workers.remove(worker)
         if worker in self.machine.actors:
             self.machine.actors.remove(worker)
 
     def close(self) -> None:
-        for worker in [w for w in self.mine if not w.key]:
+        for worker in [w for w in self.workers if not w.key]:
             self.retire(worker)
 
     def foreign_actors(self, wait_s: float) -> Sequence[Any]:
-        theirs = [worker for worker in self.machine.actors if worker not in self.mine and not worker.dead]
-        return [SimpleNamespace(worker=worker, update=worker.actor.poll(0, 0.0), reason="") for worker in theirs]
+        others = [worker for worker in self.machine.actors if worker not in self.workers and not worker.dead]
+        return [SimpleNamespace(worker=worker, update=worker.actor.poll(0, 0.0), reason="") for worker in others]
 
-    def adopt(self, heard: Any) -> None:
-        heard.worker.actor.set_owner(self.owner, heard.update.owner)
-        self.mine.append(heard.worker)
+    def adopt(self, answer: Any) -> None:
+        answer.worker.actor.set_owner(self.owner, answer.update.owner)
+        self.workers.append(answer.worker)
 
-    def reuse_idle(self, heard: Any) -> None:
-        if heard.worker.actor.set_owner(self.owner, heard.update.owner):
-            heard.worker.actor.release(heard.update.token)
-            heard.worker.key = ""
-            self.mine.append(heard.worker)
+    def reuse_idle(self, answer: Any) -> None:
+        if answer.worker.actor.set_owner(self.owner, answer.update.owner):
+            answer.worker.actor.release(answer.update.token)
+            answer.worker.key = ""
+            self.workers.append(answer.worker)
 
 
-def a_drive(store: Store, job: JobSpec, folder: Path, **options: Any) -> Driver:
+def prepared_driver(store: Store, job: JobSpec, folder: Path, **options: Any) -> Driver:
     """A driver of a job that is recorded and prepared."""
     record_job(store, job, job_id(job))
     site = RunSite(folder / "storage", folder / "data", "machine")
-    drive = Driver(store, job, job_id(job), Planner(job, DurationModel()), site, **options)
-    drive.prepare()
-    return drive
+    driver = Driver(store, job, job_id(job), Planner(job, DurationModel()), site, **options)
+    driver.prepare()
+    return driver
 
 
 def drive_to_end(store: Store, job: JobSpec, machine: Machine, folder: Path, **options: Any) -> tuple[JobState, Driver]:
-    drive = a_drive(store, job, folder, **options)
-    return drive.run(ThreadBackend(machine, drive.id)), drive
+    """The state in which the job ends, and its driver."""
+    driver = prepared_driver(store, job, folder, **options)
+    return driver.run(ThreadBackend(machine, driver.id)), driver
 
 
 def results_of(store: Store, job: JobSpec) -> dict[tuple[str, str], tuple[str, float | None]]:
-    """Of every group's final trial: key and value."""
+    """Key and value of the last stage's trial in each group."""
     rows = store.trials.placed(job_id(job), job.stages[-1].name)
     return {(row.stage, row.group): (row.key, row.value) for row in rows}
 
 
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the service logged for its user; trials in this process log too."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("orchestrator")]
+
+
 class Gate:
-    """An execute that waits at its first epoch until it is opened."""
+    """An execute that waits after its first epoch until `open` is set."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
         self.inside = threading.Semaphore(0)
+        """Counts the trials that have reached the gate."""
 
     def __call__(self, assignment: Assignment, emit: Any, stop: Any) -> Outcome:
         emit(Report(1, 10, {"train_loss": 1.0}, 0.01))
@@ -169,15 +176,41 @@ class Gate:
         return made_up(assignment, emit, stop)
 
 
-__all__ = ["Gate", "Machine", "ThreadBackend", "a_drive", "drive_to_end", "made_up", "results_of"]
-
-
 class Crash(Exception):
-    """Stands for SIGKILL of the driver: nothing after it runs."""
+    """Stands for SIGKILL of the driver: nothing after it runs (see `crashed` and `killed`)."""
+
+
+def crashed(driver: Driver, backend: ThreadBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the driver until it raises Crash, without an orderly end; its process counts as gone."""
+    monkeypatch.setattr(driver, "_release", lambda: None)
+    with pytest.raises(Crash):
+        driver.run(backend)
+    _count_as_gone(driver)
+
+
+def killed(store: Store, job: JobSpec, machine: Machine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drives the job until its driver raises Crash, even while it prepares; its process counts as gone."""
+    monkeypatch.setattr(Driver, "_release", lambda driver: None)
+    drivers: list[Driver] = []
+    init = Driver.__init__
+
+    def noted(driver: Driver, *arguments: Any, **options: Any) -> None:
+        init(driver, *arguments, **options)
+        drivers.append(driver)
+
+    monkeypatch.setattr(Driver, "__init__", noted)
+    with pytest.raises(Crash):
+        drive_to_end(store, job, machine, folder)
+    _count_as_gone(drivers[0])
+
+
+def _count_as_gone(driver: Driver) -> None:
+    gone = replace(leases.driver_here(driver.id, driver.job_id, "machine"), pid=2**22 - 3)
+    driver.store.leases.register(gone)
 
 
 def crashing(store: Store, monkeypatch: pytest.MonkeyPatch, at: int, after: bool) -> list[int]:
-    """The driver dies at its `at`-th commit with events of a search: before it, or after."""
+    """Lets the driver die at its `at`-th commit with events of a search: before it, or after. Returns their count."""
     count, place = [0], store.trials.place
 
     def placed(job: str, placements: Any, events: Any = ()) -> Any:
@@ -185,27 +218,10 @@ def crashing(store: Store, monkeypatch: pytest.MonkeyPatch, at: int, after: bool
             count[0] += 1
             if count[0] == at and not after:
                 raise Crash
-        known = place(job, placements, events)
+        snapshots = place(job, placements, events)
         if events and count[0] == at and after:
             raise Crash
-        return known
+        return snapshots
 
     monkeypatch.setattr(store.trials, "place", placed)
     return count
-
-
-def killed(store: Store, one: JobSpec, machine: Machine, folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Drives until it crashes, without the goodbyes of an orderly end; its process counts as gone."""
-    patch.setattr(driver.Driver, "_release", lambda drive: None)
-    drives: list[driver.Driver] = []
-    init = driver.Driver.__init__
-
-    def noted(drive: driver.Driver, *arguments: Any, **options: Any) -> None:
-        init(drive, *arguments, **options)
-        drives.append(drive)
-
-    patch.setattr(driver.Driver, "__init__", noted)
-    with pytest.raises(Crash):
-        drive_to_end(store, one, machine, folder)
-    gone = replace(leases.driver_here(drives[0].id, drives[0].job_id, "machine"), pid=2**22 - 3)
-    store.leases.register(gone)

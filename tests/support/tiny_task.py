@@ -44,7 +44,7 @@ class Tiny(Task):
     """Pictures."""
     memory: tuple[int, ...] = ()
     """Images that fit in one forward pass, by rank; more raise what the device would raise."""
-    memory_error: Literal["cuda", "cpu"] = "cuda"
+    memory_error: Literal["cuda", "cublas", "cpu"] = "cuda"
     inf_at: int | None = None
     """Step of the first epoch whose images are infinite."""
     test: bool = False
@@ -108,6 +108,8 @@ class Perceptron(nn.Module):
         if self.training and self.task.memory and len(images) > self.task.memory[rank]:
             if self.task.memory_error == "cuda":
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+            if self.task.memory_error == "cublas":
+                raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2 bytes")
         return self.head(self.drop(functional.gelu(self.body(x))))
 

@@ -165,7 +165,7 @@ def test_weights_that_the_last_step_broke_are_no_result(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("outcome.json"))
 
 
-@pytest.mark.parametrize("device", ["cuda", "cpu"])
+@pytest.mark.parametrize("device", ["cuda", "cublas", "cpu"])
 def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(tmp_path: Path, device: str) -> None:
     whole, _ = run(trial(), tmp_path / "whole")
     small = {"memory": (3,), "memory_error": device}

@@ -1,136 +1,20 @@
-"""What gc keeps and removes, that a kill at any moment loses no weights that the store counts on, and pins."""
+"""What gc keeps and removes, by the state of the store; and pins."""
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gc_lab import STUDY, Lab, a_finished_study, key_of, spec
 
-from orchestrator.cli.main import main
 from orchestrator.engine import collector
 from orchestrator.engine.collector import Options
-from orchestrator.records.rows import ChoiceRow, DriverRow, JobRecord, Placement
-from orchestrator.records.states import JobState, TrialState
-from orchestrator.records.trial_files import trial_folder
-from orchestrator.records.writes import Failed, Finished, Released, Write
-from orchestrator.report import describe
-from orchestrator.rules.retention import Reason, RetentionFacts, reasons
-from orchestrator.store import weights
-from orchestrator.store.leases import driver_here
-from orchestrator.store.store import open_store
-
-TIES = ["figure:loss:min", "optim.lr:min"]
-SUP = {"kind": "stage", "name": "SUP", "stage": "pretrain"}
-ROOT = Path(__file__).parents[3]
-
-
-def spec(*stages: dict[str, Any]) -> dict[str, Any]:
-    """The JSON of a job, as far as the rules look at it."""
-    filled = [{"from": [], "sweep": {"kind": "one"}, "neighbourhood": None, "ties": TIES, **stage} for stage in stages]
-    return {"name": "study", "trial": {}, "stages": filled}
-
-
-STUDY = spec(
-    {"name": "pretrain"},
-    {"name": "grid", "sweep": {"grid": [{"backbone.init": [SUP], "optim.lr": [1e-4, 2e-4, 3e-4]}]}},
-    {"name": "final", "from": ["grid"], "sweep": {"grid": [{"seed": [0, 1]}]}},
-)
-
-
-class Lab:
-    """A store with a job, and a storage in which its trials have left their files."""
-
-    def __init__(self, url: str, folder: Path, job: dict[str, Any] = STUDY, job_id: str = "study-1") -> None:
-        self.url, self.storage, self.job_id = url, folder / "storage", job_id
-        self.store = open_store(url)
-        self.driver = driver_here("gc-test", job_id, "cluster")
-        self.add_job(job_id, job)
-        self.store.leases.register(self.driver)
-        self.positions = 0
-
-    def add_job(self, job_id: str, job: dict[str, Any]) -> None:
-        self.store.jobs.put(JobRecord(job_id, "study", "", job, ""))
-        self.store.jobs.put_stages(job_id, [(stage["name"], n, stage) for n, stage in enumerate(job["stages"])])
-
-    def place(
-        self, stage: str, number: int, parent: str | None = None, job: str = "", group: str = "all",
-        spec: dict[str, Any] | None = None,
-    ) -> str:  # fmt: skip
-        """A pending trial; its key begins with its number."""
-        init = {"kind": "none"} if parent is None else {"kind": "trial", "trial": parent}
-        key = f"{number:02x}" * 32
-        placement = Placement(
-            stage=stage, group=group, group_values={}, key=key, spec={"backbone": {"init": init}, **(spec or {})},
-            settings={"optim.lr": number * 1e-4}, name=f"{stage}/{group}/{number}", position=number, metric="top1",
-            mode="max", seed=0, epochs=10,
-        )  # fmt: skip
-        self.store.trials.place(job or self.job_id, [placement])
-        return key
-
-    def end(self, key: str, how: str, value: float = 0.5, weights: bool = False, loss: float = 0.1) -> str:
-        """Runs a placed trial to an end, with the files that it leaves there."""
-        folder = self.folder(key)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "log.txt").write_text("begin")
-        (folder / "token").write_text("1")
-        for step in (10, 20):
-            (folder / f"checkpoint-{step:09d}-{'0' * 64}.pt").write_bytes(b"c" * 100)
-        token = self.store.leases.claim(self.driver.id, [key], for_weights=True)[key]
-        kept = None
-        if weights:
-            path = folder / "weights.safetensors"
-            path.write_bytes(b"w" * 1000)
-            kept = (str(path), "a" * 64)
-        said: dict[str, Write | None] = {
-            "done": Finished(key, token, {"top1": value, "loss": loss}, {}, kept),
-            "diverged": Failed(key, token, "diverged", "loss is nan"),
-            "failed": Failed(key, token, "code", "boom"),
-            "cancelled": Failed(key, token, "cancelled", ""),
-            "pending": Released(key, token, "interrupted"),
-            "running": None,
-        }
-        write = said[how]
-        if write is not None:
-            self.store.trials.commit(self.driver.id, [write])
-        return key
-
-    def run(self, stage: str, number: int, value: float = 0.5, **options: Any) -> str:
-        """A done trial with weights."""
-        return self.end(self.place(stage, number, **options), "done", value, weights=True)
-
-    def finish(self) -> None:
-        self.store.jobs.set_state(self.job_id, JobState.done)
-        self.store.leases.unregister(self.driver.id)
-
-    def folder(self, key: str) -> Path:
-        return trial_folder(self.storage, key)
-
-    def weights(self, key: str) -> bool:
-        """Whether they are kept: in the store and in the storage, which must agree."""
-        recorded = self.store.trials.snapshots([key])[key].weights is not None
-        there = (self.folder(key) / "weights.safetensors").exists()
-        assert recorded == there
-        return there
-
-    def files(self, key: str) -> set[str]:
-        return {path.name.split("-")[0] for path in self.folder(key).iterdir()}
-
-    def gc(self, **options: Any) -> collector.Removed:
-        return collector.remove(self.store, self.storage, collector.plan(self.store, self.storage, Options(**options)))
-
-    def kept(self, key: str) -> set[str]:
-        """The kinds of reasons for which a trial's weights stay."""
-        return {reason.kind for reason in reasons(self.store.weights.retention_facts()).get(key, [])}
+from orchestrator.records.states import JobState
+from orchestrator.rules.retention import reasons
 
 
 @pytest.fixture
@@ -146,26 +30,6 @@ def local(tmp_path: Path) -> Iterator[Lab]:
     made = Lab(f"sqlite:///{tmp_path / 'store.db'}", tmp_path)
     yield made
     made.store.close()
-
-
-def a_finished_study(lab: Lab) -> None:
-    """Pretrain (1), a grid of three (2 to 4, chosen: 3), and a final in two seeds (5, 6), with weights of all."""
-    lab.run("pretrain", 1)
-    for number, value in ((2, 0.6), (3, 0.8), (4, 0.7)):
-        lab.run("grid", number, value, parent=key_of(1))
-    lab.store.choices.record(
-        lab.job_id, ChoiceRow("final", "all", key_of(3), 0.8, "top1", candidates=3, sources=["grid"])
-    )
-    for number in (5, 6):
-        lab.run("final", number, parent=key_of(1))
-    lab.finish()
-
-
-def key_of(number: int) -> str:
-    return f"{number:02x}" * 32
-
-
-# What is kept
 
 
 def test_of_a_finished_study_the_chosen_the_best_and_the_last_stay(lab: Lab) -> None:
@@ -210,6 +74,30 @@ def test_a_chain_of_lost_weights_is_needed_up_to_its_first_kept_ones(lab: Lab) -
     lab.finish()
     assert lab.kept(key_of(1)) == {"needed"}
     assert lab.kept(key_of(9)) == set()
+
+
+def reads(*keys: str) -> dict[str, Any]:
+    """A task that reads the weights of these trials."""
+    return {"task": {"others": [{"kind": "trial", "name": key[:2], "trial": key} for key in keys]}}
+
+
+def test_what_the_task_of_a_trial_reads_stays_as_what_its_backbone_starts_from(lab: Lab) -> None:
+    """5 starts from 1 and reads 2 and 3; 3 has no weights, so it must run again, and it reads 4. 9 is not needed."""
+    for number in (1, 2, 4, 9):
+        lab.run("grid", number, 0.1)
+    lab.end(lab.place("grid", 3, spec=reads(key_of(4))), "done", 0.9)
+    lab.place("grid", 5, parent=key_of(1), spec=reads(key_of(2), key_of(3)))
+    lab.finish()
+    for number in (1, 2, 3, 4):
+        assert lab.kept(key_of(number)) - {"best"} == {"needed"}
+    assert lab.kept(key_of(9)) == set()
+    lab.gc()
+    assert [lab.weights(key_of(number)) for number in (1, 2, 4, 9)] == [True, True, True, False]
+    assert lab.store.lineage.children(key_of(2)) == [key_of(5)]
+    assert [child.key for child in lab.store.lineage.first_children(key_of(4), 8)] == [key_of(3)]
+    lab.store.leases.register(lab.driver)
+    lab.end(key_of(5), "done", 0.1)
+    assert [lab.kept(key_of(number)) for number in (2, 4)] == [set(), set()]
 
 
 def test_a_job_that_is_not_done_holds_what_its_later_stages_start_from(lab: Lab) -> None:
@@ -315,7 +203,7 @@ def test_weights_that_are_gone_are_named_and_forgotten_when_asked(lab: Lab) -> N
     (lab.folder(key_of(1)) / "weights.safetensors").unlink()
     plan = collector.plan(lab.store, lab.storage)
     assert plan.lost == []
-    assert any("recorded weights are not there: 1, the first of pretrain/all/1" in note for note in plan.notes)
+    assert any("files of recorded weights are gone: 1, the first of pretrain/all/1" in note for note in plan.notes)
     collector.remove(lab.store, lab.storage, plan)
     assert lab.store.trials.snapshots([key_of(1)])[key_of(1)].weights is not None
     lab.gc(lost=True)
@@ -358,7 +246,7 @@ def test_folders_of_no_known_trial_are_named_and_removed_only_when_asked(local: 
     for path in (old / "train" / "x", old / "train", old):
         os.utime(path, (before, before))
     plan = collector.plan(local.store, local.storage)
-    assert any("2 folders (100 bytes) of no trial of this store stay" in note for note in plan.notes)
+    assert any("2 folders (100 bytes) of no trial of this store are kept" in note for note in plan.notes)
     local.gc()
     assert old.exists()
     assert new.exists()
@@ -440,195 +328,3 @@ def test_what_the_storage_refuses_is_said(local: Lab) -> None:
     finally:
         local.folder(key_of(2)).chmod(0o700)
     assert {item.key for item, _ in done.refused} == {key_of(2)}
-
-
-# Others at work
-
-
-def test_what_was_needed_since_the_plan_stays(lab: Lab) -> None:
-    a_finished_study(lab)
-    plan = collector.plan(lab.store, lab.storage)
-    lab.place("grid", 20, parent=key_of(2))
-    lab.store.weights.pin(key_of(4))
-    done = collector.remove(lab.store, lab.storage, plan)
-    assert {item.key for item in done.in_use} == {key_of(2), key_of(4)}
-    assert lab.weights(key_of(2))
-    assert lab.weights(key_of(4))
-
-
-def test_a_trial_that_was_begun_since_the_plan_keeps_its_files(lab: Lab) -> None:
-    """Also when it ended again since: what is there now is not what was looked at."""
-    for number in (1, 2, 3):
-        lab.end(lab.place("grid", number), "failed")
-    lab.store.jobs.retry(lab.job_id)
-    lab.store.leases.unregister(lab.driver.id)
-    plan = collector.plan(lab.store, lab.storage, Options(checkpoints=True))
-    assert len(plan.items) == 6
-    lab.store.leases.register(replace(lab.driver, id="second", host="elsewhere"))
-    tokens = lab.store.leases.claim("second", [key_of(1), key_of(2)])
-    lab.store.trials.commit("second", [Released(key_of(2), tokens[key_of(2)], "stopped")])
-    done = collector.remove(lab.store, lab.storage, plan)
-    assert {item.key for item in done.items} == {key_of(3)}
-    assert {item.key for item in done.in_use} == {key_of(1), key_of(2)}
-
-
-def test_weights_made_again_since_they_were_forgotten_stay(lab: Lab) -> None:
-    """A gc that slept between its two steps finds another attempt's weights under the same name."""
-    a_finished_study(lab)
-    plan = collector.plan(lab.store, lab.storage)
-    assert lab.store.weights.forget([key_of(2)]) == {key_of(2)}
-    lab.store.leases.register(lab.driver)
-    lab.end(key_of(2), "done", 0.6, weights=True)
-    done = collector.remove(lab.store, lab.storage, plan)
-    assert {item.key for item in done.in_use} == {key_of(2)}
-    assert (lab.folder(key_of(2)) / "weights.safetensors").exists()
-
-
-def test_nobody_can_claim_a_trial_while_its_files_go(lab: Lab) -> None:
-    key = lab.end(lab.place("grid", 1), "pending")
-    other = open_store(lab.url)
-    taken: list[dict[str, int]] = []
-    claiming = threading.Thread(target=lambda: taken.append(other.leases.claim(lab.driver.id, [key])))
-    seen: list[bool] = []
-
-    def work(has_weights: bool) -> None:
-        claiming.start()
-        claiming.join(0.5)  # PostgreSQL passes the locked row over at once, SQLite waits for us
-        seen.append(any(taken))
-
-    assert lab.store.weights.with_unclaimed(key, 1, (TrialState.pending,), work)
-    claiming.join(20)
-    assert seen == [False]
-    assert other.leases.claim(lab.driver.id, [key]) == {key: 2} or taken == [{key: 2}]
-    other.close()
-
-
-def test_a_child_that_is_placed_while_weights_are_forgotten_sees_that_they_are_gone(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else its driver would start it with weights whose file is removed a moment later."""
-    a_finished_study(lab)
-    other = Lab(lab.url, lab.storage.parent)
-    placing = threading.Thread(target=lambda: other.place("grid", 20, parent=key_of(2)))
-
-    def reasons_while_placing(facts: RetentionFacts) -> dict[str, list[Reason]]:
-        placing.start()
-        placing.join(0.5)
-        assert placing.is_alive()  # it waits for the row of its parent
-        return reasons(facts)
-
-    monkeypatch.setattr(weights, "reasons", reasons_while_placing)
-    assert lab.store.weights.forget([key_of(2)]) == {key_of(2)}
-    placing.join(20)
-    assert lab.store.trials.snapshots([key_of(2)])[key_of(2)].weights is None
-    assert lab.store.trials.snapshots([key_of(20)])[key_of(20)].state == TrialState.pending
-    other.store.close()
-
-
-def test_a_done_trial_without_weights_can_be_claimed_to_make_them_again(lab: Lab) -> None:
-    a_finished_study(lab)
-    lab.gc()
-    lab.store.leases.register(DriverRow("again", "elsewhere", 1, 0.0, lab.job_id, "cluster"))
-    lab.driver = replace(lab.driver, id="again")
-    lab.end(key_of(2), "done", 0.1, weights=True)
-    assert lab.weights(key_of(2))
-    assert lab.store.trials.figures([key_of(2)])[key_of(2)]["top1"] == 0.6  # judged by its first run
-
-
-# Kills
-
-GC = """
-import sys
-from pathlib import Path
-from orchestrator.engine import collector
-from orchestrator.store import open_store
-store, storage = open_store(sys.argv[1]), Path(sys.argv[2])
-collector.remove(store, storage, collector.plan(store, storage))
-"""
-
-
-@pytest.mark.parametrize("point", ["gc_before_forget", "gc_before_remove:1", "gc_before_remove:3"])
-def test_a_kill_loses_nothing_that_the_store_counts_on(lab: Lab, point: str) -> None:
-    a_finished_study(lab)
-    command = [sys.executable, "-c", GC, lab.url, str(lab.storage)]
-    killed = subprocess.run(command, cwd=ROOT, env={**os.environ, "ORCHESTRATOR_CRASH_AT": point}, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    for number in range(1, 7):
-        recorded = lab.store.trials.snapshots([key_of(number)])[key_of(number)].weights
-        assert recorded is None or Path(recorded[0]).exists()
-    orphans = [n for n in (2, 4) if lab.store.trials.snapshots([key_of(n)])[key_of(n)].weights is None
-               and (lab.folder(key_of(n)) / "weights.safetensors").exists()]  # fmt: skip
-    assert bool(orphans) == point.startswith("gc_before_remove")
-    lab.gc()
-    assert [lab.weights(key_of(number)) for number in range(1, 7)] == [True, False, True, False, True, True]
-    assert lab.gc().items == []
-
-
-def test_two_at_once_remove_the_same(lab: Lab) -> None:
-    a_finished_study(lab)
-    plan = collector.plan(lab.store, lab.storage)
-    other = open_store(lab.url)
-    stores = (lab.store, other)
-    threads = [threading.Thread(target=collector.remove, args=(store, lab.storage, plan)) for store in stores]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert [lab.weights(key_of(number)) for number in range(1, 7)] == [True, False, True, False, True, True]
-    other.close()
-
-
-# As typed
-
-
-@pytest.fixture
-def typed(local: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """A command's stdout and stderr together, at this store and storage."""
-
-    def call(*arguments: str, code: int = 0) -> str:
-        where = ["--database-url", local.url, *(["--storage", str(local.storage)] if arguments[0] == "gc" else [])]
-        monkeypatch.setattr(sys, "argv", ["orchestrator", *arguments, *where])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        assert (end.value.code or 0) == code, out + err
-        assert "Traceback" not in err
-        return str(out + err)
-
-    return call
-
-
-def test_the_plan_lists_and_the_command_removes(local: Lab, typed: Callable[..., str]) -> None:
-    a_finished_study(local)
-    text = typed("gc", "--plan")
-    assert "would remove 14 files, 3,200 bytes" in text
-    assert "not chosen, best or last, not pinned, and nothing needs it" in text
-    assert "kept: weights of 2 best, 1 chosen, 1 last: 4 files, 4,000 bytes" in text
-    assert local.weights(key_of(2))
-    plan = json.loads(typed("gc", "--plan", "-o", "json"))
-    assert (plan["removable_bytes"], plan["removed"]) == (3200, None)
-    assert {each["key"] for each in plan["removable"] if each["kind"] == "weights"} == {key_of(2), key_of(4)}
-    assert {reason["kind"] for kept in plan["kept"] for reason in kept["reasons"]} == {"chosen", "best", "last"}
-    done = json.loads(typed("gc", "-o", "json"))
-    assert (done["removed_bytes"], len(done["removed"]), done["refused"]) == (3200, 14, [])
-    assert not local.weights(key_of(2))
-    assert "removed 0 files, 0 bytes" in typed("gc")
-
-
-def test_pin_and_unpin_as_typed(local: Lab, typed: Callable[..., str]) -> None:
-    a_finished_study(local)
-    assert "trial 020202020202 is pinned" in typed("pin", "grid/all/2", "--why", "figure 3")
-    assert "was pinned already" in typed("pin", key_of(2)[:8])
-    assert "job study-1 is pinned" in typed("pin", "study")
-    assert "pinned: figure 3" in describe.trial(local.store, key_of(2), local.storage).text()
-    assert "no longer pinned" in typed("unpin", "study")
-    assert "job study-1 is not pinned; pins: 020202020202" in typed("unpin", "study", code=4)
-    typed("gc")
-    assert local.weights(key_of(2))
-    assert "no trial has the name" in typed("pin", "nothing", code=4)
-
-
-def test_wrong_flags_are_named(local: Lab, typed: Callable[..., str]) -> None:
-    assert "'soon' is no age" in typed("gc", "--older-than", "soon", code=2)
-    assert "no job has the name 'nothing'" in typed("gc", "--job", "nothing", code=4)
-    assert "no trial has written anything" in typed("gc", "--older-than", "1.5h")

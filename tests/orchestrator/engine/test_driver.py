@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process_backend import Gate, Machine, ThreadBackend, a_drive, drive_to_end, made_up, results_of
+from in_process_backend import (
+    Crash,
+    Gate,
+    Machine,
+    ThreadBackend,
+    crashed,
+    drive_to_end,
+    made_up,
+    messages,
+    prepared_driver,
+    results_of,
+)
 from k12_job import FINAL, PRETRAIN, RAND, REFINE, SUP, grid, job
 
 from orchestrator.cli import progress
-from orchestrator.engine import driver as schedule
 from orchestrator.engine import inbox, membership
+from orchestrator.engine.driver import Driver
 from orchestrator.records.states import JobState, TrialState
 from orchestrator.report.verify import verify
 from orchestrator.spec.job import JobSpec, Resources, job_id
@@ -24,10 +35,6 @@ from workers.errors import ErrorClass, TrialError
 
 LRS = [1e-4, 6e-4]
 SMALL = job(PRETRAIN, grid(dataset=["digits"], init=[RAND, SUP], lr=LRS, layer_decay=[0.75, 0.85]), REFINE, FINAL)
-
-
-class Crash(Exception):
-    """Stands for SIGKILL of the driver: nothing after it runs (see `killed`)."""
 
 
 @pytest.fixture
@@ -42,18 +49,14 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(membership, "BEAT_S", 0.02)
 
 
-def killed(drive: schedule.Driver, hands: ThreadBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs the driver until it raises Crash, without the goodbyes of an orderly end; its process counts as gone."""
-    monkeypatch.setattr(drive, "_release", lambda: None)
-    with pytest.raises(Crash):
-        drive.run(hands)
-    gone = replace(leases.driver_here(drive.id, drive.job_id, "machine"), pid=2**22 - 3)
-    drive.store.leases.register(gone)
+@pytest.fixture(autouse=True)
+def _messages(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "orchestrator")
 
 
 def test_the_whole_protocol_is_recorded(store: Store, tmp_path: Path) -> None:
     machine = Machine()
-    state, _drive = drive_to_end(store, SMALL, machine, tmp_path)
+    state, _driver = drive_to_end(store, SMALL, machine, tmp_path)
     assert state is JobState.done
     assert set(machine.ran.values()) == {1}
     placed = store.trials.placed(job_id(SMALL))
@@ -81,8 +84,8 @@ def test_a_trial_that_lost_a_node_goes_on_with_as_many_workers_as_fit(store: Sto
 
     machine = Machine(slots=4, execute=loses_a_node)
     elastic = job(PRETRAIN, resources={"workers": 4, "min_workers": 2})
-    drive = a_drive(store, elastic, tmp_path)
-    assert drive.run(Wide(machine, drive.id)) is JobState.done
+    driver = prepared_driver(store, elastic, tmp_path)
+    assert driver.run(Wide(machine, driver.id)) is JobState.done
     assert workers == [4, 2]  # three would not share the batch evenly
 
 
@@ -99,7 +102,7 @@ def test_fewer_workers_are_whole_parts_of_all() -> None:
 
 def test_the_same_again_starts_nothing(store: Store, tmp_path: Path) -> None:
     drive_to_end(store, SMALL, Machine(), tmp_path)
-    again = a_drive(store, SMALL, tmp_path)
+    again = prepared_driver(store, SMALL, tmp_path)
     assert again.planner.finished()
     assert again.conclude() is JobState.done
     assert again.tally.found == len({row.key for row in store.trials.placed(job_id(SMALL))})
@@ -110,9 +113,9 @@ def test_a_changed_spec_runs_only_what_is_new(store: Store, tmp_path: Path) -> N
     drive_to_end(store, SMALL, machine, tmp_path)
     before = set(machine.ran)
     wider = job(PRETRAIN, grid(dataset=["digits"], lr=[*LRS, 2e-3], layer_decay=[0.75, 0.85]), REFINE, FINAL)
-    state, drive = drive_to_end(store, wider, machine, tmp_path)
+    state, driver = drive_to_end(store, wider, machine, tmp_path)
     assert state is JobState.done
-    assert drive.tally.started == len(set(machine.ran) - before) >= 4
+    assert driver.tally.started == len(set(machine.ran) - before) >= 4
     assert set(machine.ran.values()) == {1}
 
 
@@ -123,15 +126,15 @@ def test_a_killed_driver_costs_nothing(
     """The driver dies after its n-th round with trials out; the next one takes them over."""
     rounds = 0
 
-    def watch(drive: schedule.Driver) -> None:
+    def watch(driver: Driver) -> None:
         nonlocal rounds
         rounds += 1
         if rounds == after:
             raise Crash
 
     machine = Machine()
-    first = a_drive(store, SMALL, tmp_path, watch=watch)
-    killed(first, ThreadBackend(machine, first.id), monkeypatch)
+    first = prepared_driver(store, SMALL, tmp_path, watch=watch)
+    crashed(first, ThreadBackend(machine, first.id), monkeypatch)
     state, _second = drive_to_end(store, SMALL, machine, tmp_path)
     assert state is JobState.done
     assert set(machine.ran.values()) == {1}
@@ -147,13 +150,13 @@ def test_running_trials_are_taken_over_with_their_news(
     gate = Gate()
     machine = Machine(execute=gate)
 
-    def watch(drive: schedule.Driver) -> None:
-        if len(drive.backend.running()) == 2:
+    def watch(driver: Driver) -> None:
+        if len(driver.backend.running()) == 2:
             raise Crash
 
     job_of_two = job(grid(dataset=["digits"], init=[RAND], lr=LRS, layer_decay=[1.0]))
-    first = a_drive(store, job_of_two, tmp_path, watch=watch)
-    killed(first, ThreadBackend(machine, first.id), monkeypatch)
+    first = prepared_driver(store, job_of_two, tmp_path, watch=watch)
+    crashed(first, ThreadBackend(machine, first.id), monkeypatch)
     gate.open.set()
     state, second = drive_to_end(store, job_of_two, machine, tmp_path)
     assert (state, second.tally.adopted, second.tally.started) == (JobState.done, 2, 0)
@@ -170,19 +173,19 @@ def test_actors_of_a_dead_driver_with_nothing_to_say_are_used_again(
     """The driver dies between its commit and telling the actor: the next one needs the place that the actor holds,
     also when the actor does not answer the first times."""
     machine = Machine(slots=1)
-    first = a_drive(store, SMALL, tmp_path)
-    hands = ThreadBackend(machine, first.id)
+    first = prepared_driver(store, SMALL, tmp_path)
+    backend = ThreadBackend(machine, first.id)
 
     def heard(news: Any, worker: Any) -> None:
         raise Crash
 
-    monkeypatch.setattr(hands, "acknowledge", heard)
+    monkeypatch.setattr(backend, "acknowledge", heard)
     monkeypatch.setattr(
-        hands, "poll", lambda timeout_s: [a for a in ThreadBackend.poll(hands, timeout_s) if a.update.ended]
+        backend, "poll", lambda timeout_s: [a for a in ThreadBackend.poll(backend, timeout_s) if a.update.ended]
     )
-    killed(first, hands, monkeypatch)
+    crashed(first, backend, monkeypatch)
     (before,) = machine.actors
-    second = a_drive(store, SMALL, tmp_path)
+    second = prepared_driver(store, SMALL, tmp_path)
     used = ThreadBackend(machine, second.id)
     monkeypatch.setattr(used, "close", lambda: None)
     looks = iter(range(1000))
@@ -192,7 +195,7 @@ def test_actors_of_a_dead_driver_with_nothing_to_say_are_used_again(
 
     monkeypatch.setattr(used, "foreign_actors", foreign_actors)
     assert second.run(used) is JobState.done
-    assert machine.actors == used.mine == [before]
+    assert machine.actors == used.workers == [before]
     assert set(machine.ran.values()) == {1}
 
 
@@ -221,7 +224,9 @@ def test_two_jobs_share_a_trial_and_run_it_once(store: Store, tmp_path: Path) ->
     assert len(machine.ran) == 3
 
 
-def test_a_dead_process_begins_again_from_its_checkpoint(store: Store, tmp_path: Path) -> None:
+def test_a_trial_whose_process_died_is_restarted(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     deaths = 0
 
     class Fragile(Machine):
@@ -233,11 +238,10 @@ def test_a_dead_process_begins_again_from_its_checkpoint(store: Store, tmp_path:
                 threading.Event().wait(0.05)
             return super().execute(assignment, emit, stop)
 
-    said: list[str] = []
-    state, _drive = drive_to_end(store, SMALL, Fragile(slots=1), tmp_path, say=said.append)
+    state, _driver = drive_to_end(store, SMALL, Fragile(slots=1), tmp_path)
     assert state is JobState.done
     assert deaths == 2
-    assert sum("begins again" in line for line in said) == 2
+    assert sum("killed by the test); restarting" in line for line in messages(caplog)) == 2
     causes = {a.cause for row in store.trials.placed(job_id(SMALL)) for a in store.trials.attempts(row.key)}
     assert causes == {"done", "node_lost"}
 
@@ -252,7 +256,7 @@ def test_a_trial_whose_process_dies_every_time_fails(store: Store, tmp_path: Pat
 
     machine = Deadly(slots=1)
     alone = job({"name": "only"})
-    state, _drive = drive_to_end(store, alone, machine, tmp_path)
+    state, _driver = drive_to_end(store, alone, machine, tmp_path)
     assert state is JobState.incomplete
     assert list(machine.ran.values()) == [inbox.LIVES]
     (row,) = store.trials.placed(job_id(alone))
@@ -273,7 +277,7 @@ def test_a_failed_trial_makes_no_winner_and_retry_runs_only_what_is_missing(stor
         return trial.optim.lr == 1e-4 and trial.backbone.init.name == "RAND" and trial.optim.layer_decay == 0.75
 
     broken = Machine(execute=failing(ValueError("a shape is wrong"), wrong))
-    state, _drive = drive_to_end(store, SMALL, broken, tmp_path)
+    state, _driver = drive_to_end(store, SMALL, broken, tmp_path)
     assert state is JobState.incomplete
     final = {row.group: row.state for row in store.trials.placed(job_id(SMALL), "final")}
     assert final == {"digits/SUP": TrialState.done}
@@ -283,31 +287,32 @@ def test_a_failed_trial_makes_no_winner_and_retry_runs_only_what_is_missing(stor
         ("code", "ValueError: a shape is wrong")
     ]
 
-    untouched = a_drive(store, SMALL, tmp_path)
+    untouched = prepared_driver(store, SMALL, tmp_path)
     assert untouched.planner.finished()  # submit again does not repeat a failure
     assert store.jobs.retry(job_id(SMALL)) == 1
     mended = Machine()
-    state, _drive = drive_to_end(store, SMALL, mended, tmp_path)
+    state, _driver = drive_to_end(store, SMALL, mended, tmp_path)
     assert state is JobState.done
     assert not set(mended.ran) & {row.key for row in store.trials.placed(job_id(SMALL)) if row.key in broken.ran} - {
         failed[0].key
     }
 
 
-def test_the_same_code_error_three_times_pauses_the_stage(store: Store, tmp_path: Path) -> None:
+def test_the_same_code_error_three_times_pauses_the_stage(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     machine = Machine(slots=1, execute=failing(KeyError("x"), lambda trial: True))
     many = job(grid(dataset=["digits"], init=[RAND]))
-    said: list[str] = []
-    state, _drive = drive_to_end(store, many, machine, tmp_path, say=said.append)
+    state, _driver = drive_to_end(store, many, machine, tmp_path)
     assert state is JobState.incomplete
     assert len(machine.ran) == 3
-    assert any("paused" in line and "KeyError" in line for line in said)
+    assert any("paused" in line and "KeyError" in line for line in messages(caplog))
 
 
 def test_divergence_is_a_result(store: Store, tmp_path: Path) -> None:
     error = TrialError(ErrorClass.diverged, "loss is nan in epoch 1")
     machine = Machine(execute=failing(error, lambda trial: trial.optim.lr == 1e-4))
-    state, _drive = drive_to_end(store, SMALL, machine, tmp_path)
+    state, _driver = drive_to_end(store, SMALL, machine, tmp_path)
     assert state is JobState.done
     states = {row.state for row in store.trials.placed(job_id(SMALL), "grid")}
     assert states == {TrialState.done, TrialState.diverged}
@@ -318,11 +323,11 @@ def test_an_interrupted_job_gives_its_trials_back_and_goes_on(store: Store, tmp_
     gate = Gate()
     machine = Machine(execute=gate)
 
-    def watch(drive: schedule.Driver) -> None:
-        if len(drive.backend.running()) == 2:
-            drive.stop("interrupted")
+    def watch(driver: Driver) -> None:
+        if len(driver.backend.running()) == 2:
+            driver.stop("interrupted")
 
-    state, _drive = drive_to_end(store, SMALL, machine, tmp_path, watch=watch)
+    state, _driver = drive_to_end(store, SMALL, machine, tmp_path, watch=watch)
     assert state is JobState.interrupted
     assert store.jobs.get(job_id(SMALL)).state is JobState.interrupted
     assert {row.state for row in store.trials.placed(job_id(SMALL))} == {TrialState.pending}
@@ -332,66 +337,65 @@ def test_an_interrupted_job_gives_its_trials_back_and_goes_on(store: Store, tmp_
 
 def test_a_driver_that_finds_no_room_says_so(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(slots=0)
-    said: list[str] = []
+    lines: list[str] = []
 
-    def watch(drive: schedule.Driver) -> None:
-        said.append(progress.summary(drive, drive.planner.progress()))
+    def watch(driver: Driver) -> None:
+        lines.append(progress.summary(driver, driver.planner.progress()))
         machine.slots = 2
 
-    monkeypatch.setattr(schedule.Driver, "slots", lambda self: 2)
-    state, _drive = drive_to_end(store, SMALL, machine, tmp_path, watch=watch)
+    monkeypatch.setattr(Driver, "slots", lambda self: 2)
+    state, _driver = drive_to_end(store, SMALL, machine, tmp_path, watch=watch)
     assert state is JobState.done
-    assert ["finds no room" in line for line in (said[0], said[-1])] == [True, False]
+    assert ["finds no room" in line for line in (lines[0], lines[-1])] == [True, False]
 
 
 def test_cancel_reaches_the_driver(store: Store, tmp_path: Path) -> None:
-    def watch(drive: schedule.Driver) -> None:
-        if drive.backend.running():
-            store.jobs.request_cancel(drive.job_id)
+    def watch(driver: Driver) -> None:
+        if driver.backend.running():
+            store.jobs.request_cancel(driver.job_id)
 
-    state, _drive = drive_to_end(store, SMALL, Machine(execute=Gate()), tmp_path, watch=watch)
+    state, _driver = drive_to_end(store, SMALL, Machine(execute=Gate()), tmp_path, watch=watch)
     assert state is JobState.cancelled
 
 
 def test_a_driver_that_lost_its_trials_does_not_write(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A driver that slept through its lease: another one has taken the trial; the late result is refused."""
+    """A driver that slept past its lease: another one has taken the trial, and the late result is refused."""
     alone = job({"name": "only"})
     gate = Gate()
     machine = Machine(execute=gate)
-    said: list[str] = []
     taken: dict[str, int] = {}
 
-    def watch(drive: schedule.Driver) -> None:
-        if drive.backend.running() and not taken:
+    def watch(driver: Driver) -> None:
+        if driver.backend.running() and not taken:
             assert gate.inside.acquire(timeout=10)
-            store.leases.unregister(drive.id)
-            store.leases.register(leases.driver_here("other", drive.job_id, "machine"))
-            taken.update(store.leases.claim("other", [drive.backend.running()[0].key]))
+            store.leases.unregister(driver.id)
+            store.leases.register(leases.driver_here("other", driver.job_id, "machine"))
+            taken.update(store.leases.claim("other", [driver.backend.running()[0].key]))
             gate.open.set()
-        elif taken and said:
-            drive.stop("interrupted")
+        elif taken and messages(caplog):
+            driver.stop("interrupted")
 
-    drive_to_end(store, alone, machine, tmp_path, watch=watch, say=said.append)
+    drive_to_end(store, alone, machine, tmp_path, watch=watch)
     (key,) = taken
-    assert "taken over" in said[0]
+    assert "taken over" in messages(caplog)[0]
     assert store.trials.get(key).token == 2
     assert store.trials.get(key).state is TrialState.running
 
 
 def test_a_driver_that_slept_past_its_lease_registers_again_and_goes_on(store: Store, tmp_path: Path) -> None:
-    drive = a_drive(store, SMALL, tmp_path)
+    driver = prepared_driver(store, SMALL, tmp_path)
     slept = False
 
-    def forgets(driver: schedule.Driver) -> None:
+    def forgets(driver: Driver) -> None:
         nonlocal slept
         if not slept and driver.tally.finished:
             slept = True
             store.leases.unregister(driver.id)
 
-    drive._watch = forgets
+    driver._watch = forgets
     machine = Machine()
-    assert drive.run(ThreadBackend(machine, drive.id)) is JobState.done
+    assert driver.run(ThreadBackend(machine, driver.id)) is JobState.done
     assert slept
     assert set(machine.ran.values()) == {1}

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process_backend import Crash, Machine, a_drive, crashing, drive_to_end, killed
-from k12_job import BASE, FINAL, PRETRAIN, RAND, SUP, figures, grid
-from k12_job import job as a_job
+from in_process_backend import Crash, Machine, crashing, drive_to_end, killed, messages, prepared_driver
+from k12_job import FINAL, PRETRAIN, RAND, SUP, grid
+from search_job import FROM_SEARCH, Trainer, job, log_of, run, search
 
-from orchestrator.engine import driver, membership
+from orchestrator.engine import membership
+from orchestrator.engine.driver import Driver
 from orchestrator.errors import Conflict
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
@@ -24,25 +25,7 @@ from orchestrator.report.verify import verify
 from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.store import leases
 from orchestrator.store.store import Store, open_store
-from workers.errors import Stopped
-from workers.messages import Assignment, Outcome, Report, Weights
-
-LONG = {**BASE, "optim": {"lr": 1e-3, "epochs": 9, "warmup_epochs": 0, "batch": 64}}
-ASHA = {"asha": {"grace_epochs": 1, "reduction_factor": 3}}
-RANGES = {"optim.lr": {"loguniform": [1e-4, 1e-2]}, "optim.layer_decay": {"uniform": [0.6, 1]}}
-FROM_SEARCH = {**FINAL, "from": "search"}
-
-
-def search(**fields: Any) -> dict[str, Any]:
-    sweep = {
-        "search": RANGES, "each": {"task.dataset": ["digits"], "backbone.init": [RAND]}, "trials": 7, "startup": 3,
-        "at_once": 2, "stopping": ASHA,
-    }  # fmt: skip
-    return {"name": "search", "sweep": {**sweep, **fields}}
-
-
-def job(*stages: dict[str, Any], **fields: Any) -> JobSpec:
-    return a_job(*stages, **{"trial": LONG, **fields})
+from workers.messages import Assignment, Outcome, Report
 
 
 @pytest.fixture
@@ -55,61 +38,6 @@ def store(database_url: str) -> Iterator[Store]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(membership, "BEAT_S", 0.02)
-
-
-class Trainer:
-    """Trains by making figures up, epoch by epoch from where it stopped; waits at each rung until the store knows what
-    the search says, as a real epoch takes longer than a commit."""
-
-    def __init__(self, store: Store, *jobs: JobSpec) -> None:
-        self.store = store
-        self.jobs = [
-            one for one in jobs if any(getattr(stage.sweep, "stopping", "none") != "none" for stage in one.stages)
-        ]
-        self.at: Counter[str] = Counter()
-        """Key -> epochs trained: the checkpoint."""
-        self.trained: Counter[str] = Counter()
-        """Key -> epochs that were computed, over all attempts."""
-        self.wanted: set[str] = set()
-
-    def __call__(self, assignment: Assignment, emit: Any, stop: Callable[[], bool]) -> Outcome:
-        trial, key = assignment.trial, assignment.trial.key
-        found = figures(trial)
-        for epoch in range(1, trial.optim.epochs + 1):
-            if epoch > self.at[key]:
-                if stop():
-                    raise Stopped
-                self.trained[key] += 1
-                self.at[key] = epoch
-            values = {**found, trial.task.metric: found[trial.task.metric] - (1 / epoch - 1 / trial.optim.epochs)}
-            emit(Report(epoch, epoch * 10, values, 0.01))
-            self.wait(key, epoch, trial.optim.epochs, stop)
-        weights = Weights(f"{assignment.folder}/weights", "0" * 64) if assignment.keep_weights else None
-        return Outcome(found, {"train_seconds": 0.02, "step_seconds": 0.001, "device": "cpu"}, weights)
-
-    def wait(self, key: str, epoch: int, epochs: int, stop: Callable[[], bool]) -> None:
-        """Until every search that waits for this trial has judged the rung; when one stopped it, for that order, which
-        does not come where somebody else wants the trial in full."""
-        until = time.monotonic() + (20 if key not in self.wanted else 0.3)
-        while epoch in (1, 3) and not stop() and time.monotonic() < until:
-            told = [e for one in self.jobs for log in self.store.search_log.events(job_id(one)).values() for e in log]
-            about = [e for e in told if e.key == key]
-            judged = [e for e in about if e.kind in ("continued", "stopped", "told")]
-            if not about or any(e.kind != "stopped" and (e.kind == "told" or e.body["epoch"] >= epoch) for e in judged):
-                return
-            time.sleep(0.002)
-
-
-def log_of(store: Store, one: JobSpec) -> list[SearchEvent]:
-    (events,) = store.search_log.events(job_id(one)).values()
-    return events
-
-
-def run(store: Store, one: JobSpec, folder: Path, slots: int = 1, **options: Any) -> tuple[JobState, Trainer, Machine]:
-    trainer = Trainer(store, one)
-    machine = Machine(slots=slots, execute=trainer)
-    state, _drive = drive_to_end(store, one, machine, folder, **options)
-    return state, trainer, machine
 
 
 def test_a_search_is_recorded_and_its_winner_goes_to_test(store: Store, tmp_path: Path) -> None:
@@ -130,7 +58,7 @@ def test_a_search_is_recorded_and_its_winner_goes_to_test(store: Store, tmp_path
     (final,) = store.trials.placed(job_id(one), "final")
     assert final.state is TrialState.done
     assert verify(store, job_id(one)) == []
-    again = a_drive(store, one, tmp_path)
+    again = prepared_driver(store, one, tmp_path)
     assert again.planner.finished()
     assert log_of(store, one) == events
 
@@ -170,7 +98,7 @@ def test_a_search_goes_on_after_a_kill_as_if_there_had_been_none(
         with monkeypatch.context() as patch:
             crashing(own, patch, at, after=at % 2 == 0)
             killed(own, one, machine, tmp_path / str(at), patch)
-        state, _drive = drive_to_end(own, one, machine, tmp_path / str(at))
+        state, _driver = drive_to_end(own, one, machine, tmp_path / str(at))
         assert state is JobState.done
         assert log_of(own, one) == expected, f"crash at {at}"
         assert set(machine.ran.values()) == {1}
@@ -201,7 +129,7 @@ def test_a_stopped_trial_whose_process_and_driver_died_is_stopped(
         patch.setattr(store.trials, "place", placed)
         killed(store, one, machine, tmp_path, patch)
     machine.actors.clear()
-    state, _drive = drive_to_end(store, one, machine, tmp_path)
+    state, _driver = drive_to_end(store, one, machine, tmp_path)
     assert state is JobState.done
     assert set(machine.ran.values()) == {1}
     stopped = {e.key for e in log_of(store, one) if e.kind == "stopped"}
@@ -288,7 +216,7 @@ def test_a_failed_trial_leaves_its_group_incomplete_and_a_retry_goes_on(store: S
         return trainer(assignment, emit, stop)
 
     machine = Machine(slots=1, execute=execute)
-    state, _drive = drive_to_end(store, one, machine, tmp_path)
+    state, _driver = drive_to_end(store, one, machine, tmp_path)
     assert state is JobState.incomplete
     assert "digits/RAND" in store.jobs.get(job_id(one)).message
     assert store.choices.of(job_id(one)) == []
@@ -306,7 +234,7 @@ def test_a_search_whose_initial_weights_fail_says_so(store: Store, tmp_path: Pat
             raise ValueError("no such image")
         return Trainer(store)(assignment, emit, stop)
 
-    state, _drive = drive_to_end(store, one, Machine(slots=2, execute=execute), tmp_path)
+    state, _driver = drive_to_end(store, one, Machine(slots=2, execute=execute), tmp_path)
     assert state is JobState.incomplete
     lines = store.jobs.get(job_id(one)).message.splitlines()
     assert any(line.startswith("pretrain all") and "no such image" in line for line in lines)
@@ -321,23 +249,23 @@ def test_a_search_whose_initial_weights_fail_says_so(store: Store, tmp_path: Pat
 def test_a_search_waits_for_the_best_of_several_initial_weights(store: Store, tmp_path: Path) -> None:
     several = {**PRETRAIN, "sweep": {"grid": {"optim.lr": [6e-4, 1e-3]}}}
     one = job(several, search(each={"backbone.init": [SUP]}, trials=2, stopping="none"))
-    drive = a_drive(store, one, tmp_path)
+    driver = prepared_driver(store, one, tmp_path)
     assert store.search_log.events(job_id(one)) == {}
-    assert len(drive.planner.specs()) == 3  # what the search needs is looked for before it begins
+    assert len(driver.planner.specs()) == 3  # what the search needs is looked for before it begins
     state, _trainer, _machine = run(store, one, tmp_path)
     assert state is JobState.done
     best = max(store.trials.placed(job_id(one), "pretrain"), key=lambda row: row.value or 0)
     assert {store.trials.get(row.key).parent for row in store.trials.placed(job_id(one), "search")} == {best.key}
 
 
-def test_a_small_space_ends_with_a_line(store: Store, tmp_path: Path) -> None:
-    said: list[str] = []
+def test_a_small_space_ends_with_a_line(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "orchestrator")
     small = {"optim.layer_decay": {"choice": [0.7, 0.8, 0.9]}}
     one = job(search(search=small, trials=9, stopping="none"), FROM_SEARCH)
-    state, _trainer, machine = run(store, one, tmp_path, say=said.append)
+    state, _trainer, machine = run(store, one, tmp_path)
     assert state is JobState.done
     assert len(machine.ran) == 3 + 1
-    assert [line for line in said if "exhausted after 3 points" in line]
+    assert [line for line in messages(caplog) if "exhausted after 3 points" in line]
 
 
 def test_a_search_may_begin_with_the_weights_that_another_ended_with(store: Store, tmp_path: Path) -> None:
@@ -354,10 +282,10 @@ def test_a_search_may_begin_with_the_weights_that_another_ended_with(store: Stor
 
 def test_a_search_has_one_driver(store: Store, tmp_path: Path) -> None:
     one = job(search(trials=2))
-    drive = a_drive(store, one, tmp_path)
-    store.leases.register(leases.driver_here(drive.id, drive.job_id, "machine"))
+    driver = prepared_driver(store, one, tmp_path)
+    store.leases.register(leases.driver_here(driver.id, driver.job_id, "machine"))
     with pytest.raises(Conflict, match="one driver"):
-        a_drive(store, one, tmp_path)
+        prepared_driver(store, one, tmp_path)
     events = [(("search", "digits/RAND"), SearchEvent(0, "asked", "another", {"point": {}}))]
     with pytest.raises(Conflict, match="another process"):
         store.trials.place(job_id(one), [], events)
@@ -366,13 +294,13 @@ def test_a_search_has_one_driver(store: Store, tmp_path: Path) -> None:
 def test_an_interrupted_search_goes_on(store: Store, tmp_path: Path) -> None:
     one = job(search(), FROM_SEARCH)
 
-    def watch(drive: driver.Driver) -> None:
-        if drive.tally.finished == 1:
-            drive.stop("interrupted")
+    def watch(driver: Driver) -> None:
+        if driver.tally.finished == 1:
+            driver.stop("interrupted")
 
     trainer = Trainer(store, one)
     machine = Machine(slots=1, execute=trainer)
-    state, _drive = drive_to_end(store, one, machine, tmp_path, watch=watch)
+    state, _driver = drive_to_end(store, one, machine, tmp_path, watch=watch)
     assert state is JobState.interrupted
     assert 0 < len(log_of(store, one)) < 15
     assert drive_to_end(store, one, machine, tmp_path)[0] is JobState.done
@@ -411,7 +339,7 @@ def test_a_trial_that_another_job_runs_is_judged_by_what_that_records(
     while not any(row.epoch for row in store.trials.placed(job_id(full))) and time.monotonic() < until:
         time.sleep(0.01)
     try:
-        state, _drive = drive_to_end(store, one, machine, tmp_path)
+        state, _driver = drive_to_end(store, one, machine, tmp_path)
         assert state is JobState.done
         assert states == []  # the other job is not through: its trial waits
         bad = the_bad_trial(store, one, "search")

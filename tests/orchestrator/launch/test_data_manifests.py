@@ -9,7 +9,7 @@ import pytest
 from data_commands import command, trees
 
 from orchestrator import spec
-from orchestrator.engine.driver import _placement
+from orchestrator.engine.plan_rows import placement_of
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.launch.data_manifests import check_unchanged, with_manifests
 from orchestrator.launch.submit import record_job, submit
@@ -149,7 +149,7 @@ def test_a_job_does_not_go_on_with_other_data(job: JobSpec, tmp_path: Path, monk
     with closing(open_store(there.database_url)) as store:
         told, identity = with_manifests(job, there), job_id(job)
         record_job(store, job, identity)
-        store.trials.place(identity, [_placement(trial) for trial in Planner(told, DurationModel()).placed])
+        store.trials.place(identity, [placement_of(trial) for trial in Planner(told, DurationModel()).placed])
         check_unchanged(store, identity, told)
         rows = (tmp_path / "oxford-iiit-pet" / "annotations" / "test.txt").read_text().splitlines()
         (tmp_path / "oxford-iiit-pet" / "annotations" / "test.txt").write_text("\n".join(rows[1:]) + "\n")

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from orchestrator.errors import SpecError
 from orchestrator.launch.preflight import ModelPreflight
-from orchestrator.launch.submit import refusal_kept
+from orchestrator.launch.submit import refusal_recorded
 from orchestrator.plan.durations import DurationModel
 from orchestrator.records.rows import JobRecord
 from orchestrator.records.states import JobState, TrialSnapshot, TrialState
@@ -57,9 +57,9 @@ def test_what_is_known_or_tells_itself_at_once_is_not_tried() -> None:
     speed, known, new = DurationModel(), trial({"patch_sise": 4}), trial()
     speed.record(known, TrialSnapshot(TrialState.done, facts={"parameters": 7}))
     for specs in ([], [known], [new], [known, new, known]):
-        rehearsal = ModelPreflight(specs, speed, Path("/nowhere"))
-        assert rehearsal._process is None
-        rehearsal.end()
+        preflight = ModelPreflight(specs, speed, Path("/nowhere"))
+        assert preflight._process is None
+        preflight.end()
 
 
 def test_a_model_that_another_kind_of_task_has_had_is_tried(tmp_path: Path) -> None:
@@ -75,11 +75,11 @@ def test_a_model_that_another_kind_of_task_has_had_is_tried(tmp_path: Path) -> N
 
 
 def test_the_process_ends_with_the_job() -> None:
-    rehearsal = ModelPreflight([trial(), trial({"depth": 3})], DurationModel(), Path("/nowhere"))
-    assert rehearsal._process is not None
-    rehearsal.close()
-    assert rehearsal._process.returncode is not None
-    rehearsal.close()
+    preflight = ModelPreflight([trial(), trial({"depth": 3})], DurationModel(), Path("/nowhere"))
+    assert preflight._process is not None
+    preflight.close()
+    assert preflight._process.returncode is not None
+    preflight.close()
 
 
 def test_a_refused_job_is_not_left_queued(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_refused_job_is_not_left_queued(tmp_path: Path) -> None:
         ):
             store.jobs.put(JobRecord(name, name, "", {}, ""))
             store.jobs.set_state(name, before)
-            with pytest.raises(SpecError), refusal_kept(store, name):
+            with pytest.raises(SpecError), refusal_recorded(store, name):
                 raise SpecError(["backbone: 1 missing: cls_token"])
             assert store.jobs.get(name).state is after
         assert store.jobs.get("a-1").message == "refused: backbone: 1 missing: cls_token"

@@ -12,14 +12,14 @@ import pytest
 from k12_job import BASE, FINAL, PRETRAIN, RAND, REFINE, SUP, done, figures, grid, job, run
 
 from orchestrator.plan.cost import Cost, cost
-from orchestrator.plan.durations import EVALUATION_SHARE, DurationModel
+from orchestrator.plan.durations import EVALUATION_SHARE, DurationModel, model_id
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.resource_fit import Node
 from orchestrator.plan.simulation import remaining_part
 from orchestrator.plan.trials import PlannedTrial
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.spec.job import JobSpec, Resources
-from tasks.backbones.spec import BackboneSpec
+from workers.trial import Span, TrialSpec
 
 ONE_CPU = [Node(cpus=1)]
 
@@ -149,6 +149,29 @@ def test_test_images_are_evaluated_once_and_val_as_often_as_asked() -> None:
     for trial, times in ((final, 1), (every, 4), (second, 2)):
         images = 4 * trial.task.train_samples + times * trial.task.evaluation_samples * EVALUATION_SHARE
         assert DurationModel().estimate(trial, Resources(images_per_second=1)).seconds == pytest.approx(images)
+
+
+def test_a_length_in_iterations_costs_its_steps_and_evaluations() -> None:
+    """10 steps in rounds of 4, 4 and 2 images each of 64."""
+    optim = {"lr": 1e-3, "batch": 64, "iterations": 10}
+    base = {**BASE, "optim": optim, "runtime": {"report_iterations": 4}}
+    (planned,) = Planner(job(PRETRAIN, trial=base), DurationModel()).placed
+    spec = planned.spec
+    evaluation = spec.task.evaluation_samples * EVALUATION_SHARE
+    guess = DurationModel().estimate(spec, Resources(images_per_second=1)).seconds
+    assert guess == pytest.approx(10 * 64 + 3 * evaluation)
+    measured = TrialSnapshot(TrialState.done, step_seconds=0.5, facts={"device": "cpu", "workers": 1})
+    speed = DurationModel([(spec, measured)])
+    assert speed.estimate(spec, Resources()).seconds == pytest.approx(0.5 * (10 + 3 * evaluation / 64))
+    last = spec.model_copy(update={"span": Span(first_epoch=2, last_epoch=3)})
+    assert speed.estimate(last, Resources()).seconds == pytest.approx(0.5 * (2 + evaluation / 64))
+
+
+def test_a_trial_without_training_costs_one_evaluation() -> None:
+    base = {**BASE, "optim": {"lr": 1e-3, "batch": 64, "epochs": 0}}
+    (planned,) = Planner(job(PRETRAIN, trial=base), DurationModel()).placed
+    evaluation = planned.spec.task.evaluation_samples * EVALUATION_SHARE
+    assert DurationModel().estimate(planned.spec, Resources(images_per_second=1)).seconds == pytest.approx(evaluation)
 
 
 def test_recorded_step_times_of_the_same_kind_are_used() -> None:
@@ -331,18 +354,24 @@ def test_what_fits_on_no_node_is_said() -> None:
 def test_disk_is_weights_that_are_kept_and_checkpoints_of_what_runs_at_once() -> None:
     asked: list[str] = []
 
-    def parameters(backbone: BackboneSpec) -> int:
-        asked.append(backbone.model)
+    def parameters(trial: TrialSpec) -> int:
+        asked.append(model_id(trial))
         return 1000
 
     spec = job()
     found = cost(spec, nothing, DurationModel(), [Node(cpus=4)], parameters)
     assert found.disk_bytes == 4 * 1000 * (5 + 9 * 4)  # pretrain and four finals; four at once, three checkpoints each
-    assert asked == ["vit_tiny_patch16_224"]
+    assert len(asked) == len(set(asked)) == 2  # digits and faces: heads of 10 and of 40 classes
     assert cost(spec, nothing, DurationModel(), ONE_CPU).disk_bytes is None
-    (pretrain, *_) = Planner(spec, DurationModel()).placed
-    recorded = DurationModel([(pretrain.spec, TrialSnapshot(TrialState.done, facts={"parameters": 2000}))])
-    assert cost(spec, nothing, recorded, ONE_CPU).disk_bytes == 4 * 2000 * (5 + 9)
+
+
+def test_disk_is_known_if_every_model_is_recorded_or_computed() -> None:
+    spec = job(PRETRAIN, grid())
+    pretrain = next(each.spec for each in Planner(spec, DurationModel()).placed if each.stage == "pretrain")
+    recorded = DurationModel([(pretrain, TrialSnapshot(TrialState.done, facts={"parameters": 2000}))])
+    assert cost(spec, nothing, recorded, ONE_CPU).disk_bytes is None  # faces have another head
+    assert cost(spec, nothing, recorded, ONE_CPU, lambda trial: None).disk_bytes is None
+    assert cost(spec, nothing, recorded, ONE_CPU, lambda trial: 3000).disk_bytes == 4 * (2000 + 9 * 3000)
 
 
 def test_weights_that_were_lost_are_counted_once_more() -> None:

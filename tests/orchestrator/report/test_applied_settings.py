@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process_backend import Machine, a_drive, drive_to_end
+from in_process_backend import Machine, drive_to_end, prepared_driver
 from k12_job import FINAL, PRETRAIN, RAND, SUP, figures, grid, job
 
 from orchestrator.engine import membership
@@ -27,7 +27,7 @@ JOB = job(PRETRAIN, SEARCH, APPLY)
 def test_each_data_set_has_its_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(membership, "BEAT_S", 0.2)
     store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
-    a_drive(store, JOB, tmp_path)
+    prepared_driver(store, JOB, tmp_path)
     before = build.build(store, job_id(JOB))
     assert before.rows == ("RAND", "SUP")
     assert [column.name for column in before.columns] == ["digits", "faces"]

@@ -16,7 +16,8 @@ from in_process_backend import Machine, crashing, drive_to_end, killed
 from k12_job import BASE, RAND
 from k12_job import job as a_job
 
-from orchestrator.engine import driver, membership
+from orchestrator.engine import membership
+from orchestrator.engine.driver import Driver
 from orchestrator.records.rows import SearchEvent
 from orchestrator.records.states import JobState, TrialState
 from orchestrator.report.verify import verify
@@ -159,13 +160,13 @@ class Trainer:
 
     def __call__(self, assignment: Assignment, emit: Any, stop: Any) -> Outcome:
         trial = assignment.trial
-        value = self.state[trial.parent] if trial.first_epoch and trial.parent else 0.0
+        value = self.state[trial.parent] if trial.first_round and trial.parent else 0.0
         assert set(assignment.parents) == ({trial.parent} if trial.parent else set())
-        for epoch in range(trial.first_epoch + 1, trial.last_epoch + 1):
+        for epoch in range(trial.first_round + 1, trial.last_round + 1):
             value += trial.optim.lr
             emit(Report(epoch, epoch * 10, {"train_loss": -value, trial.task.metric: value}, 0.01))
         self.state[trial.key] = value
-        early = trial.last_epoch < trial.optim.epochs
+        early = trial.last_round < trial.rounds
         weights = Weights(f"{assignment.folder}/weights", "0" * 64) if assignment.keep_weights or early else None
         return Outcome({trial.task.metric: value, "loss": -value}, {"train_seconds": 0.02, "device": "cpu"}, weights)
 
@@ -183,9 +184,9 @@ def test_a_population_runs_in_parts_and_the_winner_is_of_the_last(
     monkeypatch.setattr(membership, "BEAT_S", 0.02)
     one, machine = a_population_job(), Machine(slots=2, execute=Trainer())
 
-    def watch(drive: driver.Driver) -> None:
-        if drive.tally.finished == 7:
-            drive.stop("interrupted")
+    def watch(driver: Driver) -> None:
+        if driver.tally.finished == 7:
+            driver.stop("interrupted")
 
     assert drive_to_end(store, one, machine, tmp_path, watch=watch)[0] is JobState.interrupted
     assert drive_to_end(store, one, machine, tmp_path)[0] is JobState.done

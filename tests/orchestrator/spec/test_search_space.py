@@ -176,6 +176,50 @@ def test_a_rung_inside_the_warm_up_may_be_allowed(write: Write) -> None:
     load(write(GOOD.replace("grace_epochs: 4", "grace_epochs: 1, inside_warmup: true")))
 
 
+ITERATIONS = ("epochs: 20, warmup_epochs: 2", "iterations: 950, warmup_iterations: 150")
+"""20 rounds, the last one shorter; the warm-up ends in the middle of the third."""
+
+
+def in_iterations(text: str) -> str:
+    before, after = ITERATIONS
+    assert before in text
+    return text.replace(before, after).replace("stages:", "  runtime: {report_iterations: 50}\nstages:", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "after", "what"),
+    [
+        (GOOD, "grace_epochs: 4", "grace_epochs: 3", "3 lies inside the warm-up of 150 iterations (3 rounds)"),
+        (GOOD, "grace_epochs: 4", "grace_epochs: 19", "19 of 19 rounds (950 iterations by 50) leave nothing to stop"),
+        (GOOD, "grace_epochs: 4}}", "grace_epochs: 5}}\n    override: {runtime.evaluate_every: 2}",
+         "may stop at rounds 5, 15, but round 5 is not evaluated"),
+        (GOOD, "{choice: [0, 0.1, 0.2]}", "{choice: [0]}\n        runtime.report_iterations: {int: [50, 100]}",
+         "trials with different rounds or evaluations cannot be compared"),
+        (POPULATION, "every_epochs: 5", "every_epochs: 4",
+         "4 does not divide the 19 rounds (950 iterations by 50) of a trial"),
+        (POPULATION, "1e-2]}}", "1e-2]}, optim.iterations: {int: [800, 1600]}}",
+         "a population cannot search optim.iterations"),
+    ],
+)  # fmt: skip
+def test_a_search_counts_rounds_where_the_length_is_in_iterations(
+    write: Write, text: str, before: str, after: str, what: str
+) -> None:
+    assert before in text
+    with pytest.raises(SpecError) as caught:
+        load(write(in_iterations(text.replace(before, after, 1))))
+    (problem,) = caught.value.problems
+    assert what in problem
+    load(write(in_iterations(GOOD)))
+
+
+def test_a_warm_up_in_iterations_is_compared_in_epochs(write: Write) -> None:
+    """digits has 300 images to train on, so a batch of 32 makes 9 steps an epoch."""
+    short, long = (GOOD.replace("warmup_epochs: 2", f"warmup_iterations: {count}") for count in (35, 36))
+    load(write(short.replace("[digits, faces]", "[digits]")))
+    with pytest.raises(SpecError, match=r"4 lies inside the warm-up of 36 iterations \(4 epochs\)"):
+        load(write(long.replace("[digits, faces]", "[digits]")))
+
+
 NODES = [Node(2.0)]
 
 
