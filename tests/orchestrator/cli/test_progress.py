@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process_backend import Machine, a_drive, drive_to_end, made_up
+from in_process_backend import Machine, drive_to_end, made_up, prepared_driver
 from k12_job import FINAL, PRETRAIN, RAND, SUP, grid, job
 
 from orchestrator.cli.progress import Live, parts, summary
@@ -53,7 +53,7 @@ def test_time_left_is_work_over_slots() -> None:
 def test_the_live_table_and_status_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(membership, "BEAT_S", 0.2)
     store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
-    before = a_drive(store, JOB, tmp_path)
+    before = prepared_driver(store, JOB, tmp_path)
     waiting = arrange(parts(before.planner.progress(), JOB.report.rows, JOB.report.columns))[2]
     assert cell_text(waiting["RAND", "digits"], "final") == "0/3"
     _, drive = drive_to_end(store, JOB, Machine(execute=accurate), tmp_path)
@@ -76,7 +76,7 @@ def test_the_line_is_printed_once_until_it_changes(
 ) -> None:
     monkeypatch.setattr("orchestrator.cli.progress.LINE_S", 0.0)
     store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
-    drive = a_drive(store, JOB, tmp_path)
+    drive = prepared_driver(store, JOB, tmp_path)
     drive.backend = Machineless()  # type: ignore[assignment]
     live = Live()
     live(drive)
