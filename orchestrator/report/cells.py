@@ -37,7 +37,7 @@ def best_first(rows: Iterable[PlacedRow]) -> list[PlacedRow]:
 
 @dataclass(frozen=True)
 class CellSource:
-    """What a cell is made of: the trials of the table's stage at one row and column."""
+    """The trials of the table's stage at one row and column, from which a cell is made."""
 
     row: str
     column: str
@@ -48,7 +48,7 @@ class CellSource:
     metrics: tuple[MetricRow, ...] = ()
     """Figures that its trials have, or those of earlier stages while it has none; trials are chosen by the first."""
     reason: str = ""
-    """Why there are no trials."""
+    """The reason why there are no trials."""
     absent: bool = False
     """True: the study has no such combination."""
 

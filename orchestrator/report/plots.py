@@ -33,7 +33,7 @@ def _scatter(results: JobResults, plot: Mapping[str, Any], cells: Mapping[str, C
     x_name, y_name = plot["x"], plot["y"]
     for name, cell in cells.items():
         y_title, y = _height(cell, plot["y"])
-        numbers = [found for key in cell.keys if (found := _figure(results, key, plot["x"], inherited))]
+        numbers = [number for key in cell.keys if (number := _figure(results, key, plot["x"], inherited))]
         if y is None:
             without_error.append(name)
             continue
@@ -41,7 +41,7 @@ def _scatter(results: JobResults, plot: Mapping[str, Any], cells: Mapping[str, C
             left_out.append(name)
             continue
         x_name, y_name = numbers[0][1], y_title
-        dots.append(ScatterPoint(name, cell.keys, sum(number for number, _ in numbers) / len(numbers), y))
+        dots.append(ScatterPoint(name, cell.keys, sum(value for value, _ in numbers) / len(numbers), y))
     return Scatter(
         plot["title"],
         f"{x_name} of the weights" if inherited else x_name,

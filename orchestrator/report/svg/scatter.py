@@ -31,9 +31,9 @@ def scatter_svg(plot: Scatter) -> str:
     parts += [text(x(tick), _H - _BOTTOM + 16, f"{tick:g}", 11) for tick in x_ticks]
     parts.append(text((_LEFT + _W - _RIGHT) / 2, _H - 4, plot.x_name, 12))
     for dot in plot.dots:
-        told = f"{dot.name}: {plot.x_name} {dot.x:.4g}, {plot.y_name} {dot.y:.4g}"
+        tip = f"{dot.name}: {plot.x_name} {dot.x:.4g}, {plot.y_name} {dot.y:.4g}"
         parts.append(
-            f'<g data-tip="{escape(told)}"><title>{escape(told)}</title>'
+            f'<g data-tip="{escape(tip)}"><title>{escape(tip)}</title>'
             f'<circle class="dot chosen" cx="{x(dot.x):.1f}" cy="{y(dot.y):.1f}" r="4.5"/></g>'
         )
         parts.append(text(x(dot.x) + 8, y(dot.y) + 4, dot.name, 11, "start"))
