@@ -183,10 +183,10 @@ def runtime(**more: Any) -> RuntimeSpec:
 def swin(bench: Bench, epochs: int = 1, **more: Any) -> DrawnTrial:
     """SimMIM with a small SwinV2, ten steps an epoch, in fp32.
 
-    `more`: of the runtime; or batch, micro_batch, drop_path, and the task's `fits` and `measured`.
+    `more`: of the runtime; or batch, micro_batch, drop_path, and the task's `fits`, `measured` and `plain_noise`.
     """
     small = bench.small
-    task = {name: more.pop(name) for name in ("fits", "measured") if name in more}
+    task = {name: more.pop(name) for name in ("fits", "measured", "plain_noise") if name in more}
     batch = more.pop("batch", 16 if small else 64)
     args: dict[str, Any] = {"patch_size": 4, "embed_dim": 96, "window_size": 6}
     args |= {"depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24]}
