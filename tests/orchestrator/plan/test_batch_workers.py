@@ -85,7 +85,6 @@ def test_a_spec_fixes_the_number_of_workers_of_such_a_trial(tmp_path: Path) -> N
     for same in ("batch: 32, micro_batch: 8", "batch: 32"):
         path.write_text(SPEC.replace("batch: 32", same))
         assert load(path).resources.workers == 4
-    path.write_text(
-        SPEC.replace("kind: shared", "kind: classify, dataset: faces").replace("4}\nst", "4, min_workers: 2}\nst")
-    )
+    other = SPEC.replace("kind: shared", "kind: classify, dataset: faces")
+    path.write_text(other.replace("workers: 4", "workers: 4, min_workers: 2"))
     assert load(path).resources.min_workers == 2
