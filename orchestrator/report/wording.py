@@ -25,6 +25,8 @@ def cell_text(cell: Cell) -> str:
         return _number(cell)
     if cell.state == "running" and cell.wanted > 1:
         return f"running {len(cell.values)}/{cell.wanted}"
+    if cell.state == "done":
+        return "see plot"
     return "–" if cell.state == "absent" else cell.state
 
 
