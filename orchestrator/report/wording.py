@@ -67,7 +67,7 @@ def title(report: Report) -> str:
     else:
         names = " / ".join(map(directed_title, shown.values())) or figures.UNKNOWN.title
     where = f" on {report.measured_on}" if report.measured_on else ""
-    seeds = max((len(cell.seeds) for cell in report.cells), default=0)
+    seeds = max((len(set(cell.seeds)) for cell in report.cells), default=0)
     spread = f"; mean over {seeds} seeds ± half the 95 % confidence interval (Student t)" if seeds > 1 else "; one seed"
     return f"{names}{where}, stage {report.stage}{spread if seeds else ''}"
 

@@ -149,7 +149,8 @@ class Plot(SpecModel):
 
     title: str = ""
     x: str
-    """Name of a figure, for example avg_dist."""
+    """Name of a figure, for example avg_dist; or a field of the trial, by its dotted path: the trials of each cell are
+    drawn as a curve over its values, and the cell itself has no number."""
     of: Literal["trial", "parent"] = "trial"
     """The trial whose figure `x` is: the table's trial, or the nearest trial up its lineage of weights that has the
     figure."""

@@ -41,6 +41,7 @@ def problems(folder: Path, report: str, kind: str = "classify") -> list[str]:
         "{figures: [top1], plots: [{x: loss, y: error}]}",
         "{plots: [{x: loss, y: error}]}",
         "{figures: [loss], plots: [{x: top1}]}",
+        "{plots: [{x: backbone.drop_path}]}",
         "{reference: {source: paper, values: {RAND: {faces: {top1: 90, loss: 0.3}}}}}",
         "{reference: {source: paper, values: {RAND: {faces: 90}}}}",
     ],
@@ -55,6 +56,10 @@ def test_figures_that_the_task_measures(report: str, tmp_path: Path) -> None:
         (
             "{figures: [top1, top2]}",
             "8:26: report.figures: top2: no such figure; figures: mean_per_class, top1, loss; nearest: top1",
+        ),
+        (
+            "{plots: [{x: backbone.drop_path, of: parent}]}",
+            "8:46: report.plots.of: parent: is for figures, and x is a field (backbone.drop_path); write of: trial",
         ),
         ("{figures: [top1, top1]}", "8:26: report.figures: top1: listed twice; remove one"),
         (
@@ -95,3 +100,9 @@ def test_columns_are_data_sets_by_whatever_field_names_them(
     job = {"name": "scans", "trial": {"task": {"kind": "scan"}}, "stages": [{"name": "only"}], "report": report}
     assert JobSpec.model_validate(job).report.columns == columns
     assert JobSpec.model_validate(JobSpec.model_validate(job).model_dump(by_alias=True)).report.columns == columns
+
+
+def test_the_field_of_a_curve_is_one_of_a_trial(tmp_path: Path) -> None:
+    (line,) = problems(tmp_path, "{plots: [{x: backbone.drop_paht}]}")
+    assert line.startswith("8:22: report.plots.x: backbone.drop_paht: no such field of a trial")
+    assert line.endswith("nearest: backbone.drop_path")
