@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # A job on a Slurm cluster: one Ray node per Slurm node, the driver on the first one.
 #   sbatch --nodes 4 --gpus-per-node 8 deploy/slurm.sh specs/k12_grid.yaml --profile paper
-# The environment (.venv, from `make install`), ORCHESTRATOR_RUNS and DATA_ROOT must lie on storage that every node sees.
-# Results: set DATABASE_URL to a PostgreSQL when ORCHESTRATOR_RUNS is on NFS (SQLite is refused there).
-# Slurm's time limit sends SIGTERM two minutes early: running trials write checkpoints; submit again to go on.
+# The environment (.venv, from `make install`), ORCHESTRATOR_RUNS and DATA_ROOT must be on storage that every node sees.
+# If ORCHESTRATOR_RUNS is on NFS, set DATABASE_URL to a PostgreSQL, because SQLite is refused there.
+# Slurm's time limit sends SIGTERM two minutes early: running trials write checkpoints; submit again to resume.
 #SBATCH --job-name=orchestrator
 #SBATCH --ntasks-per-node=1
 #SBATCH --exclusive
@@ -36,7 +36,7 @@ driver=$!
 trap 'kill -TERM "$driver"' TERM
 code=0
 wait "$driver" || code=$?
-if kill -0 "$driver" 2>/dev/null; then  # the trap ended the first wait: let it write its checkpoints
+if kill -0 "$driver" 2>/dev/null; then  # the trap ended the first wait: wait until the checkpoints are written
     code=0
     wait "$driver" || code=$?
 fi

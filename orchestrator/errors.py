@@ -1,10 +1,10 @@
-"""The only place for errors that a user is meant to read: each says what to do next and has its exit code."""
+"""Errors that a user can act on; each message names a remedy, each class has its exit code."""
 
 from __future__ import annotations
 
 
 class OrchestratorError(Exception):
-    """Something the user can act on. `str(error)` is the whole message; no traceback is shown for it."""
+    """An error that the user can act on. `str(error)` is the whole message; commands show no traceback."""
 
     exit_code = 1
 
@@ -20,28 +20,28 @@ class SpecError(OrchestratorError):
 
 
 class NotFound(OrchestratorError):
-    """A job, trial, file or data set that was asked for is not there."""
+    """A job, trial, file or data set does not exist."""
 
     exit_code = 4
 
 
 class Conflict(OrchestratorError):
-    """Somebody else holds what was asked for (a lease lost, an ambiguous prefix, a store of another version)."""
+    """A request contradicts the present state: a lease was lost, a prefix is ambiguous, a store has another version."""
 
     exit_code = 5
 
 
 class LeaseLost(Conflict):
-    """A write came with a fencing token that is no longer the trial's: another driver has taken the trial over."""
+    """A write has a fencing token that is not the trial's any more, because another driver has taken the trial over."""
 
 
 class BackendUnreachable(OrchestratorError):
-    """The database, the Ray cluster, the tracking server or the disk does not answer or refuses."""
+    """The database, the Ray cluster, the tracking server or the disk does not answer, or refuses a request."""
 
     exit_code = 7
 
 
 class BadInput(OrchestratorError):
-    """A file that was handed over cannot be used: damaged, of an unknown form, or with code in it."""
+    """A file given by the user cannot be used: it is damaged, of an unknown form, or has code in it."""
 
     exit_code = 6

@@ -1,4 +1,4 @@
-"""The only place that reads the environment: where the store, the tracking server, the data and the cluster are."""
+"""Addresses and folders, from flags and the environment: store, tracking server, data, cluster."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class Settings:
     """Addresses and folders of one installation. Precedence: flag, environment, default."""
 
     folder: Path
-    """Everything we write lives here unless an address says otherwise (default: runs/)."""
+    """Everything is written here unless an address names another place (default: runs/)."""
     database_url: str
     tracking_uri: str
     data_root: Path
     storage: Path
-    """Checkpoints and weights; every node must see it under this path."""
+    """Folder of checkpoints and weights; every node must have it under this path."""
     address: str | None
-    """Ray cluster; none: a local one is started, or the one we started earlier is used."""
+    """Address of a Ray cluster; None: the local one of `folder`, which is started if needed."""
 
 
 def settings(
@@ -30,7 +30,7 @@ def settings(
     storage: str | Path | None = None,
     address: str | None = None,
 ) -> Settings:
-    """Fills what is not given from ORCHESTRATOR_RUNS, DATABASE_URL, MLFLOW_TRACKING_URI, DATA_ROOT,
+    """Takes what is not given from ORCHESTRATOR_RUNS, DATABASE_URL, MLFLOW_TRACKING_URI, DATA_ROOT,
     ORCHESTRATOR_STORAGE and RAY_ADDRESS, then from defaults under `folder`. Writes nothing."""
     env = os.environ
     home = Path(folder or env.get("ORCHESTRATOR_RUNS") or "runs").absolute()

@@ -1,34 +1,25 @@
 """Downloads data sets: resumes what was cut off, compares sums, unpacks.
 
-Addresses and sums are torchvision's; its own downloader begins anew after a cut, which 120 GB do not forgive.
+Addresses and sums are torchvision's. Its own downloader starts again after a cut, which is too slow for 120 GB.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import http.client
 import shutil
 import tarfile
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+from orchestrator.assets.http import Progress, http_download, part_of
 from orchestrator.errors import BackendUnreachable, NotFound
 from tasks.datasets.info import DatasetInfo, Download
 
 FOLDER = "downloads"
 """Below the data root: archives, until they are unpacked."""
-CHUNK = 1 << 20
-SILENT_S = 60.0
-"""Seconds without an answer after which an address is given up."""
-
-Progress = Callable[[str, int, int | None], None]
-"""(what is fetched, bytes so far, bytes in all if the server states them)"""
 
 
 def fetch(info: DatasetInfo, root: Path, progress: Progress, keep: bool = False) -> None:
@@ -42,13 +33,12 @@ def fetch(info: DatasetInfo, root: Path, progress: Progress, keep: bool = False)
     if not info.downloads:
         raise NotFound(f"{info.name} cannot be fetched by a program. Below {root}: {info.how_to_get}")
     archives = [root / FOLDER / name_of(download) for download in info.downloads]
-    if info.missing(root) is None and not any(path.exists() or _part(path).exists() for path in archives):
+    if info.missing(root) is None and not any(path.exists() or part_of(path).exists() for path in archives):
         return
     for download, path in zip(info.downloads, archives, strict=True):
         if not path.exists():
-            _download(download, path, progress)
-            _verify(download, _part(path), progress)
-            _part(path).rename(path)
+            check = partial(_verify, download, progress)
+            http_download(download.url, path, check, _BY_HAND, progress)
     for download, path in zip(info.downloads, archives, strict=True):
         progress(f"unpacking {path.name}", 0, None)
         _unpack(path, root / download.folder, download.unpack)
@@ -63,66 +53,18 @@ def name_of(download: Download) -> str:
     return download.url.rpartition("/")[2]
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part")
-
-
-def _download(download: Download, path: Path, progress: Progress) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = _part(path)
-    have = part.stat().st_size if part.exists() else 0
-    with _opened(download.url, have) as answer:
-        if answer is None:  # the file was complete
-            return
-        if answer.status != http.client.PARTIAL_CONTENT:  # the server sends the file from its beginning
-            have = 0
-        left = answer.headers.get("Content-Length")
-        total = have + int(left) if left is not None else None
-        if total is not None and shutil.disk_usage(path.parent).free < total - have:
-            raise BackendUnreachable(f"{path.parent} has no room for the {total - have:,} bytes left of {download.url}")
-        with part.open("ab" if have else "wb") as file:
-            while chunk := answer.read(CHUNK):
-                file.write(chunk)
-                have += len(chunk)
-                progress(path.name, have, total)
-    if total is not None and have != total:
-        raise BackendUnreachable(
-            f"{download.url}: cut off after {have:,} of {total:,} bytes; the same command again goes on from there"
-        )
-
-
-@contextmanager
-def _opened(url: str, have: int) -> Iterator[http.client.HTTPResponse | None]:
-    """The server's answer from byte `have` on; None when there is nothing after it."""
-    headers = {"User-Agent": "orchestrator (data fetch)", **({"Range": f"bytes={have}-"} if have else {})}
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SILENT_S) as answer:
-            yield answer
-    except urllib.error.HTTPError as error:
-        if have and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            yield None
-            return
-        raise BackendUnreachable(f"{url}: {error.code} {error.reason}; {_BY_HAND}") from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise BackendUnreachable(
-            f"{url}: {reason}; the same command again goes on from there, or {_BY_HAND}"
-        ) from error
-
-
 _BY_HAND = "get the file by other means into the folder downloads below the data root and run the same command again"
 
 
-def _verify(download: Download, part: Path, progress: Progress) -> None:
+def _verify(download: Download, progress: Progress, part: Path) -> None:
     if download.md5 is None:
         return
     progress(f"checking {name_of(download)}", 0, None)
     with part.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
-    if found != download.md5:
-        part.unlink()
+        actual = hashlib.file_digest(file, "md5").hexdigest()
+    if actual != download.md5:
         raise BackendUnreachable(
-            f"{download.url}: what came has MD5 {found}, not {download.md5}; it was removed: run the same command again"
+            f"{download.url}: the file has MD5 {actual}, not {download.md5}; it was removed: run the same command again"
         )
 
 

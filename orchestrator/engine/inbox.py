@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -65,7 +66,8 @@ class Inbox:
         measurements: Sequence[MeasurementRow] = ()
         if outcome.measurements:
             try:
-                measurements = read_measurements(trial_folder(self._storage, key) / outcome.measurements)
+                path = trial_folder(self._storage, key) / outcome.measurements
+                measurements = read_measurements(path, outcome.measurements_sha256)
             except (OSError, ValueError) as error:
                 note = f"measurements are not recorded: {error}"
                 facts = {**facts, "notes": [*facts.get("notes", ()), note]}
@@ -97,13 +99,16 @@ class Inbox:
 _ROW = TypeAdapter(MeasurementRow)
 
 
-def read_measurements(path: Path) -> list[MeasurementRow]:
+def read_measurements(path: Path, sha256: str | None) -> list[MeasurementRow]:
     """The measurements that a trial wrote as JSON lines; values that are not finite numbers become None.
 
-    Raises OSError if the file cannot be read, ValueError with the line that is damaged.
+    Raises OSError if the file cannot be read, ValueError if its content is another one or a line is damaged.
     """
     rows = []
     with open(path, "rb") as lines:
+        if sha256 is not None and (digest := hashlib.file_digest(lines, "sha256").hexdigest()) != sha256:
+            raise ValueError(f"{path} has SHA-256 {digest}, not {sha256}")
+        lines.seek(0)
         for number, line in enumerate(lines, 1):
             try:
                 row = _ROW.validate_json(line, strict=True)

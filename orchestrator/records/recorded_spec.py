@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 APPLIED_TO = ("seed", "task.dataset")
-"""Fields that are not part of a setting: a chosen setting may be applied to several seeds and data sets, and read test
-on each, as long as nothing is chosen from the results."""
+"""Fields that are no part of a setting: a stage that applies one setting to several seeds and data sets is the end of
+its job, whose weights are kept. A recorded spec does not say which fields of its task name data sets
+(`tasks.base.Task.data_fields`), so this is the usual one. A stage with another such axis is no end by this rule, but
+where that axis forms its groups, as the table's rows or columns do, each group's best trial is kept as such."""
 
 
 def last_stages(spec: Mapping[str, Any]) -> list[str]:

@@ -1,10 +1,11 @@
-"""Plots beside the table: its values against another figure of each trial, or as curves over a field of the trial."""
+"""Plots beside the table: its values against another figure or a field of each trial, or of those it starts from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.records.recorded_spec import label, lookup
 from orchestrator.report.figures import UNKNOWN, scaled, title
 from orchestrator.report.formatting import finite
 from orchestrator.report.model import Cell, Scatter, ScatterPoint
@@ -20,14 +21,23 @@ def plots(results: JobResults, cells: Sequence[Cell]) -> tuple[Scatter, ...]:
     first = cells[:: len(results.figures)]
     several = len({column.name for column in results.columns}) > 1
     named = {f"{cell.row}, {cell.column}" if several else cell.row: cell for cell in first}
+    settings = {row.key: row.settings for row in results.placed if results.x_paths}
     return tuple(
-        _curves(results, plot, named) if plot["x"] in results.x_paths else _scatter(results, plot, named)
+        _curves(results, plot, named, {key: _number(setting.get(plot["x"])) for key, setting in settings.items()})
+        if _varies(plot["x"], first, settings)
+        else _scatter(results, plot, named)
         for plot in results.table.get("plots", [])
     )
 
 
+def _varies(path: str, cells: Sequence[Cell], settings: Mapping[str, Mapping[str, Any]]) -> bool:
+    """True if the trials of a cell differ in this field."""
+    values = ([settings[key].get(path) for key in cell.keys if key in settings] for cell in cells)
+    return any(len(set(map(label, each))) > 1 for each in values)
+
+
 def _scatter(results: JobResults, plot: Mapping[str, Any], cells: Mapping[str, Cell]) -> Scatter:
-    """A dot for each cell with a value, at a figure of its trials or of those whose weights they start from."""
+    """A dot for each cell with a value, at a figure or field of its trials or of those that they start from."""
     inherited = plot["of"] == "parent"
     dots: list[ScatterPoint] = []
     left_out: list[str] = []
@@ -56,11 +66,11 @@ def _scatter(results: JobResults, plot: Mapping[str, Any], cells: Mapping[str, C
     )
 
 
-def _curves(results: JobResults, plot: Mapping[str, Any], cells: Mapping[str, Cell]) -> Scatter:
-    """A curve for each cell: the mean over the seeds of its trials at each value of a field."""
-    keys = {key for cell in cells.values() for key in cell.keys}
-    x_values = {row.key: row.settings.get(plot["x"]) for row in results.placed if row.key in keys}
-    recorded = results.store.trials.figures(keys)
+def _curves(
+    results: JobResults, plot: Mapping[str, Any], cells: Mapping[str, Cell], x_values: Mapping[str, float | None]
+) -> Scatter:
+    """A curve for each cell: the mean over the seeds of its trials at each value of a field. `x_values`: by trial."""
+    recorded = results.store.trials.figures({key for cell in cells.values() for key in cell.keys})
     dots: list[ScatterPoint] = []
     left_out: list[str] = []
     without_error: list[str] = []
@@ -68,7 +78,7 @@ def _curves(results: JobResults, plot: Mapping[str, Any], cells: Mapping[str, Ce
     for name, cell in cells.items():
         points: dict[float, dict[str, float]] = {}
         for key in cell.keys:
-            x, y = _number(x_values.get(key)), scaled(recorded.get(key, {}).get(cell.figure.name), cell.figure)
+            x, y = x_values.get(key), scaled(recorded.get(key, {}).get(cell.figure.name), cell.figure)
             if x is not None and y is not None:
                 points.setdefault(x, {})[key] = y
         if not points:
@@ -100,15 +110,17 @@ def _height(value: float, metric: MetricRow, wanted: str) -> tuple[str, float | 
 
 
 def _number(value: Any) -> float | None:
-    """A setting as a number; None if it is none."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """A setting as a number; None for anything else."""
+    return finite(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _figure(results: JobResults, key: str, name: str, inherited: bool) -> tuple[float, str] | None:
-    """Value and title of a figure of a trial, or of the nearest one up its lineage of weights that has it."""
+    """Value and title of a figure or field (dotted) of a trial, or of the nearest one up its lineage that has it."""
     at: str | None = results.store.trials.get(key).parent if inherited else key
     while at is not None:
         row = results.store.trials.get(at)
+        if "." in name and (number := _number(lookup(row.spec, name))) is not None:
+            return number, field_title(name)
         if name in row.figures:
             metric = next((metric for metric in row.metrics if metric.name == name), None)
             value = scaled(row.figures[name], metric) if metric else finite(row.figures[name])

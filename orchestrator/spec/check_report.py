@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from orchestrator.spec.check_paths import check_path
 from orchestrator.spec.check_trials import CheckedTrial
 from orchestrator.spec.diagnostics import Problems, offer
 from orchestrator.spec.job import JobSpec, ReportSpec
@@ -27,12 +26,6 @@ def check_figures(
     for k, name in enumerate(report.figures):
         if name in report.figures[:k]:
             problems.report(root.place_of(["report", "figures", k]), "report.figures", name, "listed twice; remove one")
-    for k, plot in enumerate(report.plots):
-        if "." in plot.x:
-            check_path(plot.x, root.place_of(["report", "plots", k, "x"]), "report.plots.x", problems)
-            if plot.of == "parent":
-                what = f"is for figures, and x is a field ({plot.x}); write of: trial"
-                problems.report(root.place_of(["report", "plots", k, "of"]), "report.plots.of", "parent", what)
     shown = set(report.figures[:1]) or {trial.spec.task.metric for trial in trials}
     if any(metrics[name].complement for name in shown & set(metrics)):
         return

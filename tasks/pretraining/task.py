@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
@@ -74,6 +74,8 @@ class Pretrain(Task):
     Labels are not read, and neither are test images. Weights end as `encoder.` and the backbone's own names,
     `mask_token` and `decoder.`; a later stage takes the backbone out of them.
     """
+
+    changeable: ClassVar[tuple[str, ...]] = ("augment.",)
 
     kind: Literal["pretrain"] = "pretrain"
     dataset: str

@@ -5,63 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-import threading
 import zipfile
-from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 from data_commands import command, trees
+from file_server import Server
 
 from orchestrator.assets.fetch_data import fetch
 from orchestrator.errors import BackendUnreachable
 from tasks.datasets import DATASETS
 from tasks.datasets.info import Download
 from tasks.datasets.labelled.dataset import LabelledDataset
-
-
-class Server(BaseHTTPRequestHandler):
-    """Files from memory, from any byte on; can cut an answer short, once."""
-
-    files: ClassVar[dict[str, bytes]] = {}
-    cut_after: ClassVar[dict[str, int]] = {}
-    asked: ClassVar[list[tuple[str, str | None]]] = []
-    ranges = True
-
-    def do_GET(self) -> None:
-        name, wanted = self.path.lstrip("/"), self.headers.get("Range")
-        self.asked.append((name, wanted))
-        if name not in self.files:
-            self.send_error(404)
-            return
-        content, first = self.files[name], 0
-        if wanted and self.ranges:
-            first = int(wanted.removeprefix("bytes=").rstrip("-"))
-            if first >= len(content):
-                self.send_error(416)
-                return
-        self.send_response(206 if first else 200)
-        self.send_header("Content-Length", str(len(content) - first))
-        self.end_headers()
-        self.wfile.write(content[first : self.cut_after.pop(name, len(content))])
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    for name, empty in (("files", {}), ("cut_after", {}), ("asked", []), ("ranges", True)):
-        monkeypatch.setattr(Server, name, empty)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-        thread.join()
 
 
 def packed(folder: Path, *names: str) -> bytes:
@@ -104,7 +60,7 @@ def test_a_download_that_was_cut_off_goes_on_from_there(
     card = offered(server, tmp_path / "theirs", monkeypatch)
     ours, seen = tmp_path / "ours", []
     Server.cut_after["images.tar.gz"] = 1000
-    with pytest.raises(BackendUnreachable, match=r"cut off after 1,000 of .* bytes; the same command again goes on"):
+    with pytest.raises(BackendUnreachable, match=r"cut off after 1,000 of .* bytes; the same command again resumes"):
         fetch(card, ours, lambda *said: None)
     assert (ours / "downloads" / "images.tar.gz.part").stat().st_size == 1000
     fetch(card, ours, lambda name, done, total: seen.append((name, done, total)))
@@ -137,7 +93,7 @@ def test_what_came_whole_is_not_fetched_again(server: str, tmp_path: Path, monke
 def test_another_content_is_not_kept(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = offered(server, tmp_path / "theirs", monkeypatch)
     Server.files["images.tar.gz"] += b"more"
-    with pytest.raises(BackendUnreachable, match=r"images.tar.gz: what came has MD5 \w+, not \w+; it was removed"):
+    with pytest.raises(BackendUnreachable, match=r"images.tar.gz: the file has MD5 \w+, not \w+; it was removed"):
         fetch(card, tmp_path / "ours", lambda *said: None)
     assert list((tmp_path / "ours" / "downloads").iterdir()) == []
     del Server.files["images.tar.gz"]

@@ -171,7 +171,7 @@ def test_windows_come_from_the_configuration_or_are_asked_for(tmp_path: Path) ->
     assert "[8, 8, 8, 6]" in call("import", tmp_path / "earlier.pth", "--data-root", tmp_path).stdout
     torch.save({"model": state}, tmp_path / "silent.pth")
     silent = call("import", tmp_path / "silent.pth", "--data-root", tmp_path)
-    assert "say them with --windows" in silent.stderr
+    assert "pass --windows 12,12,12,6" in " ".join(silent.stderr.split())
     assert "pretrained_window_sizes" not in silent.stdout
     said = call("import", tmp_path / "silent.pth", "--output", tmp_path / "s.safetensors", "--windows", "4,4,4,2")
     assert "[4, 4, 4, 2]" in said.stdout
@@ -250,7 +250,7 @@ def test_windows_are_asked_of_swinv2_alone_one_a_stage(tmp_path: Path) -> None:
     torch.save(dict(swinv2().state_dict()), tmp_path / "swin.pth")
     for name, said, windows in (
         ("vit.pth", "only SwinV2 has them", "8,8,8,8"),
-        ("swin.pth", "has 4 stages: say 4 windows", "12"),
+        ("swin.pth", "has 4 stages: pass 4 windows", "12"),
     ):
         assert said in refused(BadInput, "import", tmp_path / name, "--windows", windows, "--data-root", tmp_path)
 
@@ -261,7 +261,7 @@ def test_an_output_that_cannot_be_is_said(tmp_path: Path) -> None:
     said = refused(BackendUnreachable, "import", tmp_path / "vit.pth", "--output", under_a_file)
     assert said.startswith(f"cannot write {under_a_file}: ")
     said = refused(BadInput, "import", tmp_path / "vit.pth", "--output", tmp_path / "new.pth")
-    assert "new.pth: training reads .safetensors alone" in said
+    assert "new.pth: training reads only .safetensors" in said
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def leaving(content: str | None) -> Any:
+def leaving(content: str | None, sha256: str | None = None) -> Any:
     """A trial that leaves this file of measurements; None: it says so, but there is no file."""
 
     def execute(assignment: Any, emit: Any, stop: Any) -> Any:
@@ -42,7 +43,8 @@ def leaving(content: str | None) -> Any:
         folder.mkdir(parents=True, exist_ok=True)
         if content is not None:
             (folder / NAME).write_text(content)
-        return replace(outcome, measurements=NAME, facts={**outcome.facts, "notes": ["an earlier note"]})
+        facts = {**outcome.facts, "notes": ["an earlier note"]}
+        return replace(outcome, measurements=NAME, measurements_sha256=sha256, facts=facts)
 
     return execute
 
@@ -99,4 +101,14 @@ def test_figures_count_even_if_the_file_is_lost_or_damaged(
 def test_the_damaged_line_is_named(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(lines(ROW).encode() + b"\xff\xfe\n")
     with pytest.raises(ValueError, match=f"{NAME}, line 2: "):
-        read_measurements(tmp_path / NAME)
+        read_measurements(tmp_path / NAME, None)
+
+
+def test_a_file_that_lost_whole_lines_is_noticed(tmp_path: Path) -> None:
+    path, content = tmp_path / NAME, lines(ROW, {**ROW, "layer": 4}).encode()
+    path.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    assert [row.layer for row in read_measurements(path, digest)] == [3, 4]
+    path.write_bytes(lines(ROW).encode())
+    with pytest.raises(ValueError, match=f"{NAME} has SHA-256 [0-9a-f]{{64}}, not {digest}"):
+        read_measurements(path, digest)

@@ -97,7 +97,7 @@ def test_winners_keep_the_digest_of_their_own_data(
     told = with_manifests(job, where(tmp_path))
     winner = next(p.spec for p in Planner(told, DurationModel()).placed if p.group_values["task.dataset"] == "pets")
     stage = told.stages[1].model_copy(update={"override": {**told.stages[1].override, "task.dataset": "dtd"}})
-    (moved,) = successors(winner, stage, may_test=True)
+    (moved,) = successors(winner, stage, may_test=True, workers=1)
     assert list(moved.task.manifests) == ["dtd/official"]  # type: ignore[union-attr]
 
 

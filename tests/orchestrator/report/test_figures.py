@@ -170,6 +170,21 @@ def test_an_error_is_the_complement_that_the_metric_names(tmp_path: Path) -> Non
     store.close()
 
 
+def test_a_plot_over_a_setting_takes_it_from_the_trials(tmp_path: Path) -> None:
+    plots = ({"x": "optim.lr"}, {"x": "optim.schedule"})
+    store, report = made(tmp_path, Plot(plots=plots))
+    rates, schedules = report.plots
+    assert rates.x_name == "lr"
+    cells = {f"{cell.row}, {cell.column}": cell for cell in report.cells}
+    assert len(rates.dots) == len(cells) == 4
+    for dot in rates.dots:
+        (key, *_) = cells[dot.name].keys
+        assert dot.x == store.trials.get(key).spec["optim"]["lr"]
+        assert dot.y == cells[dot.name].value
+    assert (schedules.dots, len(schedules.left_out)) == ((), 4)  # no number
+    store.close()
+
+
 def test_no_error_of_a_figure_without_a_complement(tmp_path: Path) -> None:
     store, report = made(tmp_path, Plot(**COMMON, plots=({"x": "loss", "y": "error"},)))
     (plot,) = report.plots

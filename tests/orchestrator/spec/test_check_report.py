@@ -42,6 +42,7 @@ def problems(folder: Path, report: str, kind: str = "classify") -> list[str]:
         "{plots: [{x: loss, y: error}]}",
         "{figures: [loss], plots: [{x: top1}]}",
         "{plots: [{x: backbone.drop_path}]}",
+        "{plots: [{x: optim.lr}]}",
         "{reference: {source: paper, values: {RAND: {faces: {top1: 90, loss: 0.3}}}}}",
         "{reference: {source: paper, values: {RAND: {faces: 90}}}}",
     ],
@@ -56,10 +57,6 @@ def test_figures_that_the_task_measures(report: str, tmp_path: Path) -> None:
         (
             "{figures: [top1, top2]}",
             "8:26: report.figures: top2: no such figure; figures: mean_per_class, top1, loss; nearest: top1",
-        ),
-        (
-            "{plots: [{x: backbone.drop_path, of: parent}]}",
-            "8:46: report.plots.of: parent: is for figures, and x is a field (backbone.drop_path); write of: trial",
         ),
         ("{figures: [top1, top1]}", "8:26: report.figures: top1: listed twice; remove one"),
         (
@@ -76,6 +73,12 @@ def test_figures_that_the_task_measures(report: str, tmp_path: Path) -> None:
 )
 def test_a_mistake_is_named_with_its_place_and_remedy(report: str, expected: str, tmp_path: Path) -> None:
     assert problems(tmp_path, report) == [expected]
+
+
+def test_a_plot_over_a_setting_names_a_field_of_the_trial(tmp_path: Path) -> None:
+    (line,) = problems(tmp_path, "{plots: [{x: optim.lrr}]}")
+    assert line.startswith("8:22: report.plots.x: optim.lrr: no such field of a trial; fields of optim: lr, ")
+    assert line.endswith("nearest: optim.lr")
 
 
 def test_no_error_of_a_task_without_complements(tmp_path: Path) -> None:
@@ -100,9 +103,3 @@ def test_columns_are_data_sets_by_whatever_field_names_them(
     job = {"name": "scans", "trial": {"task": {"kind": "scan"}}, "stages": [{"name": "only"}], "report": report}
     assert JobSpec.model_validate(job).report.columns == columns
     assert JobSpec.model_validate(JobSpec.model_validate(job).model_dump(by_alias=True)).report.columns == columns
-
-
-def test_the_field_of_a_curve_is_one_of_a_trial(tmp_path: Path) -> None:
-    (line,) = problems(tmp_path, "{plots: [{x: backbone.drop_paht}]}")
-    assert line.startswith("8:22: report.plots.x: backbone.drop_paht: no such field of a trial")
-    assert line.endswith("nearest: backbone.drop_path")

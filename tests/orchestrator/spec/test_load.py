@@ -89,7 +89,9 @@ def test_a_batch_is_shared_out_among_the_workers(write: Write) -> None:
     large = "    resources: {workers: 3}\n"
     text = GOOD.replace("    per: [task.dataset, backbone.init]\n", "    per: [task.dataset, backbone.init]\n" + large)
     (problem,) = _problems(write(text))
-    assert re.search(r":6:\d+: stages.grid: optim.batch: 32: does not divide among 3 workers", problem)
+    assert re.search(r":6:\d+: stages.grid: optim.batch: 32: .*: use a multiple of 6", problem)
+    plain = _problems(write(text), None, "task.augment.mixup=0", "task.augment.cutmix=0")[0]
+    assert "each of 3 workers takes an equal share: use a multiple of 3" in plain
     assert len(_problems(write(text), None, "optim.batch=2")) == 1
     load(write(text), None, ["optim.batch=36"])
     load(write(GOOD), None, ["resources.workers=8"])
@@ -97,7 +99,7 @@ def test_a_batch_is_shared_out_among_the_workers(write: Write) -> None:
 
 def test_a_workers_part_of_a_batch_is_even_where_images_are_paired(write: Write) -> None:
     (problem,) = _problems(write(GOOD), None, "optim.batch=33")[:1]
-    assert "33: mixup and cutmix pair the images of a worker: a multiple of 2" in problem
+    assert "33: mixup and cutmix pair the images of each worker's share: use a multiple of 2" in problem
     assert "a multiple of 4" in _problems(write(GOOD), None, "resources.workers=2", "optim.batch=34")[0]
     load(write(GOOD), None, ["optim.batch=33", "task.augment.mixup=0", "task.augment.cutmix=0"])
 
@@ -283,11 +285,11 @@ BAD = {
     "tie on an unknown field": (
         "    from: grid\n", "    from: grid\n    ties: [§'optim.lrr:min']\n", "nearest: optim.lr"),
     "test in the base": ("dataset: digits}\n  back", "dataset: digits, evaluate: §test}\n  back",
-                         "test data before selection", "allowed here: task.evaluate val"),
+                         "test data before selection", "evaluate on another split here"),
     "test before selection": ("  - name: refine", "    override: {task.evaluate: §test}\n  - name: refine",
-                              "winners are chosen from this stage (by refine, final)", "task.evaluate val"),
+                              "winners are chosen from this stage (by refine, final)", "task.evaluate: test"),
     "test in a grid": ("[0.75, 0.95]\n", "[0.75, 0.95]\n        task.evaluate: [val, §test]\n",
-                       "test data before selection", "task.evaluate val"),
+                       "test data before selection", "task.evaluate: test"),
     "test while searching": ("    from: grid\n", "    from: grid\n    override: {task.evaluate: §test}\n",
                              "test data before selection"),
     "test of several settings": ("trainval, task.evaluate: test}\n",
