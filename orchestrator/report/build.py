@@ -22,7 +22,7 @@ from orchestrator.report.model import (
     TrialLine,
 )
 from orchestrator.report.pictures import chosen
-from orchestrator.report.plots import scatters
+from orchestrator.report.plots import plots
 from orchestrator.report.provenance import provenance
 from orchestrator.report.table import table_cells, table_means
 
@@ -75,7 +75,7 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
         warnings=warnings(job, cells, groups, counts, placed, behind),
         provenance=provenance(job, cells, behind, placed, counts),
         trials=_trial_lines(results) if full else (),
-        plots=scatters(results, cells) if full else (),
+        plots=plots(results, cells) if full else (),
         pictures=chosen(placed, store.trials.pictures(row.key for row in placed)) if full else (),
         saved=stopping,
         agreement=order,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from orchestrator.report.model import Cell, Choice, Mark, Mean
 from orchestrator.report.statistics import mean_interval
 
 if TYPE_CHECKING:
-    from orchestrator.records.recorded_spec import label
+    pass
 from orchestrator.records.rows import MetricRow, PlacedRow
 
 
@@ -53,20 +53,13 @@ class CellSource:
     absent: bool = False
     """True: the study has no such combination."""
     curve: str = ""
-    """The setting along which a plot draws these trials: the cell then has no value, since to show the best of them
-    would choose it by the figure shown."""
+    """The field over which a plot draws the trials as a curve, so that no single number stands for the cell."""
 
     def metric(self, name: str) -> MetricRow | None:
         """The metric of this name, or, for an empty name, the first; None if its task has no such figure."""
         if not self.metrics:
             return UNKNOWN
         return next((metric for metric in self.metrics if name in ("", metric.name)), None)
-
-
-def curve_axis(trials: Sequence[PlacedRow], plotted: Collection[str]) -> str:
-    """The first of the `plotted` settings of which these trials have several values; empty if there is none."""
-    values = ((path, {label(trial.settings.get(path)) for trial in trials}) for path in plotted)
-    return next((path for path, several in values if len(several) > 1), "")
 
 
 def shown_trials(trials: Sequence[PlacedRow]) -> tuple[list[PlacedRow], int]:
@@ -82,7 +75,12 @@ def shown_trials(trials: Sequence[PlacedRow]) -> tuple[list[PlacedRow], int]:
     if len(by_setting) > 1 and ended and any(trial.state == "done" for trial in trials):
         best = best_first(trials)[0]
         trials = next(seeds for seeds in by_setting.values() if any(trial.key == best.key for trial in seeds))
-    return sorted(trials, key=lambda trial: (trial.seed, trial.key)), max(1, len(by_setting))
+    return by_seed(trials), max(1, len(by_setting))
+
+
+def by_seed(trials: Iterable[PlacedRow]) -> list[PlacedRow]:
+    """The trials in the order of their seeds."""
+    return sorted(trials, key=lambda trial: (trial.seed, trial.key))
 
 
 def make_cell(
@@ -103,7 +101,7 @@ def make_cell(
     if state == "done" and len(finite_numbers) < len(done):
         state, reason = "diverged", "the figure is not a finite number"
     elif state == "done" and source.curve:
-        reason = f"one value for each {source.curve.rpartition('.')[2].replace('_', ' ')}: see the plot"
+        state, reason = "absent", f"a curve over {source.curve}: see its plot"
     elif state == "done":
         reason = ""
         value, interval = mean_interval(finite_numbers)

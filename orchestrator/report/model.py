@@ -14,7 +14,7 @@ from orchestrator.records.rows import Edge, MetricRow
 
 Mark = Literal["done", "running", "pending", "failed", "cancelled", "diverged", "stopped", "missing", "absent"]
 """State of a cell. Only `done` has a value. `missing`: its trial does not exist yet (or never will, see the
-reason); `absent`: the study has no such combination."""
+reason); `absent`: the study has no such combination, or a plot shows it as a curve."""
 
 
 @dataclass(frozen=True)
@@ -289,7 +289,7 @@ class ScatterPoint:
 
 @dataclass(frozen=True)
 class Scatter:
-    """The table's values, or their complements (error rates), against a figure of their trials or of the parents."""
+    """Values of the table's trials, or their complements (error rates), against another figure or a field."""
 
     title: str
     x_name: str
@@ -300,6 +300,8 @@ class Scatter:
     """Names of cells with a value of which no trial in the lineage has the figure."""
     without_error: tuple[str, ...] = ()
     """Names of cells whose figure has no complement to draw."""
+    curves: bool = False
+    """True: the dots of one name are points of a curve over a field of the trial."""
 
 
 @dataclass(frozen=True)

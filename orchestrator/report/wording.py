@@ -25,8 +25,6 @@ def cell_text(cell: Cell) -> str:
         return _number(cell)
     if cell.state == "running" and cell.wanted > 1:
         return f"running {len(cell.values)}/{cell.wanted}"
-    if cell.state == "done":
-        return "see plot"
     return "–" if cell.state == "absent" else cell.state
 
 
@@ -69,7 +67,7 @@ def title(report: Report) -> str:
     else:
         names = " / ".join(map(directed_title, shown.values())) or figures.UNKNOWN.title
     where = f" on {report.measured_on}" if report.measured_on else ""
-    seeds = max((len(cell.seeds) for cell in report.cells), default=0)
+    seeds = max((len(set(cell.seeds)) for cell in report.cells), default=0)
     spread = f"; mean over {seeds} seeds ± half the 95 % confidence interval (Student t)" if seeds > 1 else "; one seed"
     return f"{names}{where}, stage {report.stage}{spread if seeds else ''}"
 

@@ -151,7 +151,8 @@ class Plot(SpecModel):
     title: str = ""
     x: str
     """Name of a figure, for example avg_dist; or the dotted path of a field of the trial that is a number, for example
-    optim.lr. There is a dot for each cell of the table, so a curve over a setting needs it as rows or columns too."""
+    optim.lr. There is a dot for each cell of the table; where the trials of a cell differ in that field, they are drawn
+    as a curve, and the cell itself has no number."""
     of: Literal["trial", "parent"] = "trial"
     """The trial whose figure or setting `x` is: the table's trial, or the nearest trial up its lineage of weights that
     has it."""

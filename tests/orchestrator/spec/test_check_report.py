@@ -41,6 +41,7 @@ def problems(folder: Path, report: str, kind: str = "classify") -> list[str]:
         "{figures: [top1], plots: [{x: loss, y: error}]}",
         "{plots: [{x: loss, y: error}]}",
         "{figures: [loss], plots: [{x: top1}]}",
+        "{plots: [{x: backbone.drop_path}]}",
         "{plots: [{x: optim.lr}]}",
         "{reference: {source: paper, values: {RAND: {faces: {top1: 90, loss: 0.3}}}}}",
         "{reference: {source: paper, values: {RAND: {faces: 90}}}}",
