@@ -222,6 +222,7 @@ class TrialSpec(BaseModel):
         if isinstance(self.backbone.init, FromStage):
             raise ValueError(f"backbone.init still names stage {self.backbone.init.stage!r}: plan it first")
         content = _said(self)
+        content["task"] = self.task.key_content(content["task"])
         init = content["backbone"].get("init", {})
         init.pop("name", None)
         if init.get("sha256"):

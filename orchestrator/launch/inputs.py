@@ -15,7 +15,7 @@ def missing_data(specs: Iterable[TrialSpec], root: Path) -> str:
     seen: dict[str, str | None] = {}
     for spec in specs:
         task, init = spec.task, spec.backbone.init
-        data = json.dumps([task.kind, getattr(task, "dataset", None)])
+        data = json.dumps([task.kind, task.model_dump(mode="json", include=set(task.data_fields))])
         if data not in seen:
             seen[data] = task.missing_data(root)
         if isinstance(init, FromFile) and f"{init.path} {init.sha256}" not in seen:  # its whole file is read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 APPLIED_TO = ("seed", "task.dataset")
@@ -101,9 +102,11 @@ def sources(stages: Mapping[str, Mapping[str, Any]], stage: str) -> list[str]:
 
 
 def label(value: Any) -> str:
-    """A setting as people read it: a mapping by its `name`, a number short."""
+    """A setting as people read it: a mapping by its `name` (of described data also the last part of their path), a
+    number short."""
     if isinstance(value, Mapping):
-        return str(value.get("name") or value.get("kind") or dict(value))
+        last = PurePath(str(value.get("path") or "")).name
+        return str(value.get("name") or last or value.get("kind") or dict(value))
     if isinstance(value, float):
         return f"{value:g}"
     return str(value)

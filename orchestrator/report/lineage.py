@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.records.recorded_spec import label
 from orchestrator.report.wording import edge_text
 
 if TYPE_CHECKING:
@@ -84,8 +85,8 @@ def _facts(trial: TrialRow) -> Step:
     return {
         "kind": "trial", "key": trial.key, "name": name, "job": job, "stage": stage, "group": group,
         "jobs": sorted({place[0] for place in trial.placed}), "state": str(trial.state), "task": task.get("kind"),
-        "dataset": task.get("dataset"), "evaluate": task.get("evaluate"), "epochs": trial.epochs,
-        "metric": trial.metric, "value": trial.value, "parent": trial.parent,
+        "dataset": label(task["dataset"]) if "dataset" in task else None, "evaluate": task.get("evaluate"),
+        "epochs": trial.epochs, "metric": trial.metric, "value": trial.value, "parent": trial.parent,
         "weights": {"path": trial.weights[0], "sha256": trial.weights[1]} if trial.weights else None,
     }  # fmt: skip
 

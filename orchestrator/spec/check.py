@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.records.recorded_spec import label
 from orchestrator.spec.check_paths import check_effect, check_paths
 from orchestrator.spec.check_search import check_after_population, check_search
 from orchestrator.spec.check_trials import (
@@ -24,7 +26,7 @@ from orchestrator.spec.diagnostics import Problems, Steps, offer, problem_from_p
 from orchestrator.spec.field_paths import names
 from orchestrator.spec.job import JobSpec, Stage
 from orchestrator.spec.sweep import Grid, Search, one_setting
-from orchestrator.spec.trial_fields import group_of
+from orchestrator.spec.trial_fields import group_of, lookup
 from orchestrator.spec.yaml_nodes import Location, YamlNode
 from tasks.backbones.spec import FromStage, FromTrial
 
@@ -316,6 +318,10 @@ def _report(root: YamlNode, job: JobSpec, stages: _Stages, problems: Problems) -
     built = next((trials for trials in stages.built.values() if trials), None)
     if built is None or not names(type(built[0].spec), report.columns.split(".")[:-1]):
         return
+    described = {
+        label(value) for trials in stages.built.values() for trial in trials
+        if isinstance(value := lookup(trial.fields, report.columns), Mapping)
+    }  # fmt: skip
     columns = [
         (name, root.place_of(["report", "averages", k, "over", n]))
         for k, average in enumerate(report.averages) for n, name in enumerate(average.over)
@@ -323,4 +329,5 @@ def _report(root: YamlNode, job: JobSpec, stages: _Stages, problems: Problems) -
         (name, root.place_of(["report", "reference", "values", row, name], key=True))
         for row, values in (report.reference.values if report.reference else {}).items() for name in values
     ]  # fmt: skip
+    columns = [(name, place) for name, place in columns if name not in described]
     check_values(root, report.columns, columns, built[0], problems)
