@@ -201,6 +201,7 @@ class TrialSpec(BaseModel):
             if isinstance(init, FromStage):
                 raise ValueError(f"{'.'.join(map(str, steps))} still names stage {init.stage!r}: plan it first")
         content = key_content(self)
+        content["task"] = self.task.key_content(content["task"])
         if not self.trains:
             content.pop("optim", None)
         left_out = NOT_IN_KEY if self.optim.iterations is not None else (*NOT_IN_KEY, "report_iterations")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 APPLIED_TO = ("seed", "task.dataset")
@@ -138,9 +139,11 @@ def sources(stages: Mapping[str, Mapping[str, Any]], stage: str) -> list[str]:
 
 
 def label(value: Any) -> str:
-    """A setting as text: a mapping by its `name` or `kind`, a number in six digits."""
+    """A setting as text: a mapping by its `name`, else the last part of its `path`, else its `kind`; a number in six
+    digits."""
     if isinstance(value, Mapping):
-        return str(value.get("name") or value.get("kind") or dict(value))
+        last = PurePath(str(value.get("path") or "")).name
+        return str(value.get("name") or last or value.get("kind") or dict(value))
     if isinstance(value, float):
         return f"{value:g}"
     return str(value)

@@ -85,15 +85,10 @@ def _facts(trial: TrialRow) -> Step:
     return {
         "kind": "trial", "key": trial.key, "name": name, "job": job, "stage": stage, "group": group,
         "jobs": sorted({place[0] for place in trial.placed}), "state": str(trial.state), "task": task.get("kind"),
-        "dataset": _name(task.get("dataset")), "split": trial.split, "epochs": trial.epochs,
+        "dataset": label(task["dataset"]) if "dataset" in task else None, "split": trial.split, "epochs": trial.epochs,
         "metric": trial.metric, "value": trial.value, "parent": trial.parent,
         "weights": {"path": trial.weights[0], "sha256": trial.weights[1]} if trial.weights else None,
     }  # fmt: skip
-
-
-def _name(value: Any) -> str | None:
-    """A data set, which a spec names or describes, as text."""
-    return None if value is None else label(value)
 
 
 def beginning(trial: TrialRow) -> Step:

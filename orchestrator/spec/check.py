@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.records.recorded_spec import lookup
+from orchestrator.records.recorded_spec import label, lookup
 from orchestrator.spec.check_paths import check_effect, check_paths
 from orchestrator.spec.check_report import check_figures
 from orchestrator.spec.check_search import check_after_population, check_search
@@ -266,6 +267,10 @@ def _report(root: YamlNode, job: JobSpec, stages: _Stages, problems: Problems) -
     built = next((trials for trials in stages.built.values() if trials), None)
     if built is None or not names(type(built[0].spec), report.columns.split(".")[:-1]):
         return
+    described = {
+        label(value) for trials in stages.built.values() for trial in trials
+        if isinstance(value := lookup(trial.fields, report.columns), Mapping)
+    }  # fmt: skip
     columns = [
         (name, root.place_of(["report", "averages", k, "over", n]))
         for k, average in enumerate(report.averages) for n, name in enumerate(average.over)
@@ -273,4 +278,5 @@ def _report(root: YamlNode, job: JobSpec, stages: _Stages, problems: Problems) -
         (name, root.place_of(["report", "reference", "values", row, name], key=True))
         for row, values in (report.reference.values if report.reference else {}).items() for name in values
     ]  # fmt: skip
+    columns = [(name, place) for name, place in columns if name not in described]
     check_values(root, report.columns, columns, built[0], problems)

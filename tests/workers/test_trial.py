@@ -89,6 +89,7 @@ PINNED: dict[str, dict[str, Any]] = {
         "train": "train", "evaluate": "val", "val_fraction": 0.2, "split_seed": 0, "counts": "exact",
         "head": "trunc_normal", "normalize": "imagenet", "augment": Augment().model_dump(mode="json"),
         "caltech_background": True, "official_val": "val", "manifests": {},
+        "sizes": {},
     },
     "BackboneSpec": {"args": {}, "drop_path": 0.0, "norm_eps": None, "init": {"kind": "none", "name": "RAND"}},
     "OptimSpec": {
