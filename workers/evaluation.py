@@ -46,7 +46,8 @@ def _summary(run: TrainingState, stop: Callable[[], bool]) -> Summary:
     """Measures the items that no earlier attempt has measured; rank 0 then summarizes all, while the others wait for
     its flag."""
     place, known = run.place, _known(run)
-    name, done = from_rank_0(place, lambda: (f"evaluation {secrets.token_hex(8)}", frozenset(known)))
+    name = from_rank_0(place, lambda: f"evaluation {secrets.token_hex(8)}")
+    run.saved_state, done = from_rank_0(place, lambda: (run.saved_state, frozenset(known)))
     flags = Flags(place.world, name)
     summary = Summary({})
     with _failures_are_flagged(flags):
