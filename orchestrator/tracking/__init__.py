@@ -1,1 +1,7 @@
 """Mirrors jobs into MLflow."""
+
+from orchestrator.tracking.mlflow_mirror import sync
+from orchestrator.tracking.mlflow_runs import Synced
+from orchestrator.tracking.process import follow, tracked
+
+__all__ = ["Synced", "follow", "sync", "tracked"]

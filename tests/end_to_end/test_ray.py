@@ -190,8 +190,7 @@ def spec_file(folder: Path, **fields: Any) -> Path:
 
 
 def submit(path: Path, where: Any, **options: Any) -> Any:
-    from orchestrator import spec
-    from orchestrator.launch import submit as launch
+    from orchestrator import launch, spec
 
     return launch.submit(spec.load(path), where, launch.Options(tracking=False, ship=False, **options))
 

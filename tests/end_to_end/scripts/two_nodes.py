@@ -23,10 +23,9 @@ os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
 import ray
 from ray.cluster_utils import Cluster
 
-from orchestrator import spec
+from orchestrator import launch, spec
 from orchestrator.engine.driver import Driver
 from orchestrator.engine.ray_backend import RayBackend
-from orchestrator.launch import submit
 from orchestrator.settings import Settings, settings
 
 KILL_AFTER = 2
@@ -38,29 +37,29 @@ LIMIT_S = 260
 def small_trials(where: Settings, spec_file: Path) -> dict[str, Any]:
     seen: dict[str, dict[str, str]] = {}
 
-    def watch(drive: Driver) -> None:
-        assert isinstance(drive.backend, RayBackend)
-        for worker in drive.backend.running():
+    def watch(driver: Driver) -> None:
+        assert isinstance(driver.backend, RayBackend)
+        for worker in driver.backend.running():
             if worker.name not in seen and worker.settled:
                 place = ray.get(worker.handle.place.remote())
                 place["node"] = ray.get(worker.handle.node.remote())
                 seen[worker.name] = place
 
-    done = submit.submit(spec.load(spec_file), where, submit.Options(tracking=False, watch=watch))
+    done = launch.submit(spec.load(spec_file), where, launch.Options(tracking=False, watch=watch))
     return {"state": done.state, "started": done.tally.started, "places": list(seen.values())}
 
 
 def over_both(where: Settings, spec_file: Path, cluster: Cluster, node: Any) -> dict[str, Any]:
     said: dict[str, Any] = {}
 
-    def watch(drive: Driver) -> None:
-        (row,) = drive.store.trials.placed(drive.job_id)
+    def watch(driver: Driver) -> None:
+        (row,) = driver.store.trials.placed(driver.job_id)
         if "killed_at" not in said and row.epoch >= KILL_AFTER:
             said["killed_at"] = row.epoch
             cluster.remove_node(node, allow_graceful=False)
             cluster.add_node(num_cpus=1)
 
-    done = submit.submit(spec.load(spec_file), where, submit.Options(tracking=False, watch=watch))
+    done = launch.submit(spec.load(spec_file), where, launch.Options(tracking=False, watch=watch))
     return {"state": done.state, "message": done.message, "job": done.job_id, **said}
 
 
