@@ -147,7 +147,7 @@ def _conv_backward_flops(
 ) -> int:  # fmt: skip
     """Of a convolution with these shapes: the gradients of input and weights take as much as the forward pass each.
 
-    (torch's own count has that of the weights `groups` times too large: RepLKNet-31B came out at 20 times its number.)
+    (torch's own count has that of the weights `groups` times too large: RepLKNet-31B came out at 18 times its number.)
     """
     positions = x if transposed else output_gradient
     forward = 2 * positions[0] * math.prod(positions[2:]) * math.prod(weight)
