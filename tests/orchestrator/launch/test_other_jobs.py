@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from in_process_backend import Machine, drive_to_end, made_up, messages, results_of
 from k12_job import BASE, FINAL, PRETRAIN, RAND, SUP, grid, job, planner_of
+from more_tasks import MoreTasks
 from two_jobs import FROM_OTHER, SEVERAL, SMALL, forget_by_force, giving, placed_by_a_planner, run, taking
 
 from orchestrator import spec
+from orchestrator.engine.plan_rows import placement_of
 from orchestrator.errors import NotFound, SpecError
+from orchestrator.launch import other_jobs
 from orchestrator.launch.estimate import estimate
 from orchestrator.launch.other_jobs import (
     assume_weights,
@@ -28,13 +32,14 @@ from orchestrator.launch.submit import record_job
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.resource_fit import Node
-from orchestrator.records.rows import SearchEvent
+from orchestrator.records.rows import ResolvedWeightsRow, SearchEvent
 from orchestrator.records.states import JobState, TrialState
 from orchestrator.report import describe
 from orchestrator.settings import settings
 from orchestrator.spec.job import job_id
 from orchestrator.spec.sweep import SingleSetting
 from orchestrator.store.store import Store, open_store
+from workers.trial import TrialSpec
 
 
 @pytest.fixture
@@ -87,6 +92,46 @@ def test_weights_that_have_seen_test_images_are_refused(store: Store, tmp_path: 
         with pytest.raises(SpecError, match=r"of job between.*opened images of textures by task.dataset: photo-tiles"):
             check_test_data_unseen(store, origins, planner.foreseen())
         check_test_data_unseen(store, origins, planner.specs())  # the search alone reads no test images
+
+
+def test_ancestors_count_that_a_trial_names_beside_its_backbone(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial that compares two models has seen what the trials of both have seen."""
+    monkeypatch.setattr(other_jobs, "TrialSpec", MoreTasks)
+    caltech = {"kind": "classify", "dataset": "caltech101"}
+    seen = MoreTasks.model_validate({**BASE, "task": {**caltech, "split_seed": 1}})
+    other = {"kind": "trial", "name": "MIM", "trial": seen.key}
+    comparing = MoreTasks.model_validate({**BASE, "task": {"kind": "compared", "other": other}})
+    record_job(store, giving(), job_id(giving()))
+    (placement, *_) = [placement_of(planned) for planned in Planner(giving(), DurationModel()).placed]
+    placements = [
+        replace(placement, key=trial.key, spec=trial.model_dump(mode="json"), position=number)
+        for number, trial in enumerate((seen, comparing))
+    ]
+    store.trials.place(job_id(giving()), placements)
+    origin = ResolvedWeightsRow("", "", "pre", "pretrain", "all", comparing.key, "top1", 1.0, 1)
+    reading = {**BASE, "may_test": True, "task": {**caltech, "train": "trainval", "evaluate": "test"}}
+    for split_seed in (0, 1):
+        specs = [TrialSpec.model_validate({**reading, "task": {**reading["task"], "split_seed": split_seed}})]
+        if split_seed == 1:
+            check_test_data_unseen(store, [origin], specs)
+            continue
+        with pytest.raises(SpecError, match=f"trial {seen.key[:12]} opened images of caltech101 by task.split_seed: 1"):
+            check_test_data_unseen(store, [origin], specs)
+
+
+def test_references_are_resolved_wherever_they_stand(store: Store, tmp_path: Path) -> None:
+    run(store, giving(), tmp_path)
+    override = {"task.others": [FROM_OTHER, {"kind": "none"}], "task.more": {"deep": {"init": FROM_OTHER}}}
+    wanted, origins = resolve_weights(job({"name": "compare", "override": override}), store)
+    (origin,) = origins
+    found = {"kind": "trial", "name": "MIM", "trial": origin.key}
+    assert wanted.stages[0].override == {
+        "task.others": [found, {"kind": "none"}],
+        "task.more": {"deep": {"init": found}},
+    }
+    assert references_to_other_jobs(wanted) == {}
 
 
 def test_a_spec_file_may_name_another_jobs_stage(tmp_path: Path) -> None:
