@@ -126,16 +126,16 @@ def test_references_are_resolved_wherever_they_stand(store: Store, tmp_path: Pat
     override = {"task.others": [FROM_OTHER, {"kind": "none"}], "task.more": {"deep": {"init": FROM_OTHER}}}
     wanted, origins = resolve_weights(job({"name": "compare", "override": override}), store)
     (origin,) = origins
-    found = {"kind": "trial", "name": "MIM", "trial": origin.key}
+    trial = {"kind": "trial", "name": "MIM", "trial": origin.key}
     assert wanted.stages[0].override == {
-        "task.others": [found, {"kind": "none"}],
-        "task.more": {"deep": {"init": found}},
+        "task.others": [trial, {"kind": "none"}],
+        "task.more": {"deep": {"init": trial}},
     }
     assert references_to_other_jobs(wanted) == {}
 
 
 def test_a_spec_file_may_name_another_jobs_stage(tmp_path: Path) -> None:
-    """Nothing is looked up when it is read; that its stage is none of this job's is no mistake."""
+    """Nothing is looked up when the spec is read, and its stage need not be one of this job's."""
     path = tmp_path / "user.yaml"
     content = {"name": "user", "trial": BASE, "stages": [grid(**{**SMALL, "init": [FROM_OTHER]})]}
     path.write_text(json.dumps(content))  # JSON is YAML
@@ -181,7 +181,7 @@ def test_what_is_missing_is_named(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_stage_of_which_not_all_trials_are_placed_is_not_complete(store: Store, tmp_path: Path) -> None:
-    """All that are placed are done: but those that wait for another stage's weights may be better."""
+    """All placed trials are done, but those that wait for another stage's weights may be better."""
     both = {**SEVERAL, "name": "second", "override": {}, "sweep": {"grid": {"backbone.init": [RAND, SUP]}}}
     giver = giving(PRETRAIN, both)
     failing = Machine(execute=_failing_on("digits-pretrain"))
@@ -253,7 +253,7 @@ def test_a_pinned_trial_keeps_the_weights_that_its_stage_would_not(store: Store,
 
 
 def test_another_jobs_stage_that_was_not_looked_up_is_refused(store: Store, tmp_path: Path) -> None:
-    """As when only a field of backbone.init is overridden, so that the parts of it never stand together."""
+    """As when only a field of backbone.init is overridden, so that its parts never stand together."""
     with pytest.raises(SpecError, match=r"stage pretrain of job pre was not looked up; write backbone.init as a whole"):
         planner_of(grid(**{**SMALL, "init": [FROM_OTHER]}))
     parted = {k: v for k, v in FROM_OTHER.items() if k != "job"}
@@ -284,10 +284,10 @@ def test_weights_that_go_while_a_job_is_submitted_are_noticed(store: Store, tmp_
 
 def test_plan_assumes_weights_of_jobs_to_come(tmp_path: Path) -> None:
     where = settings(folder=tmp_path / "runs")
-    found = estimate(assume_weights(taking(), where), where, [Node(2.0)])
-    assert (found.trials, found.done) == (8, 0)
-    assert not found.problems
-    assert any("assumed: initial weights MIM" in line for line in found.basis)
+    cost = estimate(assume_weights(taking(), where), where, [Node(2.0)])
+    assert (cost.trials, cost.done) == (8, 0)
+    assert not cost.problems
+    assert any("assumed: initial weights MIM" in line for line in cost.basis)
     assert not (tmp_path / "runs" / "store.db").exists()
     opened = open_store(where.database_url)
     run(opened, giving(), tmp_path)
@@ -299,7 +299,7 @@ def test_plan_assumes_weights_of_jobs_to_come(tmp_path: Path) -> None:
 
 
 def test_the_winner_is_found_by_the_stages_own_rule(store: Store, tmp_path: Path) -> None:
-    """Equal in the metric, the stage's own tie rule decides."""
+    """Where the metric is equal, the stage's own tie rule decides."""
     stage = {**SEVERAL, "ties": ["optim.lr:max"], "sweep": {"grid": {"optim.lr": [3e-4, 1.2e-3]}}}
     giver = giving(stage)  # both as far from the best learning rate, in the logarithm
     run(store, giver, tmp_path)
@@ -317,6 +317,6 @@ def test_what_its_stages_search_stopped_does_not_win_where_another_job_ran_it_in
     best = find(store, FROM_OTHER).key
     stopped = SearchEvent(0, "stopped", best, {"epoch": 1, "value": 0.0})
     store.trials.place(job_id(giver), [], [((first.stage, first.group), stopped)])
-    found = find(store, FROM_OTHER)
-    assert {best, found.key} == {first.key, second.key}
-    assert found.candidates == 1
+    origin = find(store, FROM_OTHER)
+    assert {best, origin.key} == {first.key, second.key}
+    assert origin.candidates == 1
