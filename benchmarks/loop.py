@@ -31,9 +31,10 @@ from tasks.backbones.spec import BackboneSpec
 from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare, Loaders, Task
 from tasks.metrics import Metric, Summary
 from workers.messages import Report
+from workers.optim_spec import OptimSpec
 from workers.state import RankContext
 from workers.train import train
-from workers.trial import OptimSpec, TrialSpec
+from workers.trial import TrialSpec
 
 CLASSES = 10
 MODELS: dict[str, dict[str, Any]] = {

@@ -83,7 +83,7 @@ def searched(search: Search, fields: dict[str, Any], epochs: int, aim: float, tr
     specs: dict[str, TrialSpec] = {}
 
     def key_of(body: Any) -> str | None:
-        spec = at_point(fields, body["point"])
+        spec = at_point(fields, body["point"], workers=1)
         if spec is not None:
             specs[spec.key] = spec
         return None if spec is None else spec.key
@@ -127,7 +127,7 @@ def main() -> None:
     stage = next(stage for stage in job.stages if stage.name == "grid")
     assert isinstance(stage.sweep, Grid)
     (axes,) = [axes for axes in stage.sweep.grid if axis_values(axes["backbone.init"])[0]["kind"] == "none"]
-    drafts = [draft.spec for draft in expand(job, stage)]
+    drafts = [draft.spec for draft in expand(job, stage, may_test=False)]
     mine = [s for s in drafts if s.backbone.init.kind == "none" and getattr(s.task, "dataset", "") == "digits"]
     epochs = mine[0].optim.epochs
     values = [trials.run(spec, lambda epoch, value: False) or 0.0 for spec in mine]

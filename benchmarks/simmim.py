@@ -33,9 +33,10 @@ from tasks.metrics import Summary
 from tasks.pretraining.masking import Masking
 from tasks.pretraining.task import Pretrain
 from workers.messages import Report
+from workers.optim_spec import OptimSpec
 from workers.state import RankContext
 from workers.train import train
-from workers.trial import OptimSpec, RuntimeSpec, TrialSpec
+from workers.trial import RuntimeSpec, TrialSpec
 
 SIDE, MASK_PATCH = 192, 32
 CLOCK: list[float] = []

@@ -118,7 +118,7 @@ class Task(BaseModel, ABC):
     """True: results of finished items stay in the trial's folder, and an evaluation that was interrupted measures only
     the others. The parts that `measure` yields must then be JSON values."""
     data_fields: ClassVar[tuple[str, ...]] = ("dataset",)
-    """Fields that name data sets."""
+    """Fields that name data sets, or describe them (see tasks/datasets/described.py)."""
     split_field: ClassVar[str] = ""
     """The field that says which split is evaluated; empty: no field does."""
     setting_titles: ClassVar[Mapping[str, str]] = {}
@@ -178,7 +178,8 @@ class Task(BaseModel, ABC):
     @property
     @abstractmethod
     def train_samples(self) -> int:
-        """Training samples per epoch as the data set's description states them; for cost, before data are opened."""
+        """Training samples per epoch as the data set states them; for cost, before data are opened. 0 while nothing is
+        known of them (described data before the job is planned)."""
 
     @property
     @abstractmethod
@@ -201,6 +202,30 @@ class Task(BaseModel, ABC):
         `folders`: where else manifests may lie or be written. Raises DataError.
         """
         return {}
+
+    def planned_fields(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, Mapping[str, Any]]:
+        """What planning fills in from the data that are there: field of this task -> {name of a split: value}. Every
+        task of the job is given all entries, and keeps its own. Raises DataError."""
+        manifests = self.data_manifests(root, folders)
+        return {"manifests": manifests} if manifests else {}
+
+    def key_content(self, content: dict[str, Any]) -> dict[str, Any]:
+        """What of this task enters the key. `content`: its JSON without fields at their default.
+
+        Left out of a description of data (a mapping in one of `data_fields`): its name in tables, and, where a manifest
+        was found, everything whose content the manifest's digest covers: their place, and classes and counts (`sizes`).
+        """
+        described = [name for name in self.data_fields if isinstance(content.get(name), dict)]
+        if not described:
+            return content
+        manifests = content.get("manifests")
+        dropped = {"name", "path"} if manifests else {"name"}
+        kept = {name: value for name, value in content.items() if name != "sizes"}
+        if manifests:
+            kept["manifests"] = sorted(manifests.values())  # their names hold the place
+        for name in described:
+            kept[name] = {key: value for key, value in content[name].items() if key not in dropped}
+        return kept
 
     def check(self, backbone: BackboneSpec) -> None:
         """Raises ValueError, naming field, value and remedy, when this task cannot be had with this backbone; from the

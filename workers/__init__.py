@@ -1,1 +1,1 @@
-"""What happens on a node: one trial, from its spec to its figures."""
+"""Runs a trial on a node, from its spec to its figures."""

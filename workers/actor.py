@@ -11,21 +11,21 @@ from pathlib import Path
 
 from workers.errors import Stopped
 from workers.messages import Assignment, Event, Outcome, StoppedAtCheckpoint, TrialUpdate, classify_error
-from workers.ray_train import _conclusions
+from workers.ray_train import ends_of_workers
 from workers.run import Emit, run_trial
 
 LINGER_S = 0.02
-"""A trial's end that follows its last report so soon comes in the same answer: one commit less."""
+"""Seconds that an update waits for the end of the trial after its last report: both in one update save a commit."""
 
 Execute = Callable[[Assignment, Emit, Callable[[], bool]], Outcome]
 
 
 class TrialActor:
-    """Runs trials, one at a time, in a thread of its own, so that questions are answered while it trains.
+    """Runs trials, one at a time, in a thread of its own, so that calls are answered during training.
 
-    Events are kept until the driver acknowledges them (it does so after its commit): a driver that dies in
-    between costs nothing, the next one asks again. An actor that nobody has asked for `orphan_s` after its trial
-    ended leaves by itself. Made by orchestrator.engine.driver as a detached, named Ray actor with several call slots.
+    Events are kept until the driver acknowledges them, which it does after its commit: when a driver dies in between,
+    the next one gets them again. An actor that nobody has called for `orphan_s` seconds after its trial ended exits.
+    Created by orchestrator.engine as a detached, named Ray actor with several call slots.
     """
 
     def __init__(self, execute: Execute | None = None, orphan_s: float = 300.0, owner: str = "") -> None:
@@ -36,31 +36,34 @@ class TrialActor:
         self._assignment: Assignment | None = None
         self._key = ""
         self._events: list[Event] = []
-        self._heard = 0
+        self._dropped = 0
         self._ended = True
         self._stop = threading.Event()
         self._asked = time.monotonic()
-        threading.Thread(target=self._leave_when_orphaned, daemon=True).start()
+        threading.Thread(target=self._exit_when_orphaned, daemon=True).start()
 
     def start(self, assignment: Assignment, wait_s: float = 10.0) -> TrialUpdate:
-        """Begins a trial and returns its first news. What the previous trial said counts as acknowledged."""
+        """Starts a trial and returns its first update. All events of the previous trial count as acknowledged.
+
+        Raises RuntimeError while another trial runs.
+        """
         with self._changed:
             if not self._ended:
                 raise RuntimeError(f"busy with {self._assignment.name if self._assignment else '?'}")
             self._tidy()
-            self._assignment, self._events, self._heard, self._ended = assignment, [], 0, False
+            self._assignment, self._events, self._dropped, self._ended = assignment, [], 0, False
             self._key = assignment.trial.key
             self._stop.clear()
             threading.Thread(target=self._run, args=(assignment,), daemon=True, name=assignment.name).start()
         return self.poll(0, wait_s)
 
     def poll(self, acknowledged: int, wait_s: float = 10.0) -> TrialUpdate:
-        """Forgets the first `acknowledged` events; returns the others, waiting up to `wait_s` for the first."""
+        """Drops the first `acknowledged` events of the trial; returns the others, waiting up to `wait_s` for one."""
         with self._changed:
             self._asked = time.monotonic()
-            forget = max(0, acknowledged - self._heard)
-            del self._events[:forget]
-            self._heard += forget
+            dropped = max(0, acknowledged - self._dropped)
+            del self._events[:dropped]
+            self._dropped += dropped
             self._changed.wait_for(lambda: self._events or self._ended, timeout=wait_s)
             self._changed.wait_for(lambda: self._ended, timeout=min(wait_s, LINGER_S))
             self._asked = time.monotonic()
@@ -68,11 +71,17 @@ class TrialActor:
             if assignment is None:
                 return TrialUpdate("", "", 0, (), 0, True, self._owner)
             return TrialUpdate(
-                self._key, assignment.name, assignment.token, tuple(self._events), self._heard, self._ended, self._owner
+                key=self._key,
+                name=assignment.name,
+                token=assignment.token,
+                events=tuple(self._events),
+                heard=self._dropped,
+                ended=self._ended,
+                owner=self._owner,
             )
 
     def release(self, token: int) -> None:
-        """Everything that attempt `token` said was recorded: its checkpoints can go. Late calls change nothing."""
+        """Removes the checkpoints of attempt `token`, whose events are all recorded. Late calls change nothing."""
         with self._changed:
             self._asked = time.monotonic()
             if self._ended and self._assignment is not None and self._assignment.token == token:
@@ -80,38 +89,39 @@ class TrialActor:
                 self._events = []
 
     def set_owner(self, owner: str, before: str) -> bool:
-        """Another driver takes this actor over; whether it was still `before`'s, so that of two drivers one gets it."""
+        """Gives the actor to another driver. False when it no longer belonged to `before`: of two drivers that try, one
+        succeeds."""
         with self._changed:
-            mine = self._owner == before
-            if mine:
+            unchanged = self._owner == before
+            if unchanged:
                 self._owner = owner
-            return mine
+            return unchanged
 
     def stop(self) -> None:
-        """Asks the running trial to write a checkpoint and leave."""
+        """Asks the running trial to write a checkpoint and end."""
         self._stop.set()
 
     def report(self, event: Event) -> None:
-        """For the processes of a trial with several workers: says something in the trial's name."""
+        """Adds an event of the trial; called by the processes of a trial with several workers."""
         with self._changed:
             self._events.append(event)
             self._changed.notify_all()
 
     def finish(self, event: Event) -> None:
-        """For the processes of a trial with several workers: says how it ended."""
-        _conclusions.append(event)
+        """Takes how one process of a trial with several workers ended."""
+        ends_of_workers.append(event)
 
     def should_stop(self) -> bool:
         return self._stop.is_set()
 
     def place(self) -> dict[str, str]:
-        """Where this actor runs and where it imports the project from."""
+        """Host and process of this actor, and the folder it imports the project from."""
         import socket
 
         return {"host": socket.gethostname(), "pid": str(os.getpid()), "code": str(Path(__file__).parent)}
 
     def node(self) -> str:
-        """Id of the Ray node this actor runs on."""
+        """Id of the Ray node on which this actor runs."""
         import ray
 
         return str(ray.get_runtime_context().get_node_id())
@@ -127,7 +137,7 @@ class TrialActor:
             except Stopped:
                 event = StoppedAtCheckpoint()
                 log.info("stopped: a checkpoint is written")
-            except BaseException as error:  # the thread's end: whatever it is becomes news
+            except BaseException as error:  # the end of the thread: whatever it is must become an event
                 event = classify_error(error)
                 log.error("%s: %s", event.error_class, event.message)
         with self._changed:
@@ -136,14 +146,14 @@ class TrialActor:
             self._changed.notify_all()
 
     def _tidy(self) -> None:
-        """Removes the checkpoints of a trial whose end was acknowledged (the lock is held)."""
+        """Removes the checkpoints of a trial whose outcome was acknowledged (the lock is held)."""
         if self._assignment is not None and self._events and isinstance(self._events[-1], Outcome):
             from workers import checkpoint
 
             checkpoint.clear(Path(self._assignment.folder))
         self._assignment = None
 
-    def _leave_when_orphaned(self) -> None:
+    def _exit_when_orphaned(self) -> None:
         while True:
             time.sleep(min(5.0, self._orphan_s / 4))
             with self._changed:

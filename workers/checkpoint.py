@@ -1,4 +1,4 @@
-"""The only place that writes a trial's state, weights and outcome to storage: a kill at any moment loses none."""
+"""Reads and writes the files of a trial (checkpoints, weights, outcome) so that a kill at any moment loses none."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from workers.errors import ErrorClass, TrialError
 from workers.fault_injection import fault_point
 from workers.messages import Outcome, Report, Weights
 
-if TYPE_CHECKING:  # loaded where it is used: `clear` is also called by processes that do without it
+if TYPE_CHECKING:  # imported where it is used: `clear` is also called by processes without torch
     import numpy as np
     import torch
     from numpy.typing import NDArray
 
 FORMAT = 2
-"""Of a checkpoint and of outcome.json: raise it when what they hold changes."""
+"""Version of checkpoints and outcome.json: raise it when their content changes."""
 STATE = "state-*.pt"
 EVALUATED = "evaluation-*.jsonl"
 MEASUREMENTS = "measurements.jsonl"
 KEPT = 2
-"""Checkpoints on storage: the newest, and the one before it in case the newest is damaged."""
+"""Checkpoints kept: the newest, and the one before it in case the newest is damaged."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +40,22 @@ class Folder:
     """A trial's folder as one attempt sees it.
 
     `checkpoint-<step>-<SHA-256>.pt`: tensors and plain values (no pickled code); the digest of the content is part of
-    the name, so one rename commits both. `weights.safetensors`: final weights. `state-<SHA-256>.pt`: of a trial whose
-    span ends early, what it ended with, for the trial that goes on from there. `pictures/<name>-<epoch>.png`.
+    the name, so one rename commits both. `weights.safetensors`: final weights. `state-<SHA-256>.pt`: the final state of
+    a trial whose span ends early, for the trial that continues from it. `pictures/<name>-<round>.png`.
     `measurements.jsonl`: values per item, layer and head. `evaluation-<token>-<rank>.jsonl`: finished items of an
     evaluation under way (see workers.finished_items).
-    `outcome.json`: what the trial ended with, until the driver has recorded it (`clear`). `token`: the attempt that
-    owns the folder. Every write goes to a temporary file, is flushed to the disk, and is then renamed.
+    `outcome.json`: outcome and reports, until the driver has recorded them (`clear`). `token`: the attempt that owns
+    the folder. Every write goes to a temporary file, is flushed to the disk, and is then renamed.
     """
 
     path: Path
     key: str
-    """Of the trial; a folder of another trial is refused."""
+    """Key of the trial; a folder of another trial is refused."""
     token: int
     """Fencing token of the attempt: larger ones are newer."""
 
     def claim(self) -> None:
-        """Makes this attempt the owner: older attempts can write no more. Raises TrialError when it is older itself."""
+        """Makes this attempt the owner: older ones can no longer write. Raises TrialError when a newer one owns it."""
         _write(self.path / "token", lambda file: file.write(str(self.token).encode()), self._check_owner)
         for left_over in (*self.path.glob("*.tmp"), *self.path.glob("pictures/*.tmp")):
             left_over.unlink(missing_ok=True)
@@ -65,7 +65,7 @@ class Folder:
         SHA-256.
 
         `state` holds tensors, numbers, strings, and lists, tuples and dictionaries of them.
-        Raises TrialError (data) when the storage refuses, (node_lost) when a newer attempt owns the folder.
+        Raises TrialError: data when the storage refuses, node_lost when a newer attempt owns the folder.
         """
         import torch
 
@@ -83,11 +83,10 @@ class Folder:
         return digest
 
     def newest(self) -> tuple[Path | None, list[str]]:
-        """The newest checkpoint whose content has its digest, if any; and a line for each damaged one passed over."""
+        """The newest checkpoint whose content matches its digest, if any; and a line for each damaged one."""
         notes: list[str] = []
         for path in self._checkpoints():
-            expected, found = digest_in_name(path), _digest_of(path)
-            if found == expected:
+            if _digest_of(path) == digest_in_name(path):
                 return path, notes
             size = path.stat().st_size
             notes.append(f"{path.name[:20]} is damaged ({size} bytes): an older state was used")
@@ -95,7 +94,7 @@ class Folder:
         return None, notes
 
     def load(self, path: Path) -> dict[str, Any]:
-        """A checkpoint's state, tensors on the CPU; no code in it is run. Raises ValueError for another trial's."""
+        """The state in a checkpoint, tensors on the CPU; runs no code in it. Raises ValueError for another trial's."""
         import torch
 
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -103,18 +102,18 @@ class Folder:
             raise ValueError(f"{path} has format {state['format']} and belongs to trial {state['key'][:8]}: remove it")
         return state
 
-    def save_weights(self, state: Mapping[str, torch.Tensor], said: dict[str, str] | None = None) -> Weights:
-        """Writes the final weights (safetensors). `said`: what the file says of them. Raises as `save`."""
+    def save_weights(self, state: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> Weights:
+        """Writes the final weights and their metadata (safetensors). Raises as `save`."""
         from safetensors.torch import save
 
         # clones, because safetensors refuses parameters that share memory (tied weights)
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
         path = self.path / "weights.safetensors"
-        digest = _write(path, lambda file: file.write(save(tensors, said)), self._check_owner)
+        digest = _write(path, lambda file: file.write(save(tensors, metadata)), self._check_owner)
         return Weights(str(path), digest)
 
     def keep_state(self, state: Mapping[str, Any]) -> None:
-        """Writes what the trial ended with, as in a checkpoint, to stay (see `load_state`). Raises as `save`."""
+        """Writes the final state, as in a checkpoint but to stay (see `load_state`). Raises as `save`."""
         import torch
 
         content = {"format": FORMAT, "key": self.key, **state}
@@ -124,11 +123,11 @@ class Folder:
                 path.unlink(missing_ok=True)
 
     def save_picture(self, name: str, epoch: int, pixels: NDArray[np.uint8]) -> str:
-        """Writes a picture (height, width, 3) as PNG; its path below this folder. Raises as `save`."""
+        """Writes a picture (height, width, 3) as PNG; returns its path below this folder. Raises as `save`."""
         from PIL import Image
 
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name.startswith("."):
-            raise ValueError(f"a picture is called {name!r}: letters, digits and _.- only")
+            raise ValueError(f"picture {name!r}: the task must name it with letters, digits and _.- only")
         encoded = io.BytesIO()
         Image.fromarray(pixels).save(encoded, "PNG")
         path = self.path / "pictures" / f"{name}-{epoch:04d}.png"
@@ -156,33 +155,34 @@ class Folder:
         return MEASUREMENTS, _write(path, fill, self._check_owner)
 
     def finish(self, outcome: Outcome, reports: list[Report]) -> None:
-        """Records the end, then removes the checkpoints: until `clear`, a new attempt gets the outcome at once."""
-        ended = {"outcome": asdict(outcome), "reports": [asdict(report) for report in reports]}
+        """Writes the outcome, then removes the checkpoints: until `clear`, a new attempt returns it at once."""
+        content = {"outcome": asdict(outcome), "reports": [asdict(report) for report in reports]}
         # Python's JSON, in which NaN and Infinity come back as themselves
-        text = json.dumps({"format": FORMAT, "key": self.key, **ended}).encode()
+        text = json.dumps({"format": FORMAT, "key": self.key, **content}).encode()
         _write(self.path / "outcome.json", lambda file: file.write(text), self._check_owner)
         for path in (*self._checkpoints(), *self.path.glob("damaged-*")):
             path.unlink(missing_ok=True)
 
     def finished(self, with_weights: bool, with_state: bool = False) -> tuple[Outcome, list[Report]] | None:
-        """What an earlier attempt ended with and nobody has recorded yet; None too when what is wanted is gone."""
+        """The outcome and reports of an earlier attempt that are not recorded yet. None when there are none, or when
+        its weights, state or measurements are gone or damaged."""
         try:
             content = json.loads((self.path / "outcome.json").read_text())
         except FileNotFoundError:
             return None
         if (content["format"], content["key"]) != (FORMAT, self.key):
             return None
-        found = content["outcome"]
-        weights = Weights(**found["weights"]) if found["weights"] else None
+        outcome = content["outcome"]
+        weights = Weights(**outcome["weights"]) if outcome["weights"] else None
         if with_weights and (weights is None or _digest_of(Path(weights.path)) != weights.sha256):
             return None
-        measured = found.get("measurements")
-        if measured and _digest_of(self.path / measured) != found["measurements_sha256"]:
+        measurements = outcome.get("measurements")
+        if measurements and _digest_of(self.path / measurements) != outcome["measurements_sha256"]:
             return None
         if with_state and not any(True for _ in self.path.glob(STATE)):
             return None
         reports = [Report.from_plain(report) for report in content["reports"]]
-        return Outcome(**{**found, "weights": weights}), reports
+        return Outcome(**{**outcome, "weights": weights}), reports
 
     def _checkpoints(self) -> list[Path]:
         """Newest first."""
@@ -200,59 +200,62 @@ class Folder:
 
 
 def clear(folder: Path) -> None:
-    """Removes what a recorded trial needs no more: checkpoints, outcome, and finished items of an evaluation. Weights,
-    state, measurements, pictures, log and token stay."""
+    """Removes what a recorded trial no longer needs: checkpoints, outcome, and finished items of an evaluation. Keeps
+    weights, state, measurements, pictures, log and token."""
     for pattern in ("outcome.json", "checkpoint-*.pt", EVALUATED, "damaged-*", "*.tmp", "pictures/*.tmp"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 
 
 def load_weights(weights: Weights) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file, on the CPU. Raises TrialError (data) when absent, of another SHA-256, or no
-    whole such file (a digest that was taken of a file cut short is right)."""
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises TrialError (data) when the file is absent, has another SHA-256, or is cut short (then it may still have the
+    digest, if that was taken of it).
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = Path(weights.path)
-    found = _digest_of(path)
+    digest = _digest_of(path)
     problem = None
-    if found is None:
+    if digest is None:
         problem = f"there is no file {path}; `gc --lost`, then `retry`: the trial that makes it runs again"
-    elif found != weights.sha256:
-        problem = f"{path} has SHA-256 {found}, not {weights.sha256}: another or a damaged file"
+    elif digest != weights.sha256:
+        problem = f"{path} has SHA-256 {digest}, not {weights.sha256}: another or a damaged file"
     elif path.suffix != ".safetensors":
-        problem = f"{path} is no .safetensors file; convert it once"
+        problem = f"{path} is not a .safetensors file; convert it once"
     if problem:
         raise TrialError(ErrorClass.data, f"initial weights: {problem}")
     try:
         return load_file(path)
     except SafetensorError as error:
-        said = f"initial weights: {path} is damaged or cut short ({error}); make or fetch it again"
-        raise TrialError(ErrorClass.data, said) from error
+        problem = f"{path} is damaged or cut short ({error}); make or fetch it again"
+        raise TrialError(ErrorClass.data, f"initial weights: {problem}") from error
 
 
 def load_state(weights: Weights, key: str) -> dict[str, Any]:
-    """The state that trial `key` ended with, which lies beside its weights; tensors on the CPU, no code is run.
+    """The final state of trial `key`, from the folder of its weights; tensors on the CPU, runs no code in it.
 
-    Raises TrialError (data) when there is none, or not with the SHA-256 in its name.
+    Raises TrialError (data) when there is none, or none with the SHA-256 in its name.
     """
     import torch
 
     folder = Path(weights.path).parent
     for path in folder.glob(STATE):
-        found = _digest_of(path)
-        if found != path.stem.split("-")[1]:
-            raise TrialError(ErrorClass.data, f"{path} has SHA-256 {found}: damaged; trial {key[:8]} must run again")
+        digest = _digest_of(path)
+        if digest != digest_in_name(path):
+            raise TrialError(ErrorClass.data, f"{path} has SHA-256 {digest}: damaged; trial {key[:8]} must run again")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if (state["format"], state["key"]) == (FORMAT, key):
             return state
     raise TrialError(
-        ErrorClass.data, f"trial {key[:8]} left no state-*.pt in {folder} to go on from; it must run again"
+        ErrorClass.data, f"trial {key[:8]} has no state-*.pt in {folder} to continue from; it must run again"
     )
 
 
 class _Hashed:
-    """A file that is written from begin to end and knows the SHA-256 of it, and the error that ended it."""
+    """A file that is written from begin to end; has its SHA-256 so far, and the error that ended it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -262,7 +265,7 @@ class _Hashed:
     def write(self, data: Any) -> int:
         try:
             self._file.write(data)
-        except OSError as error:  # torch's zip writer turns it into a RuntimeError that does not say why
+        except OSError as error:  # torch's zip writer replaces it by a RuntimeError without the reason
             self.error = error
             raise
         self._sha256.update(data)
@@ -280,7 +283,7 @@ class _Hashed:
 def _write(path: Path, fill: Callable[[Any], object], commit: Callable[[], None]) -> str:
     """Writes a file whole or not at all and returns its SHA-256, which replaces `{sha256}` in the name.
 
-    `commit` runs last before the rename and may raise. Raises TrialError (data) when the storage refuses.
+    `commit` runs just before the rename and may raise. Raises TrialError (data) when the storage refuses.
     """
     temporary = path.with_name(f"{path.name.split('-')[0]}-{secrets.token_hex(6)}.tmp")
     hashed: _Hashed | None = None
@@ -305,7 +308,7 @@ def _write(path: Path, fill: Callable[[Any], object], commit: Callable[[], None]
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` survive a power cut."""
+    """Flushes the folder's entries to the disk, so that a rename survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -314,7 +317,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def storage_refused(path: Path, reason: OSError) -> TrialError:
-    """For a file that could not be written."""
+    """The error for a file that could not be written."""
     name = path.name.split("-")[0]
     existing = next(parent for parent in path.parents if parent.exists())
     free = shutil.disk_usage(existing).free / 2**20
@@ -331,7 +334,7 @@ def digest_in_name(path: Path) -> str:
 
 
 def _digest_of(path: Path) -> str | None:
-    """SHA-256 (hex) of a file; None when there is none."""
+    """SHA-256 (hex) of a file; None when it does not exist."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""The only place that spreads one model over several worker processes, and puts it together again for a checkpoint."""
+"""Distributes a model over several worker processes (DDP, FSDP2), and gathers it again for checkpoints."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 
 def convert_batch_norm(model: nn.Module, runtime: RuntimeSpec, world: int, device: torch.device) -> nn.Module:
-    """The model with its batch norm as the spec wants it under `world` workers; parameters and names stay.
+    """The model with batch norm as `runtime.sync_batchnorm` asks for; parameters and names stay.
 
-    Raises ValueError for a model with batch norm when the spec does not say: each worker would normalise with the
-    statistics of its own share, so the numbers would follow the number of workers, which is no part of a trial.
+    Raises ValueError for a model with batch norm when that field is not set: each worker would normalise with the
+    statistics of its own share, so the result would depend on the number of workers, which is not part of a trial.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
     if world == 1 or not layers:
@@ -52,9 +52,9 @@ def convert_batch_norm(model: nn.Module, runtime: RuntimeSpec, world: int, devic
 
 
 class _SummedBatchNorm(_BatchNorm):
-    """What nn.SyncBatchNorm does on a GPU, which it refuses elsewhere: statistics are two sums over all workers.
+    """nn.SyncBatchNorm for devices that torch's own refuses: statistics are two sums over all workers.
 
-    Takes the place of a layer's own class, timm's with an activation inside too.
+    Replaces the class of a layer, also of timm's with an activation inside.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -65,7 +65,7 @@ class _SummedBatchNorm(_BatchNorm):
         return output
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
-        """Nothing: the layer's own class knew its dimensions."""
+        """Checks nothing: the class that this one replaces took fixed dimensions."""
 
     def _normalized(self, input: torch.Tensor) -> torch.Tensor:
         dims = [0, *range(2, input.ndim)]
@@ -85,7 +85,7 @@ class _SummedBatchNorm(_BatchNorm):
 
 
 class _Sum(torch.autograd.Function):
-    """A sum over all workers, of which each worker's loss takes its part of the gradient."""
+    """A sum over all workers; its gradient is the sum of the workers' gradients."""
 
     @staticmethod
     def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
@@ -119,8 +119,8 @@ def share_statistics(model: nn.Module, world: int) -> None:
 
 
 def wrap_distributed(model: nn.Module, how: str, device: torch.device) -> nn.Module:
-    """What is trained on several workers, each with its part of the global batch: `ddp` wraps the model, `fsdp` leaves
-    each worker a shard of every parameter (in place: an optimizer must be made after this). Needs a process group.
+    """The model for training on several workers, each with its share of the global batch: `ddp` wraps it, `fsdp` gives
+    each worker a shard of every parameter (in place: create the optimizer after this). Needs a process group.
 
     Raises ValueError when the model cannot be sharded.
     """
@@ -134,18 +134,18 @@ def wrap_distributed(model: nn.Module, how: str, device: torch.device) -> nn.Mod
     mesh = dist.device_mesh.init_device_mesh(device.type, (dist.get_world_size(),))
     for block in _blocks(model):
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
-    # the root too: whole parameters that stayed after an evaluation would be taken for the shards
+    # the root too: whole parameters that remained after an evaluation would be mistaken for the shards
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
     return model
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """The repeated parts of a network, innermost: members of a list or sequence in which all are of one class."""
+    """The innermost repeated parts of a network: members of a list or sequence in which all are of one class."""
 
     def repeats(module: nn.Module) -> bool:
         members = list(module.children())
         return isinstance(module, (nn.ModuleList, nn.Sequential)) and bool(members) and (
-            # a bare layer is too small to be fetched on its own
+            # a single layer is too small to be fetched on its own
             len({type(member) for member in members}) == 1 and any(True for _ in members[0].children())
             and any(True for _ in members[0].parameters())
         )  # fmt: skip
@@ -162,16 +162,15 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def needs_all_ranks_in_forward(model: nn.Module) -> bool:
-    """Whether a forward pass needs all workers, so that one that runs out of memory leaves the others waiting."""
+    """True if a forward pass needs all workers, so that one that runs out of memory keeps the others waiting."""
     together = (nn.SyncBatchNorm, _SummedBatchNorm)
     return is_sharded(model) or any(isinstance(module, together) for module in model.modules())
 
 
 def exchange(wrapped: nn.Module, now: bool) -> AbstractContextManager[Any]:
-    """Whether gradients are averaged over the workers in the backward pass inside.
+    """With `now`, the backward pass inside averages the gradients over the workers; else DDP waits with it.
 
-    Shards are averaged in every pass: to keep whole gradients until the last one would take the memory that sharding
-    is chosen to save.
+    Shards are averaged in every pass: to keep whole gradients until the last would need the memory that sharding saves.
     """
     if isinstance(wrapped, DistributedDataParallel) and not now:
         return wrapped.no_sync()
@@ -179,7 +178,7 @@ def exchange(wrapped: nn.Module, now: bool) -> AbstractContextManager[Any]:
 
 
 def average_gradients(model: nn.Module) -> None:
-    """What `exchange` left undone, for a model that is not sharded."""
+    """Averages the gradients over the workers, where no backward pass did; for a model that is not sharded."""
     for parameter in model.parameters():
         if parameter.grad is not None:
             parameter.grad /= dist.get_world_size()
@@ -187,7 +186,7 @@ def average_gradients(model: nn.Module) -> None:
 
 
 def clip(model: nn.Module, limit: float) -> torch.Tensor:
-    """The L2 norm of the whole gradient before it is scaled down to `limit` (0: it is not)."""
+    """Scales the gradient down to an L2 norm of `limit` (0: does not), and returns its norm before that."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     if isinstance(norm, DTensor):
@@ -198,7 +197,7 @@ def clip(model: nn.Module, limit: float) -> torch.Tensor:
 
 
 def all_finite(model: nn.Module) -> bool:
-    """Whether every weight is, those of other workers' shards included; the same on every rank."""
+    """True if every weight is finite, those of other workers' shards included; the same on every rank."""
     own = [_local(weight.detach()) for weight in model.parameters()]
     if not own:
         return True
@@ -212,31 +211,31 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-# What checkpoints and weights hold: whole tensors by the model's own names, however many workers there were.
+# Checkpoints and weights hold whole tensors by the model's own names, whatever the number of workers.
 
 
 def whole_weights(model: nn.Module, keep: bool) -> dict[str, torch.Tensor]:
-    """The model's state dict, put together; every rank must ask, those with `keep` get it (shards: on the CPU)."""
+    """The model's whole state dict (of shards: on the CPU), on ranks with `keep`; every rank must call."""
     return _kept({name: _whole(value, keep) for name, value in model.state_dict().items()}, keep)
 
 
 def whole_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bool) -> dict[str, dict[str, Any]]:
-    """The optimizer's state by name of the parameter, put together; as `whole_weights`.
+    """The optimizer's whole state by name of the parameter; as `whole_weights`.
 
     By name, so that it also fits when parameters are grouped in another way.
     """
-    found = {}
+    states = {}
     for name, parameter in model.named_parameters():
         state = optimizer.state.get(parameter)
         if state:
-            found[name] = {what: _whole(value, keep) for what, value in state.items()}
-    return _kept(found, keep)
+            states[name] = {what: _whole(value, keep) for what, value in state.items()}
+    return _kept(states, keep)
 
 
 def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, dict[str, Any]]) -> None:
-    """Gives the optimizer what `whole_optimizer` said; learning rates and the like stay its own.
+    """Gives the optimizer a state as `whole_optimizer` returns it; learning rates and other settings stay its own.
 
-    Raises ValueError when it is of other parameters.
+    Raises ValueError when the state is of other parameters.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -259,21 +258,21 @@ def _whole(value: Any, keep: bool) -> Any:
     return whole.cpu() if keep else None
 
 
-def _kept(found: dict[str, T], keep: bool) -> dict[str, T]:
-    return found if keep else {}
+def _kept(values: dict[str, T], keep: bool) -> dict[str, T]:
+    return values if keep else {}
 
 
 def _like(value: Any, parameter: torch.Tensor) -> Any:
-    """This worker's part of a whole tensor."""
+    """This worker's shard of a whole tensor, where the parameter is in shards."""
     if not (isinstance(parameter, DTensor) and isinstance(value, torch.Tensor) and value.shape == parameter.shape):
         return value
-    # every worker has the whole one, so nothing is sent
+    # every worker has the whole tensor, so nothing is sent
     whole = value.to(parameter.device)
     return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
 def from_rank_0(world: int, rank: int, ask: Callable[[], T]) -> T:
-    """What `ask` returns on rank 0, on every rank; the others wait for it and do not call it."""
+    """Calls `ask` on rank 0 alone, and returns its result on every rank."""
     if world == 1:
         return ask()
     answer = [ask() if rank == 0 else None]
@@ -291,7 +290,7 @@ def gathered(world: int, rank: int, own: T) -> list[T]:
 
 
 def greatest(world: int, own: int, device: torch.device) -> int:
-    """The greatest value of all ranks; every rank must ask."""
+    """The greatest value of all ranks; every rank must call."""
     if world == 1:
         return own
     value = torch.tensor(own, device=device)
@@ -299,10 +298,6 @@ def greatest(world: int, own: int, device: torch.device) -> int:
     return int(value.item())
 
 
-def on_any_rank(world: int, here: bool, device: torch.device) -> bool:
-    """Whether it is so on any rank; every rank must ask."""
-    if world == 1:
-        return here
-    flag = torch.tensor(float(here), device=device)
-    dist.all_reduce(flag)
-    return flag.item() > 0
+def on_any_rank(world: int, own: bool, device: torch.device) -> bool:
+    """True if `own` is true on any rank; every rank must call."""
+    return greatest(world, int(own), device) > 0

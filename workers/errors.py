@@ -1,4 +1,4 @@
-"""Why a trial ends without figures."""
+"""The reasons for which a trial ends without figures, as an enum and as exceptions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ErrorClass(StrEnum):
 
 
 class TrialError(Exception):
-    """A trial ends without figures, for a stated reason. Pickles across Ray."""
+    """A trial ends without figures, for a stated reason. Can be pickled, so it crosses Ray."""
 
     def __init__(self, error_class: ErrorClass, message: str) -> None:
         super().__init__(error_class, message)
@@ -30,4 +30,4 @@ class TrialError(Exception):
 
 
 class Stopped(Exception):
-    """The trial was asked to stop, wrote a checkpoint and left; it can be resumed."""
+    """The trial was asked to stop and wrote a checkpoint; it can be resumed."""

@@ -1,4 +1,4 @@
-"""Evaluates the model after a round: figures, shared out over the ranks, and pictures."""
+"""Evaluates the model after a round: figures, measured by all ranks together, and pictures."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ Part = tuple[str, Any]
 
 
 def evaluate(run: TrainingState, stop: Callable[[], bool]) -> Summary:
-    """Figures after this round, on every rank; none when it is not time. Rank 0 also gets the task's measurements.
+    """Figures after this round, on every rank; none when no evaluation is due. Rank 0 also gets the measurements.
 
-    Test data are evaluated once, after the last round: a curve over them would invite a choice. The last step's
-    own loss and gradients were finite before it; what it made of the weights is seen here (diverged).
-    Between items `stop` and the time limit are heeded on any rank: Stopped or TrialError (timeout), after a checkpoint.
+    Test data are evaluated once, after the last round: a curve over them would invite a choice.
+    Raises TrialError (diverged) for weights that are not finite: loss and gradients of the last step were finite before
+    it, but its update may not be. Between items, raises Stopped or TrialError (timeout) on all ranks once `stop` is
+    true or the time limit is over on any; a checkpoint is then written.
     """
     if not distributed.all_finite(run.model):
         raise TrialError(ErrorClass.diverged, run.where("weights are not finite"))
@@ -42,14 +43,17 @@ def evaluate(run: TrainingState, stop: Callable[[], bool]) -> Summary:
 
 
 def _summary(run: TrainingState, stop: Callable[[], bool]) -> Summary:
-    """Measures what no earlier attempt did; rank 0 summarizes it all while the others look for its flag."""
+    """Measures the items that no earlier attempt has measured; rank 0 then summarizes all, while the others wait for
+    its flag."""
     place, known = run.place, _known(run)
-    name, done = from_rank_0(place, lambda: (f"evaluation {secrets.token_hex(8)}", frozenset(known)))
+    name = from_rank_0(place, lambda: f"evaluation {secrets.token_hex(8)}")
+    run.saved_state, done = from_rank_0(place, lambda: (run.saved_state, frozenset(known)))
     flags = Flags(place.world, name)
     summary = Summary({})
     with _failures_are_flagged(flags):
         parts = _in_step(run, done, stop) if run.sharded else _shared_out(run, flags, done, stop)
         if place.rank == 0:
+            seed_all(run.trial.seed, "summarize", run.progress.step)
             summary = run.trial.task.summarize(_in_order([*known.items(), *parts]))
             flags.set("summary")
         flags.wait(["summary"])
@@ -66,7 +70,7 @@ class _End(IntEnum):
 
     @classmethod
     def due(cls, run: TrainingState, stop: Callable[[], bool]) -> _End:
-        """On this rank."""
+        """The reason on this rank."""
         limit = run.place.time_limit_s
         return cls.stopped if stop() else cls.late if limit is not None and run.seconds() > limit else cls.none
 
@@ -84,12 +88,12 @@ def _in_step(run: TrainingState, done: frozenset[str], stop: Callable[[], bool])
 
 
 def _shared_out(run: TrainingState, flags: Flags, done: frozenset[str], stop: Callable[[], bool]) -> list[Part]:
-    """Each rank measures its share; rank 0 gets the parts of all. A rank that is ready before the others looks for
-    their flags: it waits in no collective, however long they take."""
+    """Each rank measures its share; rank 0 gets the parts of all. A rank that finishes before the others waits for
+    their flags and not in a collective, however long they take."""
     place = run.place
 
     def look() -> _End:
-        """Why any rank wants to end, as far as this one can see."""
+        """The reason of any rank to end, as far as this one can see."""
         end = _End.due(run, stop)
         if end:
             flags.set(end.name)
@@ -104,7 +108,7 @@ def _shared_out(run: TrainingState, flags: Flags, done: frozenset[str], stop: Ca
                 break
     flags.set(f"measured {place.rank}")
     flags.wait([f"measured {rank}" for rank in range(place.world)], look)
-    # what rank 0 sees now counts: a rank that left items out saw a flag before it set its own
+    # rank 0 decides for all: whoever left items out saw a flag before it set its own, so rank 0 sees that flag too
     end = from_rank_0(place, look)
     if end:
         _leave(run, end)
@@ -113,7 +117,7 @@ def _shared_out(run: TrainingState, flags: Flags, done: frozenset[str], stop: Ca
 
 @contextmanager
 def _failures_are_flagged(flags: Flags) -> Iterator[None]:
-    """So that no rank waits for a flag that another one will never set."""
+    """Sets FAILED when an exception passes, so that no other rank waits for a flag that will never be set."""
     try:
         yield
     except Stopped:
@@ -124,10 +128,10 @@ def _failures_are_flagged(flags: Flags) -> Iterator[None]:
 
 
 def _known(run: TrainingState) -> dict[str, Any]:
-    """Parts of items that earlier attempts measured of this very model; on rank 0.
+    """Parts of items that earlier attempts measured with this very model; on rank 0.
 
-    A checkpoint makes sure that later attempts have the same model, too: trained again from an earlier one, it may
-    differ in the last bits.
+    Writes a checkpoint first, so that a later attempt has the same model too: trained again from an earlier checkpoint,
+    it could differ in the last bits.
     """
     if not run.trial.task.resumes_evaluation:
         return {}
@@ -137,9 +141,10 @@ def _known(run: TrainingState) -> dict[str, Any]:
 
 
 def _measured(run: TrainingState, share: EvaluationShare, keep: bool) -> Iterator[Part]:
-    """What the task measures of the share's items, one after the other; kept in the trial's folder where the task
-    resumes its evaluation."""
+    """Measures the items of the share one after the other, and writes each part to the trial's folder where the task
+    resumes its evaluation (with `keep`)."""
     task = run.trial.task
+    seed_all(run.trial.seed, "evaluate", run.progress.step)
     with closing(FinishedItems(run.folder, run.saved_state, run.place.rank)) as file:
         for item, part in task.measure(run.model, _seeded(run, run.loaders.evaluation(share))):
             kept = file.add(item, part) if task.resumes_evaluation and keep else part
@@ -148,7 +153,7 @@ def _measured(run: TrainingState, share: EvaluationShare, keep: bool) -> Iterato
 
 
 def _seeded(run: TrainingState, batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Batches, each with random numbers of its own: they do not depend on what else this rank measures."""
+    """The batches; seeds each one by its item, so that random numbers do not depend on what else this rank measures."""
     parts: Counter[str] = Counter()
     for batch in batches:
         item = batch["item"]
@@ -158,7 +163,7 @@ def _seeded(run: TrainingState, batches: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def _in_order(parts: list[Part]) -> list[Part]:
-    """By item, as the loaders would give them to one rank. Raises ValueError when one was measured twice."""
+    """The parts by item, as a single rank would measure them. Raises ValueError when an item was measured twice."""
     counts = Counter(item for item, _ in parts)
     twice = [item for item, count in counts.items() if count > 1]
     if twice:
@@ -167,7 +172,7 @@ def _in_order(parts: list[Part]) -> list[Part]:
 
 
 def _leave(run: TrainingState, end: _End) -> None:
-    """Ends the attempt; the next one continues with this evaluation."""
+    """Ends the attempt so that the next one continues with this evaluation."""
     if run.trial.trains:
         run.save()
     if end is _End.stopped:
@@ -176,7 +181,7 @@ def _leave(run: TrainingState, end: _End) -> None:
 
 
 def pictures(run: TrainingState) -> tuple[str, ...]:
-    """Names of the pictures that the task makes after this round, written; on rank 0."""
+    """Writes the task's pictures after this round, when they are due; returns their paths, on rank 0."""
     trial, rounds = run.trial, run.progress.epoch + 1
     every = trial.runtime.pictures_every
     if rounds < trial.last_round and not (every and rounds % every == 0):

@@ -1,4 +1,4 @@
-"""The only place where tests make a process die at a named point: real code paths, and the kill is SIGKILL."""
+"""Lets tests kill a process (SIGKILL) at a named point of the real code."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _reached: Counter[str] = Counter()
 def fault_point(point: str, where: str = "") -> None:
     """Kills this process when ORCHESTRATOR_CRASH_AT has `point` or `point:n` and it is reached for the n-th time.
 
-    Several points are separated by commas. ORCHESTRATOR_CRASH_ONCE names a folder: who dies leaves a file there, named
-    after the point and saying `where` it died, and no process dies at that point after it.
-    Without the first variable it does nothing.
+    Several points are separated by commas. ORCHESTRATOR_CRASH_ONCE names a folder: the first process to die writes a
+    file there, named after the point and with `where` as its content, and no other process dies at that point.
+    Without the first variable this does nothing.
     """
     wanted = os.environ.get("ORCHESTRATOR_CRASH_AT")
     if not wanted:
@@ -29,7 +29,7 @@ def fault_point(point: str, where: str = "") -> None:
 
 
 def _first(point: str, where: str) -> bool:
-    """Whether no process has died at this point before; of two at once, one."""
+    """True if no process has died at this point before; of two at once, for one of them."""
     once = os.environ.get("ORCHESTRATOR_CRASH_ONCE")
     if not once:
         return True

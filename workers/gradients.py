@@ -65,7 +65,7 @@ def _out_of_memory(run: TrainingState, what: str) -> TrialError:
 
 
 def _less_memory(run: TrainingState) -> str:
-    """What the user can do where the micro-batch cannot be halved here."""
+    """Advice to the user where the micro-batch cannot be halved by the loop."""
     if run.trial.task.loss_over == "batch":
         return (
             "the loss needs a worker's whole share at once, so it cannot be cut: use more workers or a smaller "
@@ -75,7 +75,7 @@ def _less_memory(run: TrainingState) -> str:
 
 
 def _denominators(run: TrainingState, batch: Batch) -> dict[str, torch.Tensor] | None:
-    """Of each term of the loss, over the global batch; None where its terms are means over samples."""
+    """The denominator of each term of the loss over the global batch; None where the terms are means over samples."""
     own = run.trial.task.denominators(batch)
     if own is None:
         return None

@@ -1,4 +1,4 @@
-"""The only place that brings the weights a trial starts from to the node: a file, another trial's, or timm's hub."""
+"""Loads the weights that a trial starts from: a file's, another trial's, or those of timm's hub."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ from workers.messages import Weights
 
 @dataclass(frozen=True)
 class Initial:
-    """Weights as they were found, their SHA-256 verified, and what is known of them."""
+    """Weights as they are in their file, whose SHA-256 was verified, and what the file says about them."""
 
     tensors: dict[str, torch.Tensor]
     windows: Windows | None = None
-    """Those that SwinV2's position bias refers to, where the weights say so."""
+    """Window sizes to which SwinV2's position bias refers, where the file has them."""
     notes: list[str] = field(default_factory=list)
 
 
 def initial_weights(init: Init, data_root: Path, parents: Mapping[str, Weights]) -> Initial | None:
-    """None: random ones. `parents`: weights of other trials by key. Raises DataError or TrialError (data) when they are
-    not to be had, ValueError when the spec was not planned."""
+    """The weights of `init`; None for random ones. `parents`: weights of other trials, by key.
+
+    Raises DataError or TrialError (data) when they cannot be had, ValueError when the spec was not planned.
+    """
     if isinstance(init, FromFile):
         problem = init.missing(data_root)
         if problem or init.sha256 is None:
@@ -42,8 +44,8 @@ def initial_weights(init: Init, data_root: Path, parents: Mapping[str, Weights])
     if isinstance(init, FromTimm):
         from tasks.backbones.timm_hub import pretrained
 
-        tensors, said, digest = pretrained(init)
-        return Initial(tensors, said["windows"], [f"weights: {init.tag} of timm, SHA-256 {digest}"])
+        tensors, metadata, digest = pretrained(init)
+        return Initial(tensors, metadata["windows"], [f"weights: {init.tag} of timm, SHA-256 {digest}"])
     if isinstance(init, FromStage):
         raise ValueError(f"backbone.init still names stage {init.stage!r}: plan it first")
     return None
@@ -55,6 +57,6 @@ def _from(weights: Weights) -> Initial:
 
 
 def weights_metadata(model: nn.Module) -> dict[str, str] | None:
-    """What a file of this model's weights has to say of them, as safetensors metadata; None: nothing."""
+    """Metadata for a safetensors file of this model's weights: its window sizes; None where it has none."""
     windows = reference_windows(model)
     return safetensors_header.packed({"windows": windows}) if windows else None

@@ -19,7 +19,7 @@ def key_content(model: BaseModel) -> dict[str, Any]:
         if name != "kind" and not field_.is_required() and value == field_.get_default(call_default_factory=True):
             continue
         content[name] = _content(value, plain[name])
-    if isinstance(model, INITS):
+    if type(model) in INITS:
         content.pop("name", None)  # a label
         if content.get("sha256"):
             content.pop("path", None)
@@ -28,10 +28,8 @@ def key_content(model: BaseModel) -> dict[str, Any]:
 
 def _content(value: Any, plain: Any) -> Any:
     """`plain`, the JSON of a value, with the models in it at any depth as `key_content` has them."""
-    if isinstance(value, BaseModel):
-        return key_content(value)
-    if isinstance(value, dict):
+    if isinstance(plain, dict) and isinstance(value, dict):
         return {key: _content(own, below) for own, (key, below) in zip(value.values(), plain.items(), strict=True)}
-    if isinstance(value, list | tuple):
+    if isinstance(plain, list) and isinstance(value, list | tuple):
         return [_content(own, below) for own, below in zip(value, plain, strict=True)]
-    return plain
+    return key_content(value) if isinstance(plain, dict) and isinstance(value, BaseModel) else plain

@@ -1,6 +1,6 @@
-"""The only place that knows the named schemes: how deep a parameter lies (layer decay), and which has no weight decay.
+"""The named schemes of layer decay (how deep each parameter lies) and of weight decay (which parameters have none).
 
-Public code they follow: timm; microsoft/SimMIM and microsoft/Swin-Transformer (optimizer.py, models/simmim.py);
+Public code that they follow: timm; microsoft/SimMIM and microsoft/Swin-Transformer (optimizer.py, models/simmim.py);
 SwinTransformer/MIM-Depth-Estimation (models/optimizer.py); DingXiaoH/RepLKNet-pytorch (optim_factory.py).
 """
 
@@ -24,15 +24,15 @@ def levels(model: nn.Module, scheme: str) -> dict[str, int]:
 
     The levels are those of the model's timm backbone: the model itself, or the one part of it that has a
     `group_matcher`. Of what is outside of that, a `mask_token` lies as deep as the patch embedding, as in SimMIM's
-    code; the rest (heads, decoders) is at level 0. Raises ValueError naming the schemes that fit when this one does
-    not, or when there is not one backbone.
+    code; the rest (heads, decoders) is at level 0. Raises ValueError, with the schemes that fit, when this one does
+    not, or when there is not exactly one backbone.
     """
     prefix, backbone = _backbone(model)
     names = [name for name, _ in model.named_parameters()]
     inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
     outside = [name for name in names if not name.startswith(prefix)]
-    found = _timm(backbone, bool(outside)) if scheme == "timm" else _by_depth(SCHEMES[scheme](inside))
-    if found is None:
+    inner = _timm(backbone, bool(outside)) if scheme == "timm" else _by_depth(SCHEMES[scheme](inside))
+    if inner is None:
         fitting = ["timm", *(name for name, depths in SCHEMES.items() if _by_depth(depths(inside)) is not None)]
         lost = [name for name, depth in SCHEMES[scheme](inside).items() if depth is None]
         why = (
@@ -42,32 +42,32 @@ def levels(model: nn.Module, scheme: str) -> dict[str, int]:
             f"optim.layer_decay_scheme {scheme} does not fit {_title(backbone)}: {why}; "
             f"schemes that fit it: {', '.join(fitting)}"
         )
-    deepest = max(found.values())
+    deepest = max(inner.values())
     return {
-        **{prefix + name: level for name, level in found.items()},
+        **{prefix + name: level for name, level in inner.items()},
         **{name: deepest if name.rpartition(".")[2] == "mask_token" else 0 for name in outside},
     }
 
 
 def _backbone(model: nn.Module) -> tuple[str, nn.Module]:
-    """Where in `model` its timm model is: the prefix of its parameters, and it."""
-    found: dict[str, nn.Module] = {}
+    """The timm model inside `model`, and the prefix of its parameters' names."""
+    backbones: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
-        if hasattr(module, "group_matcher") and not any(name.startswith(outer) for outer in found):
-            found[f"{name}." if name else ""] = module
-    if len(found) != 1:
-        what = f"{len(found)} ({', '.join(found)})" if found else "none"
+        if hasattr(module, "group_matcher") and not any(name.startswith(outer) for outer in backbones):
+            backbones[f"{name}." if name else ""] = module
+    if len(backbones) != 1:
+        what = f"{len(backbones)} ({', '.join(backbones)})" if backbones else "none"
         raise ValueError(
             f"layer decay needs one part of the model with timm's group_matcher, which says what belongs to which "
             f"level; {type(model).__name__} has {what}"
         )
-    return next(iter(found.items()))
+    return next(iter(backbones.items()))
 
 
 def _title(backbone: nn.Module) -> str:
     """The model's name in timm, as the spec has it, and its class."""
-    told = getattr(backbone, "pretrained_cfg", None)
-    name = told.get("architecture") if isinstance(told, dict) else None
+    config = getattr(backbone, "pretrained_cfg", None)
+    name = config.get("architecture") if isinstance(config, dict) else None
     return f"{name} ({type(backbone).__name__})" if name else type(backbone).__name__
 
 
@@ -81,8 +81,8 @@ def _by_depth(depths: dict[str, Depth | None]) -> dict[str, int] | None:
 
 
 def _timm(backbone: nn.Module, head_outside: bool) -> dict[str, int]:
-    """As timm.optim.param_groups_layer_decay; what is outside of the backbone makes a level of its own above it."""
-    from timm.models import group_parameters  # here: it takes seconds, and not every model is timm's
+    """As timm.optim.param_groups_layer_decay; parameters outside of the backbone make a level of their own above it."""
+    from timm.models import group_parameters  # imported late: it takes seconds, and not every model is timm's
 
     matcher = cast("Any", backbone).group_matcher(coarse=False)
     ordinals: dict[str, int] = group_parameters(backbone, matcher, reverse=True)
@@ -94,8 +94,8 @@ def _numbered(pattern: str, names: Iterable[str]) -> dict[int, int]:
     """Stage -> number of its blocks, by the pattern's two groups."""
     sizes: dict[int, int] = {}
     for name in names:
-        if found := re.match(pattern, name):
-            stage, block = int(found[1]), int(found[2])
+        if match := re.match(pattern, name):
+            stage, block = int(match[1]), int(match[2])
             sizes[stage] = max(sizes.get(stage, 0), block + 1)
     return sizes
 
@@ -110,11 +110,11 @@ def _swin(names: list[str], merging_is_a_level: bool) -> dict[str, Depth | None]
     def depth(name: str) -> Depth | None:
         if name.startswith("patch_embed."):
             return INPUT
-        if found := re.match(_SWIN_BLOCK, name):
-            return float(found[1]), float(found[2])
+        if match := re.match(_SWIN_BLOCK, name):
+            return float(match[1]), float(match[2])
         # timm keeps a patch merging with the stage after it (layers.1.downsample), the reference with the one before
-        if (found := re.match(r"layers\.(\d+)\.downsample\.", name)) and int(found[1]) - 1 in blocks:
-            stage = int(found[1])
+        if (match := re.match(r"layers\.(\d+)\.downsample\.", name)) and int(match[1]) - 1 in blocks:
+            stage = int(match[1])
             return (float(stage), -1.0) if merging_is_a_level else (stage - 1.0, blocks[stage - 1] - 1.0)
         return HEAD if _SWIN_HEAD.match(name) else None
 
@@ -142,8 +142,8 @@ def beit(names: list[str]) -> dict[str, Depth | None]:
     def depth(name: str) -> Depth | None:
         if stem.match(name):
             return INPUT
-        if found := re.match(r"blocks\.(\d+)\.", name):
-            return (float(found[1]),)
+        if match := re.match(r"blocks\.(\d+)\.", name):
+            return (float(match[1]),)
         return HEAD if rest.match(name) else None
 
     return {name: depth(name) for name in names}
@@ -160,10 +160,10 @@ def replknet13(names: list[str]) -> dict[str, Depth | None]:
     def depth(name: str) -> Depth | None:
         if name.startswith(("entry.", "stem.")):
             return INPUT
-        if found := re.match(r"stages\.(\d+)\.blocks\.(\d+)\.(prelkb_bn|preffn_bn|pw1|pw2|large_kernel)\.", name):
-            return float(found[1]), float(int(found[2]) // 4)
-        if (found := re.match(r"transitions\.(\d+)\.", name)) and int(found[1]) in halves:
-            return float(found[1]), halves[int(found[1])] - 1.0
+        if match := re.match(r"stages\.(\d+)\.blocks\.(\d+)\.(prelkb_bn|preffn_bn|pw1|pw2|large_kernel)\.", name):
+            return float(match[1]), float(int(match[2]) // 4)
+        if (match := re.match(r"transitions\.(\d+)\.", name)) and int(match[1]) in halves:
+            return float(match[1]), halves[int(match[1])] - 1.0
         return HEAD if re.match(r"(norm|head)\.", name) else None
 
     return {name: depth(name) for name in names}
@@ -172,18 +172,18 @@ def replknet13(names: list[str]) -> dict[str, Depth | None]:
 SCHEMES: dict[str, Callable[[list[str]], dict[str, Depth | None]]] = {
     "swin26": swin26, "swin29": swin29, "beit": beit, "replknet13": replknet13,
 }  # fmt: skip
-"""Beside `timm`: name -> depth of each parameter of a backbone, None where the scheme has no place for it."""
+"""The schemes other than `timm`: they map names of a backbone's parameters to depths, None where they know none."""
 
 SPARED = {
     "simmim_swin_pretrain": ("absolute_pos_embed", "mask_token"),
     "simmim_vit": ("pos_embed", "cls_token"),
     "one_dimensional": (),
 }
-"""Beside `timm`: scheme -> parameters without weight decay, beyond those of one dimension and `.bias`."""
+"""The schemes other than `timm`: parameters without weight decay, besides those of one dimension and `.bias`."""
 
 
 def no_weight_decay(model: nn.Module, scheme: str) -> set[str]:
-    """Names of the parameters that have no weight decay. `OptimSpec.no_decay` says what each scheme is."""
+    """Names of the parameters without weight decay; `OptimSpec.no_decay` describes the schemes."""
     parameters = dict(model.named_parameters())
     flat = {name for name, parameter in parameters.items() if parameter.ndim <= 1}
     if scheme == "timm":
@@ -194,9 +194,9 @@ def no_weight_decay(model: nn.Module, scheme: str) -> set[str]:
 
 
 def _named_by(model: nn.Module) -> set[str]:
-    """What the model, or else each of its parts that does, names as without weight decay."""
-    found: dict[str, set[str]] = {}
+    """Parameters that timm's `no_weight_decay` lists: of the model, or else of its outermost parts that have it."""
+    listed: dict[str, set[str]] = {}
     for name, module in model.named_modules():
-        if hasattr(module, "no_weight_decay") and not any(name.startswith(outer) for outer in found):
-            found[f"{name}." if name else ""] = cast("Any", module).no_weight_decay()
-    return {prefix + name for prefix, names in found.items() for name in names}
+        if hasattr(module, "no_weight_decay") and not any(name.startswith(outer) for outer in listed):
+            listed[f"{name}." if name else ""] = cast("Any", module).no_weight_decay()
+    return {prefix + name for prefix, names in listed.items() for name in names}

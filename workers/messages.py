@@ -1,4 +1,4 @@
-"""What driver and worker send each other: assignments, reports, outcomes, failures."""
+"""The messages between driver and workers: assignments, reports, outcomes, failures."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Weights:
 
 @dataclass(frozen=True)
 class Assignment:
-    """What the orchestrator asks a node to do: a trial, and everything about its place that is not its content."""
+    """A trial that a node is to run, and everything about the run that is not part of the trial."""
 
     trial: TrialSpec
     name: str
     """Shown in the Ray dashboard, MLflow and logs: stage/group/setting#key."""
     token: int
-    """Fencing token of this attempt: goes back with every event, and a stale one is refused by the store."""
+    """Fencing token of this attempt: it returns with every event, and the store refuses a stale one."""
     folder: str
-    """The trial's own folder on storage that every node sees: checkpoints, weights, log."""
+    """The trial's own folder on storage that every node can read: checkpoints, weights, log."""
     data_root: str
     parents: dict[str, Weights] = field(default_factory=dict)
     cpus: float = 1.0
@@ -41,38 +41,38 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Report:
-    """What is known after an epoch: terms of the loss (`train_` prefix), learning rate, figures on val; and how fast it
-    went (`system_` prefix: the only values that differ when the same trial runs again)."""
+    """Values after a round: terms of the loss (`train_` prefix), learning rate, figures of the evaluation; and how fast
+    it went (`system_` prefix: the only values that differ when the same trial runs again)."""
 
     epoch: int
-    """1-based; the report comes after this epoch."""
+    """Number of the round, from 1 (see `TrialSpec.rounds`): the epoch, where the trial's length is in epochs."""
     step: int
     """Optimizer steps so far."""
     values: dict[str, float]
     seconds: float
-    """Wall time of this epoch, training and evaluation."""
+    """Wall time of this round, training and evaluation."""
     pictures: tuple[str, ...] = ()
-    """Files made after this epoch, relative to the trial's folder."""
+    """Files made after this round, relative to the trial's folder."""
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Report:
-        """From what `dataclasses.asdict` made of it, also by way of JSON."""
+        """From its `dataclasses.asdict`, which may have been JSON in between."""
         return cls(**{**plain, "pictures": tuple(plain["pictures"])})
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished trial says. Only a trial that ran to its end has one."""
+    """The result of a trial that ran to its end."""
 
     figures: dict[str, float]
-    """After the last epoch (no epoch is chosen: the final trial could not, without looking at test)."""
+    """After the last round. No round is chosen: the final trial could not do so without looking at test."""
     facts: dict[str, Any]
     """How it was run: device, precision, micro_batch, steps, train_images, train_seconds, step_seconds (median of
-    the run, data included), images_per_second (both None where nothing was trained), resumed_at, notes, caveats
-    (why its figures cannot be compared with published ones), data_digest,
-    unreadable_images (those replaced), image_cache, versions, host, threads, parameters."""
+    the run, data included), images_per_second (both None where nothing was trained), resumed_at, notes, caveats (why
+    its figures cannot be compared with published ones), data_digest, unreadable_images (those replaced), image_cache,
+    versions, host, threads, parameters."""
     weights: Weights | None = None
-    """Beside the file of a trial whose span ends early lies its whole state (see checkpoint.Folder)."""
+    """None if they were not kept. Of a trial whose span ends early, the same folder holds its whole state."""
     measurements: str | None = None
     """File in the trial's folder, by its name there, with the values per item, layer and head of the last evaluation:
     a JSON object a line, {figure, split, item, layer, head, value}. `value` is null where it is not finite."""
@@ -98,21 +98,21 @@ Event = Report | Outcome | Failure | StoppedAtCheckpoint
 
 @dataclass(frozen=True)
 class TrialUpdate:
-    """What an actor has to say of its trial: events not acknowledged so far, oldest first."""
+    """An actor's answer about its trial: the events not acknowledged so far, oldest first."""
 
     key: str
     name: str
     token: int
     events: tuple[Event, ...]
     heard: int
-    """Events before these; acknowledge with heard + len(events)."""
+    """Number of events before these; acknowledge these with heard + len(events)."""
     ended: bool
     owner: str = ""
-    """Id of the driver whose actor this is: the one that made it, or that took it over."""
+    """Id of the driver to which the actor belongs: the one that created it, or the one that took it over."""
 
 
 def classify_error(error: BaseException) -> Failure:
-    """The error class of an exception; see `ErrorClass` for what each means and what follows."""
+    """The failure that an exception amounts to, with its error class."""
     if isinstance(error, TrialError):
         return Failure(error.error_class, error.message)
     first = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -127,6 +127,6 @@ def classify_error(error: BaseException) -> Failure:
 
 
 def _from_another_worker(error: BaseException) -> bool:
-    """Whether the network to the trial's other workers failed, as it does when one of their processes dies."""
+    """True if the network to the trial's other workers failed, as it does when one of their processes dies."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return "DistError" in names or (isinstance(error, RuntimeError) and "gloo/transport" in str(error))

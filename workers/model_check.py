@@ -1,7 +1,7 @@
-"""The only place that tries, without memory or data, whether trials' models can be built and take their weight files.
+"""Checks, without memory or data, that the models of trials can be built and take their weight files.
 
-A process of its own (`python -m workers.model_check`), since the driver that asks imports no torch: reads a JSON
-list of {trial, weights: path or null} and prints a JSON list of answers, null or what is wrong.
+Runs as a process of its own (`python -m workers.model_check`), since its caller imports no torch: reads a JSON list of
+{trial, weights: path or null} from stdin and prints a JSON list with null or the problem of each.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from workers.optim import parameter_groups
 from workers.prepare import enable_grad_checkpointing
 from workers.trial import TrialSpec
 
-ENOUGH_S = 30.0
-"""No further model is begun after so long: a trial tells of what is wrong with the rest."""
+TIME_LIMIT_S = 30.0
+"""After so long no further model is built: problems of the rest show when their trials start."""
 
 log = logging.getLogger(__name__)
 
 
 def problem(trial: TrialSpec, weights: Path | None) -> str | None:
-    """Why no trial could start with this model, or from this file; None: nothing was found.
+    """Why no trial could start with this model, or from this file; None if no reason was found.
 
     Everything is on torch's meta device: shapes without content.
     """
@@ -45,21 +45,22 @@ def problem(trial: TrialSpec, weights: Path | None) -> str | None:
                 parameter_groups(model, trial.optim)
     except (ValueError, DataError) as error:
         return str(error)
-    except (RuntimeError, NotImplementedError) as error:  # something needs content: only a trial can tell
-        log.warning("%s was not tried: %s", trial.backbone.model, error)
+    except (RuntimeError, NotImplementedError) as error:  # something needs content: only a trial can show it
+        log.warning("%s could not be checked: %s", trial.backbone.model, error)
     return None
 
 
-def answers(asked: list[dict[str, Any]]) -> list[str | None]:
-    end = time.monotonic() + ENOUGH_S
-    found: list[str | None] = []
-    for item in asked:
-        path = Path(item["weights"]) if item["weights"] else None
+def problems(models: list[dict[str, Any]]) -> list[str | None]:
+    """The problem of each {trial, weights}; None where there is none, or where the time was over."""
+    end = time.monotonic() + TIME_LIMIT_S
+    results: list[str | None] = []
+    for model in models:
+        path = Path(model["weights"]) if model["weights"] else None
         late = time.monotonic() > end
-        found.append(None if late else problem(TrialSpec.model_validate(item["trial"]), path))
-    return found
+        results.append(None if late else problem(TrialSpec.model_validate(model["trial"]), path))
+    return results
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps(answers(json.load(sys.stdin))))
+    print(json.dumps(problems(json.load(sys.stdin))))

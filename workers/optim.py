@@ -1,4 +1,4 @@
-"""The only place that says how weights are moved: parameter groups with layer decay, AdamW, and schedules per step."""
+"""Parameter groups with layer decay, AdamW, and learning-rate schedules per step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ParameterGroup:
     """The peak learning rate is multiplied by this: layer_decay ** (levels below the head)."""
     weight_decay: float
     names: tuple[str, ...]
-    """As in `model.named_parameters()`."""
+    """Names as in `model.named_parameters()`."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Schedule:
         """Absolute learning rate of optimizer step `step` (0-based) for a group with this `lr_scale`.
 
         `warmup_lr` and `min_lr` are the same absolute numbers for every group, as in SimMIM's fine-tuning code:
-        only the peak is scaled by layer decay. SimMIM runs its first two steps at `warmup_lr` (it asks the schedule
-        after the step); here step 0 alone does. Under `per_512` all three are multiplied by batch / 512, as there.
+        only the peak is scaled by layer decay. SimMIM runs its first two steps at `warmup_lr` (it reads the schedule
+        after the step); here only step 0 does. With `per_512` all three are multiplied by batch / 512, as there.
         """
         optim = self.optim
         convention = optim.peak_lr / optim.lr
@@ -68,13 +68,13 @@ class Schedule:
 
 
 def parameter_groups(model: nn.Module, optim: OptimSpec) -> list[ParameterGroup]:
-    """Which parameter is trained with which learning rate and weight decay: the table that `adamw` follows.
+    """The parameters by learning rate and weight decay, according to `optim.layer_decay_scheme` and `optim.no_decay`.
 
-    By `optim.layer_decay_scheme` and `optim.no_decay`. Parameters that take no gradient are left out; levels that share
-    both numbers are one group, for fewer optimizer kernels. Raises ValueError when the scheme does not fit the model,
-    also where `layer_decay` is 1: a result should not carry the name of a scheme that it could not have been made with.
+    Parameters that take no gradient are left out; levels that share both numbers are one group, for fewer optimizer
+    kernels. Raises ValueError when the scheme does not fit the model, also where `layer_decay` is 1: no result should
+    carry the name of a scheme with which it could not have been made.
     """
-    plain = optim.layer_decay == 1 and optim.layer_decay_scheme == "timm"  # then any model will do
+    plain = optim.layer_decay == 1 and optim.layer_decay_scheme == "timm"  # then any model fits
     level = {} if plain else levels(model, optim.layer_decay_scheme)
     spared = no_weight_decay(model, optim.no_decay)
     table: dict[tuple[float, float], list[str]] = {}
@@ -86,8 +86,8 @@ def parameter_groups(model: nn.Module, optim: OptimSpec) -> list[ParameterGroup]
 
 
 def adamw(model: nn.Module, groups: Sequence[ParameterGroup], optim: OptimSpec) -> torch.optim.AdamW:
-    """AdamW over `groups`, with the fused kernel: the same bits in every run, and the fastest on both devices. It may
-    have no groups, in a trial that does not train."""
+    """AdamW over `groups` with the fused kernel: the same bits in every run, and the fastest on CPU and GPU. In a trial
+    that does not train there are no groups."""
     parameters = dict(model.named_parameters())
     settings: list[dict[str, Any]] = [
         {
@@ -102,6 +102,6 @@ def adamw(model: nn.Module, groups: Sequence[ParameterGroup], optim: OptimSpec) 
 
 
 def set_lr(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int) -> None:
-    """Gives every group its learning rate for this step."""
+    """Sets the learning rate of every group for this step."""
     for group in optimizer.param_groups:
         group["lr"] = schedule.lr(step, group["lr_scale"])

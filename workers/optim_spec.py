@@ -1,4 +1,4 @@
-"""How weights are trained: learning rate, schedule, length, batch; the `optim` section of a trial."""
+"""The `optim` section of a trial: learning rate, schedule, length, batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydantic import (
 
 
 class OptimSpec(BaseModel):
-    """How the weights are moved: AdamW, layer decay, a schedule per step.
+    """How the weights are trained: AdamW, layer decay, a schedule per step.
 
     Source of the defaults: appendix E and Table 7 of the paper; SimMIM's fine-tuning configuration for the rest.
     """
@@ -32,46 +32,47 @@ class OptimSpec(BaseModel):
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Factor of the learning rate per level below the head (1: none)."""
     layer_decay_scheme: Literal["timm", "swin26", "swin29", "beit", "replknet13"] = "timm"
-    """Which parameter belongs to which level; one that does not fit the model is refused.
+    """How parameters are divided into levels; a scheme that does not fit the model is refused.
 
     `timm`: timm.optim.param_groups_layer_decay, that is the model's own `group_matcher`.
     `swin26`: SimMIM's fine-tuning of Swin and SwinV2: a patch merging at the level of the block before it, the last
-    norm at the head's (26 levels for depths 2, 2, 18, 2). timm has the one with the block after it and the other with
-    the last block: 11 of SwinV2-B's 425 tensors differ.
+    norm at the head's (26 levels for depths 2, 2, 18, 2). timm puts the former with the block after it and the latter
+    with the last block: 11 of SwinV2-B's 425 tensors differ.
     `swin29`: the paper's depth and pose code: a patch merging is a level of its own (29).
-    `beit`: SimMIM's fine-tuning of its vision transformer (14 for 12 blocks); as timm, but that the last norm, where
+    `beit`: SimMIM's fine-tuning of its vision transformer (14 for 12 blocks); as timm, except that the last norm, where
     there is one before pooling, and a shared relative position bias are at the head's level.
     `replknet13`: RepLKNet's code, two blocks a level (13 and the head's); the same as `timm` for our RepLKNet.
     """
     weight_decay: NonNegativeFloat = 0.05
     no_decay: Literal["timm", "simmim_swin_pretrain", "simmim_vit", "one_dimensional"] = "timm"
-    """Which parameters have no weight decay; always those of one dimension (norms, biases), and
+    """Parameters without weight decay: always those of one dimension (norms, biases), and
 
-    `timm`: what the model's `no_weight_decay` names. For SwinV2 cpb_mlp and logit_scale, for Swin the relative position
-    tables: as SimMIM's fine-tuning and the depth and pose code. For vision transformers class token, position embedding
-    and (BEiT) relative position tables.
-    `simmim_swin_pretrain`: absolute_pos_embed and mask_token. What SimMIM's pre-training of Swin and SwinV2 does; it
-    means to spare cpb_mlp, logit_scale and relative position tables too, but its keywords never match, so these decay.
+    `timm`: those that the model's `no_weight_decay` lists. For SwinV2 cpb_mlp and logit_scale, for Swin the relative
+    position tables: as SimMIM's fine-tuning and the depth and pose code. For vision transformers class token, position
+    embedding and (BEiT) relative position tables.
+    `simmim_swin_pretrain`: absolute_pos_embed and mask_token, as in SimMIM's pre-training of Swin and SwinV2. It also
+    intends to spare cpb_mlp, logit_scale and relative position tables, but its keywords never match, so these decay.
     `simmim_vit`: class token and position embedding. SimMIM's vision transformer, in pre-training and fine-tuning: the
     mask token and relative position tables decay.
-    `one_dimensional`: nothing else, as in RepLKNet's code.
+    `one_dimensional`: no others, as in RepLKNet's code.
     """
     betas: tuple[float, float] = (0.9, 0.999)
     eps: PositiveFloat = 1e-8
     epochs: NonNegativeInt = 100
-    """Length of the training; 0 where `iterations` gives it, and otherwise: no training, the initial weights are
-    evaluated."""
+    """Length of the training. 0 where `iterations` gives the length; otherwise 0 means no training: the initial weights
+    are evaluated once."""
     iterations: PositiveInt | None = None
-    """Length of the training in optimizer steps, in place of `epochs`. Reports, evaluations and checkpoints then count
-    rounds of `runtime.report_iterations` steps where they otherwise count epochs."""
+    """Length of the training in optimizer steps, in place of `epochs`. Reports, evaluations and checkpoints then follow
+    rounds of `runtime.report_iterations` steps instead of epochs."""
     warmup_epochs: NonNegativeFloat = 20
-    """Linear from `warmup_lr` to `lr`. 0 where `iterations` or `warmup_iterations` is given."""
+    """Length of the warm-up, linear from `warmup_lr` to `lr`. 0 where `iterations` or `warmup_iterations` is given."""
     warmup_iterations: NonNegativeInt | None = None
     """Length of the warm-up in optimizer steps, in place of `warmup_epochs`."""
     warmup_lr: NonNegativeFloat = 2.5e-7
     """The same absolute number for every group, as in SimMIM's code (not scaled by layer decay)."""
     warmup_prefix: bool = False
-    """Whether the cosine starts after the warm-up (Swin-Transformer code) or is cut by it (SimMIM code, 2022)."""
+    """True: the cosine starts after the warm-up (Swin-Transformer code). False: it starts at step 0, and the warm-up
+    replaces its beginning (SimMIM code, 2022)."""
     schedule: Literal["cosine", "step"] = "cosine"
     min_lr: NonNegativeFloat = 2.5e-7
     """The floor of the cosine; the same absolute number for every group."""
@@ -81,9 +82,9 @@ class OptimSpec(BaseModel):
     """The same in optimizer steps, for a training whose length is in `iterations`."""
     step_factor: float = Field(default=0.1, gt=0, le=1)
     batch: PositiveInt
-    """Images per optimizer step over all workers and accumulation steps."""
+    """Samples per optimizer step over all workers and accumulation steps."""
     micro_batch: PositiveInt | None = None
-    """Images per forward pass of one worker (none: all of the worker's share at once)."""
+    """Samples per forward pass of one worker (none: all of the worker's share at once)."""
     clip: NonNegativeFloat = 5.0
     """Largest L2 norm of the gradient (0: not clipped)."""
 
@@ -98,10 +99,10 @@ class OptimSpec(BaseModel):
         return self
 
     def _replace(self, name: str, by: str, nothing: float) -> None:
-        """Raises ValueError when the field was written with another value than 0."""
+        """Sets the field to `nothing`. Raises ValueError when it was written with another value than 0."""
         value = getattr(self, name)
         if value and name in self.model_fields_set:
-            raise ValueError(f"{name} {value:g} cannot stand beside {by}: leave {name} out, or set it to 0")
+            raise ValueError(f"{name} {value:g} cannot be combined with {by}: leave {name} out, or set it to 0")
         object.__setattr__(self, name, nothing)  # frozen: this is a default that depends on another field
 
     @model_validator(mode="after")
@@ -109,7 +110,7 @@ class OptimSpec(BaseModel):
         if self.iterations is None and self.step_iterations:
             raise ValueError("step_iterations is for a length in iterations: set iterations, or write step_epochs")
         if self.iterations is not None and self.step_epochs:
-            raise ValueError(f"step_epochs cannot stand beside iterations {self.iterations}: write step_iterations")
+            raise ValueError(f"step_epochs cannot be combined with iterations {self.iterations}: write step_iterations")
         if not self.trains:
             return self
         unit, length, warmup, steps = (

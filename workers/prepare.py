@@ -1,4 +1,4 @@
-"""The only place that gets a trial ready to run: data, model, initial weights, numerics, and the last checkpoint."""
+"""Prepares a trial to run: numerics, data, model, initial weights or the last checkpoint, optimizer."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ log = logging.getLogger(__name__)
 def prepare(
     trial: TrialSpec, place: RankContext, folder: Folder, stop: Callable[[], bool] = lambda: False
 ) -> TrainingState:
-    """Opens the data, builds the model, loads initial weights or the newest sound checkpoint.
+    """Opens the data, builds the model, loads initial weights or the newest undamaged checkpoint.
 
-    `stop` is asked between these, for each may take minutes: then Stopped, and nothing was changed.
-    Raises DataError or TrialError (data); ValueError where the spec asks for what cannot be.
+    Each may take minutes, so `stop` is asked in between: then Stopped is raised, and nothing was changed.
+    Raises DataError or TrialError (data); ValueError where the spec asks for something impossible.
     """
     _check_workers(trial, place)
     numerics = _set_up(trial, place)
-    _leave_if_asked(place, stop, numerics.device)
+    _raise_if_stopped(place, stop, numerics.device)
     loaders = _open_data(trial, place)
-    _leave_if_asked(place, stop, numerics.device)
+    _raise_if_stopped(place, stop, numerics.device)
     path, damaged = from_rank_0(place, folder.newest)
     state = folder.load(path) if path is not None else _parent_state(trial, place, loaders)
     model, notes = _model(trial, place, numerics, None if state is None else state["model"])
-    _leave_if_asked(place, stop, numerics.device)
+    _raise_if_stopped(place, stop, numerics.device)
     schedule = _schedule(trial, loaders)
     groups = parameter_groups(model, trial.optim) if trial.trains else []
     for group in groups:
@@ -56,7 +56,7 @@ def prepare(
     if trial.runtime.compile:
         model.compile()
     wrapped = model
-    if place.world > 1 and (trial.trains or trial.runtime.parallel == "fsdp"):  # DDP is about gradients
+    if place.world > 1 and (trial.trains or trial.runtime.parallel == "fsdp"):  # DDP only exchanges gradients
         wrapped = distributed.wrap_distributed(model, trial.runtime.parallel, numerics.device)
     optimizer = adamw(model, groups, trial.optim)
     if state is not None:
@@ -64,9 +64,9 @@ def prepare(
     rounds = Rounds.of(trial, loaders.steps_per_epoch)
     progress = Progress(_micro_batch(trial, place.world), trial.first_round, step=rounds.first_step(trial.first_round))
     if path is not None and state is not None:
-        as_asked, progress = progress.micro_batch, Progress.from_plain(state["progress"])
+        from_spec, progress = progress.micro_batch, Progress.from_plain(state["progress"])
         halved = progress.micro_batch < _micro_batch(trial, state["workers"])  # memory ran out before
-        progress.micro_batch = min(progress.micro_batch, as_asked) if halved else as_asked
+        progress.micro_batch = min(progress.micro_batch, from_spec) if halved else from_spec
     progress.notes += notes + damaged
     run = TrainingState(
         trial=trial, place=place, folder=folder, numerics=numerics, loaders=loaders, model=model, wrapped=wrapped,
@@ -91,7 +91,7 @@ def _schedule(trial: TrialSpec, loaders: Loaders) -> Schedule:
 
 
 def _micro_batch(trial: TrialSpec, workers: int) -> int:
-    """As the spec asks for it: at most a worker's share; 0 in a trial that does not train."""
+    """The micro-batch of the spec, at most a worker's share; 0 in a trial that does not train."""
     if not trial.trains:
         return 0
     share = trial.optim.batch // workers
@@ -110,16 +110,16 @@ def _check_workers(trial: TrialSpec, place: RankContext) -> None:
             f"cannot run on {place.world} workers: plan it again for resources.workers {place.world}"
         )
     if place.world > 1 and (dist.get_world_size(), dist.get_rank()) != (place.world, place.rank):
-        raise ValueError(f"the process group is not that of rank {place.rank} of {place.world}")
+        raise ValueError(f"the process group does not have rank {place.rank} of {place.world} in this process")
 
 
 def _set_up(trial: TrialSpec, place: RankContext) -> Numerics:
-    """What holds for the whole process."""
+    """Sets threads and determinism of the process; returns the numerics."""
     torch.set_num_threads(place.threads)
     # For every trial: torch reads this once, at the first matrix product of a process on CUDA, and in a warm process a
     # deterministic trial may come after another one.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(trial.runtime.deterministic)  # also back off, in a process that is used again
+    torch.use_deterministic_algorithms(trial.runtime.deterministic)  # False too: the process may have run another trial
     numerics = Numerics.of(trial.runtime, place.device)
     if numerics.device.type == "cuda":
         torch.cuda.set_device(numerics.device)
@@ -127,7 +127,7 @@ def _set_up(trial: TrialSpec, place: RankContext) -> Numerics:
     return numerics
 
 
-def _leave_if_asked(place: RankContext, stop: Callable[[], bool], device: torch.device) -> None:
+def _raise_if_stopped(place: RankContext, stop: Callable[[], bool], device: torch.device) -> None:
     if distributed.on_any_rank(place.world, stop(), device):
         raise Stopped
 
@@ -135,9 +135,9 @@ def _leave_if_asked(place: RankContext, stop: Callable[[], bool], device: torch.
 def _model(
     trial: TrialSpec, place: RankContext, numerics: Numerics, weights: Mapping[str, torch.Tensor] | None
 ) -> tuple[nn.Module, list[str]]:
-    """The model on its device, not spread yet, and what was noted about its initial weights.
+    """The model on its device, not distributed yet, and notes about its initial weights.
 
-    `weights`: its own, whole, in place of the initial ones.
+    `weights`: whole weights of a checkpoint, in place of the initial ones.
     """
     initial = initial_weights(trial.backbone.init, place.data_root, place.parents) if weights is None else None
     seed_all(trial.seed, "model", 0)  # the same weights on every rank
@@ -158,7 +158,7 @@ def _model(
 
 
 def enable_grad_checkpointing(model: nn.Module, name: str) -> None:
-    """timm's gradient checkpointing, of the backbone wherever the task keeps it. Raises ValueError without one."""
+    """Turns on timm's gradient checkpointing, of the backbone inside the model. Raises ValueError if it has none."""
     for module in model.modules():
         switch = getattr(module, "set_grad_checkpointing", None)
         if switch is None:
@@ -166,40 +166,43 @@ def enable_grad_checkpointing(model: nn.Module, name: str) -> None:
         try:
             switch(True)
             return
-        except AssertionError:  # timm's word for a model that has none
+        except AssertionError:  # timm's answer for a model without it
             break
     raise ValueError(f"runtime.grad_checkpointing: {name} has none in timm; set it to false")
 
 
 def _parent_state(trial: TrialSpec, place: RankContext, loaders: Loaders) -> dict[str, Any] | None:
-    """What the trial that this span goes on from ended with. Raises ValueError when it is not the step before."""
+    """The final state of the trial that this span continues; None where the schedule begins here.
+
+    Raises ValueError when that trial did not end at the step at which this one begins.
+    """
     init = trial.backbone.init
     if trial.first_round == 0 or not isinstance(init, FromTrial):
         return None
     if init.trial not in place.parents:
-        raise ValueError(f"goes on from trial {init.trial[:8]}, whose state was not handed over")
+        raise ValueError(f"continues trial {init.trial[:8]}, whose state was not handed over")
     state = load_state(place.parents[init.trial], init.trial)
     first_step = Rounds.of(trial, loaders.steps_per_epoch).first_step(trial.first_round)
-    for what, before, here in (
+    for what, before, own in (
         ("ended after epoch", state["progress"]["epoch"], trial.first_round),
         ("has optim.batch", state["batch"], trial.optim.batch),
         ("has steps per epoch", state["steps_per_epoch"], loaders.steps_per_epoch),
         ("ended after step", state["progress"]["step"], first_step),
     ):
-        if before != here:
+        if before != own:
             raise ValueError(
-                f"trial {init.trial[:8]} {what} {before}, and this one goes on with {here}: a schedule is one "
+                f"trial {init.trial[:8]} {what} {before}, and this one would continue it with {own}: a schedule is one "
                 "sequence of steps over all its spans"
             )
     return state
 
 
 def seed_all(seed: int, purpose: str, step: int, rank: int = 0) -> None:
-    """Makes the random numbers that follow (torch on every device in use, NumPy, Python) a function of these alone.
+    """Makes the random numbers that follow (torch on every device in use, NumPy, Python) a function of the arguments.
 
-    Called before every step, so drop path and the like need no state in a checkpoint, a step that ran out of memory
-    is repeated with its own numbers, and other threads of the process cannot shift them. Costs about 8 us on a CPU;
-    torch.manual_seed, which visits every backend, costs 100.
+    Called before every step: so drop path and the like need no state in a checkpoint, a step that ran out of memory
+    is repeated with the same numbers, and other threads of the process cannot shift them. Takes about 8 us on a CPU;
+    torch.manual_seed, which visits every backend, takes 100.
     """
     text = f"{seed}/{purpose}/{step}/{rank}".encode()
     number = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
@@ -211,7 +214,7 @@ def seed_all(seed: int, purpose: str, step: int, rank: int = 0) -> None:
 
 
 def from_rank_0(place: RankContext, ask: Callable[[], T]) -> T:
-    """What `ask` returns on rank 0, on every rank; the others wait for it and do not call it."""
+    """Calls `ask` on rank 0 alone, and returns its result on every rank."""
     return distributed.from_rank_0(place.world, place.rank, ask)
 
 
@@ -232,7 +235,7 @@ def _open_data(trial: TrialSpec, place: RankContext) -> Loaders:
     )
     if trial.trains and loaders.steps_per_epoch < 1:
         raise DataError(
-            f"optim.batch {trial.optim.batch} is more than the {loaders.train_samples} training samples: "
-            "no step would be made; use a smaller batch"
+            f"optim.batch {trial.optim.batch} is more than the {loaders.train_samples} training samples, so an epoch "
+            "has no step: use a smaller batch"
         )
     return loaders

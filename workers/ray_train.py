@@ -14,12 +14,12 @@ from workers.messages import Assignment, Event, Failure, Outcome, Report, Stoppe
 from workers.state import rank_context
 
 
-def _run_with_ray_train(assignment: Assignment, stop: Callable[[], bool]) -> Outcome:
-    """A trial of several workers: Ray Train places and connects them; they speak to this actor themselves.
+def run_with_ray_train(assignment: Assignment, stop: Callable[[], bool]) -> Outcome:
+    """Runs a trial of several workers: Ray Train places and connects them; they call this actor themselves.
 
-    Train's own report() is not used: it costs up to 2 s a call, and our events have an acknowledged road already. Nor
-    is its retry: a trial that lost a worker ends here as `node_lost`, and the driver hands it out again, from its last
-    checkpoint, as soon as there is room for it; that is also recorded as an attempt.
+    Train's own report() is not used: it costs up to 2 s a call, and our events are acknowledged already. Nor is its
+    retry: a trial that lost a worker ends here as `node_lost`, and the driver dispatches it again from its last
+    checkpoint as soon as there is room; that is also recorded as an attempt.
     """
     if stop():
         raise Stopped
@@ -28,7 +28,7 @@ def _run_with_ray_train(assignment: Assignment, stop: Callable[[], bool]) -> Out
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    _conclusions.clear()
+    ends_of_workers.clear()
     resources = {"CPU": assignment.cpus}
     if assignment.gpus:
         resources["GPU"] = assignment.gpus
@@ -45,19 +45,20 @@ def _run_with_ray_train(assignment: Assignment, stop: Callable[[], bool]) -> Out
     died: Exception | None = None
     try:
         trainer.fit()
-    except Exception as error:  # what the workers themselves said counts for more
+    except Exception as error:  # the workers' own reasons count for more
         died = error
     finally:
-        shutil.rmtree(records, ignore_errors=True)  # Train's own, of which nothing is read again
-    return _concluded(list(_conclusions), died)
+        shutil.rmtree(records, ignore_errors=True)  # Train's own, never read again
+    return outcome_of_workers(list(ends_of_workers), died)
 
 
-_conclusions: list[Event] = []
-"""How the several workers of this process's current trial say it ended."""
+ends_of_workers: list[Event] = []
+"""How the workers of this process's current trial ended, in the order in which they reported it."""
 
 
-def _concluded(events: list[Event], died: Exception | None) -> Outcome:
-    """What several workers' words come to: the first counts, but that another worker is gone is only a consequence."""
+def outcome_of_workers(events: list[Event], died: Exception | None) -> Outcome:
+    """The outcome reported first. Raises the first failure (TrialError) or Stopped instead; "another worker is gone"
+    counts only if nothing else was reported, because it only follows from that."""
     lost = [event for event in events if isinstance(event, Failure) and event.error_class is ErrorClass.node_lost]
     for event in [*(event for event in events if event not in lost), *lost]:
         if isinstance(event, Outcome):
@@ -65,12 +66,12 @@ def _concluded(events: list[Event], died: Exception | None) -> Outcome:
         if isinstance(event, Failure):
             raise TrialError(event.error_class, event.message) from died
         raise Stopped
-    reason = str(died).splitlines()[0] if died else "no worker said how it ended"
+    reason = str(died).splitlines()[0] if died else "no worker reported how it ended"
     raise TrialError(ErrorClass.node_lost, f"a worker process died: {reason}") from died
 
 
 def _worker_loop(config: dict[str, Any]) -> None:
-    """What each of several workers runs: the same loop, inside the process group that Ray Train made."""
+    """Runs on each of several workers: the same loop, inside the process group that Ray Train made."""
     import ray
     import ray.train
 

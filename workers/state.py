@@ -1,4 +1,4 @@
-"""The only place that says what the run of a trial consists of: where, in which numerics, with what, how far it is."""
+"""The state of a running trial: its place, numerics, model and data, and its progress."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from workers.trial import RuntimeSpec, TrialSpec
 
 @dataclass(frozen=True)
 class RankContext:
-    """Where a trial runs: everything that is not its content."""
+    """Where and how one process runs a trial: everything that is not part of the trial."""
 
     folder: Path
-    """The trial's own, on storage that every node sees: checkpoints, weights, outcome."""
+    """The trial's own folder, on storage that every node can read: checkpoints, weights, outcome."""
     data_root: Path
     device: str = "cpu"
     """As torch names it: `cpu`, `cuda:0`."""
     rank: int = 0
     world: int = 1
-    """Processes that share the global batch; above 1 a torch.distributed process group exists already."""
+    """Processes that share the global batch; above 1, a torch.distributed process group must exist."""
     threads: int = 1
     parents: Mapping[str, Weights] = field(default_factory=dict)
-    """Weights of the trials that this one may start from, by key."""
+    """Weights of the trials from which this one may start, by key."""
     keep_weights: bool = False
     token: int = 0
     time_limit_s: float | None = None
@@ -45,11 +45,11 @@ class RankContext:
 
 @dataclass(frozen=True)
 class Numerics:
-    """What the spec's `auto` means on this device."""
+    """The numerics that a spec asks for, with `auto` resolved for the device."""
 
     device: torch.device
     dtype: torch.dtype
-    """bfloat16: autocast; the weights stay fp32."""
+    """bfloat16: training runs under autocast; the weights stay fp32."""
     channels_last: bool
 
     @classmethod
@@ -66,16 +66,16 @@ class Numerics:
 
 @dataclass
 class Progress:
-    """How far a trial is: what a checkpoint holds beside model and optimizer. Plain values only.
+    """How far a trial is: the content of a checkpoint beside model and optimizer. Plain values only.
 
-    There is no state of schedule, data order or random numbers to hold: all three are functions of seed and step
-    (`Schedule.lr`, `Loaders.epoch`, `seed_all`).
+    Schedule, data order and random numbers have no state: all three are functions of seed and step (`Schedule.lr`,
+    `Loaders.epoch`, `seed_all`).
     """
 
     micro_batch: int
-    """Images per forward pass of one worker; smaller than the spec's after memory ran out."""
+    """Samples per forward pass of one worker; smaller than the spec's after memory ran out."""
     epoch: int = 0
-    """0-based, the round under way: an epoch, or a part of a length in iterations (see workers.rounds)."""
+    """The current round, from 0: an epoch, or a part of a length in iterations (see workers.rounds)."""
     step_in_epoch: int = 0
     """Optimizer steps of that round so far."""
     step: int = 0
@@ -83,19 +83,20 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)
     """Terms of the loss, summed over the steps of this round."""
     epoch_step_seconds: float = 0.0
-    """Of this round's steps, data included; evaluation and checkpoints are not."""
+    """Time of this round's steps, data included, without evaluation and checkpoints."""
     epoch_wait: float = 0.0
-    """Seconds of these in which the loop waited for data."""
+    """The part of it in which the loop waited for data."""
     epoch_seconds: float = 0.0
+    """Wall time of this round."""
     seconds: float = 0.0
-    """Wall time of all attempts, evaluation and checkpoints included; steps that were lost with a kill are not."""
+    """Wall time of all attempts with evaluation and checkpoints, without steps that were lost by a kill."""
     step_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
-    """Of the latest steps, data included."""
+    """Time of each of the latest steps, data included."""
     reports: list[Report] = field(default_factory=list)
-    """All so far, to be said again after a resume: the process may have died before anybody heard them."""
+    """All reports so far. They are sent again after a resume: the process may have died before they were taken."""
     notes: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
-    """Images that were replaced by others because they could not be read, each once, with the reason."""
+    """Samples that were replaced by others because they could not be read, each once, with the reason."""
 
     def plain(self) -> dict[str, Any]:
         return {**asdict(self), "step_seconds": list(self.step_seconds)}
@@ -108,7 +109,7 @@ class Progress:
 
 @dataclass
 class TrainingState:
-    """What the loop works with."""
+    """Everything that the training loop works with, in one process."""
 
     trial: TrialSpec
     place: RankContext
@@ -116,27 +117,28 @@ class TrainingState:
     numerics: Numerics
     loaders: Loaders
     model: nn.Module
-    """The bare model: its names are those of checkpoints and weights."""
+    """The model itself: its parameter names are those of checkpoints and weights."""
     wrapped: nn.Module
-    """What is trained: `model`; with several ranks inside DistributedDataParallel, or itself in shards."""
+    """The model as it is trained: with several ranks in DistributedDataParallel, or (the same object) in shards."""
     groups: list[ParameterGroup]
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     rounds: Rounds
     progress: Progress
     resumed_at: int | None = None
-    """Step of the checkpoint that this attempt began from."""
+    """Step of the checkpoint from which this attempt started."""
     micro_batch_fits: bool = False
-    """Whether a step of this attempt went through with this micro-batch."""
-    flops_asked: bool = False
+    """True once a step of this attempt succeeded with this micro-batch."""
+    flops_measured: bool = False
+    """True once `flops_per_image` was measured, or found to be unknown."""
     flops_per_image: float | None = None
-    """Of one training step; None where MFU cannot be told (see workers.throughput)."""
+    """Operations of one training step per sample; None where MFU is unknown (see workers.throughput)."""
     peak_flops: float | None = None
     """FLOP/s of one worker's device."""
     saved_epoch: int = 0
     saved_step: int = -1
     saved_state: str = "initial"
-    """Names the state of the last checkpoint that was written or read (its SHA-256); on rank 0, and after a resume."""
+    """SHA-256 of the last checkpoint that was written (on rank 0) or read; `initial` before the first."""
     saved_at: float = field(default_factory=time.monotonic)
     _lap: float = field(default_factory=time.monotonic)
 
@@ -145,7 +147,7 @@ class TrainingState:
         return self.progress.seconds + time.monotonic() - self._lap
 
     def lap(self) -> float:
-        """Seconds since the last call; they count as the trial's."""
+        """Seconds since the last call, which are added to those of round and trial."""
         now = time.monotonic()
         seconds, self._lap = now - self._lap, now
         self.progress.seconds += seconds
@@ -154,7 +156,7 @@ class TrainingState:
 
     @property
     def sharded(self) -> bool:
-        """Whether no rank has the whole model, so that every forward pass needs all of them."""
+        """True if no rank has the whole model, so that every forward pass needs all of them."""
         return distributed.is_sharded(self.model)
 
     def where(self, what: str) -> str:
@@ -163,7 +165,7 @@ class TrainingState:
         return f"{round_} {self.progress.epoch + 1}, step {self.progress.step + 1}: {what}"
 
     def save(self) -> None:
-        """Writes a checkpoint (rank 0; the others wait, so that none leaves while it is written)."""
+        """Writes a checkpoint on rank 0, unless there is one of this step; the others wait until it is written."""
         if self.saved_step != self.progress.step:
             state = self.state()
             if self.place.rank == 0:
@@ -174,14 +176,14 @@ class TrainingState:
         self.lap()
 
     def state(self) -> dict[str, Any]:
-        """Model, optimizer and progress, whole, for rank 0: the same whatever the number of workers. Every rank must
-        ask where the model is in shards."""
-        here = self.place.rank == 0
-        if not (here or self.sharded):
+        """Model, optimizer and progress, whole, on rank 0: the same whatever the number of workers. Where the model is
+        in shards, every rank must call."""
+        keep = self.place.rank == 0
+        if not (keep or self.sharded):
             return {}
         return {
-            "model": distributed.whole_weights(self.model, here),
-            "optimizer": distributed.whole_optimizer(self.model, self.optimizer, here),
+            "model": distributed.whole_weights(self.model, keep),
+            "optimizer": distributed.whole_optimizer(self.model, self.optimizer, keep),
             "progress": self.progress.plain(),
             "batch": self.trial.optim.batch,
             "steps_per_epoch": self.loaders.steps_per_epoch,
@@ -189,13 +191,13 @@ class TrainingState:
         }
 
     def mark_saved(self) -> None:
+        """Notes that a checkpoint of this step exists."""
         self.saved_epoch, self.saved_step = self.progress.epoch, self.progress.step
         self.saved_at = time.monotonic()
 
 
-def rank_context(assignment: Assignment, rank: int, device: str) -> Any:
-    from workers.state import RankContext
-
+def rank_context(assignment: Assignment, rank: int, device: str) -> RankContext:
+    """The context of one of the processes that run an assigned trial."""
     return RankContext(
         folder=Path(assignment.folder),
         data_root=Path(assignment.data_root),

@@ -1,13 +1,14 @@
-"""The only place that says how fast a trial runs, and on what: figures of each epoch, and the facts of an outcome."""
+"""Measures how fast a trial runs: values of each round's report, and the facts of the outcome."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
 import socket
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from workers.state import TrainingState
 from workers.trial import TrialSpec
 
 PREFIX = "system_"
-"""Of those values of a report that say how the trial ran and not what came out; they differ from run to run."""
+"""Prefix of those values of a report that are about the run and not its result; they differ from run to run."""
 
 PEAK_TFLOPS = (
     ("H100 PCIe", 756.0),
@@ -35,13 +36,13 @@ PEAK_TFLOPS = (
     ("L4", 121.0),
     ("RTX A6000", 154.8),
 )
-"""Dense bfloat16 (fp32 accumulation) at the boost clock, in TFLOP/s, from NVIDIA's data sheets (which often print twice
-that, for sparse matrices); the first whose words are in the device's name counts. A device that is not here has no MFU.
-"""
+"""Peak of each device in TFLOP/s: dense bfloat16 (fp32 accumulation) at the boost clock, from NVIDIA's data sheets
+(which often print twice that, for sparse matrices). The first entry whose words are in the device's name counts; a
+device without an entry has no MFU."""
 
 
 def timed(run: TrainingState, batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The batches; what the loop waited for them is added to the epoch's."""
+    """The batches; adds the time that the loop waits for each to the round's."""
     while True:
         began = time.monotonic()
         batch = next(batches, None)
@@ -52,11 +53,11 @@ def timed(run: TrainingState, batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def of_round(run: TrainingState) -> dict[str, float]:
-    """Of the training steps of this round, four digits each: samples per second over all workers, the share of their
+    """Speed of this round's training steps, to four digits: samples per second over all workers, the share of their
     time that rank 0 waited for data, memory of rank 0 in MiB, and MFU where it is known. Without steps, memory alone.
 
-    Memory: of a GPU the most that this trial had allocated; else what this process has resident now, which includes
-    what earlier trials of a warm actor left. Costs no wait for the device.
+    Memory: on a GPU the most that this trial had allocated; else what this process has resident now, with whatever
+    earlier trials of the same actor did not free. Does not wait for the device.
     """
     progress, device = run.progress, run.numerics.device
     on_cuda = device.type == "cuda"
@@ -79,17 +80,17 @@ def _resident() -> int:
 
 
 def _mfu(run: TrainingState, images_per_second: float | None) -> float | None:
-    """Model FLOPs utilisation: what the model needs (recomputation is not counted) over what the devices could do."""
+    """Model FLOPs utilisation: operations the model needs (recomputation not counted) over the devices' peak."""
     if run.flops_per_image is None or run.peak_flops is None or images_per_second is None:
         return None
     return run.flops_per_image * images_per_second / (run.peak_flops * run.place.world)
 
 
 def measure_flops(run: TrainingState, batch: Batch) -> None:
-    """Fills in what MFU needs, once, on a GPU whose peak is known and in bfloat16; else says why there is none."""
-    if run.numerics.device.type != "cuda" or run.flops_asked:
+    """Counts operations for MFU, once, on a GPU whose peak is known and in bfloat16; else notes why there is no MFU."""
+    if run.numerics.device.type != "cuda" or run.flops_measured:
         return
-    run.flops_asked = True
+    run.flops_measured = True
     name = torch.cuda.get_device_name(run.numerics.device)
     run.peak_flops = peak_flops(name)
     problem = "" if run.peak_flops else f"the peak of {name} is not in workers/throughput.py"
@@ -98,36 +99,37 @@ def measure_flops(run: TrainingState, batch: Batch) -> None:
     if not problem:
         try:
             run.flops_per_image = flops_per_image(run.trial, batch)
-        except Exception as error:  # a task may need real numbers where there are only shapes
+        except Exception as error:  # a task may need numbers where there are only shapes
             problem = f"its operations could not be counted: {type(error).__name__}: {error}".splitlines()[0]
     if problem and not any(note.startswith("no MFU") for note in run.progress.notes):
         run.progress.notes.append(f"no MFU: {problem}")
 
 
 def peak_flops(device: str) -> float | None:
-    """FLOP/s of a whole device by its name; None for one we do not know, or a slice of one (MIG)."""
+    """Peak FLOP/s of a device by its name; None for an unknown one, or for a slice of one (MIG)."""
     name = f" {device.replace('-', ' ')} "
-    found = next((tflops for words, tflops in PEAK_TFLOPS if f" {words} " in name), None)
-    return None if found is None or " MIG " in name else found * 1e12
+    peak = next((tflops for words, tflops in PEAK_TFLOPS if f" {words} " in name), None)
+    return None if peak is None or " MIG " in name else peak * 1e12
 
 
 def flops_per_image(trial: TrialSpec, batch: Batch) -> float:
-    """Floating-point operations of one training step per image, forward and backward, a multiply-add as two.
+    """Floating-point operations of one training step per sample, forward and backward, a multiply-add as two.
 
-    Counted on a twin of the model that has shapes but no numbers (meta device): nothing is computed, and the trial's
-    own weights, random numbers and memory are left alone. Counts matrix products, convolutions and attention.
+    Counted on a copy of the model that has shapes but no numbers (meta device): nothing is computed, and the trial's
+    own weights, random numbers and memory do not change. Counts matrix products, convolutions and attention.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    some = {name: _without_content(value[:2]) for name, value in batch.items()}
-    images = len(next(iter(some.values())))
+    shapes = {name: _without_content(value[:2]) for name, value in batch.items()}
+    samples = len(next(iter(shapes.values())))
+    counts = {torch.ops.aten.convolution_backward: _conv_backward_flops}
     with torch.device("meta"):
         twin = trial.task.build(trial.backbone, None).train()
-        with FlopCounterMode(display=False) as counter:
-            terms = trial.task.loss(twin, some)
+        with FlopCounterMode(display=False, custom_mapping=counts) as counter:
+            terms = trial.task.loss(twin, shapes)
             total = terms["loss"] if "loss" in terms else torch.stack(list(terms.values())).sum()
             total.backward()  # type: ignore[no-untyped-call]
-    return float(counter.get_total_flops()) / images
+    return float(counter.get_total_flops()) / samples
 
 
 def _without_content(value: Any) -> Any:
@@ -139,8 +141,21 @@ def _without_content(value: Any) -> Any:
     return [_without_content(part) for part in value] if isinstance(value, list | tuple) else value
 
 
+def _conv_backward_flops(
+    output_gradient: Sequence[int], x: Sequence[int], weight: Sequence[int], bias: Any, stride: Any, padding: Any,
+    dilation: Any, transposed: bool, output_padding: Any, groups: int, wanted: Sequence[bool], **_: Any,
+) -> int:  # fmt: skip
+    """Of a convolution with these shapes: the gradients of input and weights take as much as the forward pass each.
+
+    (torch's own count has that of the weights `groups` times too large: RepLKNet-31B came out at 20 times its number.)
+    """
+    positions = x if transposed else output_gradient
+    forward = 2 * positions[0] * math.prod(positions[2:]) * math.prod(weight)
+    return forward * (wanted[0] + wanted[1])
+
+
 def facts(run: TrainingState) -> dict[str, Any]:
-    """How the trial was run; JSON values. See `Outcome.facts`."""
+    """How the trial was run, as JSON values; see `Outcome.facts`."""
     progress, place, numerics = run.progress, run.place, run.numerics
     step_seconds = statistics.median(progress.step_seconds) if progress.step_seconds else None
     images_per_second = run.trial.optim.batch / step_seconds if step_seconds else None

@@ -1,4 +1,4 @@
-"""The only place with a training loop: `train`. It knows no Ray, no MLflow, no SQL, and no task by name."""
+"""The training loop. It uses no Ray, no MLflow and no SQL, and no task by name."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from workers.trial import TrialSpec
 
 @contextmanager
 def _error_classes() -> Iterator[None]:
-    """Names the class of what can be told from the exception alone."""
+    """Turns exceptions whose error class is clear from themselves into TrialError."""
     try:
         yield
     except DataError as error:
@@ -47,15 +47,15 @@ def _error_classes() -> Iterator[None]:
 
 @_error_classes()
 def train(trial: TrialSpec, place: RankContext, emit: Callable[[Report], None], stop: Callable[[], bool]) -> Outcome:
-    """Runs a trial to its end, from its last checkpoint if there is one, and returns its figures.
+    """Runs a trial to its end, from its last checkpoint if there is one, and returns its outcome.
 
-    With several workers every rank calls it; what is written, emitted and returned is rank 0's.
+    With several workers every rank calls this; rank 0 writes, emits and returns what counts.
     `emit` gets a report after every round, on rank 0; after a resume also those of earlier attempts, again.
-    `stop` is asked after every step, between the items of an evaluation, and while the trial is made ready; once any
-    rank's says yes, all write a checkpoint and raise Stopped.
-    Raises TrialError for what has an error class of its own; any other exception is a mistake in code.
-    The checkpoints go once `outcome.json` is written; the caller removes that with `checkpoint.clear` when the
-    outcome is recorded, and until then a further attempt returns it without training.
+    `stop` is asked after every step, between the items of an evaluation, and while the trial is prepared; once it is
+    true on any rank, a checkpoint is written and all raise Stopped.
+    Raises TrialError for failures with an error class of their own; any other exception is a mistake in code.
+    Checkpoints are removed when `outcome.json` is written. The caller removes that with `checkpoint.clear` when the
+    outcome is recorded; until then another attempt returns it without training.
     """
     folder = Folder(place.folder, trial.key, place.token)
     if place.rank == 0:
@@ -100,21 +100,21 @@ def _train_round(run: TrainingState, batches: Iterator[Batch], stop: Callable[[]
         terms = gradients(run, batch)
         terms["grad_norm"] = distributed.clip(run.model, run.trial.optim.clip)
         run.optimizer.step()
-        asked = _close_step(run, terms, stop())
+        requests = _close_step(run, terms, stop())
         fault_point("step", f"{run.folder.key} {progress.step}")
-        if asked.checkpoint or asked.stop or asked.late:
+        if requests.checkpoint or requests.stop or requests.late:
             run.save()
-        if asked.stop:
+        if requests.stop:
             raise Stopped
-        if asked.late:
+        if requests.late:
             raise TrialError(ErrorClass.timeout, run.where(f"ran longer than {limit:g} s"))
 
 
 def _keep(run: TrainingState, with_state: bool) -> Weights | None:
-    """What stays of the trial: weights, and the whole state where another span goes on. None but on rank 0."""
+    """Writes the final weights, and the whole state where another span continues from it. None except on rank 0."""
     state = run.state() if with_state else {}
-    asked = run.sharded or run.place.rank == 0
-    weights = distributed.whole_weights(run.model, keep=run.place.rank == 0) if asked else {}
+    needed = run.sharded or run.place.rank == 0
+    weights = distributed.whole_weights(run.model, keep=run.place.rank == 0) if needed else {}
     if run.place.rank > 0:
         return None
     if with_state:
@@ -123,18 +123,18 @@ def _keep(run: TrainingState, with_state: bool) -> Weights | None:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What is to be done after a step, the same on every rank."""
+class _Requests:
+    """Requests of any rank after a step; the same on every rank."""
 
     stop: bool
     late: bool
     checkpoint: bool
 
 
-def _close_step(run: TrainingState, terms: dict[str, torch.Tensor], stop: bool) -> _Asked:
-    """Counts the step. Its one wait for the device: loss, gradient norm and what any rank asks for travel together.
+def _close_step(run: TrainingState, terms: dict[str, torch.Tensor], stop: bool) -> _Requests:
+    """Counts the step. Waits for the device once: loss, gradient norm and the ranks' requests are reduced together.
 
-    Raises TrialError (diverged) when loss or gradient norm is not finite. The weights have moved by then, which does
+    Raises TrialError (diverged) when loss or gradient norm is not finite. The weights have changed already, which does
     not matter: such a trial ends here, and no checkpoint is written.
     """
     progress, limit = run.progress, run.place.time_limit_s
@@ -161,11 +161,11 @@ def _close_step(run: TrainingState, terms: dict[str, torch.Tensor], stop: bool) 
     seconds = run.lap()
     progress.step_seconds.append(seconds)
     progress.epoch_step_seconds += seconds
-    return _Asked(stop, late, due)
+    return _Requests(stop, late, due)
 
 
 def _close_round(run: TrainingState, figures: dict[str, float], drawn: tuple[str, ...]) -> Report:
-    """The report of the round under way, and the beginning of the next."""
+    """Ends the current round: its report, and the beginning of the next."""
     progress = run.progress
     progress.unreadable = sorted({*progress.unreadable, *_unreadable(run)})
     run.lap()
@@ -180,7 +180,7 @@ def _close_round(run: TrainingState, figures: dict[str, float], drawn: tuple[str
 
 
 def _unreadable(run: TrainingState) -> list[str]:
-    """Images that any rank had to replace."""
+    """Samples that any rank had to replace."""
     if run.place.world == 1 or not run.trial.runtime.max_unreadable:
         return list(run.loaders.unreadable)
     each: list[Any] = [None] * run.place.world

@@ -1,4 +1,4 @@
-"""The only place that says what a node is asked for (a trial and where it runs) and what it answers."""
+"""The spec of a trial: task, backbone, optimization, runtime; and the key that identifies it."""
 
 from __future__ import annotations
 
@@ -16,61 +16,62 @@ from workers.key_content import key_content
 from workers.optim_spec import OptimSpec
 
 KEY_VERSION = 2
-"""Enters every key: raise it when the same spec begins to mean another computation, as when a default changes (fields
-at their default are left out of keys, so that a new field leaves the keys of what was recorded before as they are)."""
+"""Part of every key: raise it when the same spec comes to mean another computation, as when a default changes. (Fields
+at their default are left out of keys, so a new field does not change the keys of recorded trials.)"""
 
 NOT_IN_KEY = (
     "checkpoint_epochs", "checkpoint_minutes", "loader_workers", "pictures_every", "grad_checkpointing", "parallel",
 )  # fmt: skip
-"""Fields of the runtime that say how a trial is carried out and cannot change what comes out of it (beyond the order of
-sums, as the number of workers does)."""
+"""Fields of the runtime that cannot change the result of a trial, beyond the order of sums (as the number of workers
+does)."""
 
 
 class RuntimeSpec(BaseModel):
-    """How a trial is executed. What cannot change the figures is left out of the key (see `TrialSpec.key`)."""
+    """How a trial is executed. Fields that cannot change the figures are left out of the key (see `NOT_IN_KEY`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 autocast on a GPU that has it in hardware (Ampere and later), else fp32; what was used is recorded
-    with the result."""
+    """Precision of training; evaluation is always in fp32. `auto`: bf16 autocast on a GPU that has it in hardware
+    (Ampere and later), else fp32; the result's facts record which."""
     channels_last: Literal["auto", "on", "off"] = "auto"
     """`auto`: on CUDA only."""
     compile: bool = False
     """torch.compile of the model."""
     deterministic: bool = False
-    """torch.use_deterministic_algorithms, for bit-equal repeats on CUDA (CPU runs are bit-equal without)."""
+    """torch.use_deterministic_algorithms, for bit-equal repeats on CUDA (on CPU they are without)."""
     report_iterations: PositiveInt = 1000
-    """Optimizer steps in a round, where the length is `optim.iterations`. Otherwise a round is an epoch, and this is
-    not used. It enters the key although it does not move the weights: a trial's reports, and with them the rungs and
-    spans of searches, are counted in rounds, so trials with other rounds cannot share them."""
+    """Optimizer steps in a round, where the length is `optim.iterations`; otherwise a round is an epoch, and this is
+    not used. Part of the key although it does not change the weights: reports, and with them the rungs and spans of
+    searches, are counted in rounds, so trials with different rounds cannot share them."""
     evaluate_every: PositiveInt = 1
-    """Rounds between evaluations on val. Test data are evaluated once, after the last round, whatever this says."""
+    """Rounds (epochs, unless the length is in iterations) between evaluations on val. Test data are always evaluated
+    once, after the last round."""
     checkpoint_epochs: PositiveInt = 10
     """Rounds between checkpoints."""
     checkpoint_minutes: PositiveFloat = 10.0
-    """A checkpoint is also written when so much time has passed since the last one."""
+    """Minutes after which a checkpoint is written in any case."""
     loader_workers: int = Field(default=0, ge=0)
     """Processes that decode images, for data sets that do not fit in memory."""
     max_unreadable: float = Field(default=0.0, ge=0, lt=1)
-    """Share of an epoch's images that may be unreadable and are replaced by others (named and counted in the facts);
-    beyond it the trial stops."""
+    """Share of an epoch's images that may be unreadable and are replaced by others (the facts list them); with more the
+    trial fails."""
     pictures_every: PositiveInt | None = None
-    """Rounds between pictures of what the task shows (none: after the last round only)."""
+    """Rounds between the task's pictures (none: after the last round only)."""
     grad_checkpointing: bool = False
-    """Forget activations and compute them again in the backward pass: less memory, the same numbers, more time."""
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time, same numbers."""
     sync_batchnorm: bool | None = None
-    """With several workers: batch statistics over all of them, or (false) of each worker's own share, so that the
-    result depends on the number of workers. None: a model with batch norm is refused there. One worker needs none."""
+    """With several workers: true for batch statistics over all of them, false for those of each worker's own share (the
+    result then depends on the number of workers). Unset: a model with batch norm is refused. Not used by one worker."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """With several workers: whole replicas (DistributedDataParallel) or parameters in shards (FSDP2)."""
+    """With several workers: whole replicas (DistributedDataParallel), or parameters in shards (FSDP2)."""
 
 
 class Span(BaseModel):
     """A part of a schedule, for population-based training: rounds [first_epoch, last_epoch) of `TrialSpec.rounds`.
 
-    With first_epoch above 0 the trial continues from the whole training state (model and optimizer) of the trial that
-    its backbone starts from.
+    With first_epoch above 0 the trial continues from the whole training state (model and optimizer) of the trial from
+    which its backbone starts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -86,7 +87,7 @@ class Span(BaseModel):
 
 
 NO_TRAINING = OptimSpec(lr=1.0, batch=1, epochs=0)
-"""Of trials whose task only measures; nothing but its length is used."""
+"""`optim` of every trial whose task only measures; only its length is used."""
 
 _SCHEME_IS_FOR = {"swin26": ("swin",), "swin29": ("swin",), "beit": ("vit", "eit", "eva"), "replknet13": ("replknet",)}
 
@@ -108,13 +109,13 @@ class TrialSpec(BaseModel):
     runtime: RuntimeSpec = RuntimeSpec()
     seed: int = Field(default=0, ge=0)
     span: Span | None = None
-    """None: all of the schedule."""
+    """None: the whole schedule."""
     may_test: bool = False
-    """Whether test data may be opened. Set by the planner alone, for trials that come after every choice."""
+    """True if test data may be opened. Only the planner sets it, for trials that come after all selection."""
     batch_workers: PositiveInt = 1
     """Workers among which the loss is computed, each over its own share of the batch. Set by the planner alone, to the
-    stage's workers where the task's loss needs a whole share at once (`Task.loss_over` is `batch`): another number of
-    shares is then another loss. 1 for every other task, whose result does not depend on the number of workers."""
+    stage's workers. It counts where the task's loss needs a whole share at once (`Task.loss_over` is `batch`): another
+    number of shares is then another loss. It becomes 1 for every other trial, whose result does not depend on it."""
 
     @model_validator(mode="after")
     def _optim_where_it_trains(self) -> TrialSpec:
@@ -128,9 +129,11 @@ class TrialSpec(BaseModel):
     @model_validator(mode="after")
     def _no_test_before_selection(self) -> TrialSpec:
         if self.task.reads_test and not self.may_test:
+            field = self.task.split_field
+            remedy = f"set task.{field} to another split" if field else "use a task that evaluates on another split"
             raise ValueError(
-                "asks for test data before selection; only a stage that takes a winner, and from which nothing "
-                "is chosen, may evaluate on test (set task.evaluate: val here)"
+                "asks for test data before selection; only a stage from which nothing is chosen may evaluate on test "
+                f"({remedy})"
             )
         return self
 
@@ -148,7 +151,7 @@ class TrialSpec(BaseModel):
             raise ValueError(f"span.last_epoch {self.last_round} is above {length}: lower it")
         if self.first_round > 0 and not isinstance(self.backbone.init, FromTrial):
             raise ValueError(
-                f"span.first_epoch {self.first_round} goes on from the state of a trial: backbone.init must name it "
+                f"span.first_epoch {self.first_round} continues from the state of a trial: backbone.init must name it "
                 f"(kind: trial), not {self.backbone.init.kind}"
             )
         return self
@@ -162,11 +165,7 @@ class TrialSpec(BaseModel):
     def _loss_gets_a_whole_share(self) -> TrialSpec:
         optim, workers = self.optim, self.batch_workers
         if self.task.loss_over == "samples" or not self.trains:
-            if workers > 1:
-                raise ValueError(
-                    f"batch_workers {workers} is for a loss that needs a worker's whole share of the batch, and this "
-                    "trial has none: leave it out"
-                )
+            object.__setattr__(self, "batch_workers", 1)  # frozen: this depends on another field
             return self
         if optim.batch % workers:
             raise ValueError(f"optim.batch {optim.batch} does not divide among {workers} workers: choose a multiple")
@@ -202,6 +201,7 @@ class TrialSpec(BaseModel):
             if isinstance(init, FromStage):
                 raise ValueError(f"{'.'.join(map(str, steps))} still names stage {init.stage!r}: plan it first")
         content = key_content(self)
+        content["task"] = self.task.key_content(content["task"])
         if not self.trains:
             content.pop("optim", None)
         left_out = NOT_IN_KEY if self.optim.iterations is not None else (*NOT_IN_KEY, "report_iterations")
@@ -229,12 +229,12 @@ class TrialSpec(BaseModel):
 
     @property
     def first_round(self) -> int:
-        """0-based, the first one that this trial trains."""
+        """The first round of this trial, from 0."""
         return self.span.first_epoch if self.span else 0
 
     @property
     def last_round(self) -> int:
-        """Rounds of the schedule that are complete when the trial ends."""
+        """Rounds of the schedule that are complete at the end of the trial."""
         return self.span.last_epoch if self.span else self.rounds
 
     @property
@@ -250,5 +250,5 @@ class TrialSpec(BaseModel):
 
 
 def plain_number(value: float) -> float:
-    """12 significant digits, so that 0.9500000000000001 and 0.95 are one setting with one key."""
+    """Rounds to 12 significant digits, so that 0.9500000000000001 and 0.95 are one setting with one key."""
     return float(f"{value:.12g}") if math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""The only place where a trial takes Ray Tune's shape, so that the same trial also runs under a plain `tune.Tuner`."""
+"""Gives a trial the interface of a `tune.Trainable`, so that it also runs under a plain `tune.Tuner`."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from workers.trial import TrialSpec
 
 
 class TrialTrainable(tune.Trainable):
-    """One trial: each `step` is an epoch, the last result carries the figures with `done`.
+    """One trial: each `step` is a round, the last result has the figures and `done`.
 
     config: `trial` (a TrialSpec as a dict), `folder` (checkpoints), `data_root`, and anything else that Tune's own
-    search put there. Kept for parity with our engine and as the peer of its benchmark; with `reuse_actors` too.
+    search puts there. For comparison with our engine, in a test and its benchmark; `reuse_actors` works too.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """For `reuse_actors`: the actor takes the next trial."""
+        """Takes the next trial, for `reuse_actors`."""
         self.cleanup()
         self._begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        said = self._said.get()
-        if isinstance(said, Report):
-            return {"epoch": said.epoch, **said.values}
-        if isinstance(said, Outcome):
-            return {"done": True, "key": self._key, **said.figures}
-        raise said
+        event = self._events.get()
+        if isinstance(event, Report):
+            return {"epoch": event.epoch, **event.values}
+        if isinstance(event, Outcome):
+            return {"done": True, "key": self._key, **event.figures}
+        raise event
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: the trial writes its own checkpoints into `folder` and begins from the newest."""
+        """Does nothing: the trial writes its own checkpoints into `folder` and starts from the newest."""
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
-        """Nothing, as above."""
+        """Does nothing, as above."""
 
     def cleanup(self) -> None:
         self._stop.set()
@@ -55,7 +55,7 @@ class TrialTrainable(tune.Trainable):
         assignment = Assignment(
             trial, self.trial_name or "tune", 0, f"{config['folder']}/{self._key}", config.get("data_root", "data")
         )
-        self._said: queue.Queue[Report | Outcome | BaseException] = queue.Queue()
+        self._events: queue.Queue[Report | Outcome | BaseException] = queue.Queue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(assignment,), daemon=True)
         self._thread.start()
@@ -63,8 +63,8 @@ class TrialTrainable(tune.Trainable):
     def _run(self, assignment: Assignment) -> None:
         try:
             place = rank_context(assignment, 0, "cpu")
-            self._said.put(train(assignment.trial, place, self._said.put, self._stop.is_set))
+            self._events.put(train(assignment.trial, place, self._events.put, self._stop.is_set))
         except Stopped:
             pass
-        except BaseException as error:  # given to Tune by `step`
-            self._said.put(error)
+        except BaseException as error:  # `step` raises it
+            self._events.put(error)

@@ -83,7 +83,7 @@ def families(bench: Bench) -> Iterator[Row]:
         task = DrawnPretrain(images=4, side=64, mask_patch=16)
         seed_all(0, "model", 0)
         model = task.build(backbone, None).train()
-        place = DataContext(bench.folder, 64, "cpu", seed=0, batch=4)
+        place = DataContext(bench.folder, (64, 64), "cpu", seed=0, batch=4)
         batch = next(iter(task.loaders(place).epoch(0)))
         exact = _pass(task, copy.deepcopy(model).double(), {**batch, "images": batch["images"].double()})
         figures: dict[str, Any] = {}
@@ -143,7 +143,7 @@ def out_of_memory(bench: Bench) -> Iterator[Row]:
     than half a batch asks the allocator for more than there is.
     """
     batch = 32 if bench.small else 256
-    exact = {"batch": batch, "deterministic": True}
+    exact = {"batch": batch, "deterministic": True, "plain_noise": True}
     half = carry_out(swin(bench, micro_batch=batch // 2, **exact), bench)
     figures: dict[str, Any] = {}
     if bench.on_cuda and not bench.small:

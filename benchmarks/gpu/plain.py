@@ -24,9 +24,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from gpu.trials import Bench, DrawnClassify, DrawnPretrain, DrawnTrial, free, noise
-from tasks.backbones.features import FAMILIES
 from tasks.backbones.model import build
-from tasks.datasets.labelled.catalog import CARDS
+from tasks.backbones.split_forward import FAMILIES
+from tasks.datasets import find_dataset
+from tasks.datasets.labelled.dataset import LabelledDataset
 from tasks.datasets.transforms import MEAN_STD
 from tasks.pretraining.masking import Masking
 
@@ -72,7 +73,7 @@ class SimMIM(nn.Module):
             token = token.view(*[1] * (tokens.ndim - 1), -1)
         else:
             weight, token = weight.unsqueeze(1), token.view(1, -1, 1, 1)
-        said = self.decoder(self.family.go_on(self.encoder, tokens * (1 - weight) + token * weight))
+        said = self.decoder(self.family.forward_rest(self.encoder, tokens * (1 - weight) + token * weight))
         hidden = masks.repeat_interleave(self.mask_patch, 1).repeat_interleave(self.mask_patch, 2).unsqueeze(1)
         target = normed(images) if self.family.title == "SwinV2" else images
         error: Tensor = (target - said).abs() * hidden
@@ -136,7 +137,7 @@ def finetune(trial: DrawnTrial, bench: Bench) -> Speed:
     _begin(trial, bench)
     task, optim = trial.task, trial.optim
     assert isinstance(task, DrawnClassify)
-    classes, aug = CARDS[task.dataset].classes, task.augment
+    classes, aug = find_dataset(task.dataset, LabelledDataset).classes, task.augment
     mean, std = MEAN_STD[task.normalize]
     transform = create_transform(
         trial.backbone.image_size, is_training=True, color_jitter=aug.color_jitter, auto_augment=aug.rand_augment,

@@ -16,8 +16,8 @@ from gpu.record import Row, State
 from gpu.trials import Bench, DrawnClassify, DrawnPretrain, DrawnTrial, Ended, carry_out, quickly_compiled, runtime
 from tasks.backbones.model import build
 from tasks.backbones.spec import BackboneSpec
+from workers.optim_spec import OptimSpec
 from workers.throughput import peak_flops
-from workers.trial import OptimSpec
 
 GIB = 2**30
 SWIN_B = "SimMIM SwinV2-B, 192"

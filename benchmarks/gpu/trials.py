@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,20 +14,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from tasks.pretraining.loaders import MaskedMemory
 from torch import nn
 
 from tasks.backbones.spec import BackboneSpec
 from tasks.base import Batch, DataContext, Loaders
 from tasks.classification.task import Classify
-from tasks.datasets.labelled.catalog import CARDS
-from tasks.datasets.labelled.loaders import FileLoaders
+from tasks.datasets import find_dataset
+from tasks.datasets.labelled.dataset import LabelledDataset
+from tasks.datasets.labelled.loaders import ImageInput, LabelledImages, labelled_loaders, mixing
+from tasks.datasets.labelled.readers import LabelledPart
+from tasks.metrics import Summary
+from tasks.pretraining.masks import Masks
 from tasks.pretraining.task import Pretrain
 from workers.checkpoint import load_weights
 from workers.messages import Outcome, Report
+from workers.optim_spec import OptimSpec
 from workers.state import RankContext
 from workers.train import train
-from workers.trial import OptimSpec, RuntimeSpec, TrialSpec
+from workers.trial import RuntimeSpec, TrialSpec
 
 MOST_BYTES = 2**55
 """More than any machine has."""
@@ -81,19 +85,26 @@ class DrawnPretrain(Pretrain):
     measured: bool = True
     """False: nothing is measured on held-out images and no picture is made."""
 
-    def loaders(self, place: DataContext) -> Loaders:
+    def loaders(self, context: DataContext) -> Loaders:
         pixels = (noise if self.plain_noise else waves)(self.images + self.held_out, self.side)
-        parts = np.arange(self.images), np.arange(self.images, len(pixels))
-        masking, labels = self.masking(place.image_size), np.zeros(len(pixels), dtype=np.int64)
-        return MaskedMemory(masking, pixels, labels, *parts, 1, place, self.augment.whole(), self.normalize)
+        labels = np.zeros(len(pixels), dtype=np.int64)
+        train, held_out = (
+            LabelledPart(pixels[part], labels[part]) for part in (slice(self.images), slice(self.images, None))
+        )
+        images = LabelledImages("drawn", context.root, train, held_out, small=True)
+        masks = Masks(self.masking(context.image_size), context)
+        return labelled_loaders(images, ImageInput(self.augment.whole(), self.normalize), context, masks)
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         if self.fits is not None and len(batch["images"]) > self.fits:
             torch.empty(MOST_BYTES, dtype=torch.uint8, device=batch["images"].device)
         return super().loss(model, batch)
 
-    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        return super().measure(model, batches) if self.measured else {"loss": 0.0}
+    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[str, Any]]:
+        return super().measure(model, batches) if self.measured else iter(())
+
+    def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
+        return super().summarize(parts) if self.measured else Summary({"loss": 0.0})
 
     def pictures(self, model: nn.Module, loaders: Loaders) -> dict[str, NDArray[np.uint8]]:
         return super().pictures(model, loaders) if self.measured else {}
@@ -106,14 +117,20 @@ class DrawnClassify(Classify):
     side: int
     """Of the images before the crop, in pixels."""
 
-    def loaders(self, place: DataContext) -> Loaders:
-        pixels, classes = noise(self.images, self.side), CARDS[self.dataset].classes
+    def loaders(self, context: DataContext) -> Loaders:
+        pixels, classes = noise(self.images, self.side), find_dataset(self.dataset, LabelledDataset).classes
         labels = np.arange(self.images) % classes
-        shown, held_out = (pixels, labels), (pixels[:2], labels[:2])
-        return FileLoaders("drawn", shown, held_out, place.root, classes, place, self.augment, self.normalize)
+        images = LabelledImages(
+            "drawn", context.root, LabelledPart(pixels, labels), LabelledPart(pixels[:2], labels[:2])
+        )
+        how = ImageInput(self.augment, self.normalize)
+        return labelled_loaders(images, how, context, mixing(classes, self.augment, context))
 
-    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        return {self.metric: 0.0}
+    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[str, Any]]:
+        return iter(())
+
+    def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
+        return Summary({self.metric: 0.0})
 
 
 class DrawnTrial(TrialSpec):
@@ -166,10 +183,10 @@ def runtime(**more: Any) -> RuntimeSpec:
 def swin(bench: Bench, epochs: int = 1, **more: Any) -> DrawnTrial:
     """SimMIM with a small SwinV2, ten steps an epoch, in fp32.
 
-    `more`: of the runtime; or batch, micro_batch, drop_path, and the task's `fits` and `measured`.
+    `more`: of the runtime; or batch, micro_batch, drop_path, and the task's `fits`, `measured` and `plain_noise`.
     """
     small = bench.small
-    task = {name: more.pop(name) for name in ("fits", "measured") if name in more}
+    task = {name: more.pop(name) for name in ("fits", "measured", "plain_noise") if name in more}
     batch = more.pop("batch", 16 if small else 64)
     args: dict[str, Any] = {"patch_size": 4, "embed_dim": 96, "window_size": 6}
     args |= {"depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24]}

@@ -1,4 +1,4 @@
-"""The only place with the commands about what is kept: gc, pin, unpin."""
+"""Commands that remove weights and checkpoints or keep them: gc, pin, unpin."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.store.store import Store
 
 LISTED = 40
-"""Lines of a table on a terminal, the largest first; JSON has all."""
+"""Lines of a table on a terminal, the largest files first; JSON has all."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -30,27 +30,27 @@ class Age(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", str(value))
-        if found is None:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", str(value))
+        if match is None:
             self.fail(f"{value!r} is no age: write a number with s, m, h, d or w, for example 7d", param, ctx)
-        return float(found[1]) * _UNITS[found[2]]
+        return float(match[1]) * _UNITS[match[2]]
 
 
 @click.command("gc")
 @places("storage")
 @output
 @click.option("--plan", "only_plan", is_flag=True, help="List what would be removed and why; remove nothing.")
-@click.option("--job", help="Only trials of this job. What another job needs of them stays.")
+@click.option("--job", help="Only trials of this job. Files that another job needs are kept.")
 @click.option("--older-than", "older_than_s", type=Age(), default=0.0, help="Only trials that ended so long ago: 7d.")
-@click.option("--checkpoints", is_flag=True, help="Also what stopped, cancelled and failed trials would go on from.")
-@click.option("--unknown", is_flag=True, help="Also folders of trials that this store does not know.")
-@click.option("--lost", is_flag=True, help="Also forget weights that are recorded but not there any more.")
+@click.option("--checkpoints", is_flag=True, help="Also checkpoints of stopped, cancelled and failed trials.")
+@click.option("--unknown", is_flag=True, help="Also folders of trials that are not in this store.")
+@click.option("--lost", is_flag=True, help="Also drop the record of weights whose files no longer exist.")
 def gc(
     where: Settings, form: str, only_plan: bool, job: str | None, older_than_s: float, checkpoints: bool,
     unknown: bool, lost: bool,
 ) -> None:  # fmt: skip
-    """Remove weights and checkpoints that nobody needs. Kept: chosen, best, last, pinned, and what trials that may
-    still run start from."""
+    """Remove weights and checkpoints that are no longer needed. Kept are those of trials that were chosen, are best of
+    their group, end a job or are pinned, and those from which a trial may still start."""
     from orchestrator.engine import collector
     from orchestrator.store.store import open_existing
 
@@ -68,7 +68,7 @@ def gc(
 
 
 def to_json(plan: RemovalPlan, done: Removed | None) -> dict[str, Any]:
-    """`removable` and `kept` by the plan; `removed`, `in_use` and `refused` (None each before a removal)."""
+    """`removable` and `kept` as planned; `removed`, `in_use` and `refused`, each None before a removal."""
     return {
         "removable": [_item(item) for item in plan.items],
         "removable_bytes": _size(plan.items),
@@ -93,7 +93,7 @@ def _item(item: Item) -> dict[str, Any]:
 
 
 def lines(plan: RemovalPlan, done: Removed | None) -> list[str]:
-    """What would be removed, or was, as text."""
+    """The files that would be removed, or were, as text."""
     from orchestrator.report.formatting import aligned
 
     items = plan.items if done is None else done.items
@@ -109,13 +109,13 @@ def lines(plan: RemovalPlan, done: Removed | None) -> list[str]:
         text.append(f"and {len(items) - LISTED} smaller ones; -o json lists all")
     if plan.kept:
         kinds = Counter(kept.reasons[0].kind for kept in plan.kept)
-        told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        text += ["", f"kept: weights of {told}: {_count(plan.kept)}"]
-    verb = "would be forgotten" if done is None else "forgotten"
-    text += [f"{verb}, because it is gone: {trial.weights}" for trial in plan.lost]
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        text += ["", f"kept: weights of {counts}: {_count(plan.kept)}"]
+    verb = "would drop" if done is None else "dropped"
+    text += [f"{verb} the record of a file that no longer exists: {trial.weights}" for trial in plan.lost]
     if done is not None:
-        text += [f"left, needed by now: {item.path}" for item in done.in_use]
-        text += [f"left, the storage refuses ({why}): {item.path}" for item, why in done.refused]
+        text += [f"kept, now in use: {item.path}" for item in done.in_use]
+        text += [f"could not delete ({why}): {item.path}" for item, why in done.refused]
     return [*text, *plan.notes]
 
 
@@ -132,8 +132,8 @@ def _size(items: Sequence[Item | Kept]) -> int:
 @places()
 @click.option("--why", default="", help="Shown by gc and describe.")
 def pin(name: str, where: Settings, why: str) -> None:
-    """Keep the weights of a trial, or of all trials of a job, whatever gc is asked. A trial that has none (they were
-    removed, or its stage keeps none) makes them when its job is submitted again."""
+    """Keep the weights of a trial, or of all trials of a job, whatever the options of gc. A trial without weights (they
+    were removed, or its stage keeps none) makes them again when its job is submitted again."""
     store, target, what = _target(name, where)
     say(f"{what} {'is pinned' if store.weights.pin(target, why) else 'was pinned already'}")
     store.close()
@@ -143,19 +143,19 @@ def pin(name: str, where: Settings, why: str) -> None:
 @click.argument("name", metavar="JOB|TRIAL")
 @places()
 def unpin(name: str, where: Settings) -> None:
-    """Take a pin back."""
+    """Remove a pin."""
     from orchestrator.errors import NotFound
 
     store, target, what = _target(name, where)
     if not store.weights.unpin(target):
         pinned = ", ".join(each[:12] if len(each) == 64 else each for each in store.weights.pins())
-        raise NotFound(f"{what} is not pinned; pinned are: {pinned or 'none'}")
+        raise NotFound(f"{what} is not pinned; pins: {pinned or 'none'}")
     say(f"{what} is no longer pinned")
     store.close()
 
 
 def _target(name: str, where: Settings) -> tuple[Store, str, str]:
-    """The store, and whether `name` is a job's or a trial's."""
+    """The store, the id or key that `name` means, and that in words."""
     from orchestrator.errors import NotFound
     from orchestrator.store.store import open_existing
 

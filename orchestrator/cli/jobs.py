@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def load(spec: Path, profile: str | None, overrides: Sequence[str]) -> JobSpec:
+    """Reads a spec. Raises SpecError with all its mistakes."""
     from orchestrator import spec as specs
 
     return specs.load(spec, profile, overrides)
@@ -28,14 +29,14 @@ def load(spec: Path, profile: str | None, overrides: Sequence[str]) -> JobSpec:
 @a_spec
 @places("tracking_uri", "data_root", "storage", "address")
 @click.option("--cpus", type=click.IntRange(1), help="CPUs of the local cluster (none: all).")
-@click.option("--no-tracking", is_flag=True, help="Leave MLflow alone; `track --sync` can fill it in later.")
-@click.option("--no-ship", is_flag=True, help="The cluster's image has this project: do not send it.")
-@click.option("-q", "--quiet", is_flag=True, help="No live table, no progress lines.")
+@click.option("--no-tracking", is_flag=True, help="Do not write to MLflow; `track --sync` can do it later.")
+@click.option("--no-ship", is_flag=True, help="Do not send this project to the cluster: its image has it.")
+@click.option("-q", "--quiet", is_flag=True, help="No live table and no progress lines.")
 def submit(
     spec: Path, profile: str | None, overrides: tuple[str, ...], where: Settings, cpus: int | None, no_tracking: bool,
     no_ship: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    """Run what is missing of a job, and print its table. The same spec again starts nothing."""
+    """Run the missing trials of a job and print its table. Submitting a finished job again starts nothing."""
     job = load(spec, profile, overrides)
     drive(job, where, cpus, not no_tracking, not no_ship, quiet)
 
@@ -44,11 +45,11 @@ def submit(
 @click.argument("job")
 @places("tracking_uri", "data_root", "storage", "address")
 @click.option("--cpus", type=click.IntRange(1), help="CPUs of the local cluster (none: all).")
-@click.option("--no-tracking", is_flag=True, help="Leave MLflow alone.")
-@click.option("--no-ship", is_flag=True, help="The cluster's image has this project: do not send it.")
-@click.option("-q", "--quiet", is_flag=True, help="No live table, no progress lines.")
+@click.option("--no-tracking", is_flag=True, help="Do not write to MLflow.")
+@click.option("--no-ship", is_flag=True, help="Do not send this project to the cluster: its image has it.")
+@click.option("-q", "--quiet", is_flag=True, help="No live table and no progress lines.")
 def retry(job: str, where: Settings, cpus: int | None, no_tracking: bool, no_ship: bool, quiet: bool) -> None:
-    """Run a job's failed and cancelled trials again, and what waited for them; nothing else."""
+    """Run a job's failed and cancelled trials again, and the trials that waited for them."""
     from orchestrator.spec.job import JobSpec
     from orchestrator.store.store import open_existing
 
@@ -62,7 +63,7 @@ def retry(job: str, where: Settings, cpus: int | None, no_tracking: bool, no_shi
 
 
 def drive(job: JobSpec, where: Settings, cpus: int | None, tracking: bool, ship: bool, quiet: bool) -> None:
-    """Runs a job under the live table, prints the end, and leaves with its exit code."""
+    """Runs a job under the live table, prints its report, and exits with its code."""
     from orchestrator.cli.progress import Live
     from orchestrator.launch.submit import Options
     from orchestrator.launch.submit import submit as run
@@ -72,18 +73,18 @@ def drive(job: JobSpec, where: Settings, cpus: int | None, tracking: bool, ship:
         with live:
             done = run(job, where, Options(cpus, tracking, ship, live))
     except KeyboardInterrupt:
-        say(f"interrupted; trials that still run are found again by:\n  {again()}")
+        say(f"interrupted; to take over the trials that still run:\n  {again()}")
         sys.exit(INTERRUPTED)
     sys.exit(finish(done, where))
 
 
 def again() -> str:
-    """This very command: its flags say where things are, and that is where the job goes on."""
+    """The command line of this process, to be run again: its flags name the store and the storage of the job."""
     return shlex.join(["python", "-m", "orchestrator", *sys.argv[1:]])
 
 
 def finish(done: Submitted, where: Settings) -> int:
-    """The last lines of a submit; its exit code."""
+    """Prints the report and the last lines of a submit. Returns its exit code."""
     from orchestrator.records.states import JobState
     from orchestrator.report.build import build
     from orchestrator.report.publish import text
@@ -93,7 +94,7 @@ def finish(done: Submitted, where: Settings) -> int:
     click.echo(text(build(store, done.job_id, full=False), "text", where))
     store.close()
     tally = done.tally
-    say(f"{done.job_id}: {done.state}; {tally.started} trials started, {tally.found} were there already")
+    say(f"{done.job_id}: {done.state}; {tally.started} trials started, {tally.found} already done")
     if done.message:
         say(done.message)
     if done.tracking:
@@ -112,14 +113,14 @@ def finish(done: Submitted, where: Settings) -> int:
 @a_spec
 @places("data_root", "address")
 @output
-@click.option("--nodes", type=click.IntRange(1), default=1, help="Plan for so many machines like the following.")
+@click.option("--nodes", type=click.IntRange(1), default=1, help="Number of machines, each with --cpus and --gpus.")
 @click.option("--cpus", type=float, help="CPUs of a machine [this one's].")
 @click.option("--gpus", type=float, help="GPUs of a machine [this one's].")
 def plan(
     spec: Path, profile: str | None, overrides: tuple[str, ...], where: Settings, form: str, nodes: int,
     cpus: float | None, gpus: float | None,
 ) -> None:  # fmt: skip
-    """What a job would run and cost from here on. Starts and records nothing."""
+    """Show what is left to run of a job and what it would cost. Starts and records nothing."""
     from orchestrator.cli.cost_table import lines
     from orchestrator.launch.estimate import estimate, machines
     from orchestrator.launch.other_jobs import assume_weights
@@ -135,19 +136,19 @@ def plan(
 @click.command()
 @a_spec
 def validate(spec: Path, profile: str | None, overrides: tuple[str, ...]) -> None:
-    """Check a spec: every mistake with its line, or what it would be."""
+    """Check a spec: lists every mistake with its line, or names the job."""
     from orchestrator.launch.other_jobs import references_to_other_jobs
     from orchestrator.spec.job import job_id
 
     job = load(spec, profile, overrides)
-    by_others = f"{job.name} (its id follows from the trials of other jobs that it starts from)"
+    by_others = f"{job.name} (its id depends on the trials of other jobs that it starts from)"
     name = by_others if references_to_other_jobs(job) else job_id(job)
     click.echo(f"{spec}: valid; job {name}, stages {', '.join(stage.name for stage in job.stages)}")
 
 
 @click.command()
 def schema() -> None:
-    """The JSON Schema of a spec file, for editors."""
+    """Print the JSON Schema of a spec file, for editors."""
     from orchestrator.spec.json_schema import json_schema
 
     show(json_schema())
@@ -157,7 +158,7 @@ def schema() -> None:
 @click.argument("job")
 @places()
 def cancel(job: str, where: Settings) -> None:
-    """Stop a job: its running trials write a checkpoint and leave. Submitted again, it goes on from there."""
+    """Stop a job: its running trials write a checkpoint and end. Submitted again, it resumes from there."""
     from orchestrator.records.states import JobState
     from orchestrator.store.store import open_existing
 
@@ -165,11 +166,11 @@ def cancel(job: str, where: Settings) -> None:
     identity = store.jobs.find(job)
     state = store.jobs.get(identity).state
     if state in (JobState.done, JobState.incomplete, JobState.cancelled):
-        say(f"{identity} is {state} already")
+        say(f"{identity} is already {state}")
         return
     store.jobs.request_cancel(identity)
     if any(driver.job_id == identity for driver in store.leases.drivers()):
-        say(f"{identity}: its driver was asked to stop")
+        say(f"{identity}: asked its driver to stop")
     else:
         store.jobs.set_state(identity, JobState.cancelled)
         say(f"{identity}: cancelled (no driver was running)")

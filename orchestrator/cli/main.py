@@ -24,8 +24,8 @@ COMMANDS = (
 
 
 class Commands(click.Group):
-    """Our commands and those that tasks offer. Tasks are imported only to list all commands, and for a name that none
-    of ours has, so that `status` and `report` start without them."""
+    """The orchestrator's commands and those that tasks offer. Tasks are imported only to list all commands and to find
+    one that is not the orchestrator's, so that `status` and `report` start without them."""
 
     @functools.cached_property
     def _of_tasks(self) -> dict[str, click.Command]:
@@ -42,7 +42,7 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 def cli() -> None:
-    """Studies of visual pre-training: one spec, its trials on Ray, curves in MLflow, results in SQL, the tables."""
+    """Run studies of visual pre-training: one spec, trials on Ray, curves in MLflow, results in SQL, tables."""
 
 
 for command in COMMANDS:
@@ -50,7 +50,7 @@ for command in COMMANDS:
 
 
 def main() -> None:
-    """Runs a command; what the user can act on is printed as one message, without a traceback."""
+    """Runs a command. An error that the user can act on becomes one message and an exit code, without a traceback."""
     try:
         code = cli.main(standalone_mode=False)
     except OrchestratorError as error:

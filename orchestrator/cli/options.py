@@ -1,4 +1,4 @@
-"""The only place with what several commands share: where things are, which spec, how to print."""
+"""Options that several commands share: addresses and folders, the spec, the form of the output."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def say(line: str) -> None:
-    """A message: for people, not for pipes."""
+    """Prints a message to standard error, so that piped output stays clean."""
     click.echo(line, err=True)
 
 
 def places(*wanted: str) -> Callable[[F], F]:
-    """Adds the options that say where things are; the command gets them as one `where: Settings`."""
+    """Adds options for addresses and folders; the command gets them as one argument, `where: Settings`."""
     known = {
-        "runs": ("--runs", "Folder of everything we write [ORCHESTRATOR_RUNS, runs]."),
+        "runs": ("--runs", "Folder of everything that is written [ORCHESTRATOR_RUNS, runs]."),
         "database_url": ("--database-url", "Results: sqlite:///... or postgresql://... [DATABASE_URL]."),
         "tracking_uri": ("--tracking-uri", "MLflow: a server or a database [MLFLOW_TRACKING_URI]."),
-        "data_root": ("--data-root", "Where data sets and weights lie [DATA_ROOT, data]."),
-        "storage": ("--storage", "Checkpoints and weights, seen by every node [ORCHESTRATOR_STORAGE]."),
+        "data_root": ("--data-root", "Folder of data sets and weights [DATA_ROOT, data]."),
+        "storage": ("--storage", "Folder of checkpoints and weights, shared by all nodes [ORCHESTRATOR_STORAGE]."),
         "address": ("--address", "Ray cluster [RAY_ADDRESS]; none: this machine."),
     }
     names = ("runs", "database_url", *wanted)
@@ -54,25 +54,28 @@ def places(*wanted: str) -> Callable[[F], F]:
 
 
 def a_spec(command: F) -> F:
-    """The arguments that name a job before it is one: SPEC, --profile, --set."""
+    """Adds the arguments that describe a job: SPEC, --profile, --set."""
     command = click.option(
         "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a field: optim.epochs=5."
     )(command)
-    command = click.option("--profile", help="A profile of the spec; none: the spec's own default.")(command)
+    command = click.option("--profile", help="A profile of the spec [the spec's own default].")(command)
     return click.argument("spec", type=click.Path(path_type=Path))(command)
 
 
 def output(command: F) -> F:
+    """Adds the option `-o table|json`; the command gets it as `form`."""
     return click.option(
         "-o", "--output", "form", type=click.Choice(["table", "json"]), default="table", help="How to print."
     )(command)
 
 
 def show(value: Any) -> None:
+    """Prints a value as JSON."""
     click.echo(json.dumps(value, indent=1, allow_nan=False))
 
 
 def printed(view: Any, form: str) -> None:
+    """Prints a View as a table or as JSON."""
     if form == "json":
         show(view.to_json())
     else:

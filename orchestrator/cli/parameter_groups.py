@@ -1,4 +1,4 @@
-"""The only place that shows which parameter of a trial's model is trained with which learning rate and weight decay."""
+"""Shows the learning rate and weight decay with which each parameter of a trial's model is trained."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from orchestrator.store.store import Store
 
 NAMED = 2
-"""Parameters of a group that the table names; the data have all."""
+"""Parameters of a group that the table names; JSON has all."""
 
 
 def table(store: Store, key: str) -> View:
     """The groups of the trial's optimizer, from the input of the model to its head.
 
-    Raises NotFound; OrchestratorError where this version cannot read the recorded spec or build its model.
+    Raises NotFound, and OrchestratorError if this version cannot read the recorded spec or build its model.
     """
     try:
         trial = TrialSpec.model_validate(store.trials.get(key).spec)
@@ -64,20 +64,20 @@ def table(store: Store, key: str) -> View:
         f"{len({group.lr_scale for group in groups})} learning rates",
         f"weight decay {optim.weight_decay:g}, exemptions by {optim.no_decay}",
         "",
-        *aligned(["lr x", "peak lr", "weight decay", "tensors", "parameters", "of them"], body, 200),
+        *aligned(["lr x", "peak lr", "weight decay", "tensors", "parameters", "names"], body, 200),
     ]
     return View(content, lines)
 
 
 def built(trial: TrialSpec) -> nn.Module:
-    """The trial's model, of shapes alone where it can be built so: no memory, and a tenth of a second for a large one.
+    """The trial's model, on the meta device if possible: without memory, in a tenth of a second for a large model.
 
-    Raises ValueError where the spec asks for what cannot be.
+    Raises ValueError if the model cannot be built as the spec says.
     """
     try:
         with torch.device("meta"):
             return trial.task.build(trial.backbone, None)
-    except (NotImplementedError, RuntimeError):  # it looks at a value while it is built
+    except (NotImplementedError, RuntimeError):  # its constructor reads values of tensors
         return trial.task.build(trial.backbone, None)
 
 

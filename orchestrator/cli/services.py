@@ -12,16 +12,16 @@ from orchestrator.settings import Settings
 
 @click.command()
 @places("tracking_uri", "storage")
-@click.option("--sync", "job", metavar="JOB", help="Bring MLflow up to date with the store, once.")
-@click.option("--follow", "beside", metavar="JOB", hidden=True, help="What a driver runs beside itself.")
+@click.option("--sync", "job", metavar="JOB", help="Write to MLflow once what the store has and MLflow lacks.")
+@click.option("--follow", "beside", metavar="JOB", hidden=True, help="Run by a driver beside itself.")
 def track(where: Settings, job: str | None, beside: str | None) -> None:
-    """Fill in at the tracking server what it lacks of a job."""
+    """Write to the tracking server what it lacks of a job."""
     from orchestrator.errors import BackendUnreachable
     from orchestrator.report.svg.heat_map import picture
     from orchestrator.store.store import open_existing
 
     if not (beside or job):
-        raise click.UsageError("say which job: track --sync JOB")
+        raise click.UsageError("name a job: track --sync JOB")
     store = open_existing(where)
     if beside:
         from orchestrator.tracking.process import follow
@@ -38,7 +38,7 @@ def track(where: Settings, job: str | None, beside: str | None) -> None:
 
 @click.command()
 @places("tracking_uri", "address")
-@click.option("--port", type=int, default=5000, help="Of the MLflow UI.")
+@click.option("--port", type=int, default=5000, help="Port of the MLflow UI.")
 def ui(where: Settings, port: int) -> None:
     """Open the MLflow UI and the Ray dashboard on this machine's loopback address, until Ctrl-C."""
     from orchestrator.cli.ui import serve

@@ -15,7 +15,7 @@ from orchestrator.settings import Settings
 @places()
 @output
 def list_jobs(where: Settings, form: str) -> None:
-    """All jobs, newest first."""
+    """List all jobs, newest first."""
     from orchestrator.report import status as views
     from orchestrator.store.store import open_existing
 
@@ -27,7 +27,7 @@ def list_jobs(where: Settings, form: str) -> None:
 @places()
 @output
 def status(job: str | None, where: Settings, form: str) -> None:
-    """How a job stands (none given: the newest)."""
+    """Show the progress of a job [the newest]."""
     from orchestrator.report import status as views
     from orchestrator.store.store import open_existing
 
@@ -36,11 +36,12 @@ def status(job: str | None, where: Settings, form: str) -> None:
 
 
 def newest(store: Any) -> str:
+    """The id of the job that was submitted last. Raises NotFound for a store without jobs."""
     from orchestrator.errors import NotFound
 
     jobs = store.jobs.all()
     if not jobs:
-        raise NotFound("no job was submitted here yet: python -m orchestrator submit SPEC")
+        raise NotFound("no job was submitted here yet; to submit one: python -m orchestrator submit SPEC")
     return str(max(jobs, key=lambda job: job.created).id)
 
 
@@ -48,9 +49,9 @@ def newest(store: Any) -> str:
 @click.argument("name", metavar="JOB|TRIAL")
 @places("storage")
 @output
-@click.option("--parameters", is_flag=True, help="Of a trial: learning rate and weight decay of every parameter.")
+@click.option("--parameters", is_flag=True, help="For a trial: learning rate and weight decay of every parameter.")
 def describe(name: str, where: Settings, form: str, parameters: bool) -> None:
-    """Everything about a job or a trial."""
+    """Show everything about a job or a trial."""
     from orchestrator.errors import NotFound
     from orchestrator.report import describe as everything
     from orchestrator.store.store import open_existing
@@ -71,9 +72,9 @@ def describe(name: str, where: Settings, form: str, parameters: bool) -> None:
 @click.command()
 @click.argument("trial")
 @places("storage")
-@click.option("-f", "--follow", is_flag=True, help="Go on printing while the trial runs.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing while the trial runs.")
 def logs(trial: str, where: Settings, follow: bool) -> None:
-    """What a trial's attempts wrote."""
+    """Print the log of a trial, all its attempts."""
     import time
 
     from orchestrator.errors import NotFound
@@ -95,7 +96,7 @@ def logs(trial: str, where: Settings, follow: bool) -> None:
 
 
 class Form(click.ParamType):  # type: ignore[type-arg]
-    """A form of the report. The list is read when it is needed: it would slow the start of every other command."""
+    """A form of the report. The list of forms is read only when needed: reading it would slow every other command."""
 
     name = "form"
 
@@ -115,9 +116,14 @@ class Form(click.ParamType):  # type: ignore[type-arg]
 @click.argument("job", required=False)
 @places("tracking_uri")
 @click.option("-f", "--format", "form", type=Form(), default="text", help="What to print.")
-@click.option("--verify", "check", is_flag=True, help="Rebuild everything from SQL; differences are listed, exit 1.")
+@click.option(
+    "--verify",
+    "check",
+    is_flag=True,
+    help="Check every number and choice against SQL; exit 1 on differences.",
+)
 def report(job: str | None, where: Settings, form: str, check: bool) -> None:
-    """The job's table, choices and warnings (none given: the newest). Files are written on submit and by html."""
+    """Print the table, choices and warnings of a job [the newest]. `submit` also writes them to files, as does html."""
     from orchestrator.report import publish
     from orchestrator.report.build import build
     from orchestrator.report.formats import FORMATS
@@ -130,7 +136,7 @@ def report(job: str | None, where: Settings, form: str, check: bool) -> None:
 
         written = publish.saved(where, identity)
         if written is None:
-            say("no saved report to compare with: checking the recorded choices alone")
+            say("no saved report to compare with: checking figures and choices alone")
         differences = verify(store, identity, written)
         for line in differences:
             click.echo(line)

@@ -1,4 +1,4 @@
-"""The only place that serves what people look at in a browser: MLflow's UI, and Ray's dashboard kept alive."""
+"""Serves MLflow's UI, and keeps Ray's dashboard alive, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from orchestrator.tracking.server import ui_command, ui_environment
 
 
 def serve(where: Settings, port: int, say: Callable[[str], None]) -> None:
-    """Prints both addresses and serves until Ctrl-C. Raises Conflict when the port is taken."""
+    """Prints both addresses and serves until Ctrl-C. Raises Conflict if the port is in use."""
     where.folder.mkdir(parents=True, exist_ok=True)
     command = ui_command(where.tracking_uri, where.folder, port)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what it started, as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the processes it started, as Ctrl-C does
     with contextlib.ExitStack() as stack:
         process: subprocess.Popen[bytes] | None = None
         if command:
@@ -34,12 +34,12 @@ def serve(where: Settings, port: int, say: Callable[[str], None]) -> None:
             _wait(process, port, where)
         say(f"MLflow UI:      {f'http://127.0.0.1:{port}' if command else where.tracking_uri}")
         if where.address:
-            say(f"Ray dashboard:  on the head node of {where.address}, port 8265 unless it was set otherwise")
+            say(f"Ray dashboard:  on the head node of {where.address}, port 8265 by default")
         else:
             stack.enter_context(ray_cluster.hold(where.folder))
             say(f"Ray dashboard:  {ray_cluster.ensure_local(where.folder)}")
-            say(f"                it asks for the token in {ray_cluster.TOKEN_PATH}")
-        say("Ctrl-C ends this.")
+            say(f"                its token is in {ray_cluster.TOKEN_PATH}")
+        say("Ctrl-C stops both.")
         try:
             while process is None or process.poll() is None:
                 time.sleep(0.5)

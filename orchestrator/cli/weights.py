@@ -1,4 +1,4 @@
-"""The only place with the commands `weights import`, `weights show` and `weights fetch`."""
+"""Commands about initial weights: import, show, fetch."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ A_FILE = click.argument("file", type=click.Path(path_type=Path))
 
 @click.group()
 def weights() -> None:
-    """Initial weights: convert other people's checkpoints, look into files, fetch from an address."""
+    """Convert published checkpoints, inspect weights files, download weights."""
 
 
 @weights.command("import")
 @A_FILE
 @places("data_root")
 @click.option("--output", type=click.Path(path_type=Path), help="[weights/NAME.safetensors below the data root]")
-@click.option("--model", metavar="NAME", help="timm's name of the backbone: makes sure that every weight fits it.")
-@click.option("--args", "arguments", default="{}", metavar="JSON", help="Arguments of that model, as in backbone.args.")
-@click.option("--image-size", type=click.IntRange(1), help="Of that model [as timm built it].")
-@click.option("--entry", help="Which entry of the checkpoint holds the weights [model, state_dict or module].")
-@click.option("--windows", metavar="12,12,12,6", help="SwinV2: windows of pre-training, where the file tells none.")
+@click.option("--model", metavar="NAME", help="timm's name of the backbone, to check that every weight fits it.")
+@click.option("--args", "arguments", default="{}", metavar="JSON", help="Arguments of --model, as in backbone.args.")
+@click.option("--image-size", type=click.IntRange(1), help="Image size of --model [timm's own].")
+@click.option("--entry", help="Entry of the checkpoint that holds the weights [model, state_dict or module].")
+@click.option("--windows", metavar="12,12,12,6", help="SwinV2: pre-training windows, if the file lacks them.")
 @click.option("--name", help="Row label in tables [the file's name].")
-@click.option("--source", default="", help="Where the file comes from; kept beside the weights.")
+@click.option("--source", default="", help="Origin of the file, recorded beside the weights.")
 def convert_command(
     file: Path, where: Settings, output: Path | None, model: str | None, arguments: str, image_size: int | None,
     entry: str | None, windows: str | None, name: str | None, source: str,
 ) -> None:  # fmt: skip
-    """Convert a checkpoint (.pth) once into what training loads, and print the lines for a spec.
+    """Convert a checkpoint (.pth) once to the form that training loads, and print the lines for a spec.
 
-    No code in the checkpoint is run. SimMIM, Swin, SwinV2, BEiT, MoCo v3, DeiT, RepLKNet, depth and pose code, timm and
-    our own layouts are recognised.
+    Code in the checkpoint is never run. The layouts of SimMIM, Swin, SwinV2, BEiT, MoCo v3, DeiT, RepLKNet, the depth
+    and pose code, timm and this project are recognised.
     """
     from orchestrator.assets.convert_weights import convert, sidecar, spec_lines
 
@@ -84,9 +84,9 @@ def _windows(text: str | None) -> Windows | None:
 
 @weights.command()
 @A_FILE
-@click.option("--names", is_flag=True, help="Also every tensor with its shape.")
+@click.option("--names", is_flag=True, help="Also list every tensor with its shape.")
 def show(file: Path, names: bool) -> None:
-    """What a weights file is: digest, layout, windows, parameters, where it came from."""
+    """Show a weights file: digest, layout, windows, parameters, origin."""
     from orchestrator.assets.inspect_weights import contained
 
     for label, value in contained(file, names).items():
@@ -106,13 +106,13 @@ def _lines(value: Any) -> list[str]:
 @weights.command()
 @click.argument("uri")
 @places("data_root")
-@click.option("--sha256", required=True, help="Of the file; what is there under another digest is not kept.")
+@click.option("--sha256", required=True, help="Expected digest; a file with another one is not kept.")
 def fetch(uri: str, where: Settings, sha256: str) -> None:
-    """Download a file once to where specs that name its address find it. No trial downloads by itself."""
+    """Download a file to the folder where specs that name its address look for it. Trials never download."""
     from orchestrator.assets.fetch_weights import download
 
     path = download(uri, sha256, where.data_root)
-    say(f"there: {path}, SHA-256 {sha256}")
+    say(f"downloaded: {path}, SHA-256 {sha256}")
     if path.suffix == ".safetensors":
         click.echo(f"init: {{kind: file, name: {json.dumps(path.stem)}, path: {json.dumps(uri)}, sha256: {sha256}}}")
     else:

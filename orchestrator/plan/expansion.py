@@ -21,8 +21,8 @@ from workers.trial import TrialSpec
 
 def expand(job: JobSpec, stage: Stage, may_test: bool) -> list[WaitingTrial]:
     """The trials of a stage with its own sweep, in the order of the spec. Raises pydantic's ValidationError."""
-    base = apply(job.trial, stage.override)
-    trials = (_trial(apply(base, point), may_test) for point in points(stage.sweep))
+    base, workers = apply(job.trial, stage.override), job.resources_of(stage).workers
+    trials = (_trial(apply(base, point), may_test, workers) for point in points(stage.sweep))
     return [WaitingTrial(number, spec) for number, spec in enumerate(trials)]
 
 
@@ -36,31 +36,33 @@ class SearchGroup:
     """The fields that all its trials share, as written."""
     middle: TrialSpec
     """The trial in the middle of all ranges."""
+    workers: int
+    """Of each trial."""
 
 
 def searches(job: JobSpec, stage: Stage) -> list[SearchGroup]:
     """The groups of a stage that searches, in the order of the spec. Raises pydantic's ValidationError."""
     assert isinstance(stage.sweep, Search)
-    base, groups = apply(job.trial, stage.override), []
+    base, workers, groups = apply(job.trial, stage.override), job.resources_of(stage).workers, []
     for values in groups_of(stage.sweep):
         fields = apply(base, values)
-        centre = _trial(apply(fields, middle(stage.sweep.search)), False)
-        groups.append(SearchGroup(*group_of(centre, stage.per), fields, centre))
+        centre = _trial(apply(fields, middle(stage.sweep.search)), False, workers)
+        groups.append(SearchGroup(*group_of(centre, stage.per), fields, centre, workers))
     return groups
 
 
-def at_point(fields: Mapping[str, Any], point: Mapping[str, Any]) -> TrialSpec | None:
-    """The trial of a search's group at a point; None if the values do not go together."""
+def at_point(fields: Mapping[str, Any], point: Mapping[str, Any], workers: int) -> TrialSpec | None:
+    """The trial of a search's group at a point; None if the values do not go together. `workers`: of each trial."""
     try:
-        return _trial(apply(fields, point), False)
+        return _trial(apply(fields, point), False, workers)
     except ValidationError:
         return None
 
 
-def successors(winner: TrialSpec, stage: Stage, may_test: bool) -> list[TrialSpec]:
-    """The winner with the stage's overrides, at every point of the stage's sweep."""
+def successors(winner: TrialSpec, stage: Stage, may_test: bool, workers: int) -> list[TrialSpec]:
+    """The winner with the stage's overrides, at every point of its sweep. `workers`: of each trial of the stage."""
     base = apply(winner.model_dump(mode="json"), stage.override)
-    return [_trial(apply(base, point), may_test) for point in points(stage.sweep)]
+    return [_trial(apply(base, point), may_test, workers) for point in points(stage.sweep)]
 
 
 def neighbours(centre: TrialSpec, around: Neighbourhood, winner: TrialSpec) -> tuple[list[TrialSpec], list[str]]:
@@ -70,7 +72,7 @@ def neighbours(centre: TrialSpec, around: Neighbourhood, winner: TrialSpec) -> t
     combination of each field's own and moved values. The centre itself is tried again only where `near` lists it
     (multiply 1 or add 0). A value outside [low, high], or one that the field refuses, is left out.
     """
-    values = centre.model_dump(mode="json")
+    values, workers = centre.model_dump(mode="json"), centre.batch_workers
     origin = winner.model_dump(mode="json")
     notes: list[str] = []
     own: dict[str, float] = {}
@@ -79,7 +81,7 @@ def neighbours(centre: TrialSpec, around: Neighbourhood, winner: TrialSpec) -> t
         own[path] = _number(path, lookup(origin, path))
         tried[path] = []
         for value, left_out in nearby_values(own[path], near):
-            if left_out := left_out or _refusal(values, path, value):
+            if left_out := left_out or _refusal(values, path, value, workers):
                 notes.append(f"{path} {value:g} left out: {left_out}")
             else:
                 tried[path].append(value)
@@ -94,16 +96,16 @@ def neighbours(centre: TrialSpec, around: Neighbourhood, winner: TrialSpec) -> t
     trials = []
     for move in moves:
         try:
-            trials.append(_trial(apply(values, move), False))
+            trials.append(_trial(apply(values, move), False, workers))
         except ValidationError as error:  # each value alone is valid, but not together
             notes.append(f"{move} left out: {error.errors()[0]['msg']}")
     return trials, notes
 
 
-def _refusal(values: dict[str, Any], path: str, value: float) -> str:
+def _refusal(values: dict[str, Any], path: str, value: float, workers: int) -> str:
     """Why the field does not take the value; "" if it does."""
     try:
-        _trial(apply(values, {path: value}), False)
+        _trial(apply(values, {path: value}), False, workers)
     except ValidationError as error:
         return str(error.errors()[0]["msg"])
     return ""
@@ -115,7 +117,8 @@ def _number(path: str, value: Any) -> float:
     return value
 
 
-def _trial(values: Mapping[str, Any], may_test: bool) -> TrialSpec:
-    """The validated trial. Only a trial that reads test gets permission for it, so that no other key changes."""
-    spec = TrialSpec.model_validate({**values, "may_test": may_test})
+def _trial(values: Mapping[str, Any], may_test: bool, workers: int) -> TrialSpec:
+    """The validated trial. Only a trial that reads test gets permission for it, so that no other key changes; and the
+    number of workers stays only in a trial whose loss depends on it (see `TrialSpec.batch_workers`)."""
+    spec = TrialSpec.model_validate({**values, "may_test": may_test, "batch_workers": workers})
     return spec if spec.task.reads_test else spec.model_copy(update={"may_test": False})

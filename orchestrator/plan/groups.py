@@ -73,7 +73,8 @@ class _Builder:
             sources.setdefault(source.id, source)
         for source in sources.values():
             winner = self._first[source.full_id]
-            centres = successors(winner, stage, may_test=stage.neighbourhood is None)
+            workers = self._state.stages.resources(stage).workers
+            centres = successors(winner, stage, stage.neighbourhood is None, workers)
             specs = neighbours(centres[0], stage.neighbourhood, winner)[0] if stage.neighbourhood else centres
             self._add_weight_edges(stage, centres)
             self.forecasts += centres

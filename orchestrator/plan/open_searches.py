@@ -84,7 +84,7 @@ class OpenSearches:
     def _spec_at(self, group_id: GroupId, body: Mapping[str, Any]) -> TrialSpec | None:
         search = self._state.groups[group_id].search
         assert search is not None, "its search is open"
-        spec = at_point(search.fields, body["point"])
+        spec = at_point(search.fields, body["point"], search.workers)
         if spec is not None and "span" in body:
             first, last = body["span"]
             spec = spec.model_copy(update={"span": Span(first_epoch=first, last_epoch=last)})

@@ -97,7 +97,8 @@ class Placing:
         if chosen is None:
             return []
         decision, winner = chosen
-        specs = successors(winner.spec, consumer, self._state.stages.may_test(consumer))
+        stages = self._state.stages
+        specs = successors(winner.spec, consumer, stages.may_test(consumer), stages.resources(consumer).workers)
         if consumer.neighbourhood:
             specs, left_out = neighbours(specs[0], consumer.neighbourhood, winner.spec)
             decision.rule["neighbourhood"] = consumer.neighbourhood.model_dump(mode="json")

@@ -44,7 +44,7 @@ class StageGraph:
         return not self.weight_consumers(stage.name) and why_refused(self.job, number) is None
 
     def resources(self, stage: Stage) -> Resources:
-        return stage.resources or self.job.resources
+        return self.job.resources_of(stage)
 
     def keeps_weights(self, stage: Stage, spec: TrialSpec) -> bool:
         """True if the weights of the stage's trial are kept: always if a later trial starts from them; else as the

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 APPLIED_TO = ("seed", "task.dataset")
-"""Fields that are not part of a setting: a chosen setting may be applied to several seeds and data sets, and read test
-on each, as long as nothing is chosen from the results."""
+"""Fields that are no part of a setting: a stage that applies one setting to several seeds and data sets is the end of
+its job, whose weights are kept. A recorded spec does not say which fields of its task name data sets
+(`tasks.base.Task.data_fields`), so this is the usual one. A stage with another such axis is no end by this rule, but
+where that axis forms its groups, as the table's rows or columns do, each group's best trial is kept as such."""
 
 
 def last_stages(spec: Mapping[str, Any]) -> list[str]:
@@ -136,9 +139,11 @@ def sources(stages: Mapping[str, Mapping[str, Any]], stage: str) -> list[str]:
 
 
 def label(value: Any) -> str:
-    """A setting as text: a mapping by its `name` or `kind`, a number in six digits."""
+    """A setting as text: a mapping by its `name`, else the last part of its `path`, else its `kind`; a number in six
+    digits."""
     if isinstance(value, Mapping):
-        return str(value.get("name") or value.get("kind") or dict(value))
+        last = PurePath(str(value.get("path") or "")).name
+        return str(value.get("name") or last or value.get("kind") or dict(value))
     if isinstance(value, float):
         return f"{value:g}"
     return str(value)

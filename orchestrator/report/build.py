@@ -22,7 +22,7 @@ from orchestrator.report.model import (
     TrialLine,
 )
 from orchestrator.report.pictures import chosen
-from orchestrator.report.plots import scatters
+from orchestrator.report.plots import plots
 from orchestrator.report.provenance import provenance
 from orchestrator.report.table import table_cells, table_means
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from orchestrator.store.store import Store
 
 RANKED = 5000
-"""Trials of a job that searches up to which their curves are compared with their ends."""
+"""Largest number of trials of a search whose early rankings are compared with the final one."""
 
 LOOKED_AT = 80
-"""Trials in the table up to which everything recorded of them is read for a terminal too."""
+"""Largest number of trials in the table of which everything recorded is read for a terminal too."""
 
 
 def build(store: Store, job_id: str, *, full: bool = True) -> Report:
@@ -75,7 +75,7 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
         warnings=warnings(job, cells, groups, counts, placed, behind),
         provenance=provenance(job, cells, behind, placed, counts),
         trials=_trial_lines(results) if full else (),
-        plots=scatters(results, cells) if full else (),
+        plots=plots(results, cells) if full else (),
         pictures=chosen(placed, store.trials.pictures(row.key for row in placed)) if full else (),
         saved=stopping,
         agreement=order,
@@ -112,7 +112,7 @@ def _counts(results: JobResults) -> tuple[StageCount, ...]:
 
 
 def _early_stopping(results: JobResults) -> tuple[tuple[EpochsSaved, ...], tuple[RankAgreement, ...]]:
-    """What searches saved, and how far the order on the way can be trusted. Only of jobs that search."""
+    """Epochs saved by early stopping, and the agreement of early rankings with the final one; for jobs that search."""
     if not any("search" in stage["sweep"] for stage in results.stages.values()):
         return (), ()
     events = results.store.search_log.events(results.job.id)

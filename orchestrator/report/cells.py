@@ -14,7 +14,8 @@ from orchestrator.report.model import Cell, Choice, Mark, Mean
 from orchestrator.report.statistics import mean_interval
 
 if TYPE_CHECKING:
-    from orchestrator.records.rows import MetricRow, PlacedRow
+    pass
+from orchestrator.records.rows import MetricRow, PlacedRow
 
 
 def mark_of(states: Iterable[str]) -> Mark:
@@ -37,7 +38,7 @@ def best_first(rows: Iterable[PlacedRow]) -> list[PlacedRow]:
 
 @dataclass(frozen=True)
 class CellSource:
-    """What a cell is made of: the trials of the table's stage at one row and column."""
+    """The trials of the table's stage at one row and column, from which a cell is made."""
 
     row: str
     column: str
@@ -48,9 +49,11 @@ class CellSource:
     metrics: tuple[MetricRow, ...] = ()
     """Figures that its trials have, or those of earlier stages while it has none; trials are chosen by the first."""
     reason: str = ""
-    """Why there are no trials."""
+    """The reason why there are no trials."""
     absent: bool = False
     """True: the study has no such combination."""
+    curve: str = ""
+    """The field over which a plot draws the trials as a curve, so that no single number stands for the cell."""
 
     def metric(self, name: str) -> MetricRow | None:
         """The metric of this name, or, for an empty name, the first; None if its task has no such figure."""
@@ -72,7 +75,12 @@ def shown_trials(trials: Sequence[PlacedRow]) -> tuple[list[PlacedRow], int]:
     if len(by_setting) > 1 and ended and any(trial.state == "done" for trial in trials):
         best = best_first(trials)[0]
         trials = next(seeds for seeds in by_setting.values() if any(trial.key == best.key for trial in seeds))
-    return sorted(trials, key=lambda trial: (trial.seed, trial.key)), max(1, len(by_setting))
+    return by_seed(trials), max(1, len(by_setting))
+
+
+def by_seed(trials: Iterable[PlacedRow]) -> list[PlacedRow]:
+    """The trials in the order of their seeds."""
+    return sorted(trials, key=lambda trial: (trial.seed, trial.key))
 
 
 def make_cell(
@@ -92,6 +100,8 @@ def make_cell(
     interval: float | None = None
     if state == "done" and len(finite_numbers) < len(done):
         state, reason = "diverged", "the figure is not a finite number"
+    elif state == "done" and source.curve:
+        state, reason = "absent", f"a curve over {source.curve}: see its plot"
     elif state == "done":
         reason = ""
         value, interval = mean_interval(finite_numbers)

@@ -1,4 +1,4 @@
-"""The only place that gives a job's trials as a pandas data frame."""
+"""The trials of a job as a pandas data frame."""
 
 from __future__ import annotations
 

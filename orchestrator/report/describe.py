@@ -114,8 +114,8 @@ def trial(store: Store, key: str, storage: str | Path) -> View:
     lines += ["", "Attempts", *_attempt_lines(attempts)] if attempts else []
     if files:
         lines += ["", f"Files in {folder}", *(f"  {size:>14,}  {name}" for name, size in files.items())]
-    told = {name: value for name, value in row.facts.items() if name not in ("versions", "host", "device")}
-    lines += ["", "How it ran", *_pairs(told)] if told else []
+    facts = {name: value for name, value in row.facts.items() if name not in ("versions", "host", "device")}
+    lines += ["", "How it ran", *_pairs(facts)] if facts else []
     lines += [_code(row.git_commit, row.git_dirty), _versions(row.versions), "", "Spec", *_pairs(row.spec)]
     return View(content, lines)
 

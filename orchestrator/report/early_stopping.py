@@ -1,5 +1,4 @@
-"""The only place that says what early stopping saved, and what it could have cost: how well the order of trials on the
-way agrees with that at the end."""
+"""What early stopping saved, and what it may have cost: how well early rankings of trials agree with the final one."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from orchestrator.records.rows import PlacedRow, ReportRow, SearchEvent
 
 FEWEST = 4
-"""Trials that ran in full from which an order is spoken of."""
+"""Trials that must have run in full for a ranking to be compared."""
 
 Members = Mapping[tuple[str, str], Sequence["PlacedRow"]]
 """(stage, group) -> its trials."""
@@ -23,29 +22,29 @@ Events = Mapping[tuple[str, str], Sequence["SearchEvent"]]
 
 
 def saved(members: Members, events: Events) -> tuple[EpochsSaved, ...]:
-    """Of each group of a search: epochs that its trials were asked for, and those that were run. What a stopped trial
-    ran further in another stage or job does not count."""
-    found = []
-    for place, told in events.items():
-        if any("member" in event.body for event in told):
-            continue  # a population stops nobody
-        stopped = {event.key: int(event.body["epoch"]) for event in told if event.kind == "stopped"}
+    """For each group of a search: the epochs of its trials in full, and those that were run. Epochs that another stage
+    or job ran of a stopped trial do not count."""
+    groups = []
+    for place, decisions in events.items():
+        if any("member" in event.body for event in decisions):
+            continue  # population-based training stops no trial
+        stopped = {event.key: int(event.body["epoch"]) for event in decisions if event.kind == "stopped"}
         trials = members.get(place, ())
-        found.append(
+        groups.append(
             EpochsSaved(
                 stage=place[0],
                 group=place[1],
                 trials=len(trials),
                 stopped=len(stopped),
                 epochs_asked=sum(trial.epochs for trial in trials),
-                epochs_run=sum(_run(trial, stopped.get(trial.key)) for trial in trials),
+                epochs_run=sum(_epochs_run(trial, stopped.get(trial.key)) for trial in trials),
             )
         )
-    return tuple(found)
+    return tuple(groups)
 
 
-def _run(trial: PlacedRow, stopped_at: int | None) -> int:
-    """Epochs of a trial; one that was told to stop may have run a little longer before it heard of that."""
+def _epochs_run(trial: PlacedRow, stopped_at: int | None) -> int:
+    """Epochs of a trial for its group. A stopped trial may run a little longer until the stop reaches it."""
     if trial.state == "stopped" or stopped_at is None:
         return trial.epochs if trial.state == "done" else trial.epoch
     return stopped_at
@@ -54,11 +53,13 @@ def _run(trial: PlacedRow, stopped_at: int | None) -> int:
 def agreement(
     members: Members, events: Events, reports: Mapping[str, Sequence[ReportRow]], rule: Mapping[str, int] | None = None
 ) -> tuple[RankAgreement, ...]:
-    """Of each group whose trials all ran in full, at each epoch before the last at which all were evaluated: Kendall's
-    tau-b of the metric there and at the end, whether the best there is best at the end, and whether the best at the end
-    was among the best 1/factor there. `rule`: successive halving's grace_epochs and reduction_factor; then only its
-    rungs are looked at (none: every epoch, and a factor of 3). Diverged trials are left out."""
-    found = []
+    """How well early rankings agree with the final one, for each group whose trials all ran in full, at each epoch
+    before the last at which all were evaluated.
+
+    `rule`: grace_epochs and reduction_factor of successive halving; then only its rungs are compared. None: every
+    epoch, with a factor of 3. Diverged trials are left out.
+    """
+    compared = []
     factor = rule["reduction_factor"] if rule else 3
     for place, trials in members.items():
         stopped = any(event.kind == "stopped" for event in events.get(place, ()))
@@ -71,31 +72,31 @@ def agreement(
         end = [sign * _number(trial.value) for trial in done]
         curves = [_curve(reports.get(trial.key, ()), trial.metric, sign) for trial in done]
         last = max(trial.epochs for trial in done)
-        common = set.intersection(*(set(curve) for curve in curves))
+        epochs = set.intersection(*(set(curve) for curve in curves))
         if rule:
-            common &= {rule["grace_epochs"] * factor**k for k in range(last)}
-        for epoch in sorted(epoch for epoch in common if epoch < last):
-            here = [curve[epoch] for curve in curves]
-            best = max(range(len(end)), key=lambda n: (end[n], -n))
-            ahead = sum(value > here[best] for value in here)
-            found.append(
+            epochs &= {rule["grace_epochs"] * factor**k for k in range(last)}
+        best = max(range(len(end)), key=lambda n: (end[n], -n))
+        for epoch in sorted(epoch for epoch in epochs if epoch < last):
+            early = [curve[epoch] for curve in curves]
+            ahead = sum(value > early[best] for value in early)
+            compared.append(
                 RankAgreement(
                     stage=place[0],
                     group=place[1],
                     epoch=epoch,
                     epochs=last,
                     trials=len(done),
-                    tau=kendall(here, end),
+                    tau=kendall(early, end),
                     best_is_best=ahead == 0,
                     best_is_kept=ahead < max(1, len(done) // factor),
                     factor=factor,
                 )
             )
-    return tuple(found)
+    return tuple(compared)
 
 
 def _curve(reports: Iterable[ReportRow], metric: str, sign: float) -> dict[int, float]:
-    """Epoch -> the metric, larger is better, where it was evaluated."""
+    """Epoch -> the metric where it was evaluated; times `sign`, so that larger is better."""
     return {report.epoch: sign * _number(report.values[metric]) for report in reports if metric in report.values}
 
 
@@ -103,29 +104,32 @@ def _number(value: float | None) -> float:
     return -math.inf if value is None or math.isnan(value) else value
 
 
-def lines(said: Sequence[EpochsSaved], agreed: Sequence[RankAgreement]) -> list[str]:
-    """For people: a line on each search, and one on each epoch over all groups that ran in full."""
-    found = []
-    for stage in dict.fromkeys(one.stage for one in said if one.stopped):
-        mine = [one for one in said if one.stage == stage]
-        asked, run = sum(one.epochs_asked for one in mine), sum(one.epochs_run for one in mine)
-        trials, stopped = sum(one.trials for one in mine), sum(one.stopped for one in mine)
-        part = f"{run} of {asked} epochs ({100 * run / asked:.0f} %)"
-        found.append(f"{stage}: {stopped} of {trials} trials stopped early; {part} were run")
+def lines(searches: Sequence[EpochsSaved], rankings: Sequence[RankAgreement]) -> list[str]:
+    """As text: a line for each search that stopped trials, and one for each compared epoch over all groups."""
+    text = []
+    for stage in dict.fromkeys(group.stage for group in searches if group.stopped):
+        groups = [group for group in searches if group.stage == stage]
+        full, run = sum(group.epochs_asked for group in groups), sum(group.epochs_run for group in groups)
+        trials, stopped = sum(group.trials for group in groups), sum(group.stopped for group in groups)
+        share = f"ran {run} of {full} epochs ({100 * run / full:.0f} %)"
+        text.append(f"{stage}: stopped {stopped} of {trials} trials early, {share}")
     by_epoch: dict[tuple[int, int], list[RankAgreement]] = {}
-    for one in agreed:
-        by_epoch.setdefault((one.epoch, one.epochs), []).append(one)
-    for (epoch, epochs), some in sorted(by_epoch.items()):
-        taus = [one.tau for one in some if one.tau is not None]
-        mean = f"tau {sum(taus) / len(taus):.2f}" if taus else "no order"
-        same, kept = sum(one.best_is_best for one in some), sum(one.best_is_kept for one in some)
-        groups = f"{len(some)} group{'s' if len(some) > 1 else ''} that ran in full"
-        found.append(
-            f"order after epoch {epoch} against that after {epochs}, {groups}: {mean}; best there is best at the end "
-            f"in {same}, best at the end among the first 1/{some[0].factor} there in {kept}"
+    for ranking in rankings:
+        by_epoch.setdefault((ranking.epoch, ranking.epochs), []).append(ranking)
+    for (epoch, last), compared in sorted(by_epoch.items()):
+        taus = [ranking.tau for ranking in compared if ranking.tau is not None]
+        tau = f"tau {sum(taus) / len(taus):.2f}" if taus else "all trials equal"
+        same, kept = (
+            sum(ranking.best_is_best for ranking in compared),
+            sum(ranking.best_is_kept for ranking in compared),
         )
-    if any(one.stopped for one in said) and not agreed:
-        found.append(
-            "what stopping may have cost is not known: no group of this job ran in full (stopping: none runs one)"
+        count = f"{len(compared)} group{'s' if len(compared) > 1 else ''}"
+        text.append(
+            f"ranking at epoch {epoch} vs. epoch {last}, {count} run in full: {tau}; same winner in {same} of {count}, "
+            f"final winner in the first 1/{compared[0].factor} in {kept}"
         )
-    return found
+    if any(group.stopped for group in searches) and not rankings:
+        text.append(
+            "the cost of early stopping is unknown: no group of this job ran in full (stopping: none runs one so)"
+        )
+    return text

@@ -54,6 +54,6 @@ def best(values: Iterable[float], metric: MetricRow) -> float | None:
 
 
 def unit_key(metric: MetricRow) -> tuple[str, ...]:
-    """Equal for two metrics exactly if a mean over both makes sense: one unit, scale and direction; of figures without
-    a unit, one name."""
+    """Equal for two metrics if and only if a mean over both makes sense: same unit, scale and direction; for figures
+    without a unit, the same name."""
     return (metric.better, metric.unit, str(metric.scale)) if metric.unit else (metric.better, "", metric.name)

@@ -58,6 +58,8 @@ class JobResults:
         self.figures: tuple[str, ...] = tuple(self.table.get("figures") or ("",))
         """Names of the figures shown; empty for the one that trials are chosen by."""
         self.columns = tuple(Column(name, figure) for name in names for figure in self.figures)
+        self.x_paths = {plot["x"] for plot in self.table.get("plots", []) if "." in plot["x"]}
+        """Fields over which a plot draws curves."""
 
     def _choice(self, row: ChoiceRow) -> Choice:
         candidates = [trial for source in row.sources for trial in self.members.get((source, row.group), [])]

@@ -14,7 +14,7 @@ from orchestrator.records.rows import Edge, MetricRow
 
 Mark = Literal["done", "running", "pending", "failed", "cancelled", "diverged", "stopped", "missing", "absent"]
 """State of a cell. Only `done` has a value. `missing`: its trial does not exist yet (or never will, see the
-reason); `absent`: the study has no such combination."""
+reason); `absent`: the study has no such combination, or a plot shows it as a curve."""
 
 
 @dataclass(frozen=True)
@@ -62,24 +62,24 @@ class Choice:
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of the table, or why there is none."""
+    """A number of the table, or the reason why there is none."""
 
     row: str
     column: str
     """Name of its column."""
     figure: MetricRow
-    """What its values are; without a name while no trial is known."""
+    """The figure of its values; without a name while no trial is known."""
     state: Mark
     reason: str = ""
     value: float | None = None
     """Mean over the seeds; set when every trial of the cell is done, and only then."""
     interval: float | None = None
-    """Half the width of the 95 % confidence interval of the mean (Student t); from two seeds on."""
+    """Half the width of the 95 % confidence interval of the mean (Student t); None for a single seed."""
     values: tuple[float, ...] = ()
-    """Of the trials that are done, one for each of `seeds`."""
+    """One value for each of `seeds`, of the trials that are done."""
     seeds: tuple[int, ...] = ()
     wanted: int = 0
-    """Trials that the cell is made of."""
+    """Number of trials that the cell is made of."""
     best_of: int = 1
     """Above 1: nothing was chosen before, and the cell shows the best of so many settings, by the metric that trials
     are chosen by."""
@@ -110,13 +110,13 @@ class Mean:
     """True: its columns have different units or directions, so there is no mean."""
     reference: float | None = None
     reference_computed: bool = False
-    """The published average was computed here from published cells."""
+    """True if the published average is computed from published cells."""
     difference: float | None = None
 
 
 @dataclass(frozen=True)
 class HeatCell:
-    """All trials of one group and stage at (x, y); the best of them where other settings differ too."""
+    """The trials of one group and stage at (x, y); if other settings differ too, the value is that of the best."""
 
     x: float
     y: float
@@ -148,13 +148,13 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Point:
-    """A trial of a neighbourhood: what it moved from the centre, and what came of it."""
+    """A trial of a neighbourhood: the settings it moved from the centre, and its value."""
 
     stage: str
     key: str
     state: Mark
     moved: Mapping[str, tuple[Any, Any]]
-    """Path -> (value at the centre, value here)."""
+    """Path -> (value at the centre, value of this trial)."""
     value: float | None
     difference: float | None
     """value - the centre's value."""
@@ -163,7 +163,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """What a trial reported epoch by epoch; None where it reported nothing or a number that is not finite."""
+    """The values that a trial reported in each epoch; None if it reported none or one that is not finite."""
 
     role: Literal["chosen", "final"]
     stage: str
@@ -218,7 +218,7 @@ class TrialLine:
 
 @dataclass(frozen=True)
 class StageCount:
-    """How far a stage is: trials by state, and their seconds together."""
+    """The progress of a stage: trials by state, and the sum of their seconds."""
 
     name: str
     placed: int
@@ -228,20 +228,20 @@ class StageCount:
 
 @dataclass(frozen=True)
 class EpochsSaved:
-    """What early stopping saved in one group of a search."""
+    """The epochs that early stopping saved in one group of a search."""
 
     stage: str
     group: str
     trials: int
     stopped: int
     epochs_asked: int
-    """Had all its trials run in full."""
+    """If all its trials had run in full."""
     epochs_run: int
 
 
 @dataclass(frozen=True)
 class RankAgreement:
-    """How well the order of a group's trials after an epoch agrees with that at the end; all of them ran in full."""
+    """How well the ranking of a group's trials at an epoch agrees with the final one; all trials ran in full."""
 
     stage: str
     group: str
@@ -249,23 +249,23 @@ class RankAgreement:
     epochs: int
     trials: int
     tau: float | None
-    """Kendall's tau-b; None where all are equal."""
+    """Kendall's tau-b; None if all trials are equal."""
     best_is_best: bool
-    """None was ahead then of the one that is best at the end."""
+    """True if no trial was ahead of the final winner."""
     best_is_kept: bool
-    """It was among the first 1/factor then."""
+    """True if the final winner was among the first 1/factor."""
     factor: int
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the numbers come from."""
+    """Code, hosts, data and times behind the numbers."""
 
     git_commit: str
     git_dirty: bool
     versions: Mapping[str, str]
     commits: tuple[str, ...] = ()
-    """Of the trials behind the table (a trial may be older than the job)."""
+    """Commits of the trials behind the table (a trial may be older than the job)."""
     hosts: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
@@ -274,12 +274,12 @@ class Provenance:
     first: str = ""
     last: str = ""
     seconds: float = 0.0
-    """Of all trials together."""
+    """Sum over all trials."""
 
 
 @dataclass(frozen=True)
 class ScatterPoint:
-    """A cell of the table in a plot: `name` is its row, and its column where there are several."""
+    """A cell of the table in a plot; `name` is its row and, if the table has several columns, its column."""
 
     name: str
     keys: tuple[str, ...]
@@ -289,25 +289,27 @@ class ScatterPoint:
 
 @dataclass(frozen=True)
 class Scatter:
-    """The table's values, or their complements (error rates), against a figure of their trials or of the parents."""
+    """Values of the table's trials, or their complements (error rates), against another figure or a field."""
 
     title: str
     x_name: str
     y_name: str
     dots: tuple[ScatterPoint, ...]
-    """By x."""
+    """In the order of x."""
     left_out: tuple[str, ...] = ()
     """Names of cells with a value of which no trial in the lineage has the figure."""
     without_error: tuple[str, ...] = ()
     """Names of cells whose figure has no complement to draw."""
+    curves: bool = False
+    """True: the dots of one name are points of a curve over a field of the trial."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A file that a trial drew after an epoch."""
+    """A picture that a trial drew after an epoch."""
 
     name: str
-    """Of the trial."""
+    """Name of the trial."""
     key: str
     epoch: int
     path: str
@@ -328,7 +330,7 @@ class Report:
     created: str
     caption: str
     stage: str
-    """Whose figures fill the table."""
+    """The stage whose figures fill the table."""
     measured_on: str
     """The split that the table's figures were measured on, as recorded with its trials; empty while there are none."""
     row_path: str
@@ -342,7 +344,7 @@ class Report:
     """By row, then by average, then in the order of the spec's figures."""
     scales: tuple[Scale, ...]
     source: str
-    """Of the published values; empty when there are none."""
+    """Source of the published values; empty if there are none."""
     groups: tuple[GroupReport, ...]
     stages: tuple[StageCount, ...]
     warnings: tuple[str, ...]
@@ -388,4 +390,4 @@ class Report:
 FORM = 2
 """1: before figures came with their metrics (until 2026-11); columns and choices had the name of a figure alone."""
 MAPS = 8
-"""Groups up to which a terminal is given the heat maps too."""
+"""Largest number of groups for which a terminal shows the heat maps too."""

@@ -36,7 +36,7 @@ def provenance(
         hosts=tuple(sorted({trial.host for trial in used if trial.host})),
         devices=tuple(sorted({trial.device for trial in used if trial.device})),
         seeds=tuple(sorted({trial.seed for trial in placed})),
-        data={name: tuple(sorted(found - {""})) for name, found in digests.items()},
+        data={name: tuple(sorted(values - {""})) for name, values in digests.items()},
         first=moment(min(started, default=None)),
         last=moment(max(ended, default=None)),
         seconds=sum(count.seconds for count in counts),

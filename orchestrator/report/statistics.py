@@ -42,20 +42,20 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
     return mean, student(len(values)) * deviation / math.sqrt(len(values))
 
 
-def kendall(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Kendall's tau-b (ties counted) of two lists of equal length; None where one of them is all ties."""
-    agree = disagree = tied_one = tied_other = 0
-    for i in range(len(one)):
+def kendall(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Kendall's tau-b (ties counted) of two lists of equal length; None if all values of a list are equal."""
+    agree = disagree = tied_first = tied_second = 0
+    for i in range(len(first)):
         for j in range(i):
-            a, b = _sign(one[i], one[j]), _sign(other[i], other[j])
+            a, b = _sign(first[i], first[j]), _sign(second[i], second[j])
             agree += a * b > 0
             disagree += a * b < 0
-            tied_one += a == 0
-            tied_other += b == 0
-    pairs = len(one) * (len(one) - 1) // 2
-    scale = math.sqrt((pairs - tied_one) * (pairs - tied_other))
+            tied_first += a == 0
+            tied_second += b == 0
+    pairs = len(first) * (len(first) - 1) // 2
+    scale = math.sqrt((pairs - tied_first) * (pairs - tied_second))
     return (agree - disagree) / scale if scale else None
 
 
-def _sign(one: float, other: float) -> int:
-    return (one > other) - (one < other)
+def _sign(a: float, b: float) -> int:
+    return (a > b) - (a < b)

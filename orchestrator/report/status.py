@@ -1,4 +1,4 @@
-"""How jobs stand: what `ls` and `status` print, as data and as text."""
+"""The progress of jobs, as `ls` and `status` print it: as data and as text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.store.store import Store
 
 LISTED = 10
-"""Failed trials that are named; the data have all."""
+"""Failed trials that are named; JSON has all."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _lost(job: JobRow) -> int:
 
 
 def status(store: Store, job_id: str) -> View:
-    """How far a job is: by stage, and by row and column of its table. NotFound: no such job."""
+    """The progress of a job by stage, and by row and column of its table. NotFound: no such job."""
     job = store.jobs.get(job_id)
     spec = store.jobs.spec(job_id)
     placed = store.trials.placed(job_id)

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.report.cells import CellSource, average, make_cell, shown_trials
+from orchestrator.records.recorded_spec import label
+from orchestrator.report.cells import CellSource, average, by_seed, make_cell, shown_trials
 from orchestrator.report.figures import UNKNOWN, metric_of
 from orchestrator.report.job_results import GroupCell, JobResults
 from orchestrator.report.model import Cell, Mean
+from orchestrator.report.wording import field_title
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import PlacedRow
@@ -45,7 +47,8 @@ def _source(results: JobResults, row: str, column: str, places: list[GroupCell])
         return CellSource(row, column, (), reason="not part of this study", absent=True)
     group = places[0].group
     trials = [trial for place in places for trial in results.trials_in(place)]
-    shown, best_of = shown_trials(trials)
+    varied = [path for path in results.x_paths if len({label(trial.settings.get(path)) for trial in trials}) > 1]
+    shown, best_of = (by_seed(trials), 1) if varied else shown_trials(trials)
     known: PlacedRow | None = trials[0] if trials else results.first_trial(group)
     return CellSource(
         row,
@@ -55,6 +58,7 @@ def _source(results: JobResults, row: str, column: str, places: list[GroupCell])
         choice=results.choices.get((results.stage, group)),
         metrics=() if known is None else known.metrics or (metric_of(known),),
         reason="" if trials else _waits(results, group),
+        curve=", ".join(map(field_title, sorted(varied))),
     )
 
 

@@ -118,7 +118,7 @@ def _rechosen(
         value = recorded.figures.get(winner.metric)
         yield f"{what}: recorded with {winner.metric} {winner.value}, its figure is {value}"
     if winner.candidates not in (len(trials), len(unique)):
-        yield f"{what}: recorded with {winner.candidates} candidates, there are {len(trials)}"
+        yield f"{what}: recorded with {winner.candidates} candidates, it has {len(trials)}"
     ranges, choices = _ranges(stages, winner)
     edges = selection.edges(recorded.settings, {**_axes(stages, winner, members), **choices}, ranges)
     # Compared as text: edges recorded by earlier versions have six digits.
@@ -145,7 +145,7 @@ def _ranges(
     """The ranges of the searches that a decision goes back to."""
     names = dict.fromkeys(name for source in winner.sources for name in sources(stages, source))
     return selection.search_ranges(
-        {path: one for name in names for path, one in stages[name]["sweep"].get("search", {}).items()}
+        {path: tried for name in names for path, tried in stages[name]["sweep"].get("search", {}).items()}
     )
 
 
@@ -201,7 +201,7 @@ def differences(saved: Any, fresh: Any, where: str, shared_only: bool = False) -
     return [] if saved == fresh else [f"{where}: {saved!r} in the saved report, {fresh!r} now"]
 
 
-def _same(one: float | None, other: float | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return one == other or (math.isnan(one) and math.isnan(other))
+def _same(a: float | None, b: float | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return a == b or (math.isnan(a) and math.isnan(b))

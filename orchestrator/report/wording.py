@@ -29,7 +29,7 @@ def cell_text(cell: Cell) -> str:
 
 
 def group_text(report: Report, row: str, column: str) -> str:
-    """What the table says of a group: a number, or several with the titles of their figures."""
+    """The numbers that the table has of a group; if several, each with the title of its figure."""
     shown = [cell for cell in report.cells_of(row) if cell.column == column]
     if len(shown) == 1:
         return cell_text(shown[0])
@@ -57,7 +57,7 @@ def mean_reason(mean: Mean) -> str:
 
 
 def title(report: Report) -> str:
-    """What the table shows, in a sentence."""
+    """The content of the table in a sentence."""
     shown = {cell.figure.name: cell.figure for cell in report.cells if cell.figure.name}
     units = {(metric.unit, metric.better) for metric in shown.values()}
     if len(units) == 1:
@@ -67,7 +67,7 @@ def title(report: Report) -> str:
     else:
         names = " / ".join(map(directed_title, shown.values())) or figures.UNKNOWN.title
     where = f" on {report.measured_on}" if report.measured_on else ""
-    seeds = max((len(cell.seeds) for cell in report.cells), default=0)
+    seeds = max((len(set(cell.seeds)) for cell in report.cells), default=0)
     spread = f"; mean over {seeds} seeds ± half the 95 % confidence interval (Student t)" if seeds > 1 else "; one seed"
     return f"{names}{where}, stage {report.stage}{spread if seeds else ''}"
 
@@ -113,7 +113,7 @@ class Line:
     kind: Literal["ours", "published", "difference"]
     texts: list[str]
     shown: Sequence[Cell | Mean]
-    """What the texts after the name are of."""
+    """The cells and averages that the texts after the name belong to."""
 
 
 @dataclass(frozen=True)

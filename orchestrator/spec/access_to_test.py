@@ -21,7 +21,7 @@ def why_refused(job: JobSpec, number: int) -> str | None:
     if isinstance(stage.sweep, Search):
         return "this stage searches"
     report = job.report
-    shown = {"seed", report.rows, report.columns, *(plot.x for plot in report.plots)}
+    shown = {"seed", report.rows, report.columns, *(plot.x for plot in report.plots if plot.of == "trial")}
     if hidden := [path for path in _axes(job, number) if path not in shown]:
         return (
             f"this stage tries several values of {hidden[0]}, and to take the best of them on test would be a choice; "

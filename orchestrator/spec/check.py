@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.records.recorded_spec import lookup
+from orchestrator.records.recorded_spec import label, lookup
 from orchestrator.spec.check_paths import check_effect, check_paths
 from orchestrator.spec.check_report import check_figures
 from orchestrator.spec.check_search import check_after_population, check_search
@@ -48,7 +49,7 @@ def check(root: YamlNode, problems: Problems) -> JobSpec | None:
         if stage.name not in bad:
             stages.trials(i, base)
             for source in stages.populations(i):
-                check_after_population(root, stage, ["stages", i], source, problems)
+                check_after_population(root, stage, ["stages", i], source, stages.built.get(source, []), problems)
             if isinstance(stage.sweep, Search):
                 check_search(root, stage, ["stages", i], stages.built.get(stage.name, []), problems)
     valid = not len(problems)
@@ -165,7 +166,7 @@ class _Stages:
             if not sources:
                 return  # the sources' own problems are reported
             start = BaseFields(sources[0].fields, sources[0].origins)
-        built = build(self.root, stage, at, start, self.problems)
+        built = build(self.root, stage, at, start, self.job.resources_of(stage).workers, self.problems)
         self.built.setdefault(stage.name, built)
         self.initial_weights(i, built)
         self.workers(i, built)
@@ -174,20 +175,24 @@ class _Stages:
             check_neighbours(self.root, stage, at, built[0], values, self.problems)
 
     def workers(self, i: int, built: list[CheckedTrial]) -> None:
-        """A global batch is shared out evenly among a trial's workers, to each an even part where images are paired."""
+        """The global batch is a multiple of what the task needs for so many workers, and their number is fixed where
+        the loss depends on it."""
         stage = self.job.stages[i]
-        workers = (stage.resources or self.job.resources).workers
+        resources = self.job.resources_of(stage)
+        workers = resources.workers
+        if len(resources.fitting()) > 1 and any(t.spec.trains and t.spec.task.loss_over == "batch" for t in built):
+            at: Steps = ["stages", i, "resources"] if stage.resources else ["resources"]
+            what = (
+                f"the loss needs a worker's whole share of the batch, so trials run with {workers} workers; remove it"
+            )
+            place = self.root.place_of([*at, "min_workers"], key=True)
+            self.problems.report(place, f"stages.{stage.name}: resources.min_workers", str(resources.min_workers), what)
         for trial in built:
-            batch = trial.spec.optim.batch
-            if batch % workers:
-                what = f"does not divide among {workers} workers (resources.workers): a multiple of {workers}, at least"
-                wrong = f"{what} {workers}"
-            elif batch % trial.spec.task.batch_multiple(workers)[0]:
-                wrong = f"mixup and cutmix pair the images of a worker: a multiple of {2 * workers}, or without them"
-            else:
-                continue
-            place = trace(self.root, ["optim", "batch"], trial.origins)
-            self.problems.report(place, f"stages.{stage.name}: optim.batch", str(batch), wrong)
+            batch, (multiple, reason) = trial.spec.optim.batch, trial.spec.task.batch_multiple(workers)
+            if trial.spec.trains and batch % multiple:
+                place = trace(self.root, ["optim", "batch"], trial.origins)
+                what = f"{reason}: use a multiple of {multiple}"
+                self.problems.report(place, f"stages.{stage.name}: optim.batch", str(batch), what)
 
     def grid_values(self, stage: Stage, path: str) -> list[Any]:
         """The values that the sources' grids and overrides set at `path`, each once."""
@@ -237,12 +242,14 @@ class _Stages:
         return [name for name, sweep in sources if isinstance(sweep, Search) and sweep.population is not None]
 
     def comparable(self, i: int) -> None:
-        """A winner is chosen among trials of one data set, and of one cell of the table."""
+        """A winner is chosen among trials of the same data sets, and of one cell of the table."""
         stage, consumers = self.job.stages[i], self.job.consumers(i)
         if not consumers or stage.from_:
             return
-        for path in sorted({self.job.report.rows, self.job.report.columns, "task.dataset"} - set(stage.per)):
-            values = (lookup(trial.spec.model_dump(mode="json"), path) for trial in self.built[stage.name])
+        built = self.built[stage.name]
+        data = {f"task.{field}" for trial in built for field in trial.spec.task.data_fields}
+        for path in sorted({self.job.report.rows, self.job.report.columns, *data} - set(stage.per)):
+            values = (lookup(trial.spec.model_dump(mode="json"), path) for trial in built)
             if len({json.dumps(value, sort_keys=True) for value in values}) > 1:
                 what = (
                     f"lacks {path}, whose values are tried: {consumers[0].name} would take one winner for all of them"
@@ -260,6 +267,10 @@ def _report(root: YamlNode, job: JobSpec, stages: _Stages, problems: Problems) -
     built = next((trials for trials in stages.built.values() if trials), None)
     if built is None or not names(type(built[0].spec), report.columns.split(".")[:-1]):
         return
+    described = {
+        label(value) for trials in stages.built.values() for trial in trials
+        if isinstance(value := lookup(trial.fields, report.columns), Mapping)
+    }  # fmt: skip
     columns = [
         (name, root.place_of(["report", "averages", k, "over", n]))
         for k, average in enumerate(report.averages) for n, name in enumerate(average.over)
@@ -267,4 +278,5 @@ def _report(root: YamlNode, job: JobSpec, stages: _Stages, problems: Problems) -
         (name, root.place_of(["report", "reference", "values", row, name], key=True))
         for row, values in (report.reference.values if report.reference else {}).items() for name in values
     ]  # fmt: skip
+    columns = [(name, place) for name, place in columns if name not in described]
     check_values(root, report.columns, columns, built[0], problems)

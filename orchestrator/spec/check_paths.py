@@ -16,7 +16,7 @@ from workers.trial import TrialSpec
 
 def trial_schema_paths() -> list[str]:
     """Every dotted path of a trial that an axis, an override or a neighbourhood may name."""
-    return [path for path in leaf_paths(TrialSpec) if path != PLANNER_ONLY]
+    return [path for path in leaf_paths(TrialSpec) if path not in PLANNER_ONLY]
 
 
 def check_paths(root: YamlNode, job: JobSpec, problems: Problems) -> set[str]:
@@ -42,15 +42,16 @@ def check_paths(root: YamlNode, job: JobSpec, problems: Problems) -> set[str]:
         _check_clashes(root, stage, at, problems)
     for name, path in (("rows", job.report.rows), ("columns", job.report.columns)):
         check_path(path, root.place_of(["report", name]), f"report.{name}", problems)
+    for k, plot in enumerate(job.report.plots):
+        if "." in plot.x:  # else the name of a figure
+            check_path(plot.x, root.place_of(["report", "plots", k, "x"]), "report.plots.x", problems)
     return bad
 
 
 def check_path(path: str, place: Location, name: str, problems: Problems) -> bool:
     """True if `path` is a field of a trial that a user may name; reports it otherwise."""
-    if path == PLANNER_ONLY:
-        problems.report(
-            place, name, path, "set by the planner alone, for trials that come after every choice; remove it"
-        )
+    if path in PLANNER_ONLY:
+        problems.report(place, name, path, "set by the planner alone; remove it")
         return False
     missing = missing_step(TrialSpec, path)
     if missing is None:
@@ -58,7 +59,7 @@ def check_path(path: str, place: Location, name: str, problems: Problems) -> boo
     index, siblings = missing
     steps = path.split(".")
     parent = ".".join(steps[:index]) or "a trial"
-    known = ", ".join(each for each in siblings if each != PLANNER_ONLY) or "none"
+    known = ", ".join(each for each in siblings if each not in PLANNER_ONLY) or "none"
     hint = nearest_hint(path, trial_schema_paths())
     problems.report(place, name, path, f"no such field of a trial; fields of {parent}: {known}{hint}")
     return False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from orchestrator.spec.check_trials import CheckedTrial
 from orchestrator.spec.diagnostics import Problems, Steps, show
 from orchestrator.spec.job import Stage
 from orchestrator.spec.search_space import Asha, Median, Population, contains, rungs
 from orchestrator.spec.sweep import LENGTH, Search, SingleSetting
-from orchestrator.spec.trial_fields import steps_per_epoch
+from orchestrator.spec.trial_fields import split_path, steps_per_epoch
 from orchestrator.spec.yaml_nodes import YamlNode
 from workers.trial import TrialSpec
 
@@ -118,21 +120,34 @@ def _of_population(search: Search, population: Population, trial: CheckedTrial) 
         mistakes.append(("population.every_epochs", what))
     if spec.span is not None:
         mistakes.append(("population", "sets span itself; remove it from the trial"))
+    changeable = (*_MAY_CHANGE, *(f"task.{path}" for path in spec.task.changeable))
+    possible = ", ".join(["optim.lr and similar", *(each.rstrip(".") for each in changeable[1:])])
     for path in search.search:
-        if path in _FIXED or not path.startswith(_MAY_CHANGE):
+        if path in _FIXED or not any(path == each or _is_below(path, each) for each in changeable):
             what = f"{path}: members change their settings during training, and this one cannot change; possible: "
-            mistakes.append(("search", what + "optim.lr and similar, backbone.drop_path, task.augment"))
+            mistakes.append(("search", what + possible))
     return mistakes
 
 
-_MAY_CHANGE = ("optim.", "backbone.drop_path", "task.augment.")
+_MAY_CHANGE = ("optim.", "backbone.drop_path")
+"""Paths of a trial (a trailing dot: all below) that a population may change; its task names more."""
 _FIXED = ("optim.batch", "optim.schedule", "optim.lr_convention", *LENGTH)
 """A schedule is one sequence of steps over all its spans."""
 
 
-def check_after_population(root: YamlNode, stage: Stage, at: Steps, source: str, problems: Problems) -> None:
+def _is_below(path: str, allowed: str) -> bool:
+    return allowed.endswith(".") and path.startswith(allowed)
+
+
+def check_after_population(
+    root: YamlNode, stage: Stage, at: Steps, source: str, trials: Sequence[CheckedTrial], problems: Problems
+) -> None:
     """Reports a stage that would train the winner of a population anew: that winner is the last part of a trial that
-    was trained in parts, so it can only be measured again (on test)."""
+    was trained in parts, so it can only be measured again (on test).
+
+    `trials`: those of the population, stage `source`.
+    """
+    split_fields = list(dict.fromkeys(path for trial in trials if (path := split_path(trial.spec.task))))
     why = f"{source} is a population, whose winner was trained in parts with settings that changed; "
     fields = {
         "neighbourhood": stage.neighbourhood,
@@ -142,9 +157,10 @@ def check_after_population(root: YamlNode, stage: Stage, at: Steps, source: str,
         if value is not None:
             what = why + "it cannot have a neighbourhood or a sweep"
             problems.report(root.place_of([*at, key], key=True), f"stages.{stage.name}.{key}", what)
-    for path in stage.override:
-        if path != "task.evaluate":
-            what = why + "its last part cannot be trained in another way: only task.evaluate may be set"
+    for path in stage.override if trials else ():
+        if path not in split_fields:
+            allowed = f"only {' or '.join(split_fields)} may be set" if split_fields else "remove the override"
+            what = f"{why}its last part cannot be trained in another way: {allowed}"
             problems.report(
                 root.place_of([*at, "override", path], key=True), f"stages.{stage.name}.override", path, what
             )

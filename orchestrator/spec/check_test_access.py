@@ -8,11 +8,12 @@ from orchestrator.spec.access_to_test import why_refused
 from orchestrator.spec.check_trials import CheckedTrial, trace
 from orchestrator.spec.diagnostics import Problems
 from orchestrator.spec.job import JobSpec
+from orchestrator.spec.trial_fields import split_path
 from orchestrator.spec.yaml_nodes import Location, YamlNode
 
 _RULE = (
     "only a stage may on which no other stage builds, and whose axes are all rows, columns or x axes of the report, or "
-    "seeds; allowed here: task.evaluate val"
+    "seeds"
 )
 
 
@@ -44,8 +45,8 @@ class AccessToTest:
                 if place in self._reported:
                     continue  # inherited from an earlier stage
                 self._reported.add(place)
-                what = f"test data before selection: {why}; {_RULE}"
-                self._problems.report(place, f"stages.{stage.name}", path, "test", what)
+                what = f"test data before selection: {why}; {_RULE}; evaluate on another split here"
+                self._problems.report(place, f"stages.{stage.name}", path, trial.spec.task.split, what)
 
     def _why_refused(self, i: int) -> str | None:
         """Why the stage may not read test; None if it may."""
@@ -75,11 +76,11 @@ class AccessToTest:
                     f"test images of {name} are chosen here by task.{own[name]}, but stage {other} opens images of it "
                     f"by task.{rule}, which may include them; use the same in both stages, or leave {name} out of one"
                 )
-                self._problems.report(place, f"stages.{stage.name}", path, "test", what)
+                self._problems.report(place, f"stages.{stage.name}", path, trial.spec.task.split, what)
 
     def _test_origin(self, i: int, trial: CheckedTrial) -> tuple[Location, str]:
-        """The field that makes a trial's task read test, and where it is written."""
-        fields = [name for name, value in trial.fields.get("task", {}).items() if value == "test"]
-        if not fields:
+        """The field that says which split a trial's task reads, and where it is written; without one, the stage."""
+        path = split_path(trial.spec.task)
+        if not path:
             return self._root.place_of(["stages", i]), "task"
-        return trace(self._root, ["task", fields[0]], trial.origins), f"task.{fields[0]}"
+        return trace(self._root, path.split("."), trial.origins), path

@@ -40,6 +40,8 @@ class CheckedTrial:
     settings: Fields
     """Path -> value, of overrides and axes."""
     origins: Origins
+    workers: int
+    """Of such a trial."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,10 @@ def check_base(root: YamlNode, problems: Problems) -> BaseFields:
     """Reports wrong fields of the base trial, each by itself. Missing fields are not reported: stages may set them."""
     trial = root.child("trial")
     fields: Fields = trial.plain() if trial and isinstance(trial.value, dict) else {}
-    if fields.pop(PLANNER_ONLY, None) is not None:
-        place = root.place_of(["trial", PLANNER_ONLY], key=True)
-        problems.report(place, f"trial.{PLANNER_ONLY}", "set by the planner alone; remove it")
+    for name in PLANNER_ONLY:
+        if fields.pop(name, None) is not None:
+            place = root.place_of(["trial", name], key=True)
+            problems.report(place, f"trial.{name}", "set by the planner alone; remove it")
     for error in _errors(fields):
         several_fields = error["type"] == "value_error" and isinstance(error["input"], Mapping)
         if error["type"] != "missing" and not several_fields:
@@ -64,8 +67,13 @@ def check_base(root: YamlNode, problems: Problems) -> BaseFields:
     return BaseFields(fields)
 
 
-def build(root: YamlNode, stage: Stage, at: Steps, start: BaseFields, problems: Problems) -> list[CheckedTrial]:
-    """Returns the stage's valid trials; reports the others, each mistake where its cause is written."""
+def build(
+    root: YamlNode, stage: Stage, at: Steps, start: BaseFields, workers: int, problems: Problems
+) -> list[CheckedTrial]:
+    """Returns the stage's valid trials; reports the others, each mistake where its cause is written.
+
+    `workers`: of a trial of the stage.
+    """
     reported = problems.places()
     built: list[CheckedTrial] = []
     for settings, origins in _settings(root, stage, at, start, problems):
@@ -75,9 +83,9 @@ def build(root: YamlNode, stage: Stage, at: Steps, start: BaseFields, problems: 
             if root.place_of(["trial", str(error).partition(".")[0]]) not in reported:
                 problems.report(root.place_of(at), f"stages.{stage.name}", str(error))
             continue
-        result = _validate(fields)
+        result = _validate(fields, workers)
         if isinstance(result, TrialSpec):
-            built.append(CheckedTrial(fields, result, settings, {**start.origins, **origins}))
+            built.append(CheckedTrial(fields, result, settings, {**start.origins, **origins}, workers))
         else:
             _trace(root, stage, result, fields, {**start.origins, **origins}, reported, problems)
             if isinstance(stage.sweep, Search):  # the next values are of the same range: one report is enough
@@ -106,7 +114,7 @@ def check_neighbours(
                 problems.report(place, name, show(value), "not a number; only numbers have a neighbourhood")
                 break
             for moved in (moved for moved, left_out in nearby_values(value, near) if not left_out):
-                result = _validate(apply(stand_in.fields, {path: moved}))
+                result = _validate(apply(stand_in.fields, {path: moved}), stand_in.workers)
                 if not isinstance(result, TrialSpec):
                     why = "; ".join(wording(TrialSpec, error) for error in result)
                     problems.report(place, name, f"{why} (moved from {value:g}; set low or high)")
@@ -117,7 +125,7 @@ def check_values(
 ) -> None:
     """Reports values that the field at `path` does not take, each at its place; for names in the report."""
     for value, place in values:
-        result = _validate(apply(stand_in.fields, {path: value}))
+        result = _validate(apply(stand_in.fields, {path: value}), stand_in.workers)
         if not isinstance(result, TrialSpec):
             for error in result:
                 problems.report(place, f"report: {path}", wording(TrialSpec, error))
@@ -210,10 +218,10 @@ def _real(fields: Fields, loc: Steps) -> list[str | int]:
     return real
 
 
-def _validate(fields: Fields) -> TrialSpec | list[Any]:
+def _validate(fields: Fields, workers: int = 1) -> TrialSpec | list[Any]:
     """The trial, or pydantic's errors. Strict: the text '5' is not a number. Reading test is allowed here; the caller,
     which knows the stages, decides on it."""
-    text = json.dumps({**fields, PLANNER_ONLY: True})
+    text = json.dumps({**fields, "may_test": True, "batch_workers": workers})
     try:
         return TrialSpec.model_validate_json(text, strict=True)
     except ValidationError as error:

@@ -53,7 +53,7 @@ def wording(model: type[BaseModel], error: Any) -> str:
     if kind == "missing":
         return "missing"
     if kind == "extra_forbidden":
-        allowed = [name for name in names(model, loc[:-1]) if name != PLANNER_ONLY]
+        allowed = [name for name in names(model, loc[:-1]) if name not in PLANNER_ONLY]
         allowed += ["profiles"] if model is JobSpec and len(loc) == 1 else []
         return f"{show(error['input'])}: no such field; " + offer(str(loc[-1]), allowed, "fields")
     if kind == "value_error" and isinstance(error["input"], dict):

@@ -21,8 +21,8 @@ from orchestrator.spec.model import SpecModel
 from orchestrator.spec.sweep import Path_, SingleSetting, Sweep, as_list
 from tasks import TASKS, task_class
 
-PLANNER_ONLY = "may_test"
-"""The field of a trial that no spec may set."""
+PLANNER_ONLY = ("may_test", "batch_workers")
+"""The fields of a trial that no spec may set."""
 
 
 class Resources(SpecModel):
@@ -38,7 +38,8 @@ class Resources(SpecModel):
     min_workers: PositiveInt | None = None
     """Elastic: if there is no room for `workers`, for example after the loss of a node, a trial starts with half of
     them, a third, .. down to this many, from its last checkpoint and with the same global batch. It keeps that number
-    until it starts again. None: it waits for room."""
+    until it starts again. None: it waits for room. Not for tasks whose loss needs a worker's whole share of the batch:
+    there the number of workers is part of the trial."""
     time_limit_hours: PositiveFloat | None = None
     images_per_second: PositiveFloat = 300.0
     """Guess of the training speed of one worker, used by `plan` until a step time is recorded."""
@@ -145,14 +146,16 @@ class Reference(SpecModel):
 
 
 class Plot(SpecModel):
-    """A plot of the table's values against another figure of each trial."""
+    """A plot of the table's values against another figure, or a setting, of each trial."""
 
     title: str = ""
     x: str
-    """Name of a figure, for example avg_dist."""
+    """Name of a figure, for example avg_dist; or the dotted path of a field of the trial that is a number, for example
+    optim.lr. There is a dot for each cell of the table; where the trials of a cell differ in that field, they are drawn
+    as a curve, and the cell itself has no number."""
     of: Literal["trial", "parent"] = "trial"
-    """The trial whose figure `x` is: the table's trial, or the nearest trial up its lineage of weights that has the
-    figure."""
+    """The trial whose figure or setting `x` is: the table's trial, or the nearest trial up its lineage of weights that
+    has it."""
     y: Literal["value", "error"] = "value"
     """`value`: the figure that the table shows (its first). `error`: the complement of that (error rate, for an
     accuracy), for figures that have one."""
@@ -203,6 +206,10 @@ class JobSpec(SpecModel):
             return fields
         data_field = next(iter(task_class(kind).data_fields), "kind")
         return {**fields, "report": {**report, "columns": f"task.{data_field}"}}
+
+    def resources_of(self, stage: Stage) -> Resources:
+        """The resources of each trial of a stage."""
+        return stage.resources or self.resources
 
     def consumers(self, number: int) -> list[Stage]:
         """The stages that take the winners of stage `number` (from 0), all after it."""

@@ -20,7 +20,8 @@ def json_schema() -> Schema:
     job: Schema = JobSpec.model_json_schema(by_alias=True)
     trial: Schema = TrialSpec.model_json_schema(by_alias=True)
     definitions: Schema = {**job.pop("$defs"), **trial.pop("$defs")}
-    trial["properties"].pop(PLANNER_ONLY)
+    for name in PLANNER_ONLY:
+        trial["properties"].pop(name)
     definitions["TrialSpec"] = trial
     for definition in definitions.values():
         definition.pop("required", None)

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.records.recorded_spec import lookup
 from orchestrator.spec.job import Near
+from tasks.base import Task
 from workers.trial import TrialSpec, plain_number
 
 
@@ -28,6 +29,11 @@ def settings_of(spec: TrialSpec, paths: Iterable[str]) -> dict[str, Any]:
 def steps_per_epoch(spec: TrialSpec) -> int:
     """Optimizer steps of an epoch by the number of samples that the task states, before the data are opened."""
     return max(1, spec.task.train_samples // spec.optim.batch)
+
+
+def split_path(task: Task) -> str:
+    """Path of the trial's field that says which split is evaluated; empty: no field does."""
+    return f"task.{task.split_field}" if task.split_field else ""
 
 
 class _Missing:

@@ -140,6 +140,8 @@ Init = Annotated[Scratch | FromFile | FromTimm | FromStage | FromTrial, Field(di
 INITS = (Scratch, FromFile, FromTimm, FromStage, FromTrial)
 """The members of `Init`, for isinstance."""
 
+_PLAIN = (str, int, float, type(None))
+
 FieldPath = tuple[str | int, ...]
 """The way to a value in a model: names of fields, keys of mappings, numbers in lists."""
 
@@ -149,20 +151,21 @@ def inits(value: Any, at: FieldPath = ()) -> Iterator[tuple[FieldPath, Init]]:
 
     `at`: the steps that lead to `value`.
     """
-    if isinstance(value, INITS):
+    if type(value) in INITS:  # pydantic's isinstance takes long, and this is done for every trial of a plan
         yield at, value
         return
     for step, below in _below(value):
-        yield from inits(below, (*at, step))
+        if not isinstance(below, _PLAIN):
+            yield from inits(below, (*at, step))
 
 
 def _below(value: Any) -> list[tuple[str | int, Any]]:
     """The parts of a model, mapping or list, each with the step to it."""
-    if isinstance(value, BaseModel):
-        return [(name, getattr(value, name)) for name in type(value).model_fields]
-    if isinstance(value, Mapping):
+    if isinstance(value, list | tuple):
+        return list(enumerate(value))
+    if isinstance(value, dict):
         return list(value.items())
-    return list(enumerate(value)) if isinstance(value, list | tuple) else []
+    return [(name, getattr(value, name)) for name in type(value).model_fields] if isinstance(value, BaseModel) else []
 
 
 _Value = TypeVar("_Value")

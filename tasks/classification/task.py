@@ -11,9 +11,11 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from tasks.base import Batch, DataContext, Loaders, Task
 from tasks.datasets import find_dataset
 from tasks.datasets.augment import Augment
-from tasks.datasets.labelled.card import DIGEST, SplitSpec
+from tasks.datasets.labelled.card import DIGEST
 from tasks.datasets.labelled.dataset import LabelledDataset
-from tasks.datasets.labelled.task_data import LabelledData, own_manifests
+from tasks.datasets.labelled.described import LabelledDescription, Sizes
+from tasks.datasets.labelled.folder import LabelledField
+from tasks.datasets.labelled.task_data import SPLIT_FIELDS, LabelledData, own_entries
 from tasks.errors import DataError
 from tasks.metrics import LOSS, Metric, Summary, percent
 
@@ -39,8 +41,6 @@ AUGMENT_TITLES = {
 """Rows of Table 7 (appendix E). Its "Mixup prob. 0.8" and "Cutmix prob. 1.0" are the two alphas, as in the public
 code."""
 MEAN_AP = percent("map11", "11-point mAP")
-SPLIT = ("val_fraction", "split_seed", "caltech_background", "official_val")
-"""Fields that say which images are in which part."""
 
 
 class Classify(Task):
@@ -55,8 +55,8 @@ class Classify(Task):
     setting_titles: ClassVar[Mapping[str, str]] = AUGMENT_TITLES
 
     kind: Literal["classify"] = "classify"
-    dataset: str
-    """Name of a data set, for example digits, food101, pets."""
+    dataset: LabelledField
+    """Name of a data set, for example digits, food101, pets; or a description of one's own."""
     train: Literal["train", "trainval"] = "train"
     evaluate: Literal["val", "test"] = "val"
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
@@ -82,19 +82,20 @@ class Classify(Task):
     manifests: dict[str, Annotated[str, Field(pattern=DIGEST)]] = Field(default={})
     """Name of a cut -> SHA-256 of its split manifest (see tasks/datasets/manifest.py). `submit` fills it in from the
     data that are there; a trial keeps its own cut's alone, and refuses to run on others. Empty: not compared."""
+    sizes: dict[str, Sizes] = Field(default={})
+    """Name of a cut -> classes and images of described data, filled in by `submit` too; no part of the key."""
 
     @field_validator("dataset")
     @classmethod
-    def _known(cls, value: str) -> str:
-        return find_dataset(value, LabelledDataset).name
+    def _known(cls, value: str | LabelledDescription) -> str | LabelledDescription:
+        return find_dataset(value, LabelledDataset).name if isinstance(value, str) else value
 
-    @field_validator("manifests")
+    @field_validator("manifests", "sizes")
     @classmethod
-    def _own_manifest(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        if not value or not {"dataset", *SPLIT} <= set(info.data):
+    def _own_entries(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if {"dataset", *SPLIT_FIELDS} - info.data.keys():
             return value  # another field is wrong, and is reported
-        whole = find_dataset(info.data["dataset"], LabelledDataset)
-        return own_manifests(value, whole, {name: info.data[name] for name in SPLIT})
+        return own_entries(value, _resolved(info.data["dataset"]), info.data)
 
     @model_validator(mode="after")
     def _fits_the_data(self) -> Classify:
@@ -102,7 +103,7 @@ class Classify(Task):
         data.split.check(data.whole)
         if data.whole.several_labels and (self.augment.mixes or self.augment.label_smoothing):
             raise ValueError(
-                f"{self.dataset} has several labels per image, for which mixing and smoothing labels is not defined "
+                f"{data.whole.name} has several labels per image, for which mixing and smoothing labels is not defined "
                 "here: set augment.mixup, augment.cutmix and augment.label_smoothing to 0"
             )
         return self
@@ -111,15 +112,13 @@ class Classify(Task):
     def _parts_fit(self) -> Classify:
         if self.train == "trainval" and self.evaluate == "val":
             raise ValueError("train: trainval holds the images of evaluate: val; evaluate on test, or train on train")
-        if self.evaluate == "test" and self._card.test == 0:
-            raise ValueError(f"{self.dataset} has no test images; evaluate on val")
+        if self.evaluate == "test" and self._data.known and self._card.test == 0:
+            raise ValueError(f"{self._card.name} has no test images; evaluate on val")
         return self
 
     @property
     def _data(self) -> LabelledData:
-        split = SplitSpec(self.dataset, **{name: getattr(self, name) for name in SPLIT})
-        digest = next(iter(self.manifests.values()), "")
-        return LabelledData(find_dataset(self.dataset, LabelledDataset), split, self.counts == "any", digest)
+        return LabelledData.of(_resolved(self.dataset), dict(self))
 
     @property
     def _card(self) -> LabelledDataset:
@@ -169,12 +168,16 @@ class Classify(Task):
         return self._data.manifest_names
 
     def data_manifests(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, str]:
-        return self._data.manifests(root, folders)
+        return self.planned_fields(root, folders).get("manifests", {})
+
+    def planned_fields(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, Mapping[str, Any]]:
+        return self._data.planned(root, folders)
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
         from tasks.backbones.loading import load
         from tasks.backbones.model import build, draw_head
 
+        self._data.require_known()
         model = build(backbone, self._card.classes)
         if weights is not None:
             load(model, weights, keep_head=self.head == "keep")
@@ -185,7 +188,7 @@ class Classify(Task):
     def loaders(self, context: DataContext) -> Loaders:
         if self.reads_test and not context.may_test:
             raise DataError(
-                f"{self.dataset}: test images are opened only by trials that come after every choice; "
+                f"{self._card.name}: test images are opened only by trials that come after every choice; "
                 "this one was not planned as such"
             )
         from tasks.datasets.labelled.loaders import ImageInput, labelled_loaders, mixing
@@ -235,6 +238,11 @@ class Classify(Task):
                 "loss": loss / there.sum().item(),
             }
         )
+
+
+def _resolved(dataset: str | LabelledDescription) -> LabelledDataset | LabelledDescription:
+    """The known data set of this name, or the description itself. Raises ValueError for an unknown name."""
+    return find_dataset(dataset, LabelledDataset) if isinstance(dataset, str) else dataset
 
 
 def _binary_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

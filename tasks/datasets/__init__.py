@@ -16,8 +16,9 @@ Info = TypeVar("Info", bound=DatasetInfo)
 
 def find_dataset(name: str, *kinds: type[Info]) -> Info:
     """The data set of this name, of one of these kinds. Raises ValueError with the nearest and all their names."""
-    known = {info.name: info for info in DATASETS.values() if isinstance(info, kinds)}
-    if name in known:
-        return known[name]
+    info = DATASETS.get(name)
+    if isinstance(info, kinds):
+        return info
+    known = [each.name for each in DATASETS.values() if isinstance(each, kinds)]
     near = "".join(f"nearest: {other!r}; " for other in nearest(name, known))
     raise ValueError(f"unknown data set {name!r}; {near}known: {', '.join(sorted(known))}")

@@ -98,8 +98,8 @@ class PhotoTiles(DatasetInfo):
     def manifest_names(self) -> tuple[str, ...]:
         return ()
 
-    def manifests(self, root: Path, folders: Sequence[Path]) -> Mapping[str, str]:
-        """See Task.data_manifests: none, so that keys are those of trials before tiles had a manifest."""
+    def planned(self, root: Path, folders: Sequence[Path]) -> Mapping[str, Mapping[str, Any]]:
+        """See Task.planned_fields: none, so that keys stay those of trials before tiles had a manifest."""
         return {}
 
     def read(self, root: Path, train: Literal["train"], evaluate: Literal["val"]) -> LabelledImages:

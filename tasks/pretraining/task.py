@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from tasks.base import Batch, DataContext, Loaders, Task
 from tasks.datasets import find_dataset
 from tasks.datasets.augment import Augment, is_range
-from tasks.datasets.labelled.card import DIGEST, SplitSpec
+from tasks.datasets.labelled.card import DIGEST
 from tasks.datasets.labelled.dataset import LabelledDataset
-from tasks.datasets.labelled.task_data import LabelledData, own_manifests
+from tasks.datasets.labelled.described import LabelledDescription, Sizes
+from tasks.datasets.labelled.folder import LabelledField
+from tasks.datasets.labelled.task_data import SPLIT_FIELDS, LabelledData, own_entries
 from tasks.datasets.photo_tiles import PhotoTiles
 from tasks.metrics import LOSS, Metric, Summary
 from tasks.pretraining.masking import Masking, check_patch, expected_distance
@@ -34,9 +36,6 @@ SHOWN = 8
 
 LOSS_OF_MEAN = Metric("loss_of_mean", "loss of the visible mean", "lower")
 AVG_DIST = Metric("avg_dist", "AvgDist", "higher", "px", digits=2)
-
-SPLIT = ("val_fraction", "split_seed", "official_val")
-"""Fields that say which images are in which part."""
 
 
 class Crop(BaseModel):
@@ -75,10 +74,12 @@ class Pretrain(Task):
     `mask_token` and `decoder.`; a later stage takes the backbone out of them.
     """
 
+    changeable: ClassVar[tuple[str, ...]] = ("augment.",)
+
     kind: Literal["pretrain"] = "pretrain"
-    dataset: str
-    """Name of a data set that `classify` knows too (its labels are ignored), or photo-tiles: 612 tiles of 14
-    photographs inside packages, 151 of 4 others held out."""
+    dataset: LabelledField
+    """Name or description of a data set that `classify` takes too (its labels are ignored), or photo-tiles: 612 tiles
+    of 14 photographs inside packages, 151 of 4 others held out."""
     val_fraction: float = Field(default=0.02, gt=0, lt=1)
     """Part of the training images that is held out where there is no official val."""
     split_seed: int = Field(default=0, ge=0)
@@ -103,21 +104,21 @@ class Pretrain(Task):
     augment: Crop = Crop()
     manifests: dict[str, Annotated[str, Field(pattern=DIGEST)]] = Field(default={})
     """Name of a cut -> SHA-256 of its split manifest, filled in by `submit`; see `Classify.manifests`."""
+    sizes: dict[str, Sizes] = Field(default={})
+    """Name of a cut -> classes and images of described data, filled in by `submit` too; no part of the key."""
 
     @field_validator("dataset")
     @classmethod
-    def _known(cls, value: str) -> str:
-        return find_dataset(value, LabelledDataset, PhotoTiles).name
+    def _known(cls, value: str | LabelledDescription) -> str | LabelledDescription:
+        return find_dataset(value, LabelledDataset, PhotoTiles).name if isinstance(value, str) else value
 
-    @field_validator("manifests")
+    @field_validator("manifests", "sizes")
     @classmethod
-    def _own_manifest(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        if not {"dataset", *SPLIT} <= set(info.data):
+    def _own_entries(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if {"dataset", *SPLIT_FIELDS} & cls.model_fields.keys() - info.data.keys():
             return value  # another field is wrong, and is reported
-        whole = find_dataset(info.data["dataset"], LabelledDataset, PhotoTiles)
-        if not isinstance(whole, LabelledDataset):
-            return {}
-        return own_manifests(value, whole, {name: info.data[name] for name in SPLIT})
+        dataset = _resolved(info.data["dataset"])
+        return {} if isinstance(dataset, PhotoTiles) else own_entries(value, dataset, info.data)
 
     @field_validator("norm_window")
     @classmethod
@@ -162,12 +163,8 @@ class Pretrain(Task):
 
     @property
     def _data(self) -> LabelledData | PhotoTiles:
-        whole = find_dataset(self.dataset, LabelledDataset, PhotoTiles)
-        if not isinstance(whole, LabelledDataset):
-            assert isinstance(whole, PhotoTiles)
-            return whole
-        split = SplitSpec(self.dataset, **{name: getattr(self, name) for name in SPLIT})
-        return LabelledData(whole, split, self.counts == "any", next(iter(self.manifests.values()), ""))
+        dataset = _resolved(self.dataset)
+        return dataset if isinstance(dataset, PhotoTiles) else LabelledData.of(dataset, dict(self))
 
     @property
     def evaluation_samples(self) -> int:
@@ -185,7 +182,10 @@ class Pretrain(Task):
         return self._data.manifest_names
 
     def data_manifests(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, str]:
-        return self._data.manifests(root, folders)
+        return self.planned_fields(root, folders).get("manifests", {})
+
+    def planned_fields(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, Mapping[str, Any]]:
+        return self._data.planned(root, folders)
 
     def masking(self, image_size: int) -> Masking:
         """Raises ValueError when the mask patch does not fit the image."""
@@ -282,6 +282,15 @@ class Pretrain(Task):
             "mask": f"{masking.count} of {masking.patches}",
             "avg_dist": expected_distance(masking),
         }
+
+
+def _resolved(dataset: str | LabelledDescription) -> LabelledDataset | LabelledDescription | PhotoTiles:
+    """The known data set of this name, or the description itself. Raises ValueError for an unknown name."""
+    if not isinstance(dataset, str):
+        return dataset
+    info = find_dataset(dataset, LabelledDataset, PhotoTiles)
+    assert isinstance(info, LabelledDataset | PhotoTiles)
+    return info
 
 
 def unwrap(model: nn.Module) -> SimMIM:

@@ -183,7 +183,7 @@ def test_wrong_use(command: Command) -> None:
 def test_the_same_again_starts_nothing_and_no_ray(spec: Path, finished: Path) -> None:
     done = run("submit", spec, "--runs", finished, "--address", NOBODY, "--no-tracking")  # it would need the cluster
     assert done.returncode == 0, done.stderr
-    assert f"0 trials started, {TRIALS} were there already" in done.stderr
+    assert f"0 trials started, {TRIALS} already done" in done.stderr
     assert not list(finished.glob("ray.*"))
 
 
@@ -252,7 +252,7 @@ def test_verify_finds_a_changed_figure(command: Command, copied: Path) -> None:
 
 
 def test_cancel_of_what_is_done_changes_nothing(command: Command, finished: Path) -> None:
-    assert "is done already" in command("cancel", JOB, "--runs", finished).err
+    assert "is already done" in command("cancel", JOB, "--runs", finished).err
     assert json.loads(command("status", "--runs", finished, "-o", "json").out)["state"] == "done"
 
 
@@ -313,7 +313,7 @@ def test_cancel_and_ctrl_c_stop_at_a_checkpoint_and_the_printed_line_goes_on(
 
     driver = begin(*submit)
     wait_until(lambda: any(row.state == "running" for row in placed(runs, "one")), driver)
-    assert "its driver was asked to stop" in command("cancel", "one", "--runs", runs).err
+    assert "asked its driver to stop" in command("cancel", "one", "--runs", runs).err
     done = ended(driver)
     assert done.returncode == 1, done.stderr
     assert json.loads(command("status", "--runs", runs, "-o", "json").out)["state"] == "cancelled"
@@ -356,7 +356,7 @@ def test_retry_runs_what_failed_and_submit_does_not(ray_cluster: str, command: C
     assert "timeout" in command("describe", status["failed"][0]["key"][:8], "--runs", runs).out
 
     unhurried = command("submit", path, *where[:3], NOBODY, "--no-tracking", code=1)
-    assert "0 trials started, 1 were there already" in unhurried.err
+    assert "0 trials started, 1 already done" in unhurried.err
     job = json.loads(command("status", "--runs", runs, "-o", "json").out)["id"]
     done = run("retry", job[:7], *where)
     assert done.returncode == 0, done.stderr

@@ -143,7 +143,7 @@ def test_a_killed_process_is_noticed(pool: RayBackend, tmp_path: Path) -> None:
     while not (answers := pool.poll(1.0)):
         pass
     pid = int(ray.get(worker.handle.place.remote())["pid"])
-    pool.acknowledge(answers[0].news, worker)
+    pool.acknowledge(answers[0].update, worker)
     os.kill(pid, signal.SIGKILL)
     answer = end_of(pool, worker)
     assert answer.update is None

@@ -26,9 +26,9 @@ class Analysis(Tiny):
 
     items: int = 5
     each: int = 3
-    """Images of an item."""
+    """Number of images of an item."""
     parameters: bool = True
-    """Whether the model has any."""
+    """False: the model has none."""
     noisy: bool = False
     """Adds a random number to the distance."""
     log: str = ""

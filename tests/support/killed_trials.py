@@ -21,8 +21,8 @@ from workers.trial import TrialSpec
 
 
 def killed_trials(scenarios: Sequence[tuple[TrialSpec, list[str]]], root: Path) -> list[dict[str, Any]]:
-    """Of each trial, which runs in a folder named by its position: `killed` (by attempt), `sha256` of the weights,
-    `figures`, `resumed_at`, `reports` without what varies, and `left`, the names of the files."""
+    """Runs each trial, with its crashes, in a folder named by its position. Returns for each: `killed` (by attempt),
+    `sha256` of the weights, `figures`, `resumed_at`, `reports` without time and speed, and `left`, its file names."""
     (root / "scenarios.pickle").write_bytes(pickle.dumps(list(scenarios)))
     script = Path(__file__)
     paths = [script.parents[2], script.parent, *map(Path, sys.path)]

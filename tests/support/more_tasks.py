@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 from points_task import Spread
@@ -24,6 +24,19 @@ class Compared(Tiny):
     more: tuple[BackboneSpec, ...] = ()
 
 
+class Parted(Tiny):
+    """Names its data set and its split in fields of its own, and lets a population change its noise."""
+
+    kind: Literal["parted"] = "parted"  # type: ignore[assignment]
+    data_fields: ClassVar[tuple[str, ...]] = ("frames",)
+    split_field: ClassVar[str] = "part"
+    changeable: ClassVar[tuple[str, ...]] = ("noise",)
+    frames: str = "street"
+    part: Literal["tuning", "final"] = "tuning"
+
+    reads_test = property(lambda self: self.part == "final")  # type: ignore[assignment]
+
+
 class Shared(Spread):
     """Has a loss over a worker's whole share of the batch."""
 
@@ -31,7 +44,7 @@ class Shared(Spread):
 
 
 class MoreTasks(TrialSpec):
-    task: Annotated[Classify | Compared | Shared, Field(discriminator="kind")]  # type: ignore[assignment]
+    task: Annotated[Classify | Compared | Parted | Shared, Field(discriminator="kind")]  # type: ignore[assignment]
 
 
 def allow(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -251,7 +251,7 @@ class Study:
             group=group,
             group_values=values,
             key=_hash(trial),
-            spec=trial,
+            spec={**trial, "optim": {"lr": settings.get("optim.lr"), "schedule": "cosine"}},
             settings=everything,
             name="/".join(part for part in (stage, group, shown) if part),
             position=n,

@@ -1,4 +1,4 @@
-"""The only place for the smallest task there is: generated images, a perceptron, and faults on request."""
+"""The smallest task (generated images, a perceptron, faults on request), and helpers that run its trials."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from tasks.errors import DataError
 from tasks.metrics import Metric, Summary, percent
 from workers.checkpoint import load_weights
 from workers.messages import Outcome, Report, Weights
+from workers.optim_spec import OptimSpec
 from workers.state import RankContext
 from workers.throughput import PREFIX
 from workers.train import train
-from workers.trial import OptimSpec, RuntimeSpec, Span, TrialSpec
+from workers.trial import RuntimeSpec, Span, TrialSpec
 
 CLASSES = 3
 EXACT = {"rtol": 1e-5, "atol": 1e-6}
-"""What rounding may change in a weight when the same sum is taken in another order."""
+"""How much rounding may change a weight when the same sum is taken in another order."""
 
 
 class Tiny(Task):
@@ -36,14 +37,14 @@ class Tiny(Task):
     images: int = 32
     dropout: float = 0.0
     noise: float = 0.0
-    """Added to the loss from NumPy's and Python's generators: a resume must restore those as well."""
+    """Weight in the loss of random numbers from NumPy's and Python's generators: a resume must restore them too."""
     batch_norm: bool = False
     blocks: int = 0
-    """Repeated layers, which are sharded one by one."""
+    """Number of repeated layers, which are sharded one by one."""
     draws: int = 0
-    """Pictures."""
+    """Number of pictures."""
     memory: tuple[int, ...] = ()
-    """Images that fit in one forward pass, by rank; more raise what the device would raise."""
+    """Images that fit in one forward pass, by rank; more raise the device's error."""
     memory_error: Literal["cuda", "cublas", "cpu"] = "cuda"
     inf_at: int | None = None
     """Step of the first epoch whose images are infinite."""
@@ -85,7 +86,7 @@ class Tiny(Task):
         return Summary({"top1": float(np.mean([part for _, part in parts])), "evaluations": 1.0})
 
     def pictures(self, model: nn.Module, loaders: Loaders) -> dict[str, NDArray[np.uint8]]:
-        """The first weights as grey, so that pictures differ from epoch to epoch and need the whole model."""
+        """Outputs as grey values, so that pictures differ from epoch to epoch and need the whole model."""
         assert not model.training
         images = next(iter(loaders.evaluation()))["images"]
         logits = model(images).sigmoid().mul(255).byte().numpy()
@@ -201,7 +202,8 @@ def real(model: str, args: dict[str, Any], **runtime: Any) -> TrialSpec:
 def run(
     spec: TrialSpec, folder: Path, stop: Callable[[], bool] = lambda: False, **place: Any
 ) -> tuple[Outcome, list[Report]]:
-    """The outcome, weights kept, and the reports as a store keeps them: the last of each epoch."""
+    """Runs the trial with its weights kept; returns the outcome, and the reports as a store keeps them: the last of
+    each epoch."""
     reports: dict[int, Report] = {}
     where = {"keep_weights": True, "data_root": folder, **place}
     outcome = train(
@@ -211,18 +213,18 @@ def run(
 
 
 def digest(outcome: Outcome) -> str:
-    """SHA-256 of the final weights: equal when every bit is."""
+    """SHA-256 of the final weights."""
     assert isinstance(outcome.weights, Weights)
     return outcome.weights.sha256
 
 
 def seen(reports: list[Report]) -> list[tuple[int, int, dict[str, float]]]:
-    """What must be the same in every run: all but the seconds, and how fast it went."""
+    """The parts of reports that must be the same in every run: all but time and speed."""
     return [(report.epoch, report.step, outcome_values(report)) for report in reports]
 
 
 def outcome_values(report: Report) -> dict[str, float]:
-    """Values without those that say how fast it went."""
+    """A report's values without those about speed."""
     return {name: value for name, value in report.values.items() if not name.startswith(PREFIX)}
 
 
@@ -236,7 +238,7 @@ def assert_close(first: Outcome, second: Outcome) -> None:
 
 
 def after(steps: int) -> Callable[[], bool]:
-    """Turns true once so many optimizer steps were made from now on (0: at once)."""
+    """A `stop` that turns true when so many optimizer steps were made from now on (0: at once)."""
     made = 0
 
     def count(*_: Any) -> None:
@@ -254,5 +256,5 @@ def after(steps: int) -> Callable[[], bool]:
 
 
 def undisturbed() -> TinyTrial:
-    """Random numbers everywhere, and a checkpoint after every epoch."""
+    """A trial with random numbers everywhere, and a checkpoint after every epoch."""
     return trial({"dropout": 0.3, "noise": 0.1}, runtime={"checkpoint_epochs": 1})

@@ -15,7 +15,7 @@ from tasks.errors import DataError
 from workers.actor import TrialActor
 from workers.errors import ErrorClass, Stopped, TrialError
 from workers.messages import Assignment, Failure, Outcome, Report, StoppedAtCheckpoint, TrialUpdate, classify_error
-from workers.ray_train import _concluded
+from workers.ray_train import outcome_of_workers
 from workers.trial import TrialSpec
 
 TRIAL = TrialSpec.model_validate(
@@ -128,15 +128,15 @@ def test_of_several_workers_the_one_that_failed_is_believed() -> None:
     gone = Failure(ErrorClass.node_lost, "another worker of the trial is gone")
     died = RuntimeError("worker group")
     with pytest.raises(TrialError, match="code: ValueError: no") as caught:
-        _concluded([gone, Failure(ErrorClass.code, "ValueError: no")], died)
+        outcome_of_workers([gone, Failure(ErrorClass.code, "ValueError: no")], died)
     assert caught.value.__cause__ is died
     with pytest.raises(TrialError, match="node_lost: another worker"):
-        _concluded([gone], died)
+        outcome_of_workers([gone], died)
     with pytest.raises(TrialError, match="node_lost: a worker process died: worker group"):
-        _concluded([], died)
+        outcome_of_workers([], died)
     with pytest.raises(Stopped):
-        _concluded([StoppedAtCheckpoint()], None)
-    assert _concluded([Outcome({"top1": 1.0}, {})], None).figures == {"top1": 1.0}
+        outcome_of_workers([StoppedAtCheckpoint()], None)
+    assert outcome_of_workers([Outcome({"top1": 1.0}, {})], None).figures == {"top1": 1.0}
 
 
 def test_a_code_error_carries_its_traceback() -> None:

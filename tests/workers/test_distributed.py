@@ -176,6 +176,8 @@ def _evaluates(place: dict[str, Any], path: Path, said: dict[str, Any]) -> None:
     own = trial_of(Trained(batch_norm=True), runtime={"sync_batchnorm": False})
     said["own statistics"] = run(own, path / "own statistics", **place)[0].figures
 
+    _stops_while_it_evaluates(place, path)
+
     # rank 1 measures its second item once rank 0, which is ready, has asked 21 times whether to stop
     asked, gate = 0, path / "gate"
     log = path / f"log-{rank}"
@@ -202,6 +204,21 @@ def _evaluates(place: dict[str, Any], path: Path, said: dict[str, Any]) -> None:
     with pytest.raises(TrialError) as caught:
         run(analysis({"unreadable": "item 003"}), path / "unreadable", **place)
     said["unreadable"] = caught.value.error_class
+
+
+def evaluated_in_parts(log: str = "") -> TrialSpec:
+    return trial_of(Trained(blocks=1, log=log))
+
+
+def _stops_while_it_evaluates(place: dict[str, Any], path: Path) -> None:
+    """In the evaluation after the second of four epochs, once each rank has measured its first item there."""
+    log = path / "parts.log"
+
+    def stop() -> bool:
+        return place["rank"] == 0 and {rank for rank, _ in measured(log)[5:]} == {0, 1}
+
+    with pytest.raises(Stopped):
+        run(evaluated_in_parts(str(log)), path / "parts", stop, **place)
 
 
 def _timm_keeps_its_activation(rank: int) -> None:
@@ -312,6 +329,18 @@ def test_two_workers_have_the_figures_of_one(two: Path, tmp_path: Path) -> None:
         assert other[f"evaluation {name}"] == [alone.figures, []]
     rows = "shared/measurements.jsonl"
     assert (two / f"evaluation {rows}").read_bytes() == (tmp_path / rows).read_bytes()
+
+
+def test_one_continues_an_evaluation_that_two_began(two: Path, tmp_path: Path) -> None:
+    log = two / "parts.log"
+    began = measured(log)[5:]
+    assert {rank for rank, _ in began} == {0, 1}
+    log.unlink()
+    ended, _ = run(evaluated_in_parts(str(log)), two / "parts")
+    assert ended.facts["resumed_at"] == 8
+    missing = sorted({f"item {number:03d}" for number in range(5)} - {item for _, item in began})
+    assert [item for _, item in measured(log)] == missing + [f"item {number:03d}" for number in range(5)] * 2
+    assert_close(ended, run(evaluated_in_parts(), tmp_path)[0])
 
 
 def test_statistics_that_differ_are_those_of_the_weights_that_are_kept(two: Path, tmp_path: Path) -> None:

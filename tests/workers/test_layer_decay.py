@@ -17,7 +17,8 @@ import tasks.backbones.replknet  # makes it known to timm
 from tasks.pretraining.simmim import SimMIM
 from workers.layer_decay import levels, no_weight_decay
 from workers.optim import parameter_groups
-from workers.trial import OptimSpec, TrialSpec
+from workers.optim_spec import OptimSpec
+from workers.trial import TrialSpec
 
 DEPTHS = (2, 2, 18, 2)
 SHALLOW = {"depths": (1, 1, 2, 1), "embed_dim": 16, "num_heads": (1, 2, 4, 8), "img_size": 64, "window_size": 4}

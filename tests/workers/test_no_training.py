@@ -15,7 +15,8 @@ from tiny_task import Tiny, digest, run, trial, weights_of
 from tasks.backbones.spec import FromTrial
 from workers.checkpoint import clear
 from workers.errors import ErrorClass, TrialError
-from workers.trial import NO_TRAINING, OptimSpec, Span, TrialSpec
+from workers.optim_spec import OptimSpec
+from workers.trial import NO_TRAINING, Span, TrialSpec
 
 EVALUATED: dict[str, Any] = {"epochs": 0, "warmup_epochs": 0}
 

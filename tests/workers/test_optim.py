@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from workers.optim import Schedule, adamw, parameter_groups, set_lr
-from workers.trial import OptimSpec
+from workers.optim_spec import OptimSpec
 
 STEPS = 7  # per epoch
 

@@ -92,7 +92,7 @@ def test_spans_count_rounds(tmp_path: Path) -> None:
     assert digest(ended) == digest(whole)
     assert seen(first_reports) + seen(rest) == seen(reports)
     other = in_iterations(init=init, span=Span(first_epoch=2, last_epoch=4), report_iterations=4)
-    with pytest.raises(ValueError, match="ended after step 12, and this one goes on with 8"):
+    with pytest.raises(ValueError, match="ended after step 12, and this one would continue it with 8"):
         run(other, tmp_path / "other", parents=parents)
     with pytest.raises(ValueError, match=r"span.last_epoch 4 is above the 3 rounds of optim.iterations 16 by 6"):
         in_iterations(span=Span(first_epoch=0, last_epoch=4))

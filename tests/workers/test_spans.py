@@ -54,9 +54,9 @@ def test_a_span_that_does_not_fit_the_one_before_is_refused(tmp_path: Path) -> N
     assert before.weights is not None
     init = FromTrial(name="before", trial=first.key)
     parents = {first.key: before.weights}
-    with pytest.raises(ValueError, match="ended after epoch 2, and this one goes on with 3"):
+    with pytest.raises(ValueError, match="ended after epoch 2, and this one would continue it with 3"):
         run(spanned(3, 4, init), tmp_path / "gap", parents=parents)
-    with pytest.raises(ValueError, match=r"has optim.batch 8, and this one goes on with 16"):
+    with pytest.raises(ValueError, match=r"has optim.batch 8, and this one would continue it with 16"):
         run(spanned(2, 4, init, batch=16), tmp_path / "batch", parents=parents)
     with pytest.raises(ValueError, match="state was not handed over"):
         run(spanned(2, 4, init), tmp_path / "orphan")
@@ -66,10 +66,10 @@ def test_a_span_that_does_not_fit_the_one_before_is_refused(tmp_path: Path) -> N
         run(spanned(2, 4, init), tmp_path / "damaged", parents=parents)
     assert caught.value.error_class is ErrorClass.data
     state.unlink()
-    with pytest.raises(TrialError, match="left no state") as caught:
+    with pytest.raises(TrialError, match="has no state") as caught:
         run(spanned(2, 4, init), tmp_path / "gone", parents=parents)
     assert caught.value.error_class is ErrorClass.data
     with pytest.raises(ValueError, match=r"span.last_epoch 5 is above optim.epochs 4"):
         spanned(0, 5)
-    with pytest.raises(ValueError, match=r"span.first_epoch 1 goes on from the state of a trial"):
+    with pytest.raises(ValueError, match=r"span.first_epoch 1 continues from the state of a trial"):
         spanned(1, 2)

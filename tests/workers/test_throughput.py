@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_task import VIT, Tiny, real, run, trial
+from torch.utils.flop_counter import FlopCounterMode
 
 from tasks.base import DataContext
 from workers import throughput
@@ -64,6 +65,18 @@ def test_operations_are_counted_without_numbers(tmp_path: Path) -> None:
     forward = patches + layers + attention + width * 10
     # twice as much backward, but no gradient of the images
     assert throughput.flops_per_image(vit, images) == 2 * (3 * forward - patches)
+
+
+def test_operations_of_depthwise_convolutions_are_counted_once() -> None:
+    layers: dict[str, Any] = {"layers": [1, 1], "channels": [16, 32], "kernels": [13, 5]}
+    spec = real("replknet_31b", layers)
+    images = {"images": torch.zeros(2, 3, 32, 32), "labels": torch.zeros(2, dtype=torch.int64)}
+    model = spec.task.build(spec.backbone, None)
+    with FlopCounterMode(display=False) as counter:
+        model(images["images"])
+    forward = counter.get_total_flops() / 2
+    first = 2 * 16 * 16 * 3 * 16 * 9  # 16 x 16 positions, 3 to 16 channels; there is no gradient of the images
+    assert throughput.flops_per_image(spec, images) == 3 * forward - first
 
 
 @pytest.mark.parametrize(

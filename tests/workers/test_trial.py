@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from tasks.backbones.spec import BackboneSpec, FromFile, FromTrial
 from tasks.classification.task import Classify
 from tasks.datasets.augment import Augment
-from workers.trial import KEY_VERSION, NOT_IN_KEY, OptimSpec, RuntimeSpec, TrialSpec
+from workers.optim_spec import OptimSpec
+from workers.trial import KEY_VERSION, NOT_IN_KEY, RuntimeSpec, TrialSpec
 
 
 def spec(**changes: Any) -> TrialSpec:
@@ -88,6 +89,7 @@ PINNED: dict[str, dict[str, Any]] = {
         "train": "train", "evaluate": "val", "val_fraction": 0.2, "split_seed": 0, "counts": "exact",
         "head": "trunc_normal", "normalize": "imagenet", "augment": Augment().model_dump(mode="json"),
         "caltech_background": True, "official_val": "val", "manifests": {},
+        "sizes": {},
     },
     "BackboneSpec": {"args": {}, "drop_path": 0.0, "norm_eps": None, "init": {"kind": "none", "name": "RAND"}},
     "OptimSpec": {
@@ -121,15 +123,15 @@ def test_a_length_has_one_unit() -> None:
     assert spec(optim={**plain, "iterations": 80, "epochs": 0, "warmup_iterations": 5}).key == iterations.key
     assert spec(optim={**plain, "epochs": 9, "warmup_iterations": 5}).optim.warmup_epochs == 0
     for wrong, words in (
-        ({"iterations": 80, "epochs": 100}, "epochs 100 cannot stand beside iterations 80: leave epochs out"),
+        ({"iterations": 80, "epochs": 100}, "epochs 100 cannot be combined with iterations 80: leave epochs out"),
         ({"iterations": 80, "warmup_epochs": 2}, r"warmup_epochs 2 cannot .* iterations 80 \(use warmup_iterations\)"),
-        ({"warmup_epochs": 2, "warmup_iterations": 5}, "warmup_epochs 2 cannot stand beside warmup_iterations 5"),
+        ({"warmup_epochs": 2, "warmup_iterations": 5}, "warmup_epochs 2 cannot be combined with warmup_iterations 5"),
         ({"iterations": 80, "warmup_iterations": 80}, "warmup_iterations 80 must be below iterations 80"),
         ({"iterations": 80, "schedule": "step"}, "schedule step needs step_iterations"),
         ({"iterations": 80, "schedule": "step", "step_iterations": [80]}, "step_iterations 80 never comes in 80"),
         (
             {"iterations": 80, "step_epochs": [2]},
-            "step_epochs cannot stand beside iterations 80: write step_iterations",
+            "step_epochs cannot be combined with iterations 80: write step_iterations",
         ),
         ({"step_iterations": [2]}, "step_iterations is for a length in iterations: set iterations"),
     ):

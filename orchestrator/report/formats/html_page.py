@@ -39,7 +39,7 @@ SIGNS = {
     "done": "✓", "diverged": "≈", "failed": "✕", "cancelled": "–", "running": "▸", "pending": "…", "missing": "○",
     "stopped": "■", "absent": "",
 }  # fmt: skip
-"""Beside the word of a state, so that no state is told by colour alone."""
+"""Signs beside the word of a state, so that colour is not the only mark."""
 
 
 def html(report: Report, tracking: str = "", storage: Path | None = None) -> str:
@@ -95,11 +95,11 @@ def _spans(table: Grid) -> list[tuple[str, int]]:
 
 
 def _anchors(report: Report) -> dict[str, str]:
-    """Trial key -> id of its line on the page; of a trial in several stages, its first."""
-    found: dict[str, str] = {}
+    """Trial key -> id of its line on the page; for a trial in several stages the first one."""
+    anchors: dict[str, str] = {}
     for trial in report.trials:
-        found.setdefault(trial.key, anchor(trial))
-    return found
+        anchors.setdefault(trial.key, anchor(trial))
+    return anchors
 
 
 def anchor(trial: TrialLine) -> str:

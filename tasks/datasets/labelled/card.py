@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
 
 from tasks.datasets.info import DatasetInfo, SplitOption
 
@@ -27,6 +29,22 @@ OFFICIAL_VAL = SplitOption(
     "official_val", "--official-val", "word", "val", "What the official val of imagenet and inat18 is.",
     ("val", "test"),
 )  # fmt: skip
+
+
+class OwnImages(Protocol):
+    """Data of one's own (see described.LabelledDescription)."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+    def base(self, root: Path) -> Path: ...
+
+    def missing(self, root: Path) -> str | None: ...
+
+    def listed(self, base: Path, part: Any) -> tuple[Any, list[Any]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +76,17 @@ class LabelledCard(DatasetInfo):
     """Classes on disk that are not read."""
     digest: str = ""
     """Of the manifest, for images that are the same for everybody (`wheel`, `made`); a test computes it."""
+    own: OwnImages | None = None
+    """The description, of data of one's own."""
 
     @property
     def trainval(self) -> int:
         return self.train + self.val
+
+    @property
+    def known(self) -> bool:
+        """False for data of one's own before they are looked at: then all counts are 0."""
+        return self.classes > 0
 
     @property
     def val_may_be_test(self) -> bool:
@@ -72,6 +97,13 @@ class LabelledCard(DatasetInfo):
     def options(self) -> tuple[SplitOption, ...]:
         background = (BACKGROUND,) if self.background else ()
         return (VAL_FRACTION, SPLIT_SEED, *background, *((OFFICIAL_VAL,) if self.val_may_be_test else ()))
+
+    def base(self, root: Path) -> Path:
+        """The folder that files are named below. `root`: the data root."""
+        return self.own.base(root) if self.own else root
+
+    def missing(self, root: Path) -> str | None:
+        return self.own.missing(root) if self.own else super().missing(root)
 
     def facts(self) -> Mapping[str, Any]:
         val = "official" if self.official_val else "held out; the published cut is counted here"
@@ -95,8 +127,10 @@ class SplitSpec:
         """Raises ValueError when the data set does not offer these choices. `card`: as the catalogue has it."""
         if not self.caltech_background and not card.background:
             raise ValueError(f"caltech_background: {self.dataset} has no class BACKGROUND_Google; leave it out")
-        if self.official_val == "test" and not card.val_may_be_test:
-            raise ValueError(f"official_val: test is for imagenet and inat18; {self.dataset} has its own test images")
+        if self.official_val == "test" and card.known and not card.val_may_be_test:
+            why = "has its own test images" if card.test else "has no official val that may be test"
+            own = " and own data with val but no test" if card.own else ""
+            raise ValueError(f"official_val: test is for imagenet and inat18{own}; {self.dataset} {why}")
 
     def of(self, card: Card) -> Card:
         """The card with the counts and classes that this split has of it."""
@@ -113,21 +147,34 @@ class SplitSpec:
     def test_rule(self, card: LabelledCard) -> str:
         """The field that settles which images are test, with its value: splits that agree in it take no image for train
         or val that is test to another of them."""
+        if card.own:
+            return f"dataset: {card.own.path}"
         if card.draws_test:
             return f"split_seed: {self.split_seed}"
         return f"dataset: {self.dataset}" if card.test else f"official_val: {self.official_val}"
 
-    def own(self, manifests: dict[str, str], card: LabelledCard) -> dict[str, str]:
-        """The entry of this split among digests by name; empty if there is none."""
-        return {name: digest for name, digest in manifests.items() if name == self.name(card)}
-
     def name(self, card: LabelledCard) -> str:
-        """For example `pets/0.2/0` (part held out, seed), or `dtd/official` where nothing is open."""
-        parts = [self.dataset]
+        """For example `pets/0.2/0` (part held out, seed), or `dtd/official` where nothing is open.
+
+        That of data of one's own holds a digest of their path in place of what is known only when they are listed.
+        """
+        if not card.own:
+            return self.rule(card)
+        place = hashlib.sha256(card.own.path.encode()).hexdigest()[:8]
+        open_ = [f"{self.val_fraction:.12g}", str(self.split_seed), *([self.official_val] * self._val_is_test)]
+        return "/".join([f"{card.name}-{place}", *open_])
+
+    def rule(self, card: LabelledCard) -> str:
+        """The name as it enters the manifest's digest: as `name`, but the same wherever data of one's own lie."""
+        parts = [card.own.kind if card.own else self.dataset]
         parts += ["official"] if self.of(card).official_val else [f"{self.val_fraction:.12g}", str(self.split_seed)]
         parts += ["no-background"] if not self.caltech_background else []
-        parts += ["official-val-is-test"] if self.official_val == "test" else []
+        parts += ["official-val-is-test"] if self._val_is_test else []
         return "/".join(parts)
+
+    @property
+    def _val_is_test(self) -> bool:
+        return self.official_val == "test"
 
 
 def held_out_images(trainval: int, val_fraction: float) -> int:

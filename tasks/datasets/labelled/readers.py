@@ -48,6 +48,8 @@ def listed(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
     if problem:
         raise DataError(problem)
     try:
+        if card.own:
+            return card.own.listed(card.base(root), part)
         return _READERS[card.name](card, root, part, split_seed)
     except (RuntimeError, OSError, LookupError, ValueError, TypeError, AttributeError, SyntaxError) as error:
         said = f"{type(error).__name__}: {error}" if isinstance(error, LookupError | TypeError) else error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.datasets.labelled import partition
 from tasks.datasets.labelled.card import SplitSpec, held_out_images
 from tasks.datasets.labelled.dataset import LabelledDataset
+from tasks.datasets.labelled.described import LabelledDescription, Sizes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +25,10 @@ Measured = Literal["val", "test"]
 ANY_COUNT = "fewer or more images than published may have been used (task.counts any): not comparable"
 
 
+SPLIT_FIELDS = tuple(field.name for field in fields(SplitSpec) if field.name != "dataset")
+"""Fields of a task that say which images are in which part."""
+
+
 @dataclass(frozen=True)
 class LabelledData:
     """A data set of labelled images and its split, by the options of a task."""
@@ -35,6 +40,16 @@ class LabelledData:
     """Accept other counts of images than the published ones."""
     digest: str = ""
     """SHA-256 of the manifest that the trial was planned with; empty: it was planned without one."""
+
+    @classmethod
+    def of(cls, dataset: LabelledDataset | LabelledDescription, options: Mapping[str, Any]) -> LabelledData:
+        """`options`: fields of the task, by name; of these `SPLIT_FIELDS`, `counts`, `manifests` and `sizes` count."""
+        chosen = {name: options[name] for name in SPLIT_FIELDS if name in options}
+        any_count, digests = options.get("counts") == "any", list(options.get("manifests", {}).values())
+        if isinstance(dataset, LabelledDescription):
+            sizes: list[Sizes] = list(options.get("sizes", {}).values())
+            dataset = dataset.dataset(sizes[0] if sizes else None)
+        return cls(dataset, SplitSpec(dataset.name, **chosen), any_count, digests[0] if digests else "")
 
     @property
     def card(self) -> LabelledDataset:
@@ -50,9 +65,22 @@ class LabelledData:
         return {"val": val, "train": card.trainval - val, "trainval": card.trainval}[part]
 
     @property
+    def known(self) -> bool:
+        """False for data of one's own before the job is planned: classes and counts are then 0."""
+        return self.whole.known
+
+    def require_known(self) -> None:
+        """Raises ValueError while nothing is known of the data."""
+        if not self.known:
+            raise ValueError(
+                f"classes and images of {self.whole.name} are read from its folder when a job is planned: "
+                "this trial was not planned"
+            )
+
+    @property
     def opens(self) -> Mapping[str, str]:
         """See Task.opens."""
-        return {self.whole.name: self.split.test_rule(self.whole)}
+        return {self.whole.own.path if self.whole.own else self.whole.name: self.split.test_rule(self.whole)}
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -68,10 +96,19 @@ class LabelledData:
         """See Task.manifest_names."""
         return (self.split.name(self.whole),)
 
-    def manifests(self, root: Path, folders: Sequence[Path]) -> Mapping[str, str]:
-        """See Task.data_manifests."""
-        digest = partition.digest(self.whole, root, self.split, folders)
-        return dict.fromkeys(self.manifest_names, digest) if digest else {}
+    def planned(self, root: Path, folders: Sequence[Path]) -> Mapping[str, Mapping[str, Any]]:
+        """See Task.planned_fields: `manifests`, and of data of one's own also `sizes`."""
+        whole, sizes = self.whole, None
+        if isinstance(whole.own, LabelledDescription):
+            sizes = whole.own.sizes(root)
+            whole = whole.own.dataset(sizes)
+        digest = partition.digest(whole, root, self.split, folders)
+        if digest is None:
+            return {}
+        manifests = dict.fromkeys(self.manifest_names, digest)
+        if sizes is None:
+            return {"manifests": manifests}
+        return {"manifests": manifests, "sizes": dict.fromkeys(self.manifest_names, sizes.model_dump())}
 
     def read(self, root: Path, train: Learnt, evaluate: Measured) -> LabelledImages:
         """The two parts; images of no other are opened. Raises DataError when they are not those that the trial was
@@ -91,9 +128,12 @@ class LabelledData:
         return LabelledImages(card.name, root, first, second, small=True)
 
 
-def own_manifests(value: dict[str, str], whole: LabelledDataset, fields: Mapping[str, Any]) -> dict[str, str]:
-    """The entry of a task's own split among manifests by name. `fields`: those of SplitSpec that the task has."""
-    return SplitSpec(whole.name, **fields).own(value, whole)
+def own_entries(
+    entries: Mapping[str, Any], dataset: LabelledDataset | LabelledDescription, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Those of a task's own split among entries by the name of a split (`manifests`, `sizes`)."""
+    names = LabelledData.of(dataset, options).manifest_names if entries else ()
+    return {name: value for name, value in entries.items() if name in names}
 
 
 def _rows(part: Part, name: Learnt | Measured) -> NDArray[np.int64]:

@@ -63,7 +63,7 @@ def test_pin_and_unpin_as_typed(local: Lab, typed: Callable[..., str]) -> None:
     assert "job study-1 is pinned" in typed("pin", "study")
     assert "pinned: figure 3" in describe.trial(local.store, key_of(2), local.storage).text()
     assert "no longer pinned" in typed("unpin", "study")
-    assert "job study-1 is not pinned; pinned are: 020202020202" in typed("unpin", "study", code=4)
+    assert "job study-1 is not pinned; pins: 020202020202" in typed("unpin", "study", code=4)
     typed("gc")
     assert local.weights(key_of(2))
     assert "no trial has the name" in typed("pin", "nothing", code=4)

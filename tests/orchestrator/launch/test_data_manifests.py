@@ -101,7 +101,7 @@ def test_winners_keep_the_digest_of_their_own_data(
     stage = planned_job.stages[1].model_copy(
         update={"override": {**planned_job.stages[1].override, "task.dataset": "dtd"}}
     )
-    (moved,) = successors(winner, stage, may_test=True)
+    (moved,) = successors(winner, stage, may_test=True, workers=1)
     assert list(moved.task.manifests) == ["dtd/official"]  # type: ignore[union-attr]
 
 

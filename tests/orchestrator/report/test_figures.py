@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from recorded_study import DEPTH, METRICS, Plot, Study
 
+from orchestrator.records.rows import JobRecord
 from orchestrator.report import figures, status, wording
 from orchestrator.report.build import build
 from orchestrator.report.formats import csv_table, latex, markdown
@@ -169,6 +170,21 @@ def test_an_error_is_the_complement_that_the_metric_names(tmp_path: Path) -> Non
     store.close()
 
 
+def test_a_plot_over_a_setting_takes_it_from_the_trials(tmp_path: Path) -> None:
+    plots = ({"x": "optim.lr"}, {"x": "optim.schedule"})
+    store, report = made(tmp_path, Plot(plots=plots))
+    rates, schedules = report.plots
+    assert rates.x_name == "lr"
+    cells = {f"{cell.row}, {cell.column}": cell for cell in report.cells}
+    assert len(rates.dots) == len(cells) == 4
+    for dot in rates.dots:
+        (key, *_) = cells[dot.name].keys
+        assert dot.x == store.trials.get(key).spec["optim"]["lr"]
+        assert dot.y == cells[dot.name].value
+    assert (schedules.dots, len(schedules.left_out)) == ((), 4)  # no number
+    store.close()
+
+
 def test_no_error_of_a_figure_without_a_complement(tmp_path: Path) -> None:
     store, report = made(tmp_path, Plot(**COMMON, plots=({"x": "loss", "y": "error"},)))
     (plot,) = report.plots
@@ -201,3 +217,30 @@ def test_numbers_are_printed_as_their_metric_says() -> None:
     assert figures.scaled(float("nan"), METRICS[0]) is None
     assert [figures.best([1.0, 2.0], metric) for metric in (DEPTH[0], METRICS[0])] == [1.0, 2.0]
     assert figures.best([], METRICS[0]) is None
+
+
+def test_trials_over_a_field_are_a_curve_and_no_best_of_them_is_taken(tmp_path: Path) -> None:
+    """Such an axis may be read on test, because the report shows it whole."""
+    store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    study = Study(store, Plot(**COMMON, plots=({"x": "optim.lr", "title": "over lr"}, {"x": "optim.lr", "y": "error"})))
+    study.pretrain()
+    study.grid("nyu/SUP")
+    spec = {**study.spec, "stages": study.spec["stages"][:2]}
+    store.jobs.put(JobRecord(id="curve", name="curve", profile="", spec=spec, spec_text=""))
+    row = [place for place, _ in study.ran["nyu/SUP"] if place.settings["optim.layer_decay"] == 0.75]
+    store.trials.place("curve", row)
+    report = build(store, "curve")
+    cell = report.at["SUP", "nyu"]
+    assert (cell.state, cell.value, cell.best_of) == ("absent", None, 1)
+    assert cell.reason == "a curve over lr: see its plot"
+    assert set(cell.keys) == {place.key for place in row}
+    curve, error = report.plots
+    assert (curve.x_name, curve.y_name, curve.curves) == ("lr", "RMSE (m)", True)
+    assert [dot.x for dot in curve.dots] == sorted(place.settings["optim.lr"] for place in row)
+    assert min(dot.y for dot in curve.dots) == pytest.approx(0.04)
+    assert error.without_error == ("SUP, nyu",)
+    page = html(report)
+    assert page.count('<polyline class="line chosen"') >= 1
+    assert "optimistic" not in page
+    assert verify(store, "curve") == []
+    store.close()

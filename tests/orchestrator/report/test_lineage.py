@@ -135,5 +135,5 @@ def test_a_part_of_a_schedule_goes_on_from_the_part_before_it(tmp_path: Path) ->
     store.trials.place(job_id(study), parts)
     steps = lineage.lineage(store, store.trials.get(second.key))
     assert [(step["link"], step.get("key")) for step in steps] == [("state", first.key), ("weights", None)]
-    assert any("goes on from pretrain/all" in line for line in lineage.lines(second.key, steps))
+    assert any("resumes pretrain/all" in line for line in lineage.lines(second.key, steps))
     store.close()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
+from in_process_backend import Machine, drive_to_end
 
 from orchestrator.errors import SpecError
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
-from orchestrator.spec import load
+from orchestrator.report.build import build
+from orchestrator.spec import job_id, load
+from orchestrator.store.store import open_store
 
 HEAD = """\
 name: compare
@@ -94,3 +98,12 @@ def test_weights_taken_from_a_stage_that_reads_test_are_refused(tmp_path: Path) 
     )
     with pytest.raises(SpecError, match="test data before selection: second starts from its weights"):
         load(written(tmp_path, f"{HEAD}stages:\n{stages}"))
+
+
+def test_a_curve_measured_on_test_has_no_best_point_in_the_table(tmp_path: Path) -> None:
+    """To show the best of its points in a cell would choose it by test."""
+    job = load(written(tmp_path, f"{HEAD}stages:\n{ALLOWED['an x axis'][0]}"))
+    with contextlib.closing(open_store(f"sqlite:///{tmp_path / 'store.db'}")) as store:
+        drive_to_end(store, job, Machine(), tmp_path)
+        (cell,) = build(store, job_id(job)).cells
+        assert (cell.value, cell.reason) == (None, "a curve over drop path: see its plot")

@@ -41,6 +41,8 @@ def problems(folder: Path, report: str, kind: str = "classify") -> list[str]:
         "{figures: [top1], plots: [{x: loss, y: error}]}",
         "{plots: [{x: loss, y: error}]}",
         "{figures: [loss], plots: [{x: top1}]}",
+        "{plots: [{x: backbone.drop_path}]}",
+        "{plots: [{x: optim.lr}]}",
         "{reference: {source: paper, values: {RAND: {faces: {top1: 90, loss: 0.3}}}}}",
         "{reference: {source: paper, values: {RAND: {faces: 90}}}}",
     ],
@@ -71,6 +73,12 @@ def test_figures_that_the_task_measures(report: str, tmp_path: Path) -> None:
 )
 def test_a_mistake_is_named_with_its_place_and_remedy(report: str, expected: str, tmp_path: Path) -> None:
     assert problems(tmp_path, report) == [expected]
+
+
+def test_a_plot_over_a_setting_names_a_field_of_the_trial(tmp_path: Path) -> None:
+    (line,) = problems(tmp_path, "{plots: [{x: optim.lrr}]}")
+    assert line.startswith("8:22: report.plots.x: optim.lrr: no such field of a trial; fields of optim: lr, ")
+    assert line.endswith("nearest: optim.lr")
 
 
 def test_no_error_of_a_task_without_complements(tmp_path: Path) -> None:

@@ -89,7 +89,9 @@ def test_a_batch_is_shared_out_among_the_workers(write: Write) -> None:
     large = "    resources: {workers: 3}\n"
     text = GOOD.replace("    per: [task.dataset, backbone.init]\n", "    per: [task.dataset, backbone.init]\n" + large)
     (problem,) = _problems(write(text))
-    assert re.search(r":6:\d+: stages.grid: optim.batch: 32: does not divide among 3 workers", problem)
+    assert re.search(r":6:\d+: stages.grid: optim.batch: 32: .*: use a multiple of 6", problem)
+    plain = _problems(write(text), None, "task.augment.mixup=0", "task.augment.cutmix=0")[0]
+    assert "each of 3 workers takes an equal share: use a multiple of 3" in plain
     assert len(_problems(write(text), None, "optim.batch=2")) == 1
     load(write(text), None, ["optim.batch=36"])
     load(write(GOOD), None, ["resources.workers=8"])
@@ -97,7 +99,7 @@ def test_a_batch_is_shared_out_among_the_workers(write: Write) -> None:
 
 def test_a_workers_part_of_a_batch_is_even_where_images_are_paired(write: Write) -> None:
     (problem,) = _problems(write(GOOD), None, "optim.batch=33")[:1]
-    assert "33: mixup and cutmix pair the images of a worker: a multiple of 2" in problem
+    assert "33: mixup and cutmix pair the images of each worker's share: use a multiple of 2" in problem
     assert "a multiple of 4" in _problems(write(GOOD), None, "resources.workers=2", "optim.batch=34")[0]
     load(write(GOOD), None, ["optim.batch=33", "task.augment.mixup=0", "task.augment.cutmix=0"])
 
@@ -217,6 +219,12 @@ BAD = {
     "unknown data set": ("[digits, faces]\n", "[digits, §facess]\n", "facess: unknown data set", "nearest: 'faces'"),
     "unknown data set in base": ("dataset: digits}\n  back", "dataset: §cifar}\n  back", "cifar: unknown data set",
                                  "nearest: 'cifar10'"),
+    "misspelt field of described data": ("[digits, faces]\n", "[digits, {kind: folder, §pth: my/set}]\n",
+                                         "pth: my/set: no such field; fields: kind, path, name, metric",
+                                         "nearest: path"),
+    "unknown kind of described data": ("[digits, faces]\n", "[digits, §{kind: tabel, path: my/set}]\n",
+                                       "must be the name of a data set, or {kind: folder, path: ..}"),
+    "number for a data set": ("[digits, faces]\n", "[digits, §5]\n", "must be the name of a data set"),
     "unknown timm model": ("vit_tiny_patch16_224", "§vit_tini_patch16_224", "trial.backbone.model",
                            "no such timm model; nearest: vit_tiny_patch16_224"),
     "unknown kind": ("{kind: none, name: RAND}", "§{kind: scratch}", "no such kind",
@@ -283,11 +291,11 @@ BAD = {
     "tie on an unknown field": (
         "    from: grid\n", "    from: grid\n    ties: [§'optim.lrr:min']\n", "nearest: optim.lr"),
     "test in the base": ("dataset: digits}\n  back", "dataset: digits, evaluate: §test}\n  back",
-                         "test data before selection", "allowed here: task.evaluate val"),
+                         "test data before selection", "evaluate on another split here"),
     "test before selection": ("  - name: refine", "    override: {task.evaluate: §test}\n  - name: refine",
-                              "winners are chosen from this stage (by refine, final)", "task.evaluate val"),
+                              "winners are chosen from this stage (by refine, final)", "task.evaluate: test"),
     "test in a grid": ("[0.75, 0.95]\n", "[0.75, 0.95]\n        task.evaluate: [val, §test]\n",
-                       "test data before selection", "task.evaluate val"),
+                       "test data before selection", "task.evaluate: test"),
     "test while searching": ("    from: grid\n", "    from: grid\n    override: {task.evaluate: §test}\n",
                              "test data before selection"),
     "test of several settings": ("trainval, task.evaluate: test}\n",
@@ -468,5 +476,5 @@ def test_schema_knows_what_a_spec_may_say() -> None:
 def test_paths_of_a_trial_reach_into_every_member_of_a_union() -> None:
     paths = trial_schema_paths()
     assert {"optim.lr", "backbone.init", "backbone.init.path", "task.dataset", "task.augment.mixup"} <= set(paths)
-    assert "may_test" not in paths
-    assert set(TrialSpec.model_fields) - {"may_test"} <= set(paths)
+    assert not {"may_test", "batch_workers"} & set(paths)
+    assert set(TrialSpec.model_fields) - {"may_test", "batch_workers"} <= set(paths)

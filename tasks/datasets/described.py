@@ -1,0 +1,51 @@
+"""A data set of one's own: a spec describes it instead of naming one that is known."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class DatasetDescription(BaseModel, ABC):
+    """Where data of one's own lie, and in which form (`kind`); each kind of data is a class.
+
+    `name` and `path` do not enter a trial's key: the digest of the data's manifest says what they are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    kind: str
+    path: str = Field(min_length=1)
+    """Absolute, below the home folder (~), or below the data root."""
+    name: str = Field(default="", pattern="^[^/]*$")
+    """Column in tables; none: the last part of the path."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, fields: Any) -> Any:
+        if isinstance(fields, Mapping) and not fields.get("name") and isinstance(fields.get("path"), str):
+            return {**fields, "name": PurePath(fields["path"]).name}
+        return fields
+
+    def base(self, root: Path) -> Path:
+        """Where the data lie. `root`: the data root."""
+        return root / Path(self.path).expanduser()
+
+    def missing(self, root: Path) -> str | None:
+        """None when the data are there; else what is missing, and what to do."""
+        base = self.base(root)
+        if base.exists():
+            return None
+        return f"{self.name}: no folder {base}; task.dataset.path is absolute or below the data root {root}"
+
+
+def kind_of(dataset: Any) -> str | None:
+    """Tells a data set's name from the kinds of descriptions; for a pydantic Discriminator."""
+    if isinstance(dataset, str):
+        return "name"
+    kind = dataset.get("kind") if isinstance(dataset, Mapping) else getattr(dataset, "kind", None)
+    return kind if isinstance(kind, str) else None

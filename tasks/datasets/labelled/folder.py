@@ -1,0 +1,73 @@
+"""Own images in one folder a class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
+
+from pydantic import Discriminator, Tag
+
+from tasks.datasets.described import kind_of
+from tasks.datasets.labelled.described import LabelledDescription
+
+if TYPE_CHECKING:
+    from tasks.datasets.labelled.readers import Part, Read
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif")
+"""Files with another suffix are no images."""
+
+
+class ImageFolder(LabelledDescription):
+    """Images in one folder a class, in or below it. With folders train, val and test above these, they are the parts;
+    without val, part of train is held out; without train, all of it is training images, and there is no test."""
+
+    layout: ClassVar[str] = "one folder a class with images, or folders train, val and test of such folders"
+
+    kind: Literal["folder"]
+
+    def parts(self, base: Path) -> tuple[Part, ...]:
+        if not (base / "train").is_dir():
+            return ("trainval",)
+        learnt: tuple[Part, ...] = ("train", "val") if (base / "val").is_dir() else ("trainval",)
+        return (*learnt, "test") if (base / "test").is_dir() else learnt
+
+    def listed(self, base: Path, part: Part) -> Read:
+        """A label is the rank of its folder among those of the training images, in every part."""
+        training = base / "train" if (base / "train").is_dir() else base
+        folder = base / part if part in ("val", "test") else training
+        if part == "test" and not folder.is_dir():  # `official_val: test`
+            folder = base / "val"
+        ranks = {name: rank for rank, name in enumerate(_folders(training))}
+        unknown = sorted(set(_folders(folder)) - set(ranks))
+        if unknown:
+            raise ValueError(f"{folder}: {len(unknown)} folders that are no classes of {training}: {unknown[0]}")
+        files = {name: list(_images(folder / name)) for name in _folders(folder)}
+        empty = [name for name, paths in files.items() if not paths]
+        if empty or not files:
+            raise ValueError(f"{folder}: no images in {empty[0] if empty else 'it, and no folders'}")
+        pairs = [(path, ranks[name]) for name, paths in files.items() for path in paths]
+        return [path for path, _ in pairs], [label for _, label in pairs]
+
+
+def _folders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    """All images at any depth, in an order that is the same on every machine."""
+    for path, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        yield from (Path(path) / name for name in sorted(files) if name.lower().endswith(SUFFIXES) and name[0] != ".")
+
+
+LabelledField: TypeAlias = Annotated[
+    Annotated[str, Tag("name")] | Annotated[ImageFolder, Tag("folder")],
+    Discriminator(
+        kind_of,
+        custom_error_type="dataset",
+        custom_error_message="must be the name of a data set, or {kind: folder, path: ..}",
+    ),
+]
+"""A data set by name, or a description. A new kind joins the union here."""

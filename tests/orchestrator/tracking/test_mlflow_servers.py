@@ -1,0 +1,109 @@
+"""Servers and databases that do not answer, answer late, or have passwords; one test has a real tracking server."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from mirrored_job import JOB, World, contents, draw
+
+from orchestrator.tracking.mlflow_runs import Synced
+from orchestrator.tracking.server import masked, ui_command, ui_environment
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_unreachable_databases_are_a_problem_of_one_line_without_secrets(world: World, tmp_path: Path) -> None:
+    world.trial("grid", "digits", 0)
+    (tmp_path / "folder.db").mkdir()
+    (tmp_path / "text.db").write_text("this is not a database, it is a text " * 50)
+    for uri in (
+        f"sqlite:///{tmp_path / 'folder.db'}",
+        f"sqlite:///{tmp_path / 'text.db'}",
+        f"sqlite:///{tmp_path / 'text.db' / 'below.db'}",
+        f"postgresql://anna:s3cr%40t@127.0.0.1:{free_port()}/mlflow",
+        f"http://anna:s3cr%40t@127.0.0.1:{free_port()}",
+        "http://no-such-host.invalid:5000",
+    ):
+        world.uri = uri
+        done = world.sync()
+        assert done.problem
+        assert "\n" not in done.problem
+        assert "s3cr" not in done.problem
+        assert "anna" not in done.problem
+        assert (done.runs, done.metrics) == (0, 0)
+    assert world.store.tracked_runs.of(JOB) == {}
+
+
+def test_a_server_that_never_answers_takes_bounded_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.trial("grid", "digits", 0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        world.uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert "the next sync fills it in" in (world.sync().problem or "")
+
+
+def test_a_server_that_was_down_gets_everything_once_it_is_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    database, address = world.uri, f"http://127.0.0.1:{port}"
+    key = world.trial("grid", "digits", 0, top1=math.nan, loss=-math.inf)
+    world.uri = address
+    assert "Connection refused" in (world.sync().problem or "")
+    environment = {**os.environ, **ui_environment(database)}
+    with (world.folder / "server.log").open("w") as log:
+        server = subprocess.Popen(ui_command(database, world.folder, port), env=environment, stdout=log, stderr=log)
+    try:
+        for _ in range(1800):
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=1)
+                break
+            except OSError:
+                assert server.poll() is None, (world.folder / "server.log").read_text()
+                time.sleep(0.1)
+        assert world.sync(picture=draw) == Synced(runs=2, metrics=11, closed=2)
+        assert world.sync(picture=draw) == Synced()
+        stranger = urllib.request.Request(f"{address}/api/2.0/mlflow/experiments/search?max_results=1")
+        stranger.add_header("Host", "10.evil.example:80")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(stranger, timeout=5)
+        assert refused.value.code == 403
+        run = world.run_of("grid", "digits", key)
+        assert run.info.status == "FINISHED"
+        assert math.isnan(run.data.metrics["final/top1"])
+        assert run.data.metrics["final/loss"] < -1e308
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+    world.uri = database
+    assert contents(world)["artifacts"] == [("heat_map.svg",), ("spec.yaml",)]
+
+
+def test_passwords_do_not_leave_the_process() -> None:
+    uri = "postgresql://anna:p%40ss@db:5432/mlflow"
+    assert masked(f"cannot open {uri} (p@ss)", uri) == "cannot open postgresql://***@db:5432/mlflow (***)"
+    assert masked("host=db password=hunter2 user=x") == "host=db password=*** user=x"
+    command = ui_command(uri, Path("runs"), 5000)
+    assert not any("p%40ss" in part for part in command)
+    assert ui_environment(uri)["MLFLOW_BACKEND_STORE_URI"] == uri
+    assert ui_command("http://127.0.0.1:5000", Path("runs"), 5001) == []
+
+
+def test_mlflow_is_not_imported_before_it_is_needed() -> None:
+    heavy = ("mlflow", "sqlalchemy", "yaml", "torch", "ray")
+    code = f"import sys, orchestrator.tracking.process; sys.exit(any(name in sys.modules for name in {heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
