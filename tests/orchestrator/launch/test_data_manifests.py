@@ -124,7 +124,7 @@ def test_every_split_that_a_winner_may_bring_along_has_a_digest(
         f"{name}/0.2/{seed}" for name in ("pets", "food101") for seed in (0, 1)
     }
     winner = next(p.spec for p in Planner(job, DurationModel()).placed if p.spec.task.split_seed == 1)  # type: ignore[attr-defined]
-    finals = successors(winner, job.stages[1], may_test=True)
+    finals = successors(winner, job.stages[1], may_test=True, workers=1)
     assert [list(final.task.manifests) for final in finals] == [["pets/0.2/1"], ["food101/0.2/1"]]  # type: ignore[attr-defined]
 
 
