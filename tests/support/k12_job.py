@@ -1,4 +1,4 @@
-"""The K12 protocol as small jobs for tests of the planner, and an engine that makes figures up instead of training."""
+"""The K12 protocol as small jobs for tests of the planner, and figures that are made up instead of trained."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FINAL = {
 
 
 def grid(**axes: list[Any]) -> dict[str, Any]:
-    """The grid stage over digits and faces; keyword `dataset`, `init`, `lr`, `layer_decay` replace its axes."""
+    """The grid stage over digits and faces; `dataset`, `init`, `lr` and `layer_decay` replace its axes."""
     values = {"dataset": ["digits", "faces"], "init": [RAND, SUP], "lr": LRS, "layer_decay": DECAYS, **axes}
     paths = {
         "dataset": "task.dataset", "init": "backbone.init", "lr": "optim.lr", "layer_decay": "optim.layer_decay",
@@ -61,11 +61,11 @@ def figures(spec: TrialSpec) -> dict[str, float]:
     return {spec.task.metric: value, "loss": lost}
 
 
-Say = Callable[[PlannedTrial], TrialSnapshot]
+OutcomeOf = Callable[[PlannedTrial], TrialSnapshot]
 
 
 def done(planned: PlannedTrial) -> TrialSnapshot:
-    """The trial ended as it should."""
+    """The snapshot of a trial that is done."""
     weights = (f"/runs/{planned.key}", "0" * 64) if planned.keep_weights else None
     return TrialSnapshot(TrialState.done, figures=figures(planned.spec), weights=weights)
 
@@ -74,27 +74,27 @@ def failed(message: str = "RuntimeError: boom\n  at line 3", error_class: str = 
     return TrialSnapshot(TrialState.failed, error_class=error_class, error=message)
 
 
-def run(planner: Planner, say: Say = done, slots: int = 4, seed: int = 0) -> list[PlannedTrial]:
-    """Drives the planner to its end with `slots` trials at once that end in a random order; trials as handed out."""
+def run(planner: Planner, outcome_of: OutcomeOf = done, slots: int = 4, seed: int = 0) -> list[PlannedTrial]:
+    """Runs the planner to its end, `slots` trials at once, which end in a random order; returns all, as started."""
     order = random.Random(seed)
     running: list[PlannedTrial] = []
-    handed: list[PlannedTrial] = []
+    started: list[PlannedTrial] = []
     while True:
         while len(running) < slots and (planned := planner.next(lambda _: True)):
             running.append(planned)
-            handed.append(planned)
+            started.append(planned)
         if not running:
-            return handed
+            return started
         ended = running.pop(order.randrange(len(running)))
-        planner.update(ended.key, say(ended))
+        planner.update(ended.key, outcome_of(ended))
 
 
 def tell(planner: Planner, known: Mapping[str, TrialSnapshot], order: random.Random | None = None) -> None:
-    """Tells a new planner what a store would know, also of the trials that are placed by it."""
-    told = 0
-    while told < len(planner.placed):
-        keys = [planned.key for planned in planner.placed[told:] if planned.key in known]
-        told = len(planner.placed)
+    """Passes recorded snapshots to a new planner, also of the trials that it places because of them."""
+    applied = 0
+    while applied < len(planner.placed):
+        keys = [planned.key for planned in planner.placed[applied:] if planned.key in known]
+        applied = len(planner.placed)
         if order:
             order.shuffle(keys)
         for key in keys:
@@ -106,7 +106,7 @@ def planner_of(*stages: dict[str, Any], **fields: Any) -> Planner:
 
 
 def take(planner: Planner, count: int) -> list[PlannedTrial]:
-    """The next trials, all of which must be there."""
+    """The next `count` trials, all of which must be ready."""
     taken = [planner.next(lambda _: True) for _ in range(count)]
     assert all(taken)
     return [planned for planned in taken if planned]

@@ -1,4 +1,4 @@
-"""A small job with the whole protocol, and the literal commands as processes."""
+"""A small job with the whole protocol, and commands that run as processes of their own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRIALS = 13
 """pretrain, 2 x 3 in grid, 2 x 2 in refine, 2 final."""
 EPOCHS = 4
 STEPS = {"faces": 5, "digits-pretrain": 28}
-"""Of an epoch, at this batch (faces: 7 when trained on train + val)."""
+"""Optimizer steps of an epoch at this batch (faces: 7 if trained on train + val)."""
 
 SPEC = """
 name: small
@@ -64,7 +64,7 @@ stages:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's, without what would send a command elsewhere."""
+    """The environment of this process, without variables that would send a command to other places."""
     ours = ("ORCHESTRATOR_", "RAY_", "MLFLOW_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     for name in ("DATABASE_URL", "DATA_ROOT"):
@@ -82,7 +82,7 @@ def begin(*arguments: str | Path, **variables: str) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str], timeout_s: float = 150) -> subprocess.CompletedProcess[str]:
-    """What it printed and how it ended; it is killed when it does not end in time."""
+    """Waits for the process; kills it, and fails, if it takes too long."""
     try:
         out, err = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
@@ -121,21 +121,21 @@ def placed(runs: Path, job: str = JOB) -> list[PlacedRow]:
 def wait_until(
     condition: Callable[[], Any], process: subprocess.Popen[str] | None = None, timeout_s: float = 90
 ) -> Any:
-    """What the condition returns once it is true; fails when the process ends or the time is over before."""
+    """Returns the condition's value once it is true; fails if the process ends or the time is up before."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
+        value = condition()
+        if value:
+            return value
         if process is not None and process.poll() is not None:
             done = ended(process)
-            raise AssertionError(f"ended with {done.returncode} before it came to that:\n{done.stderr[-2000:]}")
+            raise AssertionError(f"ended with {done.returncode} before the condition was true:\n{done.stderr[-2000:]}")
         time.sleep(0.05)
     raise AssertionError(f"not within {timeout_s:g} s")
 
 
 def report_of(runs: Path) -> dict[str, Any]:
-    """The saved report, less what may differ between two runs of the same job: addresses, times, hosts, code."""
+    """The saved report, without what may differ between two runs of the same job: addresses, times, hosts, code."""
     (path,) = (runs / "reports").glob(f"{JOB}-*/report.json")
     return _same(json.loads(path.read_text()))
 
@@ -148,14 +148,14 @@ def _same(value: Any) -> Any:
 
 
 def kill_cluster(folder: Path) -> None:
-    """SIGKILL to the local cluster of this folder, with everything on it, if it runs."""
+    """Kills the local cluster of this folder, with everything on it, if it runs."""
     with contextlib.suppress(OSError, psutil.NoSuchProcess):
         head = head_of(folder)
         kill_all([head, *head.children(recursive=True)])
 
 
 def kill_all(processes: list[psutil.Process]) -> None:
-    """SIGKILL to each, as near to one moment as can be."""
+    """Kills the processes, as nearly at once as possible."""
     for process in processes:
         try:
             process.kill()
@@ -165,12 +165,12 @@ def kill_all(processes: list[psutil.Process]) -> None:
 
 
 def head_of(folder: Path) -> psutil.Process:
-    """The process of the local cluster that we started for this folder."""
+    """The process of the local cluster of this folder."""
     return psutil.Process(json.loads((folder / "ray.json").read_text())["pid"])
 
 
 def end_cluster(folder: Path) -> None:
-    """Ends the local cluster of this folder, and nothing else, if it runs."""
+    """Ends the local cluster of this folder, if it runs."""
     try:
         head = head_of(folder)
         family = [head, *head.children(recursive=True)]

@@ -1,4 +1,4 @@
-"""Downloads: checked, unpacked once, and going on where they were cut off; against a server on this machine."""
+"""Downloads of data sets: resumed, checked, unpacked once; from a server on this machine."""
 
 from __future__ import annotations
 
@@ -54,14 +54,12 @@ def test_fetch_gets_checks_and_unpacks_once(server: str, tmp_path: Path, monkeyp
     assert len(Server.asked) == 2
 
 
-def test_a_download_that_was_cut_off_goes_on_from_there(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_that_was_cut_off_is_resumed(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = offered(server, tmp_path / "theirs", monkeypatch)
     ours, seen = tmp_path / "ours", []
     Server.cut_after["images.tar.gz"] = 1000
     with pytest.raises(BackendUnreachable, match=r"cut off after 1,000 of .* bytes; the same command again resumes"):
-        fetch(card, ours, lambda *said: None)
+        fetch(card, ours, lambda *state: None)
     assert (ours / "downloads" / "images.tar.gz.part").stat().st_size == 1000
     fetch(card, ours, lambda name, done, total: seen.append((name, done, total)))
     assert Server.asked[:2] == [("images.tar.gz", None), ("images.tar.gz", "bytes=1000-")]
@@ -70,22 +68,24 @@ def test_a_download_that_was_cut_off_goes_on_from_there(
     assert command(ours, "check", "pets", "--images").exit_code == 0
 
 
-def test_a_server_without_ranges_begins_anew(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_without_ranges_sends_the_whole_file(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     card = offered(server, tmp_path / "theirs", monkeypatch)
     Server.ranges, ours = False, tmp_path / "ours"
     (ours / "downloads").mkdir(parents=True)
     (ours / "downloads" / "images.tar.gz.part").write_bytes(b"the beginning of something else")
-    fetch(card, ours, lambda *said: None)
+    fetch(card, ours, lambda *state: None)
     assert command(ours, "check", "pets", "--images").exit_code == 0
 
 
-def test_what_came_whole_is_not_fetched_again(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_file_is_not_downloaded_again(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = offered(server, tmp_path / "theirs", monkeypatch)
     ours = tmp_path / "ours"
     (ours / "downloads").mkdir(parents=True)
     (ours / "downloads" / "images.tar.gz.part").write_bytes(Server.files["images.tar.gz"])
     (ours / "downloads" / "annotations.tar.gz").write_bytes(Server.files["annotations.tar.gz"])
-    fetch(card, ours, lambda *said: None, keep=True)
+    fetch(card, ours, lambda *state: None, keep=True)
     assert [name for name, _ in Server.asked] == ["images.tar.gz"]
     assert sorted(path.name for path in (ours / "downloads").iterdir()) == ["annotations.tar.gz", "images.tar.gz"]
 
@@ -94,15 +94,15 @@ def test_another_content_is_not_kept(server: str, tmp_path: Path, monkeypatch: p
     card = offered(server, tmp_path / "theirs", monkeypatch)
     Server.files["images.tar.gz"] += b"more"
     with pytest.raises(BackendUnreachable, match=r"images.tar.gz: the file has MD5 \w+, not \w+; it was removed"):
-        fetch(card, tmp_path / "ours", lambda *said: None)
+        fetch(card, tmp_path / "ours", lambda *state: None)
     assert list((tmp_path / "ours" / "downloads").iterdir()) == []
     del Server.files["images.tar.gz"]
     with pytest.raises(BackendUnreachable, match=r"images.tar.gz: 404 .* get the file by other means into the folder"):
-        fetch(card, tmp_path / "ours", lambda *said: None)
+        fetch(card, tmp_path / "ours", lambda *state: None)
 
 
 def test_an_archive_inside_an_archive_is_unpacked(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Caltech-101 comes so."""
+    """As in Caltech-101."""
     card = trees.plant("caltech101", tmp_path / "theirs", monkeypatch)
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
@@ -112,7 +112,7 @@ def test_an_archive_inside_an_archive_is_unpacked(server: str, tmp_path: Path, m
     Server.files["caltech-101.zip"] = content.getvalue()
     md5 = hashlib.md5(content.getvalue()).hexdigest()
     card = replace(card, downloads=(Download(f"{server}/caltech-101.zip", md5, "caltech101"),))
-    fetch(card, tmp_path / "ours", lambda *said: None)
+    fetch(card, tmp_path / "ours", lambda *state: None)
     assert command(tmp_path / "ours", "check", "caltech101", "--images").exit_code == 0
 
 
@@ -123,7 +123,7 @@ def test_nothing_is_unpacked_outside_its_folder(server: str, tmp_path: Path, mon
     Server.files["bad.tar.gz"] = content.getvalue()
     card = replace(trees.card_of("dtd"), downloads=(Download(f"{server}/bad.tar.gz", None, "dtd"),))
     with pytest.raises(BackendUnreachable, match="outside the destination"):
-        fetch(card, tmp_path / "ours", lambda *said: None)
+        fetch(card, tmp_path / "ours", lambda *state: None)
     assert not (tmp_path / "outside").exists()
 
 

@@ -1,4 +1,4 @@
-"""weights import, show, fetch: what they write is what training loads; of what is refused nothing is written."""
+"""weights import, show, fetch: training loads what they write; a refused file leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
 def call(*arguments: str | Path) -> Result:
-    """A command that is expected to succeed; what it raises is raised here."""
+    """The result of a command that must succeed."""
     result = CliRunner().invoke(weights, [str(argument) for argument in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result
@@ -90,8 +90,8 @@ def test_an_imported_checkpoint_gives_the_outputs_of_its_model(case: str, tmp_pa
         "import", tmp_path / "published.pth.tar", "--data-root", tmp_path, "--model", name,
         "--args", json.dumps(args), "--image-size", "64", "--name", "SUP",
     ).stdout  # fmt: skip
-    said = yaml.safe_load(printed)["backbone"]
-    backbone = BackboneSpec(image_size=64, **said)
+    lines = yaml.safe_load(printed)["backbone"]
+    backbone = BackboneSpec(image_size=64, **lines)
     assert isinstance(backbone.init, FromFile)
     assert backbone.init.path == "weights/published.safetensors"
     assert backbone.init.missing(tmp_path) is None
@@ -121,7 +121,7 @@ def test_importing_twice_gives_the_same_file(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_what_is_known_of_a_file_stands_beside_it_and_in_it(tmp_path: Path) -> None:
+def test_a_file_is_described_in_its_header_and_its_sidecar(tmp_path: Path) -> None:
     file = imported(tmp_path, source="https://example.org/simmim.pth")
     beside = json.loads(file.with_suffix(".json").read_text())
     assert beside["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
@@ -173,14 +173,14 @@ def test_windows_come_from_the_configuration_or_are_asked_for(tmp_path: Path) ->
     silent = call("import", tmp_path / "silent.pth", "--data-root", tmp_path)
     assert "pass --windows 12,12,12,6" in " ".join(silent.stderr.split())
     assert "pretrained_window_sizes" not in silent.stdout
-    said = call("import", tmp_path / "silent.pth", "--output", tmp_path / "s.safetensors", "--windows", "4,4,4,2")
-    assert "[4, 4, 4, 2]" in said.stdout
+    given = call("import", tmp_path / "silent.pth", "--output", tmp_path / "s.safetensors", "--windows", "4,4,4,2")
+    assert "[4, 4, 4, 2]" in given.stdout
     flags = ("--output", tmp_path / "t.safetensors", "--windows", "4,4,4,4")
     assert "windows 12,12,12,6, not 4,4,4,4" in refused(BadInput, "import", tmp_path / "told.pth", *flags)
 
 
 def test_windows_in_the_configuration_of_another_model_are_not_those_of_its_weights(tmp_path: Path) -> None:
-    """The official config.py has a SwinV2 part whatever is trained; a Swin v1 in timm knows no such argument."""
+    """The official config.py has a SwinV2 part whatever the model; a Swin v1 in timm has no such argument."""
     settings = {"MODEL": {"TYPE": "swin", "SWINV2": {"WINDOW_SIZE": 7, "DEPTHS": [2, 2, 6, 2], "PATCH_SIZE": 4}}}
     settings["DATA"] = {"IMG_SIZE": 224}
     torch.save({"model": official_swin(swin()), "config": settings}, tmp_path / "swin.pth")
@@ -193,8 +193,8 @@ def test_windows_in_the_configuration_of_another_model_are_not_those_of_its_weig
 def test_weights_that_do_not_fit_the_model_are_refused_with_the_names(tmp_path: Path) -> None:
     torch.save(simmim(official_swin(swinv2(depths=[1, 1, 3, 1])), 128), tmp_path / "deep.pth")
     flags = ("--data-root", tmp_path, "--model", "swinv2_base_window12_192", "--args", json.dumps(SWIN))
-    said = refused(BadInput, "import", tmp_path / "deep.pth", *flags, "--image-size", "64")
-    assert "left over: layers.2.blocks.2.attn" in said
+    message = refused(BadInput, "import", tmp_path / "deep.pth", *flags, "--image-size", "64")
+    assert "left over: layers.2.blocks.2.attn" in message
     assert not (tmp_path / "weights").exists()
 
 
@@ -232,40 +232,40 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     state = dict(vit().state_dict())
     state["norm.weight"] = state["norm.weight"] * float("nan")
     torch.save(state, tmp_path / "vit.pth")
-    said = refused(BadInput, "import", tmp_path / "vit.pth", "--data-root", tmp_path)
-    assert "1 weights are not finite (nan or inf): norm.weight" in said
+    message = refused(BadInput, "import", tmp_path / "vit.pth", "--data-root", tmp_path)
+    assert "1 weights are not finite (nan or inf): norm.weight" in message
     assert os.listdir(tmp_path) == ["vit.pth"]
 
 
-def test_of_several_weights_in_a_file_it_is_said_which_were_taken(tmp_path: Path) -> None:
+def test_the_entry_that_was_taken_is_named_if_a_file_has_several(tmp_path: Path) -> None:
     net = vit()
     torch.save({"model": net.state_dict(), "model_ema": net.state_dict(), "epoch": 3}, tmp_path / "two.pth")
     for taken, other, flags in (("model", "model_ema", []), ("model_ema", "model", ["--entry", "model_ema"])):
-        said = call("import", tmp_path / "two.pth", "--output", tmp_path / f"{taken}.safetensors", *flags).output
-        assert f"weights of entry {taken}; there are others, for --entry: {other}" in " ".join(said.split())
+        message = call("import", tmp_path / "two.pth", "--output", tmp_path / f"{taken}.safetensors", *flags).output
+        assert f"weights of entry {taken}; there are others, for --entry: {other}" in " ".join(message.split())
 
 
-def test_windows_are_asked_of_swinv2_alone_one_a_stage(tmp_path: Path) -> None:
+def test_windows_are_for_swinv2_alone_one_for_each_stage(tmp_path: Path) -> None:
     torch.save(dict(vit().state_dict()), tmp_path / "vit.pth")
     torch.save(dict(swinv2().state_dict()), tmp_path / "swin.pth")
-    for name, said, windows in (
+    for name, message, windows in (
         ("vit.pth", "only SwinV2 has them", "8,8,8,8"),
         ("swin.pth", "has 4 stages: pass 4 windows", "12"),
     ):
-        assert said in refused(BadInput, "import", tmp_path / name, "--windows", windows, "--data-root", tmp_path)
+        assert message in refused(BadInput, "import", tmp_path / name, "--windows", windows, "--data-root", tmp_path)
 
 
-def test_an_output_that_cannot_be_is_said(tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     torch.save(dict(vit().state_dict()), tmp_path / "vit.pth")
     under_a_file = tmp_path / "vit.pth" / "vit.safetensors"
-    said = refused(BackendUnreachable, "import", tmp_path / "vit.pth", "--output", under_a_file)
-    assert said.startswith(f"cannot write {under_a_file}: ")
-    said = refused(BadInput, "import", tmp_path / "vit.pth", "--output", tmp_path / "new.pth")
-    assert "new.pth: training reads only .safetensors" in said
+    message = refused(BackendUnreachable, "import", tmp_path / "vit.pth", "--output", under_a_file)
+    assert message.startswith(f"cannot write {under_a_file}: ")
+    message = refused(BadInput, "import", tmp_path / "vit.pth", "--output", tmp_path / "new.pth")
+    assert "new.pth: training reads only .safetensors" in message
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (("--windows", "12;12"), "--windows 12;12: one whole number a stage"),
         (("--model", "swinv2_bas_window12_192"), "nearest: swinv2_base_window12_192"),
@@ -273,11 +273,11 @@ def test_an_output_that_cannot_be_is_said(tmp_path: Path) -> None:
         (("--model", "vit_base_patch16_224", "--args", '{"pretrained": true}'), "weights come from init"),
     ],
 )
-def test_misspelt_flags_are_said(tmp_path: Path, flags: tuple[str, ...], said: str) -> None:
+def test_misspelt_flags_are_named(tmp_path: Path, flags: tuple[str, ...], message: str) -> None:
     torch.save(dict(vit().state_dict()), tmp_path / "vit.pth")
     result = CliRunner().invoke(weights, ["import", str(tmp_path / "vit.pth"), "--data-root", str(tmp_path), *flags])
     assert result.exit_code == 2
-    assert said in result.output
+    assert message in result.output
 
 
 @pytest.fixture
@@ -314,13 +314,13 @@ def test_a_fetched_file_is_found_by_the_spec_that_names_its_address(server: str,
     assert initial.tensors.keys() == load_file(file).keys()
 
     file.write_bytes(b"another")
-    call("fetch", init.path, "--sha256", digest, "--data-root", root)  # there already: nobody is asked
-    said = refused(BadInput, "fetch", init.path, "--sha256", "0" * 64, "--data-root", root)
-    assert hashlib.sha256(b"another").hexdigest() in said
+    call("fetch", init.path, "--sha256", digest, "--data-root", root)  # it is there: nothing is downloaded
+    message = refused(BadInput, "fetch", init.path, "--sha256", "0" * 64, "--data-root", root)
+    assert hashlib.sha256(b"another").hexdigest() in message
     assert [path.name for path in (root / "weights").iterdir()] == [f"{digest[:12]}-vit.safetensors"]
 
 
-def test_an_address_that_gives_nothing_is_said(server: str, tmp_path: Path) -> None:
+def test_an_address_that_gives_nothing_is_named(server: str, tmp_path: Path) -> None:
     flags = ("--sha256", "0" * 64, "--data-root", tmp_path)
     assert "not found" in refused(BackendUnreachable, "fetch", f"{server}/none.safetensors", *flags)
     assert "s3://" in refused(BadInput, "fetch", "s3://bucket/x.safetensors", *flags)

@@ -26,7 +26,7 @@ def lab(database_url: str, tmp_path: Path) -> Iterator[Lab]:
 
 @pytest.fixture
 def local(tmp_path: Path) -> Iterator[Lab]:
-    """On SQLite alone: for what does not depend on the database."""
+    """On SQLite alone, for tests that do not depend on the database."""
     made = Lab(f"sqlite:///{tmp_path / 'store.db'}", tmp_path)
     yield made
     made.store.close()
@@ -66,7 +66,7 @@ def test_what_a_trial_that_may_still_run_starts_from_stays(lab: Lab) -> None:
 
 
 def test_a_chain_of_lost_weights_is_needed_up_to_its_first_kept_ones(lab: Lab) -> None:
-    """3 needs 2, which has none and must run again, which needs 1."""
+    """3 needs 2, which has none and must run again, and so needs 1."""
     for number in (1, 9):
         lab.run("grid", number, 0.1)
     lab.end(lab.place("grid", 2, parent=key_of(1)), "done", 0.9)
@@ -124,7 +124,10 @@ def test_a_search_that_goes_on_holds_all_its_trials(tmp_path: Path) -> None:
     lab.finish()
     assert lab.kept(key_of(1)) == set()
     lab.gc()
-    assert lab.files(key_of(1)) == {"log.txt", "token"}  # the state that a later span goes on from, with its weights
+    assert lab.files(key_of(1)) == {
+        "log.txt",
+        "token",
+    }  # the state from which a later span resumes goes with its weights
     assert lab.files(key_of(2)) == {"log.txt", "token", "weights.safetensors", "state.pt"}
     lab.store.close()
 
@@ -184,7 +187,7 @@ def test_a_trial_that_ended_unheard_keeps_what_it_said(local: Lab) -> None:
 
 
 def test_the_beginning_of_a_schedule_is_not_the_best_of_its_group(tmp_path: Path) -> None:
-    """In population-based training, where a trial goes on from another: only whole schedules are results."""
+    """In population-based training, where trials resume from others: only whole schedules are results."""
     search = {"search": {"optim.lr": {"loguniform": [1e-5, 1e-2]}}, "population": {"size": 2}}
     lab = Lab(f"sqlite:///{tmp_path / 'store.db'}", tmp_path, spec({"name": "search", "sweep": search}))
     for number, span, value in ((1, (0, 5), 0.9), (2, (5, 10), 0.8), (3, (5, 10), 0.7)):
@@ -197,7 +200,7 @@ def test_the_beginning_of_a_schedule_is_not_the_best_of_its_group(tmp_path: Path
 
 
 def test_weights_that_are_gone_are_named_and_forgotten_when_asked(lab: Lab) -> None:
-    """Then they are made again where they are needed; else a trial that starts from them fails for want of a file."""
+    """Then they are recomputed when needed; else a trial that starts from them fails because the file is missing."""
     a_finished_study(lab)
     lab.place("grid", 20, parent=key_of(1))
     (lab.folder(key_of(1)) / "weights.safetensors").unlink()
@@ -258,7 +261,7 @@ def test_folders_of_no_known_trial_are_named_and_removed_only_when_asked(local: 
 
 
 def test_another_stores_storage_loses_nothing(local: Lab, tmp_path: Path) -> None:
-    """The store of one study, and by mistake the storage of another."""
+    """The store of one study, by mistake with the storage of another."""
     local.run("grid", 1, 0.1)
     local.run("grid", 2, 0.9)
     local.finish()

@@ -45,7 +45,7 @@ def test_what_was_needed_since_the_plan_stays(lab: Lab) -> None:
 
 
 def test_a_trial_that_was_begun_since_the_plan_keeps_its_files(lab: Lab) -> None:
-    """Also when it ended again since: what is there now is not what was looked at."""
+    """Even if it has ended again since: its files are not those that were looked at."""
     for number in (1, 2, 3):
         lab.end(lab.place("grid", number), "failed")
     lab.store.jobs.retry(lab.job_id)
@@ -61,7 +61,7 @@ def test_a_trial_that_was_begun_since_the_plan_keeps_its_files(lab: Lab) -> None
 
 
 def test_weights_made_again_since_they_were_forgotten_stay(lab: Lab) -> None:
-    """A gc that slept between its two steps finds another attempt's weights under the same name."""
+    """A gc that paused between its two steps finds the weights of another attempt under the same name."""
     a_finished_study(lab)
     plan = collector.plan(lab.store, lab.storage)
     assert lab.store.weights.forget([key_of(2)]) == {key_of(2)}
@@ -94,7 +94,7 @@ def test_nobody_can_claim_a_trial_while_its_files_go(lab: Lab) -> None:
 def test_a_child_that_is_placed_while_weights_are_forgotten_sees_that_they_are_gone(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else its driver would start it with weights whose file is removed a moment later."""
+    """Otherwise its driver would start it with weights whose file is removed a moment later."""
     a_finished_study(lab)
     other = Lab(lab.url, lab.storage.parent)
     placing = threading.Thread(target=lambda: other.place("grid", 20, parent=key_of(2)))

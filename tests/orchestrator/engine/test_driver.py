@@ -1,4 +1,4 @@
-"""The control loop without Ray: what it records, what it survives, and what it never runs twice."""
+"""The control loop without Ray: what it records and survives, and that no trial runs twice."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_whole_protocol_is_recorded(store: Store, tmp_path: Path) -> None:
     assert store.leases.drivers() == []
 
 
-def test_a_trial_that_lost_a_node_goes_on_with_as_many_workers_as_fit(store: Store, tmp_path: Path) -> None:
+def test_a_trial_that_lost_a_node_resumes_with_as_many_workers_as_fit(store: Store, tmp_path: Path) -> None:
     workers: list[int] = []
 
     def loses_a_node(assignment: Any, emit: Any, stop: Any) -> Any:
@@ -91,7 +91,7 @@ def test_a_trial_that_lost_a_node_goes_on_with_as_many_workers_as_fit(store: Sto
 
 def test_fewer_workers_are_whole_parts_of_all() -> None:
     def counts(**fields: int) -> list[int]:
-        return [some.workers for some in Resources(**fields).fitting()]
+        return [choice.workers for choice in Resources(**fields).fitting()]
 
     assert counts(workers=8, min_workers=1) == [8, 4, 2, 1]
     assert counts(workers=6, min_workers=3) == [6, 3]
@@ -123,7 +123,7 @@ def test_a_changed_spec_runs_only_what_is_new(store: Store, tmp_path: Path) -> N
 def test_a_killed_driver_costs_nothing(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    """The driver dies after its n-th round with trials out; the next one takes them over."""
+    """The driver dies after its n-th round while trials run; the next one takes them over."""
     rounds = 0
 
     def watch(driver: Driver) -> None:
@@ -144,7 +144,7 @@ def test_a_killed_driver_costs_nothing(
     undisturbed.close()
 
 
-def test_running_trials_are_taken_over_with_their_news(
+def test_running_trials_are_taken_over_with_their_updates(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate()
@@ -167,19 +167,19 @@ def test_running_trials_are_taken_over_with_their_news(
 
 
 @pytest.mark.parametrize("silent", [0, 2])
-def test_actors_of_a_dead_driver_with_nothing_to_say_are_used_again(
+def test_idle_actors_of_a_dead_driver_are_reused(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: int
 ) -> None:
-    """The driver dies between its commit and telling the actor: the next one needs the place that the actor holds,
-    also when the actor does not answer the first times."""
+    """The driver dies between its commit and the acknowledgement: the next one needs the slot that the actor holds,
+    even if the actor does not answer at first."""
     machine = Machine(slots=1)
     first = prepared_driver(store, SMALL, tmp_path)
     backend = ThreadBackend(machine, first.id)
 
-    def heard(news: Any, worker: Any) -> None:
+    def acknowledge(update: Any, worker: Any) -> None:
         raise Crash
 
-    monkeypatch.setattr(backend, "acknowledge", heard)
+    monkeypatch.setattr(backend, "acknowledge", acknowledge)
     monkeypatch.setattr(
         backend, "poll", lambda timeout_s: [a for a in ThreadBackend.poll(backend, timeout_s) if a.update.ended]
     )
@@ -202,8 +202,8 @@ def test_actors_of_a_dead_driver_with_nothing_to_say_are_used_again(
 def test_two_jobs_share_a_trial_and_run_it_once(store: Store, tmp_path: Path) -> None:
     gate = Gate()
     machine = Machine(slots=4, execute=gate)
-    one = job(grid(dataset=["digits"], init=[RAND], lr=LRS, layer_decay=[1.0]), name="one")
-    two = job(grid(dataset=["digits"], init=[RAND], lr=[*LRS, 3e-3], layer_decay=[1.0]), name="two")
+    first = job(grid(dataset=["digits"], init=[RAND], lr=LRS, layer_decay=[1.0]), name="one")
+    second = job(grid(dataset=["digits"], init=[RAND], lr=[*LRS, 3e-3], layer_decay=[1.0]), name="two")
     states: dict[str, JobState] = {}
 
     def go(which: JobSpec) -> None:
@@ -211,7 +211,7 @@ def test_two_jobs_share_a_trial_and_run_it_once(store: Store, tmp_path: Path) ->
         states[which.name] = drive_to_end(own, which, machine, tmp_path)[0]
         own.close()
 
-    threads = [threading.Thread(target=go, args=(which,)) for which in (one, two)]
+    threads = [threading.Thread(target=go, args=(which,)) for which in (first, second)]
     for thread in threads:
         thread.start()
     for _ in range(3):
@@ -319,7 +319,7 @@ def test_divergence_is_a_result(store: Store, tmp_path: Path) -> None:
     assert set(machine.ran.values()) == {1}
 
 
-def test_an_interrupted_job_gives_its_trials_back_and_goes_on(store: Store, tmp_path: Path) -> None:
+def test_an_interrupted_job_releases_its_trials_and_is_resumed(store: Store, tmp_path: Path) -> None:
     gate = Gate()
     machine = Machine(execute=gate)
 
@@ -384,7 +384,7 @@ def test_a_driver_that_lost_its_trials_does_not_write(
     assert store.trials.get(key).state is TrialState.running
 
 
-def test_a_driver_that_slept_past_its_lease_registers_again_and_goes_on(store: Store, tmp_path: Path) -> None:
+def test_a_driver_that_slept_past_its_lease_registers_again(store: Store, tmp_path: Path) -> None:
     driver = prepared_driver(store, SMALL, tmp_path)
     slept = False
 

@@ -1,4 +1,4 @@
-"""How a cluster is shared between jobs."""
+"""Shares of a cluster that several drivers use."""
 
 from __future__ import annotations
 

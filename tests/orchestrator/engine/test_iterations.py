@@ -40,7 +40,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
 
 class Trainer:
-    """Gains by its learning rate in every round, from what the trial that it goes on from had."""
+    """Gains its learning rate in every round, starting from the value of the trial from which it resumes."""
 
     def __init__(self) -> None:
         self.state: dict[str, float] = {}
@@ -66,40 +66,40 @@ def searching(**fields: Any) -> JobSpec:
 
 def test_a_grid_plans_runs_and_reports_in_rounds(store: Store, tmp_path: Path) -> None:
     grid = {"name": "search", "per": list(EACH), "sweep": {"grid": {**EACH, "optim.lr": [1e-3, 2e-3]}}}
-    one = job(grid, FINAL, trial=TRIAL)
-    found = cost(one, lambda keys: {}, DurationModel(), [Node(cpus=1)])
-    assert [stage.trials for stage in found.stages] == [2, 1]
-    assert drive_to_end(store, one, Machine(execute=Trainer()), tmp_path)[0] is JobState.done
-    rows = store.trials.placed(job_id(one))
+    study = job(grid, FINAL, trial=TRIAL)
+    estimate = cost(study, lambda keys: {}, DurationModel(), [Node(cpus=1)])
+    assert [stage.trials for stage in estimate.stages] == [2, 1]
+    assert drive_to_end(store, study, Machine(execute=Trainer()), tmp_path)[0] is JobState.done
+    rows = store.trials.placed(job_id(study))
     assert {(row.epoch, row.epochs) for row in rows} == {(ROUNDS, ROUNDS)}
-    assert verify(store, job_id(one)) == []
-    (cell,) = build(store, job_id(one)).cells
+    assert verify(store, job_id(study)) == []
+    (cell,) = build(store, job_id(study)).cells
     assert cell.value == pytest.approx(100 * ROUNDS * 2e-3)
 
 
 def test_early_stopping_decides_after_rounds(store: Store, tmp_path: Path) -> None:
     stopping = {"asha": {"grace_epochs": 2, "reduction_factor": 2}}
-    one = searching(trials=8, at_once=1, stopping=stopping)
-    assert drive_to_end(store, one, Machine(slots=1, execute=Trainer()), tmp_path)[0] is JobState.done
-    (events,) = store.search_log.events(job_id(one)).values()
+    study = searching(trials=8, at_once=1, stopping=stopping)
+    assert drive_to_end(store, study, Machine(slots=1, execute=Trainer()), tmp_path)[0] is JobState.done
+    (events,) = store.search_log.events(job_id(study)).values()
     decided = {event.body["epoch"] for event in events if event.kind in ("continued", "stopped")}
     assert decided == {2, 4, 8}
-    assert verify(store, job_id(one)) == []
+    assert verify(store, job_id(study)) == []
 
 
 def test_a_population_trains_in_parts_of_rounds(store: Store, tmp_path: Path) -> None:
     """The last round of a schedule may be shorter, so 11 rounds are 101 to 110 iterations; a generation of 11 rounds is
     the whole schedule, and one of a single round makes 11 generations."""
-    one = searching(trials=2, population={"size": 2, "every_epochs": 1})
-    found = cost(one, lambda keys: {}, DurationModel(), [Node(cpus=1)])
-    assert [stage.trials for stage in found.stages] == [2 * ROUNDS, 1]
-    assert drive_to_end(store, one, Machine(slots=1, execute=Trainer()), tmp_path)[0] is JobState.done
-    rows = store.trials.placed(job_id(one), "search")
+    study = searching(trials=2, population={"size": 2, "every_epochs": 1})
+    estimate = cost(study, lambda keys: {}, DurationModel(), [Node(cpus=1)])
+    assert [stage.trials for stage in estimate.stages] == [2 * ROUNDS, 1]
+    assert drive_to_end(store, study, Machine(slots=1, execute=Trainer()), tmp_path)[0] is JobState.done
+    rows = store.trials.placed(job_id(study), "search")
     assert Counter(row.epochs for row in rows) == dict.fromkeys(range(1, ROUNDS + 1), 2)
-    (winner,) = store.choices.of(job_id(one))
+    (winner,) = store.choices.of(job_id(study))
     assert winner.candidates == 2
-    (final,) = store.trials.placed(job_id(one), "final")
+    (final,) = store.trials.placed(job_id(study), "final")
     assert store.trials.get(final.key).spec["span"] == {"first_epoch": ROUNDS - 1, "last_epoch": ROUNDS}
-    kept = store.weights.retention_facts().candidates[job_id(one), "search", "digits/RAND"]
+    kept = store.weights.retention_facts().candidates[job_id(study), "search", "digits/RAND"]
     assert {each.key for each in kept.candidates} == {row.key for row in rows if row.epochs == ROUNDS}
-    assert verify(store, job_id(one)) == []
+    assert verify(store, job_id(study)) == []

@@ -31,8 +31,8 @@ def store(database_url: str) -> Iterator[Store]:
     opened.close()
 
 
-def test_a_chain_whose_weights_are_gone_is_made_again_from_its_start() -> None:
-    """3 starts from 2, which started from 1; neither 1 nor 2 has weights any more."""
+def test_a_chain_whose_weights_are_gone_runs_again_from_its_start() -> None:
+    """3 starts from 2, which started from 1; the weights of 1 and 2 are gone."""
     first = {"name": "first", "override": {"task.dataset": "digits-pretrain"}}
     second = {"name": "second", "override": {"backbone.init": {**SUP, "stage": "first"}}}
     third = {"name": "third", "override": {"backbone.init": {**SUP, "stage": "second"}, "task.dataset": "faces"}}
@@ -68,7 +68,7 @@ def test_a_lost_parent_of_another_job_is_named_also_behind_a_done_trial() -> Non
     assert any("third" in line and f"pin {elsewhere[:12]}" in line for line in planner.incomplete())
 
 
-def test_a_study_goes_on_after_gc_took_what_it_could(store: Store, tmp_path: Path) -> None:
+def test_a_longer_study_runs_after_gc_removed_what_it_could(store: Store, tmp_path: Path) -> None:
     """The study is done and its pre-training's weights are removed by hand; a longer study needs them again."""
     short = job(PRETRAIN, grid(**SMALL))
     machine = run(store, short, tmp_path)
@@ -100,15 +100,15 @@ def test_gc_leaves_a_running_study_alone(store: Store, tmp_path: Path) -> None:
     storage = tmp_path / "storage"
     removed: list[collector.Item] = []
 
-    def watch(drive: Any) -> None:
+    def watch(driver: Any) -> None:
         removed.extend(
             collector.remove(store, storage, collector.plan(store, storage, collector.Options(checkpoints=True))).items
         )
 
     study = job(SEVERAL, grid(**{**SMALL, "lr": [1e-4, 6e-4]}), FINAL | {"from": "grid"})
-    state, drive = drive_to_end(store, study, Machine(execute=with_files), tmp_path, watch=watch)
+    state, driver = drive_to_end(store, study, Machine(execute=with_files), tmp_path, watch=watch)
     assert state is JobState.done
-    assert drive.tally.started == 5
+    assert driver.tally.started == 5
     assert all(item.kind != "weights" for item in removed)
     collector.remove(store, storage, collector.plan(store, storage))
     rows = {row.name: row for row in store.trials.placed(job_id(study))}
@@ -119,7 +119,7 @@ def test_gc_leaves_a_running_study_alone(store: Store, tmp_path: Path) -> None:
 
 
 def test_the_driver_row_of_another_host_counts_as_alive(store: Store, tmp_path: Path) -> None:
-    """A pending trial of a job that a driver elsewhere drives keeps its checkpoints."""
+    """A pending trial keeps its checkpoints if a driver on another host drives its job."""
     giver = giving()
     record_job(store, giver, job_id(giver))
     key = placed_by_a_planner(store, giver)[0]

@@ -1,4 +1,4 @@
-"""The digests of data that are there enter the keys of the trials that use them, and nothing else."""
+"""Digests of data that are present enter the keys of the trials that use them, and no others."""
 
 from __future__ import annotations
 
@@ -63,15 +63,15 @@ def test_trials_name_the_digests_of_the_data_that_are_there(
 ) -> None:
     before = {p.key for p in Planner(job, DurationModel()).placed}
     trees.plant("pets", tmp_path, monkeypatch)
-    told = with_manifests(job, where(tmp_path))
-    trials = planned(told)
+    planned_job = with_manifests(job, where(tmp_path))
+    trials = planned(planned_job)
     assert list(trials["grid", "pets", 1e-3]) == list(trials["grid", "pets", 2e-3]) == ["pets/0.2/2"]
     assert list(trials["other", "pets", 1e-3]) == ["pets/0.4/0"]
     assert list(trials["masked", "pets", 1e-3]) == ["pets/0.02/0"]
     assert trials["grid", "dtd", 1e-3] == {}
     assert trials["grid", "faces", 1e-3] == {"faces/official": trees.card_of("faces").digest}
     assert {path.name for path in (tmp_path / "splits").iterdir()} >= {"pets-0.2-2.jsonl"}
-    keys = {p.key for p in Planner(told, DurationModel()).placed}
+    keys = {p.key for p in Planner(planned_job, DurationModel()).placed}
     assert len(keys & before) == 2  # those of dtd, which is not there
     again = with_manifests(job, where(tmp_path))
     assert {p.key for p in Planner(again, DurationModel()).placed} == keys
@@ -91,12 +91,16 @@ def test_the_jobs_id_does_not_depend_on_data(job: JobSpec, tmp_path: Path, monke
 def test_winners_keep_the_digest_of_their_own_data(
     job: JobSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where a later stage takes another data set than the winner's."""
+    """Even if a later stage has another data set than the winner."""
     trees.plant("pets", tmp_path, monkeypatch)
     trees.plant("dtd", tmp_path, monkeypatch)
-    told = with_manifests(job, where(tmp_path))
-    winner = next(p.spec for p in Planner(told, DurationModel()).placed if p.group_values["task.dataset"] == "pets")
-    stage = told.stages[1].model_copy(update={"override": {**told.stages[1].override, "task.dataset": "dtd"}})
+    planned_job = with_manifests(job, where(tmp_path))
+    winner = next(
+        p.spec for p in Planner(planned_job, DurationModel()).placed if p.group_values["task.dataset"] == "pets"
+    )
+    stage = planned_job.stages[1].model_copy(
+        update={"override": {**planned_job.stages[1].override, "task.dataset": "dtd"}}
+    )
     (moved,) = successors(winner, stage, may_test=True, workers=1)
     assert list(moved.task.manifests) == ["dtd/official"]  # type: ignore[union-attr]
 
@@ -120,7 +124,7 @@ def test_every_split_that_a_winner_may_bring_along_has_a_digest(
         f"{name}/0.2/{seed}" for name in ("pets", "food101") for seed in (0, 1)
     }
     winner = next(p.spec for p in Planner(job, DurationModel()).placed if p.spec.task.split_seed == 1)  # type: ignore[attr-defined]
-    finals = successors(winner, job.stages[1], may_test=True)
+    finals = successors(winner, job.stages[1], may_test=True, workers=1)
     assert [list(final.task.manifests) for final in finals] == [["pets/0.2/1"], ["food101/0.2/1"]]  # type: ignore[attr-defined]
 
 
@@ -144,23 +148,23 @@ def test_an_axis_of_whole_tasks_gets_digests(tmp_path: Path, monkeypatch: pytest
 
 def test_a_job_does_not_go_on_with_other_data(job: JobSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trees.plant("pets", tmp_path, monkeypatch)
-    there = where(tmp_path)
-    there.folder.mkdir()
-    with closing(open_store(there.database_url)) as store:
-        told, identity = with_manifests(job, there), job_id(job)
+    place = where(tmp_path)
+    place.folder.mkdir()
+    with closing(open_store(place.database_url)) as store:
+        planned_job, identity = with_manifests(job, place), job_id(job)
         record_job(store, job, identity)
-        store.trials.place(identity, [placement_of(trial) for trial in Planner(told, DurationModel()).placed])
-        check_unchanged(store, identity, told)
+        store.trials.place(identity, [placement_of(trial) for trial in Planner(planned_job, DurationModel()).placed])
+        check_unchanged(store, identity, planned_job)
         rows = (tmp_path / "oxford-iiit-pet" / "annotations" / "test.txt").read_text().splitlines()
         (tmp_path / "oxford-iiit-pet" / "annotations" / "test.txt").write_text("\n".join(rows[1:]) + "\n")
-        check_unchanged(store, identity, with_manifests(job, there))  # the written manifest counts
+        check_unchanged(store, identity, with_manifests(job, place))  # the written manifest counts
         assert command(tmp_path, "split", "pets", "--split-seed", "2").exit_code == 0
         with pytest.raises(Conflict, match=r"ran on other data: the split pets/0.2/2 had SHA-256 \w+, what is here"):
-            check_unchanged(store, identity, with_manifests(job, there))
+            check_unchanged(store, identity, with_manifests(job, place))
 
 
 def test_data_of_later_stages_are_missed_at_once(job: JobSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CoG is searched on L1 and then runs on five levels: that L5 is not there is said before the search."""
+    """CoG is searched on L1 and then runs on five levels: a missing L5 is reported before the search."""
     trees.plant("pets", tmp_path, monkeypatch)
     trees.plant("dtd", tmp_path, monkeypatch)
     levels = job.stages[1].model_copy(

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from in_process_backend import Machine, drive_to_end, made_up, messages, results_of
 from k12_job import BASE, FINAL, PRETRAIN, RAND, SUP, grid, job, planner_of
+from more_tasks import MoreTasks
 from two_jobs import FROM_OTHER, SEVERAL, SMALL, forget_by_force, giving, placed_by_a_planner, run, taking
 
 from orchestrator import spec
+from orchestrator.engine.plan_rows import placement_of
 from orchestrator.errors import NotFound, SpecError
+from orchestrator.launch import other_jobs
 from orchestrator.launch.estimate import estimate
 from orchestrator.launch.other_jobs import (
     assume_weights,
@@ -28,13 +32,14 @@ from orchestrator.launch.submit import record_job
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.resource_fit import Node
-from orchestrator.records.rows import SearchEvent
+from orchestrator.records.rows import ResolvedWeightsRow, SearchEvent
 from orchestrator.records.states import JobState, TrialState
 from orchestrator.report import describe
 from orchestrator.settings import settings
 from orchestrator.spec.job import job_id
 from orchestrator.spec.sweep import SingleSetting
 from orchestrator.store.store import Store, open_store
+from workers.trial import TrialSpec
 
 
 @pytest.fixture
@@ -89,8 +94,48 @@ def test_weights_that_have_seen_test_images_are_refused(store: Store, tmp_path: 
         check_test_data_unseen(store, origins, planner.specs())  # the search alone reads no test images
 
 
+def test_ancestors_count_that_a_trial_names_beside_its_backbone(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial that compares two models has seen what the trials of both have seen."""
+    monkeypatch.setattr(other_jobs, "TrialSpec", MoreTasks)
+    caltech = {"kind": "classify", "dataset": "caltech101"}
+    seen = MoreTasks.model_validate({**BASE, "task": {**caltech, "split_seed": 1}})
+    other = {"kind": "trial", "name": "MIM", "trial": seen.key}
+    comparing = MoreTasks.model_validate({**BASE, "task": {"kind": "compared", "other": other}})
+    record_job(store, giving(), job_id(giving()))
+    (placement, *_) = [placement_of(planned) for planned in Planner(giving(), DurationModel()).placed]
+    placements = [
+        replace(placement, key=trial.key, spec=trial.model_dump(mode="json"), position=number)
+        for number, trial in enumerate((seen, comparing))
+    ]
+    store.trials.place(job_id(giving()), placements)
+    origin = ResolvedWeightsRow("", "", "pre", "pretrain", "all", comparing.key, "top1", 1.0, 1)
+    reading = {**BASE, "may_test": True, "task": {**caltech, "train": "trainval", "evaluate": "test"}}
+    for split_seed in (0, 1):
+        specs = [TrialSpec.model_validate({**reading, "task": {**reading["task"], "split_seed": split_seed}})]
+        if split_seed == 1:
+            check_test_data_unseen(store, [origin], specs)
+            continue
+        with pytest.raises(SpecError, match=f"trial {seen.key[:12]} opened images of caltech101 by task.split_seed: 1"):
+            check_test_data_unseen(store, [origin], specs)
+
+
+def test_references_are_resolved_wherever_they_stand(store: Store, tmp_path: Path) -> None:
+    run(store, giving(), tmp_path)
+    override = {"task.others": [FROM_OTHER, {"kind": "none"}], "task.more": {"deep": {"init": FROM_OTHER}}}
+    wanted, origins = resolve_weights(job({"name": "compare", "override": override}), store)
+    (origin,) = origins
+    trial = {"kind": "trial", "name": "MIM", "trial": origin.key}
+    assert wanted.stages[0].override == {
+        "task.others": [trial, {"kind": "none"}],
+        "task.more": {"deep": {"init": trial}},
+    }
+    assert references_to_other_jobs(wanted) == {}
+
+
 def test_a_spec_file_may_name_another_jobs_stage(tmp_path: Path) -> None:
-    """Nothing is looked up when it is read; that its stage is none of this job's is no mistake."""
+    """Nothing is looked up when the spec is read, and its stage need not be one of this job's."""
     path = tmp_path / "user.yaml"
     content = {"name": "user", "trial": BASE, "stages": [grid(**{**SMALL, "init": [FROM_OTHER]})]}
     path.write_text(json.dumps(content))  # JSON is YAML
@@ -136,7 +181,7 @@ def test_what_is_missing_is_named(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_stage_of_which_not_all_trials_are_placed_is_not_complete(store: Store, tmp_path: Path) -> None:
-    """All that are placed are done: but those that wait for another stage's weights may be better."""
+    """All placed trials are done, but those that wait for another stage's weights may be better."""
     both = {**SEVERAL, "name": "second", "override": {}, "sweep": {"grid": {"backbone.init": [RAND, SUP]}}}
     giver = giving(PRETRAIN, both)
     failing = Machine(execute=_failing_on("digits-pretrain"))
@@ -208,7 +253,7 @@ def test_a_pinned_trial_keeps_the_weights_that_its_stage_would_not(store: Store,
 
 
 def test_another_jobs_stage_that_was_not_looked_up_is_refused(store: Store, tmp_path: Path) -> None:
-    """As when only a field of backbone.init is overridden, so that the parts of it never stand together."""
+    """As when only a field of backbone.init is overridden, so that its parts never stand together."""
     with pytest.raises(SpecError, match=r"stage pretrain of job pre was not looked up; write backbone.init as a whole"):
         planner_of(grid(**{**SMALL, "init": [FROM_OTHER]}))
     parted = {k: v for k, v in FROM_OTHER.items() if k != "job"}
@@ -239,10 +284,10 @@ def test_weights_that_go_while_a_job_is_submitted_are_noticed(store: Store, tmp_
 
 def test_plan_assumes_weights_of_jobs_to_come(tmp_path: Path) -> None:
     where = settings(folder=tmp_path / "runs")
-    found = estimate(assume_weights(taking(), where), where, [Node(2.0)])
-    assert (found.trials, found.done) == (8, 0)
-    assert not found.problems
-    assert any("assumed: initial weights MIM" in line for line in found.basis)
+    cost = estimate(assume_weights(taking(), where), where, [Node(2.0)])
+    assert (cost.trials, cost.done) == (8, 0)
+    assert not cost.problems
+    assert any("assumed: initial weights MIM" in line for line in cost.basis)
     assert not (tmp_path / "runs" / "store.db").exists()
     opened = open_store(where.database_url)
     run(opened, giving(), tmp_path)
@@ -254,7 +299,7 @@ def test_plan_assumes_weights_of_jobs_to_come(tmp_path: Path) -> None:
 
 
 def test_the_winner_is_found_by_the_stages_own_rule(store: Store, tmp_path: Path) -> None:
-    """Equal in the metric, the stage's own tie rule decides."""
+    """Where the metric is equal, the stage's own tie rule decides."""
     stage = {**SEVERAL, "ties": ["optim.lr:max"], "sweep": {"grid": {"optim.lr": [3e-4, 1.2e-3]}}}
     giver = giving(stage)  # both as far from the best learning rate, in the logarithm
     run(store, giver, tmp_path)
@@ -272,6 +317,6 @@ def test_what_its_stages_search_stopped_does_not_win_where_another_job_ran_it_in
     best = find(store, FROM_OTHER).key
     stopped = SearchEvent(0, "stopped", best, {"epoch": 1, "value": 0.0})
     store.trials.place(job_id(giver), [], [((first.stage, first.group), stopped)])
-    found = find(store, FROM_OTHER)
-    assert {best, found.key} == {first.key, second.key}
-    assert found.candidates == 1
+    origin = find(store, FROM_OTHER)
+    assert {best, origin.key} == {first.key, second.key}
+    assert origin.candidates == 1

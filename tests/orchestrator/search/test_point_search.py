@@ -1,4 +1,4 @@
-"""A group's search by itself: its points, what it stops, and that made again from its events it goes on the same."""
+"""A group's search by itself: its points, what it stops, and that it continues the same after a replay."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def key_of(body: Mapping[str, Any]) -> str | None:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def decider(search: Search, key: Callable[[Mapping[str, Any]], str | None] = key_of) -> PointSearch:
+def search_of(search: Search, key: Callable[[Mapping[str, Any]], str | None] = key_of) -> PointSearch:
     return PointSearch(search, "top1", "max", EPOCHS, key)
 
 
@@ -41,8 +41,8 @@ def made_up(point: Mapping[str, Any]) -> float:
     return -((math.log(point["optim.lr"] / 1e-3)) ** 2) - (point["optim.layer_decay"] - 0.8) ** 2
 
 
-def go_on(search: PointSearch, events: list[SearchEvent]) -> list[SearchEvent]:
-    """Runs the search to its end, one trial at a time, the one asked for first; returns all events."""
+def finish(search: PointSearch, events: list[SearchEvent]) -> list[SearchEvent]:
+    """Runs the search to its end, one trial after the other in the order of suggestion; returns all events."""
     events = list(events)
     ended = {e.key for e in events if e.kind in ("told", "stopped")}
     while True:
@@ -51,19 +51,19 @@ def go_on(search: PointSearch, events: list[SearchEvent]) -> list[SearchEvent]:
         open_ = [e for e in events if e.kind == "asked" and e.key not in ended]
         if not open_:
             return events
-        one = open_[0]
-        value = made_up(one.body["point"])
+        asked = open_[0]
+        value = made_up(asked.body["point"])
         for epoch in range(1, EPOCHS + 1):
-            heard = search.on_report(one.key, epoch, value * (1 + 1 / epoch))
-            if heard is not None:
-                events.append(heard)
-                if heard.kind == "stopped":
+            judged = search.on_report(asked.key, epoch, value * (1 + 1 / epoch))
+            if judged is not None:
+                events.append(judged)
+                if judged.kind == "stopped":
                     break
         else:
-            told = search.on_result(one.key, value if value > -3 else None)
-            assert told is not None
-            events.append(told)
-        ended.add(one.key)
+            result = search.on_result(asked.key, value if value > -3 else None)
+            assert result is not None
+            events.append(result)
+        ended.add(asked.key)
 
 
 ASHA = {"asha": {"grace_epochs": 2, "reduction_factor": 3}}
@@ -73,22 +73,22 @@ MEDIAN = {"median": {"grace_epochs": 4, "min_trials": 3}}
 @pytest.mark.parametrize("sampler", ["tpe", "random", "quasi_random"])
 def test_points_lie_in_their_ranges_and_the_seed_decides_them(sampler: str) -> None:
     search = a_search(sampler=sampler)
-    events = go_on(decider(search), [])
+    events = finish(search_of(search), [])
     points = [e.body["point"] for e in events if e.kind == "asked"]
     assert len({json.dumps(point) for point in points}) == len(points) == 14
     for point in points:
         assert list(point) == list(RANGES)
         assert all(contains(search.search[path], value) for path, value in point.items())
         assert all(value == float(f"{value:.12g}") for value in point.values())
-    assert go_on(decider(search), []) == events
-    assert go_on(decider(a_search(sampler=sampler, seed=1)), []) != events
+    assert finish(search_of(search), []) == events
+    assert finish(search_of(a_search(sampler=sampler, seed=1)), []) != events
 
 
 def test_tpe_learns_and_at_once_is_kept() -> None:
     search = a_search(trials=40, startup=10)
-    events = go_on(decider(search), [])
-    told = [e.body["value"] for e in events if e.kind == "told"]
-    early, late = told[:10], told[-10:]
+    events = finish(search_of(search), [])
+    results = [e.body["value"] for e in events if e.kind == "told"]
+    early, late = results[:10], results[-10:]
     assert sorted(v or -9 for v in late)[5] > sorted(v or -9 for v in early)[5]
     out = 0
     for event in events:
@@ -97,45 +97,45 @@ def test_tpe_learns_and_at_once_is_kept() -> None:
 
 
 @pytest.mark.parametrize(("stopping", "sampler"), [(ASHA, "tpe"), (MEDIAN, "tpe"), ("none", "quasi_random")])
-def test_made_again_from_its_events_it_goes_on_as_it_would_have(stopping: Any, sampler: str) -> None:
+def test_replayed_from_its_events_it_continues_the_same(stopping: Any, sampler: str) -> None:
     """At every event (of long ones at every ninth): the further points and decisions are those of the search that was
     never interrupted."""
     search = a_search(stopping=stopping, sampler=sampler)
-    whole = go_on(decider(search), [])
+    whole = finish(search_of(search), [])
     assert [event.number for event in whole] == list(range(len(whole)))
     for many in range(0, len(whole) + 1, 1 if len(whole) < 50 else 9):
-        again = decider(search)
+        again = search_of(search)
         assert again.replay(whole[:many]) == []
-        assert go_on(again, whole[:many]) == whole
+        assert finish(again, whole[:many]) == whole
 
 
 def test_rungs_after_a_restart_are_those_before() -> None:
     search = a_search(stopping=ASHA)
-    before = decider(search)
-    events = go_on(before, [])
-    after = decider(search)
+    before = search_of(search)
+    events = finish(before, [])
+    after = search_of(search)
     after.replay(events)
-    found = after._rule.tune._brackets[0]._rungs  # type: ignore[attr-defined]
-    assert found == before._rule.tune._brackets[0]._rungs  # type: ignore[attr-defined]
-    assert sum(len(recorded) for _, recorded in found) > 14
+    rungs_after = after._rule.tune._brackets[0]._rungs  # type: ignore[attr-defined]
+    assert rungs_after == before._rule.tune._brackets[0]._rungs  # type: ignore[attr-defined]
+    assert sum(len(recorded) for _, recorded in rungs_after) > 14
 
 
 def test_no_trial_is_stopped_for_want_of_forgotten_rivals_nor_spared() -> None:
     """Nine trials passed the first rung. The next is stopped if most were better, and goes on if it is the best; a
     scheduler that had forgotten them would let both go on."""
     search = a_search(stopping=ASHA, at_once=14)
-    first = decider(search)
+    first = search_of(search)
     events = [first.suggest() for _ in range(14)]
     for number, event in enumerate(events[:9]):
-        heard = first.on_report(event.key, 2, float(number))
-        assert heard is not None
-        events.append(heard)
+        judged = first.on_report(event.key, 2, float(number))
+        assert judged is not None
+        events.append(judged)
     for value, kind in ((4.0, "stopped"), (8.5, "continued")):
-        heirs = [decider(search) for _ in range(2)]
+        heirs = [search_of(search) for _ in range(2)]
         heirs[0].replay(events)
-        heard = heirs[0].on_report(events[9].key, 2, value)
-        assert heard is not None
-        assert heard.kind == kind
+        judged = heirs[0].on_report(events[9].key, 2, value)
+        assert judged is not None
+        assert judged.kind == kind
         heirs[1].replay(events[:14])
         forgetful = heirs[1].on_report(events[9].key, 2, value)
         assert forgetful is not None
@@ -143,14 +143,14 @@ def test_no_trial_is_stopped_for_want_of_forgotten_rivals_nor_spared() -> None:
 
 
 def test_a_trial_with_a_known_result_is_not_stopped_but_fills_its_rungs() -> None:
-    search = decider(a_search(stopping=ASHA, at_once=4))
+    search = search_of(a_search(stopping=ASHA, at_once=4))
     best, worse, third, fourth = (search.suggest() for _ in range(4))
     search.on_report(best.key, 2, 3.0)
-    heard = search.on_report(worse.key, 2, 1.0, ended=True)
-    assert heard is not None
-    assert heard.kind == "continued"
+    event = search.on_report(worse.key, 2, 1.0, ended=True)
+    assert event is not None
+    assert event.kind == "continued"
     assert search.on_result(worse.key, 1.0) is not None
-    assert search.on_result(worse.key, 1.0) is None  # said already
+    assert search.on_result(worse.key, 1.0) is None  # known already
     assert search.on_report(worse.key, 6, 1.0) is None
     between = search.on_report(third.key, 2, 2.5)  # above two thirds of 1 and 3
     assert between is not None
@@ -161,20 +161,20 @@ def test_a_trial_with_a_known_result_is_not_stopped_but_fills_its_rungs() -> Non
 
 
 def test_reports_that_decide_nothing_are_no_events() -> None:
-    search = decider(a_search(stopping=ASHA))
-    one = search.suggest()
-    assert search.on_report(one.key, 1, 0.5) is None
+    search = search_of(a_search(stopping=ASHA))
+    asked = search.suggest()
+    assert search.on_report(asked.key, 1, 0.5) is None
     assert search.on_report("another", 2, 0.5) is None
-    assert search.on_report(one.key, 2, None) is None
-    assert search.on_report(one.key, 2, math.nan) is None
-    assert search.on_report(one.key, 2, 0.5) is not None
-    assert search.on_report(one.key, 2, 0.5) is None  # said again after a resume
+    assert search.on_report(asked.key, 2, None) is None
+    assert search.on_report(asked.key, 2, math.nan) is None
+    assert search.on_report(asked.key, 2, 0.5) is not None
+    assert search.on_report(asked.key, 2, 0.5) is None  # repeated after a resume
 
 
-def test_a_history_of_another_version_is_taken_over_as_it_is() -> None:
-    """Points that this sampler would not draw (an older optuna's) count as history; the search goes on."""
+def test_a_history_of_another_version_is_kept() -> None:
+    """Points that this sampler would not draw (of an older optuna) count as history; the search continues."""
     search = a_search()
-    whole = go_on(decider(search), [])
+    whole = finish(search_of(search), [])
     odd = {**whole[1].body["point"], "optim.lr": 0.00123}
     key = str(key_of({"point": odd}))
     changed = [
@@ -182,10 +182,10 @@ def test_a_history_of_another_version_is_taken_over_as_it_is() -> None:
                     {"point": odd} if e.number == 1 else e.body)
         for e in whole[:20]
     ]  # fmt: skip
-    again = decider(search)
+    again = search_of(search)
     (line,) = again.replay(changed)
     assert "optuna" in line
-    rest = go_on(again, changed)
+    rest = finish(again, changed)
     assert rest[:20] == changed
     asked = [e.key for e in rest if e.kind == "asked"]
     assert len(set(asked)) == len(asked) == 14
@@ -193,7 +193,7 @@ def test_a_history_of_another_version_is_taken_over_as_it_is() -> None:
 
 def test_no_point_is_asked_for_twice_and_a_small_space_ends() -> None:
     small = a_search(search={"backbone.drop_path": {"choice": [0, 0.1]}, "optim.batch": {"int": [1, 3]}}, trials=10)
-    search = decider(small)
+    search = search_of(small)
     events = []
     while search.can_suggest():
         events.append(search.suggest())
@@ -203,7 +203,7 @@ def test_no_point_is_asked_for_twice_and_a_small_space_ends() -> None:
     assert len({e.key for e in events}) == 7
     assert "6 points" in events[-1].body["reason"]
     recorded = []
-    again = decider(small)
+    again = search_of(small)
     for event in events:
         recorded.append(SearchEvent(len(recorded), event.kind, event.key, event.body))
         if event.kind == "asked":
@@ -217,21 +217,21 @@ def test_points_whose_values_do_not_go_together_are_passed_over() -> None:
         return key_of(body) if body["point"]["optim.batch"] % 2 == 0 else None
 
     search = a_search()
-    events = go_on(decider(search, even), [])
+    events = finish(search_of(search, even), [])
     assert all(e.body["point"]["optim.batch"] % 2 == 0 for e in events if e.kind == "asked")
-    again = decider(search, even)
+    again = search_of(search, even)
     assert again.replay(events) == []
 
 
 def test_first_points_come_first() -> None:
     first = [{**middle(a_search().search), "optim.lr": lr, "backbone.drop_path": 0.2} for lr in (1e-3, 2e-3)]
-    search = decider(a_search(first=first))
+    search = search_of(a_search(first=first))
     assert [search.suggest().body["point"] for _ in range(2)] == first
 
 
 @pytest.mark.parametrize("rule", [(1, 3, 1), (2, 3, 2), (4, 2, 1), (5, 4, 1)])
 def test_our_rungs_are_those_of_tune(rule: tuple[int, int, int]) -> None:
-    """Contract with the pinned Ray: the epochs that `plan` and `validate` name are those at which it decides."""
+    """Contract with the pinned Ray: it decides after the epochs that `plan` and `validate` name."""
     from ray.tune.schedulers import AsyncHyperBandScheduler
 
     grace, factor, brackets = rule
@@ -245,8 +245,8 @@ def test_our_rungs_are_those_of_tune(rule: tuple[int, int, int]) -> None:
 
 
 def test_what_did_not_run_in_full_is_pruned_for_optuna() -> None:
-    """Contract with the pinned Tune and Optuna: stopped and diverged trials are known as bad, not forgotten."""
-    search = decider(a_search(stopping=ASHA, at_once=5))
+    """Contract with the pinned Tune and Optuna: stopped and diverged trials count as bad, they are not ignored."""
+    search = search_of(a_search(stopping=ASHA, at_once=5))
     good, stopped, diverged = search.suggest(), search.suggest(), search.suggest()
     search.on_report(good.key, 2, 3.0)
     search.on_report(stopped.key, 2, 1.0)
@@ -257,32 +257,32 @@ def test_what_did_not_run_in_full_is_pruned_for_optuna() -> None:
 
 
 def test_median_stops_what_is_worse_than_half_of_the_others() -> None:
-    search = decider(a_search(stopping=MEDIAN, at_once=10))
+    search = search_of(a_search(stopping=MEDIAN, at_once=10))
     keys = [search.suggest().key for _ in range(5)]
     for value, key in enumerate(keys[:3]):
         for epoch in (4, 8):
-            heard = search.on_report(key, epoch, float(value))
-            assert heard is not None
-            assert heard.kind == "continued"
+            event = search.on_report(key, epoch, float(value))
+            assert event is not None
+            assert event.kind == "continued"
     for key, value, kind in ((keys[3], 0.5, "stopped"), (keys[4], 1.5, "continued")):
-        heard = search.on_report(key, 4, value)
-        assert heard is not None
-        assert heard.kind == kind
+        event = search.on_report(key, 4, value)
+        assert event is not None
+        assert event.kind == kind
 
 
 def test_a_trial_with_a_known_result_is_not_stopped_by_the_median_at_any_report() -> None:
-    search = decider(a_search(stopping=MEDIAN, at_once=10))
+    search = search_of(a_search(stopping=MEDIAN, at_once=10))
     keys = [search.suggest().key for _ in range(4)]
     for value, key in enumerate(keys[:3], 2):
         for epoch in (4, 8):
             search.on_report(key, epoch, float(value))
-    heard = [search.on_report(keys[3], epoch, 0.5, ended=True) for epoch in (4, 5, 6)]
-    assert [one.kind for one in heard if one] == ["continued"] * 3
+    events = [search.on_report(keys[3], epoch, 0.5, ended=True) for epoch in (4, 5, 6)]
+    assert [event.kind for event in events if event] == ["continued"] * 3
 
 
 def test_a_value_of_twelve_digits_stays_inside_its_range() -> None:
-    one = Uniform(uniform=(1 / 3, 2 / 3))
-    assert [contains(one, rounded(one, value)) for value in (1 / 3, 0.5, 2 / 3)] == [True] * 3
+    values = Uniform(uniform=(1 / 3, 2 / 3))
+    assert [contains(values, rounded(values, value)) for value in (1 / 3, 0.5, 2 / 3)] == [True] * 3
 
 
 def test_a_range_ends_at_its_ends() -> None:
@@ -297,12 +297,12 @@ def test_a_range_ends_at_its_ends() -> None:
 
 
 def test_a_winner_near_an_end_of_its_range_lies_on_an_edge() -> None:
-    found, choices = selection.search_ranges(a_search().model_dump(mode="json", by_alias=True)["search"])
+    limits, choices = selection.search_ranges(a_search().model_dump(mode="json", by_alias=True)["search"])
     assert choices == {"backbone.drop_path": [0, 0.1, 0.2]}
     inside = {"optim.lr": 1e-3, "optim.layer_decay": 0.8, "optim.batch": 20}
-    assert selection.edges(inside, {}, found) == []
+    assert selection.edges(inside, {}, limits) == []
     outside = {"optim.lr": 9e-3, "optim.layer_decay": 0.6, "optim.batch": 80}
-    assert selection.edges(outside, {}, found) == [
+    assert selection.edges(outside, {}, limits) == [
         Edge("optim.lr", "high", False, 9e-3, 1e-2),
         Edge("optim.layer_decay", "low", False, 0.6, 0.6),
         Edge("optim.batch", "high", True, 80, 64),

@@ -1,4 +1,4 @@
-"""Population-based training: generations, who copies whom, and the same again after a kill."""
+"""Population-based training: generations, which member copies which, and the same after a kill."""
 
 from __future__ import annotations
 
@@ -40,43 +40,43 @@ SWEEP = {
 
 
 def key_of(body: Mapping[str, Any]) -> str | None:
-    said = {name: body.get(name) for name in ("point", "span", "parent")}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+    identity = {name: body.get(name) for name in ("point", "span", "parent")}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def population(**fields: Any) -> PopulationSearch:
     return PopulationSearch(Search.model_validate({**SWEEP, **fields}), "top1", "max", 12, key_of)
 
 
-def go_on(one: PopulationSearch, events: list[SearchEvent], order: int = 0) -> list[SearchEvent]:
-    """To its end; trials end in an order of their own."""
+def finish(search: PopulationSearch, events: list[SearchEvent], order: int = 0) -> list[SearchEvent]:
+    """Runs the population to its end; trials end in a random order. Returns all events."""
     events, dice = list(events), random.Random(order)
-    told = {event.key for event in events if event.kind == "told"}
+    ended = {event.key for event in events if event.kind == "told"}
     while True:
-        while one.can_suggest():
-            events.append(one.suggest())
-        open_ = [event for event in events if event.kind == "asked" and event.key not in told]
+        while search.can_suggest():
+            events.append(search.suggest())
+        open_ = [event for event in events if event.kind == "asked" and event.key not in ended]
         if not open_:
             return events
         event = dice.choice(open_)
         value = float(int(event.key, 16) % 1000)
-        said = one.on_result(event.key, value)
-        assert said is not None
-        events.append(said)
-        told.add(event.key)
+        result = search.on_result(event.key, value)
+        assert result is not None
+        events.append(result)
+        ended.add(event.key)
 
 
 def asked(events: list[SearchEvent]) -> list[list[SearchEvent]]:
-    """By generation."""
-    found = [event for event in events if event.kind == "asked"]
-    return [found[n : n + SIZE] for n in range(0, len(found), SIZE)]
+    """The suggested trials, by generation."""
+    suggested = [event for event in events if event.kind == "asked"]
+    return [suggested[n : n + SIZE] for n in range(0, len(suggested), SIZE)]
 
 
-def test_the_worst_copy_the_best_and_change_the_others_go_on() -> None:
-    events = go_on(population(), [])
+def test_the_worst_copy_the_best_and_the_others_continue() -> None:
+    events = finish(population(), [])
     generations = asked(events)
     values = {event.key: event.body["value"] for event in events if event.kind == "told"}
-    assert [len(some) for some in generations] == [SIZE] * GENERATIONS
+    assert [len(generation) for generation in generations] == [SIZE] * GENERATIONS
     for number, (before, after) in enumerate(itertools.pairwise(generations), 1):
         ranked = sorted(before, key=lambda event: -values[event.key])
         best, worst = {event.key for event in ranked[:2]}, {event.key for event in ranked[-2:]}
@@ -89,22 +89,24 @@ def test_the_worst_copy_the_best_and_change_the_others_go_on() -> None:
                 assert event.body["parent"] == last.key
                 assert event.body["point"] == last.body["point"]
         assert len({event.key for event in after}) == SIZE
-    assert all(event.body.get("passing") for some in generations[:-1] for event in some)
+    assert all(event.body.get("passing") for generation in generations[:-1] for event in generation)
     assert not any(event.body.get("passing") for event in generations[-1])
 
 
 def test_who_is_faster_decides_nothing() -> None:
-    by_order = [[{e.key for e in some} for some in asked(go_on(population(), [], order))] for order in range(4)]
-    assert all(one == by_order[0] for one in by_order)
-    assert [{e.key for e in some} for some in asked(go_on(population(seed=1), []))] != by_order[0]
+    by_order = [
+        [{e.key for e in generation} for generation in asked(finish(population(), [], order))] for order in range(4)
+    ]
+    assert all(keys == by_order[0] for keys in by_order)
+    assert [{e.key for e in generation} for generation in asked(finish(population(seed=1), []))] != by_order[0]
 
 
-def test_made_again_from_its_events_it_goes_on_as_it_would_have() -> None:
-    whole = go_on(population(), [])
+def test_replayed_from_its_events_it_continues_the_same() -> None:
+    whole = finish(population(), [])
     for many in range(len(whole) + 1):
         again = population()
         assert again.replay(whole[:many]) == []
-        assert {e.key for e in go_on(again, whole[:many])} == {e.key for e in whole}
+        assert {e.key for e in finish(again, whole[:many])} == {e.key for e in whole}
     other = [
         SearchEvent(e.number, e.kind, e.key, {**e.body, "point": {**e.body["point"], "optim.lr": 5e-4}})
         if e.number == 0 else e for e in whole
@@ -112,21 +114,21 @@ def test_made_again_from_its_events_it_goes_on_as_it_would_have() -> None:
     again = population()
     (line,) = again.replay(other[: SIZE + 2])
     assert "recorded" in line
-    assert len(go_on(again, other[: SIZE + 2])) == len(whole)
+    assert len(finish(again, other[: SIZE + 2])) == len(whole)
 
 
 def test_a_member_that_diverged_copies_and_a_population_of_which_all_did_ends() -> None:
-    one = population()
-    first = [one.suggest() for _ in range(SIZE)]
+    search = population()
+    first = [search.suggest() for _ in range(SIZE)]
     for event in first:
-        one.on_result(event.key, 1.0 if event is first[0] else None)
-    second = [one.suggest() for _ in range(SIZE)]
+        search.on_result(event.key, 1.0 if event is first[0] else None)
+    second = [search.suggest() for _ in range(SIZE)]
     assert {event.body["parent"] for event in second} == {first[0].key}
     for event in second:
-        one.on_result(event.key, None)
-    assert one.can_suggest()
-    assert one.suggest().kind == "exhausted"
-    assert one.finished()
+        search.on_result(event.key, None)
+    assert search.can_suggest()
+    assert search.suggest().kind == "exhausted"
+    assert search.finished()
 
 
 def test_changes_stay_in_their_ranges() -> None:
@@ -134,9 +136,9 @@ def test_changes_stay_in_their_ranges() -> None:
     values: dict[str, Any] = {"optim.lr": 9.5e-3, "backbone.drop_path": 0.1}
     seen: Counter[Any] = Counter()
     for _ in range(300):
-        for path, one in search.search.items():
-            value = changed(one, values[path], rule, dice)
-            assert contains(one, value)
+        for path, ranges in search.search.items():
+            value = changed(ranges, values[path], rule, dice)
+            assert contains(ranges, value)
             seen[value] += 1
     assert {0, 0.1, 0.2, 1e-2} <= set(seen)  # 1.2 x 9.5e-3 is cut at the end
     assert seen[7.6e-3] > 60  # 0.8 x 9.5e-3
@@ -153,7 +155,7 @@ def store(database_url: str) -> Iterator[Store]:
 
 
 class Trainer:
-    """A member gains by its learning rate in every epoch, from what its parent had."""
+    """A member gains its learning rate in every epoch, starting from the value of its parent."""
 
     def __init__(self) -> None:
         self.state: dict[str, float] = {}
@@ -182,55 +184,53 @@ def test_a_population_runs_in_parts_and_the_winner_is_of_the_last(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(membership, "BEAT_S", 0.02)
-    one, machine = a_population_job(), Machine(slots=2, execute=Trainer())
+    study, machine = a_population_job(), Machine(slots=2, execute=Trainer())
 
     def watch(driver: Driver) -> None:
         if driver.tally.finished == 7:
             driver.stop("interrupted")
 
-    assert drive_to_end(store, one, machine, tmp_path, watch=watch)[0] is JobState.interrupted
-    assert drive_to_end(store, one, machine, tmp_path)[0] is JobState.done
-    rows = store.trials.placed(job_id(one), "search")
+    assert drive_to_end(store, study, machine, tmp_path, watch=watch)[0] is JobState.interrupted
+    assert drive_to_end(store, study, machine, tmp_path)[0] is JobState.done
+    rows = store.trials.placed(job_id(study), "search")
     assert len(rows) == SIZE * GENERATIONS
     assert {row.state for row in rows} == {TrialState.done}
     assert Counter(row.epochs for row in rows) == {4: SIZE, 8: SIZE, 12: SIZE}
-    (winner,) = store.choices.of(job_id(one))
+    (winner,) = store.choices.of(job_id(study))
     assert winner.candidates == SIZE
     assert winner.value == max(row.value or 0 for row in rows)
     assert winner.value > 12 * 1e-3
-    (final,) = store.trials.placed(job_id(one), "final")
+    (final,) = store.trials.placed(job_id(study), "final")
     assert final.value == winner.value
     assert store.trials.get(final.key).spec["span"] == {"first_epoch": 8, "last_epoch": 12}
-    assert verify(store, job_id(one)) == []
+    assert verify(store, job_id(study)) == []
     undisturbed = open_store(f"sqlite:///{tmp_path / 'other.db'}")
-    drive_to_end(undisturbed, one, Machine(slots=1, execute=Trainer()), tmp_path / "other")
-    assert [w.key for w in undisturbed.choices.of(job_id(one))] == [winner.key]
+    drive_to_end(undisturbed, study, Machine(slots=1, execute=Trainer()), tmp_path / "other")
+    assert [w.key for w in undisturbed.choices.of(job_id(study))] == [winner.key]
     undisturbed.close()
 
 
-def test_a_population_goes_on_after_a_kill_as_if_there_had_been_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_population_resumes_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver dies at each commit of the population, before one, after the next: the same members and winner, and
     no part of one is trained twice."""
     monkeypatch.setattr(membership, "BEAT_S", 0.02)
-    one = a_population_job()
+    study = a_population_job()
     undisturbed = open_store(f"sqlite:///{tmp_path / 'undisturbed.db'}")
     count = crashing(undisturbed, monkeypatch, 0, False)
-    drive_to_end(undisturbed, one, Machine(slots=1, execute=Trainer()), tmp_path / "undisturbed")
-    (expected,) = undisturbed.search_log.events(job_id(one)).values()
-    (winner,) = undisturbed.choices.of(job_id(one))
+    drive_to_end(undisturbed, study, Machine(slots=1, execute=Trainer()), tmp_path / "undisturbed")
+    (expected,) = undisturbed.search_log.events(job_id(study)).values()
+    (winner,) = undisturbed.choices.of(job_id(study))
     assert count[0] > SIZE
     for at in range(1, count[0] + 1):
         own = open_store(f"sqlite:///{tmp_path / f'{at}.db'}")
         machine = Machine(slots=1, execute=Trainer())
         with monkeypatch.context() as patch:
             crashing(own, patch, at, after=at % 2 == 0)
-            killed(own, one, machine, tmp_path / str(at), patch)
-        assert drive_to_end(own, one, machine, tmp_path / str(at))[0] is JobState.done
-        (events,) = own.search_log.events(job_id(one)).values()
+            killed(own, study, machine, tmp_path / str(at), patch)
+        assert drive_to_end(own, study, machine, tmp_path / str(at))[0] is JobState.done
+        (events,) = own.search_log.events(job_id(study)).values()
         assert events == expected, f"crash at {at}"
-        assert [each.key for each in own.choices.of(job_id(one))] == [winner.key]
+        assert [each.key for each in own.choices.of(job_id(study))] == [winner.key]
         assert set(machine.ran.values()) == {1}
         own.close()
     undisturbed.close()
