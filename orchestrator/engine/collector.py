@@ -210,13 +210,13 @@ class _StorageScan:
         unused = f"its trial is {trial.state}; asked for by --checkpoints" if abandoned else ""
         if path.match("*.tmp") or path.match("damaged-*"):
             return "leftover", "half-written or damaged"
-        if path.match("checkpoint-*.pt"):
+        if path.match("checkpoint-*.pt") or path.match("evaluation-*.jsonl"):
             return "checkpoint", ended or unused
         if path.name == WEIGHTS or path.match("state*.pt"):
             return ("weights", self._weights(trial, path, size)) if ended else ("checkpoint", unused)
         if path.name in ("outcome.json", "train"):  # `train` is Ray Train's own
             return "leftover", ended
-        return "", ""  # log.txt, token, pictures, and files of others
+        return "", ""  # log.txt, token, pictures, measurements.jsonl, and files of others
 
     def _abandoned(self, trial: Trial, folder: Path) -> bool:
         """True if a trial that could resume will not: no driver may be about to start it, and its end is recorded."""
