@@ -131,12 +131,12 @@ def test_the_same_data_elsewhere_are_the_same_trials(tmp_path: Path, root: Path)
 
 
 def test_a_job_does_not_continue_on_changed_images(tmp_path: Path, root: Path, store: Store) -> None:
-    from orchestrator.engine.driver import _placement
+    from orchestrator.engine.plan_rows import placement_of
 
     job = load(tmp_path, ONE_SET)
     planned = with_manifests(job, at(tmp_path, root))
     record_job(store, job, job_id(job))
-    store.trials.place(job_id(job), [_placement(trial) for trial in Planner(planned, DurationModel()).placed])
+    store.trials.place(job_id(job), [placement_of(trial) for trial in Planner(planned, DurationModel()).placed])
     check_unchanged(store, job_id(job), with_manifests(job, at(tmp_path, root)))
     (root / "lab" / "stripes" / "train" / "down" / "3.png").unlink()
     with pytest.raises(Conflict, match=r"ran on other data: the split stripes-\w+/0.2/0 had .* To run on the data as"):
