@@ -204,16 +204,16 @@ class Task(BaseModel, ABC):
         return {}
 
     def planned_fields(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, Mapping[str, Any]]:
-        """What planning fills in from the data that are there: field of this task -> {name of a split: value}. Every
-        task of the job is given all entries, and keeps its own. Raises DataError."""
+        """Fields that planning fills in from the data that are there: field of this task -> {name of a split: value}.
+        Every task of the job gets all entries and keeps its own. Raises DataError."""
         manifests = self.data_manifests(root, folders)
         return {"manifests": manifests} if manifests else {}
 
     def key_content(self, content: dict[str, Any]) -> dict[str, Any]:
-        """What of this task enters the key. `content`: its JSON without fields at their default.
+        """The part of `content`, this task's JSON without fields at their default, that enters the key.
 
-        Left out of a description of data (a mapping in one of `data_fields`): its name in tables, and, where a manifest
-        was found, everything whose content the manifest's digest covers: their place, and classes and counts (`sizes`).
+        A description of data (a mapping in one of `data_fields`) enters without its name in tables, and, if there is a
+        manifest, without everything that the manifest's digest covers: place, classes and counts (`sizes`).
         """
         described = [name for name in self.data_fields if isinstance(content.get(name), dict)]
         if not described:

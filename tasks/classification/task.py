@@ -56,34 +56,34 @@ class Classify(Task):
 
     kind: Literal["classify"] = "classify"
     dataset: LabelledField
-    """Name of a data set, for example digits, food101, pets; or a description of one's own."""
+    """Name of a data set, for example digits, food101, pets; or a description of your own."""
     train: Literal["train", "trainval"] = "train"
     evaluate: Literal["val", "test"] = "val"
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Part of the official training set that is held out, stratified, as val, where there is no official val."""
+    """Share of the official training set that is held out as val, stratified, if there is no official val."""
     split_seed: int = Field(default=0, ge=0)
-    """Of that draw (and of the 30 images per class of Caltech-101)."""
+    """Seed of that draw (and of the 30 images per class of Caltech-101)."""
     counts: Literal["exact", "any"] = "exact"
-    """`exact`: stop when the number of images on disk is not the published one. `any`: go on; such a result cannot be
-    compared with published ones (of Birdsnap, 39,000 to 47,000 of the 49,829 images can still be had)."""
+    """`exact`: stop when the number of images on disk is not the published one. `any`: accept any number; the results
+    cannot be compared with published ones (39,000 to 47,000 of Birdsnap's 49,829 images can still be had)."""
     caltech_background: bool = True
-    """Whether BACKGROUND_Google is a class of Caltech-101: with it there are the 102 classes and 9,144 images that
+    """Count BACKGROUND_Google as a class of Caltech-101. With it there are the 102 classes and 9,144 images that
     Kornblith et al. count; torchvision and many others leave it out."""
     official_val: Literal["val", "test"] = "val"
-    """What the official validation set of imagenet and inat18 is, whose test labels are not public. `val`: settings may
-    be chosen and figures are reported on it, as in the field. `test`: it is opened once, after every choice, and val is
-    held out of the training set."""
+    """Use of the official validation set where test labels are not public (imagenet, inat18). `val`: settings are
+    chosen and figures reported on it, as is usual. `test`: it is opened once, after every choice, and val is held out
+    of the training set."""
     head: Literal["trunc_normal", "zero", "timm", "keep"] = "trunc_normal"
-    """How the head starts: normal with standard deviation 0.02 cut at 2 (SimMIM's fine-tuning code), zero (Swin's code
-    when the number of classes differs), as timm draws it for the model, or kept from the initial weights."""
+    """Initial head: normal with standard deviation 0.02 truncated at 2 (SimMIM's fine-tuning code), zero (Swin's code
+    when the number of classes differs), timm's own for the model, or that of the initial weights."""
     normalize: Literal["imagenet", "half"] = "imagenet"
-    """Mean and standard deviation taken from pixels: ImageNet's, or 0.5 and 0.5."""
+    """Mean and standard deviation for normalising pixels: ImageNet's, or 0.5 and 0.5."""
     augment: Augment = Augment()
     manifests: dict[str, Annotated[str, Field(pattern=DIGEST)]] = Field(default={})
-    """Name of a cut -> SHA-256 of its split manifest (see tasks/datasets/manifest.py). `submit` fills it in from the
-    data that are there; a trial keeps its own cut's alone, and refuses to run on others. Empty: not compared."""
+    """Name of a split -> SHA-256 of its manifest (see tasks/datasets/manifest.py). `submit` fills it in from the data
+    that are there; a trial keeps the entry of its own split, and refuses other data. Empty: not compared."""
     sizes: dict[str, Sizes] = Field(default={})
-    """Name of a cut -> classes and images of described data, filled in by `submit` too; no part of the key."""
+    """Name of a split -> classes and images of described data, filled in by `submit`; not part of the key."""
 
     @field_validator("dataset")
     @classmethod
@@ -225,17 +225,17 @@ class Classify(Task):
         image: `map11` as a fraction, and `loss`: binary cross entropy.
 
         `mean_per_class` is the mean, over the classes that occur in the labels, of the part of their images that is
-        classified right. (torchmetrics' macro average also counts, as zero, a class that is predicted but absent.)
+        classified correctly. (torchmetrics' macro average also counts, as zero, a class that is predicted but absent.)
         """
         if self._card.several_labels:
             return _several([part for _, part in parts])
-        right, there = (sum(part[i] for _, part in parts) for i in (0, 1))
-        loss, present = sum(part[2] for _, part in parts), there > 0
+        right, labels = (sum(part[i] for _, part in parts) for i in (0, 1))
+        loss, present = sum(part[2] for _, part in parts), labels > 0
         return Summary(
             {
-                "top1": right.sum().item() / there.sum().item(),
-                "mean_per_class": (right[present].double() / there[present]).mean().item(),
-                "loss": loss / there.sum().item(),
+                "top1": right.sum().item() / labels.sum().item(),
+                "mean_per_class": (right[present].double() / labels[present]).mean().item(),
+                "loss": loss / labels.sum().item(),
             }
         )
 

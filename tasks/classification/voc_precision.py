@@ -1,4 +1,4 @@
-"""The only place that computes the average precision of PASCAL VOC 2007: interpolated at eleven recalls."""
+"""Average precision of PASCAL VOC 2007: interpolated at eleven recalls."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ RECALLS = 11
 
 
 def average_precision(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> float:
-    """Of one class: (n,) scores, and labels 1 (there), 0 (not there), -1 (ignored: all its objects are difficult).
+    """The mean, over eleven recalls, of the largest precision at that recall or a higher one, for one class.
 
-    The mean, over eleven recalls, of the largest precision at that recall or a higher one. NaN where no image shows the
-    class. Images of equal score keep their order.
+    (n,) scores, and labels 1 (there), 0 (not there), -1 (ignored: all its objects are difficult). Images of equal score
+    keep their order. Returns NaN when no image shows the class.
     """
     scores, labels = scores[labels >= 0], labels[labels >= 0]
     hits = labels[np.argsort(-scores, kind="stable")] == 1
     if not hits.any():
         return float("nan")
-    found = np.cumsum(hits)
-    precision = found / np.arange(1, len(hits) + 1)
+    recalled = np.cumsum(hits)
+    precision = recalled / np.arange(1, len(hits) + 1)
     # Recalls are compared in whole numbers: 3 of 10 reach 0.3 also where 3 * 0.1 is a little more.
-    reached = [(RECALLS - 1) * found >= tenth * found[-1] for tenth in range(RECALLS)]
-    return float(np.mean([precision[there].max() for there in reached]))
+    reached = [(RECALLS - 1) * recalled >= tenth * recalled[-1] for tenth in range(RECALLS)]
+    return float(np.mean([precision[points].max() for points in reached]))
 
 
 def mean_average_precision(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> float:
-    """(n, classes) both; the mean over the classes that some image shows. NaN where none does."""
+    """The mean over the classes that an image shows; NaN when there are none. Both arguments: (n, classes)."""
     each = [average_precision(scores[:, i], labels[:, i]) for i in range(scores.shape[1])]
     present = [value for value in each if not np.isnan(value)]
     return float(np.mean(present)) if present else float("nan")

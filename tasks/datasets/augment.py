@@ -41,7 +41,7 @@ class Augment(BaseModel):
     erasing: float = Field(default=0.25, ge=0, le=1)
     """Probability that a rectangle of an image is erased."""
     erasing_mode: Literal["pixel", "rand", "const"] = "pixel"
-    """What fills it: normal noise per pixel, one random colour, or the mean colour."""
+    """Filling: normal noise per pixel, one random colour, or the mean colour."""
     erasing_count: PositiveInt = 1
     """Rectangles per erased image; their area is divided by it."""
     mixup: NonNegativeFloat = 0.8
@@ -53,13 +53,12 @@ class Augment(BaseModel):
     switch_prob: float = Field(default=0.5, ge=0, le=1)
     """Probability of cutmix where both are on."""
     mixup_mode: Literal["batch", "pair", "elem"] = "batch"
-    """Whether the mixing strength is drawn per batch, per pair or per image."""
+    """The mixing strength is drawn per batch, per pair or per image."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     stored_size: PositiveInt | None = None
-    """Images are first made smaller until their shorter side has this many pixels, and so kept for all trials of a node
-    (less memory and time, other numbers); none: as they are on disk, with what memory there is for them (see
-    tasks/datasets/images/cache.py)."""
+    """Pixels of the shorter side at which images are stored for all trials of a node: less memory and time, slightly
+    different results. None: the size on disk, as far as memory allows (see tasks/datasets/images/cache.py)."""
     eval_crop: float = Field(default=224 / 256, gt=0, le=1)
     """Evaluation resizes the shorter side to image_size / eval_crop and takes the centre."""
 
@@ -84,7 +83,7 @@ class Augment(BaseModel):
         )  # fmt: skip
 
     def evaluation_side(self, side: int) -> int:
-        """The side, in pixels, that an image has before evaluation takes its centre, for a `side` of the input."""
+        """Pixels that evaluation resizes a side of the image to, before it takes the central `side` pixels."""
         return math.floor(side / self.eval_crop)
 
     @property

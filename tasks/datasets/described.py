@@ -1,4 +1,4 @@
-"""A data set of one's own: a spec describes it instead of naming one that is known."""
+"""A data set that a spec describes instead of naming a known one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class DatasetDescription(BaseModel, ABC):
-    """Where data of one's own lie, and in which form (`kind`); each kind of data is a class.
+    """Place and form (`kind`) of a data set of the user's own; each kind is a subclass.
 
     `name` and `path` do not enter a trial's key: the digest of the data's manifest says what they are.
     """

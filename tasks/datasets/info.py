@@ -1,4 +1,4 @@
-"""What every data set states about itself, and what the `data` commands do with it, whatever its labels are."""
+"""DatasetInfo: what every data set states about itself and offers to the `data` commands, whatever its labels are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Download:
 
     url: str
     md5: str | None
-    """As torchvision 0.29 states it; None where nobody publishes one."""
+    """From torchvision 0.29; None where nobody publishes one."""
     folder: str
     """Below the data root; an archive is unpacked there."""
     unpack: bool = True
@@ -59,7 +59,7 @@ def unwatched(items: Iterable[Any], total: int) -> Iterable[Any]:
 
 @dataclass
 class Finding:
-    """What `check` found; without problems the data are as stated."""
+    """Result of `check`; without problems the data are as stated."""
 
     problems: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
@@ -79,16 +79,16 @@ class Finding:
     classes: int | None = None
     """None for data without classes."""
     notes: list[str] = field(default_factory=list)
-    """What a user should know beside the problems."""
+    """Further lines for the user, which are not faults."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo(ABC):
-    """What is known of a data set before it is opened."""
+    """Facts about a data set before it is opened."""
 
     name: str
     title: str
-    """As the paper's tables head the column."""
+    """Heading of its column in the paper's tables."""
     source: Literal["wheel", "made", "folder"]
     """`wheel`: the images ship inside a Python package that we depend on. `made`: drawn by this project, synthetic.
     `folder`: files under the data root."""
@@ -109,7 +109,7 @@ class DatasetInfo(ABC):
         return ()
 
     def missing(self, root: Path) -> str | None:
-        """None when what it needs lies under `root`; else what does not, and how to get it."""
+        """None when everything it needs is under `root`; else what is missing, and how to get it."""
         missing = [name for name in self.needs if not (root / name).exists() and not _packed(root, name)]
         if not missing:
             return None
@@ -118,7 +118,7 @@ class DatasetInfo(ABC):
 
     @abstractmethod
     def facts(self) -> Mapping[str, Any]:
-        """What `data ls` shows beside name, title, source, licence and needs: images in train, val and test, classes"""
+        """Further columns of `data ls`: images in train, val and test, split, classes."""
 
     @abstractmethod
     def manifest(self, root: Path, choices: Mapping[str, Any]) -> tuple[Manifest, str]:

@@ -33,8 +33,8 @@ class Manifest:
     images: Sequence[str | int]
     """Files below the data root; or, of sets stored as arrays, positions (test images after all others)."""
     annotations: Sequence[Any]
-    """What belongs to each image: a class number ("label"); a row of 1, 0 and -1, one value a class ("labels" and
-    "ignored"); a mapping of JSON values (its keys); or None."""
+    """One for each image: a class number ("label"); a row of 1, 0 and -1, one value per class ("labels" and "ignored");
+    a mapping of JSON values (its keys); or None."""
     parts: Sequence[str]
     classes: int = 0
     """0 for data without classes."""
@@ -82,7 +82,7 @@ def _line(image: str | int, annotation: Any, part: str) -> str:
 
 
 def _annotation(entry: dict[str, Any], classes: int) -> Any:
-    """What `_line` wrote of an annotation."""
+    """The annotation that `_line` wrote."""
     if "label" in entry:
         return entry["label"]
     if "labels" not in entry:

@@ -19,7 +19,7 @@ from tasks.base import Batch
 from tasks.datasets.images.source import Source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One thing to train on or to measure."""
 
@@ -39,8 +39,7 @@ Collate = Callable[[Sequence[Sample]], Batch]
 
 
 class Targets(ABC):
-    """What belongs to each sample beside its image. Goes to worker processes: no Python object per sample (see
-    `images.source.Source`)."""
+    """One target for each sample. Goes to worker processes: no Python object per sample (see images.source.Source)."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -54,21 +53,21 @@ class Targets(ABC):
         """Bytes that tell these targets from any others; enter the digest of the data."""
 
 
-class TensorTargets(Targets):
-    """Rows of one tensor: labels, boxes of a fixed number, poses."""
+class ArrayTargets(Targets):
+    """Rows of one array: labels, boxes of a fixed number, poses."""
 
-    def __init__(self, rows: Tensor) -> None:
+    def __init__(self, rows: NDArray[Any]) -> None:
         """`rows`: (n, ...)."""
-        self.rows = rows
+        self._rows = rows
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._rows)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return self.rows[index]
+    def __getitem__(self, index: int) -> Any:
+        return self._rows[index]
 
     def content(self) -> Iterator[bytes]:
-        yield self.rows.numpy().tobytes()
+        yield self._rows.tobytes()
 
 
 class PickledTargets(Targets):
@@ -181,6 +180,8 @@ def stack_images(samples: Sequence[Sample]) -> Batch:
 
 def _stacked(targets: list[Any]) -> Any:
     """Decided by the type of the first target, never by whether shapes happen to agree in this batch."""
-    if isinstance(targets[0], Tensor | np.ndarray | bool | int | float):
-        return torch.stack([torch.as_tensor(target) for target in targets])
+    if isinstance(targets[0], Tensor):
+        return torch.stack(targets)
+    if isinstance(targets[0], np.ndarray | np.generic | bool | int | float):
+        return torch.from_numpy(np.stack(targets))
     return targets

@@ -1,4 +1,4 @@
-"""The only place that cuts data into parts: stratified, seeded, disjoint, exhaustive, and the same for ever."""
+"""Splits data into parts: stratified, seeded, disjoint, exhaustive, and the same in every version."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Indices = NDArray[np.int64]
 
 
 def stratified(labels: Sequence[int] | NDArray[np.int64], counts: Sequence[int], seed: int) -> list[Indices]:
-    """Cuts `range(len(labels))` into len(counts) parts of exactly these sizes, each class shared in proportion.
+    """Splits `range(len(labels))` into len(counts) parts of exactly these sizes, each class shared in proportion.
 
     Each part is in ascending order. Every class gives each part its exact share to within one image. The order within a
-    class is drawn by numpy's RandomState, whose stream is promised never to change. Raises ValueError when the
-    counts do not add up to the number of labels.
+    class is drawn by numpy's RandomState, whose stream is guaranteed never to change. Raises ValueError when the counts
+    do not add up to the number of labels.
     """
     labels = np.asarray(labels, dtype=np.int64)
     if sum(counts) != len(labels) or min(counts) < 0:

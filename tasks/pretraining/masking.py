@@ -1,4 +1,4 @@
-"""The only place that says which patches of an image are hidden in pre-training, and how far hidden pixels lie."""
+"""Masks of pre-training: which patches of an image are hidden, and how far hidden pixels are from visible ones."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ class Masking:
         return math.ceil(self.ratio * self.patches)
 
     def draw(self, random: np.random.RandomState) -> Mask:
-        """One mask. RandomState's stream is promised never to change, so a seed means the same mask for ever."""
-        import numpy as np  # here: specs are checked without it
+        """One mask. RandomState's stream is guaranteed never to change, so a seed always gives the same mask."""
+        import numpy as np  # not above: specs are checked without numpy
 
         hidden = np.zeros(self.patches, dtype=np.bool_)
         hidden[random.permutation(self.patches)[: self.count]] = True
         return hidden.reshape(self.grid, self.grid)
 
     def of(self, seed: int) -> Mask:
-        """The mask that belongs to a seed of any length."""
+        """The mask of a seed of any length."""
         import numpy as np
 
         words = [seed >> shift & 0xFFFFFFFF for shift in range(0, max(seed.bit_length(), 1), 32)]
@@ -74,7 +74,7 @@ class Masking:
 
 
 def check_patch(mask_patch: int, model_patch: int) -> None:
-    """Raises ValueError when a mask patch is not made of whole patches of the model; both in pixels."""
+    """Raises ValueError unless a mask patch is a multiple of the model's patch; both in pixels."""
     if mask_patch % model_patch:
         raise ValueError(
             f"mask_patch {mask_patch} is no multiple of the model's patch of {model_patch} pixels: "
@@ -91,11 +91,11 @@ def average_distance(masks: list[Mask], patch: int) -> float:
     import numpy as np
     from scipy.ndimage import distance_transform_edt
 
-    found = []
+    means = []
     for mask in masks:
         pixels = np.repeat(np.repeat(mask, patch, axis=0), patch, axis=1)
-        found.append(float(distance_transform_edt(pixels)[pixels].mean()))
-    return float(np.mean(found))
+        means.append(float(distance_transform_edt(pixels)[pixels].mean()))
+    return float(np.mean(means))
 
 
 @cache
@@ -103,7 +103,7 @@ def expected_distance(masking: Masking) -> float:
     """AvgDist of a setting in pixels: the mean of `average_distance` over all masks that can be drawn, exactly.
 
     A hidden pixel's nearest visible patch is its m-th nearest one (m from 0) when the m before it are hidden too: with
-    k of n patches hidden that is a product of m fractions (k - 1 - i) / (n - 1 - i). Pixels are all as often hidden.
+    k of n patches hidden that is a product of m fractions (k - 1 - i) / (n - 1 - i). All pixels are hidden as often.
     """
     import numpy as np
 

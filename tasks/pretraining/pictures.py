@@ -1,4 +1,4 @@
-"""The only place that draws what masked image modelling makes of images: originals, what is seen, reconstructions."""
+"""Draws pictures of masked image modelling: original images, their visible part, and reconstructions."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     from tasks.pretraining.simmim import SimMIM
 
 LEAST = 96
-"""Smaller images are shown larger, every pixel a square, until they have so many pixels a side."""
+"""Smaller images are enlarged, every pixel a square, until a side has this many pixels."""
 GAP = 4
 LABELS = 120
-"""Width of the column that says what a row is, in pixels."""
+"""Width of the column with the titles of rows, in pixels."""
 HIDDEN = (128, 128, 128)
 
 
 def sheet(model: SimMIM, loaders: Loaders, count: int, normalize: Normalize, window: int | None) -> NDArray[np.uint8]:
     """(height, width, 3): a column for each of `count` held-out images at even distances through the val set; rows:
-    original, masked, reconstruction with what was seen put back (the model is not asked about that, and says nothing).
+    original, masked, and reconstruction, in which visible pixels are the original's (the model predicts hidden ones).
 
-    `window`: where the target was normalised, the side of its neighbourhood. The model then says nothing about a
-    region's mean and contrast, so these are taken from the original, hidden pixels included: such a picture looks
-    better than what the model knows. The row's label says so.
+    `window`: side of the neighbourhood by which the target was normalised, or None. A normalised target has neither the
+    mean nor the contrast of a region, so these are taken from the original, hidden pixels included: the picture looks
+    better than the prediction alone. The title of the row notes it.
     """
     images, masks = _chosen(loaders, count)
-    said = model(images, masks).float()
+    predicted = model(images, masks).float()
     if window is not None:
         centre, deviation = local_statistics(images, window)
-        said = said * deviation + centre
+        predicted = predicted * deviation + centre
     hidden = upsample_mask(masks, model.mask_patch)[:, None]
-    original, output = _bytes(images, normalize), _bytes(said, normalize)
+    original, output = _bytes(images, normalize), _bytes(predicted, normalize)
     where = hidden.permute(0, 2, 3, 1).cpu().numpy()
     grey = np.array(HIDDEN, dtype=np.uint8)
     rows = {

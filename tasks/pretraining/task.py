@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tasks.pretraining.simmim import SimMIM
 
 SHOWN = 8
-"""Images in a picture, at even distances through those held out."""
+"""Images in a picture, at even distances through the val set."""
 
 
 LOSS_OF_MEAN = Metric("loss_of_mean", "loss of the visible mean", "lower")
@@ -51,11 +51,11 @@ class Crop(BaseModel):
     """Probability of a left-right flip."""
     interpolation: Literal["bicubic", "bilinear"] = "bilinear"
     eval_crop: float = Field(default=1.0, gt=0, le=1)
-    """Held-out images: the shorter side becomes image_size / eval_crop, and the centre is taken. The reference measures
-    nothing on held-out images; 1 (all of the shorter side) is ours."""
+    """Held-out images: the shorter side becomes image_size / eval_crop, and the centre is taken. The reference
+    evaluates no held-out images; 1 (all of the shorter side) is our choice."""
     stored_size: PositiveInt | None = None
-    """Images are first made smaller until their shorter side has this many pixels, and so kept for all trials of a node
-    (less memory and time, other numbers); none: as they are on disk."""
+    """Pixels of the shorter side at which images are stored for all trials of a node: less memory and time, slightly
+    different results. None: the size on disk."""
 
     @field_validator("crop_scale", "crop_ratio")
     @classmethod
@@ -63,7 +63,7 @@ class Crop(BaseModel):
         return is_range(value)
 
     def whole(self) -> Augment:
-        """As the loaders take it."""
+        """The same augmentation in the form that loaders take."""
         return Augment.none().model_copy(update=self.model_dump())
 
 
@@ -83,29 +83,29 @@ class Pretrain(Task):
     val_fraction: float = Field(default=0.02, gt=0, lt=1)
     """Part of the training images that is held out where there is no official val."""
     split_seed: int = Field(default=0, ge=0)
-    """Of that draw."""
+    """Seed of that draw."""
     official_val: Literal["val", "test"] = "val"
-    """What an official val is: `val` measures the loss on it, and all training images are trained on, as in the
-    reference; `test` leaves it alone and holds part of the training images out."""
+    """Use of an official val. `val`: the loss is measured on it, and all training images are trained on, as in the
+    reference. `test`: it is not opened, and part of the training images is held out."""
     counts: Literal["exact", "any"] = "exact"
-    """`exact`: stop when the number of images on disk is not the published one. `any`: go on."""
+    """`exact`: stop when the number of images on disk is not the published one. `any`: accept any number."""
     mask_patch: PositiveInt = 32
-    """Side of the squares that are hidden or shown as a whole, in pixels of the input."""
+    """Side of the squares that are hidden or visible as a whole, in pixels of the input."""
     mask_ratio: float = Field(default=0.6, gt=0, lt=1)
-    """Part of them that is hidden, rounded up to a whole one."""
+    """Share of the squares that is hidden, rounded up to a whole square."""
     norm_target: Literal["auto", "on", "off"] = "auto"
-    """Whether the target of a pixel is what it differs by from its neighbourhood, in deviations of that. `auto`: for
-    SwinV2 alone, as in the public configurations and the released weights; the paper does not say. What was used is
-    recorded (fact `norm_target`). Losses with and without cannot be compared."""
+    """Normalise the target of each pixel by the mean and deviation of its neighbourhood. `auto`: for SwinV2 alone, as
+    in the public configurations and the released weights; the paper is silent. The fact `norm_target` records the
+    choice. Losses with and without it cannot be compared."""
     norm_window: int = Field(default=47, ge=3)
     """Side of that neighbourhood in pixels, odd."""
     normalize: Literal["imagenet", "half"] = "imagenet"
-    """Mean and standard deviation taken from pixels: ImageNet's, or 0.5 and 0.5. The target is in these units too."""
+    """Mean and standard deviation for normalising pixels: ImageNet's, or 0.5 and 0.5. The target is in these units."""
     augment: Crop = Crop()
     manifests: dict[str, Annotated[str, Field(pattern=DIGEST)]] = Field(default={})
-    """Name of a cut -> SHA-256 of its split manifest, filled in by `submit`; see `Classify.manifests`."""
+    """Name of a split -> SHA-256 of its manifest, filled in by `submit`; see `Classify.manifests`."""
     sizes: dict[str, Sizes] = Field(default={})
-    """Name of a cut -> classes and images of described data, filled in by `submit` too; no part of the key."""
+    """Name of a split -> classes and images of described data, filled in by `submit`; not part of the key."""
 
     @field_validator("dataset")
     @classmethod
@@ -192,16 +192,16 @@ class Pretrain(Task):
         return Masking(image_size, self.mask_patch, self.mask_ratio)
 
     def check(self, backbone: BackboneSpec) -> None:
-        """As far as the spec alone tells: the side of the model's own patch is that of its arguments, or of its name in
-        timm. What only the model itself can tell, `build` refuses."""
+        """Checks the mask patch against the side of the model's patch as its arguments or its name in timm state it;
+        `build` checks the model itself."""
         self.masking(backbone.image_size)
-        said = re.search(r"_patch(\d+)_", backbone.model)
-        patch = backbone.args.get("patch_size", int(said[1]) if said else None)
+        named = re.search(r"_patch(\d+)_", backbone.model)
+        patch = backbone.args.get("patch_size", int(named[1]) if named else None)
         if isinstance(patch, int):
             check_patch(self.mask_patch, patch)
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
-        """With `weights`: those of the backbone; mask token and decoder start anew."""
+        """`weights` are loaded into the backbone; mask token and decoder are always drawn."""
         from tasks.backbones.loading import load
         from tasks.backbones.model import build
         from tasks.pretraining.simmim import SimMIM
@@ -235,7 +235,8 @@ class Pretrain(Task):
         return {"loss": masked_l1(self._target(unwrap(model), images), model(images, masks), masks)}
 
     def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[str, Any]]:
-        """Of each batch: sums of the loss and of `loss_of_mean`, the number of hidden pixels, and the image size."""
+        """Yields for each batch the sums of the loss and of `loss_of_mean`, the number of hidden pixels, and the image
+        size."""
         from tasks.pretraining.simmim import hidden_l1, upsample_mask
 
         net = unwrap(model)
@@ -249,9 +250,9 @@ class Pretrain(Task):
             yield batch["item"], (error.item(), of_mean.item(), count.item(), net.image_size)
 
     def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
-        """`loss`: SimMIM's, over all hidden pixels of the held-out images. `loss_of_mean`: what it would be if the
-        hidden pixels of each image were all given the mean, per channel, of what is seen of it. `avg_dist`: of the
-        mask setting (see `facts`)."""
+        """`loss`: SimMIM's, over all hidden pixels of the held-out images. `loss_of_mean`: the loss of predicting, for
+        all hidden pixels of an image, the mean of its visible pixels per channel. `avg_dist`: of the mask setting (see
+        `facts`)."""
         from tasks.pretraining.simmim import EPS_COUNT
 
         total, of_mean, hidden = (sum(part[i] for _, part in parts) for i in range(3))
@@ -265,7 +266,7 @@ class Pretrain(Task):
         )
 
     def pictures(self, model: nn.Module, loaders: Loaders) -> dict[str, NDArray[np.uint8]]:
-        """`reconstructions`: held-out images, what is seen of them, and what the model makes of the rest."""
+        """`reconstructions`: held-out images, their visible part, and the model's prediction of the hidden part."""
         from tasks.pretraining.pictures import sheet
 
         net = unwrap(model)
@@ -273,8 +274,8 @@ class Pretrain(Task):
         return {"reconstructions": sheet(net, loaders, SHOWN, self.normalize, window)}
 
     def facts(self, model: nn.Module) -> dict[str, Any]:
-        """`norm_target`: whether it was on; `mask`: for example 22 of 36; `avg_dist`: mean distance in pixels from
-        hidden pixels to what is seen, over 200 masks of this setting (section 3.1 of the paper)."""
+        """`norm_target`: true if it was on; `mask`: for example 22 of 36; `avg_dist`: expected distance in pixels from
+        a hidden pixel to the nearest visible one (section 3.1 of the paper)."""
         net = unwrap(model)
         masking = self.masking(net.image_size)
         return {

@@ -1,10 +1,10 @@
-"""The only place that keeps decoded images for all trials of a node: files of plain pixels, made once, mapped by all.
+"""Keeps decoded images for all trials of a node: files of plain pixels, made once, mapped by all.
 
-Measured against Ray's object store (benchmarks/images.py --candidates): both are mapped memory and as fast to read;
-files also outlive a driver, leave memory when it is short, and need no Ray where images are read.
+Measured against Ray's object store (benchmarks/images.py --candidates): both are mapped memory, equally fast to read;
+files also outlive a driver, are dropped from memory when it is short, and need no Ray where images are read.
 
-What an image looks like does not depend on the cache: it holds what the source gives, and what it does not hold is
-asked of the source. So nothing here enters a trial's key.
+Images do not depend on the cache: it holds what the source gives, and the source gives what it does not hold. So
+nothing here enters a trial's key.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.datasets.images import source as sources
-from tasks.datasets.images.cache_folder import CacheFolder, boot, shelf, stat_of
+from tasks.datasets.images.cache_folder import CacheFolder, boot, node_cache_folder, stat_of
 from tasks.datasets.images.source import Arrays, Source, Unreadable
 
 if TYPE_CHECKING:
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 VERSION = b"pixels 1"
 """Enters the names of files and ends each of them: raise it when their form changes."""
 IMAGES_PER_FILE = 512
-"""A file is what one process decodes while others decode other files, and what is lost when it is killed."""
+"""One process decodes a file while others decode other files; when it is killed, this much is lost."""
 MOST_FILES = 128
-"""Of one list of images, however long: each is an open file of every process."""
+"""Most files of one list of images, however long: every process holds each of them open."""
 MANY = 100_000
-"""Images of which a sample is decoded before anything else."""
+"""Lists longer than this: a sample is decoded before anything else."""
 SAMPLE = 64
-"""Images that are decoded to estimate what all of them will take."""
+"""Images that are decoded to estimate the size of all."""
 SMALL = 16 * 2**20
-"""Bytes of images in memory below which a copy to share is not worth it."""
+"""Bytes of images in memory below which sharing a copy is not worthwhile."""
 
 
 class Cached(Source):
@@ -56,8 +56,8 @@ class Cached(Source):
     def image(self, index: int) -> Image.Image:
         number, row = divmod(index, self._per_file)
         pixels = self._mapped(number)
-        found = None if pixels is None else pixels.image(row)
-        return self._inner.image(index) if found is None else sources.picture(found)
+        image = None if pixels is None else pixels.image(row)
+        return self._inner.image(index) if image is None else sources.picture(image)
 
     def where(self, index: int) -> str:
         return self._inner.where(index)
@@ -88,7 +88,7 @@ class _Pixels:
     """One file of the cache, mapped: images one after the other, then (offset, height, width) of each, then an end."""
 
     def __init__(self, data: NDArray[np.uint8]) -> None:
-        """Raises ValueError for a file that is not whole."""
+        """Raises ValueError for an incomplete file."""
         end = len(VERSION) + 8
         if len(data) < end or data[-len(VERSION) :].tobytes() != VERSION:
             raise ValueError("no end")
@@ -101,7 +101,7 @@ class _Pixels:
 
     @classmethod
     def open(cls, path: Path) -> _Pixels | None:
-        """None where there is no such file. Holds it, so that it is not removed, as long as it is mapped."""
+        """None if there is no such file. It is not removed as long as it is mapped."""
         try:
             with path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH)  # the mapping keeps the lock when the file is closed
@@ -123,18 +123,18 @@ class _Pixels:
 
 
 def cached(source: Source, workers: int = 0) -> tuple[Source, str]:
-    """The source behind the node's cache, filled by whoever comes first (or by several at once, each other files);
-    and, in words, what of it is cached. `workers`: processes to decode with.
+    """The source behind the node's cache, which the first process fills (or several at once, each other files); and a
+    summary of what is cached, in words. `workers`: processes to decode with.
 
-    Waits for files that others are making. Raises DataError as `shelf` does.
+    Waits for files that others are making. Raises DataError as `node_cache_folder` does.
     """
-    place = shelf()
+    place = node_cache_folder()
     if isinstance(place, str):
         return source, place
     if isinstance(source, Arrays) and (not isinstance(source.images, np.ndarray) or source.images.nbytes < SMALL):
         return source, "none: small and in memory"
     builder = _Builder(place, source)
-    many = len(source) > MANY  # then no file is looked at when it is clear that they do not fit
+    many = len(source) > MANY  # no file is looked at before it is clear that all of them fit
     if many or builder.missing():
         needed = int(builder.bytes_per_image() * len(source))
         if needed > place.limit:
@@ -155,7 +155,7 @@ class _Builder:
 
     @cached_property
     def files(self) -> list[Path]:
-        """Named after what is in them. Looks at every file of the list, which takes a while for a million."""
+        """Named after their content. Reads the metadata of every image file, which takes a while for a million."""
         files = []
         for first in range(0, len(self.source), self.per_file):
             identity = self.source.identity(first, min(first + self.per_file, len(self.source)))
@@ -167,7 +167,7 @@ class _Builder:
         return [number for number, path in enumerate(self.files) if not path.exists()]
 
     def bytes_per_image(self) -> float:
-        """Decoded, on average, from a sample; 0 when none of it can be read."""
+        """Mean size of a decoded image, from a sample; 0 when none can be read."""
         if self._bytes_per_image is not None:
             return self._bytes_per_image
         sizes = []
@@ -181,7 +181,7 @@ class _Builder:
         return self._bytes_per_image
 
     def fill(self, workers: int) -> None:
-        """First what nobody is at; then what others were at, once they are done or dead."""
+        """Makes the files that nobody is making; then those that others were making, when they are done or dead."""
         missing = self.missing()
         if workers and len(missing) > 1:
             from torch import Generator
@@ -195,22 +195,22 @@ class _Builder:
                 self.make(number, wait)
 
     def make(self, number: int, wait: bool) -> None:
-        """One file, under a lock that a killed process loses; it has its name only when it is whole.
+        """Makes one file, under a lock that a killed process loses; it gets its name when it is complete.
 
-        Nothing is made where it does not fit, or (without `wait`) where another is making it.
+        Does nothing if the file does not fit, or (without `wait`) if another process is making it.
         """
         path = self.files[number]
         part = path.with_suffix(".part")
         while not path.exists():
             with _open_part(part) as file:
                 if _locked(file):
-                    if _same(part, file):  # else the one before us was done, or gave up, since we opened it
+                    if _same(part, file):  # else another process finished it or gave up since we opened it
                         self._make_locked(file, number)
                         return
                 elif not wait:
                     return
                 else:
-                    # Shared, for by now it may be the finished file, which all its readers hold like this.
+                    # Shared: it may have become the finished file, which all its readers hold so.
                     fcntl.flock(file, fcntl.LOCK_SH)
 
     def _make_locked(self, file: BinaryIO, number: int) -> None:
@@ -231,12 +231,12 @@ class _Builder:
         return range(number * self.per_file, min((number + 1) * self.per_file, len(self.source)))
 
     def _reserve(self, file: BinaryIO, number: int) -> bool:
-        os.ftruncate(file.fileno(), 0)  # of one that was killed
+        os.ftruncate(file.fileno(), 0)  # left by a killed process
         needed = int(self.bytes_per_image() * len(self._range(number)))
         with self.place.locked():
             if not self.place.make_room(needed):
                 return False
-            os.ftruncate(file.fileno(), needed)  # counts for others from now on, although nothing is written yet
+            os.ftruncate(file.fileno(), needed)  # reserves the room for others to see, before anything is written
             return True
 
     def _write(self, file: BinaryIO, number: int) -> None:
@@ -246,7 +246,7 @@ class _Builder:
             try:
                 pixels = np.asarray(self.source.image(index))
             except Unreadable:
-                continue  # whoever asks for it learns that from the source
+                continue  # the source raises it again when the image is asked for
             file.write(pixels.tobytes())
             rows[row] = offset, *pixels.shape[:2]
             offset += pixels.size
@@ -256,7 +256,7 @@ class _Builder:
 
 
 class _Files:
-    """A data set for DataLoader: to ask for a file is to make it."""
+    """A data set for DataLoader whose items are made when they are asked for."""
 
     def __init__(self, builder: _Builder, numbers: list[int]) -> None:
         self._builder, self._numbers = builder, numbers
@@ -274,7 +274,7 @@ def _open_part(part: Path) -> BinaryIO:
 
 
 def _locked(file: BinaryIO) -> bool:
-    """Whether it could be locked against all others at once."""
+    """True if the file could be locked exclusively, without waiting."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
@@ -283,6 +283,6 @@ def _locked(file: BinaryIO) -> bool:
 
 
 def _same(path: Path, file: BinaryIO) -> bool:
-    """Whether the open file is the one of that name, or only was when it was opened."""
+    """True if the open file still has that name."""
     stat = stat_of(path)
     return stat is not None and stat.st_ino == os.fstat(file.fileno()).st_ino

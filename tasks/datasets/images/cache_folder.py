@@ -1,9 +1,9 @@
-"""The only place that says where a node keeps decoded images, and how much: its folder, its limit, making room.
+"""The folder in which a node keeps decoded images: its place, its limit, and how room is made in it.
 
 ORCHESTRATOR_CACHE (on each node): a folder on a local disk or /dev/shm, in which orchestrator-cache-UID is made, or
-`off`; default: the folder for temporary files. ORCHESTRATOR_CACHE_GB: how much it may hold; default 20, and never more
-than half of what that file system could give it. A list of images that needs more is not cached; to make room, the
-files that were opened longest ago and are open in no process go first.
+`off`; default: the folder for temporary files. ORCHESTRATOR_CACHE_GB: its largest size; default 20, and never more than
+half of what that file system could give it. A list of images that needs more is not cached; to make room, files that no
+process has open are removed, those opened longest ago first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DEFAULT_GB = 20.0
 
 @dataclass(frozen=True)
 class CacheFolder:
-    """Where decoded images are kept, and how much."""
+    """A folder of decoded images with a limit."""
 
     folder: Path
     limit: int
@@ -33,17 +33,17 @@ class CacheFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """While room is counted and taken."""
+        """Held while room is counted and taken."""
         with (self.folder / "room.lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def make_room(self, needed: int) -> bool:
-        """Removes files until `needed` more bytes fit; whether they do. Called while `locked`."""
+        """Removes files until `needed` more bytes fit. Returns True if they do. Called while `locked`."""
         files = [*self.folder.glob("*.pixels"), *self.folder.glob("*.part")]
-        found = sorted((stat.st_mtime, stat.st_size, path) for path in files if (stat := stat_of(path)))
-        total = sum(size for _, size, _ in found)
-        for _, size, path in found:
+        by_age = sorted((stat.st_mtime, stat.st_size, path) for path in files if (stat := stat_of(path)))
+        total = sum(size for _, size, _ in by_age)
+        for _, size, path in by_age:
             if total + needed <= self.limit:
                 break
             if _remove_unused(path):
@@ -51,12 +51,13 @@ class CacheFolder:
         return total + needed <= self.limit
 
 
-def shelf() -> CacheFolder | str:
-    """Of this node, by its environment; else why there is none. Raises DataError for impossible settings."""
-    said = os.environ.get("ORCHESTRATOR_CACHE", "")
-    if said == "off":
+def node_cache_folder() -> CacheFolder | str:
+    """The folder of this node, by its environment; or the reason why there is none, in words. Raises DataError for
+    impossible settings."""
+    place = os.environ.get("ORCHESTRATOR_CACHE", "")
+    if place == "off":
         return "off (ORCHESTRATOR_CACHE)"
-    folder = Path(said or tempfile.gettempdir()).absolute() / f"orchestrator-cache-{os.getuid()}"
+    folder = Path(place or tempfile.gettempdir()).absolute() / f"orchestrator-cache-{os.getuid()}"
     amount = os.environ.get("ORCHESTRATOR_CACHE_GB", "")
     try:
         gigabytes = float(amount or DEFAULT_GB)
@@ -69,7 +70,7 @@ def shelf() -> CacheFolder | str:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         stat = folder.stat()
-        # Under the folder for temporary files anybody could have made it: pixels of others are not trained on.
+        # Anybody can make a folder below the one for temporary files: pixels that others wrote are not trained on.
         if stat.st_uid != os.getuid() or stat.st_mode & 0o022 or not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, "others can write to it, or we cannot")
         free = os.statvfs(folder)
@@ -82,8 +83,8 @@ def shelf() -> CacheFolder | str:
 
 @cache
 def boot() -> bytes:
-    """Which start of the machine this is. In the names of files: when the machine went down, a file may have its name
-    and not its content, and to wait for the disk after each one can take a minute where others write too."""
+    """Identifies this start of the machine; enters the names of files. After a crash of the machine a file may have its
+    name without its content, and flushing each one to disk can take a minute where others write too."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_bytes()
     except OSError:

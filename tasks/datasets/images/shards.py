@@ -1,11 +1,11 @@
-"""The only place that packs images into tar files, and reads them from there in any order.
+"""Packs images into tar files, and reads them from there in any order.
 
 A million small files are slow on most shared storage; a few hundred tar files are not. The tar files have the layout of
-WebDataset (`x.jpg` and its label `x.cls` side by side), so its tools can read them and make them. We do not stream
-them as it does, through a buffer that shuffles what happens to be near: an index of offsets gives every image by one
-read, so order, resuming, shares of ranks and figures are those of the same images in folders, bit for bit.
+WebDataset (`x.jpg` and its label `x.cls` side by side), so its tools can read and make them. Unlike WebDataset, we do
+not stream them through a shuffle buffer: an index of offsets finds every image with one read, so order, resuming,
+shares of ranks and figures are those of the same images in folders, bit for bit.
 
-`<data root>/<set>/shards/*.tar` with their index are used in the place of files wherever they hold them.
+`<data root>/<set>/shards/*.tar` with their index replace the files that they hold.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ NO_LABEL = -1
 
 @dataclass(frozen=True)
 class Index:
-    """Where each image lies in the tar files of a folder; rows in the order in which they were packed."""
+    """The place of each image in the tar files of a folder; rows in the order of packing."""
 
     folder: Path
     shards: tuple[str, ...]
     """Names of the tar files."""
     names: StringTable
-    """Of the images: paths below the data root."""
+    """Paths of the images below the data root."""
     labels: NDArray[np.int64]
     """NO_LABEL where there is none."""
     shard: NDArray[np.int32]
@@ -67,8 +67,8 @@ def pack(
 ) -> Index:
     """Copies files below `root`, as they are, into tar files of about `shard_bytes` in the new folder `out`.
 
-    They are made in a folder beside it, with ".part" after its name, which becomes `out` when all is whole: a run that
-    was killed can be begun again. Raises DataError when `out` is there, or two files have one name but for the suffix.
+    They are made in a folder beside it, with ".part" after its name, which is renamed to `out` when it is complete, so
+    that a killed run can be repeated. Raises DataError when `out` exists, or two files differ in their suffix alone.
     """
     if out.exists():
         raise DataError(f"{out} is there already; remove it to pack these images again")
@@ -93,12 +93,12 @@ def pack(
         number += 1
     index(unfinished)
     unfinished.rename(out)
-    return _known(out)
+    return _written(out)
 
 
 def index(out: Path) -> Index:
     """Reads the headers of all tar files in a folder, ours or WebDataset's, and writes their index."""
-    found: list[tuple[str, int, int, int]] = []
+    members: list[tuple[str, int, int, int]] = []
     labels: dict[str, int] = {}
     shards = sorted(out.glob("*.tar"))
     for number, path in enumerate(shards):
@@ -111,21 +111,21 @@ def index(out: Path) -> Index:
                         content = tar.extractfile(member)
                         labels[_stem(member.name)] = int(content.read()) if content else NO_LABEL
                     elif member.name.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")):
-                        found.append((member.name, number, member.offset_data, member.size))
+                        members.append((member.name, number, member.offset_data, member.size))
         except (tarfile.TarError, OSError, ValueError) as error:
             raise DataError(f"{path} is no whole tar file of images ({error}); pack or get it again") from error
-    if not found:
+    if not members:
         raise DataError(f"no tar files with images in {out}")
-    names = StringTable([name for name, *_ in found])
+    names = StringTable([name for name, *_ in members])
     columns = {
         "shards": np.array([path.name for path in shards]),
         "bytes": np.array([path.stat().st_size for path in shards]),
         "names": names.text,
         "ends": names.ends,
-        "labels": np.array([labels.get(_stem(name), NO_LABEL) for name, *_ in found], dtype=np.int64),
-        "shard": np.array([row[1] for row in found], dtype=np.int32),
-        "offset": np.array([row[2] for row in found], dtype=np.int64),
-        "size": np.array([row[3] for row in found], dtype=np.int64),
+        "labels": np.array([labels.get(_stem(name), NO_LABEL) for name, *_ in members], dtype=np.int64),
+        "shard": np.array([row[1] for row in members], dtype=np.int32),
+        "offset": np.array([row[2] for row in members], dtype=np.int64),
+        "size": np.array([row[3] for row in members], dtype=np.int64),
     }
     part = out / f"{INDEX}.part"
     with part.open("wb") as file:
@@ -133,17 +133,18 @@ def index(out: Path) -> Index:
         file.flush()
         os.fsync(file.fileno())
     part.rename(out / INDEX)
-    return _known(out)
+    return _written(out)
 
 
-def _known(out: Path) -> Index:
-    found = read_index(out)
-    assert found is not None
-    return found
+def _written(out: Path) -> Index:
+    """The index that was just written."""
+    made = read_index(out)
+    assert made is not None
+    return made
 
 
 def read_index(out: Path) -> Index | None:
-    """None where there is none. Raises DataError when it is not that of the tar files beside it."""
+    """The index of a folder, or None. Raises DataError when it does not fit the tar files beside it."""
     path = out / INDEX
     if not path.is_file():
         return None
@@ -162,7 +163,7 @@ def read_index(out: Path) -> Index | None:
 
 
 class Packed(Source):
-    """Images in tar files; each is one read at a known place."""
+    """Images in tar files; each is one read at a known offset."""
 
     def __init__(self, name: str, index: Index, rows: NDArray[np.int64]) -> None:
         """`rows`: which of the index's images, in which order."""
@@ -208,35 +209,33 @@ class Packed(Source):
 
 
 def find_packed(name: str, root: Path, paths: Sequence[Path]) -> Packed | None:
-    """These files from the shards of their data set (the first folder below the root), where it has any.
-
-    None where it has none, or none of these. Raises DataError when only some are packed.
-    """
+    """These files in the shards of their data set (the first folder below the root); None if it has no shards, or none
+    of these files is packed. Raises DataError when only some are packed."""
     if not paths:
         return None
     names = [str(path.relative_to(root)) for path in paths]
-    found = read_index(root / Path(names[0]).parts[0] / FOLDER)
-    if found is None:
+    packed = read_index(root / Path(names[0]).parts[0] / FOLDER)
+    if packed is None:
         return None
-    rows = found.rows_of(names)
+    rows = packed.rows_of(names)
     missing = np.flatnonzero(rows < 0)
     if len(missing) == len(rows):
         return None
     if len(missing):
         raise DataError(
-            f"{name}: {len(missing)} of {len(rows)} images are not in the tar files of {found.folder}, for example "
+            f"{name}: {len(missing)} of {len(rows)} images are not in the tar files of {packed.folder}, for example "
             f"{names[missing[0]]}; pack them again, or remove that folder to read the images themselves"
         )
-    return Packed(name, found, rows)
+    return Packed(name, packed, rows)
 
 
 def packed_below(root: Path, folder: Path) -> list[Path] | None:
-    """The packed images of a data set that are below a folder of it, where it has tar files and any is; else None."""
+    """The packed images of a data set below one of its folders; None if there are none."""
     below = folder.relative_to(root)
-    found = read_index(root / below.parts[0] / FOLDER)
-    if found is None:
+    packed = read_index(root / below.parts[0] / FOLDER)
+    if packed is None:
         return None
-    paths = [root / name for name in found.names if name.startswith(f"{below.as_posix()}/")]
+    paths = [root / name for name in packed.names if name.startswith(f"{below.as_posix()}/")]
     return paths or None
 
 

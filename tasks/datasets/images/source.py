@@ -1,4 +1,4 @@
-"""The only place that opens single images: rows of an array, files, members of shards, copies in the node's cache."""
+"""Sources of single images by index: rows of arrays, files, and smaller copies of other sources."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Unreadable(DataError):
 class Source(ABC):
     """Images by index, as PIL images in RGB.
 
-    Goes to worker processes (fork or pickle), and there it must not grow: no Python object per image, whose reference
-    count would be written to and so copy the memory that processes share.
+    Goes to worker processes (fork or pickle), where it must not grow: a Python object per image has a reference count,
+    and each write to one copies memory that the processes share.
     """
 
     name: str
-    """Of the data set, for messages."""
+    """Name of the data set, for messages."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -43,16 +43,17 @@ class Source(ABC):
 
     @abstractmethod
     def where(self, index: int) -> str:
-        """Which image this is, in words that a user can go to."""
+        """A place at which a user finds the image: a path, or its position."""
 
     @abstractmethod
     def content(self) -> Iterator[bytes]:
-        """What the digest of a data set is made from: pixels where they are at hand, names of files below the root
-        where reading all bytes would take too long."""
+        """Bytes that the digest of a data set is made from: pixels of images in memory; names of files below the root,
+        because reading them all would take too long."""
 
     @abstractmethod
     def identity(self, first: int, last: int) -> bytes:
-        """What tells these images, [first, last), from any others that were ever at their place."""
+        """Bytes that tell the images [first, last) from any others that were ever in their place; they name the files
+        of the node's cache."""
 
 
 class Arrays(Source):
@@ -101,7 +102,7 @@ class Files(Source):
         yield "\n".join(self._names).encode(errors="surrogateescape")
 
     def identity(self, first: int, last: int) -> bytes:
-        """Names, sizes and times of change; a file that is not there has none."""
+        """Names, sizes and times of modification; the name alone for a missing file."""
         lines = []
         for name in (self._names[i] for i in range(first, last)):
             try:
@@ -113,7 +114,7 @@ class Files(Source):
 
 
 class Resized(Source):
-    """Another source's images, made smaller until the shorter side has `side` pixels; smaller ones stay as they are."""
+    """Another source's images, made smaller until the shorter side has `side` pixels; smaller images are unchanged."""
 
     def __init__(self, inner: Source, side: int, interpolation: str) -> None:
         """`interpolation`: bicubic or bilinear, Pillow's (smoothed first)."""
@@ -129,7 +130,7 @@ class Resized(Source):
         return self._inner.where(index)
 
     def content(self) -> Iterator[bytes]:
-        """The inner source's: what is done to its images is the spec's matter."""
+        """The inner source's: the size is a setting of the trial, not of the data."""
         return self._inner.content()
 
     def identity(self, first: int, last: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The only place that opens the images that need no download: photographs inside packages, and drawn signs."""
+"""Opens the images that need no download: photographs inside packages, and drawn signs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tasks.datasets.splits import Indices, stratified
 from tasks.errors import DataError
 
 SPLIT_SEED = 0
-"""Of the fixed cuts below; part of what these data sets are, so no option."""
+"""Seed of the fixed splits below; a part of these data sets, so no option."""
 PATCH = 32
-"""Side of the patches that photographs are cut into, in pixels."""
+"""Side of the patches of photographs, in pixels."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Images of one data set, with the cut that is fixed for it."""
+    """Images of one data set, with its fixed split."""
 
     images: NDArray[np.uint8]
     """(n, height, width), grey."""
@@ -34,15 +34,15 @@ class Part:
 
 @cache
 def load_bundled(card: LabelledCard) -> Part:
-    """Opens a data set of source `wheel` or `made`; kept in memory, for the next trial of this process.
+    """Opens a data set of source `wheel` or `made`; kept in memory for the next trial of this process.
 
-    Raises DataError when the package holds other counts than the card expects.
+    Raises DataError when the counts in the package are not those of the card.
     """
     part = _OPENERS[card.name](card)
-    expected, found = card.trainval + card.test, len(part.labels)
-    if found != expected or len(np.unique(part.labels)) != card.classes:
+    expected, count = card.trainval + card.test, len(part.labels)
+    if count != expected or len(np.unique(part.labels)) != card.classes:
         raise DataError(
-            f"{card.name}: {found} images of {len(np.unique(part.labels))} classes in the installed package, "
+            f"{card.name}: {count} images of {len(np.unique(part.labels))} classes in the installed package, "
             f"expected {expected} of {card.classes}; install the versions that pyproject.toml asks for"
         )
     return part
@@ -50,7 +50,7 @@ def load_bundled(card: LabelledCard) -> Part:
 
 def _stratified(card: LabelledCard, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Part:
     counts = [card.train, card.val, card.test]
-    if sum(counts) != len(labels):  # `load` says so in words
+    if sum(counts) != len(labels):  # reported by `load_bundled`
         return Part(images, labels, *np.split(np.arange(len(labels)), [0, 0]))
     return Part(images, labels, *stratified(labels, counts, SPLIT_SEED))
 

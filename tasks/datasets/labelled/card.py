@@ -1,4 +1,4 @@
-"""What is stated of a data set of labelled images before it is opened, and how a split of it is named."""
+"""The card of a data set of labelled images: what is known of it before it is opened, and the names of its splits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OFFICIAL_VAL = SplitOption(
 
 
 class OwnImages(Protocol):
-    """Data of one's own (see described.LabelledDescription)."""
+    """Images that a spec describes (see described.LabelledDescription)."""
 
     @property
     def kind(self) -> str: ...
@@ -49,11 +49,11 @@ class OwnImages(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledCard(DatasetInfo):
-    """What is known of labelled images before they are opened. Counts are expectations: loaders check them on disk."""
+    """Facts about labelled images before they are opened. Counts are expectations: loaders check them on disk."""
 
     classes: int
     metric: Metric
-    """What the paper reports (appendix, K12): top-1, the mean of the accuracies of each class, or 11-point mAP."""
+    """The paper's metric (appendix, K12): top-1, the mean of the accuracies of each class, or 11-point mAP."""
     train: int
     val: int
     """`train + val` is the official training set. Without an official val these two are the published cut (tables
@@ -75,9 +75,9 @@ class LabelledCard(DatasetInfo):
     left_out: tuple[str, ...] = ()
     """Classes on disk that are not read."""
     digest: str = ""
-    """Of the manifest, for images that are the same for everybody (`wheel`, `made`); a test computes it."""
+    """SHA-256 of the manifest, for images that are the same for everybody (`wheel`, `made`); a test computes it."""
     own: OwnImages | None = None
-    """The description, of data of one's own."""
+    """The description, for data that a spec describes."""
 
     @property
     def trainval(self) -> int:
@@ -85,7 +85,7 @@ class LabelledCard(DatasetInfo):
 
     @property
     def known(self) -> bool:
-        """False for data of one's own before they are looked at: then all counts are 0."""
+        """False for described data before they are listed: all counts are then 0."""
         return self.classes > 0
 
     @property
@@ -129,7 +129,7 @@ class SplitSpec:
             raise ValueError(f"caltech_background: {self.dataset} has no class BACKGROUND_Google; leave it out")
         if self.official_val == "test" and card.known and not card.val_may_be_test:
             why = "has its own test images" if card.test else "has no official val that may be test"
-            own = " and own data with val but no test" if card.own else ""
+            own = " and described data with val but no test" if card.own else ""
             raise ValueError(f"official_val: test is for imagenet and inat18{own}; {self.dataset} {why}")
 
     def of(self, card: Card) -> Card:
@@ -156,7 +156,7 @@ class SplitSpec:
     def name(self, card: LabelledCard) -> str:
         """For example `pets/0.2/0` (part held out, seed), or `dtd/official` where nothing is open.
 
-        That of data of one's own holds a digest of their path in place of what is known only when they are listed.
+        For described data it contains a digest of their path instead of what is known only after they were listed.
         """
         if not card.own:
             return self.rule(card)
@@ -165,7 +165,7 @@ class SplitSpec:
         return "/".join([f"{card.name}-{place}", *open_])
 
     def rule(self, card: LabelledCard) -> str:
-        """The name as it enters the manifest's digest: as `name`, but the same wherever data of one's own lie."""
+        """The name that enters the manifest's digest: that of described data is the same wherever they lie."""
         parts = [card.own.kind if card.own else self.dataset]
         parts += ["official"] if self.of(card).official_val else [f"{self.val_fraction:.12g}", str(self.split_seed)]
         parts += ["no-background"] if not self.caltech_background else []

@@ -16,13 +16,13 @@ COG_FEWEST, COG_MOST, COG_TEST = 732, 1_300, 50
 """Training images of a class, fewest and most, and test images of each (CoG's public code checks the same)."""
 LEVELS = 5
 CONCEPTS = 1_000
-"""Of each level."""
+"""Number of concepts in each level."""
 _WNID = re.compile(r"n\d{8}")
 _FILE = re.compile(r"n\d{8}/[A-Za-z0-9_-]+\.[A-Za-z]+")
 
 
 class _Refused(pickle.UnpicklingError):
-    """Something else than containers of text."""
+    """The pickle holds something other than containers of text."""
 
 
 class _Dtype:
@@ -89,7 +89,7 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 
 
 class _Reader(pickle.Unpickler):
-    """Containers, text, numbers and arrays of text; whatever else a pickle names is refused by name."""
+    """Reads containers, text, numbers and arrays of text; refuses by name whatever else a pickle contains."""
 
     def find_class(self, module: str, name: str) -> Any:
         known = _STAND_INS.get(("builtins" if module == "__builtin__" else module, name))

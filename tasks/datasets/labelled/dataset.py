@@ -15,7 +15,7 @@ from tasks.datasets.manifest import Manifest
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledDataset(LabelledCard):
-    """What is stated of labelled images, and what the `data` commands do with them."""
+    """Labelled images with what the `data` commands do with them."""
 
     def manifest(self, root: Path, choices: Mapping[str, Any]) -> tuple[Manifest, str]:
         spec = SplitSpec(self.name, **choices)

@@ -1,4 +1,4 @@
-"""Labelled images of one's own, described in a spec: what all kinds have in common."""
+"""Labelled images that a spec describes: what all kinds have in common."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Sizes(BaseModel):
-    """Classes and images of data of one's own, as planning found them."""
+    """Classes and images of described data, as planning found them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -30,10 +30,10 @@ class Sizes(BaseModel):
 
 
 class LabelledDescription(DatasetDescription):
-    """Images with a class each. A new kind is a class with `layout`, `parts` and `listed`."""
+    """Images with one class each. A new kind is a subclass with `layout`, `parts` and `listed`."""
 
     metric: Literal["top1", "mean_per_class"] = "top1"
-    """By which trials are chosen: the part of all images that is classified right, or the mean of it over classes."""
+    """Trials are chosen by the share of images that is classified correctly, or by its mean over classes."""
 
     layout: ClassVar[str]
     """How the data must lie, in a sentence."""
@@ -47,7 +47,7 @@ class LabelledDescription(DatasetDescription):
         """Files and class numbers of a part, always in the same order. Raises OSError or ValueError."""
 
     def sizes(self, root: Path) -> Sizes:
-        """Of the data as they are now. Raises DataError when they are missing or cannot be listed."""
+        """Counts of the data as they are now. Raises DataError when they are missing or cannot be listed."""
         from tasks.datasets.labelled.readers import classes_of, listed
 
         problem = self.missing(root)
@@ -63,7 +63,7 @@ class LabelledDescription(DatasetDescription):
         )
 
     def dataset(self, sizes: Sizes | None) -> LabelledDataset:
-        """The data as a data set like the known ones. `sizes`: None before the job is planned; counts are then 0."""
+        """The data as a data set like the named ones. `sizes`: None before the job is planned; counts are then 0."""
         return LabelledDataset(
             name=self.name,
             title=self.name,

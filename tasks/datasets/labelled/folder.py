@@ -1,4 +1,4 @@
-"""Own images in one folder a class."""
+"""Described images in one folder per class."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", "
 
 
 class ImageFolder(LabelledDescription):
-    """Images in one folder a class, in or below it. With folders train, val and test above these, they are the parts;
-    without val, part of train is held out; without train, all of it is training images, and there is no test."""
+    """Images in one folder per class, at any depth in it. Folders train, val and test above these are the parts;
+    without val, a share of train is held out; without train, all images are for training, and there is no test."""
 
-    layout: ClassVar[str] = "one folder a class with images, or folders train, val and test of such folders"
+    layout: ClassVar[str] = "one folder per class with images, or folders train, val and test of such folders"
 
     kind: Literal["folder"]
 

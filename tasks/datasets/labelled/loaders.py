@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +21,14 @@ from tasks.datasets.images.open import open_images
 from tasks.datasets.images.source import Resized, picture, shrunk
 from tasks.datasets.labelled.readers import LabelledPart, Labels
 from tasks.datasets.loaders import BatchTransform, OrderedLoaders, Pipeline, SampleLoaders, evaluation_parts
-from tasks.datasets.samples import Records, Sample, TensorTargets, on_image
+from tasks.datasets.samples import ArrayTargets, Records, Sample, on_image, stack
 from tasks.datasets.transforms import Normalize, derived_seed
 from tasks.errors import DataError
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """What is read of a data set."""
+    """Two parts of a data set: to train and to evaluate on."""
 
     name: str
     root: Path
@@ -63,7 +64,7 @@ def file_loaders(data: LabelledImages, how: ImageInput, context: DataContext, ba
         images = open_images(data.name, data.root, part.images)
         if augment.stored_size:
             images = Resized(images, augment.stored_size, augment.interpolation)
-        return Records(images, TensorTargets(_targets(part.labels)))
+        return Records(images, ArrayTargets(_targets(part.labels)))
 
     train, evaluate = (
         on_image(transforms.single_image(context.input_size, augment, how.normalize, training))
@@ -74,10 +75,8 @@ def file_loaders(data: LabelledImages, how: ImageInput, context: DataContext, ba
 
 
 def _collate(samples: Sequence[Sample]) -> Batch:
-    return {
-        "images": torch.stack([sample.image for sample in samples]),
-        "labels": torch.stack([sample.target for sample in samples]),
-    }
+    batch = stack(samples)
+    return {"images": batch["images"], "labels": batch["targets"]}
 
 
 class MemoryLoaders(OrderedLoaders):
@@ -87,22 +86,22 @@ class MemoryLoaders(OrderedLoaders):
         """`data`: arrays. Raises DataError as OrderedLoaders does."""
         _check_stored_size(context, how.augment)
         train, evaluation = (_stored(np.asarray(part.images), how.augment) for part in (data.train, data.evaluation))
-        labels, evaluation_labels = _targets(data.train.labels), _targets(data.evaluation.labels)
+        labels, evaluation_labels = (_targets(part.labels) for part in (data.train, data.evaluation))
         super().__init__(len(labels), context)
         self._how, self._batches = how, batches
-        self._labels = labels.to(context.device)
+        self._labels = torch.from_numpy(labels).to(context.device)
         self._pixels = _channels_first(train).to(context.device)
         centred = transforms.centre(_channels_first(evaluation), context.input_size, how.augment)
         self._evaluation = (
             transforms.normalized(centred, how.normalize).to(context.device),
-            evaluation_labels.to(context.device),
+            torch.from_numpy(evaluation_labels).to(context.device),
         )
         self._transform = None
         if how.augment.per_image:
             self._transform = transforms.single_image(context.input_size, how.augment, how.normalize, training=True)
         content = hashlib.sha256()
         for images, targets in ((train, labels), (evaluation, evaluation_labels)):
-            content.update(images.tobytes() + targets.numpy().tobytes())
+            content.update(images.tobytes() + targets.tobytes())
         self.digest = content.hexdigest()
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
@@ -165,7 +164,7 @@ class Mixing(BatchTransform):
 
 
 def mixing(classes: int, augment: Augment, context: DataContext) -> BatchTransform:
-    """What the augmentation asks for: mixing, or nothing. Raises DataError as Mixing does."""
+    """Mixing if the augmentation asks for it; else a transform that changes nothing. Raises DataError (see Mixing)."""
     return Mixing(classes, augment, context) if augment.mixes else BatchTransform()
 
 
@@ -193,7 +192,7 @@ def _check_stored_size(context: DataContext, augment: Augment) -> None:
         )
 
 
-def _targets(labels: Labels) -> Tensor:
+def _targets(labels: Labels) -> NDArray[Any]:
     """int64 (n,), or float32 (n, classes)."""
     array = np.asarray(labels)
-    return torch.from_numpy(array.astype(np.int64) if array.ndim == 1 else array.astype(np.float32))
+    return array.astype(np.int64) if array.ndim == 1 else array.astype(np.float32)

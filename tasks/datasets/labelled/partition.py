@@ -1,4 +1,4 @@
-"""Cuts a labelled data set into train, val and test, and reads the parts back."""
+"""Splits a labelled data set into train, val and test, and reads the parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def file_name(card: LabelledCard, split: SplitSpec) -> str:
 
 
 def make(card: LabelledCard, root: Path, split: SplitSpec) -> Manifest:
-    """From the data set's own lists, without opening an image: as they name them, complete or not.
+    """The manifest by the data set's own lists, without opening an image: every image they name, present or not.
 
     Takes about 25 microseconds an image, and for sets that are folders of files (ImageNet, Caltech-101) one listing of
     each folder. Raises DataError when lists are missing or damaged.
@@ -85,10 +85,10 @@ def read_both(
     expected: str = "",
     any_count: bool = False,
 ) -> tuple[LabelledPart, LabelledPart]:
-    """What to train on and what to evaluate on: images (files, or arrays) and labels; images of no other part are
-    opened. `expected`: the digest of the manifest that the trial was planned with (empty: none was).
+    """Training and evaluation images (files or arrays) with their labels; images of no other part are opened.
 
-    Raises DataError when what is here has another digest, and for missing files, wrong counts and wrong classes.
+    `expected`: the digest of the manifest that the trial was planned with (empty: planned without). Raises DataError
+    when the data here have another digest, and for missing files, wrong counts and wrong classes.
     """
     from tasks.datasets.labelled.readers import checked
 
@@ -105,7 +105,7 @@ def read_both(
         checks = ["trainval"]
     for part in checks:
         labels = [manifest.annotations[i] for i in _indices(manifest, part)]
-        # of one's own: counts and classes are what they are
+        # described data state no counts of their own to compare with
         checked(of, root, part, labels, any_count or card.own is not None)
     first, second = _indices(manifest, train), _indices(manifest, evaluate)
     return _images_of(of, root, manifest, first), _images_of(of, root, manifest, second)
@@ -135,8 +135,8 @@ def _images_of(card: LabelledCard, root: Path, manifest: Manifest, indices: list
 
 @lru_cache(maxsize=2)
 def _planned(card: LabelledCard, root: Path, split: SplitSpec, expected: str) -> Manifest:
-    """The manifest that the trial was planned with: from under the data root when it is there, else made from the
-    lists; kept for this process's next trial of the same data. Raises DataError when neither has that digest."""
+    """The manifest that the trial was planned with: the saved one below the data root, else one made from the lists;
+    kept for this process's next trial of the same data. Raises DataError when it has another digest."""
     path = root / FOLDER / file_name(card, split)
     saved = load(path) if path.exists() else None
     if saved and (card.own is None or saved.digest == expected):  # own data may have changed since it was written
@@ -167,11 +167,10 @@ def check_memory(card: LabelledCard, split: SplitSpec, expected: str) -> None:
 
 
 def digest(card: LabelledCard, root: Path, split: SplitSpec, others: Sequence[Path] = ()) -> str | None:
-    """The digest of what lies under the data root; None when the data set is not there.
+    """The digest of the manifest of the data under `root`; None when the data set is missing.
 
-    Looked for in `root`/splits, then in `others`; when none of them has it, it is made from the lists and written into
-    the first of these folders that can be written, so that it need not be made again. Data of one's own are always
-    listed: they change. Raises DataError.
+    A saved manifest in `root`/splits or in `others` counts. Without one, it is made from the lists and saved in the
+    first of these folders that can be written. Described data are always listed, because they change. Raises DataError.
     """
     if card.source != "folder":
         return card.digest

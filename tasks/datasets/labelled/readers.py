@@ -1,4 +1,4 @@
-"""The only place that reads the paper's data sets as they lie on disk: which files, which labels, which part."""
+"""Reads the lists of the paper's data sets as they lie on disk: files, labels and parts."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class LabelledPart(NamedTuple):
 
 
 def read(card: LabelledCard, root: Path, part: Part, split_seed: int, any_count: bool = False) -> Read:
-    """Images and labels of a part as its makers cut it: train, val, test where val is official, else trainval, test.
+    """Images and labels of a part as its makers split it: train, val, test where val is official, else trainval, test.
 
-    Raises DataError when files are missing, or when there are other counts or classes than the card says
-    (with `any_count`, only when classes are impossible).
+    Raises DataError when files are missing, or when counts or classes are not as the card states (with `any_count`,
+    only when classes are impossible).
     """
     images, labels = listed(card, root, part, split_seed)
     checked(card, root, part, labels, any_count)
@@ -43,7 +43,7 @@ def read(card: LabelledCard, root: Path, part: Part, split_seed: int, any_count:
 
 
 def listed(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
-    """`read` without a look at the counts. Raises DataError when files are missing or lists are damaged."""
+    """`read` without checking counts. Raises DataError when files are missing or lists are damaged."""
     problem = card.missing(root)
     if problem:
         raise DataError(problem)
@@ -52,8 +52,9 @@ def listed(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
             return card.own.listed(card.base(root), part)
         return _READERS[card.name](card, root, part, split_seed)
     except (RuntimeError, OSError, LookupError, ValueError, TypeError, AttributeError, SyntaxError) as error:
-        said = f"{type(error).__name__}: {error}" if isinstance(error, LookupError | TypeError) else error
-        raise DataError(f"{card.name}: lists under {root} cannot be read: {said}. {card.how_to_get}") from error
+        reason = f"{type(error).__name__}: {error}" if isinstance(error, LookupError | TypeError) else error
+        where = "" if card.own else f"lists under {root} cannot be read: "
+        raise DataError(f"{card.name}: {where}{reason}. {card.how_to_get}") from error
 
 
 def checked(card: LabelledCard, root: Path, part: Part, labels: list[Any], any_count: bool) -> None:
@@ -64,13 +65,13 @@ def checked(card: LabelledCard, root: Path, part: Part, labels: list[Any], any_c
             f"{card.name}: {problem[0]} under {root}, expected {problem[1]}; get the missing ones "
             f"({card.how_to_get}) or set task.counts: any, and call the result not comparable"
         )
-    found = classes_of(labels)
-    if not labels or not found <= set(range(card.classes)) or (len(found) < card.classes and not any_count):
-        raise DataError(f"{card.name}: {len(found)} classes in {part} under {root}, expected {card.classes}")
+    classes = classes_of(labels)
+    if not labels or not classes <= set(range(card.classes)) or (len(classes) < card.classes and not any_count):
+        raise DataError(f"{card.name}: {len(classes)} classes in {part} under {root}, expected {card.classes}")
 
 
 def wrong_counts(card: LabelledCard, part: Part, labels: list[Any]) -> tuple[str, str] | None:
-    """What is found and what was expected, when these are not as many images as the card says."""
+    """(counts on disk, counts expected) in words, when they differ; else None."""
     if card.per_class is None or part == "test":
         expected = getattr(card, part)
         return (f"{len(labels)} images in {part}", str(expected)) if len(labels) != expected else None
@@ -91,7 +92,7 @@ def classes_of(labels: list[Any]) -> set[int]:
 
 
 def _torchvision(name: str, **fixed: Any) -> Reader:
-    """A data set of torchvision that is a list of files: its loader is asked for the path instead of the image."""
+    """Reads a data set of torchvision that is a list of files: its loader returns the path instead of the image."""
 
     def listing(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
         import torchvision.datasets
@@ -133,7 +134,7 @@ def _flowers(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Rea
 
 
 def _check_sums(folder: Path, sums: list[tuple[str, str]]) -> None:
-    """Raises ValueError naming the files that are not the published ones: torchvision only says that some are not."""
+    """Raises ValueError naming the files that are not the published ones; torchvision does not name them."""
     from torchvision.datasets.utils import check_integrity
 
     wrong = [str(folder / name) for name, md5 in sums if not check_integrity(str(folder / name), md5)]
@@ -190,7 +191,7 @@ def _sun397(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read
 
 
 def _birdsnap(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
-    """The images of the list that are there: many could never be fetched (their count is checked by `read`)."""
+    """The listed images that are on disk: many can no longer be downloaded (`read` checks their count)."""
     folder = root / "birdsnap"
     test = set((folder / "test_images.txt").read_text().splitlines()[1:])
     header, *lines = (folder / "images.txt").read_text().splitlines() or [""]
@@ -203,8 +204,8 @@ def _birdsnap(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Re
         if len(row) < len(columns) or not row[species].isdecimal():
             raise ValueError(f"{folder / 'images.txt'}:{number}: not {len(columns)} columns, or no number of a species")
     wanted = [row for row in rows if (row[path] in test) == (part == "test")]
-    there = [row for row in wanted if (folder / "images" / row[path]).is_file()]
-    return [folder / "images" / row[path] for row in there], [int(row[species]) - 1 for row in there]
+    on_disk = [row for row in wanted if (folder / "images" / row[path]).is_file()]
+    return [folder / "images" / row[path] for row in on_disk], [int(row[species]) - 1 for row in on_disk]
 
 
 VOC_CLASSES = (
@@ -236,11 +237,11 @@ def _voc_objects(path: Path) -> list[tuple[str, bool]]:
         objects = list(Xml.parse(path).iter("object"))
     except Xml.ParseError as error:
         raise ValueError(f"{path}: {error}") from error
-    found = [(str(thing.findtext("name")), thing.findtext("difficult") == "1") for thing in objects]
-    unknown = [name for name, _ in found if name not in VOC_CLASSES]
+    named = [(str(thing.findtext("name")), thing.findtext("difficult") == "1") for thing in objects]
+    unknown = [name for name, _ in named if name not in VOC_CLASSES]
     if unknown:
         raise ValueError(f"{path}: {unknown[0]!r} is no class of VOC 2007")
-    return found
+    return named
 
 
 def _inat(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
@@ -263,26 +264,26 @@ def _inat(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
 
 
 def _imagenet(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
-    """A folder per WordNet id; the label is its rank among those of train, for val too: a class that val lacks moves
-    no other. Tar files, where there are any, say what is there (shards.py)."""
+    """A folder per WordNet id; the label is its rank among those of train, for val too, so that a class missing from
+    val shifts no other. Tar files, if there are any, replace the folders (shards.py)."""
     import os
 
     from tasks.datasets.images.shards import packed_below
 
     base = root / "imagenet"
     folder = base / ("train" if part in ("train", "trainval") else "val")
-    found = {name: packed_below(root, base / name) for name in dict.fromkeys(("train", folder.name))}
+    in_tars = {name: packed_below(root, base / name) for name in dict.fromkeys(("train", folder.name))}
     classes = {
         name: {entry.name for entry in os.scandir(base / name) if entry.is_dir()}
         if packed is None
         else {path.parent.name for path in packed}
-        for name, packed in found.items()
+        for name, packed in in_tars.items()
     }
     rank = {name: number for number, name in enumerate(sorted(classes["train"]))}
     unknown = sorted(classes[folder.name] - set(rank))
     if unknown:
         raise ValueError(f"{folder}: {len(unknown)} folders that train has not: {unknown[0]}")
-    packed = found[folder.name]
+    packed = in_tars[folder.name]
     pairs = sorted(
         ((c, name) for c in classes[folder.name] for name in os.listdir(folder / c) if not name.startswith("."))
         if packed is None

@@ -1,4 +1,4 @@
-"""The only place that draws synthetic images: signs to pre-train on, and five levels ever less like them."""
+"""Draws synthetic images: signs to pre-train on, and five levels of signs that are less and less like them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ SIDE = 16
 POINTS = 6
 CLASSES = 10
 _PROTOTYPES = 7
-"""Seed of what a class looks like; images of data set n are drawn by seed 100 + n."""
+"""Seed of the shapes of the classes; images of level n are drawn by seed 100 + n."""
 
 
 def signs(level: int, per_class: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """`per_class` images of each of ten signs, the classes in turn; 16 x 16 pixels, grey.
 
-    A sign is a line through six points, written shakily, turned, moved and with noise. Level 0 is what one pre-trains
-    on ("seen" in ImageNet-CoG). In a sign of level n (1 to 5), n of the six points of a seen sign lie elsewhere: the
-    counterpart of CoG's growing semantic distance, and as artificial as that sounds.
+    A sign is a line through six points, drawn shakily, rotated, shifted and with noise. Level 0 is for pre-training
+    ("seen" in ImageNet-CoG). In a sign of level n (1 to 5), n of the six points of a seen sign lie elsewhere: an
+    artificial counterpart of CoG's growing semantic distance.
     """
     shapes = _shapes(level)
     random = np.random.RandomState(100 + level)
     labels = np.tile(np.arange(CLASSES), per_class)
-    images = np.stack([_written(shapes[label], random) for label in labels])
+    images = np.stack([_drawn(shapes[label], random) for label in labels])
     return images, labels.astype(np.int64)
 
 
@@ -40,7 +40,7 @@ def _shapes(level: int) -> NDArray[np.float64]:
     return seen
 
 
-def _written(shape: NDArray[np.float64], random: np.random.RandomState) -> NDArray[np.uint8]:
+def _drawn(shape: NDArray[np.float64], random: np.random.RandomState) -> NDArray[np.uint8]:
     def between(low: float, high: float, *size: int) -> NDArray[np.float64]:
         return low + (high - low) * random.random_sample(size)
 

@@ -1,4 +1,4 @@
-"""The data set that a task names, cut as the task says: what all tasks on labelled images share."""
+"""The data set and split of a task on labelled images, from the options of the task."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LabelledData:
     """A data set of labelled images and its split, by the options of a task."""
 
     whole: LabelledDataset
-    """As the catalogue states it."""
+    """The data set as it is listed, before the split."""
     split: SplitSpec
     any_count: bool = False
     """Accept other counts of images than the published ones."""
@@ -66,7 +66,7 @@ class LabelledData:
 
     @property
     def known(self) -> bool:
-        """False for data of one's own before the job is planned: classes and counts are then 0."""
+        """False for described data before the job is planned: classes and counts are then 0."""
         return self.whole.known
 
     def require_known(self) -> None:
@@ -97,7 +97,7 @@ class LabelledData:
         return (self.split.name(self.whole),)
 
     def planned(self, root: Path, folders: Sequence[Path]) -> Mapping[str, Mapping[str, Any]]:
-        """See Task.planned_fields: `manifests`, and of data of one's own also `sizes`."""
+        """See Task.planned_fields: `manifests`, and for described data also `sizes`."""
         whole, sizes = self.whole, None
         if isinstance(whole.own, LabelledDescription):
             sizes = whole.own.sizes(root)

@@ -22,7 +22,7 @@ from PIL import Image
 from tasks.base import DataContext
 from tasks.datasets.augment import Augment
 from tasks.datasets.images import cache
-from tasks.datasets.images.cache_folder import shelf
+from tasks.datasets.images.cache_folder import node_cache_folder
 from tasks.datasets.images.source import Arrays, Files, Resized, Source, Unreadable
 from tasks.datasets.labelled.loaders import ImageInput, LabelledImages, file_loaders, mixing
 from tasks.datasets.labelled.readers import LabelledPart
@@ -212,7 +212,7 @@ def test_of_very_many_images_only_a_sample_is_looked_at(
 
 
 def test_an_unfinished_file_of_the_dead_makes_room(tmp_path: Path, folder: Path) -> None:
-    place = shelf()
+    place = node_cache_folder()
     assert not isinstance(place, str)
     (folder / "dead.part").write_bytes(b"x" * 1000)
     with replace(place, limit=1500).locked():
@@ -284,11 +284,11 @@ def test_a_size_below_what_evaluation_needs_is_refused(tmp_path: Path) -> None:
 def test_an_impossible_limit_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch, amount: str) -> None:
     monkeypatch.setenv("ORCHESTRATOR_CACHE_GB", amount)
     with pytest.raises(DataError, match=f"ORCHESTRATOR_CACHE_GB '{amount}' is not a number above 0"):
-        shelf()
+        node_cache_folder()
 
 
 def test_a_folder_that_others_can_write_to_is_refused(folder: Path) -> None:
     folder.mkdir(parents=True)
     folder.chmod(0o777)
     with pytest.raises(DataError, match=r"image cache .*: others can write to it.*set ORCHESTRATOR_CACHE"):
-        shelf()
+        node_cache_folder()

@@ -116,7 +116,7 @@ def test_labels_are_ranks_among_the_classes_of_train(tmp_path: Path) -> None:
     [
         (lambda base: shutil.rmtree(base), r"insects: no folder .*own/insects; task.dataset.path is absolute or below"),
         (lambda base: shutil.rmtree(base / "bee" / "more") or [p.unlink() for p in (base / "bee").glob("*.jpg")],
-         r"insects: lists under .*: no images in bee\. own/insects must be one folder a class"),
+         r"^insects: .*/own/insects: no images in bee\. own/insects must be one folder per class"),
         (lambda base: [shutil.rmtree(base / name) for name in CLASSES], "no images in it, and no folders"),
     ],
 )  # fmt: skip

@@ -20,12 +20,12 @@ from tasks.datasets.images import cache
 from tasks.datasets.images.source import Files, Source, Unreadable
 from tasks.datasets.loaders import BatchTransform, Pipeline, SampleLoaders
 from tasks.datasets.samples import (
+    ArrayTargets,
     PickledTargets,
     Records,
     Sample,
     Samples,
     Targets,
-    TensorTargets,
     stack,
     stack_images,
 )
@@ -145,14 +145,14 @@ def crop(sample: Sample) -> Sample:
     left, top = random.randint(0, 4), random.randint(0, 4)
     pixels = np.asarray(sample.image)[top : top + HEIGHT, left : left + WIDTH]
     image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float()
-    return replace(sample, image=image, target=sample.target - torch.tensor([left, top]))
+    return replace(sample, image=image, target=sample.target - np.array([left, top]))
 
 
 def test_persons_in_one_photograph_share_its_decoded_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "node"))
     monkeypatch.setattr(cache, "SAMPLE", 1)
     source = Counted(pictures(tmp_path, 4), tmp_path / "log")
-    persons = TensorTargets(torch.arange(12 * 17 * 2).view(12, 17, 2))
+    persons = ArrayTargets(np.arange(12 * 17 * 2).reshape(12, 17, 2))
     samples = Records(source, persons, image_of=np.repeat(np.arange(4), 3))
     pose = Pipeline(crop, crop)
     loaders = SampleLoaders(samples, samples, pose, context(tmp_path))
@@ -339,4 +339,4 @@ def test_annotations_have_a_digest_by_value_and_no_object_each() -> None:
 
 def test_records_without_a_target_each_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="squares: 3 targets for 8 records"):
-        Records(pictures(tmp_path), TensorTargets(torch.zeros(3)))
+        Records(pictures(tmp_path), ArrayTargets(np.zeros(3)))
