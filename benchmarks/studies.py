@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from orchestrator.spec import profiles
+from orchestrator.spec.load import profiles
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

@@ -12,15 +12,7 @@ from orchestrator.report.figures import metric_of, scaled
 from orchestrator.report.formatting import moment
 from orchestrator.report.groups import group_reports, scales
 from orchestrator.report.job_results import JobResults
-from orchestrator.report.model import (
-    FORM,
-    Cell,
-    EpochsSaved,
-    RankAgreement,
-    Report,
-    StageCount,
-    TrialLine,
-)
+from orchestrator.report.model import FORM, Cell, EpochsSaved, RankAgreement, Report, StageCount, TrialLine
 from orchestrator.report.pictures import chosen
 from orchestrator.report.plots import plots
 from orchestrator.report.provenance import provenance

@@ -10,18 +10,7 @@ from orchestrator.report.cells import best_first, mark_of
 from orchestrator.report.figures import UNKNOWN, metric_of, scaled
 from orchestrator.report.formatting import finite
 from orchestrator.report.job_results import GroupCell, JobResults
-from orchestrator.report.model import (
-    MAPS,
-    Cell,
-    Choice,
-    Curve,
-    GroupReport,
-    HeatCell,
-    HeatMap,
-    Mark,
-    Point,
-    Scale,
-)
+from orchestrator.report.model import MAPS, Cell, Choice, Curve, GroupReport, HeatCell, HeatMap, Mark, Point, Scale
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import MetricRow, PlacedRow, ReportRow

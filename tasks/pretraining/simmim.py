@@ -1,4 +1,4 @@
-"""The only place that is SimMIM: masked tokens in each family of encoders, the linear decoder, its target and its loss.
+"""SimMIM: masked tokens in each family of encoders, the linear decoder, its target and its loss.
 
 Xie et al. 2022, "SimMIM" (microsoft/SimMIM; for SwinV2 microsoft/Swin-Transformer, models/simmim.py).
 """

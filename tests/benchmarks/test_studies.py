@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from orchestrator.spec import profiles
+from orchestrator.spec.load import profiles
 
 ROOT = Path(__file__).parents[2]
 

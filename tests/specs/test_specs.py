@@ -19,7 +19,10 @@ from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.resource_fit import Node
 from orchestrator.settings import settings
-from orchestrator.spec import job_id, load, points, profiles
+from orchestrator.spec import load
+from orchestrator.spec.job import job_id
+from orchestrator.spec.load import profiles
+from orchestrator.spec.sweep import points
 
 ROOT = Path(__file__).parents[2]
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))

@@ -9,27 +9,36 @@ from typing import Any
 
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
+from orchestrator.plan.state import Decision
 from orchestrator.plan.trials import PlannedTrial
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.spec.job import JobSpec
 from workers.trial import TrialSpec
 
 RAND = {"kind": "none", "name": "RAND"}
+
 SUP = {"kind": "stage", "name": "SUP", "stage": "pretrain"}
+
 LRS = [1.25e-4, 2.64e-4, 5.59e-4, 1.18e-3, 2.5e-3]
+
 DECAYS = [0.75, 0.85, 0.95]
+
 BASE = {
     "task": {"kind": "classify", "dataset": "digits"},
     "backbone": {"model": "vit_tiny_patch16_224", "image_size": 32},
     "optim": {"lr": 1e-3, "epochs": 4, "warmup_epochs": 1, "batch": 64},
 }
+
 PRETRAIN = {"name": "pretrain", "override": {"task.dataset": "digits-pretrain"}}
+
 NEAR = {
     "optim.lr": {"multiply": [0.7, 1.4]},
     "optim.layer_decay": {"add": [-0.05, 0.05]},
     "backbone.drop_path": {"add": [0.1, 0.2]},
 }
+
 REFINE = {"name": "refine", "from": "grid", "neighbourhood": {"near": NEAR}}
+
 FINAL = {
     "name": "final",
     "from": ["grid", "refine"],
@@ -114,3 +123,21 @@ def take(planner: Planner, count: int) -> list[PlannedTrial]:
 
 def names(planned: Iterable[PlannedTrial]) -> list[str]:
     return [each.name for each in planned]
+
+
+DIVERGED = TrialSnapshot(TrialState.diverged, error_class="diverged", error="loss is nan")
+
+CANCELLED = TrialSnapshot(TrialState.cancelled, error_class="cancelled")
+
+PENDING = TrialSnapshot(TrialState.pending)
+
+RUNNING = TrialSnapshot(TrialState.running)
+
+
+def decision(planner: Planner, stage: str, group: str) -> Decision:
+    (found,) = [each for each in planner.decisions if (each.stage, each.group) == (stage, group)]
+    return found
+
+
+def placed(planner: Planner, stage: str, group: str | None = None) -> list[PlannedTrial]:
+    return [each for each in planner.placed if each.stage == stage and group in (None, each.group)]

@@ -28,10 +28,12 @@ from orchestrator.report.formats import FORMATS, Links
 from orchestrator.report.verify import verify
 from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.store.store import open_store
-from tasks import TASKS, Classify, Pretrain
+from tasks import TASKS
 from tasks.backbones.spec import BackboneSpec
 from tasks.base import Batch, DataContext, EvaluationShare, Loaders, Task
+from tasks.classification.task import Classify
 from tasks.metrics import Summary
+from tasks.pretraining.task import Pretrain
 from workers.run import run_trial
 
 VIT = BackboneSpec(

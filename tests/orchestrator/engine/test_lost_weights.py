@@ -13,9 +13,7 @@ from k12_job import BASE, FINAL, PRETRAIN, SUP, grid, job, planner_of
 from two_jobs import SEVERAL, SMALL, forget_by_force, giving, only, placed_by_a_planner, run
 
 from orchestrator.engine import collector
-from orchestrator.launch.other_jobs import (
-    references_to_other_jobs,
-)
+from orchestrator.launch.other_jobs import references_to_other_jobs
 from orchestrator.launch.submit import record_job
 from orchestrator.records.rows import DriverRow
 from orchestrator.records.states import JobState, TrialSnapshot, TrialState

@@ -12,7 +12,8 @@ from orchestrator.errors import SpecError
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.report.build import build
-from orchestrator.spec import job_id, load
+from orchestrator.spec import load
+from orchestrator.spec.job import job_id
 from orchestrator.store.store import open_store
 
 HEAD = """\
