@@ -17,8 +17,7 @@ import torch.distributed as dist
 from tasks.base import Batch
 from tasks.errors import DataError
 from tasks.metrics import Summary
-from workers import distributed
-from workers import throughput
+from workers import distributed, throughput
 from workers.checkpoint import Folder
 from workers.errors import ErrorClass, Stopped, TrialError
 from workers.evaluation import evaluate, pictures

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import BackendUnreachable, BadInput, Conflict
-from tasks.backbones import checkpoint_reader
-from tasks.backbones import safetensors_header
+from tasks.backbones import checkpoint_reader, safetensors_header
 from tasks.backbones.layouts import translate
 from tasks.backbones.swin_windows import Windows
 from tasks.errors import DataError

@@ -8,7 +8,15 @@ from typing import Any
 
 from orchestrator.plan.expansion import SearchGroup
 from orchestrator.plan.stage_graph import StageGraph
-from orchestrator.plan.trials import GroupId, PlannedTrial, WaitingTrial, WeightSource, metric_rows, sources_of_weights, with_weights_of
+from orchestrator.plan.trials import (
+    GroupId,
+    PlannedTrial,
+    WaitingTrial,
+    WeightSource,
+    metric_rows,
+    sources_of_weights,
+    with_weights_of,
+)
 from orchestrator.records.rows import Edge, MetricRow
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.rules import selection

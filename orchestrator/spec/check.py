@@ -14,7 +14,15 @@ from orchestrator.spec.check_paths import check_effect, check_paths
 from orchestrator.spec.check_report import check_figures
 from orchestrator.spec.check_search import check_after_population, check_search
 from orchestrator.spec.check_test_access import AccessToTest
-from orchestrator.spec.check_trials import BaseFields, CheckedTrial, build, check_base, check_neighbours, check_values, trace
+from orchestrator.spec.check_trials import (
+    BaseFields,
+    CheckedTrial,
+    build,
+    check_base,
+    check_neighbours,
+    check_values,
+    trace,
+)
 from orchestrator.spec.diagnostics import Problems, Steps, offer, problem_from_pydantic
 from orchestrator.spec.field_paths import names
 from orchestrator.spec.job import JobSpec, Stage

@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from tasks import TASKS
-from tasks import spelling
+from tasks import TASKS, spelling
 from tasks.base import Task
 
 

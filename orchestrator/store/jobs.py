@@ -12,9 +12,7 @@ import sqlalchemy as sa
 from orchestrator.errors import NotFound
 from orchestrator.records.rows import JobRecord, JobRow
 from orchestrator.records.states import JobState, TrialState
-from orchestrator.store import leases
-from orchestrator.store import name_errors
-from orchestrator.store import tables
+from orchestrator.store import leases, name_errors, tables
 from orchestrator.store.database import Database, to_json
 
 _jobs, _stages, _trials, _placed = tables.jobs, tables.stages, tables.trials, tables.placed

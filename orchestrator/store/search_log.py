@@ -11,8 +11,7 @@ import sqlalchemy as sa
 from orchestrator.errors import Conflict
 from orchestrator.records.rows import SearchEvent
 from orchestrator.records.states import TrialState
-from orchestrator.store import leases
-from orchestrator.store import tables
+from orchestrator.store import leases, tables
 from orchestrator.store.database import Database, to_json
 
 SearchedGroup = tuple[str, str]

@@ -14,11 +14,7 @@ from orchestrator.records.recorded_spec import parents
 from orchestrator.records.rows import AttemptRow, MeasurementRow, PlacedRow, Placement, ReportRow, SearchEvent, TrialRow
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.records.writes import Write
-from orchestrator.store import metrics
-from orchestrator.store import name_errors
-from orchestrator.store import search_log
-from orchestrator.store import tables
-from orchestrator.store import trial_events
+from orchestrator.store import metrics, name_errors, search_log, tables, trial_events
 from orchestrator.store.database import Database, chunks, to_json
 
 _jobs, _trials, _placed = tables.jobs, tables.trials, tables.placed

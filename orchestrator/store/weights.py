@@ -11,7 +11,15 @@ import sqlalchemy as sa
 
 from orchestrator.records.recorded_spec import is_part, trains_on
 from orchestrator.records.states import JobState, TrialState
-from orchestrator.rules.retention import GroupCandidates, Job, PlacedTrial, RetentionFacts, Trial, reasons, tied_for_first
+from orchestrator.rules.retention import (
+    GroupCandidates,
+    Job,
+    PlacedTrial,
+    RetentionFacts,
+    Trial,
+    reasons,
+    tied_for_first,
+)
 from orchestrator.rules.selection import Candidate
 from orchestrator.store import tables
 from orchestrator.store.database import Database, chunks

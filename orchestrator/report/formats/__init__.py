@@ -6,12 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.report.formats import csv_table
-from orchestrator.report.formats import html_page
-from orchestrator.report.formats import json_data
-from orchestrator.report.formats import latex
-from orchestrator.report.formats import markdown
-from orchestrator.report.formats import terminal
+from orchestrator.report.formats import csv_table, html_page, json_data, latex, markdown, terminal
 from orchestrator.report.model import Report
 
 

@@ -17,7 +17,23 @@ from orchestrator.report.pictures import embedded
 from orchestrator.report.svg.curves import curves_svg
 from orchestrator.report.svg.heat_map import heat_map_inline, scale_bar
 from orchestrator.report.svg.scatter import scatter_svg
-from orchestrator.report.wording import Grid, best_places, cell_text, choices, chosen_title, difference_text, edge_text, field_title, grid, group_text, mean_reason, mean_text, published_text, run_link, title
+from orchestrator.report.wording import (
+    Grid,
+    best_places,
+    cell_text,
+    choices,
+    chosen_title,
+    difference_text,
+    edge_text,
+    field_title,
+    grid,
+    group_text,
+    mean_reason,
+    mean_text,
+    published_text,
+    run_link,
+    title,
+)
 
 SIGNS = {
     "done": "✓", "diverged": "≈", "failed": "✕", "cancelled": "–", "running": "▸", "pending": "…", "missing": "○",

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.datasets.info import Finding, Watch, unwatched
-from tasks.datasets.labelled import checks
-from tasks.datasets.labelled import partition
+from tasks.datasets.labelled import checks, partition
 from tasks.datasets.labelled.card import LabelledCard, SplitSpec
 from tasks.datasets.manifest import Manifest
 
