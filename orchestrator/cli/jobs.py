@@ -94,7 +94,7 @@ def finish(done: Submitted, where: Settings) -> int:
     click.echo(text(build(store, done.job_id, full=False), "text", where))
     store.close()
     tally = done.tally
-    say(f"{done.job_id}: {done.state}; {tally.started} trials started, {tally.found} already done")
+    say(f"{done.job_id}: {done.state}; {tally.started} trials started, {tally.already_done} already done")
     if done.message:
         say(done.message)
     if done.tracking:

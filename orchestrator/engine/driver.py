@@ -40,7 +40,7 @@ class Tally:
     finished: int = 0
     adopted: int = 0
     """Running trials that it took over from drivers that died."""
-    found: int = 0
+    already_done: int = 0
     """Trials that had ended before the driver started."""
     estimated_s: float = 0.0
     """Estimated seconds of the trials that ended."""
@@ -99,7 +99,7 @@ class Driver:
         self._apply(SearchStep(list(self.planner.placed), list(self.planner.decisions)))
         self.update(self.store.trials.snapshots(self.planner.outside()))
         snapshots = self.store.trials.snapshots(self.planned_trials).values()
-        self.tally.found = sum(snapshot.state.ended for snapshot in snapshots)
+        self.tally.already_done = sum(snapshot.state.ended for snapshot in snapshots)
         return not self.planner.finished()
 
     def conclude(self) -> JobState:

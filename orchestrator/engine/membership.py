@@ -57,7 +57,7 @@ class Membership:
             alive = self._store.leases.heartbeat(self._id, demand, running, ttl_s=10 * BEAT_S)
         demands = [
             SlotDemand(driver.id, driver.priority, demand, slots)
-            if driver.id == self._id  # whose row was read before this heartbeat
+            if driver.id == self._id  # the cluster may have grown since it registered
             else SlotDemand(driver.id, driver.priority, driver.demand, driver.slots)
             for driver in alive
             if driver.cluster == self._cluster

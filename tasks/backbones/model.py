@@ -69,12 +69,6 @@ def draw_head(model: nn.Module, zero: bool = False) -> None:
                     torch.nn.init.trunc_normal_(parameter, std=0.02)
 
 
-def parameters(spec: BackboneSpec, classes: int) -> int:
-    """Number of weights of the classifier, which is built without memory for them. Raises ValueError as `build`."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build(spec, classes).parameters())
-
-
 def _create(spec: BackboneSpec, classes: int, size: tuple[int, int], any_size: bool) -> nn.Module:
     """timm's model, its patches checked and the spec's `norm_eps` set."""
     model = _from_timm(spec, classes, size, any_size)
