@@ -215,7 +215,7 @@ def _log_if_changed(store: Store, init: Mapping[str, Any], recorded: ResolvedWei
 
 
 def check_test_data_unseen(store: Store, origins: Iterable[ResolvedWeightsRow], specs: Iterable[TrialSpec]) -> None:
-    """Raises SpecError if weights of other jobs come from a trial that opened images which may be test images of this job.
+    """Raises SpecError if weights of other jobs come from a trial that opened what may be test images of this job.
 
     `specs`: the trials of this job. The trials from which the other job's trial started, directly or not, count too;
     spec/check_test_access.py refuses the same within a job.
