@@ -46,6 +46,7 @@ MODELS: dict[str, dict[str, Any]] = {
 class InMemory(Task):
     """Random images that lie ready on the device; evaluation costs nothing."""
 
+    kind: str = "in_memory"
     images: int
     metrics = property(lambda self: (Metric("none", "nothing", "higher"),))  # type: ignore[assignment]
     reads_test = property(lambda self: False)  # type: ignore[assignment]
