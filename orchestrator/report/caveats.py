@@ -29,7 +29,7 @@ def warnings(
         *_failed(job, placed),
         *_without_value(cells),
         *_edges(groups),
-        *_diverged(groups, counts),
+        *_diverged(counts),
         *_unlike(cells, behind),
         *_code(job, behind),
     )
@@ -67,7 +67,7 @@ def _edges(groups: Sequence[GroupReport]) -> Iterable[str]:
             yield f"{group.row} on {group.column}: chosen at the edge of the grid: {edges}; a wider grid may do better"
 
 
-def _diverged(groups: Sequence[GroupReport], counts: Sequence[StageCount]) -> Iterable[str]:
+def _diverged(counts: Sequence[StageCount]) -> Iterable[str]:
     for count in counts:
         if count.states.get("diverged"):
             yield f"{count.states['diverged']} of {count.placed} {count.name} trials diverged (they count as the worst)"

@@ -279,4 +279,4 @@ def _report(root: YamlNode, job: JobSpec, stages: _Stages, problems: Problems) -
         for row, values in (report.reference.values if report.reference else {}).items() for name in values
     ]  # fmt: skip
     columns = [(name, place) for name, place in columns if name not in described]
-    check_values(root, report.columns, columns, built[0], problems)
+    check_values(report.columns, columns, built[0], problems)

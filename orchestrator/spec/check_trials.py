@@ -76,7 +76,7 @@ def build(
     """
     reported = problems.places()
     built: list[CheckedTrial] = []
-    for settings, origins in _settings(root, stage, at, start, problems):
+    for settings, origins in _settings(root, stage, at, problems):
         try:
             fields = apply(start.fields, settings)
         except ValueError as error:
@@ -120,9 +120,7 @@ def check_neighbours(
                     problems.report(place, name, f"{why} (moved from {value:g}; set low or high)")
 
 
-def check_values(
-    root: YamlNode, path: str, values: list[tuple[Any, Location]], stand_in: CheckedTrial, problems: Problems
-) -> None:
+def check_values(path: str, values: list[tuple[Any, Location]], stand_in: CheckedTrial, problems: Problems) -> None:
     """Reports values that the field at `path` does not take, each at its place; for names in the report."""
     for value, place in values:
         result = _validate(apply(stand_in.fields, {path: value}), stand_in.workers)
@@ -131,9 +129,7 @@ def check_values(
                 problems.report(place, f"report: {path}", wording(TrialSpec, error))
 
 
-def _settings(
-    root: YamlNode, stage: Stage, at: Steps, start: BaseFields, problems: Problems
-) -> Iterator[tuple[Fields, Origins]]:
+def _settings(root: YamlNode, stage: Stage, at: Steps, problems: Problems) -> Iterator[tuple[Fields, Origins]]:
     """The overrides and axes of each trial, in the order of `points`, with where they are written. Of a search, the
     middle and the ends of its ranges: points between them are checked when the search asks for them."""
     override = root.find([*at, "override"])
