@@ -3,6 +3,7 @@
     python benchmarks/gpu.py                        one GPU, at most 300 s
     python benchmarks/gpu.py --budget 420           more time for every part, in the same shares
     python benchmarks/gpu.py --parts speed many     these parts only
+    python benchmarks/gpu.py --checks speed.compiled many.at_once   these checks only; they may take their time
     python benchmarks/gpu.py --small                every part in a tiny form on the CPU: two minutes on 2 cores, a test
     python benchmarks/gpu.py --small --device cuda:0   the same on the GPU, to see quickly whether it works at all
 
@@ -34,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from gpu import needs, record, runner  # noqa: E402 (the folder beside this file)
-from gpu.parts import PARTS  # noqa: E402
+from gpu.parts import PARTS, chosen  # noqa: E402
 
 
 def main() -> int:
@@ -42,6 +43,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", type=float, default=300.0, metavar="SECONDS", help="for all parts; default 300")
     parser.add_argument("--parts", nargs="+", choices=names, default=names)
+    parser.add_argument("--checks", nargs="+", metavar="PART.CHECK", help="these checks only, as in gpu/parts.py")
     parser.add_argument("--small", action="store_true", help="tiny models; on the CPU unless --device is given")
     parser.add_argument("--device", help="as torch names it; default cuda:0, with --small cpu")
     parser.add_argument("--out", type=Path, help="JSON file; default benchmarks/results/gpu-DATE-DEVICE.json")
@@ -63,6 +65,10 @@ def main() -> int:
         part, checks, file = options.child
         return child.main(part, checks.split(","), Path(file), device, options.small)
     parts = [part for part in PARTS if part.name in options.parts]
+    if options.checks:
+        parts = chosen(options.checks)
+        if not parts:
+            parser.error(f"--checks: known are {', '.join(f'{p.name}.{c.name}' for p in PARTS for c in p.checks)}")
 
     def save(result: record.Result) -> Path:
         return record.write(result, options.out or record.default_path(result, ROOT), ROOT)

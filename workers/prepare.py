@@ -120,7 +120,7 @@ def _set_up(trial: TrialSpec, place: RankContext) -> Numerics:
     # deterministic trial may come after another one.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(trial.runtime.deterministic)  # False too: the process may have run another trial
-    numerics = Numerics.of(trial.runtime, place.device)
+    numerics = Numerics.of(trial.runtime, trial.backbone, place.device)
     if numerics.device.type == "cuda":
         torch.cuda.set_device(numerics.device)
         torch.cuda.reset_peak_memory_stats(numerics.device)

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from tasks.backbones.spec import BackboneSpec
 from tasks.base import Loaders
 from workers import distributed
 from workers.checkpoint import Folder
@@ -53,11 +54,12 @@ class Numerics:
     channels_last: bool
 
     @classmethod
-    def of(cls, runtime: RuntimeSpec, device: str) -> Numerics:
+    def of(cls, runtime: RuntimeSpec, backbone: BackboneSpec, device: str) -> Numerics:
         on_cuda = torch.device(device).type == "cuda"
         native = on_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = ("bf16" if native else "fp32") if runtime.precision == "auto" else runtime.precision
-        channels_last = on_cuda if runtime.channels_last == "auto" else runtime.channels_last == "on"
+        by_default = on_cuda and backbone.suits_channels_last
+        channels_last = by_default if runtime.channels_last == "auto" else runtime.channels_last == "on"
         return cls(torch.device(device), torch.bfloat16 if precision == "bf16" else torch.float32, channels_last)
 
     def autocast(self) -> torch.autocast:

@@ -41,15 +41,40 @@ PEAK_TFLOPS = (
 device without an entry has no MFU."""
 
 
-def timed(run: TrainingState, batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The batches; adds the time that the loop waits for each to the round's."""
-    while True:
+class TimedBatches:
+    """Batches of a round, and the time that the device waits for them.
+
+    On a GPU that is the time on its own clock between the work before a batch and the batch's arrival, with the
+    augmentation that runs there: what the host does while the GPU still computes costs nothing.
+    """
+
+    def __init__(self, run: TrainingState, batches: Iterator[Batch]) -> None:
+        self._run, self._batches = run, batches
+        self._on_cuda = run.numerics.device.type == "cuda"
+        self._waits: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def take(self) -> Batch | None:
+        """The next batch; None after the last."""
+        if self._on_cuda:
+            before, after = _event(), _event()
+            before.record()
+            batch = next(self._batches, None)
+            after.record()
+            self._waits.append((before, after))
+            return batch
         began = time.monotonic()
-        batch = next(batches, None)
-        run.progress.epoch_wait += time.monotonic() - began
-        if batch is None:
-            return
-        yield batch
+        batch = next(self._batches, None)
+        self._run.progress.epoch_wait += time.monotonic() - began
+        return batch
+
+    def count(self) -> None:
+        """Adds the waits so far to the round's. On a GPU all its work up to here must be done."""
+        self._run.progress.epoch_wait += sum(before.elapsed_time(after) for before, after in self._waits) / 1e3
+        self._waits.clear()
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def of_round(run: TrainingState) -> dict[str, float]:

@@ -94,13 +94,17 @@ def _train_round(run: TrainingState, batches: Iterator[Batch], stop: Callable[[]
     """Makes an optimizer step with each batch. Raises Stopped, or TrialError (timeout), after writing a checkpoint."""
     progress, limit = run.progress, run.place.time_limit_s
     run.wrapped.train()
-    for batch in throughput.timed(run, batches):
+    timed = throughput.TimedBatches(run, batches)
+    batch = timed.take()
+    while batch is not None:
         throughput.measure_flops(run, batch)
         set_lr(run.optimizer, run.schedule, progress.step)
         terms = gradients(run, batch)
         terms["grad_norm"] = distributed.clip(run.model, run.trial.optim.clip)
         run.optimizer.step()
+        batch = timed.take()  # made while a GPU still computes
         requests = _close_step(run, terms, stop())
+        timed.count()
         fault_point("step", f"{run.folder.key} {progress.step}")
         if requests.checkpoint or requests.stop or requests.late:
             run.save()

@@ -35,7 +35,7 @@ class RuntimeSpec(BaseModel):
     """Precision of training; evaluation is always in fp32. `auto`: bf16 autocast on a GPU that has it in hardware
     (Ampere and later), else fp32; the result's facts record which."""
     channels_last: Literal["auto", "on", "off"] = "auto"
-    """`auto`: on CUDA only."""
+    """`auto`: on CUDA only, and there for all models but RepLKNet (see `BackboneSpec.suits_channels_last`)."""
     compile: bool = False
     """torch.compile of the model."""
     deterministic: bool = False

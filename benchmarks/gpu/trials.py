@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -84,6 +84,16 @@ class DrawnPretrain(Pretrain):
     """Images without structure, which are quickly drawn."""
     measured: bool = True
     """False: nothing is measured on held-out images and no picture is made."""
+    nudge: float = 0.0
+    """Relative size of a random change of the initial weights; 6e-8 is one rounding of fp32."""
+
+    def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
+        model = super().build(backbone, weights)
+        draw = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in model.parameters() if self.nudge else ():
+                parameter.mul_(1 + self.nudge * torch.randn(parameter.shape, generator=draw))
+        return model
 
     def loaders(self, context: DataContext) -> Loaders:
         pixels = (noise if self.plain_noise else waves)(self.images + self.held_out, self.side)
@@ -183,10 +193,10 @@ def runtime(**more: Any) -> RuntimeSpec:
 def swin(bench: Bench, epochs: int = 1, **more: Any) -> DrawnTrial:
     """SimMIM with a small SwinV2, ten steps an epoch, in fp32.
 
-    `more`: of the runtime; or batch, micro_batch, drop_path, and the task's `fits`, `measured` and `plain_noise`.
+    `more`: of the runtime; or batch, micro_batch, drop_path, and the task's `fits`, `measured`, `plain_noise`, `nudge`.
     """
     small = bench.small
-    task = {name: more.pop(name) for name in ("fits", "measured", "plain_noise") if name in more}
+    task = {name: more.pop(name) for name in ("fits", "measured", "plain_noise", "nudge") if name in more}
     batch = more.pop("batch", 16 if small else 64)
     args: dict[str, Any] = {"patch_size": 4, "embed_dim": 96, "window_size": 6}
     args |= {"depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24]}

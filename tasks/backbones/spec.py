@@ -220,6 +220,12 @@ class BackboneSpec(BaseModel):
             raise ValueError(f"timm drops arguments that are null and uses its own default: leave out {empty[0]}")
         return args
 
+    @property
+    def suits_channels_last(self) -> bool:
+        """False where the channels-last layout slows a GPU down: the large depthwise kernels of RepLKNet (on an H100 in
+        benchmarks/results/gpu-2026-11-26-h100.json 0.73 of a plain loop without it; SwinV2-B gains 12 %)."""
+        return not self.model.startswith("replknet")
+
 
 _DECIDED_ELSEWHERE = {
     "img_size": "use image_size",

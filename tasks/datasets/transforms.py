@@ -49,9 +49,15 @@ def seeded(seed: int) -> Iterator[None]:
         torch.set_rng_state(torch_state)
 
 
+def on_device(values: Tensor, device: torch.device | str) -> Tensor:
+    """The values on the device. The host does not wait: a plain copy to a GPU would wait for all work before it, so
+    that no batch could be made while the GPU computes."""
+    return values.to(device, non_blocking=True)
+
+
 def normalized(images: Tensor, normalize: Normalize) -> Tensor:
     """(n, 1 or 3, h, w) in 0..255, uint8 or float -> float (n, 3, h, w) with mean 0 and deviation 1 per channel."""
-    mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) * 255 for v in MEAN_STD[normalize])
+    mean, std = (on_device(torch.tensor(v).view(1, 3, 1, 1) * 255, images.device) for v in MEAN_STD[normalize])
     return (images.expand(-1, 3, -1, -1) - mean) / std
 
 
@@ -97,8 +103,8 @@ class Draws:
 
     def share(self, positions: Tensor, device: str) -> Draws:
         """The rows of these positions, on the device."""
-        noise = None if self.noise is None else self.noise[positions].to(device)
-        return Draws(self.crop[positions].to(device), self.erase[positions].to(device), noise)
+        noise = None if self.noise is None else on_device(self.noise[positions], device)
+        return Draws(on_device(self.crop[positions], device), on_device(self.erase[positions], device), noise)
 
 
 def augmented(images: Tensor, draws: Draws, size: Size, augment: Augment, normalize: Normalize) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,5 +31,5 @@ class Masks(BatchTransform):
         return self._masked(batch, [derived_seed(VAL_SEED, "val mask", i) for i in indices.tolist()])
 
     def _masked(self, batch: Batch, seeds: list[int]) -> Batch:
-        masks = torch.from_numpy(np.stack([self._masking.of(seed) for seed in seeds]))
+        masks = torch.from_numpy(self._masking.stacked(seeds))
         return {"images": batch["images"], "masks": masks.to(self._context.device, non_blocking=True)}

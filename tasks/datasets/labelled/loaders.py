@@ -108,7 +108,7 @@ class MemoryLoaders(OrderedLoaders):
         for step, indices in enumerate(self.rows(epoch)[first_step:], first_step):
             batch = {
                 "images": self._augmented(epoch, step, indices),
-                "labels": self._labels[indices.to(self._labels.device)],
+                "labels": self._labels[transforms.on_device(indices, self._labels.device)],
             }
             yield self._batches.train(batch, epoch, step, indices)
 
@@ -119,7 +119,7 @@ class MemoryLoaders(OrderedLoaders):
         seed = derived_seed(context.seed, "augment", epoch, step)
         draws = transforms.Draws.of(seed, context.batch, context.input_size, how.augment)
         own = draws.share(self._share, context.device)
-        pixels = self._pixels[indices.to(context.device)]
+        pixels = self._pixels[transforms.on_device(indices, context.device)]
         return transforms.augmented(pixels, own, context.input_size, how.augment, how.normalize)
 
     def _one_by_one(self, epoch: int, indices: Tensor) -> Tensor:

@@ -40,6 +40,16 @@ def test_a_mask_is_a_function_of_its_seed() -> None:
     assert "".join(str(int(hidden)) for hidden in masking.of(3).ravel()) == expected  # today's is tomorrow's
 
 
+def test_masks_of_a_batch_are_those_of_new_generators() -> None:
+    masking, seeds = Masking(192, 32, 0.6), [0, 7, 2**32 + 1, 2**62 + 12345]
+    masks = masking.stacked(seeds)
+    for seed, mask in zip(seeds, masks, strict=True):
+        words = [seed & 0xFFFFFFFF, seed >> 32] if seed >= 2**32 else [seed]
+        assert (mask == masking.draw(np.random.RandomState(words))).all()
+        assert (mask == masking.of(seed)).all()
+    assert len({mask.tobytes() for mask in masks}) == len(seeds)
+
+
 def test_every_patch_is_hidden_equally_often() -> None:
     masking = Masking(24, 4, 0.6)
     often = np.mean([masking.of(seed) for seed in range(2000)], axis=0)
