@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import urllib.request
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from orchestrator.errors import BackendUnreachable
 
@@ -36,25 +36,12 @@ def prepare_process() -> None:
 
 def is_remote(uri: str) -> bool:
     """True if the address is a server, which keeps runs and artifacts itself."""
-    return urlsplit(uri).scheme in ("http", "https")
+    return re.match(r"(?i)https?://", uri) is not None
 
 
 def artifact_root(folder: Path) -> Path:
     """The folder of artifacts, where no server keeps them."""
     return Path(folder).absolute() / "mlartifacts"
-
-
-def masked(text: str, uri: str = "") -> str:
-    """The text without passwords and tokens: those in any address in it, and those of `uri` and the environment."""
-    text = re.sub(r"(?<=://)[^\s/@]*@", "***@", text)
-    text = re.sub(r"(?i)\b(password|passwd|token|secret|api_key)=[^&\s'\"]+", r"\1=***", text)
-    password = urlsplit(uri).password or ""
-    secrets = [password, unquote(password)]
-    secrets += [os.environ.get(name, "") for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")]
-    for secret in secrets:
-        if len(secret) > 2:
-            text = text.replace(secret, "***")
-    return text
 
 
 def check_reachable(uri: str) -> None:

@@ -45,7 +45,9 @@ def results(store: Store, job_id: str) -> dict[str, object]:
     table = json.loads(FORMATS["json"].render(report, Links("http://127.0.0.1:5000", Path("storage"))))
     return {
         "job": job_id,
-        "cells": {f"{row} on {column}": [list(cell.values), cell.value] for (row, column), cell in sorted(report.at.items())},
+        "cells": {
+            f"{row} on {column}": [list(cell.values), cell.value] for (row, column), cell in sorted(report.at.items())
+        },
         "winners": {f"{row.stage} {row.group}": [row.key, row.value] for row in store.choices.of(job_id)},
         "states": {str(state): count for state, count in store.jobs.get(job_id).counts.items()},
         "differences": verify(store, job_id, table),

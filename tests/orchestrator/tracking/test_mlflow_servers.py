@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from mirrored_job import JOB, World, contents, draw
 
+from orchestrator.settings import masked
 from orchestrator.tracking.mlflow_runs import Synced
-from orchestrator.tracking.server import masked, ui_command, ui_environment
+from orchestrator.tracking.server import ui_command, ui_environment
 
 
 def free_port() -> int:
