@@ -38,7 +38,7 @@ def track(where: Settings, job: str | None, beside: str | None) -> None:
 
 @click.command()
 @places("tracking_uri", "address")
-@click.option("--port", type=int, default=5000, help="Port of the MLflow UI.")
+@click.option("--port", type=click.IntRange(0, 65535), default=5000, help="Port of the MLflow UI; 0: a free one.")
 def ui(where: Settings, port: int) -> None:
     """Open the MLflow UI and the Ray dashboard on this machine's loopback address, until Ctrl-C."""
     from orchestrator.cli.ui import serve

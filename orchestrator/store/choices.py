@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict
 from typing import Any, Literal
@@ -12,7 +11,7 @@ import sqlalchemy as sa
 from orchestrator.errors import Conflict
 from orchestrator.records.rows import ChoiceRow, Edge
 from orchestrator.store import tables
-from orchestrator.store.database import Database, to_json
+from orchestrator.store.database import Database, list_of, object_of, to_json
 
 _winners = tables.winners
 
@@ -63,9 +62,11 @@ class Choices:
 
 def as_choice(row: Any) -> ChoiceRow:
     """A row of the table `winners` as a ChoiceRow."""
+    edges = [_as_edge(edge) for edge in list_of(row.edges_json, "edges_json of a winner")]
     return ChoiceRow(
-        row.stage, row.grp, row.key, row.value, row.metric, [_as_edge(edge) for edge in json.loads(row.edges_json)],
-        json.loads(row.rule_json), row.candidates, json.loads(row.sources_json),
+        row.stage, row.grp, row.key, row.value, row.metric, edges,
+        object_of(row.rule_json, "rule_json of a winner"), row.candidates,
+        list_of(row.sources_json, "sources_json of a winner"),
     )  # fmt: skip
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import random
-import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.errors import BackendUnreachable, Conflict, NotFound, OrchestratorError
-from orchestrator.store import tables
+from orchestrator.settings import masked, private_file, private_folder
+from orchestrator.store import address, tables
+from orchestrator.store.column_types import damaged
+from orchestrator.store.sqlite_files import looking_engine, refuse_network_folder, was_changed, writing_engine
 
 T = TypeVar("T")
 
@@ -22,14 +25,47 @@ BUSY_SECONDS = 20
 """How long a writer waits for another writer before it gives up."""
 CHUNK = 2000
 """Keys in one IN list; the databases allow 32,766 (SQLite) and 65,535 (PostgreSQL) parameters."""
-NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "afs", "ceph", "lustre", "gpfs", "beegfs", "gluster", "fuse.")
-LOCAL_FUSE = ("fuse.fuse-overlayfs", "fuse.overlayfs")
-"""Root file systems of rootless containers: local although they are FUSE."""
+TRIES = 5
+"""How often a transaction is tried: after a deadlock, or when another process wrote the file while it was read."""
 
 
 def to_json(value: Any) -> str:
     """Compact JSON as Python writes it, with NaN and Infinity."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def object_of(text: str, what: str) -> dict[str, Any]:
+    """The object in a column named *_json; `what` names it. Raises BackendUnreachable if there is none."""
+    return _decoded(text, what, dict)
+
+
+def list_of(text: str, what: str) -> list[Any]:
+    """The list in a column named *_json; `what` names it. Raises BackendUnreachable if there is none."""
+    return _decoded(text, what, list)
+
+
+_decode = json.JSONDecoder().decode
+
+
+def _decoded(text: str, what: str, kind: type[T]) -> T:
+    try:
+        value = _decode(text)
+    except (ValueError, RecursionError):
+        raise damaged(what, text) from None
+    if not isinstance(value, kind):
+        raise damaged(what, text)
+    return value
+
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def state_of(kind: type[E], text: str) -> E:
+    """The state that a row names. Raises BackendUnreachable if there is none of this name."""
+    try:
+        return kind(text)
+    except ValueError:
+        raise damaged("a state", text) from None
 
 
 def chunks(items: Iterable[T]) -> Iterator[list[T]]:
@@ -43,18 +79,21 @@ class Database:
     """Transactions on one database.
 
     `read` and `write` run a piece of work in one transaction and turn errors of the database into errors that a user
-    can act on. Threads may share it; each process must open its own.
+    can act on. Threads may share it; each process must open its own. `looking`: nothing is written, not even beside
+    the file of a SQLite database, so that the right to read and a full disk are enough.
     """
 
-    def __init__(self, url: sa.URL) -> None:
+    def __init__(self, url: sa.URL, looking: bool = False) -> None:
         self.url = url
         self.sqlite = url.get_backend_name() == "sqlite"
-        self.where = f"store {url.render_as_string(hide_password=True)}"
-        self._engine = _sqlite_engine(url) if self.sqlite else _postgres_engine(url)
+        self.where = address.display(url)
+        if self.sqlite:
+            self._engine = (looking_engine if looking else writing_engine)(url, BUSY_SECONDS)
+        else:
+            self._engine = _postgres_engine(url)
         # All queries of one read see the same moment; SQLite's transactions do so anyway.
-        self._reader = (
-            self._engine if self.sqlite else self._engine.execution_options(isolation_level="REPEATABLE READ")
-        )
+        options = {"isolation_level": "REPEATABLE READ", **({"postgresql_readonly": True} if looking else {})}
+        self._reader = self._engine if self.sqlite else self._engine.execution_options(**options)
         self._writer = self._engine.execution_options(begin="IMMEDIATE") if self.sqlite else self._engine
 
     def close(self) -> None:
@@ -70,17 +109,27 @@ class Database:
         return self._run(self._writer, work)
 
     def _run(self, engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
-        for tries_left in (3, 2, 1, 0):
+        for tries_left in range(TRIES - 1, -1, -1):
+            driver: Any = None
             try:
                 with engine.begin() as connection:
-                    return work(connection)
+                    driver = connection.connection.driver_connection
+                    result = work(connection)
+                if not was_changed(driver, self.url):
+                    return result
             except DBAPIError as error:
                 # 40P01: deadlock, 40001: serialization failure. The transaction was rolled back; try again.
-                if getattr(error.orig, "sqlstate", None) in ("40P01", "40001") and tries_left:
-                    time.sleep(random.uniform(0.01, 0.1))
-                    continue
-                raise self._explained(error) from error
-        raise AssertionError("the last try returns or raises")
+                repeatable = getattr(error.orig, "sqlstate", None) in ("40P01", "40001") or was_changed(
+                    driver, self.url
+                )
+                if not (repeatable and tries_left):
+                    raise self._explained(error) from error
+            except (sa.exc.ArgumentError, TypeError, ValueError) as error:
+                if driver is not None:
+                    raise  # our own mistake
+                raise self._unusable(error) from error  # the driver reads the options of the address when it connects
+            time.sleep(random.uniform(0.01, 0.1))
+        raise BackendUnreachable(f"{self.where}: another process is writing it all the time: try again")
 
     def insert(self, table: sa.Table) -> Any:
         """An INSERT of the database's dialect, with `on_conflict_do_nothing` and `on_conflict_do_update`."""
@@ -103,7 +152,7 @@ class Database:
 
     def _explained(self, error: DBAPIError) -> OrchestratorError | DBAPIError:
         """An error that tells the user what to do next, or the error itself if the mistake is ours."""
-        text = str(error.orig).strip()
+        text = masked(str(error.orig).strip(), self._password)
         if self.sqlite:
             for sign, advice in _SQLITE_ADVICE:
                 if sign in text.lower():
@@ -111,22 +160,28 @@ class Database:
             return error
         state = getattr(error.orig, "sqlstate", None) or ""
         first = text.splitlines()[0] if text else "no answer"
-        if state.startswith("53"):
-            return BackendUnreachable(
-                f"{self.where}: the server is out of disk, memory or connections: make room, submit again ({first})"
-            )
-        if state == "25006" or state == "42501":
-            return BackendUnreachable(
-                f"{self.where}: this user may not write there: grant the permission, or change DATABASE_URL ({first})"
-            )
+        for sign, advice in _POSTGRES_ADVICE:
+            if state.startswith(sign):
+                return BackendUnreachable(f"{self.where}: {advice} ({first})")
         if isinstance(error, sa.exc.OperationalError) or error.connection_invalidated:
             return BackendUnreachable(
                 f"{self.where} does not answer: check that the server is up, and the address, user and password in "
                 f"DATABASE_URL ({first})"
             )
+        if not state and isinstance(error, sa.exc.ProgrammingError):  # before any statement: an option of the address
+            return self._unusable(error.orig or error)
         return error
 
+    @property
+    def _password(self) -> str:
+        return self.url.render_as_string(hide_password=False)
 
+    def _unusable(self, error: BaseException) -> BackendUnreachable:
+        first = (masked(str(error), self._password).strip().splitlines() or [type(error).__name__])[0]
+        return BackendUnreachable(f"{self.where}: DATABASE_URL has an option that cannot be used ({first})")
+
+
+_BROKEN = "is damaged: a table or column is missing: restore a copy, or choose another store"
 _SQLITE_ADVICE = (
     ("unable to open", "cannot be opened: make sure that the folder exists and is writable, or choose another folder"),
     ("readonly", "is read-only: make file and folder writable, or choose another folder"),
@@ -136,7 +191,17 @@ _SQLITE_ADVICE = (
     ("locked", f"another process has been writing for over {BUSY_SECONDS} s: wait for it or end it, then try again"),
     ("not a database", "is not a store: choose another file, or move this one away"),
     ("malformed", "is damaged: restore a copy, or recover what is left with `sqlite3 FILE .recover`"),
-)  # fmt: skip
+    ("no such table", _BROKEN),
+    ("no such column", _BROKEN),
+)
+_POSTGRES_ADVICE = (
+    ("53", "the server is out of disk, memory or connections: make room, submit again"),
+    ("25006", "this user may not write there: grant the permission, or change DATABASE_URL"),
+    ("42501", "this user may not do that there: grant the permission, or change DATABASE_URL"),
+    ("42P01", _BROKEN),
+    ("42703", _BROKEN),
+)
+"""By the beginning of the server's code of the error."""
 
 
 def connect(url: str, create: bool = True) -> Database:
@@ -145,19 +210,25 @@ def connect(url: str, create: bool = True) -> Database:
     Raises NotFound if there is no store and `create` is False, BackendUnreachable if it cannot be reached or written,
     Conflict if a newer version wrote it or it belongs to another program.
     """
-    parsed = _parsed(url)
+    parsed = address.parse(url)
     if parsed.get_backend_name() == "sqlite":
-        file = Path(parsed.database or "").absolute()
-        if not create and not file.exists():
-            raise NotFound(f"no store at {file}: nothing was submitted there yet")
+        file = Path(str(parsed.database))
+        if not create:
+            _require_file(file)
         refuse_network_folder(file)
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(file.parent)
         except OSError as error:
             raise BackendUnreachable(
                 f"cannot make the folder {file.parent} for the store: {error.strerror}; choose another folder"
             ) from error
-        parsed = parsed.set(database=str(file))
+        try:
+            private_file(file)
+        except OSError as error:
+            raise BackendUnreachable(
+                f"store sqlite:///{file} cannot be opened: {error.strerror}: make sure that the folder is writable, "
+                "or choose another folder"
+            ) from error
     database = Database(parsed)
     try:
         _bring_up_to_date(database, create)
@@ -167,52 +238,43 @@ def connect(url: str, create: bool = True) -> Database:
     return database
 
 
-def _parsed(url: str) -> sa.URL:
+def look(url: str) -> Database:
+    """Opens the database to read it: writes nothing, so that the right to read and a full disk are enough.
+
+    A store of an earlier version whose rows this one cannot read is migrated first, which needs the right to write.
+    Raises as `connect` does.
+    """
+    parsed = address.parse(url)
+    if parsed.get_backend_name() == "sqlite":
+        file = Path(str(parsed.database))
+        _require_file(file)
+        refuse_network_folder(file)
+    database = Database(parsed, looking=True)
     try:
-        parsed = sa.make_url(url)
-    except ArgumentError as error:
+        revision = database.read(_revision)
+    except BaseException:
+        database.close()
+        raise
+    if revision in tables.READABLE:
+        return database
+    database.close()
+    try:
+        connect(url, create=False).close()
+    except BackendUnreachable as error:
         raise BackendUnreachable(
-            "DATABASE_URL is not a database address: write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+            f"{error}\nThis store was written by an earlier version (schema {revision}): a command of somebody who may "
+            "write it brings it up to date once; then the right to read is enough."
         ) from error
-    name = parsed.get_backend_name()
-    if name in ("postgres", "postgresql"):
-        return parsed.set(drivername="postgresql+psycopg")
-    if name == "sqlite" and parsed.database and parsed.database != ":memory:":
-        return parsed
-    raise BackendUnreachable(
-        f"cannot keep a store at {parsed.render_as_string(hide_password=True)}: write sqlite:///FILE or postgresql://..."
-    )
+    return Database(parsed, looking=True)
 
 
-def _sqlite_engine(url: sa.URL) -> sa.Engine:
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS, "isolation_level": None})
-
-    @sa.event.listens_for(engine, "connect")
-    def _pragmas(connection: Any, _: Any) -> None:
-        connection.execute("PRAGMA foreign_keys = ON")
-        # A committed write survives a power cut; the cost is one sync a batch (benchmarks/store.py).
-        connection.execute("PRAGMA synchronous = FULL")
-        _write_ahead(connection)
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        # Python's driver begins late and deferred: two writers that both read first would then fail as locked.
-        kind = connection.get_execution_options().get("begin", "DEFERRED")
-        connection.exec_driver_sql(f"BEGIN {kind}")
-
-    return engine
-
-
-def _write_ahead(connection: Any) -> None:
-    """Puts a new file into WAL mode. SQLite does not wait for other processes that open the file here, so we do."""
-    give_up = time.monotonic() + BUSY_SECONDS
-    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > give_up:
-                raise
-            time.sleep(random.uniform(0.01, 0.1))
+def _require_file(file: Path) -> None:
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"no store at {file}: nothing was submitted there yet") from None
+    except OSError as error:
+        raise BackendUnreachable(f"store {file} cannot be opened: {error.strerror}; choose another folder") from error
 
 
 def _postgres_engine(url: sa.URL) -> sa.Engine:
@@ -222,29 +284,6 @@ def _postgres_engine(url: sa.URL) -> sa.Engine:
         return sa.create_engine(url, connect_args=arguments, pool_pre_ping=True)
     except ImportError as error:
         raise BackendUnreachable(f"PostgreSQL needs the package psycopg: {error}") from error
-
-
-def refuse_network_folder(file: Path, partitions: Sequence[Any] | None = None) -> None:
-    """Raises BackendUnreachable if the file lies on a network file system, where SQLite's locks do not hold.
-
-    `partitions`: mounted file systems as psutil.disk_partitions returns them; None reads those of this machine.
-    """
-    if partitions is None:
-        import psutil
-
-        partitions = psutil.disk_partitions(all=True)
-    real = file.resolve()
-    above = [part for part in partitions if real.is_relative_to(part.mountpoint)]
-    if not above:
-        return
-    # The longest mount point; of two mounts on the same point the later one hides the earlier.
-    _, part = max(enumerate(above), key=lambda item: (len(item[1].mountpoint), item[0]))
-    kind = part.fstype.lower()
-    if kind.startswith(NETWORK_FILE_SYSTEMS) and kind not in LOCAL_FUSE:
-        raise BackendUnreachable(
-            f"store {file} lies on a network file system ({part.fstype} at {part.mountpoint}), where SQLite "
-            "loses data: choose a folder on a local disk, or set DATABASE_URL to a PostgreSQL server"
-        )
 
 
 def _bring_up_to_date(database: Database, create: bool) -> None:
@@ -280,9 +319,16 @@ def _bring_up_to_date(database: Database, create: bool) -> None:
 
 
 def _revision(connection: sa.Connection) -> str | None:
-    if not sa.inspect(connection).has_table(tables.VERSION_TABLE):
+    """The revision of the schema; None if there is no store here yet."""
+    inspector = sa.inspect(connection)
+    if not inspector.has_table(tables.VERSION_TABLE):
         return None
-    return connection.execute(sa.text(f"SELECT version_num FROM {tables.VERSION_TABLE}")).scalar_one_or_none()
+    versions = list(connection.execute(sa.text(f"SELECT version_num FROM {tables.VERSION_TABLE}")).scalars())
+    if len(versions) == 1 and isinstance(versions[0], str):
+        return versions[0]
+    if versions or inspector.has_table(tables.jobs.name):
+        raise damaged(f"the version in its table {tables.VERSION_TABLE}", versions)
+    return None
 
 
 def _upgrade(connection: sa.Connection) -> None:

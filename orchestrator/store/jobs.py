@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,7 +12,8 @@ from orchestrator.errors import NotFound
 from orchestrator.records.rows import JobRecord, JobRow
 from orchestrator.records.states import JobState, TrialState
 from orchestrator.store import leases, name_errors, tables
-from orchestrator.store.database import Database, to_json
+from orchestrator.store.column_types import refuse_what_does_not_fit
+from orchestrator.store.database import Database, object_of, state_of, to_json
 
 _jobs, _stages, _trials, _placed = tables.jobs, tables.stages, tables.trials, tables.placed
 
@@ -28,8 +28,10 @@ class Jobs:
         """Records the job and returns True, or returns False if it is recorded already.
 
         For a recorded job only the priority and the versions of the code are updated: the code is what the trials
-        that start from now on run with.
+        that start from now on run with. Raises SpecError for a job that the databases cannot keep.
         """
+        refuse_what_does_not_fit(dict(job.spec), "spec")
+        refuse_what_does_not_fit({"name": job.name, "profile": job.profile, "priority": job.priority}, "job")
 
         def work(connection: sa.Connection) -> bool:
             now = self._db.now(connection)
@@ -84,7 +86,7 @@ class Jobs:
 
     def spec(self, job_id: str) -> dict[str, Any]:
         """The job's spec as JSON, after the profile and overrides were applied."""
-        return dict(json.loads(self._column(job_id, _jobs.c.spec_json)))
+        return object_of(self._column(job_id, _jobs.c.spec_json), f"spec_json of job {job_id}")
 
     def text(self, job_id: str) -> str:
         """The text of the submitted file."""
@@ -111,7 +113,7 @@ class Jobs:
         """The job's stages as (name, position, body), by position."""
         query = sa.select(_stages).where(_stages.c.job_id == job_id).order_by(_stages.c.position)
         rows = self._db.read(lambda connection: connection.execute(query).all())
-        return [(row.name, row.position, json.loads(row.body_json)) for row in rows]
+        return [(row.name, row.position, object_of(row.body_json, f"body_json of stage {row.name}")) for row in rows]
 
     def retry(self, job_id: str) -> int:
         """Makes the job's failed and cancelled trials pending again and returns how many; their attempts are kept."""
@@ -154,7 +156,7 @@ class Jobs:
         rows = connection.execute(query.order_by(_jobs.c.created.desc(), _jobs.c.id)).all()
         counts: dict[str, dict[TrialState, int]] = defaultdict(lambda: dict.fromkeys(TrialState, 0))
         for job, state, count in connection.execute(counting):
-            counts[job][TrialState(state)] = count
+            counts[job][state_of(TrialState, state)] = count
         driven: set[str] = set()
         if any(row.state == JobState.running for row in rows):
             driven = {driver.job_id for driver in leases.live_drivers(self._db, connection)}
@@ -165,13 +167,13 @@ class Jobs:
                 profile=row.profile,
                 state=JobState.interrupted
                 if row.state == JobState.running and row.id not in driven
-                else JobState(row.state),
+                else state_of(JobState, row.state),
                 message=row.message,
                 priority=row.priority,
                 cancel=row.cancel,
                 git_commit=row.git_commit,
                 git_dirty=row.git_dirty,
-                versions=json.loads(row.versions_json),
+                versions=object_of(row.versions_json, f"versions_json of job {row.id}"),
                 created=row.created,
                 updated=row.updated,
                 counts=counts[row.id],

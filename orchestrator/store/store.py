@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.errors import NotFound
 from orchestrator.settings import Settings
 from orchestrator.store.choices import Choices
-from orchestrator.store.database import Database, connect
+from orchestrator.store.database import Database, connect, look
 from orchestrator.store.jobs import Jobs
 from orchestrator.store.leases import Leases
 from orchestrator.store.lineage import Lineage
@@ -47,8 +47,23 @@ def open_store(url: str, create: bool = True) -> Store:
 
 
 def open_existing(where: Settings) -> Store:
-    """Opens the store that these settings name. Raises NotFound if there is none, BackendUnreachable."""
+    """Opens the store that these settings name, to write it. Raises NotFound if there is none, BackendUnreachable."""
     try:
         return open_store(where.database_url, create=False)
     except NotFound as error:
-        raise NotFound(f"{error}\nNo jobs here yet. To look elsewhere, set --runs or DATABASE_URL.") from error
+        raise _none_here(error) from error
+
+
+def open_to_look(where: Settings) -> Store:
+    """Opens the store that these settings name, to read it: the right to read is enough, and so is a full disk.
+
+    Raises NotFound if there is none, BackendUnreachable.
+    """
+    try:
+        return Store(look(where.database_url))
+    except NotFound as error:
+        raise _none_here(error) from error
+
+
+def _none_here(error: NotFound) -> NotFound:
+    return NotFound(f"{error}\nNo jobs here yet. To look elsewhere, set --runs or DATABASE_URL.")

@@ -2,54 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from sqlalchemy import (
     DDL,
     Boolean,
     CheckConstraint,
     Column,
-    Dialect,
     Double,
     ForeignKey,
     Index,
     Integer,
     MetaData,
-    String,
     Table,
-    Text,
-    TypeDecorator,
     event,
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+from orchestrator.store.column_types import LongWords, Number, Whole, Words
+
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Revisions of the schema, the oldest first. Opening a store that is up to date then needs no Alembic; a test compares
 them with the migrations."""
 
+READABLE = ("0004", "0005")
+"""Revisions whose rows this version reads as they are: looking writes nothing, so it brings no store up to date."""
+
 VERSION_TABLE = "orchestrator_version"
 """Not Alembic's default name, which MLflow uses: both may share a database."""
-
-
-class Number(TypeDecorator[float]):
-    """A double that keeps NaN.
-
-    SQLite would store NaN as NULL, so there it is the text 'nan', which sorts above every number, as NaN does in
-    PostgreSQL.
-    """
-
-    impl = Double
-    cache_ok = True
-
-    def bind_processor(self, dialect: Dialect) -> Callable[[float | None], Any] | None:
-        if dialect.name != "sqlite":
-            return None
-        return lambda value: "nan" if value is not None and value != value else value
-
-    def result_processor(self, dialect: Dialect, coltype: Any) -> Callable[[Any], float | None] | None:
-        if dialect.name != "sqlite":
-            return None
-        return lambda value: None if value is None else float(value)
 
 
 metadata = MetaData(
@@ -68,18 +45,18 @@ metadata = MetaData(
 jobs = Table(
     "jobs",
     metadata,
-    Column("id", String, primary_key=True),
-    Column("name", String, nullable=False, index=True),
-    Column("profile", String, nullable=False),
-    Column("spec_json", Text, nullable=False),
-    Column("spec_text", Text, nullable=False),
-    Column("priority", Integer, nullable=False),
-    Column("state", String, nullable=False),
-    Column("message", Text, nullable=False),
+    Column("id", Words, primary_key=True),
+    Column("name", Words, nullable=False, index=True),
+    Column("profile", Words, nullable=False),
+    Column("spec_json", LongWords, nullable=False),
+    Column("spec_text", LongWords, nullable=False),
+    Column("priority", Whole, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("message", LongWords, nullable=False),
     Column("cancel", Boolean, nullable=False),
-    Column("git_commit", String),
+    Column("git_commit", Words),
     Column("git_dirty", Boolean),
-    Column("versions_json", Text, nullable=False),
+    Column("versions_json", LongWords, nullable=False),
     Column("created", Number, nullable=False),
     Column("updated", Number, nullable=False),
 )
@@ -88,47 +65,47 @@ stages = Table(
     "stages",
     metadata,
     Column("job_id", ForeignKey("jobs.id"), primary_key=True),
-    Column("name", String, primary_key=True),
+    Column("name", Words, primary_key=True),
     Column("position", Integer, nullable=False),
-    Column("body_json", Text, nullable=False),
+    Column("body_json", LongWords, nullable=False),
 )
 
 trials = Table(
     "trials",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("key", String, nullable=False, unique=True),
-    Column("parent", String, index=True),  # key of the trial whose weights its backbone starts from
-    Column("state", String, nullable=False),
-    Column("metric", String, nullable=False),
-    Column("mode", String, nullable=False),
-    Column("metric_set", String),  # of `metrics`: every figure the trial may end with
-    Column("split", String),  # the one that is evaluated
+    Column("key", Words, nullable=False, unique=True),
+    Column("parent", Words, index=True),  # key of the trial whose weights its backbone starts from
+    Column("state", Words, nullable=False),
+    Column("metric", Words, nullable=False),
+    Column("mode", Words, nullable=False),
+    Column("metric_set", Words),  # of `metrics`: every figure the trial may end with
+    Column("split", Words),  # the one that is evaluated
     Column("value", Number),  # a copy of the figure named `metric`, so that a list of trials needs no second table
-    Column("seed", Integer, nullable=False),
-    Column("epochs", Integer, nullable=False),
-    Column("epoch", Integer, nullable=False),  # the last one reported
-    Column("step", Integer, nullable=False),
-    Column("token", Integer, nullable=False),  # fencing token of the newest attempt, 0 before the first
-    Column("driver_id", String),  # the driver that holds, or last held, that attempt
-    Column("error_class", String),
-    Column("weights_path", Text),
-    Column("weights_sha256", String),
+    Column("seed", Whole, nullable=False),
+    Column("epochs", Whole, nullable=False),
+    Column("epoch", Whole, nullable=False),  # the last one reported
+    Column("step", Whole, nullable=False),
+    Column("token", Whole, nullable=False),  # fencing token of the newest attempt, 0 before the first
+    Column("driver_id", Words),  # the driver that holds, or last held, that attempt
+    Column("error_class", Words),
+    Column("weights_path", LongWords),
+    Column("weights_sha256", Words),
     Column("step_seconds", Number),
     Column("train_seconds", Number),
-    Column("git_commit", String),
+    Column("git_commit", Words),
     Column("git_dirty", Boolean),
-    Column("host", String),
-    Column("device", String),
-    Column("data_digest", String),
+    Column("host", Words),
+    Column("device", Words),
+    Column("data_digest", Words),
     Column("created", Number, nullable=False),
     Column("started", Number),
     Column("ended", Number),
     # Long columns last: a list of trials then reads none of their overflow pages.
-    Column("spec_json", Text, nullable=False),
-    Column("error", Text),
-    Column("facts_json", Text, nullable=False),
-    Column("versions_json", Text, nullable=False),
+    Column("spec_json", LongWords, nullable=False),
+    Column("error", LongWords),
+    Column("facts_json", LongWords, nullable=False),
+    Column("versions_json", LongWords, nullable=False),
     CheckConstraint("mode IN ('min', 'max')", name="mode"),
     CheckConstraint(
         "state IN ('pending', 'running', 'done', 'diverged', 'failed', 'cancelled', 'stopped')", name="state"
@@ -140,38 +117,38 @@ attempts = Table(
     "attempts",
     metadata,
     Column("trial_id", ForeignKey("trials.id"), primary_key=True),
-    Column("token", Integer, primary_key=True),
-    Column("driver_id", String, nullable=False),
-    Column("cluster", String, nullable=False),
-    Column("host", String, nullable=False),
-    Column("git_commit", String),
+    Column("token", Whole, primary_key=True),
+    Column("driver_id", Words, nullable=False),
+    Column("cluster", Words, nullable=False),
+    Column("host", Words, nullable=False),
+    Column("git_commit", Words),
     Column("git_dirty", Boolean),
     Column("started", Number, nullable=False),
     Column("ended", Number),
-    Column("cause", String),
-    Column("message", Text),
+    Column("cause", Words),
+    Column("message", LongWords),
 )
 
 placed = Table(
     "placed",
     metadata,
     Column("job_id", ForeignKey("jobs.id"), primary_key=True),
-    Column("stage", String, primary_key=True),
-    Column("grp", String, primary_key=True),
+    Column("stage", Words, primary_key=True),
+    Column("grp", Words, primary_key=True),
     Column("trial_id", ForeignKey("trials.id"), primary_key=True, index=True),
-    Column("name", String, nullable=False, index=True),
+    Column("name", Words, nullable=False, index=True),
     Column("position", Integer, nullable=False),
-    Column("group_values_json", Text, nullable=False),
-    Column("settings_json", Text, nullable=False),
+    Column("group_values_json", LongWords, nullable=False),
+    Column("settings_json", LongWords, nullable=False),
 )
 
 reports = Table(
     "reports",
     metadata,
     Column("trial_id", ForeignKey("trials.id"), primary_key=True),
-    Column("epoch", Integer, primary_key=True),
-    Column("step", Integer, nullable=False),
-    Column("values_json", Text, nullable=False),
+    Column("epoch", Whole, primary_key=True),
+    Column("step", Whole, nullable=False),
+    Column("values_json", LongWords, nullable=False),
     Column("seconds", Number, nullable=False),
 )
 
@@ -179,22 +156,22 @@ figures = Table(
     "figures",
     metadata,
     Column("trial_id", ForeignKey("trials.id"), primary_key=True),
-    Column("name", String, primary_key=True),
+    Column("name", Words, primary_key=True),
     Column("value", Number, nullable=False),
 )
 
 metrics = Table(
     "metrics",
     metadata,
-    Column("metric_set", String, primary_key=True),  # a digest of the rows of the set
+    Column("metric_set", Words, primary_key=True),  # a digest of the rows of the set
     Column("position", Integer, primary_key=True),  # 0: the figure that trials are chosen by
-    Column("name", String, nullable=False),
-    Column("title", String, nullable=False),
-    Column("better", String, nullable=False),
-    Column("unit", String, nullable=False),
+    Column("name", Words, nullable=False),
+    Column("title", Words, nullable=False),
+    Column("better", Words, nullable=False),
+    Column("unit", Words, nullable=False),
     Column("scale", Number, nullable=False),
     Column("digits", Integer, nullable=False),
-    Column("complement", String, nullable=False),
+    Column("complement", Words, nullable=False),
     CheckConstraint("better IN ('higher', 'lower')", name="better"),
 )
 
@@ -203,9 +180,9 @@ measurements = Table(
     metadata,
     Column("trial_id", ForeignKey("trials.id"), primary_key=True),
     Column("number", Integer, primary_key=True),  # from 0, as the trial wrote them
-    Column("figure", String, nullable=False, index=True),
-    Column("split", String, nullable=False),
-    Column("item", String, nullable=False),  # image, class, sequence; empty: the whole split
+    Column("figure", Words, nullable=False, index=True),
+    Column("split", Words, nullable=False),
+    Column("item", Words, nullable=False),  # image, class, sequence; empty: the whole split
     Column("layer", Integer),
     Column("head", Integer),
     Column("value", Double),  # NULL: not a finite number
@@ -217,7 +194,7 @@ other_parents = Table(
     "other_parents",
     metadata,
     Column("trial_id", ForeignKey("trials.id"), primary_key=True),
-    Column("parent", String, primary_key=True, index=True),
+    Column("parent", Words, primary_key=True, index=True),
 )
 """Keys of the trials whose weights a trial needs beside that of `trials.parent`: a task may read several models."""
 
@@ -225,28 +202,28 @@ winners = Table(
     "winners",
     metadata,
     Column("job_id", ForeignKey("jobs.id"), primary_key=True),
-    Column("stage", String, primary_key=True),
-    Column("grp", String, primary_key=True),
-    Column("key", String, nullable=False),
+    Column("stage", Words, primary_key=True),
+    Column("grp", Words, primary_key=True),
+    Column("key", Words, nullable=False),
     Column("value", Number, nullable=False),
-    Column("metric", String, nullable=False),
-    Column("edges_json", Text, nullable=False),
-    Column("rule_json", Text, nullable=False),
+    Column("metric", Words, nullable=False),
+    Column("edges_json", LongWords, nullable=False),
+    Column("rule_json", LongWords, nullable=False),
     Column("candidates", Integer, nullable=False),
-    Column("sources_json", Text, nullable=False),
+    Column("sources_json", LongWords, nullable=False),
     Column("decided", Number, nullable=False),
 )
 
 drivers = Table(
     "drivers",
     metadata,
-    Column("id", String, primary_key=True),
-    Column("host", String, nullable=False),
+    Column("id", Words, primary_key=True),
+    Column("host", Words, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("pid_started", Number, nullable=False),
     Column("job_id", ForeignKey("jobs.id"), nullable=False),
-    Column("cluster", String, nullable=False),
-    Column("priority", Integer, nullable=False),
+    Column("cluster", Words, nullable=False),
+    Column("priority", Whole, nullable=False),
     Column("slots", Integer, nullable=False),
     Column("demand", Integer, nullable=False),
     Column("running", Integer, nullable=False),
@@ -258,12 +235,12 @@ tracked = Table(
     "tracked",
     metadata,
     Column("job_id", ForeignKey("jobs.id"), primary_key=True),
-    Column("stage", String, primary_key=True),
-    Column("grp", String, primary_key=True),
-    Column("key", String, primary_key=True),  # empty: the parent run of the group
-    Column("run_id", String, nullable=False),
-    Column("parent_run_id", String),
-    Column("reports_through", Integer, nullable=False),
+    Column("stage", Words, primary_key=True),
+    Column("grp", Words, primary_key=True),
+    Column("key", Words, primary_key=True),  # empty: the parent run of the group
+    Column("run_id", Words, nullable=False),
+    Column("parent_run_id", Words),
+    Column("reports_through", Whole, nullable=False),
     Column("closed", Boolean, nullable=False),
 )
 
@@ -272,12 +249,12 @@ search_events = Table(
     "search_events",
     metadata,
     Column("job_id", ForeignKey("jobs.id"), primary_key=True),
-    Column("stage", String, primary_key=True),
-    Column("grp", String, primary_key=True),
+    Column("stage", Words, primary_key=True),
+    Column("grp", Words, primary_key=True),
     Column("number", Integer, primary_key=True),  # from 0, without gaps
-    Column("kind", String, nullable=False),
-    Column("key", String, nullable=False),
-    Column("body_json", Text, nullable=False),
+    Column("kind", Words, nullable=False),
+    Column("key", Words, nullable=False),
+    Column("body_json", LongWords, nullable=False),
     Column("time", Number, nullable=False),
 )
 
@@ -285,15 +262,15 @@ pictures = Table(
     "pictures",
     metadata,
     Column("trial_id", ForeignKey("trials.id"), primary_key=True),
-    Column("epoch", Integer, primary_key=True),
-    Column("path", String, primary_key=True),  # relative to the trial's folder
+    Column("epoch", Whole, primary_key=True),
+    Column("path", Words, primary_key=True),  # relative to the trial's folder
 )
 
 pins = Table(
     "pins",
     metadata,
-    Column("key", String, primary_key=True),  # key of a trial, or id of a job, whose weights are kept
-    Column("why", Text, nullable=False),
+    Column("key", Words, primary_key=True),  # key of a trial, or id of a job, whose weights are kept
+    Column("why", LongWords, nullable=False),
     Column("time", Number, nullable=False),
 )
 
@@ -302,13 +279,13 @@ origins = Table(
     "origins",
     metadata,
     Column("job_id", ForeignKey("jobs.id"), primary_key=True),
-    Column("asked", String, primary_key=True),  # JSON: job (name or id), stage and group as written in the spec
-    Column("written", String, nullable=False, index=True),  # hash of the job before other jobs were looked up
+    Column("asked", Words, primary_key=True),  # JSON: job (name or id), stage and group as written in the spec
+    Column("written", Words, nullable=False, index=True),  # hash of the job before other jobs were looked up
     Column("from_job", ForeignKey("jobs.id"), nullable=False),
-    Column("stage", String, nullable=False),
-    Column("grp", String, nullable=False),
-    Column("key", String, nullable=False),
-    Column("metric", String, nullable=False),
+    Column("stage", Words, nullable=False),
+    Column("grp", Words, nullable=False),
+    Column("key", Words, nullable=False),
+    Column("metric", Words, nullable=False),
     Column("value", Number, nullable=False),
     Column("candidates", Integer, nullable=False),
     Column("decided", Number, nullable=False),

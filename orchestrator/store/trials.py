@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,10 +14,10 @@ from orchestrator.records.rows import AttemptRow, MeasurementRow, PlacedRow, Pla
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.records.writes import Write
 from orchestrator.store import metrics, name_errors, search_log, tables, trial_events
-from orchestrator.store.database import Database, chunks, to_json
+from orchestrator.store.column_types import refuse_what_does_not_fit
+from orchestrator.store.database import Database, chunks, object_of, state_of, to_json
 
 _jobs, _trials, _placed = tables.jobs, tables.trials, tables.placed
-_STATES = {state.value: state for state in TrialState}
 
 
 _PLACED_COLUMNS = (
@@ -57,8 +56,12 @@ class Trials:
         """Records new trials as pending, and every trial's place in the job; returns a snapshot of each, in order.
 
         `events` of the searches that asked for these trials are recorded in the same transaction. Raises NotFound for
-        an unknown job, and Conflict, recording nothing, if another driver has advanced one of these searches.
+        an unknown job, and Conflict, recording nothing, if another driver has advanced one of these searches. Raises
+        SpecError, recording nothing, for a name or number that the databases cannot keep.
         """
+        for placement in placements:
+            named = {"stage": placement.stage, "group": placement.group, "name": placement.name}
+            refuse_what_does_not_fit({**named, "seed": placement.seed, "epochs": placement.epochs}, "trial")
 
         def work(connection: sa.Connection) -> dict[str, TrialSnapshot]:
             snapshots = self._place(connection, job_id, placements)
@@ -117,15 +120,16 @@ class Trials:
         )
         if stage is not None:
             query = query.where(_placed.c.stage == stage)
-        decode = json.JSONDecoder().decode
         decoded: dict[str, dict[str, Any]] = {}  # all trials of a group have the same text
         rows = []
         sets = self._db.read(metrics.read)
         for row in self._db.read(lambda connection: connection.execute(query).all()):
-            group_values = decoded.get(row[17]) or decoded.setdefault(row[17], decode(row[17]))
+            group_values = decoded.get(row[17]) or decoded.setdefault(row[17], object_of(row[17], "group_values_json"))
             # A trial that runs once more for its weights has a value although it is not done.
             value = row[8] if row[5] == "done" else None
-            values = (*row[:5], _STATES[row[5]], *row[6:8], value, *row[9:17], group_values, decode(row[18]), row[19])
+            settings = object_of(row[18], f"settings_json of trial {row[2][:12]}")
+            state = state_of(TrialState, row[5])
+            values = (*row[:5], state, *row[6:8], value, *row[9:17], group_values, settings, row[19])
             rows.append(PlacedRow(*(*values, sets.get(row[20], ()), row[21])))
         return rows
 
@@ -147,12 +151,12 @@ class Trials:
         )
         return [
             (
-                json.loads(row.spec_json),
+                object_of(row.spec_json, "spec_json of a trial"),
                 TrialSnapshot(
                     TrialState.done,
                     step_seconds=row.step_seconds,
                     train_seconds=row.train_seconds,
-                    facts=json.loads(row.facts_json),
+                    facts=object_of(row.facts_json, "facts_json of a trial"),
                 ),
             )
             for row in self._db.read(lambda connection: connection.execute(query).all())
@@ -290,7 +294,7 @@ def _find(connection: sa.Connection, prefix: str) -> str:
     matches = []
     start = prefix.rpartition(" ")[2]  # Ray and MLflow show "name 01234567"
     if start:
-        starts_so = sa.func.substr(_trials.c.key, 1, len(start)) == start
+        starts_so = sa.func.substr(_trials.c.key, 1, len(start), type_=tables.Words()) == start
         matches = list(connection.execute(sa.select(_trials.c.key).where(starts_so).limit(6)).scalars())
     if len(matches) == 1:
         return str(matches[0])
@@ -307,7 +311,7 @@ def _read_snapshots(connection: sa.Connection, keys: Iterable[str]) -> dict[str,
     for some_keys in chunks(wanted):
         for row in connection.execute(_KNOWN, {"keys": some_keys}):
             snapshots[row.key] = TrialSnapshot(
-                state=_STATES[row.state],
+                state=state_of(TrialState, row.state),
                 figures=figures.get(row.key, {}),
                 error_class=row.error_class,
                 error=row.error,
@@ -316,7 +320,7 @@ def _read_snapshots(connection: sa.Connection, keys: Iterable[str]) -> dict[str,
                 train_seconds=row.train_seconds,
                 epoch=row.epoch,
                 epochs=row.epochs,
-                facts=json.loads(row.facts_json),
+                facts=object_of(row.facts_json, f"facts_json of trial {row.key[:12]}"),
                 pinned=row.pinned,
             )
     return snapshots
@@ -347,7 +351,7 @@ def _read_reports(connection: sa.Connection, by_epoch: Mapping[int, Sequence[str
                 .order_by(t.c.trial_id, t.c.epoch)
             )
             for key, at, step, values, seconds in connection.execute(query):
-                reports[key].append(ReportRow(at, step, json.loads(values), seconds))
+                reports[key].append(ReportRow(at, step, object_of(values, f"values_json of trial {key[:12]}"), seconds))
     return dict(reports)
 
 
@@ -361,12 +365,12 @@ def _read_trial(connection: sa.Connection, key: str) -> TrialRow:
         .order_by(_placed.c.job_id, _placed.c.position)
     )
     decoded = {
-        "spec": json.loads(row.spec_json),
-        "state": TrialState(row.state),
+        "spec": object_of(row.spec_json, f"spec_json of trial {key[:12]}"),
+        "state": state_of(TrialState, row.state),
         "figures": read_figures(connection, [key]).get(key, {}),
         "weights": _weights(row),
-        "facts": json.loads(row.facts_json),
-        "versions": json.loads(row.versions_json),
+        "facts": object_of(row.facts_json, f"facts_json of trial {key[:12]}"),
+        "versions": object_of(row.versions_json, f"versions_json of trial {key[:12]}"),
         "placed": [(place.job_id, place.stage, place.grp, place.name) for place in places],
         "metrics": metrics.read(connection).get(row.metric_set, ()),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
@@ -22,7 +21,7 @@ from orchestrator.rules.retention import (
 )
 from orchestrator.rules.selection import Candidate
 from orchestrator.store import tables
-from orchestrator.store.database import Database, chunks
+from orchestrator.store.database import Database, chunks, object_of, state_of
 from orchestrator.store.trials import read_figures
 
 _trials, _placed, _jobs, _pins = tables.trials, tables.placed, tables.jobs, tables.pins
@@ -159,12 +158,12 @@ def _read_facts(connection: sa.Connection) -> RetentionFacts:
         row.key: Trial(
             row.key, names.get(row.key, row.key[:12]),
             (*((row.parent,) if row.parent else ()), *others.get(row.id, ())),
-            TrialState(row.state), row.weights_path, row.token, row.ended,
+            state_of(TrialState, row.state), row.weights_path, row.token, row.ended,
         )
         for row in connection.execute(sa.select(*columns))
     }  # fmt: skip
     jobs = {
-        row.id: Job(row.id, row.state == JobState.done, json.loads(row.spec_json))
+        row.id: Job(row.id, row.state == JobState.done, object_of(row.spec_json, f"spec_json of job {row.id}"))
         for row in connection.execute(sa.select(_jobs.c.id, _jobs.c.state, _jobs.c.spec_json))
     }
     w = tables.winners
@@ -198,7 +197,11 @@ def _read_candidates(
             rows[0].metric,
             rows[0].mode,
             [
-                Candidate(row.key, {row.metric: row.value, **figures.get(row.key, {})}, json.loads(row.settings_json))
+                Candidate(
+                    row.key,
+                    {row.metric: row.value, **figures.get(row.key, {})},
+                    object_of(row.settings_json, f"settings_json of trial {row.key[:12]}"),
+                )
                 for row in rows
                 if row.value is not None
             ],
@@ -236,5 +239,5 @@ def _parts(connection: sa.Connection, keys: list[str]) -> set[str]:
     parts: set[str] = set()
     for some_keys in chunks(keys):
         rows = connection.execute(sa.select(_trials.c.key, _trials.c.spec_json).where(_trials.c.key.in_(some_keys)))
-        parts.update(row.key for row in rows if is_part(json.loads(row.spec_json)))
+        parts.update(row.key for row in rows if is_part(object_of(row.spec_json, f"spec_json of trial {row.key[:12]}")))
     return parts

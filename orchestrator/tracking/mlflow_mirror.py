@@ -15,10 +15,10 @@ from orchestrator.errors import BackendUnreachable
 from orchestrator.records.rows import JobRow, PlacedRow, ReportRow
 from orchestrator.records.states import JobState
 from orchestrator.records.trial_files import trial_folder
+from orchestrator.settings import masked
 from orchestrator.tracking import run_view
 from orchestrator.tracking.mlflow_runs import JobRuns, Run, Synced
 from orchestrator.tracking.run_view import RunStatus
-from orchestrator.tracking.server import masked
 
 if TYPE_CHECKING:
     from orchestrator.store.store import Store

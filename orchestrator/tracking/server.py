@@ -1,17 +1,23 @@
-"""Addresses of tracking servers: which answer, how they are shown without passwords, and how MLflow's UI is started."""
+"""Addresses of tracking servers: which answer, and how MLflow's UI is started for its user alone."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import secrets
 import socket
 import sqlite3
+import subprocess
 import sys
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import IO
+from urllib.parse import urlsplit
 
-from orchestrator.errors import BackendUnreachable
+from orchestrator.errors import BackendUnreachable, Conflict
+from orchestrator.settings import private_file, private_folder
 
 ENVIRONMENT = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -36,7 +42,7 @@ def prepare_process() -> None:
 
 def is_remote(uri: str) -> bool:
     """True if the address is a server, which keeps runs and artifacts itself."""
-    return urlsplit(uri).scheme in ("http", "https")
+    return re.match(r"(?i)https?://", uri) is not None
 
 
 def artifact_root(folder: Path) -> Path:
@@ -44,41 +50,31 @@ def artifact_root(folder: Path) -> Path:
     return Path(folder).absolute() / "mlartifacts"
 
 
-def masked(text: str, uri: str = "") -> str:
-    """The text without passwords and tokens: those in any address in it, and those of `uri` and the environment."""
-    text = re.sub(r"(?<=://)[^\s/@]*@", "***@", text)
-    text = re.sub(r"(?i)\b(password|passwd|token|secret|api_key)=[^&\s'\"]+", r"\1=***", text)
-    password = urlsplit(uri).password or ""
-    secrets = [password, unquote(password)]
-    secrets += [os.environ.get(name, "") for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")]
-    for secret in secrets:
-        if len(secret) > 2:
-            text = text.replace(secret, "***")
-    return text
-
-
 def check_reachable(uri: str) -> None:
     """Raises BackendUnreachable within seconds if the address cannot be reached. Call it before MLflow, which retries a
     database that does not answer, or a file that cannot be written, for 100 s."""
-    parts = urlsplit(uri)
-    scheme = parts.scheme.split("+")[0]
-    if scheme == "sqlite":
-        if parts.path.strip("/"):
-            _check_file(Path(parts.path[1:]))
-    elif scheme in _PORTS and not _through_proxy(scheme, parts.hostname or ""):
-        try:
+    try:
+        parts = urlsplit(uri)
+        scheme = parts.scheme.split("+")[0]
+        if scheme == "sqlite":
+            from orchestrator.store.address import sqlite_file
+
+            file = sqlite_file(uri)
+            if file is not None:
+                _check_file(file)
+        elif scheme in _PORTS and not _through_proxy(scheme, parts.hostname or ""):
             port = parts.port or _PORTS[scheme]
             socket.create_connection((parts.hostname or "localhost", port), CONNECT_SECONDS).close()
-        except (OSError, ValueError) as error:
-            raise BackendUnreachable(f"no answer ({error})") from error
+    except (OSError, ValueError) as error:
+        raise BackendUnreachable(f"no answer ({error})") from error
 
 
 def _check_file(path: Path) -> None:
     """Makes a missing file, with a write-ahead log: so the UI's reads and our writes do not wait for each other."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
         new = not path.exists()
-        file = sqlite3.connect(path, timeout=CONNECT_SECONDS)
+        file = sqlite3.connect(private_file(path), timeout=CONNECT_SECONDS)
         try:
             if new and not _on_network(path):
                 file.execute("PRAGMA journal_mode=WAL")
@@ -91,7 +87,7 @@ def _check_file(path: Path) -> None:
 
 
 def _on_network(path: Path) -> bool:
-    from orchestrator.store.database import refuse_network_folder
+    from orchestrator.store.sqlite_files import refuse_network_folder
 
     try:
         refuse_network_folder(path)
@@ -105,22 +101,62 @@ def _through_proxy(scheme: str, host: str) -> bool:
     return scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)
 
 
-def ui_command(tracking_uri: str, folder: Path, port: int) -> list[str]:
-    """The command that serves MLflow's UI and API on loopback; run it with `ui_environment` added to its environment.
-    Empty if the address is a server, which has its own UI.
+@dataclass(frozen=True)
+class Ui:
+    """MLflow's UI, served by a process of ours."""
 
-    An address with a password is left out of the command, because every user of the machine can read that.
+    process: subprocess.Popen[bytes]
+    address: str
+    token: str
+
+    @property
+    def link(self) -> str:
+        """The address that opens the UI with one click; who has it may use the UI until this start ends."""
+        return f"{self.address}/?token={self.token}"
+
+    def answers(self) -> bool:
+        """True once it serves."""
+        request = urllib.request.Request(f"{self.address}/health", headers={"Authorization": f"Bearer {self.token}"})
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy is told the token
+        try:
+            direct.open(request, timeout=2).close()
+        except OSError:
+            return False
+        return True
+
+    def end(self) -> None:
+        """Ends the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def start_ui(tracking_uri: str, folder: Path, port: int, log: IO[bytes]) -> Ui:
+    """Serves MLflow's UI and API on loopback, with a token that only this start has; `port` 0 takes a free one.
+
+    The token and the address of the database reach the process by its standard input, because every user of the machine
+    can read command lines. The socket is bound here, so that no other user can take the port in between. Raises
+    Conflict if the port is in use.
     """
-    if is_remote(tracking_uri):
-        return []
-    store = [] if urlsplit(tracking_uri).password else ["--backend-store-uri", tracking_uri]
-    return [
-        sys.executable, "-m", "mlflow", "server", *store, "--artifacts-destination", str(artifact_root(folder)),
-        "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--allowed-hosts", "localhost,localhost:*,127.0.0.1,127.0.0.1:*",
-    ]  # fmt: skip
-
-
-def ui_environment(tracking_uri: str) -> dict[str, str]:
-    """The environment variables of `ui_command`."""
-    return {**ENVIRONMENT, "MLFLOW_BACKEND_STORE_URI": tracking_uri}
+    token = secrets.token_urlsafe(32)
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("127.0.0.1", port))
+            listening.listen(128)
+        except OSError as error:
+            raise Conflict(f"port {port} is in use; choose another with --port ({error.strerror})") from error
+        process = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.tracking.ui_server"], stdin=subprocess.PIPE, stdout=log, stderr=log,
+            pass_fds=[listening.fileno()], start_new_session=True,
+        )  # fmt: skip
+        orders = {"token": token, "tracking_uri": tracking_uri, "artifacts": str(artifact_root(folder)),
+                  "socket": listening.fileno()}  # fmt: skip
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(orders).encode() + b"\n")
+        process.stdin.flush()
+        return Ui(process, f"http://127.0.0.1:{listening.getsockname()[1]}", token)
