@@ -157,6 +157,8 @@ def pixels() -> NDArray[np.uint8]:
     import numpy as np
     from PIL import Image
 
+    from tasks.datasets.images.decode import opened
+
     tiles = []
     for photo in sorted(PHOTOS, key=lambda photo: photo.part):
         package, _, below = photo.package.partition("/")
@@ -164,8 +166,7 @@ def pixels() -> NDArray[np.uint8]:
         path = Path(spec.origin).parent / below / photo.file if spec and spec.origin else Path(photo.file)
         if not path.is_file():
             raise DataError(f"{PHOTO_TILES.name}: no {path}; install the versions that pyproject.toml asks for")
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
+        image = opened(path, PHOTO_TILES.name, str(path))
         if image.size != (photo.width, photo.height):
             stated = photo.width, photo.height
             raise DataError(f"{PHOTO_TILES.name}: {path} has {image.size} pixels, expected {stated}")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tasks.base import Batch, DataContext
-from tasks.datasets.images.source import Unreadable
+from tasks.datasets.images.decode import Unreadable
 from tasks.datasets.samples import Collate, Sample, Samples, Transform
 from tasks.datasets.transforms import derived_seed, seeded
 from tasks.errors import DataError

@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 
 from tasks.datasets.images import source as sources
 from tasks.datasets.images.cache_folder import CacheFolder, boot, node_cache_folder, stat_of
-from tasks.datasets.images.source import Arrays, Source, Unreadable
+from tasks.datasets.images.decode import Unreadable
+from tasks.datasets.images.source import Arrays, Source
 
 if TYPE_CHECKING:
     from PIL import Image
 
-VERSION = b"pixels 1"
-"""Enters the names of files and ends each of them: raise it when their form changes."""
+VERSION = b"pixels 2"
+"""Enters the names of files and ends each of them: raise it when their form or what is decoded changes."""
 IMAGES_PER_FILE = 512
 """One process decodes a file while others decode other files; when it is killed, this much is lost."""
 MOST_FILES = 128

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.datasets.images.source import Source, StringTable, Unreadable, opened
+from tasks.datasets.images.decode import Unreadable, opened
+from tasks.datasets.images.source import Source, StringTable
 from tasks.errors import DataError
 
 if TYPE_CHECKING:

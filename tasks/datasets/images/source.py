@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,17 +10,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.errors import DataError
+from tasks.datasets.images.decode import opened
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """(height, width, 3), or (height, width) grey."""
-
-
-class Unreadable(DataError):
-    """One image cannot be read. The message names data set, file, reason and remedy."""
 
 
 class Source(ABC):
@@ -183,14 +178,3 @@ def shrunk(image: Image.Image, side: int, interpolation: str) -> Image.Image:
         return image
     width, height = (int(side * length / shorter) for length in image.size)
     return image.resize((width, height), Image.Resampling[interpolation.upper()])
-
-
-def opened(file: Path | bytes, name: str, where: str) -> Image.Image:
-    """The image in a file, or in the bytes of one, decoded to RGB. Raises Unreadable naming set and place."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:  # what Pillow raises
-        raise Unreadable(f"{name}: cannot read image {where} ({error}); get this file again") from error

@@ -23,7 +23,8 @@ from tasks.base import DataContext
 from tasks.datasets.augment import Augment
 from tasks.datasets.images import cache
 from tasks.datasets.images.cache_folder import node_cache_folder
-from tasks.datasets.images.source import Arrays, Files, Resized, Source, Unreadable
+from tasks.datasets.images.decode import Unreadable
+from tasks.datasets.images.source import Arrays, Files, Resized, Source
 from tasks.datasets.labelled.loaders import ImageInput, LabelledImages, file_loaders, mixing
 from tasks.datasets.labelled.readers import LabelledPart
 from tasks.datasets.loaders import SampleLoaders
@@ -117,7 +118,7 @@ def test_batches_are_the_same_with_and_without(
     assert words.startswith("training 2 of 2 files, 0.00 GB; evaluation 1 of 1 files")
     opened: list[object] = []
     true_open = Image.open
-    monkeypatch.setattr(Image, "open", lambda path: opened.append(path) or true_open(path))
+    monkeypatch.setattr(Image, "open", lambda *a, **k: opened.append(a) or true_open(*a, **k))
     kept, _ = seen()
     assert opened == []
     for one, two, three in zip(plain, filled, kept, strict=True):

@@ -264,7 +264,7 @@ def test_resuming_decodes_nothing_that_was_seen(
 
     opened: list[object] = []
     true_open = Image.open
-    monkeypatch.setattr(Image, "open", lambda path: opened.append(path) or true_open(path))
+    monkeypatch.setattr(Image, "open", lambda *a, **k: opened.append(a) or true_open(*a, **k))
     loaders = from_files()
     assert loaders.steps_per_epoch == 2
     list(loaders.epoch(0, first_step=1))

@@ -17,7 +17,8 @@ from PIL import Image
 
 from tasks.base import Batch, DataContext, EvaluationShare
 from tasks.datasets.images import cache
-from tasks.datasets.images.source import Files, Source, Unreadable
+from tasks.datasets.images.decode import Unreadable
+from tasks.datasets.images.source import Files, Source
 from tasks.datasets.loaders import BatchTransform, Pipeline, SampleLoaders
 from tasks.datasets.samples import ArrayTargets, PickledTargets, Records, Sample, Samples, Targets, stack, stack_images
 from tasks.errors import DataError

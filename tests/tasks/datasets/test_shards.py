@@ -18,8 +18,9 @@ from PIL import Image
 from tasks.base import DataContext
 from tasks.datasets.augment import Augment
 from tasks.datasets.images import open, shards
+from tasks.datasets.images.decode import Unreadable
 from tasks.datasets.images.shards import Packed
-from tasks.datasets.images.source import Files, Unreadable
+from tasks.datasets.images.source import Files
 from tasks.datasets.labelled import partition, readers
 from tasks.datasets.labelled.card import SplitSpec
 from tasks.datasets.labelled.loaders import ImageInput, LabelledImages, file_loaders, mixing
