@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from tasks.backbones.mmpretrain_swin import official_tensor, timm_name
 from tasks.backbones.swin_windows import Windows, windows_in
 
 if TYPE_CHECKING:
@@ -17,6 +18,13 @@ State = dict[str, "torch.Tensor"]
 
 _DERIVED = ("relative_position_index", "relative_coords_table", "attn_mask")
 """Buffers that the official Swin and BEiT code saves; timm computes them from image size and window."""
+_AROUND_ALL = ("module.", "model.", "net.", "network.")
+"""Prefixes that a wrapper of the whole model puts before every name: DataParallel, DistributedDataParallel, torch's
+AveragedModel and DeepSpeed (module), Lightning (model), and training code that calls it net or network."""
+_AROUND_PARTS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""Steps that torch.compile, FSDP and activation checkpointing put into names, before the whole model or inside."""
+_COUNTERS = ("n_averaged",)
+"""Entries of a wrapper that count and weigh nothing: how many models AveragedModel averaged."""
 _POOLING = ("fc_norm.", "attn_pool.")
 """Parts of a ViT or BEiT that a bare backbone does not have, whatever model its weights come from."""
 _TABLE = "relative_position_bias_table"
@@ -66,6 +74,8 @@ class Named:
     dropped: tuple[str, ...]
     windows: Windows | None
     """Those that SwinV2's position bias refers to, if the state dict has its coordinate tables."""
+    stripped: tuple[str, ...] = ()
+    """Prefixes of wrappers that were removed from names, the outermost first."""
 
     @property
     def notes(self) -> list[str]:
@@ -74,6 +84,8 @@ class Named:
         if self.renamed:
             old, new = next(iter(self.renamed.items()))
             lines.append(f"weights: layout {self.layout}, {len(self.renamed)} names changed ({old} -> {new}, ..)")
+        if self.stripped:
+            lines.append(f"weights: prefixes of wrappers were stripped from the names: {', '.join(self.stripped)}")
         if self.dropped:
             lines.append(f"weights: {len(self.dropped)} entries no backbone needs dropped ({_roots(self.dropped)})")
         return lines
@@ -88,26 +100,76 @@ def _roots(names: tuple[str, ...]) -> str:
 
 def translate(state: Mapping[str, torch.Tensor]) -> Named:
     """Renames any known layout to timm's names, without changing shapes. Names that no rule covers are kept, so whoever
-    loads the result has to refuse missing and left-over names."""
+    loads the result has to refuse missing and left-over names.
+
+    Raises ValueError where two entries would get one name, and for a layout that is known and not translated.
+    """
     names = {name: name for name in state}  # name in the state dict -> timm's name
-    if all(name.startswith("module.") for name in state):
-        names = {name: name.removeprefix("module.") for name in names}
-    outer = _unwrap(names)
+    stripped, outer = _strip(names), list[str]()
+    while wrapper := _unwrap(names):
+        outer.append(wrapper)
+        stripped += _strip(names)
     for name, new in list(names.items()):
         if new.rpartition(".")[2] in _DERIVED:
             del names[name]
+    tensors = {name: state[name] for name in names}
     inner = "timm"
-    for layout, rename in (("swin", _swin(set(names.values()))), ("swin", _older_names)):
-        changed = {name: rename(new) for name, new in names.items()}
-        if changed != names:
-            names, inner = changed, layout
+    if any(".attn.w_msa." in name for name in names.values()):
+        inner, last = "mmpretrain-swin", _last_stage(names.values(), "stages")
+        tensors = {name: official_tensor(new, tensors[name]) for name, new in names.items()}
+        names = {name: timm_name(new, last) for name, new in names.items()}
+    else:
+        for layout, rename in (("swin", _swin(set(names.values()))), ("swin", _older_names)):
+            changed = {name: rename(new) for name, new in names.items()}
+            if changed != names:
+                names, inner = changed, layout
+    _check_one_name_each(names)
     return Named(
-        layout=f"{outer}/{inner}" if outer else inner,
-        tensors={new: state[name] for name, new in names.items()},
+        layout="/".join([*outer, inner]),
+        tensors={new: tensors[name] for name, new in names.items()},
         renamed={name: new for name, new in names.items() if name != new},
         dropped=tuple(name for name in state if name not in names),
         windows=windows_in(state),
+        stripped=tuple(dict.fromkeys(stripped)),
     )
+
+
+def _check_one_name_each(names: Mapping[str, str]) -> None:
+    """Raises ValueError if two names become one: whichever came later would replace the other."""
+    first: dict[str, str] = {}
+    for name, new in names.items():
+        if new in first:
+            raise ValueError(
+                f"the weights hold two entries for {new!r}: {first[new]!r} and {name!r}; remove the one that is not "
+                "meant, since nothing in the file says which"
+            )
+        first[new] = name
+
+
+def _strip(names: dict[str, str]) -> list[str]:
+    """Strips prefixes of wrappers in place, again and again, and removes their counters. Returns the prefixes."""
+    stripped: list[str] = []
+    while True:
+        for name, new in list(names.items()):
+            if inside := _AROUND_PARTS.findall(new):
+                names[name] = _AROUND_PARTS.sub("", new)
+                stripped += [f"{step}." for step in inside if f"{step}." not in stripped]
+        weights = [new for new in names.values() if new not in _COUNTERS]
+        prefix = next((each for each in _AROUND_ALL if weights and all(new.startswith(each) for new in weights)), None)
+        if prefix is None:
+            return stripped
+        stripped.append(prefix)
+        for name, new in list(names.items()):
+            if new in _COUNTERS:
+                del names[name]
+            else:
+                names[name] = new.removeprefix(prefix)
+
+
+def _last_stage(names: Iterable[str], of: str) -> int | None:
+    """Number of the last stage that names like layers.3.blocks.1. have; None if there are no such names."""
+    stages = [int(match[1]) for name in names if (match := re.match(rf"{of}\.(\d+)\.blocks\.", name))]
+    return max(stages, default=None)
 
 
 def _unwrap(names: dict[str, str]) -> str:
@@ -133,10 +195,10 @@ def _swin(present: set[str]) -> Callable[[str], str]:
 
     The depth and pose code numbers its norms by stage: the last one is the final norm.
     """
-    stages = {int(match[1]) for name in present if (match := re.match(r"layers\.(\d+)\.blocks\.", name))}
-    if not stages:
+    last = _last_stage(present, "layers")
+    if last is None:
         return str
-    final = f"norm{max(stages)}." if not any(name.startswith("norm.") for name in present) else None
+    final = f"norm{last}." if not any(name.startswith("norm.") for name in present) else None
     published = any(name.startswith("layers.0.downsample.") for name in present)
 
     def rename(name: str) -> str:

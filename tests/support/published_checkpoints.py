@@ -101,6 +101,30 @@ def simmim(encoder: State, width: int, patch: int = 32, token: bool = True) -> d
     }
 
 
+def mmpretrain(net: nn.Module) -> dict[str, Any]:
+    """mmpretrain's Swin (models/backbones/swin_transformer.py) and how its runner saves it: merging ends a stage."""
+    state: State = {}
+    for name, tensor in official_swin(net).items():
+        if "attn_mask" in name:
+            continue
+        name = name.replace("layers.", "stages.").replace(".attn.", ".attn.w_msa.")
+        name = name.replace(".mlp.fc1.", ".ffn.layers.0.0.").replace(".mlp.fc2.", ".ffn.layers.1.")
+        name = name.replace("patch_embed.proj.", "patch_embed.projection.")
+        if name.startswith("norm."):
+            name = name.replace("norm.", "norm3.")
+        if ".downsample." in name:
+            tensor = _unfolded(tensor)
+        state[f"head.fc.{name[5:]}" if name.startswith("head.") else f"backbone.{name}"] = tensor
+    return {"meta": {"epoch": 300}, "state_dict": state}
+
+
+def _unfolded(tensor: torch.Tensor) -> torch.Tensor:
+    """The weights of a merging for the order of torch's Unfold: entry (channel, row, column) of the last axis takes
+    what (column, row, channel) had."""
+    parts = tensor.reshape(*tensor.shape[:-1], 2, 2, tensor.shape[-1] // 4)
+    return parts.movedim(-1, -3).transpose(-1, -2).reshape(tensor.shape)
+
+
 def moco(base: State) -> dict[str, Any]:
     """facebookresearch/moco-v3 moco/builder.py: base and momentum encoder with projectors as heads, predictor."""
     body = {name: tensor for name, tensor in base.items() if not name.startswith("head.")}

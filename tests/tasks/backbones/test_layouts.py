@@ -12,6 +12,7 @@ from published_checkpoints import (
     State,
     beit,
     coordinates,
+    mmpretrain,
     moco,
     official_swin,
     replknet,
@@ -95,6 +96,109 @@ def test_depth_and_pose_code() -> None:
         assert same(source, child)
 
 
+@pytest.mark.parametrize("inside", ["attn.cpb_mlp", "attn.w_msa"])
+def test_two_entries_that_would_get_one_name_are_refused(inside: str) -> None:
+    """Today's and an older name of one weight; a weight with and without the prefix of torch.compile."""
+    if inside == "attn.cpb_mlp":
+        state = official_swin(swinv2())
+        for name in [name for name in state if "cpb_mlp" in name]:
+            state[name.replace("cpb_mlp", "rpe_mlp")] = state[name] * 2
+        said = r"two entries for 'layers.0.blocks.0.attn.cpb_mlp.0.weight': .*cpb_mlp.0.weight' and .*rpe_mlp.0.weight'"
+    else:
+        state = mmpretrain(swin())["state_dict"]
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
+        state["backbone.patch_embed.proj.bias"] = state["backbone.patch_embed.projection.bias"] * 2
+        said = r"two entries for 'patch_embed.proj.bias': .*projection.bias' and .*proj.bias'; remove the one"
+    with pytest.raises(ValueError, match=said):
+        translate(state)
+
+
+def test_a_weight_twice_because_of_a_wrapper_is_refused() -> None:
+    state = dict(vit().state_dict())
+    state["blocks.0._orig_mod.norm1.bias"] = state["blocks.0.norm1.bias"] + 1
+    with pytest.raises(ValueError, match=r"two entries for 'blocks.0.norm1.bias'"):
+        load(vit(), state)
+    norms = {f"encoder.{name}": tensor for name, tensor in official_swin(swinv2()).items() if "head" not in name}
+    norms["encoder.layers.0.blocks.0._checkpoint_wrapped_module.norm1.bias"] = torch.zeros(16)
+    with pytest.raises(ValueError, match="two entries for"):
+        translate(norms)
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "stripped"),
+    [
+        ("module.", "module."),
+        ("_orig_mod.", "_orig_mod."),
+        ("model.", "model."),
+        ("model._orig_mod.", "model., _orig_mod."),
+        ("module._orig_mod.", "module., _orig_mod."),
+        ("_orig_mod.module.", "_orig_mod., module."),
+        ("module.module.model.", "module., model."),
+        ("module.model._fsdp_wrapped_module.net.", "module., model., net."),
+        ("model.encoder.", "model."),
+        ("module.backbone._orig_mod.", "module., _orig_mod."),
+    ],
+)
+def test_prefixes_of_wrappers_are_stripped_again_and_again_and_it_is_said(wrapped: str, stripped: str) -> None:
+    source, child = vit(), fresh(vit())
+    state = {f"{wrapped}{name}": tensor for name, tensor in source.state_dict().items()}
+    notes = load(child, state)
+    assert same(source, child)
+    (line,) = [note for note in notes if "prefixes of wrappers" in note]
+    assert set(stripped.split(", ")) <= set(line.rpartition(": ")[2].split(", "))
+
+
+def test_an_averaged_model_and_compiled_blocks_are_known() -> None:
+    source, child = vit(), fresh(vit())
+    averaged = torch.optim.swa_utils.AveragedModel(source).state_dict()
+    notes = load(child, averaged)
+    assert same(source, child)
+    assert any("1 entries no backbone needs dropped (n_averaged)" in note for note in notes)
+    state = {name.replace("blocks.0.", "blocks.0._orig_mod."): t for name, t in source.state_dict().items()}
+    child = fresh(vit())
+    load(child, state)
+    assert same(source, child)
+    nested = {f"module.{name}": t for name, t in averaged.items()}
+    load(fresh(vit()), nested)
+
+
+def test_a_prefix_that_only_some_names_have_is_no_wrapper() -> None:
+    state = {f"model.{name}": tensor for name, tensor in vit().state_dict().items()} | {"loss.scale": torch.ones(1)}
+    with pytest.raises(ValueError, match=r"left over: model.cls_token"):
+        load(vit(), state)
+
+
+def test_mmpretrain_swin_gives_the_outputs_of_its_model() -> None:
+    source, child = swin(), fresh(swin())
+    state = mmpretrain(source)["state_dict"]
+    notes = load(child, state)
+    assert translate(state).layout == "backbone/mmpretrain-swin"
+    assert same(source, child)
+    assert any("layout backbone/mmpretrain-swin" in note for note in notes)
+    bare = {name.removeprefix("backbone."): t for name, t in state.items() if name.startswith("backbone.")}
+    load(child := fresh(swin()), bare)
+    assert same(source, child)
+
+
+def test_mmpretrain_merges_in_the_order_of_unfold() -> None:
+    """Its merging, written down here with torch's Unfold, gives what timm's gives with the translated weights."""
+    source = swin()
+    state = mmpretrain(source)["state_dict"]
+    at = "backbone.stages.0.downsample"
+    images = torch.randn(2, 16, 8, 8, generator=GENERATOR)
+    columns = nn.functional.unfold(images, 2, stride=2).transpose(1, 2)
+    normed = nn.functional.layer_norm(columns, (64,), state[f"{at}.norm.weight"], state[f"{at}.norm.bias"])
+    theirs = normed @ state[f"{at}.reduction.weight"].T
+    ours = source.layers[1].downsample(images.permute(0, 2, 3, 1))
+    torch.testing.assert_close(ours.flatten(1, 2), theirs)
+
+
+def test_mmpretrain_swinv2_is_refused_by_name() -> None:
+    state = mmpretrain(swinv2())["state_dict"]
+    with pytest.raises(ValueError, match=r"SwinV2 under mmpretrain's names .* is not translated; import"):
+        load(swinv2(), state)
+
+
 def test_vit_pretrained_by_simmim_shares_its_position_table_with_every_block() -> None:
     source = beit(**SHARED)
     for args in (SHARED, {**OWN, "global_pool": "token"}):
@@ -119,6 +223,8 @@ def test_moco_v3_brings_its_base_encoder_without_the_projector() -> None:
     head = child.head.weight.clone()
     state = moco(dict(source.state_dict()))["state_dict"]
     assert translate(state).layout == "moco-v3/timm"
+    assert not [name for name in translate(state).tensors if name.startswith(("head.", "fc."))]
+    assert {"module.base_encoder.head.0.weight", "module.base_encoder.head.1.running_mean"} < {*translate(state).dropped}
     load(child, state)
     assert same(source, child)
     assert torch.equal(child.head.weight, head)
@@ -154,6 +260,21 @@ def test_position_embeddings_of_a_vit_are_resampled_and_it_is_said() -> None:
     flat = {**source.state_dict(), "pos_embed": torch.ones(1, 37, 16)}
     load(child, flat)
     assert torch.allclose(child.pos_embed, torch.ones(1, 17, 16))
+
+
+@pytest.mark.parametrize("tokens", [36, 38, 40])
+def test_a_position_embedding_that_is_no_square_is_refused_as_it_is(tokens: int) -> None:
+    state = {**vit().state_dict(), "pos_embed": torch.ones(1, tokens, 16)}
+    with pytest.raises(ValueError, match=rf"1 of another shape: pos_embed \(1, {tokens}, 16\) for \(1, 17, 16\)"):
+        load(vit(), state)
+
+
+@pytest.mark.parametrize(("rows", "heads"), [(49, 2), (50, 1), (169, 3)])
+def test_a_table_of_other_heads_or_no_square_is_refused_as_it_is(rows: int, heads: int) -> None:
+    name = "layers.0.blocks.0.attn.relative_position_bias_table"
+    state = {**swin(128, window_size=8).state_dict(), name: torch.zeros(rows, heads)}
+    with pytest.raises(ValueError, match=rf"1 of another shape: {name} \({rows}, {heads}\) for \(225, 1\)"):
+        load(swin(128, window_size=8), state)
 
 
 @pytest.mark.parametrize(("make", "args"), [(swin, {}), (beit, OWN), (beit, SHARED)])
