@@ -209,6 +209,10 @@ class Service:
         assert isinstance(process.result, JobState)
         return process.result
 
+    def message(self, what: JobSpec) -> str:
+        """Why the job is not done."""
+        return self.store.jobs.get(job_id(what)).message
+
     # What must hold of the cluster
 
     def _started(self, assignment: Assignment) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,10 +34,10 @@ class Records:
     """The rows of a store at one moment, by the key of their trial where they have one."""
 
     trials: dict[str, Any] = field(default_factory=dict)
-    attempts: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
-    figures: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
-    reports: dict[str, dict[int, dict[str, float]]] = field(default_factory=lambda: defaultdict(dict))
-    groups: dict[Group, list[str]] = field(default_factory=lambda: defaultdict(list))
+    attempts: dict[str, list[Any]] = field(default_factory=dict)
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)
+    reports: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
+    groups: dict[Group, list[str]] = field(default_factory=dict)
     choices: dict[Group, Any] = field(default_factory=dict)
 
     @classmethod
@@ -52,6 +51,7 @@ class Records:
         for row in connection.execute(sa.select(tables.trials)):
             keys[row.id] = row.key
             found.trials[row.key] = row
+            found.attempts[row.key], found.figures[row.key], found.reports[row.key] = [], {}, {}
         for row in connection.execute(sa.select(tables.attempts).order_by(tables.attempts.c.token)):
             found.attempts[keys[row.trial_id]].append(row)
         for row in connection.execute(sa.select(tables.figures)):
@@ -59,7 +59,7 @@ class Records:
         for row in connection.execute(sa.select(tables.reports)):
             found.reports[keys[row.trial_id]][row.epoch] = json.loads(row.values_json)
         for row in connection.execute(sa.select(tables.placed).order_by(tables.placed.c.position)):
-            found.groups[row.job_id, row.stage, row.grp].append(keys[row.trial_id])
+            found.groups.setdefault((row.job_id, row.stage, row.grp), []).append(keys[row.trial_id])
         for row in connection.execute(sa.select(tables.winners)):
             found.choices[row.job_id, row.stage, row.grp] = row
         return found
@@ -135,7 +135,7 @@ def _check_choice(now: Records, place: Group, choice: Any, sizes: dict[Group, in
     """Every candidate that the undisturbed run has is there and has ended with a result."""
     job, _, group = place
     for source in json.loads(choice.sources_json):
-        keys = now.groups[job, source, group]
+        keys = now.groups.get((job, source, group), [])
         assert len(keys) == sizes[job, source, group], f"{place} was chosen from a part of {source}"
         missing = [key[:8] for key in keys if not now.has_result(key)]
         assert not missing, f"{place} was chosen while {missing} of {source} had no result"

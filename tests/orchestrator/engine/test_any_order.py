@@ -50,6 +50,7 @@ class AnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.service = Service(self.database)
         self.seen = Records()
+        self.checked = True
 
     # Drivers
 
@@ -118,10 +119,10 @@ class AnyOrder(RuleBasedStateMachine):
 
     # Users
 
-    @rule(job=st.sampled_from(JOBS))
-    def cancel(self, job: Any) -> None:
-        if self.service.recorded(job):
-            self.service.cancel(job)
+    @rule(job=st.sampled_from([0, 1]))
+    def cancel(self, job: int) -> None:
+        if self.service.recorded(JOBS[job]):
+            self.service.cancel(JOBS[job])
 
     @precondition(lambda self: self.service.drivers)
     @rule(which=WHICH)
@@ -171,26 +172,32 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def records_are_right(self) -> None:
+        self.checked = False
         self.service.raise_errors()
         now = Records.of(self.service.store)
         check(now, self.seen, self.sizes)
         self.service.check_actors(now)
         self.seen = now
+        self.checked = True
 
     def teardown(self) -> None:
         try:
-            self.service.settle()
-            self.records_are_right()
-            for job in JOBS:
-                assert self.service.run_to_end(job) is JobState.done, self.service.store.jobs.get(job_id(job)).message
-                self.records_are_right()
-                assert table(self.service.store, job_id(job)) == self.undisturbed[job.name]
-            for job in JOBS:
-                starts = self.service.starts.total()
-                assert self.service.run_to_end(job) is JobState.done
-                assert self.service.starts.total() == starts, "the same again starts nothing"
+            if self.checked:
+                self.come_to_the_same_table()
         finally:
             self.service.close()
+
+    def come_to_the_same_table(self) -> None:
+        self.service.settle()
+        self.records_are_right()
+        for job in JOBS:
+            # A trial may have failed before the first retry, and its driver may have died before it recorded that.
+            assert JobState.done in (self.service.run_to_end(job) for _ in range(3)), self.service.message(job)
+            self.records_are_right()
+            assert table(self.service.store, job_id(job)) == self.undisturbed[job.name]
+        starts = self.service.starts.total()
+        assert [self.service.run_to_end(job) for job in JOBS] == [JobState.done, JobState.done]
+        assert self.service.starts.total() == starts, "the same again starts nothing"
 
 
 @pytest.fixture
