@@ -6,6 +6,7 @@ from collections.abc import Container, Iterable
 from typing import Any
 
 from orchestrator.engine.backend import Backend, is_broken
+from orchestrator.errors import LeaseLost
 from orchestrator.records.states import TrialSnapshot
 from orchestrator.store.store import Store
 
@@ -42,11 +43,18 @@ class Takeover:
             if run is None or run.token != token:
                 if owner not in drivers:
                     self._reuse_or_retire(backend, answer)
-            elif not run.alive and self._store.leases.adopt(self._driver_id, key, token):
+            elif not run.alive and self._adopt(key, token):
                 backend.adopt(answer)
                 self.held_elsewhere.discard(key)
                 adopted.append(answer)
         return adopted
+
+    def _adopt(self, key: str, token: int) -> bool:
+        """False also if this driver's own lease ran out during the look: the next beat renews it, and looks again."""
+        try:
+            return self._store.leases.adopt(self._driver_id, key, token)
+        except LeaseLost:
+            return False
 
     def _reuse_or_retire(self, backend: Backend, answer: Any) -> None:
         update = answer.update
