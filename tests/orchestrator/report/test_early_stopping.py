@@ -92,7 +92,7 @@ def test_what_is_no_number_on_the_way_is_worse_than_all_others(lacking: float | 
 def test_the_first_rung_keeps_a_third_and_no_trial_more(ahead: int, kept: bool) -> None:
     """Of six trials two go on: the best at the end is one of them if at most one was ahead of it."""
     rows = [row(key, value) for key, value in zip("abcdef", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), strict=True)]
-    leading = {key: 1.0 for key in "abcde"[:ahead]}
+    leading = dict.fromkeys("abcde"[:ahead], 1.0)
     reports = {each.key: curve(e3=leading.get(each.key, 0.5 if each.key == "f" else 0.0)) for each in rows}
     (found,) = agreement({PLACE: rows}, {}, reports)
     assert (found.best_is_best, found.best_is_kept) == (ahead == 0, kept)
