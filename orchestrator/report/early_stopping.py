@@ -69,7 +69,7 @@ def agreement(
         if len({trial.epochs for trial in done}) > 1:
             continue  # parts of a population's members
         sign = 1.0 if done[0].mode == "max" else -1.0
-        end = [sign * _number(trial.value) for trial in done]
+        end = [_ranked(trial.value, sign) for trial in done]
         curves = [_curve(reports.get(trial.key, ()), trial.metric, sign) for trial in done]
         last = max(trial.epochs for trial in done)
         epochs = set.intersection(*(set(curve) for curve in curves))
@@ -97,11 +97,12 @@ def agreement(
 
 def _curve(reports: Iterable[ReportRow], metric: str, sign: float) -> dict[int, float]:
     """Epoch -> the metric where it was evaluated; times `sign`, so that larger is better."""
-    return {report.epoch: sign * _number(report.values[metric]) for report in reports if metric in report.values}
+    return {report.epoch: _ranked(report.values[metric], sign) for report in reports if metric in report.values}
 
 
-def _number(value: float | None) -> float:
-    return -math.inf if value is None or math.isnan(value) else value
+def _ranked(value: float | None, sign: float) -> float:
+    """The value times `sign`; one that is not finite is worse than all others, in either direction."""
+    return sign * value if value is not None and math.isfinite(value) else -math.inf
 
 
 def lines(searches: Sequence[EpochsSaved], rankings: Sequence[RankAgreement]) -> list[str]:

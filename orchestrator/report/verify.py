@@ -53,7 +53,8 @@ def verify(store: Store, job_id: str, saved: Mapping[str, Any] | None = None) ->
     report = build(store, job_id)
     lines += _table(report, figures)
     if saved is not None:
-        lines += differences(saved, to_json(report), "report", shared_only=saved.get("form") != FORM)
+        earlier = saved.get("form") != FORM
+        lines += differences({**saved, "form": FORM}, to_json(report), "report", shared_only=earlier)
     return lines
 
 

@@ -216,9 +216,13 @@ def test_weights_that_are_gone_are_named_and_forgotten_when_asked(lab: Lab) -> N
 
 def test_a_storage_that_is_not_there_is_no_loss(local: Lab) -> None:
     a_finished_study(local)
+    before = local.store.trials.snapshots([key_of(3)])
     local.storage.rename(local.storage.parent / "unmounted")
     local.gc(lost=True)
-    assert local.store.trials.snapshots([key_of(3)])[key_of(3)].weights is not None
+    assert local.store.trials.snapshots([key_of(3)]) == before
+    path, digest = before[key_of(3)].weights or ("", "")
+    assert path.endswith("weights.safetensors")
+    assert len(digest) == 64
 
 
 # What is looked at

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import signal
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from published_checkpoints import VIT, swinv2
 from safetensors.torch import save_file
@@ -97,8 +99,10 @@ def test_models_are_alike_if_the_options_that_shape_them_are() -> None:
 def test_the_process_ends_with_the_job() -> None:
     preflight = ModelPreflight([trial(), trial({"depth": 3})], DurationModel(), Path("/nowhere"))
     assert preflight._process is not None
+    assert psutil.pid_exists(preflight._process.pid)
     preflight.close()
-    assert preflight._process.returncode is not None
+    assert not psutil.pid_exists(preflight._process.pid)
+    assert preflight._process.returncode == -signal.SIGKILL
     preflight.close()
 
 
@@ -111,7 +115,7 @@ def test_a_refused_job_is_not_left_queued(tmp_path: Path) -> None:
         ):
             store.jobs.put(JobRecord(name, name, "", {}, ""))
             store.jobs.set_state(name, before)
-            with pytest.raises(SpecError), refusal_recorded(store, name):
+            with pytest.raises(SpecError, match="cls_token"), refusal_recorded(store, name):
                 raise SpecError(["backbone: 1 missing: cls_token"])
             assert store.jobs.get(name).state is after
         assert store.jobs.get("a-1").message == "refused: backbone: 1 missing: cls_token"

@@ -46,6 +46,11 @@ def whole(spec: JobSpec) -> list[PlannedTrial]:
     return planner.placed
 
 
+def first_hours(spec: JobSpec) -> float:
+    """Hours of a job's first trial."""
+    return Planner(spec, DurationModel()).placed[0].seconds / 3600
+
+
 # Counts and hours
 
 
@@ -107,6 +112,7 @@ def test_a_trial_that_may_do_with_fewer_workers_is_planned_with_those_that_fit()
     all_ = cost(spec, nothing, DurationModel(), [Node(cpus=4)])
     assert (two.problems, all_.problems) == ([], [])
     assert two.makespan_hours == pytest.approx(2 * (all_.makespan_hours or 0))
+    assert all_.makespan_hours == pytest.approx(15 * first_hours(spec)), "four workers each, one trial after the other"
     assert ["2 of 4 workers" in line for line in (two.basis[-1], all_.basis[-1])] == [True, False]
     assert cost(spec, nothing, DurationModel(), [Node(cpus=0.5)]).problems
 
@@ -124,8 +130,9 @@ def test_hours_are_of_all_that_a_trial_holds() -> None:
     spec = job(grid(dataset=["digits"], init=[RAND]), resources=resources)
     found = cost(spec, nothing, DurationModel(), [Node(cpus=6, gpus=1)])
     assert found.makespan_hours is not None
-    assert found.cpu_hours == pytest.approx(6 * found.makespan_hours)
-    assert found.gpu_hours == pytest.approx(found.makespan_hours)
+    assert found.makespan_hours == pytest.approx(15 * first_hours(spec))
+    assert found.cpu_hours == pytest.approx(6 * 15 * first_hours(spec))
+    assert found.gpu_hours == pytest.approx(15 * first_hours(spec))
 
 
 # Speed
@@ -318,22 +325,23 @@ def test_trials_share_a_gpu_and_workers_spread_over_nodes() -> None:
     axes = grid(dataset=["digits"], init=[RAND], lr=[1e-3, 2e-3, 3e-3], layer_decay=[0.8])
     third = job(axes, resources={"cpus": 0, "gpus": 1 / 3})
     one = cost(third, nothing, DurationModel(), [Node(cpus=1, gpus=1)])
-    assert one.makespan_hours == pytest.approx(one.longest_chain_hours)
+    assert one.makespan_hours == pytest.approx(one.longest_chain_hours) == first_hours(third)
     wide = job(axes, resources={"cpus": 0, "gpus": 1, "workers": 2})
     two = cost(wide, nothing, DurationModel(), [Node(cpus=1, gpus=1), Node(cpus=1, gpus=1)])
     assert two.makespan_hours == pytest.approx(3 * two.longest_chain_hours)
+    assert two.longest_chain_hours == pytest.approx(first_hours(wide))
     assert cost(wide, nothing, DurationModel(), [Node(cpus=1, gpus=1)]).makespan_hours is None
 
 
 def test_the_bound_counts_whole_trials() -> None:
     """Five CPUs have room for two trials of two."""
     axes = grid(dataset=["digits"], init=[RAND], lr=[1e-3, 2e-3], layer_decay=[0.7, 0.8])
-    found = cost(job(axes, resources={"cpus": 2}), nothing, DurationModel(), [Node(cpus=5)])
-    assert found.lower_bound_hours == pytest.approx(found.makespan_hours)
-    assert found.lower_bound_hours == pytest.approx(2 * found.longest_chain_hours)
-    pairs = cost(job(axes, resources={"cpus": 2, "workers": 2}), nothing, DurationModel(), [Node(cpus=3)] * 5)
-    assert pairs.lower_bound_hours == pytest.approx(pairs.makespan_hours)
-    assert pairs.lower_bound_hours == pytest.approx(2 * pairs.longest_chain_hours)
+    for resources, nodes in (({"cpus": 2}, [Node(cpus=5)]), ({"cpus": 2, "workers": 2}, [Node(cpus=3)] * 5)):
+        spec = job(axes, resources=resources)
+        found = cost(spec, nothing, DurationModel(), nodes)
+        assert found.makespan_hours == pytest.approx(2 * first_hours(spec))
+        assert found.lower_bound_hours == pytest.approx(2 * first_hours(spec))
+        assert found.longest_chain_hours == pytest.approx(first_hours(spec))
 
 
 def test_what_fits_on_no_node_is_said() -> None:
@@ -345,6 +353,7 @@ def test_what_fits_on_no_node_is_said() -> None:
     big = cost(job(PRETRAIN, resources={"cpus": 4}), nothing, DurationModel(), [Node(cpus=2), Node(cpus=2)])
     assert (big.makespan_hours, len(big.problems)) == (None, 1)
     assert big.lower_bound_hours == pytest.approx(big.longest_chain_hours)  # 4 CPUs there, on two nodes
+    assert big.longest_chain_hours == pytest.approx(first_hours(job(PRETRAIN)))
     assert cost(job(custom), nothing, DurationModel(), [Node(cpus=1, custom={"a100": 1})]).problems == []
 
 
@@ -381,6 +390,3 @@ def test_weights_that_were_lost_are_counted_once_more() -> None:
     found = cost(spec, among(lost), DurationModel(), ONE_CPU)
     assert (found.trials, found.done) == (16, 1)
     assert found.stages[0].cpu_hours == pytest.approx(pretrain.seconds / 3600)
-
-
-# What the specs say of themselves

@@ -61,7 +61,7 @@ def test_what_is_taken_on_two_nodes_is_released_there() -> None:
     assert free.fits(Resources())
     free.release("wide")
     assert free.fits(Resources(cpus=2))
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="only a trial that fits"):
         free.take("large", Resources(cpus=3))
 
 

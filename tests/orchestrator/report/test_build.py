@@ -249,7 +249,7 @@ def test_a_job_without_a_choice_shows_the_best_and_says_so(store: Store) -> None
 
 
 def test_unknown_job(store: Store) -> None:
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="no job nothing in this store"):
         build(store, "nothing")
 
 

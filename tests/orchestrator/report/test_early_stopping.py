@@ -16,9 +16,11 @@ from orchestrator.report.statistics import kendall
 PLACE = ("search", "digits")
 
 
-def row(key: str, value: float | None = None, state: TrialState = TrialState.done, epoch: int = 9) -> PlacedRow:
+def row(
+    key: str, value: float | None = None, state: TrialState = TrialState.done, epoch: int = 9, mode: str = "max"
+) -> PlacedRow:
     return PlacedRow(
-        "search", "digits", key, key, 0, state, "top1", "max", value, epoch, 9, 0, None, None, None, None, None, {}, {}
+        "search", "digits", key, key, 0, state, "top1", mode, value, epoch, 9, 0, None, None, None, None, None, {}, {}
     )  # fmt: skip
 
 
@@ -61,6 +63,39 @@ def test_order_on_the_way_against_the_end() -> None:
     said = lines([], [first, second])
     assert "ranking at epoch 3 vs. epoch 9, 1 group run in full: tau 0.87" in said[1]
     assert "same winner in 0 of 1 group, final winner in the first 1/3 in 1" in said[1]
+
+
+def test_of_an_error_the_smallest_is_the_best() -> None:
+    """The trial with the smallest error at the end leads at epoch 1, where the two worst change places, and is last at
+    epoch 3."""
+    rows = [row(key, value, mode="min") for key, value in zip("abcdef", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), strict=True)]
+    early = {**{each.key: each.value for each in rows}, "e": 0.6, "f": 0.5}
+    reports = {each.key: curve(e1=early[each.key], e3=-(each.value or 0.0), e9=each.value) for each in rows}
+    first, second = agreement({PLACE: rows}, {}, reports)
+    assert (first.epoch, first.best_is_best, first.best_is_kept) == (1, True, True)
+    assert first.tau == pytest.approx((14 - 1) / 15)
+    assert (second.epoch, second.tau, second.best_is_best, second.best_is_kept) == (3, -1.0, False, False)
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize("lacking", [None, math.nan, math.inf, -math.inf])
+def test_what_is_no_number_on_the_way_is_worse_than_all_others(lacking: float | None, mode: str) -> None:
+    rows = [row(key, value, mode=mode) for key, value in zip("abcd", (0.1, 0.2, 0.3, 0.4), strict=True)]
+    best, worst = ("d", "a") if mode == "max" else ("a", "d")
+    reports = {each.key: curve(e1=lacking if each.key == worst else each.value) for each in rows}
+    assert agreement({PLACE: rows}, {}, reports)[0].tau == 1
+    reports[best] = curve(e1=lacking)
+    assert not agreement({PLACE: rows}, {}, reports)[0].best_is_kept
+
+
+@pytest.mark.parametrize(("ahead", "kept"), [(0, True), (1, True), (2, False), (3, False)])
+def test_the_first_rung_keeps_a_third_and_no_trial_more(ahead: int, kept: bool) -> None:
+    """Of six trials two go on: the best at the end is one of them if at most one was ahead of it."""
+    rows = [row(key, value) for key, value in zip("abcdef", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), strict=True)]
+    leading = dict.fromkeys("abcde"[:ahead], 1.0)
+    reports = {each.key: curve(e3=leading.get(each.key, 0.5 if each.key == "f" else 0.0)) for each in rows}
+    (found,) = agreement({PLACE: rows}, {}, reports)
+    assert (found.best_is_best, found.best_is_kept) == (ahead == 0, kept)
 
 
 def test_of_successive_halving_the_rungs_are_looked_at() -> None:

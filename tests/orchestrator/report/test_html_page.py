@@ -139,7 +139,7 @@ def test_a_heat_map_alone_is_an_svg_file(study: tuple[Store, Report]) -> None:
     assert picture([t for t in store.trials.placed(report.job_id) if t.stage == "pretrain"], set()) is None
     with pytest.raises(ValueError, match="no heat map"):
         heat_map_svg(report, "final", f"{NASTY[0]}/RAND")
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="nobody"):
         heat_map_svg(report, "grid", "nobody")
 
 

@@ -147,5 +147,5 @@ def test_what_is_not_there(study: Study, tmp_path: Path) -> None:
         lambda: describe.job(study.store, "nothing"),
         lambda: describe.trial(study.store, "0" * 64, tmp_path),
     ):
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFound, match=r"no job nothing in this store|no trial"):
             ask()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,3 +97,123 @@ def test_verify_finds_a_changed_report(whole_study: tuple[Store, Report]) -> Non
     assert len(found) == 3, "where MLflow has a run is no result"
     assert any(line.startswith("report.cells[0].value: 90.2 in the saved report") for line in found)
     assert "report.stage: not in the saved report" in found
+
+
+WINNER = "UPDATE winners SET {} WHERE stage = 'refine' AND grp = 'digits/SUP'"
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ("value = value + 0.0001", "recorded with top1 0.9601, its figure is 0.96"),
+        ("value = 1e-9", "recorded with top1 1e-09, its figure is 0.96"),
+        ("candidates = candidates + 1", "recorded with 16 candidates, it has 15"),
+        ("candidates = 0", "recorded with 0 candidates, it has 15"),
+        ("edges_json = '[]'", "recorded edges none, the grid says layer decay low (0.75)"),
+        ("edges_json = replace(edges_json, 'low', 'high')", "recorded edges layer decay high (0.75), the grid says "
+                                                            "layer decay low (0.75)"),
+    ],
+)  # fmt: skip
+def test_verify_finds_what_a_choice_does_not_follow_from(
+    tampered: tuple[Store, sqlite3.Connection], whole: Report, change: str, line: str
+) -> None:
+    store, connection = tampered
+    assert connection.execute(WINNER.format(change)).rowcount == 1
+    assert verify(store, whole.job_id) == [f"refine of digits/SUP: {line}"]
+
+
+def test_verify_finds_a_winner_that_was_no_candidate(tampered: tuple[Store, sqlite3.Connection], whole: Report) -> None:
+    store, connection = tampered
+    other = whole.named["digits/RAND"].heat_maps[0].cells[0].keys[0]
+    connection.execute(WINNER.format("key = ?"), (other,))
+    found = verify(store, whole.job_id)
+    assert f"refine of digits/SUP: recorded winner {other[:12]} is none of its 15 candidates" in found
+    assert any(f"recorded winner {other[:12]} (top1 0.96), the figures choose " in line for line in found)
+
+
+@pytest.mark.parametrize("stage", ["refine", "final"])
+def test_verify_finds_trials_that_follow_from_no_decision(
+    tampered: tuple[Store, sqlite3.Connection], whole: Report, stage: str
+) -> None:
+    store, connection = tampered
+    connection.execute("DELETE FROM winners WHERE stage = ? AND grp = 'faces/SUP'", (stage,))
+    assert verify(store, whole.job_id) == [f"{stage} of faces/SUP: has trials, but no decision is recorded"]
+
+
+def test_verify_chooses_by_the_recorded_tie_rule(tampered: tuple[Store, sqlite3.Connection], whole: Report) -> None:
+    """A trial equal to the winner in every figure, of a larger learning rate: the rule prefers the winner, the order of
+    keys would not. One of a smaller rate wins by the same rule."""
+    store, connection = tampered
+    (winner,) = (
+        choice for choice in store.choices.of(whole.job_id) if (choice.stage, choice.group) == ("refine", "digits/SUP")
+    )
+    grid = [t for t in store.trials.placed(whole.job_id, "grid") if t.group == "digits/SUP" and t.key != winner.key]
+    lr = next(t.settings["optim.lr"] for t in store.trials.placed(whole.job_id, "grid") if t.key == winner.key)
+    figures = dict(connection.execute("SELECT name, value FROM figures WHERE trial_id = " + ID, (winner.key,)))
+
+    def equal(key: str) -> None:
+        for name, value in figures.items():
+            connection.execute(f"UPDATE figures SET value = ? WHERE name = ? AND trial_id = {ID}", (value, name, key))
+        connection.execute("UPDATE trials SET value = ? WHERE key = ?", (figures["top1"], key))
+
+    equal(next(t.key for t in grid if t.settings["optim.lr"] > lr and t.key < winner.key))
+    assert verify(store, whole.job_id) == []
+    smaller = next(t.key for t in grid if t.settings["optim.lr"] < lr)
+    equal(smaller)
+    found = verify(store, whole.job_id)
+    assert len(found) == 2, "refine and final took the other one"
+    assert all(f"the figures choose {smaller[:12]} (0.96)" in line for line in found)
+
+
+ID = "(SELECT id FROM trials WHERE key = ?)"
+
+
+@pytest.mark.parametrize("off", [1e-3, 1e-6, 1e-12])
+def test_verify_finds_a_figure_that_is_a_little_off(
+    tampered: tuple[Store, sqlite3.Connection], whole: Report, off: float
+) -> None:
+    store, connection = tampered
+    key = whole.at["SUP", "digits"].keys[0]
+    assert connection.execute(FIGURE, (0.95 + off, key)).rowcount == 1
+    listed, tabled = verify(store, whole.job_id)
+    assert f"listed with top1 0.95, its figure is {0.95 + off}" in listed
+    assert "shown from [95.0, " in tabled
+
+
+def test_verify_takes_two_figures_that_are_no_number_for_equal_and_not_one(
+    tampered: tuple[Store, sqlite3.Connection], whole: Report
+) -> None:
+    store, connection = tampered
+    key = whole.named["digits/SUP"].heat_maps[0].cells[-1].keys[0]
+    connection.execute("UPDATE trials SET value = ? WHERE key = ?", (math.inf, key))
+    (line,) = verify(store, whole.job_id)
+    assert key[:12] in line
+    connection.execute(FIGURE, (math.inf, key))
+    assert all("the figures choose" not in line for line in verify(store, whole.job_id))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("value", lambda value: value + 1e-9), ("reason", lambda text: text + " "), ("seeds", lambda seeds: seeds[::-1]),
+     ("best_of", lambda count: str(count)), ("values", lambda values: [*values, 1.0])],
+)  # fmt: skip
+def test_verify_finds_the_smallest_change_of_a_saved_report(
+    whole_study: tuple[Store, Report], name: str, change: Any
+) -> None:
+    store, whole = whole_study
+    saved = json.loads(json.dumps(to_json(whole)))
+    assert verify(store, whole.job_id, saved) == []
+    saved["cells"][0][name] = change(saved["cells"][0][name])
+    found = verify(store, whole.job_id, saved)
+    assert found, name
+    assert all(line.startswith(f"report.cells[0].{name}") for line in found)
+
+
+def test_of_a_report_of_another_version_only_shared_numbers_are_compared(whole_study: tuple[Store, Report]) -> None:
+    store, whole = whole_study
+    saved = json.loads(json.dumps(to_json(whole)))
+    saved.update(form=-1, warnings=["worded otherwise"], no_longer="there")
+    del saved["stage"]
+    assert verify(store, whole.job_id, saved) == []
+    saved["cells"][0]["value"] += 1
+    assert any(line.startswith("report.cells[0].value: ") for line in verify(store, whole.job_id, saved))

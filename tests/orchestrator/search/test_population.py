@@ -7,7 +7,7 @@ import itertools
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,65 @@ def test_a_member_that_diverged_copies_and_a_population_of_which_all_did_ends() 
     assert search.can_suggest()
     assert search.suggest().kind == "exhausted"
     assert search.finished()
+
+
+def lr(event: SearchEvent) -> float:
+    return float(event.body["point"]["optim.lr"])
+
+
+def generation(search: PopulationSearch, values: Sequence[float | None]) -> list[SearchEvent]:
+    """Suggests the next generation and ends it with these values."""
+    events = [search.suggest() for _ in values]
+    for event, value in zip(events, values, strict=True):
+        search.on_result(event.key, value)
+    return events
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_copying_member_changes_the_settings_that_it_copied(seed: int) -> None:
+    """Not its own: with nothing drawn anew, every learning rate is 0.8 or 1.2 times that of the member it copies."""
+    rule = {**SWEEP["population"], "resample": 0.0}
+    search = population(population=rule, seed=seed, search={"optim.lr": {"loguniform": [1e-12, 1e6]}})
+    before = generation(search, [1.0, 2.0, 3.0, 4.0, 5.0])
+    after = generation(search, [0.0] * SIZE)
+    for number, event in enumerate(after):
+        if number >= 2:  # all but the two worst
+            assert event.body["how"] == "goes on"
+            continue
+        source = before[int(event.body["how"].removeprefix("copies "))]
+        assert source in before[3:]
+        assert event.body["parent"] == source.key
+        assert lr(event) / lr(source) == pytest.approx(0.8) or lr(event) / lr(source) == pytest.approx(1.2)
+
+
+def test_a_member_changes_otherwise_in_every_generation() -> None:
+    """Member 0 is the worst in both: with all settings drawn anew, it draws others in the second."""
+    search = population(population={**SWEEP["population"], "resample": 1.0})
+    generation(search, [0.0, 1.0, 2.0, 3.0, 4.0])
+    first = generation(search, [0.0, 1.0, 2.0, 3.0, 4.0])
+    second = generation(search, [0.0] * SIZE)
+    assert first[0].body["how"].startswith("copies")
+    assert second[0].body["how"].startswith("copies")
+    assert lr(first[0]) != lr(second[0])
+    assert lr(first[0]) != lr(first[1])
+
+
+@pytest.mark.parametrize(("size", "quantile", "copying"), [(7, 0.25, 1), (8, 0.25, 2), (7, 0.5, 3), (3, 0.2, 1)])
+def test_the_quantile_is_cut_to_whole_members(size: int, quantile: float, copying: int) -> None:
+    rule = {"size": size, "every_epochs": 4, "quantile": quantile}
+    search = population(population=rule, trials=size, at_once=size)
+    before = generation(search, [float(number) for number in range(size)])
+    after = generation(search, [0.0] * size)
+    assert [event.body["how"].startswith("copies") for event in after] == [n < copying for n in range(size)]
+    assert {event.body["parent"] for event in after[:copying]} <= {event.key for event in before[-copying:]}
+
+
+def test_of_a_loss_the_lowest_is_copied() -> None:
+    search = PopulationSearch(Search.model_validate(SWEEP), "loss", "min", 12, key_of)
+    before = generation(search, [1.0, 2.0, 3.0, 4.0, None])
+    after = generation(search, [0.0] * SIZE)
+    assert [event.body["how"].startswith("copies") for event in after] == [False, False, False, True, True]
+    assert {event.body["parent"] for event in after[3:]} <= {event.key for event in before[:2]}
 
 
 def test_changes_stay_in_their_ranges() -> None:

@@ -183,7 +183,10 @@ def test_any_rule_of_what_is_test_may_hold_for_a_whole_job(dataset: str, write: 
     name, own = dataset.split(", ")
     text = GOOD.replace("dataset: digits}", f"dataset: {dataset}}}").replace("[digits, faces]", f"[{name}]")
     override = f"{{task: {{kind: pretrain, dataset: {name}, mask_patch: 16, {own}}}}}"
-    load(write(text.replace("{task.dataset: digits-pretrain}", override)))
+    job = load(write(text.replace("{task.dataset: digits-pretrain}", override)))
+    field, _, value = own.partition(": ")
+    assert str(job.stages[0].override["task"][field]) == value
+    assert str(job.trial["task"][field]) == value
 
 
 def test_several_mistakes_are_told_in_one_go_in_the_order_of_the_text(write: Write) -> None:

@@ -173,7 +173,12 @@ def test_mistake_is_named_once_and_at_its_place(write: Write, text: str, mistake
 
 
 def test_a_rung_inside_the_warm_up_may_be_allowed(write: Write) -> None:
-    load(write(GOOD.replace("grace_epochs: 4", "grace_epochs: 1, inside_warmup: true")))
+    allowed = GOOD.replace("grace_epochs: 4", "grace_epochs: 1, inside_warmup: true")
+    search = load(write(allowed)).stages[0].sweep
+    assert isinstance(search, Search)
+    assert search.stopping.asha.grace_epochs == 1  # type: ignore[union-attr]
+    with pytest.raises(SpecError, match="warm-up"):
+        load(write(allowed.replace(", inside_warmup: true", "")))
 
 
 ITERATIONS = ("epochs: 20, warmup_epochs: 2", "iterations: 950, warmup_iterations: 150")

@@ -238,7 +238,7 @@ def test_out_of_time_the_rest_is_left_to_the_next_sync(world: World) -> None:
 
 
 def test_a_job_that_is_not_there_is_an_error(world: World) -> None:
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="no-such-job"):
         sync(world.store, "no-such-job", world.uri, world.folder)
 
 

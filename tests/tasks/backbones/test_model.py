@@ -119,8 +119,13 @@ def test_weights_find_their_place_and_the_head_is_left() -> None:
 
 
 def test_weights_without_a_head_are_enough() -> None:
-    model = build(spec(), classes=5)
-    load(model, build(spec(), classes=0).state_dict())
+    model, source = build(spec(), classes=5), build(spec(), classes=0).state_dict()
+    head = model.head.weight.clone()
+    load(model, source)
+    assert torch.equal(model.head.weight, head)
+    loaded = {name: value for name, value in model.state_dict().items() if not name.startswith("head.")}
+    assert loaded.keys() == source.keys()
+    assert all(torch.equal(value, source[name]) for name, value in loaded.items())
 
 
 def test_a_head_can_be_kept() -> None:
@@ -227,14 +232,21 @@ def test_windows_are_checked_along_both_sides() -> None:
     ("image_size", "window"), [(64, 4), (64, 16), (64, 32), (192, 12), (224, 14), (224, 7), (112, 14), (96, 12)]
 )
 def test_windows_that_divide_the_map_or_are_larger_are_fine(image_size: int, window: int) -> None:
-    build(spec("swinv2_base_window12_192", image_size=image_size, args={**SWIN, "window_size": window}), 5)
+    with torch.device("meta"):
+        model = build(spec("swinv2_base_window12_192", image_size=image_size, args={**SWIN, "window_size": window}), 5)
+        assert model(torch.zeros(1, 3, image_size, image_size)).shape == (1, 5)
+    sides = [-(-image_size // reduction) for reduction in (4, 8, 16, 32)]  # an odd side is padded
+    used = [layer.blocks[0].window_size for layer in model.layers]
+    assert used == [(min(window, side),) * 2 for side in sides]
 
 
 def test_windows_of_real_models_as_in_the_reference() -> None:
     """The sizes that the reference's classification, depth and pose configurations have."""
     for size, window in ((192, 12), (224, 14), (256, 16), (352, 22), (480, 30), (640, 20)):
         with torch.device("meta"):
-            build(spec("swinv2_base_window12_192", image_size=size, args={**SWIN, "window_size": window}), 0)
+            model = build(spec("swinv2_base_window12_192", image_size=size, args={**SWIN, "window_size": window}), 0)
+        first, last = model.layers[0].blocks[0], model.layers[-1].blocks[0]
+        assert (first.window_size, last.window_size) == ((window, window), (min(window, size // 32),) * 2)
 
 
 @pytest.mark.parametrize("make", ["swinv2_base_window12_192", "vit_tiny_patch16_224"])

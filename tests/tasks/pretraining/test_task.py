@@ -56,8 +56,8 @@ def taken(batches: Iterable[Batch], count: int = 3) -> list[Batch]:
 
 def test_kind_tells_the_tasks_apart() -> None:
     of: TypeAdapter[Any] = TypeAdapter(AnyTask)
-    assert isinstance(of.validate_python({"kind": "pretrain", **DIGITS}), Pretrain)
-    assert isinstance(of.validate_python({"kind": "classify", "dataset": "digits"}), Classify)
+    assert of.validate_python({"kind": "pretrain", **DIGITS}) == Pretrain(**DIGITS)
+    assert of.validate_python({"kind": "classify", "dataset": "digits"}) == Classify(dataset="digits")
 
 
 @pytest.mark.parametrize(
