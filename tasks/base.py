@@ -84,6 +84,9 @@ class Loaders(ABC):
     """SHA-256 of the data that are trained and evaluated on (which samples, which targets)."""
     unreadable: Sequence[str] = ()
     """Training samples that this process could not read so far and replaced by others: each once, with the reason."""
+    positions: torch.Tensor | None = None
+    """(share,): where the samples of this rank's batches lie in the global batch, in their order; None: batch number
+    `rank` of `world` equal blocks. What a sample is given at random follows from its place there."""
     image_cache: str = "none"
     """Says whether decoded images are shared with the node's other trials; for the record."""
 
@@ -91,7 +94,8 @@ class Loaders(ABC):
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """This rank's share of every global batch of `epoch` (0-based), from `first_step` on; on the device.
 
-        Randomness of augmentation comes from (seed, epoch, step, rank), never from a generator that lives on.
+        Randomness of augmentation comes from (seed, epoch, step) and the sample or its place in the global batch: never
+        from the rank, so that the number of workers changes nothing, nor from a generator that lives on.
         """
 
     @abstractmethod
@@ -259,6 +263,10 @@ class Task(BaseModel, ABC):
         worth a curve. With them every term is a sum with its weight included, and none is called `loss`: the loop
         divides each by its denominator over the whole global batch, and minimises the total, which it reports as
         `loss`.
+
+        What is drawn at random here must be drawn for the global batch. Layers timm.layers.DropPath, nn.Dropout and
+        nn.Dropout2d are (see workers.draws): the first axis of their input must be the samples, each with the same
+        number of consecutive rows. Other draws are refused where the batch is divided.
         """
 
     def denominators(self, batch: Batch) -> Mapping[str, float | torch.Tensor] | None:

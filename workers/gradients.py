@@ -9,8 +9,9 @@ import torch.distributed as dist
 
 from tasks.base import Batch
 from workers import distributed
+from workers.draws import Watch
 from workers.errors import ErrorClass, TrialError
-from workers.prepare import seed_all
+from workers.prepare import seed_all, seed_of
 from workers.state import TrainingState
 
 
@@ -21,7 +22,7 @@ def gradients(run: TrainingState, batch: Batch) -> dict[str, torch.Tensor]:
     When memory runs out the micro-batch is halved and the step repeated: same samples, same effective batch, same
     learning rate. Several ranks must agree on that, and one that runs out inside DistributedDataParallel's exchange
     would keep the others waiting: so gradients are exchanged by hand until a step succeeded with this micro-batch.
-    Where that cannot be (a forward pass needs every rank, a loss needs the whole share) the trial ends instead.
+    Where that cannot be (a forward pass needs every rank, a loss or draws need the whole share) the trial ends instead.
     """
     progress, ranks = run.progress, run.place.world
     totals = _denominators(run, batch)
@@ -44,7 +45,7 @@ def gradients(run: TrainingState, batch: Batch) -> dict[str, torch.Tensor]:
             run.micro_batch_fits = True
             return terms
         problem = problem or "on another worker"
-        if run.trial.task.loss_over == "batch":
+        if run.trial.task.loss_over == "batch" or run.draws_need_whole_batch:
             raise _out_of_memory(run, f"{problem}; {_less_memory(run)}")
         if progress.micro_batch == 1:
             raise _out_of_memory(run, f"at a micro-batch of 1 already: {problem}")
@@ -71,6 +72,8 @@ def _less_memory(run: TrainingState) -> str:
             "the loss needs a worker's whole share at once, so it cannot be cut: use more workers or a smaller "
             "optim.batch (both are another trial), or runtime.grad_checkpointing"
         )
+    if run.draws_need_whole_batch:
+        return f"the batch cannot be cut, since {OTHER_DRAWS}; turn these off, or set runtime.grad_checkpointing"
     return f"set optim.micro_batch below {run.progress.micro_batch}, or grad_checkpointing"
 
 
@@ -96,7 +99,7 @@ def _accumulate(
     Gradients and terms of the ranks are averaged afterwards, so a sum over all ranks enters times their number.
     """
     run.optimizer.zero_grad(set_to_none=True)
-    seed_all(run.trial.seed, "step", run.progress.step, run.place.rank)
+    run.draws.begin_step(seed_of(run.trial.seed, "draws", run.progress.step))
     share, size = run.trial.optim.batch // run.place.world, run.progress.micro_batch
     # the backward pass then computes activations again, and would move batch norm's statistics a second time
     again = distributed.running_statistics(run.model) if run.trial.runtime.grad_checkpointing else []
@@ -106,19 +109,47 @@ def _accumulate(
         if run.numerics.channels_last:
             part = {name: _channels_last(value) for name, value in part.items()}
         weight = min(size, share - first) / share if totals is None else run.place.world
-        with distributed.exchange(run.wrapped, now=not alone and first + size >= share):
+        seed_all(run.trial.seed, "step", run.progress.step)  # alike for every rank and part
+        watch = Watch(run.numerics.device)
+        exchange = distributed.exchange(run.wrapped, now=not alone and first + size >= share)
+        with exchange, run.draws.samples(slice(first, first + size)):
             with run.numerics.autocast():
                 terms = run.trial.task.loss(run.wrapped, part)
             if totals is not None:
                 terms = _divided(terms, totals)
             moved = [(buffer, buffer.clone()) for buffer in again]
-            (terms["loss"] * weight).backward()  # type: ignore[no-untyped-call]
+            run.draws.check_backward((terms["loss"] * weight).backward)
             for buffer, once in moved:
                 buffer.copy_(once)
+        if watch.unexplained(run.draws):
+            _other_draws(run, divided=run.place.world > 1 or size < share)
         for name, term in terms.items():
             term = term.detach().float() * weight
             sums[name] = sums[name] + term if name in sums else term
     return sums
+
+
+OTHER_DRAWS = (
+    "the model or the loss draws random numbers in training that belong to no DropPath, Dropout or Dropout2d layer "
+    "(patch dropout, DropBlock, functional dropout such as a ResNet's drop_rate), and so depend on how it is divided"
+)
+
+
+def _other_draws(run: TrainingState, divided: bool) -> None:
+    """Draws that cannot be made for the global batch are allowed where one pass has all of it. Raises ValueError
+    elsewhere, since the result would depend on the number of workers or the micro-batch; TrialError (out_of_memory)
+    where the whole batch did not fit."""
+    optim, first_seen = run.trial.optim, not run.draws_need_whole_batch
+    run.draws_need_whole_batch = True
+    if divided and run.place.world == 1 and (optim.micro_batch or optim.batch) >= optim.batch:
+        raise _out_of_memory(run, _less_memory(run))
+    if divided:
+        raise ValueError(
+            f"a batch of {optim.batch} in parts of {run.progress.micro_batch} on {run.place.world} worker(s): "
+            f"{OTHER_DRAWS}. Turn these off (see backbone.args), or use one worker without optim.micro_batch"
+        )
+    if first_seen:
+        run.progress.notes.append(f"one worker with the whole batch at once: {OTHER_DRAWS}")
 
 
 def _divided(terms: dict[str, torch.Tensor], totals: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

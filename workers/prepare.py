@@ -21,6 +21,7 @@ from tasks.base import DataContext, Loaders
 from tasks.errors import DataError
 from workers import distributed
 from workers.checkpoint import Folder, digest_in_name, load_state
+from workers.draws import Draws, draw_for_the_global_batch
 from workers.errors import Stopped
 from workers.initial_weights import initial_weights
 from workers.optim import Schedule, adamw, parameter_groups
@@ -53,6 +54,8 @@ def prepare(
     groups = parameter_groups(model, trial.optim) if trial.trains else []
     for group in groups:
         log.info("lr x %.4g, weight decay %g: %s", group.lr_scale, group.weight_decay, " ".join(group.names))
+    draws = _draws(trial, place, loaders, numerics.device)
+    draw_for_the_global_batch(model, draws)
     if trial.runtime.compile:
         model.compile()
     wrapped = model
@@ -70,7 +73,7 @@ def prepare(
     progress.notes += notes + damaged
     run = TrainingState(
         trial=trial, place=place, folder=folder, numerics=numerics, loaders=loaders, model=model, wrapped=wrapped,
-        groups=groups, optimizer=optimizer, schedule=schedule,
+        groups=groups, optimizer=optimizer, schedule=schedule, draws=draws,
         rounds=rounds, progress=progress, resumed_at=progress.step if path else None, saved_epoch=progress.epoch,
     )  # fmt: skip
     if path is not None:
@@ -88,6 +91,16 @@ def _schedule(trial: TrialSpec, loaders: Loaders) -> Schedule:
             "trial: lower it"
         )
     return schedule
+
+
+def _draws(trial: TrialSpec, place: RankContext, loaders: Loaders, device: torch.device) -> Draws:
+    """The draws of this rank's samples."""
+    share = trial.optim.batch // place.world
+    positions = loaders.positions
+    if positions is None:
+        positions = torch.arange(place.rank * share, (place.rank + 1) * share)
+    counts_calls = trial.runtime.compile and not trial.runtime.grad_checkpointing
+    return Draws(trial.optim.batch, positions, device, counts_calls)
 
 
 def _micro_batch(trial: TrialSpec, workers: int) -> int:
@@ -197,15 +210,20 @@ def _parent_state(trial: TrialSpec, place: RankContext, loaders: Loaders) -> dic
     return state
 
 
-def seed_all(seed: int, purpose: str, step: int, rank: int = 0) -> None:
+def seed_of(seed: int, purpose: str, step: int) -> int:
+    """64 bits that are a function of the arguments."""
+    text = f"{seed}/{purpose}/{step}/0".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+def seed_all(seed: int, purpose: str, step: int) -> None:
     """Makes the random numbers that follow (torch on every device in use, NumPy, Python) a function of the arguments.
 
-    Called before every step: so drop path and the like need no state in a checkpoint, a step that ran out of memory
-    is repeated with the same numbers, and other threads of the process cannot shift them. Takes about 8 us on a CPU;
-    torch.manual_seed, which visits every backend, takes 100.
+    Called before every pass of a step, with the same arguments for all of them: so random numbers need no state in a
+    checkpoint, a step that ran out of memory is repeated with the same ones, and other threads of the process cannot
+    shift them. Takes about 8 us on a CPU; torch.manual_seed, which visits every backend, takes 100.
     """
-    text = f"{seed}/{purpose}/{step}/{rank}".encode()
-    number = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+    number = seed_of(seed, purpose, step)
     torch.default_generator.manual_seed(number)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed(number)

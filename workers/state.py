@@ -17,6 +17,7 @@ from tasks.backbones.spec import BackboneSpec
 from tasks.base import Loaders
 from workers import distributed
 from workers.checkpoint import Folder
+from workers.draws import Draws
 from workers.messages import Assignment, Report, Weights
 from workers.optim import ParameterGroup, Schedule
 from workers.rounds import Rounds
@@ -127,8 +128,11 @@ class TrainingState:
     schedule: Schedule
     rounds: Rounds
     progress: Progress
+    draws: Draws
     resumed_at: int | None = None
     """Step of the checkpoint from which this attempt started."""
+    draws_need_whole_batch: bool = False
+    """True once the model drew random numbers that could not be drawn for the global batch (see workers.gradients)."""
     micro_batch_fits: bool = False
     """True once a step of this attempt succeeded with this micro-batch."""
     flops_measured: bool = False

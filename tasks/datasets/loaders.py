@@ -49,8 +49,7 @@ def share(batch: int, rank: int, world: int) -> Tensor:
     """Positions within the global batch that `rank` trains on: batch / world of them.
 
     A block and its mirror image, so that mixing (each image with its mirror) pairs the same images whatever the
-    number of workers (their strengths are the same too in mixup_mode batch, not in pair and elem, where each rank draws
-    its own); a plain block where the share is odd (then nothing is mixed).
+    number of workers; a plain block where the share is odd (then nothing is mixed).
     """
     size = batch // world
     if size % 2:
@@ -84,11 +83,11 @@ class OrderedLoaders(Loaders):
             raise DataError(
                 f"optim.batch {context.batch} does not divide by {context.world} workers: choose a multiple"
             )
-        self._share = share(context.batch, context.rank, context.world)
+        self.positions: Tensor = share(context.batch, context.rank, context.world)
 
     def rows(self, epoch: int) -> Tensor:
         """(steps, share): indices of the samples of each of this rank's batches."""
-        return _rows(self.train_samples, self._share, self._context, epoch)
+        return _rows(self.train_samples, self.positions, self._context, epoch)
 
 
 class SampleLoaders(OrderedLoaders):
@@ -129,9 +128,9 @@ class SampleLoaders(OrderedLoaders):
         at, batches = self._ahead or (None, iter(()))
         self._ahead = None  # two epochs at once: the second begins anew
         if at != epoch or first_step:
-            items = _items(self.train_samples, self._share, self._context, epoch, first_step)
+            items = _items(self.train_samples, self.positions, self._context, epoch, first_step)
             batches = self._training.read(items)
-        replaced, samples = 0, self.steps_per_epoch * len(self._share)
+        replaced, samples = 0, self.steps_per_epoch * len(self.positions)
         for row in wanted:
             batch, indices = next(batches)
             replaced += int((indices != row).sum())

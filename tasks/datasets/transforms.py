@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -192,18 +192,45 @@ def _posterize(image: Any, bits_to_keep: int, **_: Any) -> Any:
     return posterize(image, bits_to_keep) if bits_to_keep > 0 else Image.new(image.mode, image.size)
 
 
-def mixed(images: Tensor, labels: Tensor, classes: int, augment: Augment, seed: int) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class MixSeeds:
+    """Where the random numbers of mixing come from: the same for an image whatever the number of workers."""
+
+    step: int
+    """Seed of the global batch."""
+    positions: Sequence[int]
+    """Of the images within the global batch, one for each image of this rank's share."""
+
+    def of(self, image: int) -> int:
+        """The seed of what is drawn for one image of this share, or for the pair that it is the first of."""
+        return derived_seed(self.step, self.positions[image])
+
+
+def mixed(images: Tensor, labels: Tensor, classes: int, augment: Augment, seeds: MixSeeds) -> tuple[Tensor, Tensor]:
     """Mixup or cutmix of each image with its mirror in the batch -> images, soft labels (n, classes), smoothed.
 
+    Strength and rectangle are drawn once for the whole batch, or (`mixup_mode` pair, elem) for each pair or image.
     Changes `images` in place. `images`: an even number.
     """
     from timm.data import Mixup
 
     mix = Mixup(
         mixup_alpha=augment.mixup, cutmix_alpha=augment.cutmix, prob=augment.mixup_prob,
-        switch_prob=augment.switch_prob, mode=augment.mixup_mode, label_smoothing=augment.label_smoothing,
-        num_classes=classes,
+        switch_prob=augment.switch_prob, mode="batch", label_smoothing=augment.label_smoothing, num_classes=classes,
     )  # fmt: skip
-    with seeded(seed):
-        images, targets = mix(images, labels)
+    if augment.mixup_mode == "batch":
+        with seeded(seeds.step):
+            images, targets = mix(images, labels)
+        return images, targets
+    targets = torch.empty(len(images), classes, device=images.device)
+    for first in range(len(images) // 2):
+        second = len(images) - 1 - first
+        both = [first, second]
+        pair, pair_labels = images[both], labels[both]
+        with seeded(seeds.of(first)):
+            images[both], targets[both] = mix(pair.clone(), pair_labels)
+        if augment.mixup_mode == "elem":
+            with seeded(seeds.of(second)):
+                other, other_targets = mix(pair, pair_labels)
+            images[second], targets[second] = other[1], other_targets[1]
     return images, targets

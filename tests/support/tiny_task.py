@@ -75,7 +75,8 @@ class Tiny(Task):
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         loss = functional.cross_entropy(model(batch["images"]), batch["labels"])
-        return {"loss": loss * (1 + self.noise * (np.random.rand() + random.random())), "plain": loss}
+        noise = self.noise * (np.random.rand() + random.random()) if self.noise else 0.0
+        return {"loss": loss * (1 + noise), "plain": loss}
 
     def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[str, Any]]:
         assert not model.training

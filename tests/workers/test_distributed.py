@@ -45,6 +45,12 @@ def trials() -> dict[str, TrialSpec]:
         "sums oom": trial_of(SummedPoints(memory=(8, 3))),
         "sum shards": trial_of(SummedPoints(blocks=2), runtime=FSDP),
         "sum shard parts": trial_of(SummedPoints(blocks=2), micro_batch=3, runtime=FSDP),
+        "dropped": trial({"dropout": 0.5}, clip=0.1),
+        "dropped parts": trial({"dropout": 0.5}, clip=0.1, micro_batch=3),
+        "dropped oom": trial({"dropout": 0.5, "memory": (3, 8)}, clip=0.1),
+        "dropped shards": trial({"dropout": 0.5, **deep}, clip=0.1, micro_batch=2, runtime=FSDP),
+        "mixed in pairs": swin({"mixup_mode": "pair"}),
+        "mixed one by one": swin({"mixup_mode": "elem"}, parallel="fsdp"),
         "norm": trial({"batch_norm": True}, runtime={"sync_batchnorm": True}),
         "norm in shards": trial({"batch_norm": True}, runtime={"sync_batchnorm": True, **FSDP}),
     }
@@ -52,23 +58,28 @@ def trials() -> dict[str, TrialSpec]:
 
 MICRO_BATCHES = {
     "parts": 1, "oom": 1, "shard parts": 1, "swin": 50, "pretrain": 50, "sum parts": 1, "sums oom": 2,
-    "sum shard parts": 3,
+    "sum shard parts": 3, "dropped parts": 3, "dropped oom": 2, "dropped shards": 2, "mixed in pairs": 20,
+    "mixed one by one": 20,
 }  # fmt: skip
 
 
-def swin(**runtime: Any) -> TrialSpec:
-    """A real network on real images, in shards."""
+def swin(mixing: dict[str, Any] | None = None, **runtime: Any) -> TrialSpec:
+    """A real network on real images, which drops paths, tokens and attention; with `mixing`, on mixed images too."""
+    augment = {"rand_augment": "none", **(mixing or {"mixup": 0, "cutmix": 0})}
     return TrialSpec.model_validate(
         {
-            "task": {
-                "kind": "classify", "dataset": "digits",
-                "augment": {"rand_augment": "none", "mixup": 0, "cutmix": 0},
-            },
+            "task": {"kind": "classify", "dataset": "digits", "augment": augment},
             "backbone": {
-                "model": "swinv2_tiny_window8_256", "image_size": 16, "drop_path": 0.0,
-                "args": {"window_size": 2, "embed_dim": 8, "depths": [2, 1], "num_heads": [1, 2]},
+                "model": "swinv2_tiny_window8_256", "image_size": 16, "drop_path": 0.5,
+                "args": {
+                    "window_size": 2, "embed_dim": 8, "depths": [2, 1], "num_heads": [1, 2],
+                    "proj_drop_rate": 0.2, "attn_drop_rate": 0.2,
+                },
             },
-            "optim": {"lr": 1e-3, "layer_decay": 0.8, "epochs": 1, "warmup_epochs": 0.5, "batch": 100, "eps": 1e-4},
+            "optim": {
+                "lr": 1e-3, "layer_decay": 0.8, "epochs": 1, "warmup_epochs": 0.5, "eps": 1e-4,
+                "batch": 100, "micro_batch": 20 if mixing else None,
+            },
             "runtime": runtime,
         }
     )  # fmt: skip
@@ -80,7 +91,7 @@ def pretraining(**runtime: Any) -> TrialSpec:
         {
             "task": {"kind": "pretrain", "dataset": "digits-pretrain", "mask_patch": 4},
             "backbone": {
-                "model": "swinv2_tiny_window8_256", "image_size": 16,
+                "model": "swinv2_tiny_window8_256", "image_size": 16, "drop_path": 0.5,
                 "args": {
                     "patch_size": 2, "window_size": 4, "embed_dim": 8, "depths": [2, 1], "num_heads": [1, 2],
                 },
@@ -269,10 +280,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_two_workers_do_what_one_does_with_the_same_global_batch(two: Path, tmp_path: Path) -> None:
     zero, other = (json.loads((two / f"said-{rank}.json").read_text()) for rank in (0, 1))
     for name, spec in trials().items():
-        if name == "oom":
-            spec = trial(clip=0.1)
-        if name == "sums oom":
-            spec = trial_of(SummedPoints())
+        # with one worker the whole batch at once, whatever its parts are on two
+        optim = spec.optim.model_copy(update={"micro_batch": None})
+        memory = {"task": spec.task.model_copy(update={"memory": ()})} if "oom" in name else {}
+        spec = spec.model_copy(update={"optim": optim, **memory})
         one, one_reports = run(spec, tmp_path / name)
         torch.testing.assert_close(weights(two / name), weights_of(one), **EXACT)
         figures, micro_batch, reports, parameters = zero[name]

@@ -183,7 +183,7 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(tmp_path:
 
 def test_a_step_begun_again_begins_from_the_state_before_it(tmp_path: Path) -> None:
     """Random numbers of the model, and the statistics of batch norm, which the failed pass had moved."""
-    task = {"batch_norm": True, "dropout": 0.3, "noise": 0.1}
+    task = {"batch_norm": True, "dropout": 0.3}
     given, _ = run(trial(task, micro_batch=4), tmp_path / "given")
     halved, _ = run(trial({**task, "memory": (4,)}), tmp_path / "halved")
     assert digest(halved) == digest(given)
@@ -297,17 +297,6 @@ def test_a_real_task_is_resumed_bit_for_bit(tmp_path: Path) -> None:
     resumed, again = run(spec, tmp_path / "stopped")
     assert digest(resumed) == digest(whole)
     assert seen(again) == seen(reports)
-
-
-def test_ranks_draw_different_random_numbers() -> None:
-    from workers.prepare import seed_all
-
-    draws = set()
-    for step in (0, 1):
-        for rank in (0, 1):
-            seed_all(3, "step", step, rank)
-            draws.add(torch.rand(1).item())
-    assert len(draws) == 4
 
 
 @pytest.mark.parametrize("phase", [0, 1, 2, 3])

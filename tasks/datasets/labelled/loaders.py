@@ -20,9 +20,9 @@ from tasks.datasets.augment import Augment
 from tasks.datasets.images.open import open_images
 from tasks.datasets.images.source import Resized, picture, shrunk
 from tasks.datasets.labelled.readers import LabelledPart, Labels
-from tasks.datasets.loaders import BatchTransform, OrderedLoaders, Pipeline, SampleLoaders, evaluation_parts
+from tasks.datasets.loaders import BatchTransform, OrderedLoaders, Pipeline, SampleLoaders, evaluation_parts, share
 from tasks.datasets.samples import ArrayTargets, Records, Sample, on_image, stack
-from tasks.datasets.transforms import Normalize, derived_seed
+from tasks.datasets.transforms import MixSeeds, Normalize, derived_seed
 from tasks.errors import DataError
 
 
@@ -118,7 +118,7 @@ class MemoryLoaders(OrderedLoaders):
             return self._one_by_one(epoch, indices)
         seed = derived_seed(context.seed, "augment", epoch, step)
         draws = transforms.Draws.of(seed, context.batch, context.input_size, how.augment)
-        own = draws.share(self._share, context.device)
+        own = draws.share(self.positions, context.device)
         pixels = self._pixels[transforms.on_device(indices, context.device)]
         return transforms.augmented(pixels, own, context.input_size, how.augment, how.normalize)
 
@@ -151,15 +151,14 @@ class Mixing(BatchTransform):
                 f"mixup and cutmix pair images: optim.batch {context.batch} over {context.world} worker(s) must be even"
             )
         self._classes, self._augment, self._seed = classes, augment, context.seed
-        # One strength for the batch is the same on every rank; those of pairs and images are each rank's own.
-        self._rank = context.rank if augment.mixup_mode != "batch" else 0
+        self._positions = share(context.batch, context.rank, context.world).tolist()
 
     def train(self, batch: Batch, epoch: int, step: int, indices: Tensor) -> Batch:
         images, labels = batch["images"], batch["labels"]
         if labels.ndim == 2:
             raise DataError("mixup and cutmix are for one label per image: set augment.mixup and augment.cutmix to 0")
-        seed = derived_seed(self._seed, "mix", epoch, step, *([self._rank] if self._rank else []))
-        images, targets = transforms.mixed(images, labels, self._classes, self._augment, seed)
+        seeds = MixSeeds(derived_seed(self._seed, "mix", epoch, step), self._positions)
+        images, targets = transforms.mixed(images, labels, self._classes, self._augment, seeds)
         return {"images": images, "labels": labels, "targets": targets}
 
 

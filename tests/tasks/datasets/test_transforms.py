@@ -138,17 +138,63 @@ def test_derived_seeds_differ_by_every_part() -> None:
     assert derived_seed(1, 12) != derived_seed(11, 2)
 
 
-def test_mixing_keeps_images_and_labels_together() -> None:
-    labels = torch.tensor([0, 1, 2, 3])
-    images = torch.nn.functional.one_hot(labels, 4).float()[:, :, None, None].expand(4, 4, 8, 8).clone()
+def mixed_identity(size: int, seeds: transforms.MixSeeds, **options: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images whose channels say how much of which image they hold, and soft labels, after mixing."""
+    labels = torch.arange(size)
+    images = torch.nn.functional.one_hot(labels, size).float()[:, :, None, None].expand(size, size, 8, 8).clone()
+    return transforms.mixed(images, labels, size, PLAIN.model_copy(update=options), seeds)
+
+
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_mixing_keeps_images_and_labels_together(mode: str) -> None:
+    seeds = transforms.MixSeeds(2, range(4))
     for options in ({"mixup": 0.8}, {"cutmix": 1.0}):
-        augment = PLAIN.model_copy(update=options)
-        mixed, targets = transforms.mixed(images.clone(), labels, 4, augment, seed=2)
+        mixed, targets = mixed_identity(4, seeds, mixup_mode=mode, **options)
         assert torch.allclose(mixed.mean((2, 3)), targets, atol=1e-5)  # as much of the image as of the label
         assert not torch.equal(targets, torch.eye(4))
-    smoothing = augment.model_copy(update={"label_smoothing": 0.1})
-    smoothed = transforms.mixed(images.clone(), labels, 4, smoothing, seed=2)[1]
-    assert torch.allclose(smoothed, 0.9 * targets + 0.1 / 4, atol=1e-6)
+        smoothed = mixed_identity(4, seeds, mixup_mode=mode, label_smoothing=0.1, **options)[1]
+        assert torch.allclose(smoothed, 0.9 * targets + 0.1 / 4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("mode", "strengths"), [("batch", 1), ("pair", 8), ("elem", 16)])
+@pytest.mark.parametrize("options", [{"mixup": 0.8}, {"mixup": 0.8, "cutmix": 1.0}])
+def test_strength_is_drawn_for_the_batch_each_pair_or_each_image(
+    mode: str, strengths: int, options: dict[str, object]
+) -> None:
+    targets = mixed_identity(16, transforms.MixSeeds(2, range(16)), mixup_mode=mode, **options)[1]
+    own = targets.diag()
+    areas = 64 if "cutmix" in options else 10**6
+    assert len({round(value * areas) for value in own.tolist()}) == pytest.approx(strengths, abs=strengths // 3)
+    assert (torch.equal(own, own.flip(0)), torch.equal(own, own[0].expand(16))) == (mode != "elem", mode == "batch")
+    assert torch.allclose(targets.sum(1), torch.ones(16))
+    assert torch.allclose(targets.diag() + targets.fliplr().diag(), torch.ones(16))  # each with its mirror alone
+
+
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_every_share_of_a_batch_is_mixed_as_in_the_whole(mode: str) -> None:
+    """Shares are a block and its mirror image (see loaders.share)."""
+    options: dict[str, object] = {"mixup": 0.8, "cutmix": 1.0, "mixup_mode": mode}
+    whole = mixed_identity(16, transforms.MixSeeds(2, range(16)), **options)[1].diag()
+    for positions in ([0, 1, 14, 15], [2, 3, 4, 11, 12, 13], [7, 8]):
+        own = mixed_identity(len(positions), transforms.MixSeeds(2, positions), **options)[1].diag()
+        torch.testing.assert_close(own, whole[positions], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mode", ["pair", "elem"])
+def test_strengths_of_pairs_and_images_are_distributed_as_timms(mode: str) -> None:
+    from timm.data import Mixup
+
+    options = {"mixup": 0.8, "cutmix": 1.0, "mixup_prob": 0.7, "switch_prob": 0.3}
+    augment = PLAIN.model_copy(update={**options, "mixup_mode": mode})
+    size, labels = 2000, torch.arange(2000) % 2  # a pair has both labels
+    images = torch.zeros(size, 1, 8, 8)
+    ours = transforms.mixed(images, labels, 2, augment, transforms.MixSeeds(1, range(size)))[1]
+    mix = Mixup(0.8, 1.0, prob=0.7, switch_prob=0.3, mode=mode, label_smoothing=0, num_classes=2)
+    with transforms.seeded(1):
+        theirs = mix(images, labels)[1]
+    for statistic in (lambda own: (own == 1).float().mean(), torch.mean, torch.std):
+        values = [float(statistic(targets[torch.arange(size), labels])) for targets in (ours, theirs)]
+        assert values[0] == pytest.approx(values[1], abs=0.04)
 
 
 @pytest.mark.parametrize(

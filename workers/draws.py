@@ -1,0 +1,223 @@
+"""Draws drop path and dropout for the whole global batch, so that a sample is dropped alike wherever it is trained."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+WORDS = 2**32
+"""Random words are integers from 0 to this number less one."""
+_MARKS = 2**62
+
+
+class Draws:
+    """Random words of one training step: for every call of a layer that drops, one word for each sample.
+
+    They are drawn for the global batch on the CPU, from the step's seed alone, and each rank and micro-batch takes
+    those of its own samples. So neither the number of workers nor the micro-batch nor the device changes a draw. The
+    n-th call of a pass takes the n-th row of words; the pass over every micro-batch makes the same calls.
+
+    A call knows its number by a mark that it draws from torch's global generator on the CPU: activation checkpointing
+    restores that generator before it computes a layer again, so the layer finds its mark and drops the same samples. A
+    compiled model counts its calls instead (`counts_calls`), since a graph cannot read the generator.
+    """
+
+    def __init__(self, batch: int, positions: Tensor, device: torch.device, counts_calls: bool) -> None:
+        """`positions`: (share,), where this rank's samples lie in the global batch of `batch` samples."""
+        self._batch, self._positions, self._device, self._counts = batch, positions, device, counts_calls
+        self.rows = 0
+        """Calls of a pass for which words are drawn at its beginning; more are drawn when they are needed."""
+        self._generator = torch.Generator()
+        self._all = torch.empty(0, batch, dtype=torch.int64)
+        self._own = slice(0, 0)
+        self._marks: dict[int, int] = {}
+        self.active = False
+        """True during a pass: only then do layers take their draws from here."""
+        self.words = self._all
+        """(calls, samples): of this micro-batch, on the device."""
+        self.calls = 0
+        """Calls so far in this pass."""
+
+    def begin_step(self, seed: int) -> None:
+        """`seed`: of this optimizer step, 64 bits, the same on every rank."""
+        self._generator.manual_seed(seed)
+        self._all = self._all[:0]
+
+    @contextmanager
+    def samples(self, own: slice) -> Iterator[None]:
+        """A forward and backward pass over these samples of this rank's share."""
+        self._marks, self._own, self.calls, self.active = {}, own, 0, True
+        self._take(self.rows)
+        try:
+            yield
+        finally:
+            self.active = False
+            self.rows = max(self.rows, self.calls)
+
+    def word_of_each(self, rows: int) -> Tensor:
+        """(rows,) random words for the input of a layer whose first axis is the samples, with the same number of
+        consecutive rows (windows, say) for each. Raises ValueError for any other number of rows."""
+        call = self.calls if self._counts else self._marked_call()
+        if call >= len(self.words):
+            self._take(2 * call + 8)
+        self.calls = max(self.calls, call + 1)
+        words = self.words[call]
+        if rows == len(words):
+            return words
+        if rows % len(words):
+            raise ValueError(
+                f"a layer that drops got {rows} rows for {len(words)} samples: the first axis must be the samples, so "
+                "that each has draws of its own whatever the number of workers and the micro-batch"
+            )
+        return words_of_elements(words, rows // len(words)).flatten()
+
+    def check_backward(self, backward: Callable[[], object]) -> None:
+        """Runs the backward pass. Raises RuntimeError when layers of a compiled model were called again in it."""
+        calls = self.calls
+        backward()
+        if self.calls != calls:
+            raise RuntimeError(
+                "the compiled model computes layers that drop again in the backward pass, with other draws: set "
+                "runtime.compile to false"
+            )
+
+    def expected_state(self, before: Tensor) -> Tensor:
+        """The state of torch's global generator on the CPU after a pass, if nothing but these layers drew from it."""
+        if self._counts:
+            return before
+        generator = torch.Generator()
+        generator.set_state(before)
+        torch.randint(_MARKS, (self.calls,), generator=generator)
+        return generator.get_state()
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _marked_call(self) -> int:
+        return self._marks.setdefault(int(torch.randint(_MARKS, ())), len(self._marks))
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _take(self, rows: int) -> None:
+        """Words for so many calls in this pass; draws those that no earlier pass of this step has drawn."""
+        more = torch.randint(WORDS, (max(0, rows - len(self._all)), self._batch), generator=self._generator)
+        self._all = torch.cat([self._all, more])
+        own = self._all[:rows, self._positions[self._own]]
+        on_cuda = self._device.type == "cuda"  # from pinned memory the copy waits for no kernel
+        self.words = own.pin_memory().to(self._device, non_blocking=True) if on_cuda else own
+
+
+def words_of_elements(words: Tensor, elements: int) -> Tensor:
+    """(rows,) random words -> (rows, elements) random words: a function of each row's word and the element's number.
+
+    A hash, since no generator of torch gives a part of a batch the numbers that it has in the whole. Rounds of
+    xor-shift and multiplication (as in MurmurHash3's finalizer, other constants below 2 ** 31 so that products fit).
+    """
+    numbers = _mixed(torch.arange(1, elements + 1, device=words.device))
+    return _mixed(words[:, None] ^ numbers[None])
+
+
+def _mixed(words: Tensor) -> Tensor:
+    for shift, factor in ((16, 0x21F0AAAD), (15, 0x735A2D97)):
+        words = ((words ^ (words >> shift)) * factor) & (WORDS - 1)
+    return words ^ (words >> 15)
+
+
+def _kept(words: Tensor, drop: float, like: Tensor, scale: bool = True) -> Tensor:
+    """What to multiply by: 0 with probability `drop`, else 1 (with `scale` over the probability to be kept)."""
+    kept = (words >= round(drop * WORDS)).to(like.dtype)
+    return kept / (1 - drop) if scale and drop < 1 else kept
+
+
+class GlobalDropPath(nn.Module):
+    """timm's DropPath with draws of the global batch; replaces that class in a model."""
+
+    draws: Draws
+    drop_prob: float
+    scale_by_keep: bool
+
+    def forward(self, x: Tensor) -> Tensor:
+        from timm.layers import drop_path
+
+        if not self.training or not self.drop_prob:
+            return x
+        if not self.draws.active:
+            return cast("Tensor", drop_path(x, self.drop_prob, True, self.scale_by_keep))
+        kept = _kept(self.draws.word_of_each(len(x)), self.drop_prob, x, self.scale_by_keep)
+        return x * kept.view(-1, *[1] * (x.ndim - 1))
+
+
+class GlobalDropout(nn.Dropout):
+    """nn.Dropout with draws of the global batch; replaces that class in a model."""
+
+    draws: Draws
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or not self.p or not self.draws.active:
+            return super().forward(input)
+        elements = input[0].numel()
+        words = words_of_elements(self.draws.word_of_each(len(input)), elements)
+        return input * _kept(words, self.p, input).view(input.shape)
+
+
+class GlobalDropout2d(nn.Dropout2d):
+    """nn.Dropout2d, which drops whole channels, with draws of the global batch; replaces that class in a model."""
+
+    draws: Draws
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or not self.p or not self.draws.active or input.ndim != 4:
+            return super().forward(input)
+        words = words_of_elements(self.draws.word_of_each(len(input)), input.shape[1])
+        return input * _kept(words, self.p, input)[:, :, None, None]
+
+
+def draw_for_the_global_batch(model: nn.Module, draws: Draws) -> None:
+    """Lets the layers of the model that drop take their draws from `draws`: timm's DropPath, nn.Dropout, nn.Dropout2d.
+
+    Attention that drops inside a fused kernel, where draws cannot be given, is computed step by step instead. Whatever
+    else draws in training (PatchDropout, DropBlock, functional.dropout) is found by `Watch`.
+    """
+    from timm.layers import DropPath
+
+    ours = {DropPath: GlobalDropPath, nn.Dropout: GlobalDropout, nn.Dropout2d: GlobalDropout2d}
+    for module in model.modules():
+        dropped = getattr(module, "attn_drop", None)
+        if isinstance(dropped, nn.Dropout) and dropped.p > 0 and getattr(module, "fused_attn", False):
+            cast("Any", module).fused_attn = False
+        if type(module) in ours:
+            module.__class__ = ours[type(module)]
+            cast("Any", module).draws = draws
+            rate = module.drop_prob if isinstance(module, GlobalDropPath) else cast("Any", module).p
+            draws.rows += 2 if rate else 0  # a layer has one or two calls in most models
+
+
+class Watch:
+    """Notices whether anything drew from a global generator since this was made."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before = self._states()
+
+    def unexplained(self, draws: Draws) -> bool:
+        """True if anything but the layers that take their draws from `draws` drew random numbers."""
+        (cpu, *others), (cpu_now, *others_now) = self._before, self._states()
+        if not torch.equal(draws.expected_state(cpu), cpu_now):
+            return True
+        return any(not _same(was, now) for was, now in zip(others, others_now, strict=True))
+
+    def _states(self) -> list[Any]:
+        _, keys, position, *gauss = np.random.get_state(legacy=True)
+        states = [torch.default_generator.get_state(), np.array(keys), (position, *gauss), random.getstate()]
+        if self._device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self._device))
+        return states
+
+
+def _same(was: Any, now: Any) -> bool:
+    if isinstance(was, Tensor):
+        return torch.equal(was, now)
+    return bool(np.array_equal(was, now)) if isinstance(was, np.ndarray) else bool(was == now)
