@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import label
+from orchestrator.records.trial_files import trial_folder
 from orchestrator.report import lineage
 from orchestrator.report.formatting import aligned, duration, moment, short
 from orchestrator.report.json_values import to_json
@@ -88,7 +89,7 @@ def trial(store: Store, key: str, storage: str | Path) -> View:
     ancestors, offspring = lineage.lineage(store, row), lineage.offspring(store, key)
     pins = store.weights.pins()
     pinned = {target: pins[target] for target in (key, *(place[0] for place in row.placed)) if target in pins}
-    folder = Path(storage) / "trials" / key[:2] / key
+    folder = trial_folder(storage, key)
     files = _files(folder)
     content = {
         **to_json(row),

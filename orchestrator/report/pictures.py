@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.paths import inside
 from orchestrator.records.trial_files import trial_folder
 from orchestrator.report.model import Picture
 
@@ -33,7 +34,7 @@ def chosen(placed: Iterable[PlacedRow], drawn: Mapping[str, list[tuple[int, str]
 
 def embedded(picture: Picture, storage: Path) -> str | None:
     """The picture as a data URI; None if its file does not exist."""
-    file = trial_folder(storage, picture.key) / picture.path
+    file = inside(trial_folder(storage, picture.key), *Path(picture.path).parts)
     try:
         return f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
     except OSError:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import BackendUnreachable
+from orchestrator.paths import inside
 from orchestrator.report.build import build
 from orchestrator.report.formats import FORMATS, Links
 
@@ -21,7 +22,7 @@ UI = "http://127.0.0.1:5000"
 
 def folder_of(where: Settings, job_id: str) -> Path:
     """The folder of a job's report."""
-    return where.folder / "reports" / job_id
+    return inside(where.folder / "reports", job_id)
 
 
 def publish(store: Store, job_id: str, where: Settings) -> dict[str, Path]:

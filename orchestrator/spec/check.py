@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.records.recorded_spec import label, lookup
+from orchestrator.records.recorded_spec import lookup
 from orchestrator.spec.check_paths import check_effect, check_paths
-from orchestrator.spec.check_report import check_figures
+from orchestrator.spec.check_report import check_figures, check_names, check_stage
 from orchestrator.spec.check_search import check_after_population, check_search
+from orchestrator.spec.check_sizes import check_sizes
 from orchestrator.spec.check_test_access import AccessToTest
 from orchestrator.spec.check_trials import (
     BaseFields,
@@ -20,66 +22,116 @@ from orchestrator.spec.check_trials import (
     build,
     check_base,
     check_neighbours,
-    check_values,
     trace,
 )
-from orchestrator.spec.diagnostics import Problems, Steps, offer, problem_from_pydantic
-from orchestrator.spec.field_paths import names
+from orchestrator.spec.diagnostics import FORMS, MAX_ERRORS, Problems, Steps, causes, offer, problem_from_pydantic
 from orchestrator.spec.job import JobSpec, Stage
 from orchestrator.spec.sweep import Grid, Search
 from orchestrator.spec.trial_fields import group_of
-from orchestrator.spec.yaml_nodes import YamlNode
+from orchestrator.spec.yaml_nodes import Location, YamlNode
 from tasks.backbones.spec import FieldPath, FromStage, FromTrial, inits
 
 
-def check(root: YamlNode, problems: Problems) -> JobSpec | None:
+def check(root: YamlNode, problems: Problems, unreadable: Collection[Location] = ()) -> JobSpec | None:
     """Returns the job that `root` describes (profile and overrides applied); adds all its mistakes to `problems`.
 
+    `unreadable`: places of values that the reader refused; they are reported already. The trials of a stage in which
+    anything is wrong or unreadable are not built: what they lack may be what is wrong.
     The job is None if too much of it is wrong. Use it only if there are no problems.
     """
-    job = _structure(root, problems)
+    job, wrong = _structure(root, problems)
     base = check_base(root, problems)
     if job is None:
         return None
-    bad = check_paths(root, job, problems)
+    bad = {job.stages[i].name for i in wrong}
+    bad |= {stage.name for i, stage in enumerate(job.stages) if _holds(root.find(["stages", i]), unreadable)}
+    bad |= check_paths(root, job, problems)
+    if _holds(root.child("trial"), unreadable):
+        base = replace(base, sound=False)
     check_effect(root, job, problems)
+    bad |= check_sizes(root, job, problems)
     stages = _Stages(root, job, problems)
     for i, stage in enumerate(job.stages):
-        stages.references(i)
-        if stage.name not in bad:
+        if stages.references(i) and stage.name not in bad:
             stages.trials(i, base)
             for source in stages.populations(i):
                 check_after_population(root, stage, ["stages", i], source, stages.built.get(source, []), problems)
             if isinstance(stage.sweep, Search):
                 check_search(root, stage, ["stages", i], stages.built.get(stage.name, []), problems)
-    valid = not len(problems)
+    valid, places = not len(problems), problems.places()
+    rows_and_columns = not places.intersection(root.place_of(["report", key]) for key in ("rows", "columns"))
     test_access = AccessToTest(root, job, stages.built, stages.started_from, problems)
     for i, stage in enumerate(job.stages):
         if stages.built.get(stage.name):
-            test_access.check_selection(i)
+            if rows_and_columns:  # what may vary on test depends on them
+                test_access.check_selection(i)
             test_access.check_one_test_set(i)
             if valid:  # another mistake can make it seem that winners are chosen across cells
                 stages.comparable(i)
-    _report(root, job, stages, problems)
+    if check_stage(root, job, problems) and valid and not bad:  # else names may be those of trials that were not built
+        check_names(root, job, stages.built, problems)
     check_figures(root, job, stages.built, problems)
     return job
 
 
-def _structure(root: YamlNode, problems: Problems) -> JobSpec | None:
-    """Validates with pydantic, then again without the wrong parts, so that the rest is checked in the same run."""
+def check_unapplied(root: YamlNode, problems: Problems) -> None:
+    """Adds the mistakes of a file that a profile hides by replacing them: single values that their field never takes.
+
+    `root`: without a profile applied. What is missing, or does not go together, may be what the profile is for; so may
+    a null.
+    """
+    errors = _errors(root.plain())
+    for error in causes([error for error in errors if _by_itself(error)]):
+        problems.add(problem_from_pydantic(JobSpec, error, root))
+    check_base(root, problems, partial=True)
+
+
+def _by_itself(error: Any) -> bool:
+    """False for an error that disappears when something is added or a null is replaced."""
+    of_mapping = isinstance(error["input"], Mapping) and error["type"] in ("value_error", *FORMS)
+    return error["input"] is not None and not of_mapping and error["type"] not in ("missing", "too_short")
+
+
+def _holds(node: YamlNode | None, places: Collection[Location]) -> bool:
+    """True if anything at or below a node is written at one of the places."""
+    if node is None or not places:
+        return False
+    if isinstance(node.value, dict):
+        below = list(node.value.values())
+    else:
+        below = node.value if isinstance(node.value, list) else []
+    return node.place in places or any(_holds(child, places) for child in below)
+
+
+def _errors(plain: Any) -> list[Any]:
+    try:
+        JobSpec.model_validate(plain, by_alias=True, by_name=False)
+    except ValidationError as error:
+        return list(error.errors())
+    return []
+
+
+def _structure(root: YamlNode, problems: Problems) -> tuple[JobSpec | None, set[int]]:
+    """Validates with pydantic, then again without the wrong parts, so that the rest is checked in the same run.
+
+    Returns the job, and the positions of the stages of which something was wrong.
+    """
     plain = root.plain()
+    stages: set[int] = set()
     for attempt in range(20):
-        try:
-            return JobSpec.model_validate(plain)
-        except ValidationError as error:
-            errors = error.errors()
+        errors = _errors(plain)
+        if not errors:
+            return JobSpec.model_validate(plain, by_alias=True, by_name=False), stages
         if attempt == 0:
-            problems.add(*(problem_from_pydantic(JobSpec, each, root) for each in errors))
+            worded = causes(errors)
+            problems.add(*(problem_from_pydantic(JobSpec, each, root) for each in worded))
+            problems.leave_out(max(0, len(errors) - MAX_ERRORS))
+        stages |= {loc[1] for each in errors if (loc := each["loc"])[0] == "stages" and len(loc) > 1}
         wrong = [each["loc"] for each in errors if each["type"] != "missing"]
         plain = copy.deepcopy(plain)
         if not wrong or not [loc for loc in wrong if _prune(plain, loc)]:
             break
-    return None
+    return None, stages
 
 
 def _prune(plain: Any, loc: tuple[str | int, ...]) -> bool:
@@ -110,18 +162,24 @@ class _Stages:
         """Stage -> the fields that form its groups, its own or those of its source."""
         self.started_from: dict[str, str] = {}
         """Stage whose weights are taken -> one of the stages that start from them."""
+        self.same_name = False
+        """Two stages have one name."""
 
-    def references(self, i: int) -> None:
-        """The stage's name is unique, `from` names earlier stages with equal groups, and its fields go together."""
-        stage = self.job.stages[i]
+    def references(self, i: int) -> bool:
+        """The stage's name is unique, `from` names earlier stages with equal groups, and its fields go together.
+
+        Returns False if its trials cannot be told.
+        """
+        stage, before = self.job.stages[i], len(self.problems)
         at: Steps = ["stages", i]
         earlier = [each.name for each in self.job.stages[:i]]
         if stage.name in earlier:
             first = self.root.place_of(["stages", earlier.index(stage.name), "name"])
             place = self.root.place_of([*at, "name"])
             self.problems.report(place, "stages.name", stage.name, f"a second stage of this name; the first: {first}")
+            self.same_name = True
         for k, name in enumerate(stage.from_):
-            if name not in earlier:
+            if name not in earlier and not self.same_name:  # else it may be what the second one should be called
                 place = self.root.place_of([*at, "from", k])
                 self.problems.report(place, f"stages.{stage.name}.from", name, self.not_earlier(name, i))
         groups = {name: self.per[name] for name in stage.from_ if name in self.per}
@@ -141,6 +199,7 @@ class _Stages:
             self.about(i, "from", "a search stands on its own, and later stages may take its winner; remove `from`")
         elif isinstance(stage.sweep, Search) and stage.per != list(stage.sweep.each):
             self.about(i, "per", "the groups of a search are those of its `each`; remove `per`")
+        return len(self.problems) == before
 
     def about(self, i: int, key: str, *parts: str) -> None:
         place = self.root.place_of(["stages", i, key], key=True)
@@ -165,7 +224,7 @@ class _Stages:
             sources = [trial for name in stage.from_ for trial in self.built.get(name, [])]
             if not sources:
                 return  # the sources' own problems are reported
-            start = BaseFields(sources[0].fields, sources[0].origins)
+            start = BaseFields(sources[0].fields, sources[0].origins, base.sound)
         built = build(self.root, stage, at, start, self.job.resources_of(stage).workers, self.problems)
         self.built.setdefault(stage.name, built)
         self.initial_weights(i, built)
@@ -180,8 +239,8 @@ class _Stages:
         stage = self.job.stages[i]
         resources = self.job.resources_of(stage)
         workers = resources.workers
+        at: Steps = ["stages", i, "resources"] if stage.resources else ["resources"]
         if len(resources.fitting()) > 1 and any(t.spec.trains and t.spec.task.loss_over == "batch" for t in built):
-            at: Steps = ["stages", i, "resources"] if stage.resources else ["resources"]
             what = (
                 f"the loss needs a worker's whole share of the batch, so trials run with {workers} workers; remove it"
             )
@@ -189,7 +248,13 @@ class _Stages:
             self.problems.report(place, f"stages.{stage.name}: resources.min_workers", str(resources.min_workers), what)
         for trial in built:
             batch, (multiple, reason) = trial.spec.optim.batch, trial.spec.task.batch_multiple(workers)
-            if trial.spec.trains and batch % multiple:
+            if not trial.spec.trains or batch % multiple == 0:
+                continue
+            if workers > 1:
+                place = self.root.place_of([*at, "workers"])
+                what = f"does not go with optim.batch {batch}: {reason}; use a batch that is a multiple of {multiple}"
+                self.problems.report(place, f"stages.{stage.name}: resources.workers", str(workers), what)
+            else:
                 place = trace(self.root, ["optim", "batch"], trial.origins)
                 what = f"{reason}: use a multiple of {multiple}"
                 self.problems.report(place, f"stages.{stage.name}: optim.batch", str(batch), what)
@@ -248,35 +313,10 @@ class _Stages:
             return
         built = self.built[stage.name]
         data = {f"task.{field}" for trial in built for field in trial.spec.task.data_fields}
-        for path in sorted({self.job.report.rows, self.job.report.columns, *data} - set(stage.per)):
-            values = (lookup(trial.spec.model_dump(mode="json"), path) for trial in built)
-            if len({json.dumps(value, sort_keys=True) for value in values}) > 1:
-                what = (
-                    f"lacks {path}, whose values are tried: {consumers[0].name} would take one winner for all of them"
-                )
-                self.about(i, "per", what + f"; add {path}")
-
-
-def _report(root: YamlNode, job: JobSpec, stages: _Stages, problems: Problems) -> None:
-    """The table's stage exists, and the columns that the report names are values that the column's field takes."""
-    report = job.report
-    stage_names = [stage.name for stage in job.stages]
-    if report.stage and report.stage not in stage_names:
-        what = "no such stage; " + offer(report.stage, stage_names, "stages")
-        problems.report(root.place_of(["report", "stage"]), "report.stage", report.stage, what)
-    built = next((trials for trials in stages.built.values() if trials), None)
-    if built is None or not names(type(built[0].spec), report.columns.split(".")[:-1]):
-        return
-    described = {
-        label(value) for trials in stages.built.values() for trial in trials
-        if isinstance(value := lookup(trial.fields, report.columns), Mapping)
-    }  # fmt: skip
-    columns = [
-        (name, root.place_of(["report", "averages", k, "over", n]))
-        for k, average in enumerate(report.averages) for n, name in enumerate(average.over)
-    ] + [
-        (name, root.place_of(["report", "reference", "values", row, name], key=True))
-        for row, values in (report.reference.values if report.reference else {}).items() for name in values
-    ]  # fmt: skip
-    columns = [(name, place) for name, place in columns if name not in described]
-    check_values(report.columns, columns, built[0], problems)
+        paths = sorted({self.job.report.rows, self.job.report.columns, *data} - set(stage.per))
+        dumped = [trial.spec.model_dump(mode="json") for trial in built] if paths else []
+        tried = [path for path in paths if len({json.dumps(lookup(spec, path), sort_keys=True) for spec in dumped}) > 1]
+        if tried:
+            listed, taker = ", ".join(tried), consumers[0].name
+            what = f"lacks {listed}, whose values are tried: {taker} would take one winner for all of them"
+            self.about(i, "per", what + f"; add {listed}")

@@ -68,7 +68,10 @@ def check_path(path: str, place: Location, name: str, problems: Problems) -> boo
 def check_effect(root: YamlNode, job: JobSpec, problems: Problems) -> None:
     """Reports overrides on the command line of a field that every stage sets itself: they would change nothing."""
     trial = root.child("trial")
+    reported = problems.places()
     for path, place in _overridden(trial, "") if trial else ():
+        if place in reported:
+            continue  # a wrong value
         setters = {
             stage.name: [at for at in [*stage.override, *(p for _, p in _axis_paths(root, stage, ["stages", i]))]
                          if (path + ".").startswith(at + ".")]

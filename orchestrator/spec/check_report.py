@@ -1,11 +1,15 @@
-"""Checks the figures that a report names against those that the tasks of its trials measure."""
+"""Checks what a report names: rows and columns against the trials, figures against what their tasks measure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from pydantic import BaseModel
+
+from orchestrator.records.recorded_spec import label
 from orchestrator.spec.check_trials import CheckedTrial
-from orchestrator.spec.diagnostics import Problems, offer
+from orchestrator.spec.diagnostics import Problems, offer, shorten
 from orchestrator.spec.job import JobSpec, ReportSpec
 from orchestrator.spec.yaml_nodes import YamlNode
 
@@ -35,6 +39,69 @@ def check_figures(
         if plot.y == "error":
             what = f"{', '.join(sorted(shown))} has no complement to plot; write y: value{remedy}"
             problems.report(root.place_of(["report", "plots", k, "y"]), "report.plots.y", "error", what)
+
+
+def check_stage(root: YamlNode, job: JobSpec, problems: Problems) -> bool:
+    """True if the table's stage exists; reports it otherwise."""
+    stage, names = job.report.stage, [stage.name for stage in job.stages]
+    if not stage or stage in names:
+        return True
+    what = "no such stage; " + offer(stage, names, "stages")
+    problems.report(root.place_of(["report", "stage"]), "report.stage", shorten(stage), what)
+    return False
+
+
+def check_names(root: YamlNode, job: JobSpec, built: Mapping[str, Sequence[CheckedTrial]], problems: Problems) -> None:
+    """Every row and column that the report names is that of some trial."""
+    report = job.report
+    shown = [trial for name in _shown(job) for trial in built.get(name, ())]
+    rows, columns = (_labels(shown, path) for path in (report.rows, report.columns))
+    for k, average in enumerate(report.averages):
+        for n, name in enumerate(average.over):
+            if name not in columns:
+                place = root.place_of(["report", "averages", k, "over", n])
+                what = "no trial has this column; " + offer(name, columns, report.columns)
+                problems.report(place, "report.averages.over", shorten(name), what)
+    values = ["report", "reference", "values"]
+    for row, row_values in (report.reference.values if report.reference else {}).items():
+        if row not in rows:
+            what = "no trial has this row; " + offer(row, rows, report.rows)
+            problems.report(root.place_of([*values, row], key=True), "report.reference.values", shorten(row), what)
+        for name in row_values:
+            if name not in columns:
+                what = "no trial has this column; " + offer(name, columns, report.columns)
+                place = root.place_of([*values, row, name], key=True)
+                problems.report(place, f"report.reference.values.{shorten(row)}", shorten(name), what)
+
+
+def _shown(job: JobSpec) -> list[str]:
+    """The table's stage and those whose winners it takes, whose groups are its own."""
+    last = job.report.stage or job.stages[-1].name
+    names = {last}
+    for stage in reversed(job.stages):
+        names.update(stage.from_ if stage.name in names else ())
+    return [stage.name for stage in job.stages if stage.name in names]
+
+
+def _labels(trials: Sequence[CheckedTrial], path: str) -> list[str]:
+    """What the trials have at a path, as rows and columns name it, in the order of the trials."""
+    found: dict[str, None] = {}
+    cheap: dict[str, str] = {}  # many trials share few values
+    for trial in trials:
+        value = _at(trial, path)
+        text = repr(value)
+        if text not in cheap:
+            cheap[text] = label(value.model_dump(mode="json") if isinstance(value, BaseModel) else value)
+        found[cheap[text]] = None
+    return list(found)
+
+
+def _at(trial: CheckedTrial, path: str) -> Any:
+    """The value of a trial at a path, with defaults; None where it has no such field."""
+    value: Any = trial.spec
+    for step in path.split("."):
+        value = value.get(step) if isinstance(value, Mapping) else getattr(value, step, None)
+    return value
 
 
 def _named(report: ReportSpec) -> Iterator[tuple[str, list[str | int], bool]]:

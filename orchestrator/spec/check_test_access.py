@@ -46,7 +46,8 @@ class AccessToTest:
                     continue  # inherited from an earlier stage
                 self._reported.add(place)
                 what = f"test data before selection: {why}; {_RULE}; evaluate on another split here"
-                self._problems.report(place, f"stages.{stage.name}", path, trial.spec.task.split, what)
+                # A stage that cannot read test at all reports that too, at the same place: this is the reason to change
+                self._problems.report_instead(place, f"stages.{stage.name}", path, trial.spec.task.split, what)
 
     def _why_refused(self, i: int) -> str | None:
         """Why the stage may not read test; None if it may."""

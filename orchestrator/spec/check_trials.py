@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,16 +13,26 @@ from pydantic import ValidationError
 
 from orchestrator.records.recorded_spec import lookup
 from orchestrator.spec.check_paths import axes_of
-from orchestrator.spec.diagnostics import Problems, Steps, problem_from_pydantic, show, wording
+from orchestrator.spec.diagnostics import (
+    FORMS,
+    MAX_ERRORS,
+    Problems,
+    Steps,
+    causes,
+    exact,
+    problem_from_pydantic,
+    show,
+    wording,
+)
 from orchestrator.spec.field_paths import missing_step
 from orchestrator.spec.job import PLANNER_ONLY, Stage
-from orchestrator.spec.sweep import Search, axis_length, axis_values, points
+from orchestrator.spec.sweep import Search, axis_values, points
 from orchestrator.spec.trial_fields import apply, nearby_values
 from orchestrator.spec.yaml_nodes import Location, YamlNode
 from workers.trial import TrialSpec
 
-MAX_TRIALS = 100_000
-"""Of one stage. More are a slip of the pen, and planning them would fill the memory."""
+MAX_FAILURES = 1_000
+"""Trials of a stage that are reported as wrong; the rest of them is not built then."""
 
 Fields = dict[str, Any]
 Origins = dict[str, YamlNode]
@@ -50,21 +59,30 @@ class BaseFields:
 
     fields: Fields
     origins: Origins = field(default_factory=dict)
+    sound: bool = True
+    """False: some of the base trial is wrong or unreadable, so that a trial may lack what is in it."""
 
 
-def check_base(root: YamlNode, problems: Problems) -> BaseFields:
-    """Reports wrong fields of the base trial, each by itself. Missing fields are not reported: stages may set them."""
+def check_base(root: YamlNode, problems: Problems, partial: bool = False) -> BaseFields:
+    """Reports wrong fields of the base trial, each by itself. Missing fields are not reported: stages may set them.
+
+    `partial`: a profile is not applied, which may replace a null and say which form a mapping has.
+    """
     trial = root.child("trial")
-    fields: Fields = trial.plain() if trial and isinstance(trial.value, dict) else {}
+    sound = trial is not None and isinstance(trial.value, dict)
+    fields: Fields = trial.plain() if trial and sound else {}
     for name in PLANNER_ONLY:
         if fields.pop(name, None) is not None:
             place = root.place_of(["trial", name], key=True)
             problems.report(place, f"trial.{name}", "set by the planner alone; remove it")
-    for error in _errors(fields):
-        several_fields = error["type"] == "value_error" and isinstance(error["input"], Mapping)
-        if error["type"] != "missing" and not several_fields:
+    errors = _errors(fields)
+    problems.leave_out(max(0, len(errors) - MAX_ERRORS))
+    for error in causes(errors):
+        may_follow = partial and (error["input"] is None or error["type"] in FORMS)
+        if not (_may_follow(error) or may_follow):
             problems.add(problem_from_pydantic(TrialSpec, error, root, ["trial"]))
-    return BaseFields(fields)
+            sound = False
+    return BaseFields(fields, sound=sound)
 
 
 def build(
@@ -75,22 +93,36 @@ def build(
     `workers`: of a trial of the stage.
     """
     reported = problems.places()
+    wrong: set[Location] = set()
     built: list[CheckedTrial] = []
+    failures = 0
     for settings, origins in _settings(root, stage, at, problems):
+        if failures >= MAX_FAILURES:
+            break
+        if any(node.place in wrong for node in origins.values()):
+            continue  # a value that is reported
         try:
             fields = apply(start.fields, settings)
         except ValueError as error:
+            failures += 1
             if root.place_of(["trial", str(error).partition(".")[0]]) not in reported:
                 problems.report(root.place_of(at), f"stages.{stage.name}", str(error))
             continue
         result = _validate(fields, workers)
         if isinstance(result, TrialSpec):
             built.append(CheckedTrial(fields, result, settings, {**start.origins, **origins}, workers))
-        else:
-            _trace(root, stage, result, fields, {**start.origins, **origins}, reported, problems)
-            if isinstance(stage.sweep, Search):  # the next values are of the same range: one report is enough
-                reported = problems.places()
+            continue
+        failures += 1
+        errors = causes(result) if start.sound else [error for error in causes(result) if not _may_follow(error)]
+        wrong |= _trace(root, stage, at, errors, fields, {**start.origins, **origins}, reported, problems)
+        if isinstance(stage.sweep, Search):  # the next values are of the same range: one report is enough
+            reported = problems.places()
     return built
+
+
+def _may_follow(error: Any) -> bool:
+    """True for errors that a mistake elsewhere in the trial may cause."""
+    return error["type"] == "missing" or (error["type"] == "value_error" and isinstance(error["input"], Mapping))
 
 
 def check_neighbours(
@@ -120,18 +152,10 @@ def check_neighbours(
                     problems.report(place, name, f"{why} (moved from {value:g}; set low or high)")
 
 
-def check_values(path: str, values: list[tuple[Any, Location]], stand_in: CheckedTrial, problems: Problems) -> None:
-    """Reports values that the field at `path` does not take, each at its place; for names in the report."""
-    for value, place in values:
-        result = _validate(apply(stand_in.fields, {path: value}), stand_in.workers)
-        if not isinstance(result, TrialSpec):
-            for error in result:
-                problems.report(place, f"report: {path}", wording(TrialSpec, error))
-
-
 def _settings(root: YamlNode, stage: Stage, at: Steps, problems: Problems) -> Iterator[tuple[Fields, Origins]]:
-    """The overrides and axes of each trial, in the order of `points`, with where they are written. Of a search, the
-    middle and the ends of its ranges: points between them are checked when the search asks for them."""
+    """The overrides and axes of each trial, in the order of `points`, with where they are written: the node of each,
+    and under "" that of the grid. Of a search, the middle and the ends of its ranges: points between them are checked
+    when the search asks for them."""
     override = root.find([*at, "override"])
     fixed = dict(stage.override)
     origins = {path: node for path in fixed if override and (node := override.child(path))}
@@ -143,47 +167,51 @@ def _settings(root: YamlNode, stage: Stage, at: Steps, problems: Problems) -> It
     elif not grids:
         yield fixed, origins
     for steps, axes in grids:
-        count = math.prod(axis_length(axis) for axis in axes.values())
-        if count > MAX_TRIALS:
-            what = f"{count:,} trials; at most {MAX_TRIALS:,}"
-            problems.report(root.place_of(steps), f"stages.{stage.name}.sweep", what)
-            continue
         lists = {path: axis_values(axis) for path, axis in axes.items()}
         written = {path: root.find([*steps, path]) for path in axes}
+        grid = root.find(steps)
+        whole = {"": grid} if grid else {}
         for path, values in lists.items():
-            texts = [json.dumps(value, sort_keys=True) for value in values]
-            for n, text in enumerate(texts):
-                if text in texts[:n]:
+            seen: set[str] = set()
+            for n, value in enumerate(values):
+                text, before = json.dumps(value, sort_keys=True), len(seen)
+                seen.add(text)
+                if len(seen) == before:
                     place = root.place_of([*steps, path, n])
                     problems.report(place, f"stages.{stage.name}.sweep.{path}", show(values[n]), "twice in this axis")
         for numbers in itertools.product(*(range(len(values)) for values in lists.values())):
             chosen = dict(zip(lists, numbers, strict=True))
             axis_origins = {path: (node.child(chosen[path]) or node) for path, node in written.items() if node}
-            yield fixed | {path: lists[path][n] for path, n in chosen.items()}, origins | axis_origins
+            yield fixed | {path: lists[path][n] for path, n in chosen.items()}, origins | axis_origins | whole
 
 
 def _trace(
-    root: YamlNode, stage: Stage, errors: list[Any], fields: Fields, origins: Origins, reported: set[Location],
-    problems: Problems,
-) -> None:  # fmt: skip
-    """Reports each error of a trial at its cause, unless a problem is reported there already."""
+    root: YamlNode, stage: Stage, at: Steps, errors: list[Any], fields: Fields, origins: Origins,
+    reported: set[Location], problems: Problems,
+) -> set[Location]:  # fmt: skip
+    """Reports each error of a trial at its cause, unless a problem is reported there already. Returns their places."""
+    found: set[Location] = set()
     for error in errors:
-        loc, what, remedy = _real(fields, error["loc"]), wording(TrialSpec, error), ""
+        exact_loc, of_key = exact(error)
+        loc, what, remedy = _real(fields, exact_loc, error["type"]), wording(TrialSpec, error), ""
         if error["type"] == "missing":
             name = ".".join(map(str, loc))
-            reports = [problem.message for problem in problems]
-            sweep = f"stages.{stage.name}.sweep: "
-            if any(each.endswith(f"nearest: {loc[-1]}") or name in each or each.startswith(sweep) for each in reports):
-                continue  # already reported: misspelt, or wrong itself, or set by a sweep that is wrong
+            if any(name in problem.message for problem in problems):
+                continue  # already reported for another stage
+            if "" in origins and any(name in axes for _, axes in axes_of(root, stage, at)):
+                what = "missing; another grid of this stage has it as an axis: add it here, or set it in trial"
+                problems.report(origins[""].place, f"stages.{stage.name}", name, what)
+                continue
             remedy = "; set it in trial, or as an axis or override of the stage"
-        of_key = error["type"] == "extra_forbidden"
-        places = [trace(root, each, origins, of_key) for each in [*_named(loc, error, what), loc]]
+        places = [trace(root, each, origins, of_key) for each in [*_several(loc, error, what), loc]]
         if not reported.intersection(places):
             name = ".".join(map(str, loc)) or "trial"
             problems.report(places[0], f"stages.{stage.name}", name, what + remedy)
+            found.add(places[0])
+    return found
 
 
-def _named(loc: Steps, error: Any, what: str) -> list[Steps]:
+def _several(loc: Steps, error: Any, what: str) -> list[Steps]:
     """The fields that the text of an error about several fields names."""
     if not isinstance(error["input"], dict) or error["type"] != "value_error":
         return []
@@ -199,8 +227,8 @@ def trace(root: YamlNode, loc: Steps, origins: Origins, key: bool = False) -> Lo
     return root.place_of(["trial", *loc], key)
 
 
-def _real(fields: Fields, loc: Steps) -> list[str | int]:
-    """A location from pydantic without the names of union members."""
+def _real(fields: Fields, loc: Steps, kind: str) -> list[str | int]:
+    """A location from pydantic without the names of union members. `kind`: of the error."""
     real: list[str | int] = []
     value: Any = fields
     for i, step in enumerate(loc):
@@ -209,7 +237,7 @@ def _real(fields: Fields, loc: Steps) -> list[str | int]:
         )
         if inside:
             value = value[step]
-        if inside or i == len(loc) - 1:
+        if inside or (i == len(loc) - 1 and kind == "missing"):
             real.append(step)
     return real
 

@@ -48,6 +48,14 @@ def names(model: type[BaseModel], steps: Sequence[str | int]) -> list[str]:
     return list(dict.fromkeys(field for kind in _models(level) for field in _field_names(kind)))
 
 
+def kinds(model: type[BaseModel], steps: Sequence[str | int]) -> list[str]:
+    """The values of `kind` that select a member of the tagged union to which the steps lead."""
+    level: list[Any] = [model]
+    for step in steps:
+        level = [annotation for each in level for annotation in _below(each, step)] or level
+    return [tag for member in _models(level) if (tag := _tag(member)) is not None]
+
+
 def leaf_paths(model: type[BaseModel]) -> list[str]:
     """Every dotted path of the model, in its order: all fields, and those below them through every union member."""
     return list(dict.fromkeys(_paths(model)))

@@ -6,20 +6,21 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from orchestrator.spec.identity import hashed_content
 from orchestrator.spec.model import SpecModel
+from orchestrator.spec.search_space import MAX_NUMBER, Number
 from orchestrator.spec.sweep import Path_, SingleSetting, Sweep, as_list
 from tasks import TASKS, task_class
+from tasks.bounds import Label, Prose
+
+NAME = r"^[a-z0-9][a-z0-9-]*$"
+PROFILE = r"^[a-z0-9][a-z0-9_-]*$"
+"""A job's name and its profile become parts of file names."""
+MAX_NAME = 60
+MAX_STAGES = 100
+MAX_PROFILES = 50
 
 PLANNER_ONLY = ("may_test", "batch_workers")
 """The fields of a trial that no spec may set."""
@@ -28,20 +29,20 @@ PLANNER_ONLY = ("may_test", "batch_workers")
 class Resources(SpecModel):
     """The resources that one trial holds while it runs."""
 
-    cpus: NonNegativeFloat = 1.0
-    gpus: NonNegativeFloat = 0.0
+    cpus: float = Field(default=1.0, ge=0, le=10_000)
+    gpus: float = Field(default=0.0, ge=0, le=10_000)
     """A fraction below 1 shares a GPU; with several workers: of each worker."""
-    custom: dict[str, NonNegativeFloat] = {}
+    custom: dict[Label, Annotated[float, Field(ge=0, le=1_000_000)]] = Field(default={}, max_length=50)
     """Ray custom resources, for example {a100: 1}."""
-    workers: PositiveInt = 1
+    workers: int = Field(default=1, ge=1, le=10_000)
     """Processes of one trial (through Ray Train when above 1); cpus and gpus are of each."""
-    min_workers: PositiveInt | None = None
+    min_workers: int | None = Field(default=None, ge=1, le=10_000)
     """Elastic: if there is no room for `workers`, for example after the loss of a node, a trial starts with half of
     them, a third, .. down to this many, from its last checkpoint and with the same global batch. It keeps that number
     until it starts again. None: it waits for room. Not for tasks whose loss needs a worker's whole share of the batch:
     there the number of workers is part of the trial."""
-    time_limit_hours: PositiveFloat | None = None
-    images_per_second: PositiveFloat = 300.0
+    time_limit_hours: float | None = Field(default=None, gt=0, le=10_000)
+    images_per_second: float = Field(default=300.0, gt=0, le=1e9)
     """Guess of the training speed of one worker, used by `plan` until a step time is recorded."""
 
     @model_validator(mode="after")
@@ -68,11 +69,11 @@ class Resources(SpecModel):
 class Near(SpecModel):
     """Values to try around the winner's value: multiples of it, or steps from it."""
 
-    multiply: list[PositiveFloat] = []
-    add: list[float] = []
-    low: float | None = None
+    multiply: list[Annotated[float, Field(gt=0, le=MAX_NUMBER)]] = Field(default=[], max_length=100)
+    add: list[Number] = Field(default=[], max_length=100)
+    low: Number | None = None
     """Values below `low` or above `high` are left out, with a note in the decision."""
-    high: float | None = None
+    high: Number | None = None
 
     @model_validator(mode="after")
     def _moves(self) -> Near:
@@ -88,29 +89,26 @@ class Neighbourhood(SpecModel):
 
     shape: Literal["star", "box"] = "star"
     """`star`: one field moved at a time; `box`: every combination of the moved fields."""
-    near: dict[Path_, Near] = Field(min_length=1)
+    near: dict[Path_, Near] = Field(min_length=1, max_length=50)
 
 
 class Stage(SpecModel):
     """A step of a job: a sweep of its own, or trials that follow from the winners of earlier stages."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=60)
     sweep: Sweep = SingleSetting()
     """With `from` (and no neighbourhood): every winner at every point, for example over seeds."""
-    per: Annotated[list[Path_], BeforeValidator(as_list)] = []
+    per: Annotated[list[Path_], BeforeValidator(as_list)] = Field(default=[], max_length=50)
     """Fields that form a group; a winner is chosen in each. A stage with `from` has the groups of its source."""
-    from_: Annotated[list[str], BeforeValidator(as_list)] = Field(default=[], alias="from")
+    from_: Annotated[list[Label], BeforeValidator(as_list)] = Field(default=[], alias="from", max_length=MAX_STAGES)
     """Stages whose winner this one takes, one for each group over all of them together."""
     neighbourhood: Neighbourhood | None = None
     """The settings to try around the winner; without it, a stage with `from` reruns the winner (with overrides)."""
-    override: dict[Path_, Any] = {}
+    override: dict[Path_, Any] = Field(default={}, max_length=500)
     """Fields set for every trial of this stage."""
-    ties: list[str] = [
-        "figure:loss:min",
-        "optim.lr:min",
-        "optim.layer_decay:max",
-        "backbone.drop_path:min",
-    ]
+    ties: list[Label] = Field(
+        default=["figure:loss:min", "optim.lr:min", "optim.layer_decay:max", "backbone.drop_path:min"], max_length=50
+    )
     """How trials with an equal metric are ordered when a later stage takes the winner: by a field or a figure on val,
     with min or max; last, by the key. (The paper does not say.)"""
     resources: Resources | None = None
@@ -131,16 +129,33 @@ class Stage(SpecModel):
 class Average(SpecModel):
     """A column of the table: the mean over some columns."""
 
-    name: str = "Average"
-    over: list[str] = []
+    name: Label = "Average"
+    over: list[Label] = Field(default=[], max_length=1000)
     """Values of the column field; empty: all columns."""
+
+
+def _published_kind(value: Any) -> str | None:
+    if isinstance(value, dict):
+        return "figures"
+    return "value" if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+Published = Annotated[
+    Annotated[Number, Tag("value")]
+    | Annotated[dict[Label, Number], Field(min_length=1, max_length=50), Tag("figures")],
+    Discriminator(
+        _published_kind,
+        custom_error_type="published",
+        custom_error_message="must be a number, or {figure: number, ...}",
+    ),
+]
 
 
 class Reference(SpecModel):
     """Published values, printed beside ours."""
 
-    source: str
-    values: dict[str, dict[str, float | dict[str, float]]]
+    source: Prose
+    values: dict[Label, Annotated[dict[Label, Published], Field(max_length=1000)]] = Field(max_length=1000)
     """Row -> column -> value, in the table's units (percent for accuracies). A table of several figures: the value of
     the first, or figure -> value."""
 
@@ -148,8 +163,8 @@ class Reference(SpecModel):
 class Plot(SpecModel):
     """A plot of the table's values against another figure, or a setting, of each trial."""
 
-    title: str = ""
-    x: str
+    title: Label = ""
+    x: Label
     """Name of a figure, for example avg_dist; or the dotted path of a field of the trial that is a number, for example
     optim.lr. There is a dot for each cell of the table; where the trials of a cell differ in that field, they are drawn
     as a curve, and the cell itself has no number."""
@@ -164,32 +179,32 @@ class Plot(SpecModel):
 class ReportSpec(SpecModel):
     """The rows, columns and plots of the job's report."""
 
-    stage: str = ""
+    stage: Label = ""
     """The stage whose figures fill the cells; empty: the last stage."""
     rows: Path_ = "backbone.init"
     columns: Path_ = "task.dataset"
     """Where the base trial's task has no field `dataset`, the default is the first of its fields that name data sets,
     and `task.kind` for a task without data sets."""
-    figures: list[str] = []
+    figures: list[Label] = Field(default=[], max_length=50)
     """Names of the figures to show, each a column beside the others under each value of `columns`; none: the one that
     trials are chosen by. Choices and heat maps are always of that one."""
-    averages: list[Average] = [Average()]
+    averages: list[Average] = Field(default=[Average()], max_length=50)
     reference: Reference | None = None
-    plots: list[Plot] = []
-    caption: str = ""
+    plots: list[Plot] = Field(default=[], max_length=50)
+    caption: Prose = ""
 
 
 class JobSpec(SpecModel):
     """A job. `trial` is the base that stages complete; every resulting trial is checked when the spec is loaded."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)
-    profile: str = ""
+    name: str = Field(pattern=NAME, max_length=MAX_NAME)
+    profile: str = Field(default="", pattern=PROFILE.replace("^", "^(").replace("$", ")?$"), max_length=MAX_NAME)
     """The profile that is applied (in a file: the default profile)."""
     trial: dict[str, Any]
     """The base trial, a part of TrialSpec: task, backbone, optim, runtime, seed."""
-    stages: list[Stage] = Field(min_length=1)
+    stages: list[Stage] = Field(min_length=1, max_length=MAX_STAGES)
     resources: Resources = Resources()
-    priority: int = 0
+    priority: int = Field(default=0, ge=-1_000_000_000, le=1_000_000_000)
     """Of the jobs on one cluster, those with the highest priority run first; equal ones share."""
     report: ReportSpec = ReportSpec()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.spec.check_paths import trial_schema_paths
-from orchestrator.spec.job import PLANNER_ONLY, JobSpec
+from orchestrator.spec.job import MAX_NAME, MAX_PROFILES, PLANNER_ONLY, PROFILE, JobSpec
 from workers.trial import TrialSpec
 
 Schema = dict[str, Any]
@@ -30,9 +30,11 @@ def json_schema() -> Schema:
 
     stage, fields = definitions["Stage"], job["properties"]
     axes = definitions["Grid"]["properties"]["grid"]
-    axes["anyOf"] = [_keyed_by_path(axes["items"]), {"type": "array", "items": axes.pop("items"), "minItems": 1}]
+    axes["anyOf"] = [
+        _keyed_by_path(axes["items"]),
+        {"type": "array", "items": axes.pop("items"), **{key: axes.pop(key) for key in ("minItems", "maxItems")}},
+    ]
     axes.pop("type")
-    axes.pop("minItems")
     for key in ("search", "each"):
         _keyed_by_path(definitions["Search"]["properties"][key])
     _keyed_by_path(definitions["Search"]["properties"]["first"]["items"])
@@ -59,7 +61,8 @@ def json_schema() -> Schema:
 def _profiles(fields: Schema) -> Schema:
     """Profiles: the fields of a job but for its name and profile, and stages by their names."""
     changes = {key: field for key, field in fields.items() if key not in ("name", "profile", "stages")}
-    by_name = {"type": "object", "additionalProperties": {"anyOf": [{"$ref": "#/$defs/Stage"}, {"type": "null"}]}}
+    stage = {"anyOf": [{"$ref": "#/$defs/Stage"}, {"type": "null"}]}
+    by_name = {"type": "object", "propertyNames": {"maxLength": MAX_NAME}, "additionalProperties": stage}
     changes["stages"] = {
         "description": "By name: changes to a stage, null to remove it, or a new one with its `name`. "
         "A list replaces all stages.",
@@ -69,6 +72,8 @@ def _profiles(fields: Schema) -> Schema:
     return {
         "description": "What each profile changes: mappings merge, lists replace, another `kind` replaces.",
         "type": "object",
+        "maxProperties": MAX_PROFILES,
+        "propertyNames": {"pattern": PROFILE, "maxLength": MAX_NAME},
         "additionalProperties": overlay,
     }
 
@@ -83,4 +88,5 @@ def _keyed_by_path(mapping: Schema) -> Schema:
 def _or_single(array: Schema) -> None:
     """Lets a list be written as its single item."""
     items = array["items"]
-    array["anyOf"] = [items, {"type": array.pop("type"), "items": array.pop("items")}]
+    rest = {key: array.pop(key) for key in ("type", "items", "maxItems")}
+    array["anyOf"] = [items, rest]

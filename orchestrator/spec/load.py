@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.errors import SpecError
-from orchestrator.spec.check import check
+from orchestrator.spec.check import check, check_unapplied
 from orchestrator.spec.diagnostics import Problems
 from orchestrator.spec.job import JobSpec
-from orchestrator.spec.overrides import with_overrides, with_profile
+from orchestrator.spec.overrides import with_overrides, with_profile, without_profiles
 from orchestrator.spec.yaml_nodes import YamlNode, read
 
 
@@ -20,22 +20,53 @@ def load(path: str | Path, profile: str | None = None, overrides: Sequence[str] 
     in the order of the text, each as `file:line:column: field: value: what is wrong; what is allowed`.
     """
     problems = Problems()
+    job = _job(_mapping(path, problems), profile, overrides, problems)
+    if job is None or len(problems):
+        raise SpecError(problems.lines())
+    return job
+
+
+def load_checking_profiles(path: str | Path, profile: str | None = None, overrides: Sequence[str] = ()) -> JobSpec:
+    """As `load`; but the other profiles of the file are checked too, each without the overrides."""
+    problems = Problems()
     root = _mapping(path, problems)
-    root, profile_problems = with_profile(root, profile)
-    root, override_problems = with_overrides(root, overrides)
+    job = _job(root, profile, overrides, problems)
+    for name in _names(root):
+        others = Problems()
+        if job is None or name != job.profile:
+            _job(root, name, (), others)
+        places = problems.places()  # what stands in no profile is wrong in each of them
+        problems.add(*(problem for problem in others if problem.place not in places))
+    if job is None or len(problems):
+        raise SpecError(problems.lines())
+    return job
+
+
+def _job(root: YamlNode, profile: str | None, overrides: Sequence[str], problems: Problems) -> JobSpec | None:
+    """The job of a file with one profile and overrides applied; adds what is wrong to `problems`."""
+    applied, profile_problems = with_profile(root, profile)
+    applied, override_problems = with_overrides(applied, overrides)
     problems.add(*profile_problems, *override_problems)
+    if profile_problems:
+        check_unapplied(applied, problems)
+        return None
     unreadable = problems.places()  # a value that could not be read is reported once, not also as a wrong one
     rest = Problems()
-    job = check(root, rest)
+    job = check(applied, rest, unreadable)
+    if job is None or job.profile:
+        check_unapplied(without_profiles(root), rest)
     problems.add(*(problem for problem in rest if problem.place not in unreadable))
-    if job is None or len(problems):
-        raise SpecError([str(problem) for problem in problems])
+    problems.leave_out(rest.left_out)
     return job
 
 
 def profiles(path: str | Path) -> list[str]:
     """Names of the profiles in a spec file. Raises SpecError if it is not a readable mapping."""
-    node = _mapping(path, Problems()).child("profiles")
+    return _names(_mapping(path, Problems()))
+
+
+def _names(root: YamlNode) -> list[str]:
+    node = root.child("profiles")
     return list(node.value) if node and isinstance(node.value, dict) else []
 
 
@@ -46,5 +77,5 @@ def _mapping(path: str | Path, problems: Problems) -> YamlNode:
     if not isinstance(document.root.value, dict):
         if not len(problems):
             problems.report(document.root.place, "a spec is a mapping with name, trial and stages")
-        raise SpecError([str(problem) for problem in problems])
+        raise SpecError(problems.lines())
     return document.root

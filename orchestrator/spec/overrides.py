@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from orchestrator.spec.diagnostics import offer
-from orchestrator.spec.job import JobSpec
-from orchestrator.spec.yaml_nodes import Location, Problem, YamlNode, parse_value
+from orchestrator.printable import printable
+from orchestrator.spec.diagnostics import offer, shorten
+from orchestrator.spec.diagnostics import show as shown
+from orchestrator.spec.job import MAX_NAME, MAX_PROFILES, PROFILE, JobSpec
+from orchestrator.spec.yaml_nodes import MAX_DEPTH, Location, Problem, YamlNode, parse_value
+from tasks.bounds import control_character
 
 _ALTERNATIVES = (
     "logspace", "linspace", "grid", "search", "uniform", "loguniform", "int", "choice", "asha", "median",
@@ -17,20 +21,20 @@ _ALTERNATIVES = (
 def with_profile(root: YamlNode, asked: str | None) -> tuple[YamlNode, list[Problem]]:
     """The file with one profile applied: the one asked for, else the one that its `profile` names, else none."""
     named = root.child("profile")
-    profiles = root.child("profiles")
     name = asked if asked is not None else (named.value if named else "")
-    rest = _without(root, "profiles")
+    rest = without_profiles(root)
+    problems = _wrong_names(root)
+    if problems:
+        return rest, problems
     if not name and (asked is not None or named is None or named.value == ""):
         return _set(rest, "profile", YamlNode(root.place, "")), []
-    place = Location(f"--profile {asked}") if asked is not None else (named or root).place
+    place = Location(f"--profile {printable(asked, 60)}") if asked is not None else (named or root).place
+    profiles = root.child("profiles")
     known = dict(profiles.value) if profiles and isinstance(profiles.value, dict) else {}
-    if profiles and not isinstance(profiles.value, dict):
-        return rest, [Problem(profiles.place, "profiles: must be a mapping from a profile's name to what it changes")]
     if not isinstance(name, str) or name not in known:
-        return rest, [Problem(place, f"profile: {name}: no such profile; " + offer(str(name), known, "profiles"))]
+        what = f"profile: {shown(name)}: no such profile; " + offer(str(name), known, "profiles")
+        return rest, [Problem(place, what)]
     over = known[name]
-    if not isinstance(over.value, dict):
-        return rest, [Problem(over.place, f"profiles.{name}: must be a mapping of what it changes")]
     problems = [
         Problem(over.keys[key], f"profiles.{name}.{key}: a profile cannot change this")
         for key in ("profile", "profiles", "name") if key in over.keys
@@ -41,11 +45,34 @@ def with_profile(root: YamlNode, asked: str | None) -> tuple[YamlNode, list[Prob
     return _set(merged, "profile", YamlNode(place, name)), problems
 
 
+def _wrong_names(root: YamlNode) -> list[Problem]:
+    """Problems of `profiles` itself, whichever is applied: it is a mapping from names like a job's to mappings."""
+    profiles = root.child("profiles")
+    if profiles is None:
+        return []
+    if not isinstance(profiles.value, dict):
+        what = f"profiles: {shown(profiles.plain())}: must be a mapping from a profile's name to what it changes"
+        return [Problem(profiles.place, what)]
+    if len(profiles.value) > MAX_PROFILES:
+        return [Problem(profiles.place, f"profiles: {len(profiles.value):,} profiles; at most {MAX_PROFILES}")]
+    problems = []
+    for name, over in profiles.value.items():
+        if not re.fullmatch(PROFILE, name) or len(name) > MAX_NAME:
+            what = (
+                f"profiles: {shown(name)}: a profile's name must look like {PROFILE}, in at most {MAX_NAME} characters"
+            )
+            problems.append(Problem(profiles.keys[name], what))
+        elif not isinstance(over.value, dict):
+            what = f"profiles.{name}: {shown(over.plain())}: must be a mapping of what it changes"
+            problems.append(Problem(over.place, what))
+    return problems
+
+
 def with_overrides(root: YamlNode, overrides: Sequence[str]) -> tuple[YamlNode, list[Problem]]:
     """The file with each `path=value` set: a field of the base trial, or of the job (stages by their names)."""
     problems: list[Problem] = []
     for override in overrides:
-        source = f"--set {override}"
+        source = f"--set {printable(override, 100)}"
         path, sign, text = override.partition("=")
         path = path.strip()
         if not sign or not all(path.split(".")):
@@ -54,6 +81,9 @@ def with_overrides(root: YamlNode, overrides: Sequence[str]) -> tuple[YamlNode, 
         value = parse_value(text, source)
         problems += value.problems
         steps = path.split(".")
+        if control_character(path) is not None or len(steps) > MAX_DEPTH:
+            problems.append(Problem(Location(source), "a path is plain text, with at most 64 names between its dots"))
+            continue
         if steps[0] in ("name", "profile", "profiles"):
             problems.append(Problem(Location(source), f"{steps[0]}: cannot be overridden (a profile: --profile NAME)"))
             continue
@@ -98,10 +128,10 @@ def _index(node: YamlNode, step: str) -> int:
     items = [_name(item) for item in node.value]
     if step in items:
         return items.index(step)
-    if step.isdigit() and int(step) < len(items):
+    if len(step) < 6 and step.isascii() and step.isdigit() and int(step) < len(items):
         return int(step)
     known = [item for item in items if item] or [str(i) for i in range(len(items))]
-    raise _NoSuch(f"no {step!r} here; " + offer(step, known, "allowed"))
+    raise _NoSuch(f"no {shorten(step)!r} here; " + offer(step, known, "allowed"))
 
 
 def _merge(base: YamlNode, over: YamlNode, problems: list[Problem]) -> YamlNode:
@@ -132,7 +162,9 @@ def _other_form(base: YamlNode, over: YamlNode) -> bool:
 def _merge_stages(base: YamlNode, over: YamlNode, problems: list[Problem]) -> YamlNode:
     """Stages by name: each is changed, removed (null), or, if it has a `name` itself, added at the end."""
     assert isinstance(over.value, dict)
-    stages = list(base.value) if isinstance(base.value, list) else []
+    if not isinstance(base.value, list):
+        return base  # reported by itself: the base's stages are no list
+    stages = list(base.value)
     for name, child in over.value.items():
         index = next((i for i, stage in enumerate(stages) if _name(stage) == name), None)
         if index is not None and child.value is None:
@@ -159,6 +191,7 @@ def _set(node: YamlNode, key: str, child: YamlNode, place: Location | None = Non
     return YamlNode(node.place, {**node.value, key: child}, {**node.keys, key: place or child.place})
 
 
-def _without(node: YamlNode, key: str) -> YamlNode:
-    assert isinstance(node.value, dict)
-    return YamlNode(node.place, {k: v for k, v in node.value.items() if k != key}, node.keys)
+def without_profiles(root: YamlNode) -> YamlNode:
+    """A file without its `profiles`."""
+    assert isinstance(root.value, dict)
+    return YamlNode(root.place, {key: child for key, child in root.value.items() if key != "profiles"}, root.keys)

@@ -10,8 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     Discriminator,
     Field,
-    PositiveFloat,
-    PositiveInt,
     Tag,
     field_validator,
 )
@@ -23,10 +21,20 @@ Point = dict[str, Any]
 """Path -> value."""
 
 
+MAX_NUMBER = 1e12
+"""Of what a spec may try: far beyond every field, and far from where floating point ends."""
+Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+PositiveNumber = Annotated[float, Field(gt=0, le=MAX_NUMBER)]
+Whole = Annotated[int, Field(ge=-(10**12), le=10**12)]
+Factor = Annotated[float, Field(gt=0, le=1000)]
+MAX_ROUNDS = 10_000_000
+"""Of a trial, whatever its length is counted in."""
+
+
 class Uniform(SpecModel):
     """`{uniform: [low, high]}`: any number in between, ends included."""
 
-    uniform: tuple[float, float] = Field(strict=False)
+    uniform: tuple[Number, Number] = Field(strict=False)
 
     @field_validator("uniform")
     @classmethod
@@ -37,18 +45,19 @@ class Uniform(SpecModel):
 class LogUniform(SpecModel):
     """`{loguniform: [low, high]}`: any number in between, uniform in the logarithm."""
 
-    loguniform: tuple[PositiveFloat, PositiveFloat] = Field(strict=False)
+    loguniform: tuple[PositiveNumber, PositiveNumber] = Field(strict=False)
 
     @field_validator("loguniform")
     @classmethod
     def _ordered(cls, ends: tuple[float, float]) -> tuple[float, float]:
+        check_ratio(*ends)
         return _low_high(ends)
 
 
 class IntRange(SpecModel):
     """`{int: [low, high]}`: any whole number in between, ends included; with `log: true` uniform in the logarithm."""
 
-    between: tuple[int, int] = Field(alias="int", strict=False)
+    between: tuple[Whole, Whole] = Field(alias="int", strict=False)
     log: bool = False
 
     @field_validator("between", mode="before")
@@ -75,7 +84,7 @@ class IntRange(SpecModel):
 class Choice(SpecModel):
     """`{choice: [values]}`: one of these values, which have no order."""
 
-    choice: list[Any] = Field(min_length=1)
+    choice: list[Any] = Field(min_length=1, max_length=1000)
 
     @field_validator("choice")
     @classmethod
@@ -85,12 +94,16 @@ class Choice(SpecModel):
         return values
 
 
+def check_ratio(low: float, high: float) -> None:
+    """Raises ValueError where high / low, from which logarithmic steps are computed, is no number."""
+    if not math.isfinite(high / low):
+        raise ValueError(f"the range from {low:g} to {high:g} is too wide for floating point; narrow it")
+
+
 def _low_high(ends: tuple[float, float]) -> tuple[float, float]:
     low, high = ends
     if low >= high:
         raise ValueError(f"the low end {low:g} must be below the high end {high:g}; a fixed value goes into `override`")
-    if not math.isfinite(high - low):
-        raise ValueError(f"the range from {low:g} to {high:g} is too wide for floating point; narrow it")
     return ends
 
 
@@ -181,12 +194,12 @@ class AshaRule(SpecModel):
     1/factor of the trials that have reached it so far, so the first ones always continue.
     """
 
-    grace_epochs: PositiveInt
+    grace_epochs: int = Field(ge=1, le=MAX_ROUNDS)
     """The first rung, in rounds: epochs, or runs of `runtime.report_iterations` steps where `optim.iterations` is set.
     """
-    reduction_factor: int = Field(default=3, ge=2)
+    reduction_factor: int = Field(default=3, ge=2, le=1000)
     """Default 3, as in the experiments of the paper that introduced brackets (Hyperband, arXiv 1603.06560); Tune: 4."""
-    brackets: PositiveInt = 1
+    brackets: int = Field(default=1, ge=1, le=20)
     """Sets of rungs, each beginning one rung later; a trial gets one at random. Default 1, as the paper advises."""
     inside_warmup: bool = False
     """Allows rungs inside the learning rate's warm-up, where they rank noise."""
@@ -196,9 +209,9 @@ class MedianRule(SpecModel):
     """Median stopping (Golovin et al. 2017, section 3.2.2), Ray Tune's MedianStoppingRule: a trial stops if its best
     value so far is worse than the median of the other trials' running means after the same round."""
 
-    grace_epochs: PositiveInt
+    grace_epochs: int = Field(ge=1, le=MAX_ROUNDS)
     """No trial is stopped before this round."""
-    min_trials: PositiveInt = 3
+    min_trials: int = Field(default=3, ge=1, le=100_000)
     """Other trials that are needed for a comparison (default 3, as in Tune)."""
     inside_warmup: bool = False
     """Allows stopping inside the learning rate's warm-up."""
@@ -242,15 +255,15 @@ class Population(SpecModel):
     `factors` (a choice moves to a neighbour in its list).
     """
 
-    size: int = Field(ge=2)
-    every_epochs: PositiveInt
+    size: int = Field(ge=2, le=10_000)
+    every_epochs: int = Field(ge=1, le=MAX_ROUNDS)
     """Rounds of a generation (epochs, or runs of `runtime.report_iterations` steps where `optim.iterations` is set), of
     which the trial's rounds must be a multiple."""
     quantile: float = Field(default=0.2, gt=0, le=0.5)
     """Default 0.2, as in the paper's truncation selection."""
     resample: float = Field(default=0.25, ge=0, le=1)
     """Default 0.25, as in Tune; the paper uses a different probability in each of its experiments."""
-    factors: tuple[PositiveFloat, PositiveFloat] = Field(default=(0.8, 1.2), strict=False)
+    factors: tuple[Factor, Factor] = Field(default=(0.8, 1.2), strict=False)
     """Default (0.8, 1.2), the paper's perturbation."""
 
 

@@ -9,18 +9,27 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
-    PositiveFloat,
-    PositiveInt,
     Tag,
     field_validator,
     model_validator,
 )
 
 from orchestrator.spec.model import SpecModel
-from orchestrator.spec.search_space import Point, Population, Range, Stopping, middle, tried_at_load
+from orchestrator.spec.search_space import (
+    Number,
+    Point,
+    Population,
+    PositiveNumber,
+    Range,
+    Stopping,
+    check_ratio,
+    middle,
+    tried_at_load,
+)
+from tasks.bounds import MAX_NUMPY_SEED
 from workers.trial import plain_number
 
-Path_ = Annotated[str, Field(pattern=r"^[a-z_]+(\.[A-Za-z0-9_]+)*$")]
+Path_ = Annotated[str, Field(pattern=r"^[a-z_]+(\.[A-Za-z0-9_]+)*$", max_length=200)]
 """A field of the trial, by its dotted path: optim.lr"""
 
 
@@ -29,6 +38,20 @@ def as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
+def _grids(value: Any) -> Any:
+    """A list of grids. Raises ValueError for anything else, in one message."""
+    if not all(isinstance(grid, dict) for grid in as_list(value)):
+        raise ValueError("must be {field: values, ...}, or a list of such grids")
+    return as_list(value)
+
+
+MAX_TRIALS = 100_000
+"""Of a job. More are a slip of the pen, and planning them would fill the memory."""
+MAX_VALUES = 10_000
+"""Of an axis."""
+Count = Annotated[int, Field(ge=2, le=MAX_VALUES)]
+"""Of the values of an axis; a single value is written as a list."""
+
 LENGTH = ("optim.epochs", "optim.iterations", "runtime.report_iterations")
 """Fields from which a trial's number of rounds follows."""
 
@@ -36,18 +59,19 @@ LENGTH = ("optim.epochs", "optim.iterations", "runtime.report_iterations")
 class LogSpace(SpecModel):
     """`{logspace: [low, high, count]}`: evenly spaced in the logarithm, ends included."""
 
-    logspace: tuple[PositiveFloat, PositiveFloat, PositiveInt] = Field(strict=False)
+    logspace: tuple[PositiveNumber, PositiveNumber, Count] = Field(strict=False)
 
     @field_validator("logspace")
     @classmethod
     def _ordered(cls, bounds: tuple[float, float, int]) -> tuple[float, float, int]:
+        check_ratio(*bounds[:2])
         return _low_high_count(bounds)
 
 
 class LinSpace(SpecModel):
     """`{linspace: [low, high, count]}`: evenly spaced, ends included."""
 
-    linspace: tuple[float, float, PositiveInt] = Field(strict=False)
+    linspace: tuple[Number, Number, Count] = Field(strict=False)
 
     @field_validator("linspace")
     @classmethod
@@ -56,11 +80,9 @@ class LinSpace(SpecModel):
 
 
 def _low_high_count(bounds: tuple[float, float, int]) -> tuple[float, float, int]:
-    low, high, count = bounds
+    low, high, _ = bounds
     if low >= high:
         raise ValueError(f"the low end {low:g} must be below the high end {high:g}")
-    if count < 2:
-        raise ValueError("the count must be at least 2; write a list for a single value")
     return bounds
 
 
@@ -75,7 +97,7 @@ def _axis_kind(value: Any) -> str | None:
 Axis = Annotated[
     Annotated[LogSpace, Tag("LogSpace")]
     | Annotated[LinSpace, Tag("LinSpace")]
-    | Annotated[list[Any], Field(min_length=1), Tag("values")],
+    | Annotated[list[Any], Field(min_length=1, max_length=MAX_VALUES), Tag("values")],
     Discriminator(
         _axis_kind,
         custom_error_type="axis",
@@ -84,7 +106,7 @@ Axis = Annotated[
 ]
 """The values of one field in a grid."""
 
-Axes = Annotated[dict[Path_, Axis], Field(min_length=1)]
+Axes = Annotated[dict[Path_, Axis], Field(min_length=1, max_length=50)]
 
 
 class SingleSetting(SpecModel):
@@ -96,7 +118,7 @@ class SingleSetting(SpecModel):
 class Grid(SpecModel):
     """Every combination of the axes; with several grids, their union in order."""
 
-    grid: Annotated[list[Axes], Field(min_length=1), BeforeValidator(as_list)]
+    grid: Annotated[list[Axes], Field(min_length=1, max_length=100), BeforeValidator(_grids)]
     """A single mapping is a list of one."""
 
 
@@ -104,23 +126,23 @@ class Search(SpecModel):
     """Points that are chosen one after the other from the results so far; one search for every combination of `each`.
     They run side by side and share the seed, so that all groups begin with the same points."""
 
-    search: dict[Path_, Range] = Field(min_length=1)
-    each: dict[Path_, Axis] = {}
+    search: dict[Path_, Range] = Field(min_length=1, max_length=50)
+    each: dict[Path_, Axis] = Field(default={}, max_length=50)
     """Fields that form the groups (the stage's `per`), and their values."""
-    trials: PositiveInt
+    trials: int = Field(ge=1, le=MAX_TRIALS)
     """In each group."""
     sampler: Literal["tpe", "random", "quasi_random"] = "tpe"
     """`tpe`: tree-structured Parzen estimators (Optuna's, through Ray Tune's OptunaSearch); `random`; `quasi_random`:
     a scrambled Sobol sequence (its first point is random)."""
-    startup: PositiveInt = 10
+    startup: int = Field(default=10, ge=1, le=MAX_TRIALS)
     """Random points before TPE begins to model (10: Optuna's)."""
-    at_once: PositiveInt = 4
+    at_once: int = Field(default=4, ge=1, le=MAX_TRIALS)
     """Trials of a group that run at the same time. The more there are, the fewer results each point is chosen from."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_NUMPY_SEED)
     """The same seed gives the same random and quasi-random points. TPE and early stopping depend on the order of
     results: with `at_once: 1` a second run repeats the first, with more it may not. A resumed search follows its log.
     """
-    first: list[dict[Path_, Any]] = []
+    first: list[dict[Path_, Any]] = Field(default=[], max_length=1000)
     """Points to start with; each names every field of `search`."""
     stopping: Stopping = "none"
     population: Population | None = None
@@ -147,7 +169,8 @@ def _sweep_kind(value: Any) -> str | None:
         return "Grid"
     if isinstance(value, Search) or (isinstance(value, dict) and "search" in value):
         return "Search"
-    return "One" if isinstance(value, SingleSetting | dict) else None
+    is_one = isinstance(value, SingleSetting) or (isinstance(value, dict) and not value.keys() - {"kind"})
+    return "One" if is_one else None
 
 
 Sweep = Annotated[

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +13,22 @@ from typing import Any
 
 import yaml
 
+from orchestrator.printable import printable
+from tasks.bounds import control_character
+
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
 MAX_VALUES = 100_000
 """Values after aliases are expanded: a few lines of nested aliases can expand to billions."""
+
+MAX_TEXT = 10_000
+"""Characters of one text; a caption has some hundreds."""
+MAX_KEY = 300
+"""Characters of a key: the longest are dotted paths."""
+MAX_INT = 2**63 - 1
+"""What databases and torch count to. Whole numbers go from -MAX_INT - 1 to MAX_INT."""
+MAX_MESSAGE = 1_000
+"""Characters of a problem."""
 
 Scalar = str | int | float | bool | None
 
@@ -28,9 +42,12 @@ _OCTAL = re.compile(r"0o[0-7]+")
 _HEX = re.compile(r"0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_BINARY = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")}
-_TEXT = "tag:yaml.org,2002:str"
+_TAGS: dict[str, type | tuple[type, ...]] = {
+    "str": str, "int": int, "float": float, "bool": bool, "null": type(None), "seq": list, "map": dict,
+}  # fmt: skip
+"""Tag of YAML's core schema -> what a value with it must be."""
+_CORE = "tag:yaml.org,2002:"
+_TEXT = f"{_CORE}str"
 
 
 @dataclass(frozen=True)
@@ -42,7 +59,8 @@ class Location:
     column: int = 0
 
     def __str__(self) -> str:
-        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+        source = printable(self.source, 300)
+        return f"{source}:{self.line}:{self.column}" if self.line else source
 
 
 @dataclass(frozen=True)
@@ -53,7 +71,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.message}"
+        return f"{self.place}: {printable(self.message, MAX_MESSAGE)}"
 
 
 @dataclass(frozen=True)
@@ -116,7 +134,9 @@ def read(path: str | Path) -> Document:
     """The document in a YAML file. A file that cannot be read is a problem, not an exception."""
     source = str(path)
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return _broken(source, "is not a file but a pipe or a device; give the path of a YAML file")
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         return _broken(source, "no such file; give the path of a YAML file" + _neighbours(Path(path)))
@@ -136,14 +156,18 @@ def read(path: str | Path) -> Document:
     return parse(text, source)
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a named pipe that nobody writes to at once; it is refused then."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def parse(text: str, source: str) -> Document:
     """The document in a YAML text. Mistakes in the text are problems, never exceptions."""
-    binary = _BINARY.search(text)
-    if binary:
-        line = text.count("\n", 0, binary.start()) + 1
-        column = binary.start() - text.rfind("\n", 0, binary.start())
-        what = f"control character 0x{ord(binary.group()):02x}: not a text file; a spec is YAML text in UTF-8"
-        return _broken(source, what, line, column)
+    at = control_character(text.replace("\r\n", " \n"))
+    if at is not None:
+        column = at - text.rfind("\n", 0, at)
+        what = f"{_named(text[at])}: a spec is YAML text in UTF-8 without control characters; remove it"
+        return _broken(source, what, text.count("\n", 0, at) + 1, column)
     reader = _Reader(source)
     try:
         root = reader.document(yaml.parse(text, Loader=_Loader))
@@ -164,6 +188,10 @@ def parse_value(text: str, source: str) -> Document:
     document = parse(text, source) if text.strip() else Document(YamlNode(Location(source), None), [])
     unlined = [Problem(Location(source), problem.message) for problem in document.problems]
     return Document(_move(document.root, Location(source)), unlined)
+
+
+def _named(character: str) -> str:
+    return f"control character U+{ord(character):04X}"
 
 
 def _move(node: YamlNode, place: Location) -> YamlNode:
@@ -242,8 +270,6 @@ class _Reader:
             raise _Stop(Problem(place, f"nested more than {MAX_DEPTH} levels deep"))
         before = self.values
         self._count(place)
-        if event.tag is not None and event.tag != "!" and event.tag not in _TAGS:
-            self._report(place, f"tag {event.tag}: YAML tags are not supported; write a plain value")
         if event.anchor:
             self.open.add(event.anchor)
         if isinstance(event, yaml.ScalarEvent):
@@ -252,16 +278,28 @@ class _Reader:
             node = self._sequence(place, events, depth)
         else:
             node = self._mapping(place, events, depth)
+        self._check_tag(event.tag, node)
         if event.anchor:
             self.open.discard(event.anchor)
             self.anchors[event.anchor] = (node, self.values - before)
         return node
 
+    def _check_tag(self, tag: str | None, node: YamlNode) -> None:
+        """A tag may say what a value is, but makes nothing else of it."""
+        if tag is None or tag == "!":
+            return
+        name = tag.removeprefix(_CORE)
+        if name == tag or name not in _TAGS:
+            self._report(node.place, f"tag {printable(tag, 60)}: YAML tags are not supported; write a plain value")
+        elif not isinstance(node.value, _TAGS[name]) or (name == "int" and isinstance(node.value, bool)):
+            self._report(node.place, f"tag !!{name}: the value is something else; remove the tag")
+
     def _alias(self, name: str, place: Location) -> YamlNode:
         if name in self.open:
             raise _Stop(Problem(place, f"*{name} stands inside the value that it refers to; write the value out"))
         if name not in self.anchors:
-            raise _Stop(Problem(place, f"*{name}: no such anchor; anchors so far: {', '.join(self.anchors) or 'none'}"))
+            known = ", ".join(list(self.anchors)[:20]) or "none"
+            raise _Stop(Problem(place, f"*{printable(name, 60)}: no such anchor; anchors so far: {known}"))
         node, values = self.anchors[name]
         self._count(place, values)
         return node
@@ -280,9 +318,7 @@ class _Reader:
         merged: list[YamlNode] = []
         while not isinstance(event := next(events), yaml.MappingEndEvent):
             where = self._place(event)
-            if not isinstance(event, yaml.ScalarEvent):
-                raise _Stop(Problem(where, "a key must be a plain word"))
-            key = event.value  # a key is text even if it looks like a number
+            key = self._key(event, where)
             self.trail.append(key)
             child = self._node(next(events), events, depth + 1)
             self.trail.pop()
@@ -299,6 +335,17 @@ class _Reader:
                     values[key], keys[key] = child, source.keys[key]
         return YamlNode(place, values, keys)
 
+    def _key(self, event: Any, place: Location) -> str:
+        """A key is text even if it looks like a number."""
+        if not isinstance(event, yaml.ScalarEvent) or event.tag not in (None, "!", _TEXT) or event.anchor:
+            raise _Stop(Problem(place, "a key must be a plain word"))
+        key = str(event.value)
+        if len(key) > MAX_KEY:
+            raise _Stop(Problem(place, f"{key[:40]}...: a key of {len(key):,} characters; at most {MAX_KEY}"))
+        if (at := control_character(key.replace("\n", "\0"))) is not None:
+            raise _Stop(Problem(place, f"{_named(key[at])} in a key; write a plain word"))
+        return key
+
     def _merge(self, node: YamlNode) -> list[YamlNode]:
         sources = node.value if isinstance(node.value, list) else [node]
         wrong = [source for source in sources if not isinstance(source.value, dict)]
@@ -309,21 +356,34 @@ class _Reader:
     def _scalar(self, event: Any, place: Location) -> Scalar:
         text = event.value
         if not event.implicit[0] and event.tag in (None, "!", _TEXT):
-            return str(text)  # quoted, a block, or tagged as text
+            return self._text(text, place)  # quoted, a block, or tagged as text
         if _NULL.fullmatch(text):
             return None
         if _BOOL.fullmatch(text):
             return bool(text[0] in "tT")
-        try:
-            if _INT.fullmatch(text):
-                return int(text)
-            if _OCTAL.fullmatch(text) or _HEX.fullmatch(text):
-                return int(text, 0)
-        except ValueError:  # thousands of digits
-            self._report(place, f"{text[:20]}...: number of {len(text)} digits")
-            return 0
+        if _INT.fullmatch(text) or _OCTAL.fullmatch(text) or _HEX.fullmatch(text):
+            return self._int(text, place)
         number = float(text) if _FLOAT.fullmatch(text) else None
         if _NOT_FINITE.fullmatch(text) or (number is not None and not math.isfinite(number)):
-            self._report(place, f"{text}: not a finite number; write one, or quote it as text")
+            self._report(place, f"{printable(text, 60)}: not a finite number; write one, or quote it as text")
             return None
-        return str(text) if number is None else number
+        return self._text(text, place) if number is None else number
+
+    def _int(self, text: str, place: Location) -> int | None:
+        # 64 digits hold every such number in every base, with some zeros in front; more are never converted
+        number = int(text, 0 if text[:2] in ("0o", "0x") else 10) if len(text) <= 64 else MAX_INT + 1
+        if -MAX_INT - 1 <= number <= MAX_INT:
+            return number
+        what = f"{printable(text, 60)}: whole numbers go from -2^63 to 2^63 - 1; write a smaller one"
+        self._report(place, what)
+        return None
+
+    def _text(self, text: str, place: Location) -> str | None:
+        at = control_character(text)
+        if at is None and len(text) <= MAX_TEXT:
+            return str(text)
+        what = f"text of {len(text):,} characters; at most {MAX_TEXT:,}"
+        if at is not None:
+            what = f"{_named(text[at])} in a text; write plain text"
+        self._report(place, what)
+        return None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from orchestrator.errors import BackendUnreachable
+from orchestrator.paths import inside
 from orchestrator.records.rows import JobRow, PlacedRow, ReportRow
 from orchestrator.records.states import JobState
 from orchestrator.records.trial_files import trial_folder
@@ -87,7 +88,7 @@ class Mirror:
         if self._lock is not None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = (self.folder / f"mirror-{self.job_id}.lock").open("a+")
+        lock = inside(self.folder, f"mirror-{self.job_id}.lock").open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -177,7 +178,7 @@ class Mirror:
         """Pictures of epochs that are not written yet: before their numbers, so that a kill in between costs a repeat
         and no picture. A file that no longer exists is left out."""
         for epoch, path in drawn:
-            file = trial_folder(self._storage or "", key) / path
+            file = inside(trial_folder(self._storage or "", key), *Path(path).parts)
             if epoch > run.through and file.is_file():
                 self._runs.write_file(run, file, str(Path(path).parent))
 

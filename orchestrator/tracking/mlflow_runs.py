@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import BackendUnreachable
+from orchestrator.paths import inside
 from orchestrator.records.rows import JobRow, TrackedRun
 from orchestrator.records.states import TrialState
 from orchestrator.tracking import run_view
@@ -202,7 +203,7 @@ def _experiment(client: Any, name: str, uri: str, folder: Path) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         # A server has its own place for artifacts; with a database the client gives it.
-        location = None if is_remote(uri) else (artifact_root(folder) / name).as_uri()
+        location = None if is_remote(uri) else inside(artifact_root(folder), name).as_uri()
         try:
             return str(client.create_experiment(name, location, {"mlflow.experimentKind": "custom_model_development"}))
         except MlflowException:

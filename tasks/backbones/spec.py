@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tasks.backbones.timm_names import check_timm_name
+from tasks.bounds import FilePath, GroupName, Label
 
 _strict = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -20,7 +21,7 @@ class Scratch(BaseModel):
 
     model_config = _strict
     kind: Literal["none"] = "none"
-    name: str = "RAND"
+    name: Label = "RAND"
     """Row label in tables; no part of the key."""
 
 
@@ -29,8 +30,8 @@ class FromFile(BaseModel):
 
     model_config = _strict
     kind: Literal["file"] = "file"
-    name: str
-    path: str
+    name: Label
+    path: FilePath
     """Absolute, or relative to the data root, or a URI: `file://`, or `https://` (`weights fetch` downloads it once;
     trials never do). Always .safetensors: `weights import` makes one from other people's checkpoints."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
@@ -94,8 +95,8 @@ class FromTimm(BaseModel):
 
     model_config = _strict
     kind: Literal["timm"] = "timm"
-    name: str
-    tag: str
+    name: Label
+    tag: Label
     """Model and pre-training tag, for example swinv2_base_window8_256.ms_in1k; the backbone may be another variant of
     the same architecture (image size, window)."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
@@ -115,13 +116,13 @@ class FromStage(BaseModel):
 
     model_config = _strict
     kind: Literal["stage"] = "stage"
-    name: str
-    stage: str
-    job: str | None = None
+    name: Label
+    stage: Label
+    job: Label | None = None
     """Another job: its name (the newest of that name) or the beginning of its id; None: this job. The stage must be
     complete and its winner's weights kept. The trial that this resolves to at the first submission is recorded and
     does not change afterwards."""
-    group: str | None = None
+    group: GroupName | None = None
     """Group of the stage, if it has several."""
 
 
@@ -130,8 +131,8 @@ class FromTrial(BaseModel):
 
     model_config = _strict
     kind: Literal["trial"] = "trial"
-    name: str
-    trial: str
+    name: Label
+    trial: Label
     """Key of the trial."""
 
 
@@ -192,15 +193,15 @@ class BackboneSpec(BaseModel):
 
     model_config = _strict
 
-    model: str
+    model: Label
     """Name in timm, for example swinv2_base_window12_192."""
     args: dict[str, Any] = {}
     """Arguments for timm.create_model: patch_size, embed_dim, depth, window_size, ..."""
-    image_size: PositiveInt
+    image_size: int = Field(ge=1, le=1 << 14)
     """Side of the square input in pixels, unless the task sets a height and width of its own."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Stochastic depth rate of the last block."""
-    norm_eps: PositiveFloat | None = None
+    norm_eps: float | None = Field(default=None, gt=0, le=1)
     """Epsilon of every LayerNorm. None: timm's own (Swin 1e-5, ViT and BEiT 1e-6). The reference's classification and
     SimMIM code has 1e-5 for Swin; its depth and pose code 1e-6, also for weights that were trained with 1e-5."""
     init: Init = Scratch()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tasks.base import Batch, DataContext, Loaders, Task
+from tasks.bounds import MAX_NUMPY_SEED, Label
 from tasks.datasets import find_dataset
 from tasks.datasets.augment import Augment
 from tasks.datasets.labelled.card import DIGEST
@@ -61,7 +62,7 @@ class Classify(Task):
     evaluate: Literal["val", "test"] = "val"
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Share of the official training set that is held out as val, stratified, if there is no official val."""
-    split_seed: int = Field(default=0, ge=0)
+    split_seed: int = Field(default=0, ge=0, le=MAX_NUMPY_SEED)
     """Seed of that draw (and of the 30 images per class of Caltech-101)."""
     counts: Literal["exact", "any"] = "exact"
     """`exact`: stop when the number of images on disk is not the published one. `any`: accept any number; the results
@@ -79,10 +80,10 @@ class Classify(Task):
     normalize: Literal["imagenet", "half"] = "imagenet"
     """Mean and standard deviation for normalising pixels: ImageNet's, or 0.5 and 0.5."""
     augment: Augment = Augment()
-    manifests: dict[str, Annotated[str, Field(pattern=DIGEST)]] = Field(default={})
+    manifests: dict[Label, Annotated[str, Field(pattern=DIGEST)]] = Field(default={})
     """Name of a split -> SHA-256 of its manifest (see tasks/datasets/manifest.py). `submit` fills it in from the data
     that are there; a trial keeps the entry of its own split, and refuses other data. Empty: not compared."""
-    sizes: dict[str, Sizes] = Field(default={})
+    sizes: dict[Label, Sizes] = Field(default={})
     """Name of a split -> classes and images of described data, filled in by `submit`; not part of the key."""
 
     @field_validator("dataset")

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Share = Annotated[float, Field(gt=0, le=1)]
+"""A part of an area."""
+AspectRatio = Annotated[float, Field(gt=0, le=1000)]
+MAX_SIDE = 1 << 14
+"""Pixels. An image of this side takes 0.8 GB, more than any trial can use."""
 
 _RAND = re.compile(r"rand(-(mstd\d+(\.\d+)?|mmax\d+|m\d+|n\d+|p\d+(\.\d+)?|inc[01]|t[a-z]+))*")
 
@@ -28,25 +34,25 @@ class Augment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
-    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_scale: tuple[Share, Share] = (0.08, 1.0)
     """Area of the random crop, as a fraction of the image."""
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_ratio: tuple[AspectRatio, AspectRatio] = (3 / 4, 4 / 3)
     """Width over height of the random crop."""
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a left-right flip."""
-    color_jitter: NonNegativeFloat = 0.4
+    color_jitter: float = Field(default=0.4, ge=0, le=100)
     """Strength for brightness, contrast and saturation. timm ignores it while `rand_augment` is set."""
-    rand_augment: str = "rand-m9-mstd0.5-inc1"
+    rand_augment: str = Field(default="rand-m9-mstd0.5-inc1", max_length=100)
     """timm's notation for RandAugment, or `none`."""
     erasing: float = Field(default=0.25, ge=0, le=1)
     """Probability that a rectangle of an image is erased."""
     erasing_mode: Literal["pixel", "rand", "const"] = "pixel"
     """Filling: normal noise per pixel, one random colour, or the mean colour."""
-    erasing_count: PositiveInt = 1
+    erasing_count: int = Field(default=1, ge=1, le=100)
     """Rectangles per erased image; their area is divided by it."""
-    mixup: NonNegativeFloat = 0.8
+    mixup: float = Field(default=0.8, ge=0, le=1000)
     """Alpha of mixup (0: off)."""
-    cutmix: NonNegativeFloat = 1.0
+    cutmix: float = Field(default=1.0, ge=0, le=1000)
     """Alpha of cutmix (0: off)."""
     mixup_prob: float = Field(default=1.0, ge=0, le=1)
     """Probability that a batch is mixed, one way or the other."""
@@ -56,7 +62,7 @@ class Augment(BaseModel):
     """The mixing strength is drawn per batch, per pair or per image."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    stored_size: PositiveInt | None = None
+    stored_size: int | None = Field(default=None, ge=1, le=MAX_SIDE)
     """Pixels of the shorter side at which images are stored for all trials of a node: less memory and time, slightly
     different results. None: the size on disk, as far as memory allows (see tasks/datasets/images/cache.py)."""
     eval_crop: float = Field(default=224 / 256, gt=0, le=1)

@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tasks.bounds import ONE_LINE, FilePath
+
 
 class DatasetDescription(BaseModel, ABC):
     """Place and form (`kind`) of a data set of the user's own; each kind is a subclass.
@@ -19,9 +21,9 @@ class DatasetDescription(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     kind: str
-    path: str = Field(min_length=1)
+    path: FilePath
     """Absolute, below the home folder (~), or below the data root."""
-    name: str = Field(default="", pattern="^[^/]*$")
+    name: str = Field(default="", max_length=100, pattern=ONE_LINE.replace("[^", "[^/"))
     """Column in tables; none: the last part of the path."""
 
     @model_validator(mode="before")

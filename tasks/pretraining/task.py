@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from tasks.base import Batch, DataContext, Loaders, Task
+from tasks.bounds import MAX_NUMPY_SEED, Label
 from tasks.datasets import find_dataset
-from tasks.datasets.augment import Augment, is_range
+from tasks.datasets.augment import MAX_SIDE, AspectRatio, Augment, Share, is_range
 from tasks.datasets.labelled.card import DIGEST
 from tasks.datasets.labelled.dataset import LabelledDataset
 from tasks.datasets.labelled.described import LabelledDescription, Sizes
@@ -43,9 +44,9 @@ class Crop(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
-    crop_scale: tuple[float, float] = (0.67, 1.0)
+    crop_scale: tuple[Share, Share] = (0.67, 1.0)
     """Area of the random crop, as a fraction of the image."""
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_ratio: tuple[AspectRatio, AspectRatio] = (3 / 4, 4 / 3)
     """Width over height of the random crop."""
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a left-right flip."""
@@ -53,7 +54,7 @@ class Crop(BaseModel):
     eval_crop: float = Field(default=1.0, gt=0, le=1)
     """Held-out images: the shorter side becomes image_size / eval_crop, and the centre is taken. The reference
     evaluates no held-out images; 1 (all of the shorter side) is our choice."""
-    stored_size: PositiveInt | None = None
+    stored_size: int | None = Field(default=None, ge=1, le=MAX_SIDE)
     """Pixels of the shorter side at which images are stored for all trials of a node: less memory and time, slightly
     different results. None: the size on disk."""
 
@@ -82,14 +83,14 @@ class Pretrain(Task):
     of 14 photographs inside packages, 151 of 4 others held out."""
     val_fraction: float = Field(default=0.02, gt=0, lt=1)
     """Part of the training images that is held out where there is no official val."""
-    split_seed: int = Field(default=0, ge=0)
+    split_seed: int = Field(default=0, ge=0, le=MAX_NUMPY_SEED)
     """Seed of that draw."""
     official_val: Literal["val", "test"] = "val"
     """Use of an official val. `val`: the loss is measured on it, and all training images are trained on, as in the
     reference. `test`: it is not opened, and part of the training images is held out."""
     counts: Literal["exact", "any"] = "exact"
     """`exact`: stop when the number of images on disk is not the published one. `any`: accept any number."""
-    mask_patch: PositiveInt = 32
+    mask_patch: int = Field(default=32, ge=1, le=MAX_SIDE)
     """Side of the squares that are hidden or visible as a whole, in pixels of the input."""
     mask_ratio: float = Field(default=0.6, gt=0, lt=1)
     """Share of the squares that is hidden, rounded up to a whole square."""
@@ -97,14 +98,14 @@ class Pretrain(Task):
     """Normalise the target of each pixel by the mean and deviation of its neighbourhood. `auto`: for SwinV2 alone, as
     in the public configurations and the released weights; the paper is silent. The fact `norm_target` records the
     choice. Losses with and without it cannot be compared."""
-    norm_window: int = Field(default=47, ge=3)
+    norm_window: int = Field(default=47, ge=3, le=MAX_SIDE)
     """Side of that neighbourhood in pixels, odd."""
     normalize: Literal["imagenet", "half"] = "imagenet"
     """Mean and standard deviation for normalising pixels: ImageNet's, or 0.5 and 0.5. The target is in these units."""
     augment: Crop = Crop()
-    manifests: dict[str, Annotated[str, Field(pattern=DIGEST)]] = Field(default={})
+    manifests: dict[Label, Annotated[str, Field(pattern=DIGEST)]] = Field(default={})
     """Name of a split -> SHA-256 of its manifest, filled in by `submit`; see `Classify.manifests`."""
-    sizes: dict[str, Sizes] = Field(default={})
+    sizes: dict[Label, Sizes] = Field(default={})
     """Name of a split -> classes and images of described data, filled in by `submit`; not part of the key."""
 
     @field_validator("dataset")

@@ -131,6 +131,15 @@ class SplitSpec:
             why = "has its own test images" if card.test else "has no official val that may be test"
             own = " and described data with val but no test" if card.own else ""
             raise ValueError(f"official_val: test is for imagenet and inat18{own}; {self.dataset} {why}")
+        of = self.of(card)
+        if card.known and not of.official_val:
+            held_out = held_out_images(of.trainval, self.val_fraction)
+            if not 0 < held_out < of.trainval:
+                part = "val" if held_out == 0 else "train"
+                raise ValueError(
+                    f"val_fraction {self.val_fraction:g} of the {of.trainval} training images of {self.dataset} "
+                    f"leaves {part} without any; choose another"
+                )
 
     def of(self, card: Card) -> Card:
         """The card with the counts and classes that this split has of it."""

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.datasets.described import DatasetDescription
 from tasks.datasets.labelled.dataset import LabelledDataset
@@ -16,17 +16,20 @@ if TYPE_CHECKING:
     from tasks.datasets.labelled.readers import Part, Read
 
 
+MAX_IMAGES = 10**10
+
+
 class Sizes(BaseModel):
     """Classes and images of described data, as planning found them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    classes: PositiveInt
-    train: NonNegativeInt
+    classes: int = Field(ge=1, le=MAX_IMAGES)
+    train: int = Field(ge=0, le=MAX_IMAGES)
     """With those that are held out as val, where the data name none."""
-    val: NonNegativeInt | None = None
+    val: int | None = Field(default=None, ge=0, le=MAX_IMAGES)
     """None: the data do not say which images are val."""
-    test: NonNegativeInt = 0
+    test: int = Field(default=0, ge=0, le=MAX_IMAGES)
 
 
 class LabelledDescription(DatasetDescription):

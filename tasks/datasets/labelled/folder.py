@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Discriminator, Tag
 
+from tasks.bounds import Label
 from tasks.datasets.described import kind_of
 from tasks.datasets.labelled.described import LabelledDescription
 
@@ -63,7 +64,7 @@ def _images(folder: Path) -> Iterator[Path]:
 
 
 LabelledField: TypeAlias = Annotated[
-    Annotated[str, Tag("name")] | Annotated[ImageFolder, Tag("folder")],
+    Annotated[Label, Tag("name")] | Annotated[ImageFolder, Tag("folder")],
     Discriminator(
         kind_of,
         custom_error_type="dataset",

@@ -26,9 +26,10 @@ def test_a_batch_is_shared_out_among_the_workers(write: Write) -> None:
     large = "    resources: {workers: 3}\n"
     text = GOOD.replace("    per: [task.dataset, backbone.init]\n", "    per: [task.dataset, backbone.init]\n" + large)
     (problem,) = _problems(write(text))
-    assert re.search(r":6:\d+: stages.grid: optim.batch: 32: .*: use a multiple of 6", problem)
+    assert re.search(r":12:26: stages.grid: resources.workers: 3: does not go with optim.batch 32: mixup", problem)
+    assert problem.endswith("use a batch that is a multiple of 6")
     plain = _problems(write(text), None, "task.augment.mixup=0", "task.augment.cutmix=0")[0]
-    assert "each of 3 workers takes an equal share: use a multiple of 3" in plain
+    assert "each of 3 workers takes an equal share; use a batch that is a multiple of 3" in plain
     assert len(_problems(write(text), None, "optim.batch=2")) == 1
     load(write(text), None, ["optim.batch=36"])
     load(write(GOOD), None, ["resources.workers=8"])

@@ -113,7 +113,7 @@ MISTAKES = {
     "choice": ("[0, 0.1, 0.2]", "[0, §1.1]", "drop_path", "less than 1"),
     "choice twice": ("[0, 0.1, 0.2]", "§[0.1, 0.1]", "drop_path", "the same value twice"),
     "choice equal": ("[0, 0.1, 0.2]", "§[0, 0.0, 0.2]", "drop_path", "the same value twice"),
-    "too wide": ("[0.6, 1]", "§[-1e308, 1e308]", "layer_decay", "too wide for floating point"),
+    "too wide": ("[0.6, 1]", "[§-1e308, 1e308]", "layer_decay", "must be greater than or equal to -10000000"),
     "both": ("task.dataset: [digits, faces]", "optim.lr: [1e-3]", "is in both search and each", "keep one"),
     "override": ("grace_epochs: 4}}", "grace_epochs: 4}}\n    override: {§optim.lr: 1e-3}", "optim.lr", "keep one"),
     "per": ("  - name: search\n", "  - name: search\n    §per: [task.dataset, seed]\n", "per", "remove `per`"),

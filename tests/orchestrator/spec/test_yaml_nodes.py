@@ -68,7 +68,7 @@ def test_anchors_and_merge_keys() -> None:
         ("a: [1, -.INF]\n", "f:1:8", "a.1: -.INF: not a finite number"),
         ("a: .nan\n", "f:1:4", "a: .nan: not a finite number"),
         ("a: 1e999\n", "f:1:4", "a: 1e999: not a finite number"),
-        ("a: " + "9" * 5000 + "\n", "f:1:4", "number of 5000 digits"),
+        ("a: " + "9" * 5000 + "\n", "f:1:4", "9... (5000 characters): whole numbers go from -2^63 to 2^63 - 1"),
         ("a: !!python/object/apply:os.system [x]\n", "f:1:4", "tags are not supported"),
         ("a: !secret x\n", "f:1:4", "!secret: YAML tags are not supported; write a plain value"),
         ("a: 1\n---\nb: 2\n", "f:2:1", "one document"),
@@ -82,7 +82,7 @@ def test_anchors_and_merge_keys() -> None:
         ("a: [1, 2\nb: 3\n", "f:2:2", "not YAML"),
         ("a: b: c\n", "f:1:5", "not YAML"),
         ("\ta: 1\n", "f:1:1", "not YAML"),
-        ("a: x\nb: '\x07'\n", "f:2:5", "control character 0x07"),
+        ("a: x\nb: '\x07'\n", "f:2:5", "control character U+0007"),
         ("a: " + "[" * 100_000, "f:1:68", "nested more than"),
         ("a: " + "{b: " * 5_000, "f:1:260", "nested more than"),
     ],
@@ -143,8 +143,7 @@ def test_binary_file_is_refused(tmp_path: Path) -> None:
     assert "not UTF-8" in str(problem)
     path.write_bytes(b"name: x\nab\x00c")
     (problem,) = read(path).problems
-    assert str(problem).startswith(f"{path}:2:3: ")
-    assert "not a text file" in str(problem)
+    assert str(problem).startswith(f"{path}:2:3: control character U+0000")
 
 
 def test_byte_order_mark_and_windows_lines_are_fine(tmp_path: Path) -> None:
