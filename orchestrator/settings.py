@@ -136,3 +136,8 @@ _SECRET_WORDS = "password|passwd|sslpassword|token|secret|api_key"
 def shown(address: str) -> str:
     """The address as it may be printed: *** stands for user and password, and for secrets among its options."""
     return masked(re.sub(r"(?s)(?<=://)(?!/).*@", "***@", address))
+
+
+def without_secrets(address: str) -> str:
+    """The address without user and password, for links in a report."""
+    return re.sub(r"(?s)(?<=://)(?!/).*@", "", address)
