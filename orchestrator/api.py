@@ -12,7 +12,7 @@ from orchestrator.plan.cost import Cost
 from orchestrator.settings import Settings, settings
 from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.spec.load import load
-from orchestrator.store.store import open_existing
+from orchestrator.store.store import open_to_look
 
 if TYPE_CHECKING:
     import pandas
@@ -44,7 +44,7 @@ def results(job: JobSpec | str, where: Settings | None = None) -> pandas.DataFra
     """One row per trial of a job: settings, figures, state, key. `job`: its spec, its name, or the start of its id."""
     from orchestrator.report.dataframe import results as frame
 
-    store = open_existing(where or settings())
+    store = open_to_look(where or settings())
     try:
         return frame(store, store.jobs.find(job if isinstance(job, str) else job_id(job)))
     finally:

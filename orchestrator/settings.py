@@ -72,10 +72,10 @@ def absolute(folder: str | Path) -> Path:
 
 
 def _expanded(text: str) -> str:
-    try:
-        return str(Path(text).expanduser())
-    except RuntimeError:
-        raise BadInput(f"{text!r}: the home folder that ~ stands for is unknown; write the whole path") from None
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        raise BadInput(f"{text!r}: the home folder that ~ stands for is unknown; write the whole path")
+    return path
 
 
 def with_home(address: str) -> str:
@@ -124,6 +124,8 @@ def masked(text: str, address: str = "") -> str:
     written = re.match(r"[^:/]+://[^:@/]*:(.*)@", address, re.DOTALL)
     if written:
         secrets += [written[1], unquote(written[1]), *re.split(r"[@/?#:\s]", written[1])]
+    for option in re.finditer(rf"(?i)\b(?:{_SECRET_WORDS})=([^&]+)", address):
+        secrets += [option[1], unquote(option[1])]
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) > 2:
             text = text.replace(secret, "***")
@@ -136,3 +138,8 @@ _SECRET_WORDS = "password|passwd|sslpassword|token|secret|api_key"
 def shown(address: str) -> str:
     """The address as it may be printed: *** stands for user and password, and for secrets among its options."""
     return masked(re.sub(r"(?s)(?<=://)(?!/).*@", "***@", address))
+
+
+def without_secrets(address: str) -> str:
+    """The address without user and password, for links in a report."""
+    return re.sub(r"(?s)(?<=://)(?!/).*@", "", address)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import output, places, say, show
+from orchestrator.cli.options import echo, output, places, say, show
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def gc(
     if form == "json":
         show(to_json(plan, done))
     else:
-        click.echo("\n".join(lines(plan, done)))
+        echo("\n".join(lines(plan, done)))
     store.close()
     if done and done.refused:
         sys.exit(1)

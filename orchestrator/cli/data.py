@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import output, places, say, show
+from orchestrator.cli.options import echo, output, places, say, show
 from orchestrator.errors import NotFound
 from orchestrator.report.formatting import WIDTH, aligned
 
@@ -120,10 +120,10 @@ def list_sets(name: str | None, where: Settings, form: str) -> None:
     if form == "json":
         show(rows[0] if name else rows)
     elif name:
-        click.echo("\n".join(f"{field.replace('_', ' '):<13} {_text(value)}" for field, value in rows[0].items()))
+        echo("\n".join(f"{field.replace('_', ' '):<13} {_text(value)}" for field, value in rows[0].items()))
     else:
         body = [[_text(row.get(column, "–")) for column in COLUMNS] for row in rows]
-        click.echo("\n".join(aligned(COLUMNS, body, WIDTH)))
+        echo("\n".join(aligned(COLUMNS, body, WIDTH)))
         say(f"data root: {where.data_root}; everything about one: data ls NAME")
 
 
@@ -162,25 +162,25 @@ def check(info: DatasetInfo, where: Settings, choices: Mapping[str, Any], images
 
 def _print(name: str, finding: Finding) -> None:
     for problem in finding.problems:
-        click.echo(f"{name}: {problem}")
+        echo(f"{name}: {problem}")
     if not finding.counts:
         return
     if not finding.problems:
-        click.echo(f"{name}: complete")
+        echo(f"{name}: complete")
     images = f"{sum(finding.counts.values()):,}"
     images += f" of {finding.expected:,} expected" if finding.expected is not None else ""
     images += f", {finding.classes:,} classes" if finding.classes is not None else ""
-    click.echo(f"images   {images}")
-    click.echo("parts    " + ", ".join(f"{part} {count:,}" for part, count in finding.counts.items()))
+    echo(f"images   {images}")
+    echo("parts    " + ", ".join(f"{part} {count:,}" for part, count in finding.counts.items()))
     for part, (fewest, most) in finding.balance.items():
-        click.echo(f"balance  {fewest:,} to {most:,} images of a class in {part}")
+        echo(f"balance  {fewest:,} to {most:,} images of a class in {part}")
     if finding.opened is not None:
-        click.echo(f"opened   {finding.opened:,} images")
-    click.echo(f"split    {finding.split}, SHA-256 {finding.digest}")
+        echo(f"opened   {finding.opened:,} images")
+    echo(f"split    {finding.split}, SHA-256 {finding.digest}")
     if finding.manifest:
-        click.echo(f"written  {finding.manifest}")
+        echo(f"written  {finding.manifest}")
     for note in finding.notes:
-        click.echo(note)
+        echo(note)
 
 
 def _watched(items: Iterable[Any], total: int) -> Iterable[Any]:
@@ -203,7 +203,7 @@ def fetch_command(name: str, where: Settings, keep: bool) -> None:
     info = _named(name)
     with _Bars() as bars:
         fetch(info, where.data_root, bars.show, keep)
-    click.echo(f"{name}: there, below {where.data_root}; data check {name} looks whether it is whole")
+    echo(f"{name}: there, below {where.data_root}; data check {name} looks whether it is whole")
 
 
 @data.command("pack")
@@ -222,7 +222,7 @@ def pack_command(name: str, where: Settings, shard_mb: int) -> None:
             raise click.UsageError(f"{name} is kept in arrays, not in a file per image: nothing to pack")
         out = root / paths[0].relative_to(root).parts[0] / shards.FOLDER
         index = shards.pack(root, paths, labels, out, shard_mb * 2**20)
-    click.echo(f"{name}: {len(index)} images in {len(index.shards)} tar files in {out}")
+    echo(f"{name}: {len(index)} images in {len(index.shards)} tar files in {out}")
 
 
 class _Bars:
@@ -266,8 +266,8 @@ def split(info: DatasetInfo, where: Settings, choices: Mapping[str, Any]) -> Non
     path = manifests.save(made, name, folders)
     if path is None:
         raise NotFound(f"neither {folders[0]} nor {folders[1]} can be written; choose another folder with --runs")
-    click.echo(path)
-    click.echo(made.digest)
+    echo(path)
+    echo(made.digest)
     say(", ".join(f"{part} {count:,}" for part, count in made.counts.items()))
 
 
@@ -296,7 +296,7 @@ def _conversion_command(conversion: Conversion) -> click.Command:
     def convert_files(files: tuple[Path, ...], where: Settings, any_count: bool) -> None:
         with _data_errors():
             for path in conversion.run(files, where.data_root, any_count):
-                click.echo(path)
+                echo(path)
 
     return convert_files
 

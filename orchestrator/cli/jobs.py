@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import INTERRUPTED, UNFINISHED, a_spec, output, places, say, show
-from orchestrator.settings import Settings
+from orchestrator.cli.options import INTERRUPTED, UNFINISHED, a_spec, echo, output, places, say, show
+from orchestrator.settings import Settings, shown
 
 if TYPE_CHECKING:
     from orchestrator.launch.submit import Submitted
@@ -80,7 +80,9 @@ def drive(job: JobSpec, where: Settings, cpus: int | None, tracking: bool, ship:
 
 def again() -> str:
     """The command line of this process, to be run again: its flags name the store and the storage of the job."""
-    return shlex.join(["python", "-m", "orchestrator", *sys.argv[1:]])
+    given = [shown(argument) for argument in sys.argv[1:]]
+    remedy = "" if given == sys.argv[1:] else "\n  (*** stands for a user and password: set DATABASE_URL instead)"
+    return shlex.join(["python", "-m", "orchestrator", *given]) + remedy
 
 
 def finish(done: Submitted, where: Settings) -> int:
@@ -88,10 +90,10 @@ def finish(done: Submitted, where: Settings) -> int:
     from orchestrator.records.states import JobState
     from orchestrator.report.build import build
     from orchestrator.report.publish import text
-    from orchestrator.store.store import open_existing
+    from orchestrator.store.store import open_to_look
 
-    store = open_existing(where)
-    click.echo(text(build(store, done.job_id, full=False), "text", where))
+    store = open_to_look(where)
+    echo(text(build(store, done.job_id, full=False), "text", where))
     store.close()
     tally = done.tally
     say(f"{done.job_id}: {done.state}; {tally.started} trials started, {tally.already_done} already done")
@@ -130,7 +132,7 @@ def plan(
     if form == "json":
         show(cost.to_json())
     else:
-        click.echo(lines(job, cost))
+        echo(lines(job, cost))
 
 
 @click.command()
@@ -144,7 +146,7 @@ def validate(spec: Path, profile: str | None, overrides: tuple[str, ...]) -> Non
     job = load_checking_profiles(spec, profile, overrides)
     by_others = f"{job.name} (its id depends on the trials of other jobs that it starts from)"
     name = by_others if references_to_other_jobs(job) else job_id(job)
-    click.echo(f"{spec}: valid; job {name}, stages {', '.join(stage.name for stage in job.stages)}")
+    echo(f"{spec}: valid; job {name}, stages {', '.join(stage.name for stage in job.stages)}")
 
 
 @click.command()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import io
+import os
 import sys
 
 import click
@@ -15,7 +17,7 @@ from orchestrator.cli.services import track, ui
 from orchestrator.cli.settings_table import settings
 from orchestrator.cli.show import describe, list_jobs, logs, report, status
 from orchestrator.cli.weights import weights
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import NotFound, OrchestratorError
 
 COMMANDS = (
     submit, plan, validate, schema, list_jobs, status, describe, logs, report, cancel, retry, data, weights, gc, pin,
@@ -51,7 +53,9 @@ for command in COMMANDS:
 
 def main() -> None:
     """Runs a command. An error that the user can act on becomes one message and an exit code, without a traceback."""
+    _print_what_can_be_printed()
     try:
+        _require_working_directory()
         code = cli.main(standalone_mode=False)
     except OrchestratorError as error:
         say(f"error: {error}")
@@ -61,6 +65,22 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        say(text.getvalue().removesuffix("\n"))
         sys.exit(error.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _print_what_can_be_printed() -> None:
+    """A character that the terminal's encoding lacks is printed as a question mark, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _require_working_directory() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise NotFound("the working directory no longer exists: change to another one") from None

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from orchestrator.printable import printable
 from orchestrator.settings import settings
 
 INTERRUPTED = 130
@@ -20,9 +21,14 @@ UNFINISHED = 1
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def echo(text: object) -> None:
+    """Prints a result to standard output: every command does so by this, so that text of others stays text."""
+    click.echo("\n".join(printable(line, lines=True) for line in str(text).split("\r\n")))
+
+
 def say(line: str) -> None:
     """Prints a message to standard error, so that piped output stays clean."""
-    click.echo(line, err=True)
+    click.echo(printable(line, lines=True), err=True)
 
 
 def places(*wanted: str) -> Callable[[F], F]:
@@ -71,7 +77,7 @@ def output(command: F) -> F:
 
 def show(value: Any) -> None:
     """Prints a value as JSON."""
-    click.echo(json.dumps(value, indent=1, allow_nan=False))
+    echo(json.dumps(value, indent=1, allow_nan=False))
 
 
 def printed(view: Any, form: str) -> None:
@@ -79,4 +85,4 @@ def printed(view: Any, form: str) -> None:
     if form == "json":
         show(view.to_json())
     else:
-        click.echo(view.text())
+        echo(view.text())

@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.engine.driver import Driver
 from orchestrator.plan.state import Progress
+from orchestrator.printable import printable
 from orchestrator.report.figures import UNKNOWN, scaled
 from orchestrator.report.formatting import duration
 from orchestrator.report.matrix import ENDED, LOST, Part, arrange, cell_text, count, seconds_left, total
@@ -67,6 +68,7 @@ class Live:
 
     def say(self, line: str) -> None:
         """Prints a line that stays above the live table."""
+        line = printable(line, lines=True)
         if self._screen is not None:
             self._console.print(line, markup=False)
         else:
@@ -88,17 +90,21 @@ class Live:
 
     def _table(self, driver: Driver, progress: list[Progress]) -> Any:
         from rich.table import Table
+        from rich.text import Text
+
+        def plain(text: str) -> Text:  # names are not markup
+            return Text(printable(text, lines=True))
 
         report = driver.job.report
         last = report.stage or driver.job.stages[-1].name
         rows, columns, cells = arrange(parts(progress, report.rows, report.columns))
-        table = Table(title=summary(driver, progress), title_justify="left", caption=_running(driver),
+        table = Table(title=plain(summary(driver, progress)), title_justify="left", caption=plain(_running(driver)),
                       caption_justify="left")  # fmt: skip
         table.add_column("")
         for column in columns:
-            table.add_column(column)
+            table.add_column(plain(column))
         for row in rows:
-            table.add_row(row, *(cell_text(cells.get((row, column), ()), last) for column in columns))
+            table.add_row(plain(row), *(plain(cell_text(cells.get((row, column), ()), last)) for column in columns))
         return table
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import output, show
+from orchestrator.cli.options import echo, output, show
 
 if TYPE_CHECKING:
     from workers.trial import TrialSpec
@@ -112,4 +112,4 @@ def settings(specs: tuple[Path, ...], profile: str | None, form: str) -> None:
     header = ["", *(column.study for column in columns)]
     body = [["", *(column.row for column in columns)]]
     body += [[title, *(column.values.get(path, "–") for column in columns)] for path, title in titles.items()]
-    click.echo("\n".join(aligned(header, body, WIDTH)))
+    echo("\n".join(aligned(header, body, WIDTH)))

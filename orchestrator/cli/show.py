@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.options import UNFINISHED, output, places, printed, say
+from orchestrator.cli.options import UNFINISHED, echo, output, places, printed, say
 from orchestrator.settings import Settings
 
 
@@ -17,9 +17,9 @@ from orchestrator.settings import Settings
 def list_jobs(where: Settings, form: str) -> None:
     """List all jobs, newest first."""
     from orchestrator.report import status as views
-    from orchestrator.store.store import open_existing
+    from orchestrator.store.store import open_to_look
 
-    printed(views.ls(open_existing(where)), form)
+    printed(views.ls(open_to_look(where)), form)
 
 
 @click.command()
@@ -29,9 +29,9 @@ def list_jobs(where: Settings, form: str) -> None:
 def status(job: str | None, where: Settings, form: str) -> None:
     """Show the progress of a job [the newest]."""
     from orchestrator.report import status as views
-    from orchestrator.store.store import open_existing
+    from orchestrator.store.store import open_to_look
 
-    store = open_existing(where)
+    store = open_to_look(where)
     printed(views.status(store, store.jobs.find(job) if job else newest(store)), form)
 
 
@@ -54,9 +54,9 @@ def describe(name: str, where: Settings, form: str, parameters: bool) -> None:
     """Show everything about a job or a trial."""
     from orchestrator.errors import NotFound
     from orchestrator.report import describe as everything
-    from orchestrator.store.store import open_existing
+    from orchestrator.store.store import open_to_look
 
-    store = open_existing(where)
+    store = open_to_look(where)
     if parameters:
         from orchestrator.cli.parameter_groups import table
 
@@ -79,20 +79,26 @@ def logs(trial: str, where: Settings, follow: bool) -> None:
 
     from orchestrator.errors import NotFound
     from orchestrator.records.trial_files import trial_folder
-    from orchestrator.store.store import open_existing
+    from orchestrator.store.store import open_to_look
 
-    store = open_existing(where)
+    store = open_to_look(where)
     key = store.trials.find(trial)
     path = trial_folder(where.storage, key) / "log.txt"
     if not path.exists():
         raise NotFound(f"trial {key[:12]} has written no log yet ({path})")
     with open(path, encoding="utf-8", errors="replace") as log:
         while True:
-            click.echo(log.read(), nl=False)
+            _print_log(log.read())
             if not follow or store.trials.snapshots([key])[key].state.ended:
                 break
             time.sleep(1.0)
-        click.echo(log.read(), nl=False)
+        _print_log(log.read())
+
+
+def _print_log(text: str) -> None:
+    """Progress bars, which return to the beginning of their line, become lines of their own."""
+    if text:
+        echo(text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n"))
 
 
 class Form(click.ParamType):  # type: ignore[type-arg]
@@ -127,9 +133,9 @@ def report(job: str | None, where: Settings, form: str, check: bool) -> None:
     from orchestrator.report import publish
     from orchestrator.report.build import build
     from orchestrator.report.formats import FORMATS
-    from orchestrator.store.store import open_existing
+    from orchestrator.store.store import open_to_look
 
-    store = open_existing(where)
+    store = open_to_look(where)
     identity = store.jobs.find(job) if job else newest(store)
     if check:
         from orchestrator.report.model import FORM
@@ -142,11 +148,12 @@ def report(job: str | None, where: Settings, form: str, check: bool) -> None:
             say("the saved report is of an earlier version: comparing its numbers, not its words")
         differences = verify(store, identity, written)
         for line in differences:
-            click.echo(line)
+            echo(line)
         if differences:
             sys.exit(UNFINISHED)
-        click.echo(f"{identity}: every number and every choice follows from the recorded figures")
+        echo(f"{identity}: every number and every choice follows from the recorded figures")
         return
-    click.echo(publish.text(build(store, identity, full=bool(FORMATS[form].suffix)), form, where), nl=form == "text")
+    text = publish.text(build(store, identity, full=bool(FORMATS[form].suffix)), form, where)
+    echo(text if form == "text" else text.removesuffix("\n").removesuffix("\r"))
     if form == "html" and sys.stdout.isatty():
         say(f"written: {publish.publish(store, identity, where)['html']}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import places, say
+from orchestrator.cli.options import echo, places, say
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
@@ -53,8 +53,8 @@ def convert_command(
     for line in done.notes:
         say(line)
     say(f"layout {done.layout}; written: {done.output} and {sidecar(done.output).name}")
-    click.echo(f"# SHA-256 {done.sha256}")
-    click.echo(spec_lines(done, name or stem, where.data_root, wanted))
+    echo(f"# SHA-256 {done.sha256}")
+    echo(spec_lines(done, name or stem, where.data_root, wanted))
 
 
 def _backbone(model: str, arguments: str, image_size: int | None) -> BackboneSpec:
@@ -91,10 +91,10 @@ def show(file: Path, names: bool) -> None:
 
     for label, value in contained(file, names).items():
         if isinstance(value, dict | list):
-            click.echo(f"{label}:")
-            click.echo("\n".join(f"  {line}" for line in _lines(value)))
+            echo(f"{label}:")
+            echo("\n".join(f"  {line}" for line in _lines(value)))
         else:
-            click.echo(f"{label}: {value}")
+            echo(f"{label}: {value}")
 
 
 def _lines(value: Any) -> list[str]:
@@ -114,6 +114,6 @@ def fetch(uri: str, where: Settings, sha256: str) -> None:
     path = download(uri, sha256, where.data_root)
     say(f"downloaded: {path}, SHA-256 {sha256}")
     if path.suffix == ".safetensors":
-        click.echo(f"init: {{kind: file, name: {json.dumps(path.stem)}, path: {json.dumps(uri)}, sha256: {sha256}}}")
+        echo(f"init: {{kind: file, name: {json.dumps(path.stem)}, path: {json.dumps(uri)}, sha256: {sha256}}}")
     else:
         say(f"convert it once: python -m orchestrator weights import {path}")

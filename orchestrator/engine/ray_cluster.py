@@ -120,7 +120,8 @@ def _connection(address: str, namespace: str, runtime_env: dict[str, Any] | None
     import ray
 
     try:
-        with _no_metrics():
+        # Ray puts the working directory first on the path of the workers, where a file workers.py would hide our package.
+        with _no_metrics(), contextlib.chdir(Path(__file__).parents[2]):
             info = ray.init(
                 address=address, namespace=namespace, runtime_env=runtime_env, log_to_driver=False,
                 logging_level="ERROR",

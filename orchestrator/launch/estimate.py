@@ -18,7 +18,7 @@ from orchestrator.plan.resource_fit import Node
 from orchestrator.records.states import TrialSnapshot
 from orchestrator.settings import Settings
 from orchestrator.spec.job import JobSpec, job_id
-from orchestrator.store.store import open_store
+from orchestrator.store.store import open_to_look
 from tasks.errors import DataError
 from workers.trial import TrialSpec
 
@@ -30,7 +30,7 @@ def estimate(job: JobSpec, where: Settings, nodes: list[Node]) -> Cost:
     """
     planned_job = with_manifests(job, where)
     try:
-        store = open_store(where.database_url, create=False)
+        store = open_to_look(where)
     except NotFound:
         result = cost(planned_job, assumed_snapshots, DurationModel(), nodes, parameters)
     else:

@@ -28,7 +28,7 @@ from orchestrator.rules.selection import barred_trials
 from orchestrator.settings import Settings
 from orchestrator.spec.diagnostics import offer
 from orchestrator.spec.job import JobSpec
-from orchestrator.store.store import Store, open_store
+from orchestrator.store.store import Store, open_to_look
 from workers.trial import TrialSpec
 
 ASSUMED = "not known yet: "
@@ -66,9 +66,9 @@ def assume_weights(job: JobSpec, where: Settings) -> JobSpec:
     if not references_to_other_jobs(job):
         return job
     try:
-        store = open_store(where.database_url, create=False)
+        store = open_to_look(where)
     except NotFound as error:
-        reason = str(error)
+        reason = str(error).splitlines()[0]
         return _replaced(job, lambda init: f"{ASSUMED}{_what(init)}: {reason}")
     try:
         return _replaced(job, lambda init: _found_or_assumed(store, init))

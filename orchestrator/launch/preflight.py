@@ -29,7 +29,8 @@ class ModelPreflight:
         self._process: subprocess.Popen[str] | None = None
         if len(self._checks) > 1 or any(check["weights"] for check in self._checks):
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "workers.model_check"],
+                # By way of our package, so that a file workers.py where the user works does not hide it.
+                [sys.executable, "-c", "import orchestrator, runpy; runpy.run_module('workers.model_check', None, '__main__')"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             )  # fmt: skip
             assert self._process.stdin is not None

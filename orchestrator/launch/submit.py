@@ -26,7 +26,7 @@ from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.records.rows import JobRecord
 from orchestrator.records.states import JobState
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, private_folder
 from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.store.store import Store, open_store
 from orchestrator.tracking.process import _mirrored, tracked
@@ -76,7 +76,7 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
     what is recorded by then is kept.
     """
     options = options or Options()
-    make_folder(where.folder)
+    make_folder(where.folder, private=True)
     with contextlib.closing(open_store(where.database_url)) as store:
         job, origins = resolve_weights(job, store)
         planned_job = with_manifests(job, where)
@@ -165,9 +165,12 @@ def recorded_durations(store: Store) -> DurationModel:
     return durations
 
 
-def make_folder(folder: Path) -> None:
-    """Makes the folder if needed. Raises BackendUnreachable if it cannot be made or written to."""
+def make_folder(folder: Path, private: bool = False) -> None:
+    """Makes the folder if needed; `private`: so that no other user can enter it. Raises BackendUnreachable if it cannot
+    be made or written to."""
     try:
+        if private:
+            private_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.touch()

@@ -10,6 +10,7 @@ from orchestrator.errors import BackendUnreachable
 from orchestrator.paths import inside
 from orchestrator.report.build import build
 from orchestrator.report.formats import FORMATS, Links
+from orchestrator.settings import private_folder, without_secrets
 
 if TYPE_CHECKING:
     from orchestrator.report.model import Report
@@ -31,6 +32,7 @@ def publish(store: Store, job_id: str, where: Settings) -> dict[str, Path]:
     folder = folder_of(where, job_id)
     written = {}
     try:
+        private_folder(where.folder)
         folder.mkdir(parents=True, exist_ok=True)
         for form, format in FORMATS.items():
             if not format.suffix:
@@ -49,7 +51,7 @@ def publish(store: Store, job_id: str, where: Settings) -> dict[str, Path]:
 
 def text(report: Report, form: str, where: Settings) -> str:
     """The report in one of `FORMATS`."""
-    tracking = where.tracking_uri if where.tracking_uri.startswith("http") else UI
+    tracking = without_secrets(where.tracking_uri) if where.tracking_uri.startswith("http") else UI
     return FORMATS[form].render(report, Links(tracking, where.storage))
 
 

@@ -127,7 +127,9 @@ class Database:
             except (sa.exc.ArgumentError, TypeError, ValueError) as error:
                 if driver is not None:
                     raise  # our own mistake
-                raise self._unusable(error) from error  # the driver reads the options of the address when it connects
+                raise _unusable(
+                    self.url, error
+                ) from error  # the driver reads the options of the address when it connects
             time.sleep(random.uniform(0.01, 0.1))
         raise BackendUnreachable(f"{self.where}: another process is writing it all the time: try again")
 
@@ -152,7 +154,7 @@ class Database:
 
     def _explained(self, error: DBAPIError) -> OrchestratorError | DBAPIError:
         """An error that tells the user what to do next, or the error itself if the mistake is ours."""
-        text = masked(str(error.orig).strip(), self._password)
+        text = masked(str(error.orig).strip(), self.url.render_as_string(hide_password=False))
         if self.sqlite:
             for sign, advice in _SQLITE_ADVICE:
                 if sign in text.lower():
@@ -169,16 +171,8 @@ class Database:
                 f"DATABASE_URL ({first})"
             )
         if not state and isinstance(error, sa.exc.ProgrammingError):  # before any statement: an option of the address
-            return self._unusable(error.orig or error)
+            return _unusable(self.url, error.orig or error)
         return error
-
-    @property
-    def _password(self) -> str:
-        return self.url.render_as_string(hide_password=False)
-
-    def _unusable(self, error: BaseException) -> BackendUnreachable:
-        first = (masked(str(error), self._password).strip().splitlines() or [type(error).__name__])[0]
-        return BackendUnreachable(f"{self.where}: DATABASE_URL has an option that cannot be used ({first})")
 
 
 _BROKEN = "is damaged: a table or column is missing: restore a copy, or choose another store"
@@ -281,9 +275,20 @@ def _postgres_engine(url: sa.URL) -> sa.Engine:
     arguments = {} if "connect_timeout" in url.query else {"connect_timeout": 10}
     try:
         # pre_ping: a connection that broke when the server restarted is replaced before it is used.
-        return sa.create_engine(url, connect_args=arguments, pool_pre_ping=True)
+        engine = sa.create_engine(url, connect_args=arguments, pool_pre_ping=True)
+        engine.dialect.create_connect_args(url)
     except ImportError as error:
         raise BackendUnreachable(f"PostgreSQL needs the package psycopg: {error}") from error
+    except (sa.exc.ArgumentError, TypeError, ValueError) as error:
+        raise _unusable(url, error) from error
+    return engine
+
+
+def _unusable(url: sa.URL, error: BaseException) -> BackendUnreachable:
+    """The error for an option of the address that SQLAlchemy or the driver refuses."""
+    lines = masked(str(error), url.render_as_string(hide_password=False)).strip().splitlines()
+    reason = lines[0] if lines else type(error).__name__
+    return BackendUnreachable(f"{address.display(url)}: DATABASE_URL has an option that cannot be used ({reason})")
 
 
 def _bring_up_to_date(database: Database, create: bool) -> None:

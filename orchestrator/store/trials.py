@@ -14,7 +14,7 @@ from orchestrator.records.rows import AttemptRow, MeasurementRow, PlacedRow, Pla
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.records.writes import Write
 from orchestrator.store import metrics, name_errors, search_log, tables, trial_events
-from orchestrator.store.column_types import refuse_what_does_not_fit
+from orchestrator.store.column_types import Words, refuse_what_does_not_fit
 from orchestrator.store.database import Database, chunks, object_of, state_of, to_json
 
 _jobs, _trials, _placed = tables.jobs, tables.trials, tables.placed
@@ -294,7 +294,7 @@ def _find(connection: sa.Connection, prefix: str) -> str:
     matches = []
     start = prefix.rpartition(" ")[2]  # Ray and MLflow show "name 01234567"
     if start:
-        starts_so = sa.func.substr(_trials.c.key, 1, len(start), type_=tables.Words()) == start
+        starts_so = sa.func.substr(_trials.c.key, 1, len(start), type_=Words()) == start
         matches = list(connection.execute(sa.select(_trials.c.key).where(starts_so).limit(6)).scalars())
     if len(matches) == 1:
         return str(matches[0])
@@ -364,7 +364,7 @@ def _read_trial(connection: sa.Connection, key: str) -> TrialRow:
         .where(_placed.c.trial_id == row.id)
         .order_by(_placed.c.job_id, _placed.c.position)
     )
-    decoded = {
+    decoded: dict[str, Any] = {
         "spec": object_of(row.spec_json, f"spec_json of trial {key[:12]}"),
         "state": state_of(TrialState, row.state),
         "figures": read_figures(connection, [key]).get(key, {}),

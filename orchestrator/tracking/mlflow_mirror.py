@@ -16,7 +16,7 @@ from orchestrator.paths import inside
 from orchestrator.records.rows import JobRow, PlacedRow, ReportRow
 from orchestrator.records.states import JobState
 from orchestrator.records.trial_files import trial_folder
-from orchestrator.settings import masked
+from orchestrator.settings import masked, private_folder
 from orchestrator.tracking import run_view
 from orchestrator.tracking.mlflow_runs import JobRuns, Run, Synced
 from orchestrator.tracking.run_view import RunStatus
@@ -87,7 +87,7 @@ class Mirror:
     def _take_lock(self) -> None:
         if self._lock is not None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        private_folder(self.folder)
         lock = inside(self.folder, f"mirror-{self.job_id}.lock").open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -27,7 +27,7 @@ REFUSED = b"This address needs the token of this start: open the whole address t
 
 
 class TokenRequired:
-    """Passes a request to `app` if it brings the token: in the address once (which sets a cookie), in that cookie, or as
+    """Passes a request on if it brings the token: in the address once (which sets a cookie), in that cookie, or as
     Authorization: `Bearer TOKEN`, or `Basic` with it as the password. Every other request gets 401."""
 
     def __init__(self, app: App, token: str, port: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.printable import printable
 from orchestrator.report.formats import csv_table, html_page, json_data, latex, markdown, terminal
 from orchestrator.report.model import Report
 
@@ -29,13 +30,22 @@ class Format:
     render: Callable[[Report, Links], str]
 
 
+def _printable(render: Callable[[Report, Links], str]) -> Callable[[Report, Links], str]:
+    """No text of others (names, errors, rows of the store) reaches a terminal or a file as it is."""
+
+    def rendered(report: Report, links: Links) -> str:
+        return "\r\n".join(printable(line, lines=True) for line in render(report, links).split("\r\n"))
+
+    return rendered
+
+
 FORMATS: Mapping[str, Format] = {
-    "text": Format("", lambda report, links: terminal.terminal(report)),
-    "html": Format("html", lambda report, links: html_page.html(report, links.tracking, links.storage)),
-    "md": Format("md", lambda report, links: markdown.markdown(report, links.tracking)),
-    "csv": Format("csv", lambda report, links: csv_table.csv(report)),
-    "tex": Format("tex", lambda report, links: latex.latex(report)),
-    "json": Format("json", lambda report, links: json_data.json_text(report)),
+    "text": Format("", _printable(lambda report, links: terminal.terminal(report))),
+    "html": Format("html", _printable(lambda report, links: html_page.html(report, links.tracking, links.storage))),
+    "md": Format("md", _printable(lambda report, links: markdown.markdown(report, links.tracking))),
+    "csv": Format("csv", _printable(lambda report, links: csv_table.csv(report))),
+    "tex": Format("tex", _printable(lambda report, links: latex.latex(report))),
+    "json": Format("json", _printable(lambda report, links: json_data.json_text(report))),
 }
 """Name -> form, in the order in which help texts list them. `report -f`, `publish` and the last lines of `submit` read
 this list."""
