@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from tasks.base import Batch, DataContext, Loaders, Task
 from tasks.datasets import find_dataset
 from tasks.datasets.augment import Augment
-from tasks.datasets.labelled.card import DIGEST
+from tasks.datasets.labelled.card import DIGEST, LARGEST_SEED
 from tasks.datasets.labelled.dataset import LabelledDataset
 from tasks.datasets.labelled.described import LabelledDescription, Sizes
 from tasks.datasets.labelled.folder import LabelledField
@@ -61,7 +61,7 @@ class Classify(Task):
     evaluate: Literal["val", "test"] = "val"
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Share of the official training set that is held out as val, stratified, if there is no official val."""
-    split_seed: int = Field(default=0, ge=0)
+    split_seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Seed of that draw (and of the 30 images per class of Caltech-101)."""
     counts: Literal["exact", "any"] = "exact"
     """`exact`: stop when the number of images on disk is not the published one. `any`: accept any number; the results

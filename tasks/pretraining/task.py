@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, 
 from tasks.base import Batch, DataContext, Loaders, Task
 from tasks.datasets import find_dataset
 from tasks.datasets.augment import Augment, is_range
-from tasks.datasets.labelled.card import DIGEST
+from tasks.datasets.labelled.card import DIGEST, LARGEST_SEED
 from tasks.datasets.labelled.dataset import LabelledDataset
 from tasks.datasets.labelled.described import LabelledDescription, Sizes
 from tasks.datasets.labelled.folder import LabelledField
@@ -82,7 +82,7 @@ class Pretrain(Task):
     of 14 photographs inside packages, 151 of 4 others held out."""
     val_fraction: float = Field(default=0.02, gt=0, lt=1)
     """Part of the training images that is held out where there is no official val."""
-    split_seed: int = Field(default=0, ge=0)
+    split_seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Seed of that draw."""
     official_val: Literal["val", "test"] = "val"
     """Use of an official val. `val`: the loss is measured on it, and all training images are trained on, as in the

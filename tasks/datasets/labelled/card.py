@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from tasks.datasets.info import DatasetInfo, SplitOption
+from tasks.errors import DataError
 
 Metric = Literal["top1", "mean_per_class", "map11"]
 Card = TypeVar("Card", bound="LabelledCard")
 
 DIGEST = "^[0-9a-f]{64}$"
 """The form of a SHA-256."""
+LARGEST_SEED = 2**32 - 1
+"""Of the draw of a split: numpy's RandomState takes no larger one."""
 CALTECH_TRAIN = 30
 """Images of each class of Caltech-101 to train on; all others are test (Kornblith et al.)."""
 
 VAL_FRACTION = SplitOption(
     "val_fraction", "--val-fraction", "fraction", 0.2, "Part that is held out as val, where there is no official val."
 )
-SPLIT_SEED = SplitOption("split_seed", "--split-seed", "count", 0)
+SPLIT_SEED = SplitOption("split_seed", "--split-seed", "count", 0, most=LARGEST_SEED)
 BACKGROUND = SplitOption(
     "caltech_background", "--no-background", "switch", True, "Caltech-101 without BACKGROUND_Google."
 )
@@ -127,10 +130,27 @@ class SplitSpec:
         """Raises ValueError when the data set does not offer these choices. `card`: as the catalogue has it."""
         if not self.caltech_background and not card.background:
             raise ValueError(f"caltech_background: {self.dataset} has no class BACKGROUND_Google; leave it out")
+        if not 0 <= self.split_seed <= LARGEST_SEED:
+            raise ValueError(f"split_seed: {self.split_seed} is not between 0 and {LARGEST_SEED}")
         if self.official_val == "test" and card.known and not card.val_may_be_test:
             why = "has its own test images" if card.test else "has no official val that may be test"
             own = " and described data with val but no test" if card.own else ""
             raise ValueError(f"official_val: test is for imagenet and inat18{own}; {self.dataset} {why}")
+        of = self.of(card)
+        if card.known and card.source == "folder" and not of.official_val:
+            try:
+                self.check_held_out(card.name, of.trainval)
+            except DataError as error:
+                raise ValueError(str(error)) from error
+
+    def check_held_out(self, name: str, trainval: int) -> None:
+        """Raises DataError where no image, or every one, of the official training set would be held out as val."""
+        held_out = held_out_images(trainval, self.val_fraction)
+        if not 0 < held_out < trainval:
+            raise DataError(
+                f"{name}: val_fraction {self.val_fraction:g} of {trainval:,} images holds out {held_out:,} as val and "
+                f"leaves {trainval - held_out:,} to train on; choose it so that both have some"
+            )
 
     def of(self, card: Card) -> Card:
         """The card with the counts and classes that this split has of it."""
