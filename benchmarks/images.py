@@ -37,7 +37,7 @@ from tasks.base import DataContext
 from tasks.datasets import transforms
 from tasks.datasets.augment import Augment
 from tasks.datasets.labelled.loaders import ImageInput, LabelledImages, file_loaders, mixing
-from tasks.datasets.labelled.readers import LabelledPart
+from tasks.datasets.labelled.parts import LabelledPart
 from tasks.datasets.loaders import SampleLoaders
 
 SIZE = 224

@@ -22,7 +22,7 @@ from tasks.classification.task import Classify
 from tasks.datasets import find_dataset
 from tasks.datasets.labelled.dataset import LabelledDataset
 from tasks.datasets.labelled.loaders import ImageInput, LabelledImages, labelled_loaders, mixing
-from tasks.datasets.labelled.readers import LabelledPart
+from tasks.datasets.labelled.parts import LabelledPart
 from tasks.metrics import Summary
 from tasks.pretraining.masks import Masks
 from tasks.pretraining.task import Pretrain

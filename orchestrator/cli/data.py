@@ -57,7 +57,7 @@ def _click_option(option: SplitOption) -> click.Option:
         return click.Option([option.flag, option.name], is_flag=True, help=option.help)
     kinds: dict[str, click.ParamType[Any]] = {
         "fraction": click.FloatRange(0, 1, min_open=True, max_open=True),
-        "count": click.IntRange(0),
+        "count": click.IntRange(0, option.most),
         "word": click.Choice(option.words),
     }
     return click.Option(

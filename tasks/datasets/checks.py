@@ -6,17 +6,15 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tasks.datasets.files import first_few, is_filled
 from tasks.datasets.info import Finding, Watch
 from tasks.datasets.manifest import Manifest, saved_digest
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
     from tasks.datasets.images.source import Source
-
-SHOWN = 3
-"""Files that a line names; the others are counted."""
 
 
 def look_at_files(name: str, root: Path, manifest: Manifest, images: bool, watch: Watch, finding: Finding) -> None:
@@ -33,7 +31,7 @@ def look_at_files(name: str, root: Path, manifest: Manifest, images: bool, watch
     except DataError as error:
         finding.problems.append(str(error).removeprefix(f"{name}: "))
         return
-    absent = [i for i, path in enumerate(paths) if not _has_content(path)] if isinstance(source, Files) else []
+    absent = [i for i, path in enumerate(paths) if not is_filled(path)] if isinstance(source, Files) else []
     if absent:
         names = [str(manifest.images[i]) for i in absent]
         share = f"{len(absent):,} of {len(paths):,}"
@@ -70,12 +68,6 @@ def compare_manifest(name: str, file: str, folders: Sequence[Path], finding: Fin
         )
 
 
-def first_few(items: Sequence[Any]) -> str:
-    """The first of the items, and how many others there are."""
-    more = f", and {len(items) - SHOWN:,} others" if len(items) > SHOWN else ""
-    return ", ".join(map(str, items[:SHOWN])) + more
-
-
 def _fault(source: Source, index: int, root: Path) -> str:
     """Which image cannot be decoded and why; empty when it can."""
     try:
@@ -83,10 +75,3 @@ def _fault(source: Source, index: int, root: Path) -> str:
     except DataError as error:
         return str(error).partition("cannot read image ")[2].rpartition("; ")[0].replace(f"{root}/", "")
     return ""
-
-
-def _has_content(path: Path) -> bool:
-    try:
-        return os.stat(path).st_size > 0
-    except OSError:
-        return False

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from tasks.errors import printable
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif")
+"""Of images, in lower case; files with another suffix are no images."""
+SHOWN = 3
+"""Names that a line of a message has; the others are counted."""
 LARGEST_LIST = 2**30
 """Bytes of a list of images; that of iNaturalist 2018, the longest known, has 130 MB."""
 _LEFT_BY_PROGRAMS = frozenset({
@@ -65,12 +71,28 @@ def plain(name: str) -> str:
 def below(base: Path, paths: Iterable[Path]) -> Iterator[str]:
     """The names of files below a folder. Raises ValueError for one that is not below it by its name (a link within the
     folder may lead elsewhere: whoever owns the folder made it)."""
-    start = f"{base.as_posix().rstrip('/')}/"
+    start = f"{base.as_posix().rstrip('/')}/" if base.parts else ""
     for path in paths:
-        name = path.as_posix()
-        if not name.startswith(start) or ".." in path.parts[len(base.parts) :] or "\0" in name:
-            raise ValueError(f"{name!r} is not below {base}")
-        yield name[len(start) :]
+        whole = path.as_posix()
+        name = whole[len(start) :]
+        if not whole.startswith(start) or name.startswith("/") or "/../" in f"/{name}/" or "\0" in name:
+            raise ValueError(f"{whole!r} is not below {base}")
+        yield name
+
+
+def is_filled(path: Path) -> bool:
+    """True for a file (no folder, named pipe, device) with content."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size > 0
+
+
+def first_few(items: Sequence[Any]) -> str:
+    """The first of the items, as they can be printed, and how many others there are."""
+    more = f", and {len(items) - SHOWN:,} others" if len(items) > SHOWN else ""
+    return printable(", ".join(map(str, items[:SHOWN])) + more)
 
 
 def ignored(name: str) -> bool:

@@ -32,10 +32,12 @@ class SplitOption:
     flag: str
     """--val-fraction"""
     kind: Literal["fraction", "count", "word", "switch"]
-    """fraction: between 0 and 1; count: from 0; word: one of `words`; switch: given, it means `not default`."""
+    """fraction: between 0 and 1; count: from 0 to `most`; word: one of `words`; switch: given, it means `not
+    default`."""
     default: Any
     help: str = ""
     words: tuple[str, ...] = ()
+    most: int | None = None
 
 
 @dataclass(frozen=True)

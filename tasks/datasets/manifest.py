@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from tasks.datasets.files import plain
 from tasks.errors import DataError
 
 VERSION = 1
@@ -50,7 +51,8 @@ class Manifest:
     @cached_property
     def body(self) -> bytes:
         rows = zip(self.images, self.annotations, self.parts, strict=True)
-        return "".join(_line(image, annotation, part) for image, annotation, part in rows).encode()
+        lines = "".join(_line(image, annotation, part) for image, annotation, part in rows)
+        return lines.encode(errors="backslashreplace")  # bytes of a name that are no UTF-8 become JSON's own escapes
 
     @cached_property
     def digest(self) -> str:
@@ -140,16 +142,19 @@ def _damaged(path: Path, error: Exception) -> DataError:
 def load(path: Path) -> Manifest:
     """A manifest from disk. Raises DataError when it is none or was changed."""
     header, body = _opened(path)
-    entries = [json.loads(line) for line in body.splitlines()]
-    return Manifest(
-        header["cut"],
-        [entry["file"] if "file" in entry else entry["index"] for entry in entries],
-        [_annotation(entry, header["classes"]) for entry in entries],
-        [entry["part"] for entry in entries],
-        header["classes"],
-        header["pixels"],
-        header["rule"],
-    )
+    try:
+        entries = [json.loads(line) for line in body.splitlines()]
+        return Manifest(
+            header["cut"],
+            [plain(entry["file"]) if "file" in entry else entry["index"] for entry in entries],
+            [_annotation(entry, header["classes"]) for entry in entries],
+            [entry["part"] for entry in entries],
+            header["classes"],
+            header["pixels"],
+            header["rule"],
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _damaged(path, error) from error
 
 
 def save(manifest: Manifest, name: str, folders: Sequence[Path]) -> Path | None:

@@ -107,7 +107,7 @@ class PhotoTiles(DatasetInfo):
         import numpy as np
 
         from tasks.datasets.labelled.loaders import LabelledImages
-        from tasks.datasets.labelled.readers import LabelledPart
+        from tasks.datasets.labelled.parts import LabelledPart
 
         images, count = pixels(), self.samples(train)
         first, second = (LabelledPart(part, np.zeros(len(part), np.int64)) for part in (images[:count], images[count:]))

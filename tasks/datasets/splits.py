@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,19 +14,65 @@ Indices = NDArray[np.int64]
 def stratified(labels: Sequence[int] | NDArray[np.int64], counts: Sequence[int], seed: int) -> list[Indices]:
     """Splits `range(len(labels))` into len(counts) parts of exactly these sizes, each class shared in proportion.
 
-    Each part is in ascending order. Every class gives each part its exact share to within one image. The order within a
-    class is drawn by numpy's RandomState, whose stream is guaranteed never to change. Raises ValueError when the counts
-    do not add up to the number of labels.
+    Each part is in ascending order. Every class gives each part its exact share, rounded down or up: the images that
+    are left over when all are rounded down go where the remainder is largest. The order within a class is drawn by
+    numpy's RandomState, whose stream is guaranteed never to change. Raises ValueError when the counts do not add up to
+    the number of labels.
     """
     labels = np.asarray(labels, dtype=np.int64)
     if sum(counts) != len(labels) or min(counts) < 0:
         raise ValueError(f"parts of {list(counts)} images do not add up to the {len(labels)} there are")
-    # Shuffle within classes, then deal: position (j + 1/2) / n of an image within its class orders all classes along
-    # one line, and cutting that line at the counts takes nearly the same share of every class.
+    if not len(labels):
+        return [labels.copy() for _ in counts]
+    sizes = np.unique(labels, return_counts=True)[1]
+    shares = _shares(sizes, np.asarray(counts, dtype=np.int64))
     random = np.random.RandomState(seed)
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = random.permutation(np.flatnonzero(labels == label))
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    line = np.lexsort((labels, place))
-    return [np.sort(part) for part in np.split(line, np.cumsum(counts)[:-1])]
+    parts: list[list[Indices]] = [[] for _ in counts]
+    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1])
+    for members, share in zip(by_class, shares, strict=True):
+        for part, chosen in zip(parts, np.split(random.permutation(members), np.cumsum(share)[:-1]), strict=True):
+            part.append(chosen)
+    return [np.sort(np.concatenate(part)) for part in parts]
+
+
+def _shares(sizes: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(classes, parts): images that each class gives to each part. Rows add up to `sizes`, columns to `counts`, and no
+    value is one or more away from size * count / all. In whole numbers, so that it is the same on every machine."""
+    exact, total = np.outer(sizes, counts), int(sizes.sum())
+    shares, left = exact // total, exact % total
+    lacks, room = sizes - shares.sum(1), counts - shares.sum(0)
+    up = np.zeros(exact.shape, dtype=bool)
+    for cell in np.argsort(-left, axis=None, kind="stable").tolist():
+        row, column = divmod(cell, len(counts))
+        if left[row, column] and lacks[row] and room[column]:
+            up[row, column] = True
+            lacks[row] -= 1
+            room[column] -= 1
+    for row in np.repeat(np.arange(len(sizes)), lacks).tolist():  # none of two parts; seldom of three
+        _find_room(row, up, left > 0, room)
+    return shares + up
+
+
+def _find_room(row: int, up: NDArray[np.bool_], free: NDArray[np.bool_], room: NDArray[np.int64]) -> None:
+    """Rounds one more share of a class up: along the shortest chain of classes that each move theirs to another part,
+    the last to one with room. (There is one: the exact shares solve the same task in fractions.)"""
+    came: dict[int, tuple[int, int]] = {}
+    """Column -> (row that moves there, column that it leaves; -1: none)."""
+    queue = deque((row, int(column), -1) for column in np.flatnonzero(free[row] & ~up[row]))
+    while queue:
+        mover, column, before = queue.popleft()
+        if column in came:
+            continue
+        came[column] = mover, before
+        if room[column]:
+            room[column] -= 1
+            while column >= 0:
+                mover, before = came[column]
+                up[mover, column] = True
+                if before >= 0:
+                    up[mover, before] = False
+                column = before
+            return
+        for other in np.flatnonzero(up[:, column]).tolist():
+            queue.extend((other, int(to), column) for to in np.flatnonzero(free[other] & ~up[other]))
+    raise AssertionError("no shares in whole numbers")

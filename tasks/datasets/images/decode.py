@@ -63,7 +63,7 @@ def opened(file: Path | bytes, name: str, where: str) -> Image.Image:
 
 
 def _decoded(content: BinaryIO) -> Image.Image:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     size = content.seek(0, os.SEEK_END)
     content.seek(0)
@@ -71,10 +71,9 @@ def _decoded(content: BinaryIO) -> Image.Image:
         raise _Refused(f"{size:,} bytes, more than {MOST_BYTES:,}", "make it smaller")
     try:
         image = Image.open(content, formats=FORMATS)
-    except Image.UnidentifiedImageError:
-        raise _Refused(
-            f"no whole image in a format that is read: {', '.join(FORMATS)}", "get this file again"
-        ) from None
+    except UnidentifiedImageError:
+        known = ", ".join(FORMATS)
+        raise _Refused(f"no whole image in a format that is read: {known}", "get this file again") from None
     except Image.DecompressionBombError as error:
         raise _Refused(str(error), "make it smaller") from None
     with image:

@@ -14,14 +14,17 @@ import io
 import os
 import shutil
 import tarfile
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.datasets.files import below, open_regular
 from tasks.datasets.images.decode import Unreadable, opened
 from tasks.datasets.images.source import Source, StringTable
 from tasks.errors import DataError
@@ -69,11 +72,15 @@ def pack(
     """Copies files below `root`, as they are, into tar files of about `shard_bytes` in the new folder `out`.
 
     They are made in a folder beside it, with ".part" after its name, which is renamed to `out` when it is complete, so
-    that a killed run can be repeated. Raises DataError when `out` exists, or two files differ in their suffix alone.
+    that a killed run can be repeated. Raises DataError when `out` exists, when two files differ in their suffix alone,
+    and for a path that is not below `root`; OSError for one that is no file.
     """
     if out.exists():
         raise DataError(f"{out} is there already; remove it to pack these images again")
-    names = [str(path.relative_to(root)) for path in paths]
+    try:
+        names = list(below(root, paths))
+    except ValueError as error:
+        raise DataError(f"{out}: {error}") from error
     if len({_stem(name) for name in names}) < len(names):
         raise DataError(f"{out}: two images differ in the suffix alone, which WebDataset's tar files cannot hold")
     unfinished = out.with_name(f"{out.name}.part")
@@ -85,7 +92,8 @@ def pack(
         with (unfinished / f"{number:06d}.tar").open("wb") as file:
             with tarfile.open(fileobj=file, mode="w") as tar:
                 while position < len(paths) and (file.tell() == 0 or file.tell() < shard_bytes):
-                    _add(tar, names[position], paths[position].read_bytes())
+                    with open_regular(paths[position]) as image:
+                        _add(tar, names[position], image.read())
                     if labels is not None:
                         _add(tar, f"{_stem(names[position])}.cls", str(labels[position]).encode())
                     position += 1
@@ -157,10 +165,25 @@ def read_index(out: Path) -> Index | None:
         for name, size in zip(shards, column["bytes"].tolist(), strict=True):
             if (out / name).stat().st_size != size:
                 raise ValueError(f"{name} is not of the {size} bytes that it had")
+        _check_places(shards, column)
         names = StringTable.of_arrays(column["names"], column["ends"])
         return Index(out, shards, names, column["labels"], column["shard"], column["offset"], column["size"])
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, LookupError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} does not fit the tar files beside it: {error}; {remedy}") from error
+
+
+def _check_places(shards: tuple[str, ...], column: dict[str, NDArray[Any]]) -> None:
+    """Raises ValueError for a tar file outside the folder, and for a place beyond the end of one."""
+    if any(PurePosixPath(name).name != name for name in shards):
+        raise ValueError("it names a tar file outside the folder")
+    shard, offset, size, ends = (column[name].astype(np.int64) for name in ("shard", "offset", "size", "ends"))
+    if not len(shard) == len(offset) == len(size) == len(column["labels"]) == len(ends) - 1:
+        raise ValueError("its columns are not of one length")
+    whole = column["bytes"].astype(np.int64)[shard]
+    if (shard < 0).any() or (offset < 0).any() or (size < 0).any() or (size > whole - offset).any():
+        raise ValueError("it names a place that no tar file has")
+    if ends[0] != 0 or (np.diff(ends) < 0).any() or ends[-1] != len(column["names"]):
+        raise ValueError("its names are cut short")
 
 
 class Packed(Source):

@@ -22,12 +22,12 @@ SMALL = (
     LabelledDataset(
         name="digits", title="Digits", classes=10, metric="top1", train=300, val=299, test=300,
         source="wheel", official_val=True, split=_FIXED, how_to_get=_SKLEARN, licence="CC BY 4.0",
-        digest="2e89315c033094533c7902a0ca9d271938a769e28d118d6c090795f76bdf8215",
+        digest="4e818e68819a6ab941463506c79d9206d5cc71abef46f2a198bbf2c8493afd90",
     ),
     LabelledDataset(
         name="digits-pretrain", title="Digits, other half", classes=10, metric="top1", train=748, val=150, test=0,
         source="wheel", official_val=True, split=_FIXED, how_to_get=_SKLEARN, licence="CC BY 4.0",
-        digest="e34e596abd89d8f2aee933d8655f850aba1eb59bee43c4b316ad4afac0b1babb",
+        digest="b385957952305ced97aab98267273a4fc4868d770a515219fe285fae4a36a41e",
     ),
     LabelledDataset(
         name="faces", title="Faces", classes=2, metric="mean_per_class", train=40, val=80, test=80,

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
+from tasks.bounds import MAX_NUMPY_SEED
 from tasks.datasets.info import DatasetInfo, SplitOption
+from tasks.errors import DataError
 
 Metric = Literal["top1", "mean_per_class", "map11"]
 Card = TypeVar("Card", bound="LabelledCard")
@@ -21,7 +23,7 @@ CALTECH_TRAIN = 30
 VAL_FRACTION = SplitOption(
     "val_fraction", "--val-fraction", "fraction", 0.2, "Part that is held out as val, where there is no official val."
 )
-SPLIT_SEED = SplitOption("split_seed", "--split-seed", "count", 0)
+SPLIT_SEED = SplitOption("split_seed", "--split-seed", "count", 0, most=MAX_NUMPY_SEED)
 BACKGROUND = SplitOption(
     "caltech_background", "--no-background", "switch", True, "Caltech-101 without BACKGROUND_Google."
 )
@@ -127,19 +129,27 @@ class SplitSpec:
         """Raises ValueError when the data set does not offer these choices. `card`: as the catalogue has it."""
         if not self.caltech_background and not card.background:
             raise ValueError(f"caltech_background: {self.dataset} has no class BACKGROUND_Google; leave it out")
+        if not 0 <= self.split_seed <= MAX_NUMPY_SEED:
+            raise ValueError(f"split_seed: {self.split_seed} is not between 0 and {MAX_NUMPY_SEED}")
         if self.official_val == "test" and card.known and not card.val_may_be_test:
             why = "has its own test images" if card.test else "has no official val that may be test"
             own = " and described data with val but no test" if card.own else ""
             raise ValueError(f"official_val: test is for imagenet and inat18{own}; {self.dataset} {why}")
         of = self.of(card)
         if card.known and not of.official_val:
-            held_out = held_out_images(of.trainval, self.val_fraction)
-            if not 0 < held_out < of.trainval:
-                part = "val" if held_out == 0 else "train"
-                raise ValueError(
-                    f"val_fraction {self.val_fraction:g} of the {of.trainval} training images of {self.dataset} "
-                    f"leaves {part} without any; choose another"
-                )
+            try:
+                self.check_held_out(card.name, of.trainval)
+            except DataError as error:
+                raise ValueError(str(error)) from error
+
+    def check_held_out(self, name: str, trainval: int) -> None:
+        """Raises DataError where no image, or every one, of the official training set would be held out as val."""
+        held_out = held_out_images(trainval, self.val_fraction)
+        if not 0 < held_out < trainval:
+            raise DataError(
+                f"{name}: val_fraction {self.val_fraction:g} of {trainval:,} images holds out {held_out:,} as val and "
+                f"leaves {trainval - held_out:,} to train on; choose it so that both have some"
+            )
 
     def of(self, card: Card) -> Card:
         """The card with the counts and classes that this split has of it."""

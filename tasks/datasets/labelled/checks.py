@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.datasets.checks import SHOWN, compare_manifest, first_few, look_at_files
+from tasks.datasets.checks import compare_manifest, look_at_files
+from tasks.datasets.files import SHOWN, first_few
 from tasks.datasets.info import Finding, Watch, unwatched
 from tasks.datasets.labelled import partition
 from tasks.datasets.labelled.card import LabelledCard, SplitSpec
@@ -15,7 +16,7 @@ from tasks.datasets.manifest import FOLDER, Manifest
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
-    from tasks.datasets.labelled.readers import Part
+    from tasks.datasets.labelled.parts import Part
 
 LOST = "results on other images than the published ones cannot be compared with them (task.counts: any)"
 
@@ -58,7 +59,7 @@ def check(
 
 
 def _count(card: LabelledCard, manifest: Manifest, finding: Finding) -> None:
-    """Images of each part, classes of each part, and images that are listed twice."""
+    """Images of each part, and classes of each part."""
     parts: list[Part] = ["train", "val"] if card.official_val else ["trainval"]
     by_part: dict[Part, list[Any]] = {}
     for part in [*parts, *(["test"] if card.test else [])]:
@@ -71,9 +72,6 @@ def _count(card: LabelledCard, manifest: Manifest, finding: Finding) -> None:
         numbers = Counter(number for label in labels for number in _classes(label))
         if numbers:
             finding.balance[name] = min(numbers.values()), max(numbers.values())
-    twice = [name for name, times in Counter(manifest.images).items() if times > 1]
-    if twice:
-        finding.problems.append(f"{len(twice)} images are listed twice: {first_few(twice)}")
 
 
 def _faults_of_part(card: LabelledCard, part: Part, labels: list[Any]) -> list[str]:

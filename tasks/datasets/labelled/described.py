@@ -13,7 +13,7 @@ from tasks.datasets.labelled.dataset import LabelledDataset
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
-    from tasks.datasets.labelled.readers import Part, Read
+    from tasks.datasets.labelled.parts import Part, Read
 
 
 MAX_IMAGES = 10**10

@@ -19,7 +19,7 @@ from tasks.datasets import transforms
 from tasks.datasets.augment import Augment
 from tasks.datasets.images.open import open_images
 from tasks.datasets.images.source import Resized, picture, shrunk
-from tasks.datasets.labelled.readers import LabelledPart, Labels
+from tasks.datasets.labelled.parts import LabelledPart, Labels
 from tasks.datasets.loaders import BatchTransform, OrderedLoaders, Pipeline, SampleLoaders, evaluation_parts, share
 from tasks.datasets.samples import ArrayTargets, Records, Sample, on_image, stack
 from tasks.datasets.transforms import MixSeeds, Normalize, derived_seed

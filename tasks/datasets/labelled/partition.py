@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tasks.datasets.files import below, first_few
 from tasks.datasets.labelled.card import LabelledCard, SplitSpec, held_out_images
 from tasks.datasets.manifest import FOLDER, PARTS, Manifest, load, save, saved_digest
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
-    from tasks.datasets.labelled.readers import LabelledPart, Part
+    from tasks.datasets.labelled.parts import LabelledPart, Part
 
 
 def file_name(card: LabelledCard, split: SplitSpec) -> str:
@@ -24,7 +26,7 @@ def make(card: LabelledCard, root: Path, split: SplitSpec) -> Manifest:
     """The manifest by the data set's own lists, without opening an image: every image they name, present or not.
 
     Takes about 25 microseconds an image, and for sets that are folders of files (ImageNet, Caltech-101) one listing of
-    each folder. Raises DataError when lists are missing or damaged.
+    each folder. Raises DataError when lists are missing or damaged, name a file twice, or leave a part empty.
     """
     from tasks.datasets.labelled.readers import listed
 
@@ -41,15 +43,24 @@ def make(card: LabelledCard, root: Path, split: SplitSpec) -> Manifest:
         images += _names(its_images, card.base(root), len(images))
         parts += _held_out(its_labels, split) if name == "trainval" else [name] * len(its_labels)
         labels += its_labels
-    return Manifest(split.rule(card), images, labels, parts, of.classes, rule=of.split)
+    made = Manifest(split.rule(card), images, labels, parts, of.classes, rule=of.split)
+    _check_parts(of, made, split)
+    return made
 
 
 def _names(images: Any, base: Path, first: int) -> Iterable[str | int]:
     """Files by their paths below `base`, images in arrays by their positions."""
-    if not isinstance(images, list):
-        return range(first, first + len(images))
-    start = len(base.as_posix().rstrip("/")) + 1
-    return [path.as_posix()[start:] for path in images]
+    return below(base, images) if isinstance(images, list) else range(first, first + len(images))
+
+
+def _check_parts(card: LabelledCard, made: Manifest, split: SplitSpec) -> None:
+    """Raises DataError for an image that is listed twice, which may put it into two parts, and for an empty part."""
+    if len(set(made.images)) < len(made.images):
+        twice = [name for name, times in Counter(made.images).items() if times > 1]
+        raise DataError(f"{card.name}: {len(twice)} images are listed twice: {first_few(twice)}")
+    counts = made.counts
+    if not card.official_val:
+        split.check_held_out(card.name, counts["train"] + counts["val"])
 
 
 def _held_out(labels: list[Any], split: SplitSpec) -> list[str]:
@@ -117,7 +128,8 @@ def _indices(manifest: Manifest, part: str) -> list[int]:
 
 
 def _images_of(card: LabelledCard, root: Path, manifest: Manifest, indices: list[int]) -> LabelledPart:
-    from tasks.datasets.labelled.readers import LabelledPart, listed
+    from tasks.datasets.labelled.parts import LabelledPart
+    from tasks.datasets.labelled.readers import listed
 
     labels = [manifest.annotations[i] for i in indices]
     chosen = [manifest.images[i] for i in indices]

@@ -115,7 +115,7 @@ class LabelledData:
         planned with, or not as stated."""
         from tasks.datasets.labelled import bundled_images
         from tasks.datasets.labelled.loaders import LabelledImages
-        from tasks.datasets.labelled.readers import LabelledPart
+        from tasks.datasets.labelled.parts import LabelledPart
 
         card = self.card
         if card.source == "folder":

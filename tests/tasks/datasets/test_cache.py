@@ -26,7 +26,7 @@ from tasks.datasets.images.cache_folder import node_cache_folder
 from tasks.datasets.images.decode import Unreadable
 from tasks.datasets.images.source import Arrays, Files, Resized, Source
 from tasks.datasets.labelled.loaders import ImageInput, LabelledImages, file_loaders, mixing
-from tasks.datasets.labelled.readers import LabelledPart
+from tasks.datasets.labelled.parts import LabelledPart
 from tasks.datasets.loaders import SampleLoaders
 from tasks.errors import DataError
 

@@ -21,7 +21,7 @@ from tasks.datasets.augment import Augment
 from tasks.datasets.labelled import bundled_images, partition
 from tasks.datasets.labelled.card import SplitSpec
 from tasks.datasets.labelled.loaders import ImageInput, LabelledImages, file_loaders, labelled_loaders, mixing
-from tasks.datasets.labelled.readers import LabelledPart
+from tasks.datasets.labelled.parts import LabelledPart
 from tasks.datasets.loaders import BatchTransform, SampleLoaders, share
 from tasks.errors import DataError
 
