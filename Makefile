@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PROFILE ?= laptop
 
-.PHONY: install demo studies test check fmt ui help
+.PHONY: install demo studies test check mutants fmt ui help
 
 install: $(INSTALLED)  ## Create or update .venv
 
@@ -31,6 +31,11 @@ check: $(INSTALLED)  ## Lint, check types and the arrows between packages
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+mutants: $(INSTALLED)  ## Try small mistakes in the code: what do the tests notice? (MODULES="rules plan"; takes hours)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,mutation]'
+	$(BIN)/python tests/mutation/known_mutants.py
+	$(BIN)/python tests/mutation/run.py $(MODULES)
 
 fmt: $(INSTALLED)  ## Fix lint and format
 	$(BIN)/ruff check --fix .
