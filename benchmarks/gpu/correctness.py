@@ -119,12 +119,13 @@ def _pass(task: DrawnPretrain, model: nn.Module, batch: dict[str, Any]) -> tuple
 
 
 def accumulation(bench: Bench) -> Iterator[Row]:
-    """Ten steps in micro-batches of a quarter against whole batches."""
+    """Ten steps in micro-batches of a quarter against whole batches, with drop path."""
+    trial = swin(bench, drop_path=0.2)
     with _full_fp32():
-        whole = carry_out(swin(bench), bench)
+        whole = carry_out(trial, bench)
         batch = whole.outcome.facts["micro_batch"]
-        parts = carry_out(swin(bench, micro_batch=batch // 4), bench)
-    yield _close(swin(bench), bench, "accumulation of 4 against one batch", parts, whole)
+        parts = carry_out(swin(bench, drop_path=0.2, micro_batch=batch // 4), bench)
+    yield _close(trial, bench, "accumulation of 4 against one batch", parts, whole)
 
 
 def channels_last(bench: Bench) -> Iterator[Row]:

@@ -22,6 +22,8 @@ from workers.throughput import peak_flops
 GIB = 2**30
 SWIN_B = "SimMIM SwinV2-B, 192"
 """Its row; variants are compared with the plain loop in it."""
+FINETUNE = "fine-tune SwinV2-B, 224"
+"""Likewise."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,25 @@ def finetune(bench: Bench) -> Iterator[Row]:
     """SwinV2-B at 224 with window 14 under Table 7's augmentation, by worker processes in both loops."""
     trial = finetuning(bench, Size(64, steps=12, epochs=5), "imagenet", images=None)
     yield from _beside_plain(
-        bench, "fine-tune SwinV2-B, 224", trial, plain.finetune, "ratio at least 1.0",
+        bench, FINETUNE, trial, plain.finetune, "ratio at least 1.0",
         "specs/k12_grid.yaml paper; specs/imagenet_finetune.yaml, cog.yaml, inat18.yaml",
     )  # fmt: skip
+
+
+def finetune_compiled(bench: Bench) -> Iterator[Row]:
+    """The same with torch.compile. Its first epoch has the compilation in it."""
+    trial = finetuning(bench, Size(64, steps=12, epochs=3), "imagenet", images=None)
+    if bench.small:
+        trial = trial.model_copy(update={"backbone": quickly_compiled(bench).backbone, "optim": _flat(trial.optim)})
+    trial = trial.model_copy(update={"runtime": trial.runtime.model_copy(update={"compile": True})})
+    ended = carry_out(trial, bench, keep_weights=False)
+    figures = {**_figures(ended, bench), "first epoch s": ended.reports[0].seconds}
+    yield Row(f"{FINETUNE}: compiled", State.measured, figures, against=FINETUNE)
+
+
+def _flat(optim: OptimSpec) -> OptimSpec:
+    """Without layer decay, which is defined for each model by itself."""
+    return optim.model_copy(update={"layer_decay": 1.0, "layer_decay_scheme": "timm"})
 
 
 def channels_last(bench: Bench) -> Iterator[Row]:
