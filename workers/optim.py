@@ -48,10 +48,9 @@ class Schedule:
         """Absolute learning rate of optimizer step `step` (0-based) for a group with this `lr_scale`.
 
         `warmup_lr` and `min_lr` are the same absolute numbers for every group, as in SimMIM's fine-tuning code:
-        only the peak is scaled by layer decay. SimMIM runs its first two steps at `warmup_lr` (it reads the schedule
-        after the step); here only step 0 does. With `per_512` all three are multiplied by batch / 512, as there.
+        only the peak is scaled by layer decay. With `per_512` all three are multiplied by batch / 512, as there.
         """
-        optim = self.optim
+        optim, step = self.optim, max(0, step - self.optim.lr_lag)
         convention = optim.peak_lr / optim.lr
         peak, start, floor = optim.peak_lr * scale, optim.warmup_lr * convention, optim.min_lr * convention
         warmup = self.warmup_steps

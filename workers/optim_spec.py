@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+LONGEST_EPOCHS = 1_000_000
+LONGEST_STEPS = 1_000_000_000
+LARGEST_BATCH = 10_000_000
+"""Lengths in epochs or rounds, in optimizer steps, and in samples, beyond which no training goes. Numbers that torch, a
+database or a date cannot hold are so refused when a spec is read."""
+
+Epochs = Annotated[int, Field(ge=0, le=LONGEST_EPOCHS)]
+Steps = Annotated[int, Field(gt=0, le=LONGEST_STEPS)]
+Samples = Annotated[int, Field(gt=0, le=LARGEST_BATCH)]
+Rate = Annotated[float, Field(ge=0, le=1e6)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+def without_default(schema: dict[str, Any]) -> None:
+    """Editors offer no default for a field whose default depends on others."""
+    del schema["default"]
 
 
 class OptimSpec(BaseModel):
@@ -24,7 +32,7 @@ class OptimSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
-    lr: PositiveFloat
+    lr: float = Field(gt=0, le=1e6)
     """Learning rate at the top of the schedule, in the convention below."""
     lr_convention: Literal["absolute", "per_512"] = "absolute"
     """`absolute`: as the paper's "base learning rate". `per_512`: it, `warmup_lr` and `min_lr` are
@@ -43,7 +51,7 @@ class OptimSpec(BaseModel):
     there is one before pooling, and a shared relative position bias are at the head's level.
     `replknet13`: RepLKNet's code, two blocks a level (13 and the head's); the same as `timm` for our RepLKNet.
     """
-    weight_decay: NonNegativeFloat = 0.05
+    weight_decay: Rate = 0.05
     no_decay: Literal["timm", "simmim_swin_pretrain", "simmim_vit", "one_dimensional"] = "timm"
     """Parameters without weight decay: always those of one dimension (norms, biases), and
 
@@ -56,46 +64,54 @@ class OptimSpec(BaseModel):
     mask token and relative position tables decay.
     `one_dimensional`: no others, as in RepLKNet's code.
     """
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: PositiveFloat = 1e-8
-    epochs: NonNegativeInt = 100
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0, le=1)
+    epochs: Epochs = 100
     """Length of the training. 0 where `iterations` gives the length; otherwise 0 means no training: the initial weights
     are evaluated once."""
-    iterations: PositiveInt | None = None
+    iterations: Steps | None = None
     """Length of the training in optimizer steps, in place of `epochs`. Reports, evaluations and checkpoints then follow
     rounds of `runtime.report_iterations` steps instead of epochs."""
-    warmup_epochs: NonNegativeFloat = 20
-    """Length of the warm-up, linear from `warmup_lr` to `lr`. 0 where `iterations` or `warmup_iterations` is given."""
-    warmup_iterations: NonNegativeInt | None = None
+    warmup_epochs: float = Field(default=0, ge=0, le=LONGEST_EPOCHS, json_schema_extra=without_default)
+    """Length of the warm-up, linear from `warmup_lr` to `lr`. Unless it is set: a fifth of `epochs`, at most 20 (the
+    paper's 20 of 100), recorded as a number; 0 where `iterations` or `warmup_iterations` is given."""
+    warmup_iterations: int | None = Field(default=None, ge=0, le=LONGEST_STEPS)
     """Length of the warm-up in optimizer steps, in place of `warmup_epochs`."""
-    warmup_lr: NonNegativeFloat = 2.5e-7
+    warmup_lr: Rate = 2.5e-7
     """The same absolute number for every group, as in SimMIM's code (not scaled by layer decay)."""
     warmup_prefix: bool = False
     """True: the cosine starts after the warm-up (Swin-Transformer code). False: it starts at step 0, and the warm-up
     replaces its beginning (SimMIM code, 2022)."""
     schedule: Literal["cosine", "step"] = "cosine"
-    min_lr: NonNegativeFloat = 2.5e-7
+    min_lr: Rate = 2.5e-7
     """The floor of the cosine; the same absolute number for every group."""
-    step_epochs: tuple[float, ...] = ()
+    lr_lag: Literal[0, 1] = 0
+    """Steps by which the learning rate lags behind the schedule: optimizer step i (from 0) is made at the schedule's
+    value for step i - lr_lag. 1: the code of Swin and SimMIM, which reads the schedule after a step, so that steps 0
+    and 1 are both made at the first value (`warmup_lr`)."""
+    step_epochs: tuple[Annotated[float, Field(ge=0, le=LONGEST_EPOCHS)], ...] = ()
     """`step`: epochs, counted from 0, at which the learning rate is multiplied by `step_factor`."""
-    step_iterations: tuple[PositiveInt, ...] = ()
+    step_iterations: tuple[Steps, ...] = ()
     """The same in optimizer steps, for a training whose length is in `iterations`."""
     step_factor: float = Field(default=0.1, gt=0, le=1)
-    batch: PositiveInt
+    batch: Samples
     """Samples per optimizer step over all workers and accumulation steps."""
-    micro_batch: PositiveInt | None = None
+    micro_batch: Samples | None = None
     """Samples per forward pass of one worker (none: all of the worker's share at once)."""
-    clip: NonNegativeFloat = 5.0
+    clip: Rate = 5.0
     """Largest L2 norm of the gradient (0: not clipped)."""
 
     @model_validator(mode="after")
     def _one_unit(self) -> OptimSpec:
-        """Where a length is given in iterations, the field in epochs that it replaces becomes 0."""
+        """Where a length is given in iterations, the field in epochs that it replaces becomes 0. A warm-up that is not
+        given becomes a number."""
         if self.iterations is not None:
             self._replace("epochs", f"iterations {self.iterations}", 0)
             self._replace("warmup_epochs", f"iterations {self.iterations} (use warmup_iterations)", 0.0)
         if self.warmup_iterations is not None:
             self._replace("warmup_epochs", f"warmup_iterations {self.warmup_iterations}", 0.0)
+        if "warmup_epochs" not in self.model_fields_set and self.warmup_iterations is None:
+            object.__setattr__(self, "warmup_epochs", min(20.0, self.epochs / 5))  # frozen: it depends on epochs
         return self
 
     def _replace(self, name: str, by: str, nothing: float) -> None:

@@ -127,13 +127,14 @@ def _check_workers(trial: TrialSpec, place: RankContext) -> None:
 
 
 def _set_up(trial: TrialSpec, place: RankContext) -> Numerics:
-    """Sets threads and determinism of the process; returns the numerics."""
+    """Sets threads, determinism and precision of the process; returns the numerics."""
     torch.set_num_threads(place.threads)
     # For every trial: torch reads this once, at the first matrix product of a process on CUDA, and in a warm process a
     # deterministic trial may come after another one.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(trial.runtime.deterministic)  # False too: the process may have run another trial
     numerics = Numerics.of(trial.runtime, trial.backbone, place.device)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = numerics.tf32
     if numerics.device.type == "cuda":
         torch.cuda.set_device(numerics.device)
         torch.cuda.reset_peak_memory_stats(numerics.device)

@@ -53,6 +53,8 @@ class Numerics:
     dtype: torch.dtype
     """bfloat16: training runs under autocast; the weights stay fp32."""
     channels_last: bool
+    tf32: bool
+    """Convolutions and matrix products in fp32 may use tf32; never on a CPU."""
 
     @classmethod
     def of(cls, runtime: RuntimeSpec, backbone: BackboneSpec, device: str) -> Numerics:
@@ -61,7 +63,8 @@ class Numerics:
         precision = ("bf16" if native else "fp32") if runtime.precision == "auto" else runtime.precision
         by_default = on_cuda and backbone.suits_channels_last
         channels_last = by_default if runtime.channels_last == "auto" else runtime.channels_last == "on"
-        return cls(torch.device(device), torch.bfloat16 if precision == "bf16" else torch.float32, channels_last)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        return cls(torch.device(device), dtype, channels_last, runtime.tf32 and on_cuda)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)

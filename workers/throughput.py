@@ -190,6 +190,7 @@ def facts(run: TrainingState) -> dict[str, Any]:
         "caveats": list(run.trial.task.caveats),
         "device": torch.cuda.get_device_name(numerics.device) if on_cuda else "cpu",
         "precision": "bf16" if numerics.dtype == torch.bfloat16 else "fp32",
+        "tf32": numerics.tf32,
         "channels_last": numerics.channels_last,
         "compiled": run.trial.runtime.compile,
         "grad_checkpointing": run.trial.runtime.grad_checkpointing,

@@ -5,25 +5,32 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
 from tasks import AnyTask
 from tasks.backbones.spec import BackboneSpec, FromStage, FromTrial, inits
 from workers.key_content import key_content
-from workers.optim_spec import OptimSpec
+from workers.optim_spec import LONGEST_EPOCHS, Epochs, OptimSpec, Steps, without_default
 
-KEY_VERSION = 2
+KEY_VERSION = 3
 """Part of every key: raise it when the same spec comes to mean another computation, as when a default changes. (Fields
-at their default are left out of keys, so a new field does not change the keys of recorded trials.)"""
+at their default are left out of keys, so a new field does not change the keys of recorded trials.)
+
+3: drop path, dropout and mixing in pairs or elements are drawn for the global batch (see workers.draws);
+`optim.warmup_epochs` is by default a fifth of the epochs, at most 20, where it was 20; on a GPU fp32 does not use tf32
+(`runtime.tf32`). Trials recorded under 1 and 2 keep their keys, and are read as before."""
 
 NOT_IN_KEY = (
     "checkpoint_epochs", "checkpoint_minutes", "loader_workers", "pictures_every", "grad_checkpointing", "parallel",
 )  # fmt: skip
 """Fields of the runtime that cannot change the result of a trial, beyond the order of sums (as the number of workers
 does)."""
+
+
+Rounds = Annotated[int, Field(gt=0, le=LONGEST_EPOCHS)]
 
 
 class RuntimeSpec(BaseModel):
@@ -34,29 +41,33 @@ class RuntimeSpec(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of training; evaluation is always in fp32. `auto`: bf16 autocast on a GPU that has it in hardware
     (Ampere and later), else fp32; the result's facts record which."""
+    tf32: bool = False
+    """On a GPU: convolutions and matrix products in fp32 may round their inputs to tf32 (10 bits), which is faster. Off
+    by default, so that fp32 is what it says, in training and in every evaluation, as on a CPU; torch's own default is
+    on for convolutions, off for products. Products in bf16 do not use it."""
     channels_last: Literal["auto", "on", "off"] = "auto"
     """`auto`: on CUDA only, and there for all models but RepLKNet (see `BackboneSpec.suits_channels_last`)."""
     compile: bool = False
     """torch.compile of the model."""
     deterministic: bool = False
     """torch.use_deterministic_algorithms, for bit-equal repeats on CUDA (on CPU they are without)."""
-    report_iterations: PositiveInt = 1000
+    report_iterations: Steps = 1000
     """Optimizer steps in a round, where the length is `optim.iterations`; otherwise a round is an epoch, and this is
     not used. Part of the key although it does not change the weights: reports, and with them the rungs and spans of
     searches, are counted in rounds, so trials with different rounds cannot share them."""
-    evaluate_every: PositiveInt = 1
+    evaluate_every: Rounds = 1
     """Rounds (epochs, unless the length is in iterations) between evaluations on val. Test data are always evaluated
     once, after the last round."""
-    checkpoint_epochs: PositiveInt = 10
+    checkpoint_epochs: Rounds = 10
     """Rounds between checkpoints."""
-    checkpoint_minutes: PositiveFloat = 10.0
+    checkpoint_minutes: float = Field(default=10.0, gt=0, le=1e6)
     """Minutes after which a checkpoint is written in any case."""
-    loader_workers: int = Field(default=0, ge=0)
+    loader_workers: int = Field(default=0, ge=0, le=1024)
     """Processes that decode images, for data sets that do not fit in memory."""
     max_unreadable: float = Field(default=0.0, ge=0, lt=1)
     """Share of an epoch's images that may be unreadable and are replaced by others (the facts list them); with more the
     trial fails."""
-    pictures_every: PositiveInt | None = None
+    pictures_every: Rounds | None = None
     """Rounds between the task's pictures (none: after the last round only)."""
     grad_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, more time, same numbers."""
@@ -76,8 +87,8 @@ class Span(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    first_epoch: int = Field(ge=0)
-    last_epoch: PositiveInt
+    first_epoch: Epochs
+    last_epoch: Rounds
 
     @model_validator(mode="after")
     def _forward(self) -> Span:
@@ -92,11 +103,6 @@ NO_TRAINING = OptimSpec(lr=1.0, batch=1, epochs=0)
 _SCHEME_IS_FOR = {"swin26": ("swin",), "swin29": ("swin",), "beit": ("vit", "eit", "eva"), "replknet13": ("replknet",)}
 
 
-def _without_default(schema: dict[str, Any]) -> None:
-    """Editors offer no default for a field that most trials require."""
-    del schema["default"]
-
-
 class TrialSpec(BaseModel):
     """One run of one task with one setting."""
 
@@ -104,15 +110,15 @@ class TrialSpec(BaseModel):
 
     task: AnyTask
     backbone: BackboneSpec
-    optim: OptimSpec = Field(default=NO_TRAINING, json_schema_extra=_without_default)
+    optim: OptimSpec = Field(default=NO_TRAINING, json_schema_extra=without_default)
     """Required, unless the task only measures: then it may be left out, and what is written is not used."""
     runtime: RuntimeSpec = RuntimeSpec()
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     span: Span | None = None
     """None: the whole schedule."""
     may_test: bool = False
     """True if test data may be opened. Only the planner sets it, for trials that come after all selection."""
-    batch_workers: PositiveInt = 1
+    batch_workers: int = Field(default=1, gt=0, le=1_000_000)
     """Workers among which the loss is computed, each over its own share of the batch. Set by the planner alone, to the
     stage's workers. It counts where the task's loss needs a whole share at once (`Task.loss_over` is `batch`): another
     number of shares is then another loss. It becomes 1 for every other trial, whose result does not depend on it."""

@@ -30,6 +30,7 @@ FIELDS: Mapping[str, str] = {
     "optim.eps": "Adam epsilon",
     "optim.betas": "Adam beta",
     "optim.schedule": "Learning rate scheduler",
+    "optim.lr_lag": "Learning rate lags by (steps)",
     "optim.min_lr": "Lowest learning rate",
     "optim.clip": "Gradient clipping",
     "backbone.drop_path": "Stochastic depth",

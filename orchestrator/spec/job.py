@@ -14,6 +14,7 @@ from orchestrator.spec.search_space import MAX_NUMBER, Number
 from orchestrator.spec.sweep import Path_, SingleSetting, Sweep, as_list
 from tasks import TASKS, task_class
 from tasks.bounds import Label, Prose
+from workers.trial import KEY_VERSION
 
 NAME = r"^[a-z0-9][a-z0-9-]*$"
 PROFILE = r"^[a-z0-9][a-z0-9_-]*$"
@@ -238,7 +239,10 @@ def job_id(job: JobSpec) -> str:
     What cannot change a result (priority, resources) is hashed too: changing it makes another job, which finds its
     trials done, because trials have keys of their own. A field that is not in `identity.ALWAYS_HASHED` is
     hashed only where it differs from its default, so that ids recorded before the field existed stay valid.
+
+    With another `KEY_VERSION` the same content is another job: its trials have other keys, and their results must not
+    be mixed with choices that were made from those of the earlier version. The earlier job stays as it is recorded.
     """
-    content = json.dumps(hashed_content(job), sort_keys=True, separators=(",", ":"))
+    content = json.dumps([KEY_VERSION, hashed_content(job)], sort_keys=True, separators=(",", ":"))
     digits = hashlib.sha256(content.encode()).hexdigest()[:8]
     return "-".join(part for part in (job.name, job.profile, digits) if part)

@@ -130,7 +130,45 @@ def test_the_optimizer_follows_the_table(swin: nn.Module) -> None:
     optimizer = adamw(swin, groups, optim)
     set_lr(optimizer, Schedule(optim, STEPS), 30)
     names = {id(parameter): name for name, parameter in swin.named_parameters()}
+    assert sorted(name for group in groups for name in group.names) == sorted(names.values())
+    assert len({group.lr_scale for group in groups}) == 26
     for group, made in zip(groups, optimizer.param_groups, strict=True):
         assert tuple(names[id(parameter)] for parameter in made["params"]) == group.names
         assert made["weight_decay"] == group.weight_decay
         assert made["lr"] == Schedule(optim, STEPS).lr(30, group.lr_scale)
+
+
+def test_the_optimizer_has_the_betas_and_epsilon_of_the_spec() -> None:
+    model = nn.Linear(2, 2)
+    optim = spec(layer_decay=1, betas=(0.8, 0.95), eps=1e-3)
+    optimizer = adamw(model, parameter_groups(model, optim), optim)
+    assert optimizer.param_groups
+    assert {(group["betas"], group["eps"]) for group in optimizer.param_groups} == {((0.8, 0.95), 1e-3)}
+
+
+def test_with_a_lag_the_learning_rate_in_force_is_the_reference_codes() -> None:
+    """Swin's and SimMIM's loop: the scheduler sets the warm-up's start when it is made, and the value of step i after
+    the optimizer's step i."""
+    from timm.scheduler import CosineLRScheduler
+
+    optim = spec(lr_lag=1)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=optim.peak_lr)
+    theirs = CosineLRScheduler(
+        optimizer, t_initial=10 * STEPS, lr_min=optim.min_lr, warmup_t=2 * STEPS, warmup_lr_init=optim.warmup_lr,
+        t_in_epochs=False,
+    )  # fmt: skip
+    schedule, in_force = Schedule(optim, STEPS), []
+    for step in range(10 * STEPS):
+        in_force.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step_update(step)
+    assert [schedule.lr(step) for step in range(10 * STEPS)] == pytest.approx(in_force, rel=1e-12)
+    assert schedule.lr(0) == schedule.lr(1) == optim.warmup_lr < Schedule(spec(), STEPS).lr(1)
+
+
+def test_a_lag_moves_the_steps_of_a_schedule_by_one() -> None:
+    changes: dict[str, Any] = {"schedule": "step", "step_epochs": (5, 8)}
+    lagging, plain = Schedule(spec(lr_lag=1, **changes), STEPS), Schedule(spec(**changes), STEPS)
+    assert [lagging.lr(step + 1) for step in range(70)] == [plain.lr(step) for step in range(70)]
+    assert lagging.lr(0) == plain.lr(0)
+    assert [lagging.lr(5 * STEPS + late) for late in (0, 1)] == pytest.approx([1e-3, 1e-4])

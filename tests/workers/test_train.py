@@ -18,9 +18,9 @@ from tasks.base import DataContext
 from workers.checkpoint import Folder, clear
 from workers.errors import ErrorClass, Stopped, TrialError
 from workers.messages import Report, Weights
-from workers.state import RankContext
+from workers.state import Numerics, RankContext
 from workers.train import train
-from workers.trial import TrialSpec
+from workers.trial import RuntimeSpec, TrialSpec
 
 STILL: dict[str, Any] = {"lr": 1e-30, "warmup_epochs": 0, "min_lr": 0, "weight_decay": 0, "epochs": 1}
 """Training that leaves every weight as it was."""
@@ -159,8 +159,10 @@ def test_a_loss_that_is_not_finite_ends_the_trial_as_diverged(tmp_path: Path, st
 
 
 def test_weights_that_the_last_step_broke_are_no_result(tmp_path: Path) -> None:
+    spec = trial(epochs=1, warmup_epochs=0, batch=32)
+    far = spec.model_copy(update={"optim": spec.optim.model_copy(update={"lr": 1e39})})  # no spec may have it
     with pytest.raises(TrialError, match="weights are not finite") as caught:
-        run(trial(lr=1e39, epochs=1, warmup_epochs=0, batch=32), tmp_path)  # one step, whose loss is finite
+        run(far, tmp_path)  # one step, whose loss is finite
     assert caught.value.error_class is ErrorClass.diverged
     assert not list(tmp_path.glob("outcome.json"))
 
@@ -357,3 +359,14 @@ def test_a_process_is_ready_for_a_deterministic_trial_from_its_first_one_on(
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     run(trial(epochs=2), tmp_path)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_tf32_is_used_only_where_it_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For every trial: a process that ran one with tf32 may run one without next."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    outcome, _ = run(trial(epochs=1, warmup_epochs=0), tmp_path)
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (False, False)
+    assert outcome.facts["tf32"] is False
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    for asked, device, used in ((True, "cuda:0", True), (False, "cuda:0", False), (True, "cpu", False)):
+        assert Numerics.of(RuntimeSpec(tf32=asked), device).tf32 is used

@@ -65,7 +65,14 @@ def with_stage(**fields: Any) -> list[dict[str, Any]]:
 
 
 def test_id_of_a_job_with_every_model_is_the_recorded_one() -> None:
-    assert job_id(JobSpec.model_validate(EVERYTHING)) == "everything-full-d28f167f"
+    assert job_id(JobSpec.model_validate(EVERYTHING)) == "everything-full-cbcca9ab"
+
+
+def test_a_new_version_of_keys_makes_another_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results of both versions in one group, and a choice from the earlier ones, would be a mixture."""
+    before = job_id(JobSpec.model_validate(EVERYTHING))
+    monkeypatch.setattr("orchestrator.spec.job.KEY_VERSION", 2)
+    assert job_id(JobSpec.model_validate(EVERYTHING)) != before
 
 
 def test_every_model_that_is_listed_is_used_by_that_job() -> None:
