@@ -43,7 +43,7 @@ class Augment(BaseModel):
     erasing_mode: Literal["pixel", "rand", "const"] = "pixel"
     """Filling: normal noise per pixel, one random colour, or the mean colour."""
     erasing_count: PositiveInt = 1
-    """Rectangles per erased image; their area is divided by it."""
+    """Rectangles per erased image (of images in files: one to so many, as timm draws); their area is divided by it."""
     mixup: NonNegativeFloat = 0.8
     """Alpha of mixup (0: off)."""
     cutmix: NonNegativeFloat = 1.0
