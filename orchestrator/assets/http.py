@@ -16,6 +16,8 @@ from typing import IO, Any
 from orchestrator.errors import BackendUnreachable
 
 CHUNK = 1 << 20
+LEFT_FREE = 2**28
+"""Bytes of the disk that a download of unknown size leaves free."""
 SILENT_S = 60.0
 """Seconds without an answer after which an address is given up."""
 
@@ -40,6 +42,8 @@ def http_download(
     part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if part.exists() and not part.is_file():
+            raise BackendUnreachable(f"{part} is in the way of the download, and is no file; remove it")
         with part.open("ab") as file:
             if not _locked(file, part):
                 raise BackendUnreachable(f"{url}: another process is downloading it to {path}; wait for that one")
@@ -81,14 +85,19 @@ def _fill(url: str, file: IO[bytes], path: Path, by_hand: str, progress: Progres
     with _opened(url, have, by_hand) as answer:
         if answer is None:  # the file is complete
             return
+        begins = answer.headers.get("Content-Range", f"bytes {have}-").startswith(f"bytes {have}-")
+        if answer.status == http.client.PARTIAL_CONTENT and not begins:
+            raise BackendUnreachable(f"{url}: the server does not resume at byte {have:,}; remove {part_of(path)}")
         if answer.status != http.client.PARTIAL_CONTENT:  # the server sends the file from its beginning
             file.truncate(0)
             have = 0
-        left = answer.headers.get("Content-Length")
-        total = have + int(left) if left is not None else None
+        left = answer.headers.get("Content-Length", "")
+        total = have + int(left) if left.isdecimal() else None
         if total is not None and shutil.disk_usage(path.parent).free < total - have:
             raise BackendUnreachable(f"{path.parent} has no room for the {total - have:,} bytes left of {url}")
         while chunk := _read(answer, url, by_hand):
+            if total is None and shutil.disk_usage(path.parent).free < LEFT_FREE:
+                raise BackendUnreachable(f"{path.parent} has no room for {url}, which does not say how large it is")
             file.write(chunk)
             have += len(chunk)
             progress(path.name, have, total)

@@ -49,7 +49,7 @@ class Augment(BaseModel):
     erasing_mode: Literal["pixel", "rand", "const"] = "pixel"
     """Filling: normal noise per pixel, one random colour, or the mean colour."""
     erasing_count: int = Field(default=1, ge=1, le=100)
-    """Rectangles per erased image; their area is divided by it."""
+    """Rectangles per erased image (of images in files: one to so many, as timm draws); their area is divided by it."""
     mixup: float = Field(default=0.8, ge=0, le=1000)
     """Alpha of mixup (0: off)."""
     cutmix: float = Field(default=1.0, ge=0, le=1000)

@@ -67,8 +67,15 @@ class Manifest:
         }  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}")
-        part.write_bytes(json.dumps(header, ensure_ascii=False).encode() + b"\n" + self.body)
-        part.replace(path)
+        try:
+            with part.open("wb") as file:
+                file.write(json.dumps(header, ensure_ascii=False).encode(errors="backslashreplace") + b"\n" + self.body)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
 
 def _line(image: str | int, annotation: Any, part: str) -> str:

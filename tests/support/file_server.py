@@ -16,6 +16,8 @@ class Server(BaseHTTPRequestHandler):
 
     files: ClassVar[dict[str, bytes]] = {}
     cut_after: ClassVar[dict[str, int]] = {}
+    headers_of: ClassVar[dict[str, dict[str, str]]] = {}
+    """Of the answer for a file, in the place of the right ones."""
     asked: ClassVar[list[tuple[str, str | None]]] = []
     ranges = True
 
@@ -32,7 +34,8 @@ class Server(BaseHTTPRequestHandler):
                 self.send_error(416)
                 return
         self.send_response(206 if first else 200)
-        self.send_header("Content-Length", str(len(content) - first))
+        for header, value in {"Content-Length": str(len(content) - first), **self.headers_of.get(name, {})}.items():
+            self.send_header(header, value)
         self.end_headers()
         self.wfile.write(content[first : self.cut_after.pop(name, len(content))])
 
@@ -44,7 +47,7 @@ class Server(BaseHTTPRequestHandler):
 def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Address of a server on this machine, without files."""
     monkeypatch.setenv("no_proxy", "*")
-    for name, empty in (("files", {}), ("cut_after", {}), ("asked", []), ("ranges", True)):
+    for name, empty in (("files", {}), ("cut_after", {}), ("headers_of", {}), ("asked", []), ("ranges", True)):
         monkeypatch.setattr(Server, name, empty)
     with ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
+import os
+import re
 import tarfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from archives import tar, zipped
 from data_commands import command, trees
 from file_server import Server
 
+from orchestrator.assets import fetch_data
 from orchestrator.assets.fetch_data import fetch
-from orchestrator.errors import BackendUnreachable
+from orchestrator.errors import BackendUnreachable, BadInput
 from tasks.datasets import DATASETS
 from tasks.datasets.info import Download
 from tasks.datasets.labelled.dataset import LabelledDataset
@@ -122,9 +127,165 @@ def test_nothing_is_unpacked_outside_its_folder(server: str, tmp_path: Path, mon
         archive.addfile(tarfile.TarInfo("../../outside"), io.BytesIO())
     Server.files["bad.tar.gz"] = content.getvalue()
     card = replace(trees.card_of("dtd"), downloads=(Download(f"{server}/bad.tar.gz", None, "dtd"),))
-    with pytest.raises(BackendUnreachable, match="outside the destination"):
+    with pytest.raises(BadInput, match=r"'../../outside' is not below its folder; it was removed"):
         fetch(card, tmp_path / "ours", lambda *state: None)
     assert not (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize("name", ["{}/x.tar.gz", "x/../../y.tar.gz", "../../outside.tar.gz"])
+def test_an_archive_inside_that_lies_elsewhere_is_neither_unpacked_nor_removed(
+    name: str, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = [tmp_path / "x.tar.gz", tmp_path / "outside.tar.gz", tmp_path / "ours" / "y.tar.gz"]
+    for path in outside:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(tar([("taken", b"1", {})]))
+    content = zipped([("good", b"1", {}), (name.format(tmp_path), tar([("mine", b"1", {})]), {})])
+    Server.files["caltech-101.zip"] = content
+    card = replace(trees.card_of("caltech101"), downloads=(Download(f"{server}/caltech-101.zip", None, "caltech101"),))
+    with pytest.raises(BadInput, match=r"101.zip is not unpacked: '.*' is not below its folder; it was removed"):
+        fetch(card, tmp_path / "ours", lambda *state: None)
+    assert all(path.exists() for path in outside)
+    assert not list(tmp_path.rglob("taken")) + list(tmp_path.rglob("mine")) + list(tmp_path.rglob("good"))
+
+
+BAD_BY_HAND = {
+    "two bytes": (b"hi", r"images.tar.gz has MD5 \w+, not \w+ as http.* has: it is another file, or not whole"),
+    "an archive of something else": (tar([("images/x.jpg", b"1", {})]), r"has MD5 \w+, not \w+ as"),
+    "nothing": (b"", r"has MD5 \w+, not \w+ as"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_BY_HAND)
+@pytest.mark.parametrize("there", [True, False], ids=["data there", "data missing"])
+def test_what_was_put_there_by_hand_is_checked_and_never_removed(
+    what: str, there: bool, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered(server, tmp_path / "theirs", monkeypatch)
+    ours = tmp_path / "ours"
+    if there:
+        trees.pets(ours)
+    content, said = BAD_BY_HAND[what]
+    (ours / "downloads").mkdir(parents=True)
+    (ours / "downloads" / "images.tar.gz").write_bytes(content)
+    result = command(ours, "fetch", "pets")
+    assert result.exit_code == 6
+    assert re.search(said, result.output)
+    assert (ours / "downloads" / "images.tar.gz").read_bytes() == content
+
+
+def test_a_good_archive_put_there_by_hand_is_unpacked_and_kept(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered(server, tmp_path / "theirs", monkeypatch)
+    ours = tmp_path / "ours"
+    (ours / "downloads").mkdir(parents=True)
+    (ours / "downloads" / "images.tar.gz").write_bytes(Server.files["images.tar.gz"])
+    assert command(ours, "fetch", "pets").exit_code == 0
+    assert command(ours, "check", "pets", "--images").exit_code == 0
+    assert [path.name for path in (ours / "downloads").iterdir()] == ["images.tar.gz"]  # the other was downloaded
+    assert command(ours, "fetch", "pets").exit_code == 0
+    assert [name for name, _ in Server.asked] == ["annotations.tar.gz"]
+
+
+def test_an_archive_of_ours_that_another_replaced_is_not_removed(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = offered(server, tmp_path / "theirs", monkeypatch)
+    ours = tmp_path / "ours"
+    Server.cut_after["annotations.tar.gz"] = 10
+    with pytest.raises(BackendUnreachable, match="cut off after 10"):
+        fetch(card, ours, lambda *state: None)
+    archive = ours / "downloads" / "images.tar.gz"
+    archive.unlink()
+    archive.write_bytes(Server.files["images.tar.gz"])
+    fetch(card, ours, lambda *state: None)
+    assert [path.name for path in (ours / "downloads").iterdir()] == ["images.tar.gz"]
+
+
+def test_an_archive_without_a_known_sum_is_read_to_its_end(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = offered(server, tmp_path / "theirs", monkeypatch)
+    card = replace(card, downloads=tuple(replace(download, md5=None) for download in card.downloads))
+    monkeypatch.setitem(DATASETS, "pets", card)
+    ours = tmp_path / "ours"
+    (ours / "downloads").mkdir(parents=True)
+    whole = Server.files["images.tar.gz"]
+    (ours / "downloads" / "images.tar.gz").write_bytes(whole[:-3])
+    result = command(ours, "fetch", "pets")
+    assert (result.exit_code, "images.tar.gz is not unpacked: it is damaged: " in result.output) == (6, True)
+    assert (ours / "downloads" / "images.tar.gz").exists()
+    assert not (ours / "oxford-iiit-pet").exists()  # nothing of it, though most could be read
+    (ours / "downloads" / "images.tar.gz").unlink()
+    Server.files["images.tar.gz"] = whole[:-3]
+    result = command(ours, "fetch", "pets")
+    assert (result.exit_code, "it was removed: run the same command again" in result.output) == (6, True)
+    Server.files["images.tar.gz"] = whole
+    assert command(ours, "fetch", "pets").exit_code == 0
+    assert list((ours / "downloads").iterdir()) == []
+
+
+def test_unpacking_that_was_killed_begins_again(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = offered(server, tmp_path / "theirs", monkeypatch)
+    ours = tmp_path / "ours"
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fetch_data, "move_into", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(card, ours, lambda *state: None)
+    assert (ours / "downloads" / "images.tar.gz.unpacked").is_dir()
+    fetch(card, ours, lambda *state: None)
+    assert command(ours, "check", "pets", "--images").exit_code == 0
+    assert list((ours / "downloads").iterdir()) == []
+    assert len(Server.asked) == 2
+
+
+IN_THE_WAY = {
+    "a file where the folder of the set should be": "oxford-iiit-pet",
+    "a file where a folder of the archive should be": "oxford-iiit-pet/images",
+    "a file where the folder of downloads should be": "downloads",
+    "a file where the archive is unpacked": "downloads/images.tar.gz.unpacked",
+}
+
+
+@pytest.mark.parametrize("what", IN_THE_WAY)
+def test_a_file_in_the_way_is_one_line_and_stays(
+    what: str, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered(server, tmp_path / "theirs", monkeypatch)
+    path = tmp_path / "ours" / IN_THE_WAY[what]
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    result = command(tmp_path / "ours", "fetch", "pets")
+    assert (result.exit_code, path.read_text()) == (7, "mine")
+    assert re.search(r"cannot be unpacked into|cannot write to", result.output)
+
+
+@pytest.mark.parametrize("name", ["images.tar.gz", "images.tar.gz.part"])
+def test_a_pipe_among_the_downloads_blocks_nothing(
+    name: str, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered(server, tmp_path / "theirs", monkeypatch)
+    (tmp_path / "ours" / "downloads").mkdir(parents=True)
+    os.mkfifo(tmp_path / "ours" / "downloads" / name)
+    result = command(tmp_path / "ours", "fetch", "pets")
+    assert result.exit_code in (6, 7)
+    assert re.search(r"is no file", result.output)
+
+
+def test_two_processes_do_not_unpack_one_archive(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = offered(server, tmp_path / "theirs", monkeypatch)
+    path = tmp_path / "ours" / "downloads" / "images.tar.gz"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(Server.files["images.tar.gz"])
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(BackendUnreachable, match=r"images.tar.gz: another process is unpacking it; wait for that"):
+            fetch(card, tmp_path / "ours", lambda *state: None)
 
 
 @pytest.mark.parametrize("name", ["birdsnap", "cars", "sun397", "imagenet", "cog-l1", "digits"])

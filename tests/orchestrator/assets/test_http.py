@@ -95,3 +95,30 @@ def test_a_file_address_is_copied(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(CONTENT)
     http_download((tmp_path / "source").as_uri(), tmp_path / "target" / "file", accept, BY_HAND)
     assert (tmp_path / "target" / "file").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("said", ["many", "-5", "1e3", ""])
+def test_a_server_that_states_no_size_is_read_to_its_end(said: str, server: str, tmp_path: Path) -> None:
+    Server.files["file"] = CONTENT
+    Server.headers_of["file"] = {"Content-Length": said, "Connection": "close"}
+    http_download(f"{server}/file", tmp_path / "file", accept, BY_HAND)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_download_of_unknown_size_leaves_room_on_the_disk(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Server.files["file"] = CONTENT
+    Server.headers_of["file"] = {"Content-Length": "many", "Connection": "close"}
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(1, 1, 1 << 20))
+    with pytest.raises(BackendUnreachable, match=r"has no room for .*/file, which does not say how large it is"):
+        http_download(f"{server}/file", tmp_path / "file", accept, BY_HAND)
+
+
+def test_a_server_that_resumes_elsewhere_is_not_believed(server: str, tmp_path: Path) -> None:
+    Server.files["file"] = CONTENT
+    Server.headers_of["file"] = {"Content-Range": f"bytes 5-{len(CONTENT) - 1}/{len(CONTENT)}"}
+    part_of(tmp_path / "file").write_bytes(CONTENT[:10])
+    with pytest.raises(BackendUnreachable, match=r"the server does not resume at byte 10; remove .*file\.part"):
+        http_download(f"{server}/file", tmp_path / "file", lambda part: None, BY_HAND)
+    assert not (tmp_path / "file").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import pickle
@@ -231,6 +233,101 @@ def test_a_damaged_file_is_not_believed(tmp_path: Path, folder: Path) -> None:
     assert words.startswith("0 of 1")
     assert pixels(behind) == pixels(files)
     assert cache.cached(files)[1].startswith("1 of 1")
+
+
+@pytest.mark.parametrize("part", ["end", "count"])
+def test_a_file_without_its_end_is_not_believed(part: str, tmp_path: Path, folder: Path) -> None:
+    """Of the right length, with a table that fits."""
+    files = Files("drawn", tmp_path, draw(tmp_path, 4))
+    cache.cached(files)
+    (made,) = folder.glob("*.pixels")
+    content = bytearray(made.read_bytes())
+    content[-1 if part == "end" else -1 - len(cache.VERSION)] ^= 0x80
+    made.write_bytes(content)
+    behind, words = cache.cached(files)
+    assert words.startswith("0 of 1")
+    assert not made.exists()
+    assert pixels(behind) == pixels(files)
+
+
+def test_files_of_another_start_of_the_machine_are_not_believed(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash may leave a file its name without its content."""
+    files = Files("drawn", tmp_path, draw(tmp_path, 4))
+    cache.cached(files)
+    source = Logged(files, tmp_path / "log")
+    cache.cached(source)
+    assert not (tmp_path / "log").exists()
+    monkeypatch.setattr(cache, "boot", lambda: b"another")
+    cache.cached(source)
+    assert set(source.decoded()) == {0, 1, 2, 3}
+
+
+def test_an_error_of_the_disk_comes_out(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Files("drawn", tmp_path, draw(tmp_path, 4))
+    true_rename = os.rename
+    for number in (errno.EIO, errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+
+        def fails(*names: object, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "rename", fails)
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            behind, words = cache.cached(files)
+            assert words == "0 of 1 files, 0.00 GB"
+            assert pixels(behind) == pixels(files)
+        else:
+            with pytest.raises(OSError, match=os.strerror(number)):
+                cache.cached(files)
+        assert list(folder.glob("*.part")) == []
+    monkeypatch.setattr(os, "rename", true_rename)
+    assert cache.cached(files)[1].startswith("1 of 1")
+
+
+def test_a_file_that_is_being_removed_is_not_mapped(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process makes room while another waits for the lock; a third has begun the file anew."""
+    cache.cached(Files("drawn", tmp_path, draw(tmp_path, 4)))
+    (made,) = folder.glob("*.pixels")
+    true_lock = fcntl.flock
+
+    def after_the_other(file: Any, how: int) -> None:
+        made.unlink()
+        made.write_bytes(b"begun anew")
+        true_lock(file, how)
+
+    assert cache._Pixels.open(made)
+    monkeypatch.setattr(fcntl, "flock", after_the_other)
+    assert cache._Pixels.open(made) is None
+
+
+@pytest.mark.parametrize("other", ["gave up", "finished"])
+def test_a_part_that_another_process_took_away_is_not_written(
+    other: str, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Files("drawn", tmp_path, draw(tmp_path, 4))
+    expected = pixels(files)
+    true_lock, calls = cache._locked, []
+
+    def after_the_other(file: Any) -> bool:
+        (part,) = folder.glob("*.part")
+        calls.append(part)
+        if len(calls) == 1 and other == "gave up":
+            part.unlink()
+        elif len(calls) == 1:
+            with monkeypatch.context() as patch:
+                patch.setattr(cache, "_locked", true_lock)
+                part.unlink()
+                cache.cached(files)
+        return true_lock(file)
+
+    monkeypatch.setattr(cache, "_locked", after_the_other)
+    behind, words = cache.cached(files)
+    assert words.startswith("1 of 1")
+    assert pixels(behind) == expected
+    assert len(calls) == (2 if other == "gave up" else 1)
 
 
 def test_a_file_that_changed_is_read_again(tmp_path: Path, folder: Path) -> None:

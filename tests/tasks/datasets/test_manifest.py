@@ -104,8 +104,29 @@ def test_every_open_choice_makes_another_cut(tmp_path: Path, monkeypatch: pytest
     assert [cut.name(card) for cut in cuts] == [
         "caltech101/0.2/0", "caltech101/0.1/0", "caltech101/0.2/1", "caltech101/0.2/0/no-background",
     ]  # fmt: skip
+    names = [frozenset(image for image, part in zip(made.images, made.parts, strict=True) if part == "val")
+             for made in (partition.make(card, tmp_path, cut) for cut in cuts[:3])]  # fmt: skip
+    assert len(set(names)) == 3  # other images, not only another name of the cut
     dtd = trees.card_of("dtd")
     assert SplitSpec("dtd", 0.1, 3).name(dtd) == SplitSpec("dtd").name(dtd) == "dtd/official"
+
+
+@pytest.mark.parametrize("name", ["pets", "cog-l1", "imagenet"])
+def test_the_seed_draws_the_images_that_are_held_out(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing else: test stays, and so do the numbers of each class."""
+    card = trees.plant(name, tmp_path, monkeypatch)
+    how = "test" if name == "imagenet" else "val"
+    made = [partition.make(card, tmp_path, SplitSpec(name, 0.25, seed, official_val=how)) for seed in range(6)]  # type: ignore[arg-type]
+    held_out = [tuple(i for i, part in enumerate(each.parts) if part == "val") for each in made]
+    assert len(set(held_out)) > 3
+    assert len({each.images == made[0].images for each in made}) == 1
+    for each, val in zip(made, held_out, strict=True):
+        assert [i for i, part in enumerate(each.parts) if part == "test"] == [
+            i for i, part in enumerate(made[0].parts) if part == "test"
+        ]
+        assert sorted(each.annotations[i] for i in val) == sorted(made[0].annotations[i] for i in held_out[0])
 
 
 def test_caltech_without_its_background_has_the_other_classes_images(
@@ -237,9 +258,30 @@ def test_a_data_root_that_cannot_be_written_keeps_its_manifest_elsewhere(
     assert partition.digest(card, tmp_path, cut, others) == first  # the written one counts
 
 
-def test_what_is_not_there_has_no_digest(tmp_path: Path) -> None:
+def test_what_is_not_there_has_no_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert partition.digest(trees.card_of("pets"), tmp_path, SplitSpec("pets")) is None
     assert list(tmp_path.iterdir()) == []
+    card = trees.plant("pets", tmp_path, monkeypatch)
+    assert (
+        partition.digest(card, tmp_path, SplitSpec("pets")) == partition.make(card, tmp_path, SplitSpec("pets")).digest
+    )
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+def test_a_manifest_is_written_whole_or_not_at_all(fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.jsonl"
+    old = manifest.Manifest("old", ["a.jpg"], [0], ["train"], 1)
+    old.write(path)
+
+    def full(*arguments: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((manifest.os, "fsync") if fails == "fsync" else (Path, "replace")), full)  # type: ignore[arg-type]
+        with pytest.raises(OSError, match="no space left"):
+            manifest.Manifest("new", ["b.jpg"], [0], ["train"], 1).write(path)
+    assert manifest.load(path) == old
+    assert [each.name for each in tmp_path.iterdir()] == ["m.jsonl"]
 
 
 def test_incomplete_data_have_a_manifest_and_are_still_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

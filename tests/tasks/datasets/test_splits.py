@@ -28,7 +28,7 @@ def test_stratified_is_the_same_for_ever_and_follows_its_seed() -> None:
     assert not np.array_equal(val, stratified(labels, [800, 200], seed=1)[1])
 
 
-LONG_TAIL = np.linspace(2, 1000, 8142).astype(int) // 10 + 2
+LONG_TAIL = np.geomspace(2, 1000, 8142).astype(int)
 """Images of each class, from few to many, as iNaturalist's are."""
 
 

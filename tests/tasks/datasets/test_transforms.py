@@ -66,6 +66,60 @@ def test_erasing_covers_the_area_that_timm_covers() -> None:
     assert abs(ours[ours > 0].mean() - theirs[theirs > 0].mean()) < 0.02
 
 
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_several_rectangles_share_the_area_of_one(count: int) -> None:
+    """timm divides the area by their number; so 2 to 33 % are erased, less what they overlap."""
+    images = torch.full((1000, 1, 64, 64), 200, dtype=torch.uint8)
+
+    def erased(**options: object) -> torch.Tensor:
+        return (applied(images, size=64, erasing=1.0, erasing_mode="const", **options)[:, 0] == 0).float().mean((1, 2))
+
+    one, several = erased(), erased(erasing_count=count)
+    assert several.min() > 0.01
+    assert several.max() < 0.35
+    assert 0.75 * one.mean() < several.mean() < 1.02 * one.mean()
+
+
+def test_erasing_reaches_every_row_and_column() -> None:
+    images = torch.full((2000, 1, 16, 16), 200, dtype=torch.uint8)
+    erased = (applied(images, erasing=1.0, erasing_mode="const")[:, 0] == 0).float().mean(0)
+    assert erased.min() > 0
+    for side in (erased, erased.flip(0), erased.flip(1), erased.T):
+        assert abs(side[0].mean() - erased.flip(0)[0].mean()) < 0.04  # as often above as below, left as right
+
+
+@pytest.mark.parametrize("mode", ["const", "rand", "pixel"])
+def test_single_images_are_erased_as_asked(mode: str) -> None:
+    """timm's transform, which all data sets in files go through."""
+    image = Image.new("RGB", (32, 32), (200, 200, 200))
+
+    def erased(**options: object) -> torch.Tensor:
+        augment = PLAIN.model_copy(update={"erasing_mode": mode, **options})
+        transform = transforms.single_image((32, 32), augment, "half", training=True)
+        with transforms.seeded(3):
+            return transform(image)
+
+    plain, out = erased(), erased(erasing=1.0)
+    assert (plain == plain[0, 0, 0]).all()
+    changed = (out != plain[0, 0, 0]).any(0)
+    assert 0.01 < changed.float().mean() < 0.4
+    values = out[:, changed].T.unique(dim=0)
+    assert (len(values) == 1) == (mode != "pixel")
+    assert bool((values == 0).all()) == (mode == "const")
+
+
+def test_single_images_lose_up_to_so_many_rectangles_as_asked() -> None:
+    """timm draws their number; each is filled with a colour of its own."""
+    image = Image.new("RGB", (32, 32), (200, 200, 200))
+    augment = PLAIN.model_copy(update={"erasing": 1.0, "erasing_mode": "rand", "erasing_count": 3})
+    transform = transforms.single_image((32, 32), augment, "half", training=True)
+    seen = set()
+    for seed in range(60):
+        with transforms.seeded(seed):
+            seen.add(len(transform(image).flatten(1).T.unique(dim=0)) - 1)
+    assert seen == {1, 2, 3}
+
+
 def test_erasing_fills_with_what_is_asked_for() -> None:
     images = torch.full((50, 1, 16, 16), 200, dtype=torch.uint8)
     untouched = applied(images)[0, 0, 0, 0]
@@ -203,7 +257,7 @@ def test_strengths_of_pairs_and_images_are_distributed_as_timms(mode: str) -> No
      {"erasing": 1.5}, {"label_smoothing": 1.0}, {"mixup": -1}, {"eval_crop": 0}, {"hflip": 0.5}],
 )  # fmt: skip
 def test_impossible_options_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"1 validation error for Augment\n{next(iter(wrong))}\n"):
         Augment.model_validate(wrong)
 
 
