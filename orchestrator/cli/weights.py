@@ -69,7 +69,7 @@ def _backbone(model: str, arguments: str, image_size: int | None) -> BackboneSpe
         return BackboneSpec(model=model, args=json.loads(arguments), image_size=size)
     except ValidationError as error:
         raise click.UsageError("; ".join(str(problem["msg"]) for problem in error.errors())) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.UsageError(f"--model {model}, --args {arguments}: {error}") from error
 
 
