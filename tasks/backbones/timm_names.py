@@ -24,8 +24,12 @@ def timm_names() -> frozenset[str]:
 
 
 def check_timm_name(name: str) -> str:
-    """Returns `name` if timm has it, else raises ValueError with similar names. Any tag after a dot passes."""
-    if name.partition(".")[0] in timm_names():
+    """Returns `name` if timm has it, else raises ValueError with similar names. Any tag after a dot passes, but not
+    a dot without one."""
+    model, dot, tag = name.partition(".")
+    if dot and not tag:
+        raise ValueError(f"{name!r} ends in a dot: write the tag of the weights after it, or leave the dot out")
+    if model in timm_names():
         return name
     near = nearest(name, sorted(timm_names()), count=3)
     hint = f"; nearest: {', '.join(near)}" if near else ""

@@ -22,7 +22,7 @@ from tasks.datasets.images.source import Resized, picture, shrunk
 from tasks.datasets.labelled.readers import LabelledPart, Labels
 from tasks.datasets.loaders import BatchTransform, OrderedLoaders, Pipeline, SampleLoaders, evaluation_parts
 from tasks.datasets.samples import ArrayTargets, Records, Sample, on_image, stack
-from tasks.datasets.transforms import Normalize, derived_seed
+from tasks.datasets.transforms import Normalizing, derived_seed
 from tasks.errors import DataError
 
 
@@ -44,7 +44,7 @@ class ImageInput:
     """How images become input of the model."""
 
     augment: Augment
-    normalize: Normalize
+    normalize: Normalizing
 
 
 def labelled_loaders(
