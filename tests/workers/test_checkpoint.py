@@ -20,7 +20,6 @@ from workers.checkpoint import Folder, clear, load_state, load_weights
 from workers.errors import ErrorClass, TrialError
 from workers.messages import Outcome, Report, Weights
 
-
 ROW = Measurement("top1", 1.0, "0")
 
 
