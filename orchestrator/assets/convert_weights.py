@@ -297,12 +297,3 @@ def spec_lines(done: Converted, name: str, data_root: Path, model: BackboneSpec 
     quoted = json.dumps(str(path))
     lines.append(f"  init: {{kind: file, name: {json.dumps(name)}, path: {quoted}, sha256: {done.sha256}}}")
     return "\n".join(lines)
-
-
-def image_size(model: str) -> int:
-    """Side in pixels of the input for which timm made this model."""
-    import timm
-
-    import tasks.backbones.replknet  # noqa: F401 (makes it known to timm)
-
-    return int(timm.get_pretrained_cfg_value(model, "input_size")[-1])

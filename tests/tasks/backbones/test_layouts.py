@@ -134,7 +134,7 @@ def test_a_weight_twice_because_of_a_wrapper_is_refused() -> None:
         ("module._orig_mod.", "module., _orig_mod."),
         ("_orig_mod.module.", "_orig_mod., module."),
         ("module.module.model.", "module., model."),
-        ("module.model._fsdp_wrapped_module.net.", "module., model., net."),
+        ("module.model._fsdp_wrapped_module.model.", "module., model."),
         ("model.encoder.", "model."),
         ("module.backbone._orig_mod.", "module., _orig_mod."),
     ],
