@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from tasks.backbones.spec import BackboneSpec
+    from tasks.backbones.preprocessing import Preprocessing
+    from tasks.backbones.spec import BackboneSpec, Init
 
 Batch = dict[str, Any]
 """Values by name: tensors, or lists with one entry per sample where targets vary in size (boxes of an image). The first
@@ -46,6 +47,8 @@ class DataContext:
     """Loaders refuse (DataError) to open test data without this."""
     max_unreadable: float = 0.0
     """Share of an epoch's samples that may be unreadable and are replaced (`Loaders.unreadable`); beyond: DataError."""
+    init: Init | None = None
+    """Where the backbone's weights come from, for a task that prepares images as those were trained."""
 
     @property
     def image_size(self) -> int:
@@ -89,6 +92,8 @@ class Loaders(ABC):
     `rank` of `world` equal blocks. What a sample is given at random follows from its place there."""
     image_cache: str = "none"
     """Says whether decoded images are shared with the node's other trials; for the record."""
+    preprocessing: Mapping[str, Any] | None = None
+    """How images are prepared where the spec does not say it, as JSON values; for the record."""
 
     @abstractmethod
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
@@ -178,6 +183,18 @@ class Task(BaseModel, ABC):
     def caveats(self) -> tuple[str, ...]:
         """Why figures of this task cannot be compared with published ones; empty when nothing stands against it."""
         return ()
+
+    @property
+    def prepares(self) -> Preprocessing | None:
+        """How images become input of the model; None where that follows from the weights, or there are no images."""
+        return None
+
+    def all_caveats(self, backbone: BackboneSpec) -> tuple[str, ...]:
+        """`caveats`, and those that depend on the backbone: published weights that were trained on images prepared
+        otherwise. Imports timm if the weights are timm's."""
+        from tasks.backbones.preprocessing import differences
+
+        return (*self.caveats, *differences(backbone.init, self.prepares))
 
     @property
     @abstractmethod

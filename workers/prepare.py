@@ -250,6 +250,7 @@ def _open_data(trial: TrialSpec, place: RankContext) -> Loaders:
             loader_workers=trial.runtime.loader_workers,
             may_test=trial.may_test,
             max_unreadable=trial.runtime.max_unreadable,
+            init=trial.backbone.init,
         )
     )
     if trial.trains and loaders.steps_per_epoch < 1:

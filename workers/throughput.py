@@ -187,7 +187,8 @@ def facts(run: TrainingState) -> dict[str, Any]:
     on_cuda = numerics.device.type == "cuda"
     return {
         **run.trial.task.facts(run.model),
-        "caveats": list(run.trial.task.caveats),
+        "caveats": list(run.trial.task.all_caveats(run.trial.backbone)),
+        **({"preprocessing": dict(run.loaders.preprocessing)} if run.loaders.preprocessing else {}),
         "device": torch.cuda.get_device_name(numerics.device) if on_cuda else "cpu",
         "precision": "bf16" if numerics.dtype == torch.bfloat16 else "fp32",
         "tf32": numerics.tf32,

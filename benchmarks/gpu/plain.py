@@ -27,8 +27,8 @@ from gpu.trials import Bench, DrawnClassify, DrawnPretrain, DrawnTrial, free, no
 from tasks.backbones.model import build
 from tasks.backbones.split_forward import FAMILIES
 from tasks.datasets import find_dataset
+from tasks.datasets.augment import MEAN_STD
 from tasks.datasets.labelled.dataset import LabelledDataset
-from tasks.datasets.transforms import MEAN_STD
 from tasks.pretraining.masking import Masking
 
 WINDOW = 47

@@ -13,10 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import BackendUnreachable, BadInput, Conflict
+from orchestrator.assets.child_process import in_child
+from orchestrator.errors import BackendUnreachable, BadInput, Conflict, NotFound
 from tasks.backbones import checkpoint_reader, safetensors_header
-from tasks.backbones.layouts import translate
+from tasks.backbones.checkpoint_format import format_of
+from tasks.backbones.layouts import Named, translate
 from tasks.backbones.swin_windows import Windows
+from tasks.backbones.timm_names import unknown_parts
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
@@ -54,20 +57,37 @@ def convert(
     """Reads `file` without running code in it and writes `output` and its sidecar, each completely or not at all.
 
     The same file gives the same digest. `windows`: SwinV2's windows of pre-training, to which its position bias refers,
-    if the file does not record them. `model`: also checks that every weight fits it. Raises BadInput if file, windows,
-    model or the name of `output` are wrong, Conflict if `output` holds other weights, BackendUnreachable if it cannot
-    be written.
+    if the file does not record them. `model`: also checks that every weight fits it. Raises NotFound without the file,
+    BadInput if file, windows, model or the name of `output` are wrong, Conflict if `output` holds other weights,
+    BackendUnreachable if it cannot be written.
     """
     if output.suffix != ".safetensors":
         raise BadInput(f"--output {output}: training reads only .safetensors, so the name must end in that")
+    if not file.exists():
+        raise NotFound(f"no file {file}")
+    _earlier_description(sidecar(output))
+    tag = str(os.getpid())
     try:
-        content = checkpoint_reader.read(file)
-        tensors, entry = checkpoint_reader.state_dict(content, entry)
-        metadata = safetensors_header.read(file) if file.suffix == ".safetensors" else {}
-    except DataError as error:
-        raise BadInput(str(error)) from error
-    named, settings = translate(tensors), checkpoint_reader.settings(content) if entry else {}
+        done = in_child(lambda: _converted(file, output, entry, windows, source, model, tag), file, torch=True)
+    finally:
+        for path in (output, sidecar(output)):  # of a child that was ended while it wrote
+            with contextlib.suppress(OSError):
+                _temporary(path, tag).unlink(missing_ok=True)
+    known = tuple((height, width) for height, width in done["windows"]) if done["windows"] else None
+    return Converted(output, done["sha256"], done["layout"], known, done["notes"])
+
+
+def _converted(
+    file: Path, output: Path, entry: str | None, windows: Windows | None, source: str, model: BackboneSpec | None,
+    tag: str,
+) -> dict[str, Any]:  # fmt: skip
+    """The work of `convert`, in the child: sha256, layout, windows and notes. Raises DataError too."""
+    content, tensors, entry = checkpoint_reader.read_weights(file, entry)
+    metadata = safetensors_header.read(file) if format_of(file) == "safetensors" else {}
+    named, settings = translated(tensors, file), checkpoint_reader.settings(content) if entry else {}
     _check_finite(named.tensors, file)
+    if model is None and named.layout.rpartition("/")[2] == "timm":
+        _check_parts(named.tensors, file)
     stages = _stages_with_windows(named.tensors)
     # the official configuration has a SwinV2 part whatever the model
     recorded = named.windows or safetensors_header.windows(metadata) or (_configured(settings) if stages else None)
@@ -75,7 +95,7 @@ def convert(
     notes = [*_other_entries(content, entry), *named.notes, *_fit(model, named.tensors)]
     notes += _doubts(named.layout, named.tensors, known, model)
     header = {"layout": named.layout, "source_sha256": digest(file), **({"windows": known} if known else {})}
-    sha256 = _write(named.tensors, output, header)
+    sha256 = _write(named.tensors, output, header, tag)
     description = {
         "file": output.name,
         "sha256": sha256,
@@ -92,8 +112,26 @@ def convert(
         "converted": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "safetensors", "timm")},
     }
-    _describe(sidecar(output), description)
-    return Converted(output, sha256, named.layout, known, notes)
+    _describe(sidecar(output), description, tag)
+    return {"sha256": sha256, "layout": named.layout, "windows": known, "notes": notes}
+
+
+def translated(tensors: Mapping[str, torch.Tensor], file: Path) -> Named:
+    """`layouts.translate`, with its ValueError as a DataError that names the file."""
+    try:
+        return translate(tensors)
+    except ValueError as error:
+        raise DataError(f"{file}: {error}") from error
+
+
+def _check_parts(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Raises DataError for names that no timm model has, and no known layout either."""
+    if unknown := unknown_parts(tensors):
+        names = checkpoint_reader.listed(unknown, 4)
+        raise DataError(
+            f"{file}: no layout is known that has parts called {names}, and timm has none either; if it holds more "
+            "than the backbone, save the backbone's weights alone; --model NAME lists what does not fit a model"
+        )
 
 
 def _other_entries(content: Mapping[str, Any], entry: str) -> list[str]:
@@ -106,7 +144,7 @@ def _check_finite(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
     """Raises BadInput for nan and inf, which load without an error; trials that start from them diverge at once."""
     wrong = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if wrong:
-        names = f"{', '.join(wrong[:8])}{', ..' * (len(wrong) > 8)}"
+        names = checkpoint_reader.listed(wrong, 8)
         raise BadInput(f"{file}: {len(wrong)} weights are not finite (nan or inf): {names}; take an earlier checkpoint")
 
 
@@ -136,11 +174,14 @@ def _configured(settings: Mapping[str, Any]) -> Windows | None:
     try:
         swin, image = config["MODEL"]["SWINV2"], config["DATA"]["IMG_SIZE"]  # type: ignore[index]
         earlier, window, patch = swin.get("PRETRAINED_WINDOW_SIZES"), swin["WINDOW_SIZE"], swin.get("PATCH_SIZE", 4)
-        sides = [min(window, image // patch // 2**stage) for stage in range(len(swin["DEPTHS"]))]
+        stages = len(swin["DEPTHS"])
+        if not all(type(number) is int and 0 < number < 2**16 for number in (image, window, patch, stages)):
+            return None
+        sides = [min(window, image // patch // 2**stage) for stage in range(min(stages, 16))]
         known = [int(side) or own for side, own in zip(earlier or [0] * len(sides), sides, strict=True)]
-        return tuple((side, side) for side in known)
-    except (KeyError, TypeError, ValueError, AttributeError):  # another program's settings
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):  # another program's settings
         return None
+    return tuple((side, side) for side in known) if all(0 < side < 2**16 for side in known) else None
 
 
 def _fit(model: BackboneSpec | None, tensors: Mapping[str, torch.Tensor]) -> list[str]:
@@ -165,7 +206,7 @@ def _doubts(
 ) -> list[str]:
     """Reasons to check the file before using it."""
     lines = []
-    if layout == "timm" and model is None:
+    if layout.rpartition("/")[2] == "timm" and model is None:
         lines.append("no other layout was recognised, so the names must be timm's; check with --model NAME")
     if windows is None and any(".attn.cpb_mlp." in name for name in tensors):
         lines.append(
@@ -175,7 +216,7 @@ def _doubts(
     return lines
 
 
-def _write(tensors: Mapping[str, torch.Tensor], output: Path, header: dict[str, Any]) -> str:
+def _write(tensors: Mapping[str, torch.Tensor], output: Path, header: dict[str, Any], tag: str) -> str:
     """Writes the file unless it is there; returns its SHA-256."""
     from safetensors.torch import save
 
@@ -187,26 +228,44 @@ def _write(tensors: Mapping[str, torch.Tensor], output: Path, header: dict[str, 
     if output.exists() and digest(output) != sha256:
         raise Conflict(f"{output} holds other weights, which specs may name; choose another file: --output PATH")
     if not output.exists():
-        _replace(output, content)
+        _replace(output, content, tag)
     return sha256
 
 
-def _describe(path: Path, description: dict[str, Any]) -> None:
-    """Writes the sidecar unless only its date would change; keeps the source that an earlier one names."""
+def _earlier_description(path: Path) -> dict[str, Any]:
+    """The description that lies there; empty if none does. Raises BadInput for a file that is something else, which
+    would be replaced."""
     try:
-        earlier = dict(json.loads(path.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
-        earlier = {}
+        earlier = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}; choose another file: --output PATH") from error
+    except (ValueError, RecursionError):
+        earlier = None
+    if not isinstance(earlier, dict) or not {"file", "sha256"} <= earlier.keys():
+        raise BadInput(f"{path} is not the description of weights that belongs there: move it, or choose --output PATH")
+    return earlier
+
+
+def _describe(path: Path, description: dict[str, Any], tag: str) -> None:
+    """Writes the sidecar unless only its date would change; keeps the source that an earlier one names."""
+    earlier = _earlier_description(path)
     description["source"] = description["source"] or earlier.get("source", "")
     dated = ("converted", "versions", "source_file")
     now = json.loads(json.dumps(description))
     if any(earlier.get(name) != value for name, value in now.items() if name not in dated):
-        _replace(path, (json.dumps(description, indent=1) + "\n").encode())
+        _replace(path, (json.dumps(description, indent=1) + "\n").encode(), tag)
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _temporary(path: Path, tag: str) -> Path:
+    """Where a file is written until it is whole. `tag`: tells writers apart."""
+    return path.with_name(f"{path.name}.{tag}.tmp")
+
+
+def _replace(path: Path, content: bytes, tag: str) -> None:
     """Writes the whole file under its name, or nothing."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path, tag)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -216,7 +275,7 @@ def _replace(path: Path, content: bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         raise BackendUnreachable(
-            f"cannot write {path}: {error.strerror}; choose another file: --output PATH"
+            f"cannot write {path}: {error.strerror or error}; choose another file: --output PATH"
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -238,12 +297,3 @@ def spec_lines(done: Converted, name: str, data_root: Path, model: BackboneSpec 
     quoted = json.dumps(str(path))
     lines.append(f"  init: {{kind: file, name: {json.dumps(name)}, path: {quoted}, sha256: {done.sha256}}}")
     return "\n".join(lines)
-
-
-def image_size(model: str) -> int:
-    """Side in pixels of the input for which timm made this model."""
-    import timm
-
-    import tasks.backbones.replknet  # noqa: F401 (makes it known to timm)
-
-    return int(timm.get_pretrained_cfg_value(model, "input_size")[-1])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import echo, output, places, say, show
-from orchestrator.errors import NotFound
+from orchestrator.errors import BackendUnreachable, NotFound
 from orchestrator.report.formatting import WIDTH, aligned
 
 if TYPE_CHECKING:
@@ -290,13 +290,23 @@ def _conversions() -> dict[str, Conversion]:
 
 def _conversion_command(conversion: Conversion) -> click.Command:
     @click.command(conversion.name, help=conversion.help)
-    @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+    @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
     @places("data_root")
     @click.option("--any-count", is_flag=True, help="Also when the counts are not the published ones.")
     def convert_files(files: tuple[Path, ...], where: Settings, any_count: bool) -> None:
-        with _data_errors():
-            for path in conversion.run(files, where.data_root, any_count):
-                echo(path)
+        from orchestrator.assets.child_process import in_child
+
+        if absent := next((file for file in files if not file.exists()), None):
+            raise NotFound(f"no file {absent}")
+
+        def run() -> list[str]:
+            try:
+                return [str(path) for path in conversion.run(files, where.data_root, any_count)]
+            except OSError as error:
+                raise BackendUnreachable(f"{error.filename or where.data_root}: {error.strerror or error}") from error
+
+        for path in in_child(run, *files):
+            echo(path)
 
     return convert_files
 

@@ -60,16 +60,14 @@ def convert_command(
 def _backbone(model: str, arguments: str, image_size: int | None) -> BackboneSpec:
     from pydantic import ValidationError
 
-    from orchestrator.assets.convert_weights import image_size as usual
     from tasks.backbones.spec import BackboneSpec
-    from tasks.backbones.timm_names import check_timm_name
 
     try:
-        size = image_size or usual(check_timm_name(model))
-        return BackboneSpec(model=model, args=json.loads(arguments), image_size=size)
+        size = {} if image_size is None else {"image_size": image_size}
+        return BackboneSpec(model=model, args=json.loads(arguments), **size)
     except ValidationError as error:
         raise click.UsageError("; ".join(str(problem["msg"]) for problem in error.errors())) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.UsageError(f"--model {model}, --args {arguments}: {error}") from error
 
 

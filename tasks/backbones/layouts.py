@@ -18,9 +18,9 @@ State = dict[str, "torch.Tensor"]
 
 _DERIVED = ("relative_position_index", "relative_coords_table", "attn_mask")
 """Buffers that the official Swin and BEiT code saves; timm computes them from image size and window."""
-_AROUND_ALL = ("module.", "model.", "net.", "network.")
+_AROUND_ALL = ("module.", "model.")
 """Prefixes that a wrapper of the whole model puts before every name: DataParallel, DistributedDataParallel, torch's
-AveragedModel and DeepSpeed (module), Lightning (model), and training code that calls it net or network."""
+AveragedModel and DeepSpeed (module), Lightning and Hugging Face's trainer (model)."""
 _AROUND_PARTS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """Steps that torch.compile, FSDP and activation checkpointing put into names, before the whole model or inside."""
 _COUNTERS = ("n_averaged",)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tasks.backbones.features import cut_after
+from tasks.backbones.model_arguments import arguments, nearest_arguments
 from tasks.backbones.spec import BackboneSpec
 from tasks.backbones.swin_windows import check_windows
 
@@ -87,30 +88,44 @@ def _from_timm(spec: BackboneSpec, classes: int, size: tuple[int, int], any_size
 
     import tasks.backbones.replknet  # noqa: F401 (registers its models with timm)
 
+    _check_tag(spec.model)
     height, width = size
     # a side where it is a square: a few models take nothing else
     options: dict[str, Any] = {"img_size": height if height == width else size, "drop_path_rate": spec.drop_path}
     if any_size:
         options["dynamic_img_size"] = True
-    arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in spec.args.items()}
-    while True:
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in spec.args.items()}
+    title = f"timm model {spec.model} with {spec.args}"
+    try:
         try:
-            model = timm.create_model(spec.model, num_classes=classes, **{**options, **arguments})
-            break
+            model = timm.create_model(spec.model, num_classes=classes, **{**options, **given})
         except TypeError as error:
-            # Convolutional networks have no img_size, a few old models no drop path: only then it is left out.
-            unexpected = str(error).partition("unexpected keyword argument")[2]
-            unknown = next((name for name in options if f"'{name}'" in unexpected), None)
-            if unknown is None:
-                raise ValueError(f"timm model {spec.model} with {spec.args}: {error}") from error
-            if unknown == "drop_path_rate" and spec.drop_path > 0:
+            # convolutional networks have no img_size, some old models no drop path: they are built without
+            known = arguments(spec.model)
+            if spec.drop_path > 0 and "drop_path_rate" not in known:
                 raise ValueError(f"timm model {spec.model} has no drop path; set backbone.drop_path to 0") from error
-            del options[unknown]
-        except (AssertionError, ArithmeticError, LookupError) as error:  # arguments that timm takes and cannot use
-            raise ValueError(f"timm model {spec.model} with {spec.args}: {type(error).__name__}: {error}") from error
+            if known.issuperset(options):
+                raise
+            options = {name: value for name, value in options.items() if name in known}
+            model = timm.create_model(spec.model, num_classes=classes, **{**options, **given})
+    except TypeError as error:
+        raise ValueError(f"{title}: {error}{nearest_arguments(spec.model, given)}") from error
+    except (AssertionError, ArithmeticError, LookupError) as error:  # arguments that timm takes and cannot use
+        raise ValueError(f"{title}: {type(error).__name__}: {error}") from error
     if any_size and "img_size" in options and "dynamic_img_size" not in options:
         raise ValueError(f"timm model {spec.model} takes images of one size only; use a Swin, SwinV2, ViT or ResNet")
     return cast("nn.Module", model)
+
+
+def _check_tag(name: str) -> None:
+    """Raises ValueError for a name of a model with a tag of weights that timm does not have."""
+    import timm
+
+    if "." in name:
+        try:
+            timm.get_pretrained_cfg(name)
+        except RuntimeError as error:
+            raise ValueError(f"timm model {name}: {error} (all: timm.list_pretrained())") from error
 
 
 def _check_patch(model: nn.Module, size: tuple[int, int]) -> None:

@@ -198,13 +198,28 @@ class BackboneSpec(BaseModel):
     args: dict[str, Any] = {}
     """Arguments for timm.create_model: patch_size, embed_dim, depth, window_size, ..."""
     image_size: int = Field(ge=1, le=1 << 14)
-    """Side of the square input in pixels, unless the task sets a height and width of its own."""
+    """Side of the square input in pixels, unless the task sets a height and width of its own. Left out, it becomes the
+    size that timm made the model for, and is recorded as if it had been written."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Stochastic depth rate of the last block."""
     norm_eps: float | None = Field(default=None, gt=0, le=1)
     """Epsilon of every LayerNorm. None: timm's own (Swin 1e-5, ViT and BEiT 1e-6). The reference's classification and
     SimMIM code has 1e-5 for Swin; its depth and pose code 1e-6, also for weights that were trained with 1e-5."""
     init: Init = Scratch()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_size(cls, content: Any) -> Any:
+        """Fills in the image size, which is then part of the key as any other. Imports timm, which takes seconds."""
+        if not isinstance(content, dict) or "image_size" in content or not isinstance(content.get("model"), str):
+            return content
+        try:
+            check_timm_name(content["model"])
+        except ValueError:
+            return content  # reported at `model`
+        from tasks.backbones.model_arguments import usual_image_size
+
+        return {**content, "image_size": usual_image_size(content["model"])}
 
     @field_validator("model")
     @classmethod

@@ -93,15 +93,19 @@ def windows_in(state: Mapping[str, torch.Tensor]) -> Windows | None:
     """The same from the coordinate tables that the official code saves with its weights; None if there are none.
 
     A table holds sign(x) * log2(8 |x| + 1) / log2(8) with x = offset / (window - 1), so its largest entry determines
-    the window that offsets were divided by.
+    the window that offsets were divided by. Raises ValueError for a table that holds no such coordinates.
     """
     windows: dict[int, Window] = {}
     for name, table in state.items():
         match = _TABLE.search(name)
         if match:
+            if table.ndim != 4 or table.shape[-1] != 2 or not table.numel() or not table.is_floating_point():
+                raise ValueError(f"{name!r} has shape {tuple(table.shape)}: not a table of coordinates (1, h, w, 2)")
             _, rows, columns, _ = table.shape
-            height = _divisor((rows + 1) // 2, table[..., 0].max().item())
-            windows[int(match[1])] = (height, _divisor((columns + 1) // 2, table[..., 1].max().item()))
+            largest = [table[..., axis].max().item() for axis in (0, 1)]
+            if not all(side == 1 or 1e-3 < x < 4 for side, x in zip((rows, columns), largest, strict=True)):
+                raise ValueError(f"{name!r} holds {largest[0]:g} and {largest[1]:g}: not coordinates of a window")
+            windows[int(match[1])] = (_divisor((rows + 1) // 2, largest[0]), _divisor((columns + 1) // 2, largest[1]))
     return tuple(windows[stage] for stage in sorted(windows)) or None
 
 

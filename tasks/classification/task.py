@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from tasks.base import Batch, DataContext, Loaders, Task
 from tasks.bounds import MAX_NUMPY_SEED, Label
 from tasks.datasets import find_dataset
-from tasks.datasets.augment import Augment
+from tasks.datasets.augment import MEAN_STD, Augment
 from tasks.datasets.labelled.card import DIGEST
 from tasks.datasets.labelled.dataset import LabelledDataset
 from tasks.datasets.labelled.described import LabelledDescription, Sizes
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from tasks.backbones.preprocessing import Preprocessing
     from tasks.backbones.spec import BackboneSpec
 
 TOP1 = percent("top1", "top-1 accuracy", complement="error rate")
@@ -79,6 +80,10 @@ class Classify(Task):
     when the number of classes differs), timm's own for the model, or that of the initial weights."""
     normalize: Literal["imagenet", "half"] = "imagenet"
     """Mean and standard deviation for normalising pixels: ImageNet's, or 0.5 and 0.5."""
+    preprocessing: Literal["stated", "weights"] = "stated"
+    """`stated`: as `normalize` and `augment.interpolation` say. `weights`: mean, standard deviation and interpolation
+    are those that timm states for the tag of backbone.init (of kind timm), and neither of these two fields is used; the
+    fact `preprocessing` records them."""
     augment: Augment = Augment()
     manifests: dict[Label, Annotated[str, Field(pattern=DIGEST)]] = Field(default={})
     """Name of a split -> SHA-256 of its manifest (see tasks/datasets/manifest.py). `submit` fills it in from the data
@@ -140,6 +145,21 @@ class Classify(Task):
     def caveats(self) -> tuple[str, ...]:
         return self._data.caveats
 
+    @property
+    def prepares(self) -> Preprocessing | None:
+        from tasks.backbones.preprocessing import Preprocessing
+
+        if self.preprocessing == "weights":
+            return None
+        return Preprocessing(*MEAN_STD[self.normalize], self.augment.interpolation, self.augment.eval_crop)
+
+    def check(self, backbone: BackboneSpec) -> None:
+        if self.preprocessing == "weights" and backbone.init.kind != "timm":
+            raise ValueError(
+                "task.preprocessing weights is what timm states for the tag of the initial weights, and backbone.init "
+                f"is of kind {backbone.init.kind}: set task.preprocessing to stated for these weights"
+            )
+
     def batch_multiple(self, workers: int) -> tuple[int, str]:
         if not self.augment.mixes:
             return super().batch_multiple(workers)
@@ -196,7 +216,17 @@ class Classify(Task):
 
         images = self._data.read(context.root, self.train, self.evaluate)
         batches = mixing(self._card.classes, self.augment, context)
-        return labelled_loaders(images, ImageInput(self.augment, self.normalize), context, batches)
+        if self.preprocessing == "stated":
+            return labelled_loaders(images, ImageInput(self.augment, self.normalize), context, batches)
+        from tasks.backbones.preprocessing import required
+
+        assert context.init is not None
+        theirs = required(context.init)
+        augment = self.augment.model_validate({**dict(self.augment), "interpolation": theirs.interpolation})
+        how = ImageInput(augment, (theirs.mean, theirs.std))
+        loaders = labelled_loaders(images, how, context, batches)
+        loaders.preprocessing = theirs.plain()
+        return loaders
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         from torch.nn import functional

@@ -14,6 +14,14 @@ AspectRatio = Annotated[float, Field(gt=0, le=1000)]
 MAX_SIDE = 1 << 14
 """Pixels. An image of this side takes 0.8 GB, more than any trial can use."""
 
+Normalize = Literal["imagenet", "half"]
+Channels = tuple[float, float, float]
+MEAN_STD: dict[Normalize, tuple[Channels, Channels]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+"""Mean and standard deviation of pixels from 0 to 1, for red, green and blue."""
+
 _RAND = re.compile(r"rand(-(mstd\d+(\.\d+)?|mmax\d+|m\d+|n\d+|p\d+(\.\d+)?|inc[01]|t[a-z]+))*")
 
 

@@ -11,22 +11,24 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tasks.datasets.augment import Augment
+from tasks.datasets.augment import MEAN_STD, Augment, Channels, Normalize
 
-Normalize = Literal["imagenet", "half"]
 Size = tuple[int, int]
 """(height, width)"""
-MEAN_STD: dict[Normalize, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-}
+Normalizing = Normalize | tuple[Channels, Channels]
+"""Mean and standard deviation, by name or as numbers."""
+
+
+def mean_std(normalize: Normalizing) -> tuple[Channels, Channels]:
+    """Mean and standard deviation of pixels from 0 to 1."""
+    return normalize if isinstance(normalize, tuple) else MEAN_STD[normalize]
 
 
 def derived_seed(*parts: int | str) -> int:
@@ -55,9 +57,9 @@ def on_device(values: Tensor, device: torch.device | str) -> Tensor:
     return values.to(device, non_blocking=True)
 
 
-def normalized(images: Tensor, normalize: Normalize) -> Tensor:
+def normalized(images: Tensor, normalize: Normalizing) -> Tensor:
     """(n, 1 or 3, h, w) in 0..255, uint8 or float -> float (n, 3, h, w) with mean 0 and deviation 1 per channel."""
-    mean, std = (on_device(torch.tensor(v).view(1, 3, 1, 1) * 255, images.device) for v in MEAN_STD[normalize])
+    mean, std = (on_device(torch.tensor(v).view(1, 3, 1, 1) * 255, images.device) for v in mean_std(normalize))
     return (images.expand(-1, 3, -1, -1) - mean) / std
 
 
@@ -107,7 +109,7 @@ class Draws:
         return Draws(on_device(self.crop[positions], device), on_device(self.erase[positions], device), noise)
 
 
-def augmented(images: Tensor, draws: Draws, size: Size, augment: Augment, normalize: Normalize) -> Tensor:
+def augmented(images: Tensor, draws: Draws, size: Size, augment: Augment, normalize: Normalizing) -> Tensor:
     """uint8 (n, 1 or 3, h, w) -> float (n, 3, *size): random resized crop, flip, normalisation, erasing."""
     out = _cropped(images, draws.crop, size, augment)
     return _erased(normalized(out, normalize), draws, augment)
@@ -160,11 +162,11 @@ def _erased(images: Tensor, draws: Draws, augment: Augment) -> Tensor:
     return images
 
 
-def single_image(size: Size, augment: Augment, normalize: Normalize, training: bool) -> Callable[[Any], Tensor]:
+def single_image(size: Size, augment: Augment, normalize: Normalizing, training: bool) -> Callable[[Any], Tensor]:
     """timm's transform of one PIL image to float (3, *size); draws from the global generators (see `seeded`)."""
     from timm.data import create_transform
 
-    mean, std = MEAN_STD[normalize]
+    mean, std = mean_std(normalize)
     if not training:
         transform = create_transform(
             size, is_training=False, interpolation=augment.interpolation, mean=mean, std=std, crop_pct=augment.eval_crop

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.datasets.transforms import MEAN_STD, Normalize
+from tasks.datasets.augment import MEAN_STD, Normalize
 from tasks.pretraining.simmim import local_statistics, upsample_mask
 
 if TYPE_CHECKING:

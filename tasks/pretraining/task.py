@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from tasks.base import Batch, DataContext, Loaders, Task
 from tasks.bounds import MAX_NUMPY_SEED, Label
 from tasks.datasets import find_dataset
-from tasks.datasets.augment import MAX_SIDE, AspectRatio, Augment, Share, is_range
+from tasks.datasets.augment import MAX_SIDE, MEAN_STD, AspectRatio, Augment, Share, is_range
 from tasks.datasets.labelled.card import DIGEST
 from tasks.datasets.labelled.dataset import LabelledDataset
 from tasks.datasets.labelled.described import LabelledDescription, Sizes
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from tasks.backbones.preprocessing import Preprocessing
     from tasks.backbones.spec import BackboneSpec
     from tasks.pretraining.simmim import SimMIM
 
@@ -149,6 +150,12 @@ class Pretrain(Task):
     def caveats(self) -> tuple[str, ...]:
         data = self._data
         return data.caveats if isinstance(data, LabelledData) else ()
+
+    @property
+    def prepares(self) -> Preprocessing:
+        from tasks.backbones.preprocessing import Preprocessing
+
+        return Preprocessing(*MEAN_STD[self.normalize], self.augment.interpolation, self.augment.eval_crop)
 
     @property
     def makes_weights(self) -> bool:

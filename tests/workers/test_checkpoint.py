@@ -7,16 +7,20 @@ import math
 import os
 import pickle
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from workers.checkpoint import Folder, clear, load_weights
+from tasks.metrics import Measurement
+from workers.checkpoint import Folder, clear, load_state, load_weights
 from workers.errors import ErrorClass, TrialError
 from workers.messages import Outcome, Report, Weights
+
+ROW = Measurement("top1", 1.0, "0")
 
 
 def folder(path: Path, token: int = 1) -> Folder:
@@ -91,26 +95,98 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "harm").exists()
 
 
+def test_code_in_the_state_of_another_trial_is_not_run(tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    own = folder(tmp_path)
+    weights = own.save_weights({"w": torch.zeros(2)})
+    own.keep_state({"harm": Harm()})
+    with pytest.raises(pickle.UnpicklingError, match="mkdir"):
+        load_state(weights, own.key)
+    assert not (tmp_path / "harm").exists()
+    own.keep_state({"step": 4})
+    assert load_state(weights, own.key)["step"] == 4
+    (state,) = own.path.glob("state-*")
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
+    with pytest.raises(TrialError, match=r"has SHA-256 .*: damaged; trial kkkkkkkk must run again"):
+        load_state(weights, own.key)
+
+
 def test_an_older_attempt_can_write_no_more(tmp_path: Path) -> None:
     old, new = folder(tmp_path, 1), folder(tmp_path, 2)
     old.claim()
     old.save({"by": "old"}, 4)
     new.claim()
-    before = sorted((tmp_path / "trial").iterdir())
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     for write in (
         lambda: old.save({"by": "old"}, 8),
         lambda: old.save_weights({"w": torch.zeros(2)}),
+        lambda: old.keep_state({"by": "old"}),
+        lambda: old.save_picture("maps", 1, np.zeros((2, 2, 3), np.uint8)),
+        lambda: old.save_measurements([ROW], "val"),
         lambda: old.finish(Outcome({}, {}), []),
         old.claim,
     ):
         with pytest.raises(TrialError, match="attempt 1 was given up: attempt 2") as caught:
             write()
         assert caught.value.error_class is ErrorClass.node_lost
-    assert sorted((tmp_path / "trial").iterdir()) == before
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
     new.save({"by": "new"}, 8)
     path, _ = new.newest()
     assert path is not None
     assert new.load(path)["by"] == "new"
+
+
+WRITES: dict[str, tuple[Callable[[Folder], object], str]] = {
+    "claim": (Folder.claim, "token"),
+    "save": (lambda own: own.save({"step": 4}, 4), "checkpoint-000000004-{sha256}.pt"),
+    "save_weights": (lambda own: own.save_weights({"w": torch.zeros(2)}), "weights.safetensors"),
+    "keep_state": (lambda own: own.keep_state({"step": 4}), "state-{sha256}.pt"),
+    "save_picture": (lambda own: own.save_picture("maps", 1, np.zeros((2, 2, 3), np.uint8)), "pictures/maps-0001.png"),
+    "save_measurements": (lambda own: own.save_measurements([ROW], "val"), "measurements.jsonl"),
+    "finish": (lambda own: own.finish(Outcome({}, {}), []), "outcome.json"),
+}
+"""What writes a file -> how, and the file's name in the trial's folder."""
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_content_is_on_the_disk_before_the_name_and_the_name_before_anything_else(
+    write: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut then leaves the old file or the whole new one, and after the call the new one."""
+    events: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def record_fsync(descriptor: int) -> None:
+        events.append(("flushed", os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def record_replace(path: Path, target: Path) -> Path:
+        events.append(("renamed", f"{path} {target}"))
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(Path, "replace", record_replace)
+    do, name = WRITES[write]
+    do(folder(tmp_path))
+    assert [what for what, _ in events] == ["flushed", "renamed", "flushed"]
+    temporary, target = events[1][1].split(" ")
+    assert temporary.endswith(".tmp")
+    digest = hashlib.sha256(Path(target).read_bytes()).hexdigest()
+    assert target == str(tmp_path / "trial" / name.replace("{sha256}", digest))
+    assert events[0][1] == temporary
+    assert events[2][1] == str(Path(target).parent)
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/b", ".x", "..", "", "x y", "x\0", "x\n", "ü"])
+def test_a_picture_stays_in_the_trials_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"the task must name it with letters, digits and _.- only"):
+        folder(tmp_path).save_picture(name, 1, np.zeros((2, 2, 3), np.uint8))
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_a_full_disk_is_a_clear_error_and_leaves_nothing_half_written(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks.backbones.checkpoint_format import reason
 from tasks.datasets.info import Conversion
 from tasks.errors import DataError
 
@@ -17,6 +19,10 @@ COG_FEWEST, COG_MOST, COG_TEST = 732, 1_300, 50
 LEVELS = 5
 CONCEPTS = 1_000
 """Number of concepts in each level."""
+MOST_VALUES = 30_000_000
+"""Values in a file of lists: one for each image of ImageNet-21k makes 14 million."""
+DEEPEST = 20
+"""Levels of containers in containers."""
 _WNID = re.compile(r"n\d{8}")
 _FILE = re.compile(r"n\d{8}/[A-Za-z0-9_-]+\.[A-Za-z]+")
 
@@ -100,9 +106,11 @@ class _Reader(pickle.Unpickler):
 
 def read(path: Path) -> Any:
     """The content of a pickle of plain containers. Raises DataError for anything else, without running any of it."""
+    if not path.is_file():
+        raise DataError(f"{path} is no file" if path.exists() else f"no file {path}")
     try:
         with path.open("rb") as file:
-            return _plain(_Reader(file).load())
+            return _plain(_Reader(file).load(), itertools.count(), 0)
     except _Refused as error:
         raise DataError(f"{path} was not read, and nothing of it was run: {error}") from error
     except (
@@ -113,17 +121,24 @@ def read(path: Path) -> Any:
         LookupError,
         AttributeError,
         TypeError,
+        ArithmeticError,
         MemoryError,
+        RecursionError,
     ) as error:
-        raise DataError(f"{path} is no pickle, or is cut short: {error}") from error
+        raise DataError(f"{path} is no pickle, or is cut short: {reason(error)}") from error
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, values: Iterator[int], depth: int) -> Any:
+    """Replaces arrays, tuples and sets by lists. Raises _Refused for more values or levels than lists of files have."""
+    if next(values) >= MOST_VALUES or depth > DEEPEST:
+        raise _Refused(f"it holds more than {MOST_VALUES:,} values, or {DEEPEST} levels, or one that contains itself")
     if isinstance(value, _Array):
-        return _plain(value.values)
+        value = value.values
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple | set | frozenset) else value
+        return {key: _plain(item, values, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item, values, depth + 1) for item in value]
+    return value
 
 
 def convert(files: Sequence[Path], root: Path, any_count: bool = False) -> list[Path]:
@@ -184,6 +199,8 @@ def _is_split(content: Any) -> bool:
 def _files(wnid: str, split: dict[str, Any], any_count: bool) -> dict[str, list[str]]:
     parts: dict[str, list[str]] = {}
     for part in ("train", "test"):
+        if not isinstance(split[wnid][part], list):
+            raise DataError(f"{wnid}: its {part} is a {type(split[wnid][part]).__name__}, not a list of files")
         names = [str(name).lstrip("/\\") for name in split[wnid][part]]
         names = sorted(name if "/" in name else f"{wnid}/{name}" for name in names)
         wrong = [name for name in names if not _FILE.fullmatch(name)]

@@ -22,7 +22,7 @@ from tasks.datasets.images.source import Resized, picture, shrunk
 from tasks.datasets.labelled.parts import LabelledPart, Labels
 from tasks.datasets.loaders import BatchTransform, OrderedLoaders, Pipeline, SampleLoaders, evaluation_parts, share
 from tasks.datasets.samples import ArrayTargets, Records, Sample, on_image, stack
-from tasks.datasets.transforms import MixSeeds, Normalize, derived_seed
+from tasks.datasets.transforms import MixSeeds, Normalizing, derived_seed
 from tasks.errors import DataError
 
 
@@ -44,7 +44,7 @@ class ImageInput:
     """How images become input of the model."""
 
     augment: Augment
-    normalize: Normalize
+    normalize: Normalizing
 
 
 def labelled_loaders(

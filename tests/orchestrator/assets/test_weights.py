@@ -224,7 +224,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     assert "cut short" in refused(BadInput, "show", cut)
     torch.save({"epoch": 3}, tmp_path / "none.pth")
     assert "no weights found" in refused(BadInput, "import", tmp_path / "none.pth")
-    assert "no file" in refused(BadInput, "import", tmp_path / "absent.pth")
+    assert "no file" in refused(NotFound, "import", tmp_path / "absent.pth")
     assert "no file" in refused(NotFound, "show", tmp_path / "absent.pth")
 
 

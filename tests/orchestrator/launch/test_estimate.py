@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from k12_job import BASE
 
 from orchestrator.errors import SpecError
-from orchestrator.launch.estimate import parameters
+from orchestrator.launch.estimate import estimate, parameters
+from orchestrator.plan.resource_fit import Node
+from orchestrator.settings import settings
+from orchestrator.spec.job import JobSpec
 from tasks.classification.task import Classify
+from tasks.datasets.augment import Augment
 from workers.trial import TrialSpec
 
 
@@ -44,3 +49,20 @@ def test_a_model_that_only_its_content_could_tell_of_is_not_counted(monkeypatch:
 
     monkeypatch.setattr(Classify, "build", build)
     assert parameters(trial({"kind": "classify", "dataset": "digits"})) is None
+
+
+def test_preprocessing_that_differs_from_that_of_the_weights_is_noted_once_in_the_plan(tmp_path: Path) -> None:
+    """In the table it is a caveat (see test_caveats): here it is told before anything runs."""
+    augment = {**Augment.none().model_dump(mode="json"), "interpolation": "bilinear"}
+    init = {"kind": "timm", "name": "A", "tag": "vit_tiny_patch16_224.augreg_in21k"}
+    inits = [init, {**init, "name": "B", "tag": "deit_tiny_patch16_224.fb_in1k"}, {"kind": "none", "name": "RAND"}]
+    stage = {"name": "one", "sweep": {"grid": {"optim.lr": [1e-3, 2e-3], "backbone.init": inits}}}
+    task = {"kind": "classify", "dataset": "digits", "augment": augment}
+    trial = {**BASE, "task": task, "backbone": {"model": "vit_tiny_patch16_224", "image_size": 224}}
+    job = JobSpec.model_validate({"name": "norm", "trial": trial, "stages": [stage]})
+    where = settings(folder=str(tmp_path), data_root=str(tmp_path))
+    lines = [line for line in estimate(job, where, [Node(2, 0)]).basis if line.startswith("weights ")]
+    assert [line[:9] for line in lines] == ["weights A", "weights B"]
+    assert "mean 0.5 (here 0.485 0.456 0.406)" in lines[0]
+    assert "mean" not in lines[1]
+    assert "interpolation bicubic (here bilinear)" in lines[1]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.backbones.checkpoint_reader import read, settings, state_dict
+from tasks.backbones.checkpoint_reader import check_sizes, entries, read, settings, state_dict
 from tasks.errors import DataError
 
 WEIGHTS = {"norm.weight": torch.arange(4.0), "norm.bias": torch.zeros(4)}
@@ -161,8 +161,8 @@ def test_a_file_cut_short_is_said(tmp_path: Path, zipped: bool, part: float) -> 
         (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "Git LFS pointer"),
         (b"x" * 4000, "not a checkpoint of torch.save"),
-        (b"hello, not weights", "not a checkpoint of torch.save, or is damaged: unknown pickle instruction 101;"),
-        (pickle.dumps({"model": 1}), "not a checkpoint of torch.save, or is damaged: Unsupported operand 149;"),
+        (b"hello, not weights", "not a checkpoint of torch.save and no safetensors file, or is damaged"),
+        (pickle.dumps({"model": 1}), "a pickle of Python, but not a checkpoint of torch.save, or is damaged: load it"),
     ],
 )
 def test_what_is_no_checkpoint_is_said(tmp_path: Path, content: bytes, said: str) -> None:
@@ -196,3 +196,36 @@ def test_where_the_weights_are() -> None:
         state_dict({"epoch": 1, "net": WEIGHTS})
     with pytest.raises(DataError, match="entry 'ema' holds no named tensors"):
         state_dict(both, "ema")
+
+
+@pytest.mark.parametrize(
+    ("content", "entry"),
+    [
+        ({"epoch": 1, "state_dict_ema": WEIGHTS}, "state_dict_ema"),
+        ({"model_ema": WEIGHTS, "optimizer": {"state": {}}}, "model_ema"),
+        ({"state_dict": {"model": WEIGHTS, "epoch": 3}}, "state_dict.model"),
+        ({"model": {"module": {"state_dict": WEIGHTS}}}, "model.module.state_dict"),
+        ({"model": {}, "module": WEIGHTS}, "module"),
+        ({"model": WEIGHTS, "mean": torch.zeros(3)}, "model"),
+    ],
+)
+def test_weights_are_found_where_averages_and_wrappers_keep_them(content: dict[str, Any], entry: str) -> None:
+    assert state_dict(content) == (WEIGHTS, entry)
+    assert state_dict(content, entry) == (WEIGHTS, entry)
+    assert entry in entries(content)
+
+
+def test_an_entry_of_another_name_is_offered_and_can_be_asked_for() -> None:
+    with pytest.raises(DataError, match=r"net \(dict\); for one of these pass --entry: net$"):
+        state_dict({"epoch": 1, "net": WEIGHTS})
+    assert state_dict({"net": WEIGHTS}, "net") == (WEIGHTS, "net")
+    with pytest.raises(DataError, match=r"entry 'net.body' holds no named tensors"):
+        state_dict({"net": WEIGHTS}, "net.body")
+
+
+def test_tensors_may_share_memory_within_what_the_file_accounts_for() -> None:
+    tied = torch.zeros(1000)
+    check_sizes({"a": tied, "b": tied}, 4000)
+    check_sizes({"position_ids": torch.zeros(1).expand(1, 1024)}, 600)
+    with pytest.raises(DataError, match=r"weights have 40,000,000 bytes together, the file 5,000: .*: w \[10000000\]"):
+        check_sizes({"w": torch.zeros(1).expand(10_000_000)}, 5000)

@@ -134,7 +134,7 @@ def test_a_weight_twice_because_of_a_wrapper_is_refused() -> None:
         ("module._orig_mod.", "module., _orig_mod."),
         ("_orig_mod.module.", "_orig_mod., module."),
         ("module.module.model.", "module., model."),
-        ("module.model._fsdp_wrapped_module.net.", "module., model., net."),
+        ("module.model._fsdp_wrapped_module.model.", "module., model."),
         ("model.encoder.", "model."),
         ("module.backbone._orig_mod.", "module., _orig_mod."),
     ],
@@ -224,7 +224,9 @@ def test_moco_v3_brings_its_base_encoder_without_the_projector() -> None:
     state = moco(dict(source.state_dict()))["state_dict"]
     assert translate(state).layout == "moco-v3/timm"
     assert not [name for name in translate(state).tensors if name.startswith(("head.", "fc."))]
-    assert {"module.base_encoder.head.0.weight", "module.base_encoder.head.1.running_mean"} < {*translate(state).dropped}
+    assert {"module.base_encoder.head.0.weight", "module.base_encoder.head.1.running_mean"} < {
+        *translate(state).dropped
+    }
     load(child, state)
     assert same(source, child)
     assert torch.equal(child.head.weight, head)

@@ -71,7 +71,7 @@ def test_a_pickle_that_runs_code_is_refused_and_nothing_of_it_run(tmp_path: Path
     files = cog_pickles(tmp_path / "theirs")
     files[0].write_bytes(pickle.dumps([Evil(tmp_path / "touched"), ["n01000000"]]))
     result = command(tmp_path, "convert", "cog", *files)
-    assert result.exit_code == 4
+    assert result.exit_code == 6
     assert "was not read, and nothing of it was run: it asks for " in result.output
     assert not (tmp_path / "touched").exists()
     assert not (tmp_path / "cog").exists()
@@ -94,7 +94,7 @@ def test_a_pickle_that_runs_code_is_refused_and_nothing_of_it_run(tmp_path: Path
 def test_files_that_are_not_cogs_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     files = cog_pickles(tmp_path / "theirs", **change)
     result = command(tmp_path, "convert", "cog", *files)
-    assert (result.exit_code, message in result.output) == (4, True), result.output
+    assert (result.exit_code, message in result.output) == (6, True), result.output
     assert not (tmp_path / "cog").exists()
     (tmp_path / "theirs" / "half.pkl").write_bytes(files[1].read_bytes()[:-20])
     assert "is no pickle, or is cut short" in command(tmp_path, "convert", "cog", tmp_path / "theirs/half.pkl").output
