@@ -36,7 +36,7 @@ stages:
     override: {task.train: trainval, task.evaluate: test}
   - name: masked
     override:
-      task: {kind: pretrain, dataset: pets, mask_patch: 4}
+      task: {kind: pretrain, dataset: pets, mask_patch: 4, val_fraction: 0.2}
       optim.lr: 1e-3
   - name: other
     override: {task: {kind: classify, dataset: pets, val_fraction: 0.4}, optim.lr: 1e-3}
@@ -67,7 +67,7 @@ def test_trials_name_the_digests_of_the_data_that_are_there(
     trials = planned(planned_job)
     assert list(trials["grid", "pets", 1e-3]) == list(trials["grid", "pets", 2e-3]) == ["pets/0.2/2"]
     assert list(trials["other", "pets", 1e-3]) == ["pets/0.4/0"]
-    assert list(trials["masked", "pets", 1e-3]) == ["pets/0.02/0"]
+    assert list(trials["masked", "pets", 1e-3]) == ["pets/0.2/0"]
     assert trials["grid", "dtd", 1e-3] == {}
     assert trials["grid", "faces", 1e-3] == {"faces/official": trees.card_of("faces").digest}
     assert {path.name for path in (tmp_path / "splits").iterdir()} >= {"pets-0.2-2.jsonl"}
@@ -136,14 +136,14 @@ def test_an_axis_of_whole_tasks_gets_digests(tmp_path: Path, monkeypatch: pytest
   - name: both
     sweep:
       grid:
-        task: [{kind: pretrain, dataset: pets, mask_patch: 4}, {kind: classify, dataset: faces}]
+        task: [{kind: pretrain, dataset: pets, mask_patch: 4, val_fraction: 0.2}, {kind: classify, dataset: faces}]
         optim.lr: [1e-3]
 """
     )
     (tmp_path / "cuts.yaml").write_text(text)
     job = with_manifests(spec.load(tmp_path / "cuts.yaml", None, ()), where(tmp_path))
     tasks = [p.spec.task for p in Planner(job, DurationModel()).placed]
-    assert [list(task.manifests) for task in tasks] == [["pets/0.02/0"], ["faces/official"]]  # type: ignore[attr-defined]
+    assert [list(task.manifests) for task in tasks] == [["pets/0.2/0"], ["faces/official"]]  # type: ignore[attr-defined]
 
 
 def test_a_job_does_not_go_on_with_other_data(job: JobSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
