@@ -5,8 +5,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PROFILE ?= laptop
+FUZZ_SECONDS ?= 600
+FUZZ_EXAMPLES ?= 2000
 
-.PHONY: install demo studies test check mutants fmt ui help
+.PHONY: install demo studies test fuzz check mutants fmt ui help
 
 install: $(INSTALLED)  ## Create or update .venv
 
@@ -25,6 +27,10 @@ studies: $(INSTALLED)  ## Run every spec's laptop profile and write README's tab
 
 test: $(INSTALLED)  ## Run all tests; they start their own Ray cluster and PostgreSQL
 	$(BIN)/python -m pytest
+
+fuzz: $(INSTALLED)  ## Try made-up specs, checkpoints, images and archives for FUZZ_SECONDS (600), FUZZ_EXAMPLES a round
+	@end=$$(($$(date +%s) + $(FUZZ_SECONDS))); while [ $$(date +%s) -lt $$end ]; do \
+	  FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/fuzz --exitfirst --timeout=0 || exit 1; done
 
 check: $(INSTALLED)  ## Lint, check types and the arrows between packages
 	$(BIN)/ruff check .

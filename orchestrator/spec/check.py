@@ -24,7 +24,16 @@ from orchestrator.spec.check_trials import (
     check_neighbours,
     trace,
 )
-from orchestrator.spec.diagnostics import FORMS, MAX_ERRORS, Problems, Steps, causes, offer, problem_from_pydantic
+from orchestrator.spec.diagnostics import (
+    FORMS,
+    MAX_ERRORS,
+    MAX_LINES,
+    Problems,
+    Steps,
+    causes,
+    offer,
+    problem_from_pydantic,
+)
 from orchestrator.spec.job import JobSpec, Stage
 from orchestrator.spec.sweep import Grid, Search
 from orchestrator.spec.trial_fields import group_of
@@ -41,7 +50,7 @@ def check(root: YamlNode, problems: Problems, unreadable: Collection[Location] =
     """
     job, wrong = _structure(root, problems)
     base = check_base(root, problems)
-    if job is None:
+    if job is None or len(problems) > MAX_LINES:  # more would not be shown
         return None
     bad = {job.stages[i].name for i in wrong}
     bad |= {stage.name for i, stage in enumerate(job.stages) if _holds(root.find(["stages", i]), unreadable)}
@@ -52,7 +61,7 @@ def check(root: YamlNode, problems: Problems, unreadable: Collection[Location] =
     bad |= check_sizes(root, job, problems)
     stages = _Stages(root, job, problems)
     for i, stage in enumerate(job.stages):
-        if stages.references(i) and stage.name not in bad:
+        if stages.references(i, i not in wrong) and stage.name not in bad:
             stages.trials(i, base)
             for source in stages.populations(i):
                 check_after_population(root, stage, ["stages", i], source, stages.built.get(source, []), problems)
@@ -165,10 +174,10 @@ class _Stages:
         self.same_name = False
         """Two stages have one name."""
 
-    def references(self, i: int) -> bool:
+    def references(self, i: int, whole: bool) -> bool:
         """The stage's name is unique, `from` names earlier stages with equal groups, and its fields go together.
 
-        Returns False if its trials cannot be told.
+        `whole`: none of its fields is wrong by itself. Returns False if its trials cannot be told.
         """
         stage, before = self.job.stages[i], len(self.problems)
         at: Steps = ["stages", i]
@@ -182,6 +191,8 @@ class _Stages:
             if name not in earlier and not self.same_name:  # else it may be what the second one should be called
                 place = self.root.place_of([*at, "from", k])
                 self.problems.report(place, f"stages.{stage.name}.from", name, self.not_earlier(name, i))
+        if not whole:
+            return False
         groups = {name: self.per[name] for name in stage.from_ if name in self.per}
         if groups or not (stage.from_ or stage.neighbourhood):
             self.per.setdefault(stage.name, next(iter(groups.values()), stage.per))
@@ -252,6 +263,8 @@ class _Stages:
                 continue
             if workers > 1:
                 place = self.root.place_of([*at, "workers"])
+                if place in self.problems.places():
+                    continue  # reported for another stage
                 what = f"does not go with optim.batch {batch}: {reason}; use a batch that is a multiple of {multiple}"
                 self.problems.report(place, f"stages.{stage.name}: resources.workers", str(workers), what)
             else:

@@ -231,13 +231,17 @@ def _real(fields: Fields, loc: Steps, kind: str) -> list[str | int]:
     """A location from pydantic without the names of union members. `kind`: of the error."""
     real: list[str | int] = []
     value: Any = fields
+    told = False
     for i, step in enumerate(loc):
+        if isinstance(value, dict) and not told and value.get("kind") == step:
+            told = True  # once: `stage` is a kind of initial weights and a field of that kind
+            continue
         inside = (isinstance(value, dict) and step in value) or (
             isinstance(value, list) and isinstance(step, int) and step < len(value)
         )
         if inside:
-            value = value[step]
-        if inside or (i == len(loc) - 1 and kind == "missing"):
+            value, told = value[step], False
+        if inside or (i == len(loc) - 1 and kind in ("missing", "extra_forbidden")):
             real.append(step)
     return real
 

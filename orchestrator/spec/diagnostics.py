@@ -31,7 +31,7 @@ class Problems:
         self.left_out = 0
 
     def report(self, place: Location, *parts: str) -> None:
-        self.add(Problem(place, ": ".join(parts)))
+        self.add(Problem(place, ": ".join([*parts[:1], *map(shorten, parts[1:-1]), *parts[1:][-1:]])))
 
     def report_instead(self, place: Location, *parts: str) -> None:
         """Reports a problem in place of those that are reported at this place."""
@@ -96,10 +96,25 @@ def causes(errors: Sequence[Any]) -> list[Any]:
 def problem_from_pydantic(model: type[BaseModel], error: Any, root: YamlNode, prefix: Steps = ()) -> Problem:
     """One of `ValidationError.errors()` of `model` as a problem; `model` was validated from `root` below `prefix`."""
     loc, of_key = exact(error)
-    inner: Steps = [step for step in loc if step != "[key]"]
+    inner = _without_kinds(root.find(prefix), [step for step in loc if step != "[key]"])
     place = root.place_of([*prefix, *inner], key=of_key)
     name = dotted(root, [*prefix, *inner], is_missing=error["type"] == "missing")
     return Problem(place, f"{name}: {wording(model, error)}")
+
+
+def _without_kinds(node: YamlNode | None, loc: Steps) -> list[str | int]:
+    """A location from pydantic without the kinds that tell the members of a union apart: a kind may be a field too."""
+    steps: list[str | int] = []
+    told = False
+    for step in loc:
+        kind = node.child("kind") if node and not told else None
+        if kind is not None and kind.value == step:
+            told = True
+            continue
+        steps.append(step)
+        below = node.child(step) if node else None
+        node, told = below or node, told and below is None
+    return steps
 
 
 def exact(error: Any) -> tuple[list[str | int], bool]:
@@ -122,7 +137,7 @@ def wording(model: type[BaseModel], error: Any) -> str:
     kind, context = error["type"], error.get("ctx", {})
     loc = [step for step in error["loc"] if step != "[key]"]
     if kind == "missing":
-        return "missing"
+        return f"missing item {loc[-1] + 1}" if isinstance(loc[-1], int) else "missing"
     if kind == "extra_forbidden":
         allowed = [name for name in names(model, loc[:-1]) if name not in PLANNER_ONLY]
         allowed += ["profiles"] if model is JobSpec and len(loc) == 1 else []

@@ -39,12 +39,12 @@ def names(model: type[BaseModel], steps: Sequence[str | int]) -> list[str]:
     locations; then only that member's fields count. Any other step that is not a field is skipped."""
     level: list[Any] = [model]
     for step in steps:
-        below = [annotation for each in level for annotation in _below(each, step)]
-        if below:
-            level = below
+        members = _models(level)
+        tagged = [kind for kind in members if _tag(kind) == step]
+        if tagged and len(members) > 1:  # first: `stage` is a kind of initial weights and a field of that kind
+            level = list(tagged)
             continue
-        tagged = [kind for kind in _models(level) if _tag(kind) == step]
-        level = list(tagged) or level
+        level = [annotation for each in level for annotation in _below(each, step)] or list(tagged) or level
     return list(dict.fromkeys(field for kind in _models(level) for field in _field_names(kind)))
 
 

@@ -142,7 +142,9 @@ def _merge(base: YamlNode, over: YamlNode, problems: list[Problem]) -> YamlNode:
     result = base
     for key, child in over.value.items():
         below = base.value.get(key)
-        if key == "stages" and below is not None and isinstance(child.value, dict):
+        if key == "stages" and isinstance(child.value, dict):
+            if below is None:
+                continue  # there is nothing to change: `stages` is reported as missing, or where it is misspelt
             child = _merge_stages(below, child, problems)
         elif below is not None:
             child = _merge(below, child, problems)

@@ -355,7 +355,7 @@ class _Reader:
 
     def _scalar(self, event: Any, place: Location) -> Scalar:
         text = event.value
-        if not event.implicit[0] and event.tag in (None, "!", _TEXT):
+        if event.tag == "!" or (not event.implicit[0] and event.tag in (None, _TEXT)):
             return self._text(text, place)  # quoted, a block, or tagged as text
         if _NULL.fullmatch(text):
             return None

@@ -88,6 +88,8 @@ class Masking:
 
 def check_patch(mask_patch: int, model_patch: int) -> None:
     """Raises ValueError unless a mask patch is a multiple of the model's patch; both in pixels."""
+    if model_patch < 1:
+        raise ValueError(f"backbone.args.patch_size {model_patch}: a patch has at least one pixel")
     if mask_patch % model_patch:
         raise ValueError(
             f"mask_patch {mask_patch} is no multiple of the model's patch of {model_patch} pixels: "

@@ -173,7 +173,7 @@ def test_what_only_the_data_tell_is_told_before_anything_runs(
 
 
 def test_a_column_that_no_data_set_has_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="unknown data set 'strypes'"):
+    with pytest.raises(SpecError, match=r"over: strypes: no trial has this column; .*nearest: stripes"):
         load(tmp_path, SPEC.replace("over: [stripes]", "over: [strypes]"))
 
 
