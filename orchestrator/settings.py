@@ -42,3 +42,9 @@ def settings(
         storage=Path(storage or env.get("ORCHESTRATOR_STORAGE") or home / "storage").absolute(),
         address=address or env.get("RAY_ADDRESS") or None,
     )
+
+
+def private_folder(folder: Path) -> Path:
+    """Makes the folder, if needed, for its owner alone; the rights of one that exists do not change."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder

@@ -13,7 +13,7 @@ import click
 from orchestrator.settings import settings
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C or SIGTERM."""
+"""Exit code after Ctrl-C, SIGTERM, SIGHUP or `cancel`."""
 UNFINISHED = 1
 """Exit code of a job that ended with failed trials."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from orchestrator.engine.supervision import StorageWatch
 from orchestrator.records.rows import MeasurementRow
 from orchestrator.records.trial_files import trial_folder
 from orchestrator.records.writes import Failed, Finished, Released, Reported, StoppedEarly, Write
@@ -29,8 +30,11 @@ log = logging.getLogger(__name__)
 class Inbox:
     """Remembers how often each trial lost its process, which decides whether it is restarted."""
 
-    def __init__(self, store: Store, searches: Searches, storage: Path, name: Callable[[str], str]) -> None:
-        """`storage`: folder of the trials' files. `name`: display name of a trial by its key."""
+    def __init__(
+        self, store: Store, searches: Searches, storage: Path, name: Callable[[str], str], watch: StorageWatch
+    ) -> None:
+        """`storage`: folder of the trials' files, and its `watch`. `name`: display name of a trial by its key."""
+        self._storage_watch = watch
         self._store, self._searches, self._storage, self._name = store, searches, storage, name
         self._losses: dict[str, tuple[int, int]] = {}
         """Key -> (deaths without progress, epoch at the last one)."""
@@ -48,12 +52,16 @@ class Inbox:
             values, pictures = dict(event.values), tuple(event.pictures)
             return Reported(key, token, event.epoch, event.step, values, event.seconds, pictures)
         if isinstance(event, Outcome):
+            self._storage_watch.ended_well()
             return self._finished(key, token, event)
         if isinstance(event, StoppedAtCheckpoint):
             return self._stopped(key, token, stopping or "stopped")
         if isinstance(event, Failure):
             if event.error_class is ErrorClass.node_lost:
                 return self._death(key, token, event.message, stopping)
+            if self._storage_watch.caused(event):  # every other trial would meet it too: this one has not failed
+                log.info("%s: pending again: %s", self._name(key), event.message.splitlines()[0])
+                return self._stopped(key, token, str(ErrorClass.storage))
             return Failed(key, token, str(event.error_class), event.message, retry=False)
         return None
 

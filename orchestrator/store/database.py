@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from orchestrator.errors import BackendUnreachable, Conflict, NotFound, OrchestratorError
+from orchestrator.errors import BackendUnreachable, Conflict, NotFound, OrchestratorError, StoreAway
 from orchestrator.store import tables
 
 T = TypeVar("T")
@@ -79,7 +79,8 @@ class Database:
                 if getattr(error.orig, "sqlstate", None) in ("40P01", "40001") and tries_left:
                     time.sleep(random.uniform(0.01, 0.1))
                     continue
-                raise self._explained(error) from error
+                explained = self._explained(error)
+                raise (StoreAway(str(explained)) if may_pass(error) else explained) from error
         raise AssertionError("the last try returns or raises")
 
     def insert(self, table: sa.Table) -> Any:
@@ -125,6 +126,16 @@ class Database:
                 f"DATABASE_URL ({first})"
             )
         return error
+
+
+def may_pass(error: DBAPIError) -> bool:
+    """True if the same transaction may succeed later: the server restarts or is full, the network or the disk is."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    if isinstance(error.orig, sqlite3.Error):
+        return any(sign in str(error.orig).lower() for sign in ("disk is full", "disk i/o", "locked"))
+    if state:  # connection, resources, an operator's shutdown; not a wrong password or a missing right
+        return state.startswith(("08", "53", "57P"))
+    return isinstance(error, sa.exc.OperationalError) or error.connection_invalidated
 
 
 _SQLITE_ADVICE = (
