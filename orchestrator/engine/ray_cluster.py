@@ -160,7 +160,9 @@ def _join(address: str, namespace: str, runtime_env: dict[str, Any] | None) -> A
     # Ray would end this process after a minute without the GCS; the driver notices sooner, and goes on by itself.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
     import ray
+    from ray._private import worker
 
+    worker.print_to_stdstream = _print_nothing
     try:
         with _no_metrics(), _on_loopback(address):
             _require_answer(address)
@@ -175,6 +177,10 @@ def _join(address: str, namespace: str, runtime_env: dict[str, Any] | None) -> A
             ray.shutdown()  # what a failed start has left
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise _unreachable(address, reason) from error
+
+
+def _print_nothing(data: Any, ignore_prefix: bool) -> None:
+    """Replaces what prints the last lines of a dead raylet's log to our standard output, where our table goes."""
 
 
 @contextlib.contextmanager
