@@ -174,8 +174,9 @@ def private_token() -> None:
 
 def _write_token(path: Path) -> None:
     """Writes a new token at once as a whole; of two processes that do so, one wins."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    made, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # for the owner alone, by its contract
+    part = Path(name)
+    with os.fdopen(made, "w") as file:
         file.write(secrets.token_hex(32))
         file.flush()
         os.fsync(file.fileno())
@@ -244,9 +245,9 @@ def remove_sessions(private: Path) -> None:
     """Removes the sessions of clusters that have ended, and the short path of one that was killed."""
     with contextlib.suppress(OSError):
         short = Path((private / "short").read_text())
+        (private / "short").unlink()
         if short.name.startswith("ray-") and str(short.parent) in SHORT_ROOTS and short.stat().st_uid == os.getuid():
             shutil.rmtree(short, ignore_errors=True)
-        (private / "short").unlink()
     if not (private / "s").is_symlink():
         shutil.rmtree(private / "s", ignore_errors=True)
 

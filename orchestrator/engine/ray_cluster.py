@@ -35,6 +35,7 @@ STARTS = 2
 """How often its start is tried."""
 SAID_AFTER_S = (20.0, 60.0)
 """After so many seconds of waiting for it, the user is told."""
+WAIT_SAID_S = 1.0
 LEAVE_S = 30.0
 """Seconds that Ray has to disconnect; with a dead GCS it needs about five."""
 
@@ -288,14 +289,13 @@ def _start(folder: Path, cpus: int | None) -> dict[str, Any]:
 def _only_starter(folder: Path) -> Iterator[None]:
     """Waits while another process starts the cluster of this folder, but no longer than that may take."""
     with open(folder / "ray.start", "a") as lock:
-        deadline = time.monotonic() + STARTS * (START_S + 10)
-        said = False
+        begun, said = time.monotonic(), False
         while not local_cluster.locked(lock):
             other = (local_cluster.signed_by(folder / "ray.start") or {}).get("pid", "?")
-            if not said:
+            if not said and time.monotonic() - begun > WAIT_SAID_S:
                 said = True
                 log.info("process %s is starting Ray for this folder: waiting for it", other)
-            if time.monotonic() > deadline:
+            if time.monotonic() - begun > STARTS * (START_S + 10):
                 raise BackendUnreachable(
                     f"process {other} has been starting Ray for this folder for {STARTS * START_S:.0f} s. {machine()}. "
                     "Nothing is lost: submit again when that process has ended"

@@ -22,7 +22,8 @@ from orchestrator.store.store import Store
 
 CLUSTERS = 5
 """So many clusters may be lost in a row, without a report of any trial in between, before the driver gives up."""
-RETRY_S = 5.0
+RETRY_S, STORE_RETRY_S = 5.0, 1.0
+"""Seconds between two tries to reach a cluster, and the store."""
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Outages:
         log.info("%s\nTrying again for %.0f min; running trials go on.", error, PATIENCE_S / 60)
         until = self._clock() + PATIENCE_S
         while True:
-            self._sleep(1.0)
+            self._sleep(STORE_RETRY_S)
             try:
                 answers()
             except BackendUnreachable:
