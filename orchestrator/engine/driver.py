@@ -241,6 +241,7 @@ class Driver:
         self.tally.finished += sum(isinstance(write, Finished) for write in writes)
         self.tally.progress += sum(isinstance(write, Finished | Reported) for write in writes)
         lost = self._commit(writes)
+        self._inbox.say_deaths(writes, lost)
         for answer in answers:
             self._acknowledge(answer, lost)
         self._apply_writes(writes, lost)
@@ -276,8 +277,8 @@ class Driver:
             for key in {write.key for write in writes}:
                 try:
                     self.store.trials.commit(self.id, [write for write in writes if write.key == key])
-                except LeaseLost as error:
-                    log.info("%s", error)
+                except LeaseLost:
+                    log.info("%s: taken over by another driver, which records its results", self.name(key))
                     lost.add(key)
         fault_point("after_result_commit" if ends else "after_report")
         return lost

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,13 @@ class Inbox:
         if update is None:
             return [self._death(worker.key, worker.token, answer.reason, stopping)] if worker.key else []
         return [write for event in update.events if (write := self._write(update, event, stopping)) is not None]
+
+    def say_deaths(self, writes: Sequence[Write], lost: Container[str]) -> None:
+        """Tells of the processes that died, once that is recorded. `lost`: trials that other drivers have by now."""
+        for write in writes:
+            if isinstance(write, Failed) and write.error_class == ErrorClass.node_lost and write.key not in lost:
+                what = "restarting" if write.retry else "given up"
+                log.info("%s: its process died (%s); %s", self._name(write.key), write.message, what)
 
     def _write(self, update: TrialUpdate, event: Any, stopping: str | None) -> Write | None:
         key, token = update.key, update.token
@@ -98,7 +105,6 @@ class Inbox:
         deaths = deaths + 1 if epoch <= epoch_before else 1
         self._losses[key] = (deaths, epoch)
         restart = deaths < LIVES and stopping is None
-        log.info("%s: its process died (%s); %s", self._name(key), reason, "restarting" if restart else "given up")
         if not restart and stopping:
             return Released(key, token, str(ErrorClass.node_lost))
         return Failed(key, token, str(ErrorClass.node_lost), reason, retry=restart)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import time
 import uuid
 from collections import defaultdict
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError, RaySystemError, RuntimeEnvSetupError
+from ray.exceptions import ActorUnavailableError, RayError, RaySystemError, RayTaskError, RuntimeEnvSetupError
 
 from orchestrator.engine.cluster_calls import ClusterCalls
 from orchestrator.engine.watch import FROZEN_S, AnswerWatch
@@ -49,6 +50,8 @@ class ActorHandle:
     ended: int | None = None
     """Token of its last trial, whose end is recorded; None once the worker knows that, or has another trial."""
     unavailable_since: float | None = None
+    former_owner: str = ""
+    """Id of the driver from which it was taken over; an answer that was on its way names that one."""
     answers: AnswerWatch = field(default_factory=lambda: AnswerWatch(time.monotonic()), compare=False)
 
     @property
@@ -216,6 +219,8 @@ class RayBackend:
             ) from error
         worker.settled, worker.unavailable_since = True, None
         worker.answers.answered(time.monotonic())
+        if update.owner not in (self._owner, worker.former_owner):
+            return self._lost(worker, "another driver has taken over its process")
         if worker.assignment is not None and (update.key, update.token) != (worker.key, worker.token):
             # The call that should have started the trial was lost.
             worker.call = worker.handle.start.options(name=worker.assignment.name).remote(worker.assignment)
@@ -229,7 +234,9 @@ class RayBackend:
         """
         worker.settled = True
         cause = _last_line(error)
-        text = f"the trial cannot be handed to its node, which needs the driver's code: {cause}\n{error}"
+        text = f"the trial cannot be handed to its node, which needs the driver's code: {cause}\n" + "\n".join(
+            _plain_lines(error)
+        )
         name = worker.assignment.name if worker.assignment is not None else worker.key[:8]
         failure = Failure(ErrorClass.code, text)
         return WorkerUpdate(worker, TrialUpdate(worker.key, name, worker.token, (failure,), 0, True, self._owner))
@@ -317,6 +324,7 @@ class RayBackend:
     def adopt(self, answer: WorkerUpdate) -> None:
         """Makes the worker of this update, with its running trial, this driver's."""
         assert answer.update is not None
+        answer.worker.former_owner = answer.update.owner
         answer.worker.handle.set_owner.remote(self._owner, answer.update.owner)
         self._workers[answer.worker.name] = answer.worker
 
@@ -327,7 +335,7 @@ class RayBackend:
         with contextlib.suppress(RayError):  # it has ended since
             if ray.get(worker.handle.set_owner.remote(self._owner, update.owner), timeout=10):
                 worker.handle.release.remote(update.token)
-                worker.call, worker.key = None, ""
+                worker.call, worker.key, worker.former_owner = None, "", update.owner
                 self._workers[worker.name] = worker
 
     def _create(self, resources: Resources) -> ActorHandle:
@@ -374,8 +382,15 @@ def require(backend: RayBackend, stages: Mapping[str, Resources]) -> None:
 
 def _last_line(error: BaseException) -> str:
     """The exception itself, below the traceback that came from another process."""
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+    return _plain_lines(error)[-1]
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What happened; of an exception in a call, which begins with the name of the object, the exception itself."""
+    return _plain_lines(error)[-1 if isinstance(error, RayTaskError) else 0]
+
+
+def _plain_lines(error: BaseException) -> list[str]:
+    """The lines of the message, without the colours that Ray puts into it."""
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(error)).strip()
+    return (text or type(error).__name__).splitlines()
