@@ -164,7 +164,7 @@ def ours(
         drive.prepare()
         ends.planning = time.perf_counter() - begun
         planned()
-        with _no_messages(), process.tracked(identity, where, mirrored) as tracking:
+        with _no_messages(), process.MirrorProcess(identity, where).running(mirrored) as tracking:
             if mirrored:
                 _wait_for_mirror(where, job.name)
             pool = Timed(f"benchmark-{time.time_ns()}/", nothing, owner=drive.id)

@@ -41,6 +41,14 @@ class BackendUnreachable(OrchestratorError):
     exit_code = 7
 
 
+class StoreAway(BackendUnreachable):
+    """The database did not answer this time: it restarts, its disk is full, the network is away. It may answer soon."""
+
+
+class ClusterLost(BackendUnreachable):
+    """The Ray cluster that answered before is gone, or no node of it is left. Trials resume on another."""
+
+
 class BadInput(OrchestratorError):
     """A file given by the user cannot be used: it is damaged, of an unknown form, or has code in it."""
 

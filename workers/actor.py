@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -128,22 +129,30 @@ class TrialActor:
 
     def _run(self, assignment: Assignment) -> None:
         event: Event
-        with _log_to(assignment):
-            log = logging.getLogger("workers")
-            log.info("begin %s attempt %d key %s", assignment.name, assignment.token, self._key)
-            try:
-                event = self._execute(assignment, self.report, self._stop.is_set)
-                log.info("done: %s", " ".join(f"{k}={v:.6g}" for k, v in event.figures.items()))
-            except Stopped:
-                event = StoppedAtCheckpoint()
-                log.info("stopped: a checkpoint is written")
-            except BaseException as error:  # the end of the thread: whatever it is must become an event
-                event = classify_error(error)
-                log.error("%s: %s", event.error_class, event.message)
+        try:
+            event = self._logged_run(assignment)
+        except BaseException as error:  # not even its log can be written
+            event = classify_error(error)
         with self._changed:
             self._events.append(event)
             self._ended = True
             self._changed.notify_all()
+
+    def _logged_run(self, assignment: Assignment) -> Event:
+        with _log_to(assignment):
+            log = logging.getLogger("workers")
+            log.info("begin %s attempt %d key %s", assignment.name, assignment.token, self._key)
+            try:
+                outcome = self._execute(assignment, self.report, self._stop.is_set)
+                log.info("done: %s", " ".join(f"{k}={v:.6g}" for k, v in outcome.figures.items()))
+                return outcome
+            except Stopped:
+                log.info("stopped: a checkpoint is written")
+                return StoppedAtCheckpoint()
+            except BaseException as error:  # the end of the thread: whatever it is must become an event
+                failure = classify_error(error)
+                log.error("%s: %s", failure.error_class, failure.message)
+                return failure
 
     def _tidy(self) -> None:
         """Removes the checkpoints of a trial whose outcome was acknowledged (the lock is held)."""
@@ -179,4 +188,5 @@ class _log_to:
     def __exit__(self, *_: object) -> None:
         for name in ("workers", "tasks", "py.warnings"):
             logging.getLogger(name).removeHandler(self._handler)
-        self._handler.close()
+        with contextlib.suppress(OSError):  # a full disk: what the trial came to counts, even if its log does not
+            self._handler.close()

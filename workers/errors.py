@@ -12,6 +12,7 @@ class ErrorClass(StrEnum):
     out_of_memory = "out_of_memory"  # at a micro-batch of 1 already: repeated by `retry` only
     data = "data"  # missing, unreadable or wrong data: repeated by `retry`, once the user has mended them
     code = "code"  # any other exception: repeated by `retry`; the same error in three trials pauses their stage
+    storage = "storage"  # full, read-only or gone: pending again, and the job pauses until it can be written
     node_lost = "node_lost"  # the process or its node died: repeated at once, from the last checkpoint
     timeout = "timeout"  # repeated by `retry`, from the last checkpoint, with a larger time_limit_hours
     cancelled = "cancelled"  # goes on from the last checkpoint when the job is submitted again

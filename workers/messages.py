@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,6 +117,8 @@ def classify_error(error: BaseException) -> Failure:
     if isinstance(error, TrialError):
         return Failure(error.error_class, error.message)
     first = f"{type(error).__name__}: {error}".splitlines()[0]
+    if _storage_is_full(error):
+        return Failure(ErrorClass.storage, first)
     if isinstance(error, DataError):
         return Failure(ErrorClass.data, str(error))
     if isinstance(error, MemoryError):
@@ -124,6 +127,17 @@ def classify_error(error: BaseException) -> Failure:
         return Failure(ErrorClass.node_lost, f"another worker of the trial is gone: {first}")
     text = "".join(traceback.format_exception(error))
     return Failure(ErrorClass.code, f"{first}\n{text}")
+
+
+def _storage_is_full(error: BaseException | None) -> bool:
+    """True if a write failed that would fail for every other trial too; torch hides such an error behind others."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _from_another_worker(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.options import INTERRUPTED, UNFINISHED, a_spec, echo, output, places, say, show
+from orchestrator.cli.streams import output_may_be_unread
 from orchestrator.settings import Settings, shown
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def finish(done: Submitted, where: Settings) -> int:
     from orchestrator.store.store import open_to_look
 
     store = open_to_look(where)
-    echo(text(build(store, done.job_id, full=False), "text", where))
+    with output_may_be_unread():
+        echo(text(build(store, done.job_id, full=False), "text", where))
     store.close()
     tally = done.tally
     say(f"{done.job_id}: {done.state}; {tally.started} trials started, {tally.already_done} already done")
@@ -105,7 +107,7 @@ def finish(done: Submitted, where: Settings) -> int:
     say(f"report:  {done.files['html']}  (and {others} beside it)")
     runs = "" if where.folder == Path("runs").absolute() else f" --runs {where.folder}"
     say(f"MLflow and Ray in a browser:  python -m orchestrator ui{runs}")
-    if done.state is JobState.interrupted:
+    if done.state in (JobState.interrupted, JobState.cancelled):
         say(f"resume with:\n  {again()}")
         return INTERRUPTED
     return 0 if done.state is JobState.done else UNFINISHED

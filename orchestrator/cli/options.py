@@ -14,7 +14,7 @@ from orchestrator.printable import printable
 from orchestrator.settings import settings
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C or SIGTERM."""
+"""Exit code after Ctrl-C, SIGTERM, SIGHUP or `cancel`."""
 UNFINISHED = 1
 """Exit code of a job that ended with failed trials."""
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from orchestrator.plan.trials import PlannedTrial
+from orchestrator.records.states import TrialSnapshot
+from orchestrator.records.trial_files import trial_folder
 from orchestrator.spec.job import Resources
 from workers.errors import ErrorClass
-from workers.messages import Assignment, Failure, TrialUpdate
+from workers.messages import Assignment, Failure, TrialUpdate, Weights
 
 
 class Backend(Protocol):
@@ -65,6 +68,26 @@ class RunSite:
     data_root: Path
     cluster: str
     """Address of the cluster, or `local:FOLDER`; drivers with the same one share its slots."""
+
+
+def assignment_of(
+    planned: PlannedTrial, token: int, resources: Resources, parents: Mapping[str, TrialSnapshot], site: RunSite
+) -> Assignment:
+    """What a worker is told of a trial. `parents`: by their keys, the trials whose weights it starts from."""
+    hours = resources.time_limit_hours
+    return Assignment(
+        trial=planned.spec,
+        name=f"{planned.name} {planned.key[:8]}",
+        token=token,
+        folder=str(trial_folder(site.storage, planned.key)),
+        data_root=str(site.data_root),
+        parents={key: Weights(*parent.weights) for key, parent in parents.items() if parent.weights},
+        cpus=resources.cpus,
+        gpus=resources.gpus,
+        workers=resources.workers,
+        keep_weights=planned.keep_weights,
+        time_limit_s=hours * 3600 if hours else None,
+    )
 
 
 def is_broken(update: TrialUpdate) -> bool:

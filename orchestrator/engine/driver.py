@@ -4,49 +4,35 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from orchestrator.engine.backend import Backend, RunSite, is_broken
+from orchestrator.engine.backend import Backend, RunSite, assignment_of, is_broken
 from orchestrator.engine.inbox import Inbox
 from orchestrator.engine.membership import Membership
 from orchestrator.engine.plan_rows import choice_of, placement_of
+from orchestrator.engine.supervision import Supervision
 from orchestrator.engine.takeover import Takeover
-from orchestrator.errors import Conflict, LeaseLost, OrchestratorError
+from orchestrator.engine.tally import Tally
+from orchestrator.errors import ClusterLost, Conflict, LeaseLost, OrchestratorError
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.state import RESULTS
 from orchestrator.plan.trials import PlannedTrial
 from orchestrator.records.states import JobState, TrialSnapshot, TrialState
-from orchestrator.records.trial_files import trial_folder
-from orchestrator.records.writes import Finished, Reported, Write
+from orchestrator.records.writes import Failed, Finished, Reported, Write
 from orchestrator.search.searches import Searches, SearchStep
 from orchestrator.spec.job import JobSpec, Resources
 from orchestrator.store.store import Store
+from workers.errors import ErrorClass
 from workers.fault_injection import fault_point
-from workers.messages import Assignment, Weights
+
+STARTING_S = 120.0
+"""Seconds for which a driver is registered while its cluster starts, before its first heartbeat."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Tally:
-    """What a driver has done, for the last lines of `submit` and for tests."""
-
-    started: int = 0
-    finished: int = 0
-    adopted: int = 0
-    """Running trials that it took over from drivers that died."""
-    already_done: int = 0
-    """Trials that had ended before the driver started."""
-    estimated_s: float = 0.0
-    """Estimated seconds of the trials that ended."""
-    took_s: float = 0.0
-    """Seconds that they took."""
-    begun: float = field(default_factory=time.monotonic)
 
 
 class Driver:
@@ -79,7 +65,8 @@ class Driver:
         """True if trials are ready but none fits on the cluster now."""
         self.pinned: set[str] = set()
         self._watch = watch
-        self._inbox = Inbox(store, self.searches, site.storage, self.name)
+        self._supervision = Supervision(site.storage, self.name)
+        self._inbox = Inbox(store, self.searches, site.storage, self.name, self._supervision.storage)
         self._takeover = Takeover(store, site.cluster, self.id)
         self._membership = Membership(store, self.id, job_id, site.cluster, job.priority)
         self._unapplied: deque[tuple[str, TrialSnapshot, bool]] = deque()
@@ -87,6 +74,7 @@ class Driver:
         self._asked_to_stop: set[tuple[str, int]] = set()
         """(key, token) of attempts that a search ended."""
         self._logged_pauses: set[str] = set()
+        self._cluster_lost = False
 
     # The loop
 
@@ -101,6 +89,10 @@ class Driver:
         snapshots = self.store.trials.snapshots(self.planned_trials).values()
         self.tally.already_done = sum(snapshot.state.ended for snapshot in snapshots)
         return not self.planner.finished()
+
+    def register(self) -> None:
+        """Registers the prepared driver while its cluster starts, so that a request to cancel the job finds it."""
+        self._membership.register(slots=0, ttl_s=STARTING_S)
 
     def conclude(self) -> JobState:
         """Records and returns the state in which the job ends."""
@@ -120,9 +112,15 @@ class Driver:
             while not self._over():
                 self._start_ready()
                 self.apply_updates(self.backend.poll(0.5))
+                self._end_overdue()
                 self._beat()
                 self._watch(self)
             return self.conclude()
+        except ClusterLost as error:
+            running, self._cluster_lost = self.backend.running(), True
+            cause = str(ErrorClass.node_lost)
+            self._commit([Failed(worker.key, worker.token, cause, str(error), retry=True) for worker in running])
+            raise
         finally:
             self._release()
 
@@ -166,6 +164,7 @@ class Driver:
         """Asks every running trial to write a checkpoint and stop; the loop ends when they have."""
         if self.stopping is None:
             self.stopping = why
+            self._supervision.stopping()
             for worker in self.backend.running():
                 self.backend.stop(worker)
 
@@ -189,16 +188,23 @@ class Driver:
             )
 
     def _release(self) -> None:
-        self.backend.close()
+        if not self._cluster_lost:
+            self.backend.close()
+        self.unregister()
+
+    def unregister(self) -> None:
+        """Gives back the lease: other drivers can claim at once what this one still holds."""
         try:
             self.store.leases.unregister(self.id)
         except OrchestratorError as error:  # the lease runs out by itself; what broke the loop is the error to show
-            log.info("could not give back the lease: %s", error)
+            log.debug("could not give back the lease: %s", error)
 
     # Starting trials
 
     def _start_ready(self) -> None:
         self.no_room = False
+        if self.stopping is None and not self._supervision.storage.may_start():
+            return
         while self.stopping is None and len(self.backend.running()) < self.allowed:
             planned = self.planner.next(lambda trial: self._fitting(trial.resources) is not None)
             self.no_room = planned is None and self.planner.ready() > 0
@@ -217,39 +223,39 @@ class Driver:
                 continue
             fault_point("after_claim")
             resources = self._fitting(planned.resources) or planned.resources
-            self.backend.start(self._assignment(planned, token, resources), resources)
+            parents = self.store.trials.snapshots(planned.needs) if planned.needs else {}
+            self.backend.start(assignment_of(planned, token, resources, parents, self.site), resources)
             self.tally.started += 1
 
     def _fitting(self, resources: Resources) -> Resources | None:
         """The resources with the most workers for which there is room now; None if even the fewest do not fit."""
         return next((choice for choice in resources.fitting() if self.backend.has_room(choice)), None)
 
-    def _assignment(self, planned: PlannedTrial, token: int, resources: Resources) -> Assignment:
-        parents = self.store.trials.snapshots(planned.needs) if planned.needs else {}
-        hours = resources.time_limit_hours
-        return Assignment(
-            trial=planned.spec,
-            name=f"{planned.name} {planned.key[:8]}",
-            token=token,
-            folder=str(trial_folder(self.site.storage, planned.key)),
-            data_root=str(self.site.data_root),
-            parents={key: Weights(*parent.weights) for key, parent in parents.items() if parent.weights},
-            cpus=resources.cpus,
-            gpus=resources.gpus,
-            workers=resources.workers,
-            keep_weights=planned.keep_weights,
-            time_limit_s=hours * 3600 if hours else None,
-        )
-
     # Updates of workers
 
     def apply_updates(self, answers: Sequence[Any]) -> None:
         """Commits the events of worker updates, acknowledges them, and passes them to searches and planner."""
+        for answer in answers:
+            self._supervision.heard(answer, self.planned_trials.get(answer.worker.key))
         writes = [write for answer in answers for write in self._inbox.writes(answer, self.stopping)]
         self.tally.finished += sum(isinstance(write, Finished) for write in writes)
+        self.tally.progress += sum(isinstance(write, Finished | Reported) for write in writes)
         lost = self._commit(writes)
+        self._inbox.say_deaths(writes, lost)
         for answer in answers:
             self._acknowledge(answer, lost)
+        self._apply_writes(writes, lost)
+
+    def _end_overdue(self) -> None:
+        """Ends the trials whose time limit is over although they go on, or that did not stop when asked."""
+        overdue = self._supervision.overdue(self.backend.running(), self.stopping)
+        for worker, _ in overdue:
+            self.backend.retire(worker)
+        writes = [write for _, write in overdue]
+        self._apply_writes(writes, self._commit(writes))
+
+    def _apply_writes(self, writes: Sequence[Write], lost: set[str]) -> None:
+        """Passes what is recorded to searches and planner. `lost`: keys of trials that other drivers have."""
         for key in lost:
             self._takeover.hold(key)
         ended = [write.key for write in writes if not isinstance(write, Reported) and write.key not in lost]
@@ -271,8 +277,8 @@ class Driver:
             for key in {write.key for write in writes}:
                 try:
                     self.store.trials.commit(self.id, [write for write in writes if write.key == key])
-                except LeaseLost as error:
-                    log.info("%s", error)
+                except LeaseLost:
+                    log.info("%s: taken over by another driver, which records its results", self.name(key))
                     lost.add(key)
         fault_point("after_result_commit" if ends else "after_report")
         return lost

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from orchestrator.engine.supervision import StorageWatch
 from orchestrator.records.rows import MeasurementRow
 from orchestrator.records.trial_files import trial_folder
 from orchestrator.records.writes import Failed, Finished, Released, Reported, StoppedEarly, Write
@@ -29,8 +30,11 @@ log = logging.getLogger(__name__)
 class Inbox:
     """Remembers how often each trial lost its process, which decides whether it is restarted."""
 
-    def __init__(self, store: Store, searches: Searches, storage: Path, name: Callable[[str], str]) -> None:
-        """`storage`: folder of the trials' files. `name`: display name of a trial by its key."""
+    def __init__(
+        self, store: Store, searches: Searches, storage: Path, name: Callable[[str], str], watch: StorageWatch
+    ) -> None:
+        """`storage`: folder of the trials' files, and its `watch`. `name`: display name of a trial by its key."""
+        self._storage_watch = watch
         self._store, self._searches, self._storage, self._name = store, searches, storage, name
         self._losses: dict[str, tuple[int, int]] = {}
         """Key -> (deaths without progress, epoch at the last one)."""
@@ -42,18 +46,29 @@ class Inbox:
             return [self._death(worker.key, worker.token, answer.reason, stopping)] if worker.key else []
         return [write for event in update.events if (write := self._write(update, event, stopping)) is not None]
 
+    def say_deaths(self, writes: Sequence[Write], lost: Container[str]) -> None:
+        """Tells of the processes that died, once that is recorded. `lost`: trials that other drivers have by now."""
+        for write in writes:
+            if isinstance(write, Failed) and write.error_class == ErrorClass.node_lost and write.key not in lost:
+                what = "restarting" if write.retry else "given up"
+                log.info("%s: its process died (%s); %s", self._name(write.key), write.message, what)
+
     def _write(self, update: TrialUpdate, event: Any, stopping: str | None) -> Write | None:
         key, token = update.key, update.token
         if isinstance(event, Report):
             values, pictures = dict(event.values), tuple(event.pictures)
             return Reported(key, token, event.epoch, event.step, values, event.seconds, pictures)
         if isinstance(event, Outcome):
+            self._storage_watch.ended_well()
             return self._finished(key, token, event)
         if isinstance(event, StoppedAtCheckpoint):
             return self._stopped(key, token, stopping or "stopped")
         if isinstance(event, Failure):
             if event.error_class is ErrorClass.node_lost:
                 return self._death(key, token, event.message, stopping)
+            if self._storage_watch.caused(event):  # every other trial would meet it too: this one has not failed
+                log.info("%s: pending again: %s", self._name(key), event.message.splitlines()[0])
+                return self._stopped(key, token, str(ErrorClass.storage))
             return Failed(key, token, str(event.error_class), event.message, retry=False)
         return None
 
@@ -90,7 +105,6 @@ class Inbox:
         deaths = deaths + 1 if epoch <= epoch_before else 1
         self._losses[key] = (deaths, epoch)
         restart = deaths < LIVES and stopping is None
-        log.info("%s: its process died (%s); %s", self._name(key), reason, "restarting" if restart else "given up")
         if not restart and stopping:
             return Released(key, token, str(ErrorClass.node_lost))
         return Failed(key, token, str(ErrorClass.node_lost), reason, retry=restart)

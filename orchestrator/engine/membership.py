@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from orchestrator.engine.fair_share import SlotDemand, allocate_slots
 from orchestrator.errors import LeaseLost
-from orchestrator.store.leases import driver_here
+from orchestrator.store.leases import LEASE_SECONDS, driver_here
 from orchestrator.store.store import Store
 
 BEAT_S = 3.0
@@ -38,9 +38,10 @@ class Membership:
         self._others: frozenset[str] = frozenset()
         self._last_beat = float("-inf")
 
-    def register(self, slots: int) -> None:
-        """Records the driver. `slots`: how many of its trials the empty cluster holds."""
-        self._store.leases.register(driver_here(self._id, self._job_id, self._cluster, self._priority, slots))
+    def register(self, slots: int, ttl_s: float = LEASE_SECONDS) -> None:
+        """Records the driver, for `ttl_s` seconds. `slots`: how many of its trials the empty cluster holds."""
+        driver = driver_here(self._id, self._job_id, self._cluster, self._priority, slots)
+        self._store.leases.register(driver, ttl_s)
 
     @property
     def due(self) -> bool:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import re
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError, RuntimeEnvSetupError
+from ray.exceptions import ActorUnavailableError, RayError, RaySystemError, RayTaskError, RuntimeEnvSetupError
 
+from orchestrator.engine.cluster_calls import ClusterCalls
+from orchestrator.engine.watch import FROZEN_S, AnswerWatch
 from orchestrator.errors import BackendUnreachable
 from orchestrator.plan.resource_fit import amounts_text, fits, worker_needs, worker_slots
 from orchestrator.spec.job import Resources
 from workers.actor import Execute, TrialActor
-from workers.messages import Assignment, TrialUpdate
+from workers.errors import ErrorClass
+from workers.messages import Assignment, Failure, TrialUpdate
 
 UNAVAILABLE_S = 90.0
 """An actor that cannot be reached for so long counts as lost (Ray notices a network partition after about 60 s)."""
 FREE_FOR_S = 0.5
 """Seconds for which a reading of the cluster's free resources is used."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -43,6 +50,9 @@ class ActorHandle:
     ended: int | None = None
     """Token of its last trial, whose end is recorded; None once the worker knows that, or has another trial."""
     unavailable_since: float | None = None
+    former_owner: str = ""
+    """Id of the driver from which it was taken over; an answer that was on its way names that one."""
+    answers: AnswerWatch = field(default_factory=lambda: AnswerWatch(time.monotonic()), compare=False)
 
     @property
     def idle(self) -> bool:
@@ -69,9 +79,16 @@ def _held(resources: Resources) -> Resources:
 class RayBackend:
     """The actors of one driver on the connected cluster."""
 
-    def __init__(self, prefix: str, execute: Execute | None = None, orphan_s: float = 300.0, owner: str = "") -> None:
+    def __init__(
+        self, prefix: str, execute: Execute | None = None, orphan_s: float = 300.0, owner: str = "",
+        gone: Callable[[], str | None] = lambda: None,
+    ) -> None:  # fmt: skip
         """`prefix`: begins the names of one store's actors. `execute`: runs a trial in an actor; None: run_trial.
-        `orphan_s`: seconds after which an idle actor that no driver asks ends. `owner`: id of the driver."""
+        `orphan_s`: seconds after which an idle actor that no driver asks ends. `owner`: id of the driver. `gone`: why
+        the cluster is known to be gone, without asking Ray."""
+        self._calls = ClusterCalls(gone)
+        self._silent: dict[str, AnswerWatch] = {}
+        """Actors of other drivers that did not answer."""
         self._prefix = prefix
         self._owner = owner
         self._execute = execute
@@ -84,7 +101,7 @@ class RayBackend:
 
     def nodes(self) -> list[dict[str, float]]:
         """Total resources of every living node."""
-        return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+        return [dict(node["Resources"]) for node in self._calls.ask(ray.nodes) if node["Alive"]]
 
     def slots(self, resources: Resources) -> int:
         """How many trials of these resources the empty cluster holds."""
@@ -126,7 +143,7 @@ class RayBackend:
     def _free_nodes(self) -> list[dict[str, float]]:
         read_at, nodes = self._free
         if time.monotonic() - read_at > FREE_FOR_S:
-            nodes = list(ray._private.state.available_resources_per_node().values())
+            nodes = list(self._calls.ask(ray._private.state.available_resources_per_node).values())
             self._free = (time.monotonic(), nodes)
         return nodes
 
@@ -140,14 +157,17 @@ class RayBackend:
             worker = self._create(held)
         worker.assignment, worker.key, worker.token = assignment, assignment.trial.key, assignment.token
         worker.ended = None  # the worker learns of the recorded end from the next assignment
+        worker.answers.answered(time.monotonic())
         worker.call = worker.handle.start.options(name=assignment.name).remote(assignment)
         return worker
 
     def poll(self, timeout_s: float) -> list[WorkerUpdate]:
         """The updates that have arrived, waiting up to `timeout_s` for the first; `acknowledge` asks for the next.
 
-        Raises BackendUnreachable if an actor could not be made for a reason that would affect every other one too.
+        Raises BackendUnreachable if an actor could not be made for a reason that would affect every other one too, and
+        ClusterLost if the cluster is gone.
         """
+        self._calls.look(lambda: len(self.nodes()))
         for worker in self._workers.values():
             self._release(worker)
         calls = {worker.call: worker for worker in self._workers.values() if worker.call is not None}
@@ -159,7 +179,21 @@ class RayBackend:
             more, _ = ray.wait(rest, num_returns=len(rest), timeout=0)
             ready += more
         answers = [self._answer(calls[call]) for call in ready]
+        answers += [self._frozen(calls[call]) for call in calls if call not in ready]
         return [answer for answer in answers if answer is not None]
+
+    def _frozen(self, worker: ActorHandle) -> WorkerUpdate | None:
+        """Ends an actor whose process has stopped answering; one that has never answered may wait for resources."""
+        if not worker.settled:
+            return None
+        silence = worker.answers.verdict(time.monotonic())
+        name = worker.assignment.name if worker.assignment is not None else worker.key[:8]
+        if silence.say:
+            log.info("%s: its process does not answer; it is ended if that lasts %.0f s", name, FROZEN_S)
+        if not silence.end:
+            return None
+        ray.kill(worker.handle)  # a frozen process too: its node kills it after 5 s
+        return self._lost(worker, f"its process has not answered for {FROZEN_S:.0f} s")
 
     def _answer(self, worker: ActorHandle) -> WorkerUpdate | None:
         try:
@@ -172,6 +206,8 @@ class RayBackend:
                 worker.call = worker.handle.poll.remote(0)
                 return None
             return self._lost(worker, f"not reachable for {UNAVAILABLE_S:.0f} s: {_first_line(error)}")
+        except RaySystemError as error:
+            return self._refused(worker, error)
         except RayError as error:  # the process or its node died, an object was lost with its node, ...
             started = not (isinstance(error, RuntimeEnvSetupError) or getattr(error, "actor_init_failed", False))
             lost = self._lost(worker, _first_line(error))
@@ -182,11 +218,28 @@ class RayBackend:
                 "The nodes need this project and what it imports, at the driver's versions; nothing is lost."
             ) from error
         worker.settled, worker.unavailable_since = True, None
+        worker.answers.answered(time.monotonic())
+        if update.owner not in (self._owner, worker.former_owner):
+            return self._lost(worker, "another driver has taken over its process")
         if worker.assignment is not None and (update.key, update.token) != (worker.key, worker.token):
             # The call that should have started the trial was lost.
             worker.call = worker.handle.start.options(name=worker.assignment.name).remote(worker.assignment)
             return None
         return WorkerUpdate(worker, update)
+
+    def _refused(self, worker: ActorHandle, error: RayError) -> WorkerUpdate:
+        """A message could not be read where it arrived: it names code that is missing there. The process lives.
+
+        That is a failure in code. As if the process had died, it would be tried on one node after the other.
+        """
+        worker.settled = True
+        cause = _last_line(error)
+        text = f"the trial cannot be handed to its node, which needs the driver's code: {cause}\n" + "\n".join(
+            _plain_lines(error)
+        )
+        name = worker.assignment.name if worker.assignment is not None else worker.key[:8]
+        failure = Failure(ErrorClass.code, text)
+        return WorkerUpdate(worker, TrialUpdate(worker.key, name, worker.token, (failure,), 0, True, self._owner))
 
     def acknowledge(self, update: TrialUpdate, worker: ActorHandle) -> None:
         """Lets the worker drop these events, which are recorded; after the end of its trial it is idle."""
@@ -228,16 +281,12 @@ class RayBackend:
 
         Leaves out actors that do not answer within `wait_s` seconds: they are busy, or have ended, or their node has.
         """
-        calls = {}
-        for entry in ray.util.list_named_actors(all_namespaces=True):
-            name = entry["name"]
-            if name.startswith(self._prefix) and name not in self._workers:
-                with contextlib.suppress(ValueError):  # it has ended since
-                    handle = ray.get_actor(name, namespace=entry["namespace"])
-                    calls[handle.poll.remote(0, 0.0)] = (name, handle)
+        calls = self._calls.ask(self._call_others)
         if not calls:
+            self._silent.clear()
             return []
-        ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=wait_s)
+        ready, rest = ray.wait(list(calls), num_returns=len(calls), timeout=wait_s)
+        self._end_silent({calls[call][0]: calls[call][1] for call in rest})
         answers = []
         for call in ready:
             name, handle = calls[call]
@@ -250,9 +299,32 @@ class RayBackend:
                 answers.append(WorkerUpdate(worker, update))
         return answers
 
+    def _call_others(self) -> dict[Any, tuple[str, Any]]:
+        calls = {}
+        for entry in ray.util.list_named_actors(all_namespaces=True):
+            name = entry["name"]
+            if name.startswith(self._prefix) and name not in self._workers:
+                with contextlib.suppress(ValueError):  # it has ended since
+                    handle = ray.get_actor(name, namespace=entry["namespace"])
+                    calls[handle.poll.remote(0, 0.0)] = (name, handle)
+        return calls
+
+    def _end_silent(self, handles: Mapping[str, Any]) -> None:
+        """Ends actors of other drivers that have not answered for as long as a living driver would have waited.
+
+        They would hold their resources for ever, and keep the local cluster from ending.
+        """
+        now = time.monotonic()
+        self._silent = {name: self._silent.get(name) or AnswerWatch(now) for name in handles}
+        for name, handle in handles.items():
+            if self._silent[name].verdict(now).end:
+                log.info("an actor of an earlier driver has not answered for %.0f s: its process is ended", FROZEN_S)
+                ray.kill(handle)
+
     def adopt(self, answer: WorkerUpdate) -> None:
         """Makes the worker of this update, with its running trial, this driver's."""
         assert answer.update is not None
+        answer.worker.former_owner = answer.update.owner
         answer.worker.handle.set_owner.remote(self._owner, answer.update.owner)
         self._workers[answer.worker.name] = answer.worker
 
@@ -263,14 +335,14 @@ class RayBackend:
         with contextlib.suppress(RayError):  # it has ended since
             if ray.get(worker.handle.set_owner.remote(self._owner, update.owner), timeout=10):
                 worker.handle.release.remote(update.token)
-                worker.call, worker.key = None, ""
+                worker.call, worker.key, worker.former_owner = None, "", update.owner
                 self._workers[worker.name] = worker
 
     def _create(self, resources: Resources) -> ActorHandle:
         # The name carries the resources, so that the next driver knows what the actor holds.
         name = f"{self._prefix}{uuid.uuid4().hex[:8]}|{resources.model_dump_json(exclude_defaults=True)}"
         several = resources.workers > 1  # then Ray Train takes the resources, worker by worker
-        handle = self._class.options(
+        options = self._class.options(
             name=name,
             lifetime="detached",
             max_concurrency=8,
@@ -278,7 +350,8 @@ class RayBackend:
             num_gpus=0 if several else resources.gpus,
             resources={} if several else dict(resources.custom),
             max_restarts=0,
-        ).remote(self._execute, self._orphan_s, self._owner)
+        )
+        handle = self._calls.ask(lambda: options.remote(self._execute, self._orphan_s, self._owner))
         worker = ActorHandle(name, handle, resources)
         self._workers[name] = worker
         return worker
@@ -309,8 +382,15 @@ def require(backend: RayBackend, stages: Mapping[str, Resources]) -> None:
 
 def _last_line(error: BaseException) -> str:
     """The exception itself, below the traceback that came from another process."""
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+    return _plain_lines(error)[-1]
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What happened; of an exception in a call, which begins with the name of the object, the exception itself."""
+    return _plain_lines(error)[-1 if isinstance(error, RayTaskError) else 0]
+
+
+def _plain_lines(error: BaseException) -> list[str]:
+    """The lines of the message, without the colours that Ray puts into it."""
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(error)).strip()
+    return (text or type(error).__name__).splitlines()

@@ -1,32 +1,45 @@
-"""Connects to a Ray cluster, and starts and ends the local one."""
+"""Connects to a Ray cluster, and starts the local one."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
+import logging
 import os
-import signal
+import re
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psutil
 
+from orchestrator.engine import local_cluster
+from orchestrator.engine.local_cluster import TOKEN_PATH, hold
+from orchestrator.engine.ray_head import NAMESPACE
 from orchestrator.errors import BackendUnreachable
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, private_folder
+
+__all__ = ["LINGER_S", "NAMESPACE", "TOKEN_PATH", "Cluster", "connected", "ensure_local", "hold"]
 
 LINGER_S = 120.0
 """Seconds for which the local cluster stays after its last driver and its last trial."""
-NAMESPACE = "orchestrator-"
-"""Begins the Ray namespace of every driver; the rest identifies the store."""
-TOKEN_PATH = Path("~/.ray/auth_token")
-"""Where Ray keeps the token of the local cluster."""
+START_S = 120.0
+"""Seconds that the local cluster has to start; on a quiet machine it needs about ten."""
+STARTS = 2
+"""How often its start is tried."""
+SAID_AFTER_S = (20.0, 60.0)
+"""After so many seconds of waiting for it, the user is told."""
+WAIT_SAID_S = 1.0
+LEAVE_S = 30.0
+"""Seconds that Ray has to disconnect; with a dead GCS it needs about five."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,8 @@ class Cluster:
     """http://127.0.0.1:port; None without one."""
     ours: bool
     """True for the local one, which we start and which ends by itself."""
+    gone: Callable[[], str | None] = field(default=lambda: None, compare=False)
+    """Why the cluster is known to be gone, without asking Ray; None if that is not known."""
 
 
 @contextlib.contextmanager
@@ -50,29 +65,56 @@ def connected(settings: Settings, namespace: str, cpus: int | None = None, ship:
     needed if the image has them. Raises BackendUnreachable.
     """
     if settings.address:
-        _require_answer(settings.address)
-        with _connection(settings.address, namespace, _shipped() if ship else None) as info:
+        info = _join(settings.address, namespace, _shipped() if ship else None)
+        with _joined():
             yield Cluster(settings.address, _dashboard(info), ours=False)
         return
     with hold(settings.folder):
-        state = _local(settings.folder) or _start(settings.folder, cpus)
+        state = _join_local(settings.folder, namespace, cpus)
+        with _joined():
+            yield Cluster(state["address"], state["dashboard"], True, lambda: _local_gone(settings.folder, state))
+
+
+def _join_local(folder: Path, namespace: str, cpus: int | None) -> dict[str, Any]:
+    """Connects to the local cluster. One that runs but cannot be used is ended, and another started, once."""
+    for last in (False, True):
+        state = local_cluster.described(folder) or _start(folder, cpus)
         _use_token()
-        with _connection(state["address"], namespace, None):
-            yield Cluster(state["address"], state["dashboard"], ours=True)
+        try:
+            _join(state["address"], namespace, None)
+            return state
+        except BackendUnreachable as error:
+            if local_cluster.is_running(state) and not last:
+                log.info("the local Ray cluster does not answer: starting another")
+            elif last:
+                raise BackendUnreachable(
+                    f"the local Ray cluster at {state['address']} cannot be used: {str(error).splitlines()[0]}\n"
+                    f"{machine()}. Nothing is lost: submit again. Ray's log: {folder / 'ray.log'}"
+                ) from error
+            local_cluster.end_process(state)
+            (folder / "ray.json").unlink(missing_ok=True)
+    raise AssertionError("the last try returns or raises")
 
 
-@contextlib.contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Keeps the local cluster of this folder from ending; several drivers may hold it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "ray.lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        yield
+def _local_gone(folder: Path, state: dict[str, Any]) -> str | None:
+    if local_cluster.is_running(state):
+        return None
+    lines = [line for line in _lines(folder / "ray.log") if line.startswith("the local Ray cluster ends: ")]
+    return lines[-1].partition(": ")[2] if lines else "its process has ended"
+
+
+def machine() -> str:
+    """How busy this machine is, for messages about what took too long."""
+    memory, load = psutil.virtual_memory(), psutil.getloadavg()[0]
+    return (
+        f"This machine: load {load:.1f} on {os.cpu_count()} CPUs, {memory.available / 2**30:.1f} of "
+        f"{memory.total / 2**30:.1f} GB memory free"
+    )
 
 
 def ensure_local(folder: Path, cpus: int | None = None) -> str | None:
     """Starts the local cluster if needed; returns its dashboard's address. The caller holds `hold(folder)`."""
-    dashboard: str | None = (_local(folder) or _start(folder, cpus))["dashboard"]
+    dashboard: str | None = (local_cluster.described(folder) or _start(folder, cpus))["dashboard"]
     return dashboard
 
 
@@ -112,27 +154,78 @@ def _unreachable(address: str, reason: str) -> BackendUnreachable:
     )
 
 
-@contextlib.contextmanager
-def _connection(address: str, namespace: str, runtime_env: dict[str, Any] | None) -> Iterator[Any]:
-    if "RAY_AUTH_MODE" not in os.environ and (os.environ.get("RAY_AUTH_TOKEN") or TOKEN_PATH.expanduser().exists()):
+def _join(address: str, namespace: str, runtime_env: dict[str, Any] | None) -> Any:
+    if "RAY_AUTH_MODE" not in os.environ and (os.environ.get("RAY_AUTH_TOKEN") or local_cluster.token_path().exists()):
         _use_token()  # given an address, Ray does not turn it on by itself
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray would end this process after a minute without the GCS; the driver notices sooner, and goes on by itself.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
     import ray
+    from ray._private import worker
 
+    worker.print_to_stdstream = _print_nothing
     try:
         # Ray puts the working directory first on the path of the workers, where a file workers.py would hide our package.
-        with _no_metrics(), contextlib.chdir(Path(__file__).parents[2]):
-            info = ray.init(
+        with _no_metrics(), _on_loopback(address), contextlib.chdir(Path(__file__).parents[2]):
+            _require_answer(address)
+            return ray.init(
                 address=address, namespace=namespace, runtime_env=runtime_env, log_to_driver=False,
                 logging_level="ERROR",
             )  # fmt: skip
+    except BackendUnreachable:
+        raise
     except Exception as error:  # of many kinds; all mean that this cluster cannot be used
+        with contextlib.suppress(Exception):
+            ray.shutdown()  # what a failed start has left
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise _unreachable(address, reason) from error
+
+
+def _print_nothing(data: Any, ignore_prefix: bool) -> None:
+    """Replaces what prints the last lines of a dead raylet's log to our standard output, where our table goes."""
+
+
+@contextlib.contextmanager
+def _joined() -> Iterator[None]:
+    """Disconnects after the block. Raises BackendUnreachable if Ray hangs in that: then only a new process connects."""
     try:
-        yield info
+        yield
     finally:
-        ray.shutdown()
+        import ray
+
+        leaving = threading.Thread(target=ray.shutdown, daemon=True)
+        leaving.start()
+        leaving.join(LEAVE_S)
+        if leaving.is_alive():
+            raise BackendUnreachable(f"Ray did not disconnect within {LEAVE_S:.0f} s. Nothing is lost: submit again.")
+
+
+@contextlib.contextmanager
+def _on_loopback(address: str) -> Iterator[None]:
+    """Lets Ray connect to a cluster that listens on 127.0.0.1 alone, as our local one does.
+
+    Ray replaces that address by the machine's own, where such a cluster does not answer.
+    """
+    host, _, port = address.rpartition(":")
+    if host != "127.0.0.1" or not port.isdigit() or not _only_on_loopback(int(port)):
+        yield
+        return
+    from ray._private import ray_constants
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _only_on_loopback(port: int) -> bool:
+    from ray._private.services import get_node_ip_address
+
+    with contextlib.suppress(OSError):
+        socket.create_connection((get_node_ip_address(), port), timeout=3).close()
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -164,122 +257,94 @@ def _dashboard(info: Any) -> str | None:
     return f"http://{url}" if url else None
 
 
-def _local(folder: Path) -> dict[str, Any] | None:
-    """The running local cluster of this folder, as it described itself; None if its process is gone."""
+def _lines(path: Path) -> list[str]:
     try:
-        state: dict[str, Any] = json.loads((folder / "ray.json").read_text())
-        process = psutil.Process(state["pid"])
-    except (OSError, ValueError, psutil.NoSuchProcess):
-        return None
-    alive = abs(process.create_time() - state["pid_started"]) < 2 and process.status() != psutil.STATUS_ZOMBIE
-    return state if alive else None
+        return path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def _start(folder: Path, cpus: int | None) -> dict[str, Any]:
     """Starts the local cluster's process and waits until it can be reached; one process at a time."""
-    with open(folder / "ray.start", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if state := _local(folder):
+    private_folder(folder)
+    with _only_starter(folder):
+        if state := local_cluster.described(folder):
             return state
+        local_cluster.private_token()
         (folder / "ray.json").unlink(missing_ok=True)
-        log = folder / "ray.log"
-        with open(log, "w") as output:
-            command = [sys.executable, "-m", "orchestrator.engine.ray_cluster"]
-            command += [str(folder), str(cpus or 0), str(LINGER_S)]
-            environment = {**os.environ, "RAY_AUTH_MODE": "token"}
-            environment.pop("RAY_ADDRESS", None)
-            root = str(Path(__file__).parents[2])  # for a checkout that is not installed
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=environment
-            )
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            ended = process.poll() is not None
-            if state := _local(folder):
+        why = ""
+        for started in range(1, STARTS + 1):
+            state, why = _try_start(folder, cpus)
+            if state is not None:
                 return state
-            if ended:
-                break
-            time.sleep(0.1)
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-        raise BackendUnreachable(f"the local Ray cluster did not start; the end of {log}:\n{tail}")
+            if started < STARTS:
+                log.info("Ray did not start (%s): trying once more. %s", why, machine())
+        raise BackendUnreachable(
+            f"the local Ray cluster did not start: {STARTS} times it {why}. {machine()}.\n"
+            "Nothing is lost, and it is safe to submit again, best when the machine is less busy. "
+            f"{_last_words(folder)}"
+        )
 
 
-def keep_head(folder: Path, cpus: int, linger_s: float) -> None:
-    """The local cluster's process: starts Ray, writes its address, ends when it was not needed for `linger_s` seconds.
-
-    A folder has one. A second process, started because a driver was interrupted while it started the first, ends once
-    the first has written its address, or takes its place if the first is gone.
-    """
-    with open(folder / "ray.head", "a") as lock:
-        while not _locked(lock):
-            if _local(folder):
-                return
+@contextlib.contextmanager
+def _only_starter(folder: Path) -> Iterator[None]:
+    """Waits while another process starts the cluster of this folder, but no longer than that may take."""
+    with open(folder / "ray.start", "a") as lock:
+        begun, said = time.monotonic(), False
+        while not local_cluster.locked(lock):
+            other = (local_cluster.signed_by(folder / "ray.start") or {}).get("pid", "?")
+            if not said and time.monotonic() - begun > WAIT_SAID_S:
+                said = True
+                log.info("process %s is starting Ray for this folder: waiting for it", other)
+            if time.monotonic() - begun > STARTS * (START_S + 10):
+                raise BackendUnreachable(
+                    f"process {other} has been starting Ray for this folder for {STARTS * START_S:.0f} s. {machine()}. "
+                    "Nothing is lost: submit again when that process has ended"
+                )
             time.sleep(0.2)
-        _keep_head(folder, cpus, linger_s)
+        local_cluster.sign(lock)
+        try:
+            yield
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)
 
 
-def _keep_head(folder: Path, cpus: int, linger_s: float) -> None:
-    import ray
-
-    for kind in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(kind, signal.SIG_IGN)  # Ctrl-C in the terminal is meant for the driver
-    info = ray.init(
-        address="local",
-        num_cpus=cpus or None,
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        log_to_driver=False,
-        namespace="orchestrator-head",
-    )
-    me = psutil.Process()
-    state = {
-        "address": info.address_info["gcs_address"],
-        "dashboard": f"http://{info.dashboard_url}" if info.dashboard_url else None,
-        "pid": me.pid,
-        "pid_started": me.create_time(),
-    }
-    written = folder / "ray.json.new"
-    written.write_text(json.dumps(state))
-    written.rename(folder / "ray.json")
-    last_needed = time.monotonic()
-    while folder.exists():
-        time.sleep(1.0)
-        if _held(folder) or _runs_trials(ray.util.list_named_actors(all_namespaces=True)):
-            last_needed = time.monotonic()
-        elif time.monotonic() - last_needed > linger_s and _withdraw(folder):
-            break
-    ray.shutdown()
-
-
-def _runs_trials(actors: list[dict[str, str]]) -> bool:
-    """True if any of these actors runs trials. Ray Train's own named actors stay as long as the cluster."""
-    return any(actor["namespace"].startswith(NAMESPACE) and "/" in actor["name"] for actor in actors)
+def _try_start(folder: Path, cpus: int | None) -> tuple[dict[str, Any] | None, str]:
+    """Starts the cluster's process, once; returns what it wrote of itself, or None and why there is nothing."""
+    log_path = folder / "ray.log"
+    if log_path.exists():
+        log_path.replace(folder / "ray.previous.log")
+    with open(log_path, "w") as output:
+        command = [sys.executable, "-m", "orchestrator.engine.ray_head", str(folder), str(cpus or 0), str(LINGER_S)]
+        environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+        for name in ("RAY_ADDRESS", "RAY_gcs_rpc_server_reconnect_timeout_s"):
+            environment.pop(name, None)
+        root = str(Path(__file__).parents[2])  # for a checkout that is not installed
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=environment
+        )
+    begun, said = time.monotonic(), 0
+    while (waited := time.monotonic() - begun) < START_S:
+        ended = process.poll() is not None
+        if state := local_cluster.described(folder):
+            return state, ""
+        if ended:
+            return None, f"ended by itself (code {process.returncode}) after {waited:.0f} s"
+        if said < len(SAID_AFTER_S) and waited > SAID_AFTER_S[said]:
+            said += 1
+            log.info("Ray is still starting after %.0f s. %s", waited, machine())
+        time.sleep(0.1)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        local_cluster.end_family(psutil.Process(process.pid))
+    process.wait()
+    local_cluster.end_process(local_cluster.signed_by(folder / "ray.head") or {})  # one that an earlier driver started
+    return None, f"gave no address within {START_S:.0f} s"
 
 
-def _withdraw(folder: Path) -> bool:
-    """Removes the cluster's address; False if a driver holds the cluster, which then stays."""
-    with contextlib.suppress(OSError), open(folder / "ray.lock", "a") as lock:
-        if not _locked(lock):
-            return False
-        (folder / "ray.json").unlink(missing_ok=True)  # under the lock: the next driver finds none and starts another
-    return True
-
-
-def _held(folder: Path) -> bool:
-    with contextlib.suppress(OSError), open(folder / "ray.lock", "a") as lock:
-        return not _locked(lock)
-    return False  # the folder is gone
-
-
-def _locked(lock: IO[str]) -> bool:
-    """Tries, without waiting, to lock the file for this process alone; True if it succeeded."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-if __name__ == "__main__":
-    keep_head(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+def _last_words(folder: Path) -> str:
+    """The error in the log of a start that failed, as one line, and where the log is."""
+    lines = [line.strip() for line in _lines(folder / "ray.log") if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b: *\S", line)]
+    last = (errors or lines or ["it is empty"])[-1]
+    return f"The end of {folder / 'ray.log'}: {last[:300]}"

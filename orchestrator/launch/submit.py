@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +12,12 @@ from typing import Any
 import yaml
 
 from orchestrator.engine.backend import RunSite
-from orchestrator.engine.driver import Driver, Tally
-from orchestrator.errors import BackendUnreachable, NotFound, OrchestratorError
+from orchestrator.engine.driver import Driver
+from orchestrator.engine.tally import Tally
+from orchestrator.errors import BackendUnreachable, NotFound
 from orchestrator.launch import provenance
 from orchestrator.launch.data_manifests import check_unchanged, with_manifests
+from orchestrator.launch.driving import Connection, drive
 from orchestrator.launch.inputs import missing_data
 from orchestrator.launch.other_jobs import check_test_data_unseen, resolve_weights
 from orchestrator.launch.preflight import ModelPreflight
@@ -29,7 +28,7 @@ from orchestrator.records.states import JobState
 from orchestrator.settings import Settings, private_folder
 from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.store.store import Store, open_store
-from orchestrator.tracking.process import _mirrored, tracked
+from orchestrator.tracking.process import MirrorProcess, mirrored
 from workers.trial import TrialSpec
 
 log = logging.getLogger(__name__)
@@ -90,14 +89,7 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
         check_unchanged(store, identity, planned_job)
         record_job(store, job, identity)
         store.lineage.put_origins(identity, origins)
-        driver = Driver(store, job, identity, planner, _site(where), options.watch)
-        result = Submitted(identity, JobState.running, driver.tally)
-        unfinished = driver.prepare()
-        track = options.tracking and (unfinished or not _mirrored(store, identity))
-        preflight = ModelPreflight(planner.specs() if unfinished else [], durations, where.data_root)
-        with contextlib.closing(preflight), tracked(identity, where, track) as tracking:
-            result.state = _run(driver, where, options, result, preflight) if unfinished else driver.conclude()
-        result.tracking = tracking.problem
+        result = _drive(_Study(store, job, planned_job, identity, where, options), planner, durations)
         result.message = store.jobs.get(identity).message
         from orchestrator.report.publish import publish
 
@@ -105,36 +97,52 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
         return result
 
 
-def _run(driver: Driver, where: Settings, options: Options, result: Submitted, preflight: ModelPreflight) -> JobState:
-    """Runs the driver on the cluster, which starts while the preflight builds the models."""
-    from orchestrator.engine import ray_cluster
-    from orchestrator.engine.ray_backend import RayBackend, require
+@dataclass(frozen=True)
+class _Study:
+    """A recorded job and how to run it."""
 
-    make_folder(where.storage)
-    namespace = f"{ray_cluster.NAMESPACE}{hashlib.sha256(where.database_url.encode()).hexdigest()[:8]}"
-    if where.address is None:
-        log.info("starting Ray on this machine, or connecting to it ...")
-    with ray_cluster.connected(where, namespace, options.cpus, options.ship) as cluster:
+    store: Store
+    job: JobSpec
+    planned_job: JobSpec
+    """The job with its data manifests."""
+    identity: str
+    where: Settings
+    options: Options
+
+
+def _drive(study: _Study, planner: Planner, durations: DurationModel) -> Submitted:
+    """Drives the job to its end, with its mirror beside it, while the first models are built and the cluster starts."""
+    store, identity, where, options = study.store, study.identity, study.where, study.options
+    mirror = MirrorProcess(identity, where)
+
+    def watch(driver: Driver) -> None:
+        mirror.keep()
+        options.watch(driver)
+
+    def driver_of(planner: Planner) -> Driver:
+        return Driver(store, study.job, identity, planner, _site(where), watch)
+
+    first = driver_of(planner)
+    result = Submitted(identity, JobState.running, first.tally)
+    unfinished = first.prepare()
+    preflight = ModelPreflight(planner.specs() if unfinished else [], durations, where.data_root)
+
+    def ready(cluster: Any) -> None:
         result.dashboard = cluster.dashboard
         if cluster.dashboard:
             log.info("Ray dashboard: %s", cluster.dashboard)
-        backend = RayBackend(f"{namespace}/", owner=driver.id)
-        with refusal_recorded(driver.store, driver.job_id):
-            require(backend, {stage.name: stage.resources or driver.job.resources for stage in driver.job.stages})
-            preflight.end()
-        with stops_on_signals(driver):
-            return driver.run(backend)
+        preflight.end()
 
-
-@contextlib.contextmanager
-def refusal_recorded(store: Store, identity: str) -> Iterator[None]:
-    """Marks a job that is refused before its first trial as incomplete; a queued job would seem about to run."""
-    try:
-        yield
-    except OrchestratorError as error:
-        if store.jobs.get(identity).state is JobState.queued:  # else it ran before, or another driver runs it
-            store.jobs.set_state(identity, JobState.incomplete, f"refused: {error}")
-        raise
+    track = options.tracking and (unfinished or not mirrored(store, identity))
+    with contextlib.closing(preflight), mirror.running(track):
+        if not unfinished:
+            result.state = first.conclude()
+        else:
+            make_folder(where.storage)
+            way = Connection(where, options.cpus, options.ship, ready)
+            result.state = drive(first, lambda: driver_of(Planner(study.planned_job, recorded_durations(store))), way)
+    result.tracking = mirror.problem
+    return result
 
 
 def _site(where: Settings) -> RunSite:
@@ -179,24 +187,3 @@ def make_folder(folder: Path, private: bool = False) -> None:
         raise BackendUnreachable(
             f"cannot write to {folder}: {error.strerror}; choose another folder with --runs or ORCHESTRATOR_RUNS"
         ) from error
-
-
-@contextlib.contextmanager
-def stops_on_signals(driver: Driver) -> Iterator[None]:
-    """On SIGINT or SIGTERM running trials write a checkpoint and stop; on a second one they are left running."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def on_signal(number: int, frame: Any) -> None:
-        if driver.stopping:
-            raise KeyboardInterrupt
-        log.info("stopping: running trials write a checkpoint (once more to leave them running)")
-        driver.stop("interrupted")
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

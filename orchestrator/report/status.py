@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import expected, label, lookup, sources
+from orchestrator.records.states import TrialState
 from orchestrator.report.cells import best_first
 from orchestrator.report.figures import UNKNOWN, metric_of, scaled
 from orchestrator.report.formatting import WIDTH, aligned, duration, moment
@@ -72,7 +73,11 @@ def _lost(job: JobRow) -> int:
 
 
 def status(store: Store, job_id: str) -> View:
-    """The progress of a job by stage, and by row and column of its table. NotFound: no such job."""
+    """The progress of a job by stage, and by row and column of its table. NotFound: no such job.
+
+    A trial whose driver is gone is recorded as running until another driver takes it; the lines show it as pending,
+    the data count it as `without_driver` too.
+    """
     job = store.jobs.get(job_id)
     spec = store.jobs.spec(job_id)
     placed = store.trials.placed(job_id)
@@ -84,13 +89,29 @@ def status(store: Store, job_id: str) -> View:
     parts = _parts(spec, placed, sources(stages, last))
     failed = [_failure(trial) for trial in placed if trial.state in LOST]
     content = {**_job(job), "stages": counts, "groups": _groups(parts, last), "seconds_left": left, "failed": failed}
+    placed, moved = _pending_without_driver(store, placed) if job.state not in ("done", "incomplete") else (placed, 0)
+    content["without_driver"] = moved
+    if moved:
+        counts, parts = _stage_counts(spec, placed), _parts(spec, placed, sources(stages, last))
     lines = [f"{job.id}  {job.state}" + (f"  {job.message}" if job.message else "")]
     lines += [f"submitted {moment(job.created)}, {_done(job)} placed trials ended"]
     if left is not None:
         lines[-1] += f", about {duration(left)} left" + ("" if job.state == "running" else " once it runs again")
+    if moved:
+        lines += [
+            f"{moved} of the pending trials began and lost their driver: the next submit takes over those that still "
+            "run, and resumes the others from their checkpoints"
+        ]
     table = _table_lines(parts, last, field_title(spec["report"]["rows"]))
     lines += ["", *_stage_lines(counts), "", *table, *_failed_lines(failed, job.id)]
     return View(content, lines)
+
+
+def _pending_without_driver(store: Store, placed: Sequence[PlacedRow]) -> tuple[list[PlacedRow], int]:
+    """The trials, with those whose driver is gone as pending, which is how the next driver finds them; their number."""
+    lost = {run.key for run in store.leases.running() if not run.alive}
+    orphans = {trial.key for trial in placed if trial.key in lost and trial.state == "running"}
+    return [replace(t, state=TrialState.pending) if t.key in orphans else t for t in placed], len(orphans)
 
 
 def _stage_counts(spec: Mapping[str, Any], placed: Iterable[PlacedRow]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.errors import BackendUnreachable, Conflict, NotFound, OrchestratorError
+from orchestrator.errors import BackendUnreachable, Conflict, NotFound, OrchestratorError, StoreAway
 from orchestrator.settings import masked, private_file, private_folder
 from orchestrator.store import address, tables
 from orchestrator.store.column_types import damaged
@@ -123,7 +124,8 @@ class Database:
                     driver, self.url
                 )
                 if not (repeatable and tries_left):
-                    raise self._explained(error) from error
+                    explained = self._explained(error)
+                    raise (StoreAway(str(explained)) if may_pass(error) else explained) from error
             except (sa.exc.ArgumentError, TypeError, ValueError) as error:
                 if driver is not None:
                     raise  # our own mistake
@@ -173,6 +175,16 @@ class Database:
         if not state and isinstance(error, sa.exc.ProgrammingError):  # before any statement: an option of the address
             return _unusable(self.url, error.orig or error)
         return error
+
+
+def may_pass(error: DBAPIError) -> bool:
+    """True if the same transaction may succeed later: the server restarts or is full, the network or the disk is."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    if isinstance(error.orig, sqlite3.Error):
+        return any(sign in str(error.orig).lower() for sign in ("disk is full", "disk i/o", "locked"))
+    if state:  # connection, resources, an operator's shutdown; not a wrong password or a missing right
+        return state.startswith(("08", "53", "57P"))
+    return isinstance(error, sa.exc.OperationalError) or error.connection_invalidated
 
 
 _BROKEN = "is damaged: a table or column is missing: restore a copy, or choose another store"

@@ -28,7 +28,8 @@ class Jobs:
         """Records the job and returns True, or returns False if it is recorded already.
 
         For a recorded job only the priority and the versions of the code are updated: the code is what the trials
-        that start from now on run with. Raises SpecError for a job that the databases cannot keep.
+        that start from now on run with. An earlier request to cancel it is withdrawn. Raises SpecError for a job that the
+        databases cannot keep.
         """
         refuse_what_does_not_fit(dict(job.spec), "spec")
         refuse_what_does_not_fit({"name": job.name, "profile": job.profile, "priority": job.priority}, "job")
@@ -52,17 +53,14 @@ class Jobs:
             )  # fmt: skip
             if connection.execute(insert).first():
                 return True
-            self._update(connection, job.id, priority=job.priority, **code)
+            self._update(connection, job.id, priority=job.priority, cancel=False, **code)
             return False
 
         return self._db.write(work)
 
     def set_state(self, job_id: str, state: JobState | str, message: str = "") -> None:
-        """Sets state and message. `running` also clears an earlier request to cancel: the job was submitted again."""
-        cleared = {"cancel": False} if state == JobState.running else {}
-        self._db.write(
-            lambda connection: self._update(connection, job_id, state=JobState(state), message=message, **cleared)
-        )
+        """Sets state and message."""
+        self._db.write(lambda connection: self._update(connection, job_id, state=JobState(state), message=message))
 
     def request_cancel(self, job_id: str) -> None:
         """Asks the job's driver to stop; the driver polls `cancel_requested`."""

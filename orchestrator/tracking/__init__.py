@@ -2,6 +2,6 @@
 
 from orchestrator.tracking.mlflow_mirror import sync
 from orchestrator.tracking.mlflow_runs import Synced
-from orchestrator.tracking.process import follow, tracked
+from orchestrator.tracking.process import MirrorProcess, follow
 
-__all__ = ["Synced", "follow", "sync", "tracked"]
+__all__ = ["MirrorProcess", "Synced", "follow", "sync"]

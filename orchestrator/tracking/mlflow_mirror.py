@@ -29,6 +29,8 @@ Picture = Callable[[Sequence[PlacedRow], set[str]], str | None]
 """(trials of one stage and group, keys of those that a later stage took) -> an SVG; None if there is nothing to draw.
 Passed in, because the report draws it and the report is not imported here."""
 
+MIRRORED_ELSEWHERE = "another process is mirroring this job already"
+"""The problem of a mirror whose job another driver's process mirrors."""
 AT_ONCE = 200
 """Trials whose reports are in memory together."""
 
@@ -93,7 +95,7 @@ class Mirror:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.close()
-            raise BackendUnreachable("another process is mirroring this job already") from None
+            raise BackendUnreachable(MIRRORED_ELSEWHERE) from None
         self._lock = lock
 
     def _explained(self, error: Exception) -> str:

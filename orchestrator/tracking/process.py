@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -11,18 +12,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.settings import Settings
-from orchestrator.tracking.mlflow_mirror import Mirror, Picture
+from orchestrator.tracking.mlflow_mirror import MIRRORED_ELSEWHERE, Mirror, Picture
 from orchestrator.tracking.mlflow_runs import Synced
 
 if TYPE_CHECKING:
     import psutil
 
     from orchestrator.store.store import Store
+
+
+log = logging.getLogger(__name__)
 
 
 class _StopCondition:
@@ -43,6 +47,7 @@ class _StopCondition:
         signal.signal(signal.SIGTERM, self._ask)
         # Ctrl-C reaches every process of the terminal, but the driver decides when this one ends.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def _ask(self, *_: object) -> None:
         self._asked = True
@@ -70,7 +75,8 @@ def follow(
 ) -> Synced:  # fmt: skip
     """Syncs every `every_s` seconds until the driver `parent_pid` is gone or stops it (SIGTERM, or the end of our
     standard input if that is a pipe), then once more within `last_s` seconds. Returns the totals; `problem` is that of
-    the last sync. `say` is called with a line when a problem begins, and when it is over.
+    the last sync; it is none that the process of another driver mirrors the job. `say` is called with a line when a
+    problem begins, and when it is over.
 
     Run it as a process of its own: it handles signals, and MLflow's Python needs 20 to 50 ms for each trial, during
     which a driver could not start the next one.
@@ -87,8 +93,12 @@ def follow(
             if done.problem != total.problem:
                 report(done.problem or "MLflow answers again")
             total += done
+            elsewhere = MIRRORED_ELSEWHERE in (done.problem or "")
+            if last and elsewhere and not stop.late():  # the mirror of another driver, which sees the same end
+                time.sleep(0.2)
+                continue
             if last:
-                return total
+                return replace(total, problem=None) if elsewhere else total
             # A large job costs more to compare: at most a quarter of a core, once MLflow is open.
             pause = max(every_s, 3 * (time.monotonic() - began)) if opened else every_s
             opened = True
@@ -99,9 +109,11 @@ def follow(
 
 TRACKING_LAST_S = 60.0
 """Seconds that a finished job waits for its last curves to reach the tracking server."""
+AGAIN_S = 20.0
+"""Seconds between two starts of a mirror that ends before its driver."""
 
 
-def _mirrored(store: Store, identity: str) -> bool:
+def mirrored(store: Store, identity: str) -> bool:
     """True if MLflow has every trial and group of a job that has ended, each to its end."""
     tracked = store.tracked_runs.of(identity)
     rows = store.trials.placed(identity)
@@ -109,43 +121,70 @@ def _mirrored(store: Store, identity: str) -> bool:
     return all(place in tracked and tracked[place].closed for place in places)
 
 
-@dataclass
-class _Tracking:
-    """How the mirror of a job ended."""
+class MirrorProcess:
+    """The mirror of a job into MLflow, in a process of its own that ends when its input is closed."""
 
-    problem: str | None = None
+    def __init__(self, identity: str, where: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.problem: str | None = None
+        """What MLflow lacks in the end, and how to fill it in; None if nothing."""
+        self._identity, self._where, self._clock = identity, where, clock
+        self._log = where.folder / "tracking.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
 
-
-@contextlib.contextmanager
-def tracked(identity: str, where: Settings, enabled: bool) -> Iterator[_Tracking]:
-    """Mirrors the job into MLflow while the block runs, in a process of its own that ends when its input is closed."""
-    result = _Tracking()
-    if not enabled:
-        yield result
-        return
-    command = [sys.executable, "-m", "orchestrator", "track", "--follow", identity]
-    addresses = {  # not on the command line, which every user of the machine can read
-        "ORCHESTRATOR_RUNS": str(where.folder),
-        "DATABASE_URL": where.database_url,
-        "MLFLOW_TRACKING_URI": where.tracking_uri,
-        "ORCHESTRATOR_STORAGE": str(where.storage),
-    }
-    log = where.folder / "tracking.log"
-    with open(log, "w") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env={**os.environ, **addresses}
-        )
-    try:
-        yield result
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
+    @contextlib.contextmanager
+    def running(self, enabled: bool) -> Iterator[MirrorProcess]:
+        """Mirrors while the block runs, if `enabled`, and to the job's end after it."""
+        if not enabled:
+            yield self
+            return
+        self._log.unlink(missing_ok=True)
+        self._start()
         try:
-            code = process.wait(TRACKING_LAST_S)
+            yield self
+        finally:
+            code = self._end()
+            if code is not None and code < 0:  # killed: what it has left open is closed by another
+                self._start()
+                code = self._end()
+            self._process = None
+            if code != 0:
+                lines = self._log.read_text(errors="replace").strip().splitlines()
+                reason = lines[-1] if lines else "its process wrote no reason"
+                remedy = f"`track --sync {self._identity}` fills it in"
+                self.problem = f"MLflow lacks a part of this job ({reason}); {remedy}"
+
+    def keep(self) -> None:
+        """Starts the mirror again if its process is gone, but not again and again. Called in each round of a driver."""
+        if self._process is None or self._process.poll() is None or self._clock() - self._started < AGAIN_S:
+            return
+        log.info("the mirror into MLflow has ended (code %d): starting it again", self._process.returncode)
+        self._start()
+
+    def _start(self) -> None:
+        command = [sys.executable, "-m", "orchestrator", "track", "--follow", self._identity]
+        addresses = {  # not on the command line, which every user of the machine can read
+            "ORCHESTRATOR_RUNS": str(self._where.folder),
+            "DATABASE_URL": self._where.database_url,
+            "MLFLOW_TRACKING_URI": self._where.tracking_uri,
+            "ORCHESTRATOR_STORAGE": str(self._where.storage),
+        }
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+        self._started = self._clock()
+        with open(self._log, "a") as output:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=output, stderr=output, env={**os.environ, **addresses}
+            )
+
+    def _end(self) -> int | None:
+        """Closes the process's input and waits; its code, None if it took too long and was killed."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            return self._process.wait(TRACKING_LAST_S)
         except subprocess.TimeoutExpired:
-            process.kill()
-            code = -1
-        if code != 0:
-            lines = log.read_text(errors="replace").strip().splitlines()
-            reason = lines[-1] if lines else "its process wrote no reason"
-            result.problem = f"MLflow lacks a part of this job ({reason}); `track --sync {identity}` fills it in"
+            self._process.kill()
+            self._process.wait()
+            return None

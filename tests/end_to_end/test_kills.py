@@ -123,7 +123,7 @@ def test_a_start_that_was_interrupted_leaves_one_cluster(own: Path, spec: Path) 
 
 
 def heads(folder: Path) -> list[psutil.Process]:
-    command = ["-m", "orchestrator.engine.ray_cluster", str(folder)]
+    command = ["-m", "orchestrator.engine.ray_head", str(folder)]
     return [process for process in psutil.process_iter(["cmdline"]) if (process.info["cmdline"] or [])[1:4] == command]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import threading
@@ -178,3 +180,37 @@ sys.exit(3)
 def test_an_actor_that_nobody_asks_for_leaves(tmp_path: Path) -> None:
     code = ORPHAN.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
     assert subprocess.run([sys.executable, "-c", code], timeout=25, check=False).returncode == 0
+
+
+def _hidden(inner: Exception) -> Exception:
+    """As torch does: its own error, raised while that of the file was handled."""
+    try:
+        try:
+            raise inner
+        except Exception:
+            raise RuntimeError("[enforce fail at inline_container.cc:664] unexpected pos 64 vs 0")  # noqa: B904
+    except RuntimeError as outer:
+        return outer
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+@pytest.mark.parametrize("hide", [False, True])
+def test_a_full_disk_is_no_fault_of_the_trial(number: int, hide: bool) -> None:
+    error: Exception = OSError(number, os.strerror(number))
+    failure = classify_error(_hidden(error) if hide else error)
+    assert failure.error_class is ErrorClass.storage
+
+
+def test_another_error_of_a_file_is_one_of_the_trial() -> None:
+    assert classify_error(OSError(errno.ENOENT, "no such file")).error_class is ErrorClass.code
+    assert classify_error(DataError("cars: not found")).error_class is ErrorClass.data
+
+
+def test_a_trial_whose_log_cannot_be_written_ends_instead_of_hanging(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    actor = TrialActor(lambda *_: pytest.fail("it must not run"))
+    update = actor.start(assignment(tmp_path / "file" / "trial"), wait_s=10)
+    assert update.ended
+    (failure,) = update.events
+    assert isinstance(failure, Failure)
+    assert "Not a directory" in failure.message

@@ -35,3 +35,11 @@ def test_one_slot_between_two_is_left_to_ray() -> None:
 
 def test_nothing_wanted_nothing_given() -> None:
     assert allocate_slots([SlotDemand("a", 0, 0, 8), SlotDemand("b", 0, 1, 0)]) == {"a": 0, "b": 0}
+
+
+def test_a_share_that_rounding_makes_a_little_smaller_is_a_whole_slot() -> None:
+    """1.0 - 0.8 is 0.19999999999999996, of ten slots 1.9999999999999996."""
+    assert allocate_slots([SlotDemand("low", 0, 100, 10), SlotDemand("high", 5, 8, 10)]) == {"low": 2, "high": 8}
+    thirds = [SlotDemand(name, 0, 100, 9) for name in "abc"]
+    assert set(allocate_slots(thirds).values()) == {3}
+    assert allocate_slots([SlotDemand("a", 0, 100, 10), SlotDemand("b", 5, 7, 10)])["a"] == 3

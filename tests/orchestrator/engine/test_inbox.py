@@ -112,3 +112,35 @@ def test_a_file_that_lost_whole_lines_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(lines(ROW).encode())
     with pytest.raises(ValueError, match=f"{NAME} has SHA-256 [0-9a-f]{{64}}, not {digest}"):
         read_measurements(path, digest)
+
+
+def test_a_death_is_told_only_where_this_driver_still_had_the_trial(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A driver that slept past its lease (a closed laptop) finds its actor in the hands of another."""
+    from types import SimpleNamespace
+
+    from in_process_backend import prepared_driver
+
+    from orchestrator.store import leases
+
+    caplog.set_level(logging.INFO, "orchestrator")
+    driver = prepared_driver(store, ONE, tmp_path)
+    (key,) = driver.planned_trials
+    site = driver.job_id, "machine"
+    store.leases.register(replace(leases.driver_here("asleep", *site), pid=2**22 - 3))
+    store.leases.register(leases.driver_here(driver.id, *site))
+    store.leases.register(leases.driver_here("other", *site))
+    token = store.leases.claim(driver.id, [key])[key]
+    driver.backend = SimpleNamespace(running=list, retire=print, stop=print)  # type: ignore[assignment]
+    died = SimpleNamespace(worker=SimpleNamespace(key=key, token=token), update=None, reason="killed")
+
+    driver.apply_updates([died])
+    assert messages(caplog) == [f"{driver.name(key)}: its process died (killed); restarting"]
+    caplog.clear()
+
+    token = store.leases.claim("other", [key])[key]
+    driver.apply_updates([died])
+    (line,) = messages(caplog)
+    assert line == f"{driver.name(key)}: taken over by another driver, which records its results"
+    assert store.leases.running()[0].token == token

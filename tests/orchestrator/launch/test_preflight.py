@@ -14,8 +14,8 @@ from published_checkpoints import VIT, swinv2
 from safetensors.torch import save_file
 
 from orchestrator.errors import SpecError
+from orchestrator.launch.driving import refusal_recorded
 from orchestrator.launch.preflight import ModelPreflight, _different_models
-from orchestrator.launch.submit import refusal_recorded
 from orchestrator.plan.durations import DurationModel
 from orchestrator.records.rows import JobRecord
 from orchestrator.records.states import JobState, TrialSnapshot, TrialState

@@ -149,3 +149,20 @@ def test_what_is_not_there(study: Study, tmp_path: Path) -> None:
     ):
         with pytest.raises(NotFound, match=r"no job nothing in this store|no trial"):
             ask()
+
+
+def test_a_dead_drivers_trials_do_not_run_for_ever(study: Study) -> None:
+    before = study.store.jobs.get(study.job_id)
+    study.store.jobs.set_state(study.job_id, "running")
+    view = status.status(study.store, study.job_id)
+    recorded = sum(stage["states"].get("running", 0) for stage in view.to_json()["stages"])
+    assert view.to_json()["without_driver"] == recorded == 1
+    assert "1 of the pending trials began and lost their driver" in view.text()
+    assert "▸" not in view.text()
+    study.store.leases.register(study.driver)
+    view = status.status(study.store, study.job_id)
+    assert view.to_json()["without_driver"] == 0
+    assert "lost their driver" not in view.text()
+    assert "▸1" in view.text()
+    study.store.leases.unregister(study.driver.id)
+    study.store.jobs.set_state(study.job_id, before.state, before.message)

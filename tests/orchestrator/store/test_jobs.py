@@ -54,7 +54,9 @@ def test_job_states_and_cancel(three: Store) -> None:
     assert three.jobs.cancel_requested(JOB.id)
     three.jobs.set_state(JOB.id, "cancelled", "asked by the user")
     assert (three.jobs.get(JOB.id).state, three.jobs.get(JOB.id).message) == (JobState.cancelled, "asked by the user")
-    three.jobs.set_state(JOB.id, "running")  # submitted again
+    three.jobs.set_state(JOB.id, "running")
+    assert three.jobs.cancel_requested(JOB.id), "a driver that has just started must find it"
+    three.jobs.put(JOB)  # submitted again
     assert not three.jobs.cancel_requested(JOB.id)
     with pytest.raises(ValueError, match="'paused'"):
         three.jobs.set_state(JOB.id, "paused")

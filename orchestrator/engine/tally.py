@@ -1,0 +1,25 @@
+"""The counts of what a driver has done."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Tally:
+    """What a driver has done, for the last lines of `submit` and for tests."""
+
+    started: int = 0
+    finished: int = 0
+    adopted: int = 0
+    """Running trials that it took over from drivers that died."""
+    already_done: int = 0
+    """Trials that had ended before the driver started."""
+    estimated_s: float = 0.0
+    """Estimated seconds of the trials that ended."""
+    took_s: float = 0.0
+    """Seconds that they took."""
+    progress: int = 0
+    """Reports and results so far."""
+    begun: float = field(default_factory=time.monotonic)
