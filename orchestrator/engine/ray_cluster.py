@@ -120,7 +120,7 @@ def _connection(address: str, namespace: str, runtime_env: dict[str, Any] | None
     import ray
 
     try:
-        # Ray puts the working directory first on the path of the workers, where a file workers.py would hide our package.
+        # Ray puts the working directory first on the path of workers: a file workers.py there would hide our package.
         with _no_metrics(), contextlib.chdir(Path(__file__).parents[2]):
             info = ray.init(
                 address=address, namespace=namespace, runtime_env=runtime_env, log_to_driver=False,

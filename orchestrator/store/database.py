@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
@@ -217,7 +218,7 @@ def connect(url: str, create: bool = True) -> Database:
                 f"cannot make the folder {file.parent} for the store: {error.strerror}; choose another folder"
             ) from error
         try:
-            private_file(file)
+            _require_file(private_file(file))
         except OSError as error:
             raise BackendUnreachable(
                 f"store sqlite:///{file} cannot be opened: {error.strerror}: make sure that the folder is writable, "
@@ -264,11 +265,13 @@ def look(url: str) -> Database:
 
 def _require_file(file: Path) -> None:
     try:
-        file.stat()
+        mode = file.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"no store at {file}: nothing was submitted there yet") from None
     except OSError as error:
         raise BackendUnreachable(f"store {file} cannot be opened: {error.strerror}; choose another folder") from error
+    if not stat.S_ISREG(mode):  # SQLite would wait for ever at the end of a pipe
+        raise BackendUnreachable(f"store {file} cannot be opened: it is no file; choose another folder")
 
 
 def _postgres_engine(url: sa.URL) -> sa.Engine:
