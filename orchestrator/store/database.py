@@ -125,6 +125,10 @@ class Database:
                 )
                 if not (repeatable and tries_left):
                     raise self._explained(error) from error
+            except OSError as error:
+                if driver is not None:
+                    raise
+                raise BackendUnreachable(f"{self.where} cannot be opened: {error.strerror}") from error
             except (sa.exc.ArgumentError, TypeError, ValueError) as error:
                 if driver is not None:
                     raise  # our own mistake

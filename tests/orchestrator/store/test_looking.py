@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -35,8 +36,12 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(recorded: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(recorded, tmp_path / "a%20b #?"))
+def folder(recorded: Path) -> Iterator[Path]:
+    # Not under pytest's folder, which every start of pytest makes private again.
+    above = Path(tempfile.mkdtemp(prefix="looking-"))
+    above.chmod(0o755)
+    yield Path(shutil.copytree(recorded, above / "a%20b #?"))
+    shutil.rmtree(above)
 
 
 def look(folder: Path) -> Store:
@@ -81,10 +86,6 @@ def read_only(folder: Path) -> Iterator[Callable[[], Path]]:
     def close() -> Path:
         for path in folder.iterdir():
             path.chmod(0o444)
-        above = folder
-        while above != above.parent and above.name != "tmp":
-            above.chmod(above.stat().st_mode | 0o055)
-            above = above.parent
         folder.chmod(0o555)
         return folder
 
@@ -206,7 +207,7 @@ def test_there_is_nothing_to_look_at(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_another_user_is_one_message(folder: Path) -> None:
-    folder.chmod(0o700)
+    folder.parent.chmod(0o700)
     answer = as_nobody(lambda: everything(folder))
     assert answer.startswith("BackendUnreachable: ")
     assert "Permission denied" in answer
