@@ -26,6 +26,7 @@ import noop
 
 from orchestrator.records.rows import AttemptRow
 from orchestrator.records.trial_files import trial_folder
+from orchestrator.settings import sqlite_url
 from orchestrator.store.store import open_store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,7 +75,7 @@ def submit(spec: Path, folder: Path, cpus: int, arguments: list[str]) -> tuple[f
 def ran(folder: Path) -> list[Ran]:
     """The job's attempts, each of which must have ended well."""
     found = []
-    with closing(open_store(f"sqlite:///{folder / 'store.db'}", create=False)) as store:
+    with closing(open_store(sqlite_url(folder / "store.db"), create=False)) as store:
         (job,) = store.jobs.all()
         for key in {row.key for row in store.trials.placed(job.id)}:
             trained = store.trials.get(key).facts["train_seconds"]

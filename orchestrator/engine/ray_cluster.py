@@ -165,7 +165,7 @@ def _join(address: str, namespace: str, runtime_env: dict[str, Any] | None) -> A
 
     worker.print_to_stdstream = _print_nothing
     try:
-        # Ray puts the working directory first on the path of the workers, where a file workers.py would hide our package.
+        # Ray puts the working directory first on the path of workers: a file workers.py there would hide our package.
         with _no_metrics(), _on_loopback(address), contextlib.chdir(Path(__file__).parents[2]):
             _require_answer(address)
             return ray.init(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
@@ -126,6 +127,10 @@ class Database:
                 if not (repeatable and tries_left):
                     explained = self._explained(error)
                     raise (StoreAway(str(explained)) if may_pass(error) else explained) from error
+            except OSError as error:
+                if driver is not None:
+                    raise
+                raise BackendUnreachable(f"{self.where} cannot be opened: {error.strerror}") from error
             except (sa.exc.ArgumentError, TypeError, ValueError) as error:
                 if driver is not None:
                     raise  # our own mistake
@@ -229,7 +234,7 @@ def connect(url: str, create: bool = True) -> Database:
                 f"cannot make the folder {file.parent} for the store: {error.strerror}; choose another folder"
             ) from error
         try:
-            private_file(file)
+            _require_file(private_file(file))
         except OSError as error:
             raise BackendUnreachable(
                 f"store sqlite:///{file} cannot be opened: {error.strerror}: make sure that the folder is writable, "
@@ -276,11 +281,13 @@ def look(url: str) -> Database:
 
 def _require_file(file: Path) -> None:
     try:
-        file.stat()
+        mode = file.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"no store at {file}: nothing was submitted there yet") from None
     except OSError as error:
         raise BackendUnreachable(f"store {file} cannot be opened: {error.strerror}; choose another folder") from error
+    if not stat.S_ISREG(mode):  # SQLite would wait for ever at the end of a pipe
+        raise BackendUnreachable(f"store {file} cannot be opened: it is no file; choose another folder")
 
 
 def _postgres_engine(url: sa.URL) -> sa.Engine:

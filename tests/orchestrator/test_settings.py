@@ -87,7 +87,7 @@ def test_home_is_expanded_in_addresses_of_files(tmp_path: Path, monkeypatch: pyt
 
 def test_an_unknown_home_is_one_message() -> None:
     for text in ("~nobody-of-this-name/x", "sqlite:///~nobody-of-this-name/x"):
-        with pytest.raises(BadInput, match="~nobody-of-this-name.*write the whole path"):
+        with pytest.raises(BadInput, match=r"~nobody-of-this-name.*write the whole path"):
             settings(folder=text) if "sqlite" not in text else settings(database_url=text)
 
 

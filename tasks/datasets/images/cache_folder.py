@@ -57,7 +57,7 @@ def node_cache_folder() -> CacheFolder | str:
     place = os.environ.get("ORCHESTRATOR_CACHE", "")
     if place == "off":
         return "off (ORCHESTRATOR_CACHE)"
-    folder = Path(place or tempfile.gettempdir()).absolute() / f"orchestrator-cache-{os.getuid()}"
+    folder = Path(os.path.expanduser(place) or tempfile.gettempdir()).absolute() / f"orchestrator-cache-{os.getuid()}"
     amount = os.environ.get("ORCHESTRATOR_CACHE_GB", "")
     try:
         gigabytes = float(amount or DEFAULT_GB)

@@ -43,6 +43,8 @@ from orchestrator.store.store import open_store
         "sqlite:///" + 300 * "a",
         "sqlite:////proc/none/store.db",
         "sqlite:////dev/null/store.db",
+        "sqlite:////dev/null",
+        "sqlite:////",
     ],
 )
 def test_an_address_that_cannot_be_used_is_one_message(
@@ -61,7 +63,7 @@ def test_an_address_that_cannot_be_used_is_one_message(
 
 
 def test_an_at_in_a_password_has_a_remedy() -> None:
-    with pytest.raises(BackendUnreachable, match="more than one @: write an @ .* as %40"):
+    with pytest.raises(BackendUnreachable, match=r"more than one @: write an @ .* as %40"):
         open_store("postgresql://me:p@ss@host/db")
 
 
