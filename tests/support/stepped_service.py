@@ -39,7 +39,9 @@ _SHARED = {"optim.lr": 6e-4, "optim.layer_decay": 0.85}
 _FROM_SHARED = {"kind": "stage", "name": "SHARED", "stage": "base"}
 JOBS = (
     job(PRETRAIN, grid(dataset=["digits"], init=[RAND, SUP], lr=[1e-4, 6e-4], layer_decay=[0.85]), _REFINE, FINAL),
-    job({"name": "base", "override": _SHARED}, {"name": "child", "override": {"backbone.init": _FROM_SHARED}}, name="b"),
+    job(
+        {"name": "base", "override": _SHARED}, {"name": "child", "override": {"backbone.init": _FROM_SHARED}}, name="b"
+    ),
 )
 """The whole protocol; and a job that starts from the weights of one of its trials, which the first does not keep."""
 SLOTS = 3

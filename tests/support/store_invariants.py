@@ -119,6 +119,7 @@ def _check_results(row: Any, recorded: dict[str, float], reports: dict[int, dict
     if row.value is None:
         assert not recorded
     else:
+        assert row.state in (TrialState.done, TrialState.running), f"{short} has figures and is {row.state}"
         assert recorded == figures(spec)
         assert row.value == recorded[row.metric]
     if row.state == TrialState.diverged:
@@ -146,7 +147,17 @@ def table(store: Store, job: str) -> Any:
     rows = store.trials.placed(job)
     numbers = store.trials.figures(row.key for row in rows)
     trials = [
-        (row.stage, row.group, row.key, row.name, row.position, row.state, row.value, row.settings, numbers.get(row.key))
+        (
+            row.stage,
+            row.group,
+            row.key,
+            row.name,
+            row.position,
+            row.state,
+            row.value,
+            row.settings,
+            numbers.get(row.key),
+        )
         for row in rows
     ]
     choices = sorted(
