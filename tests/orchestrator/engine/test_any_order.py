@@ -12,15 +12,10 @@ The same examples every time; FUZZ_EXAMPLES=1000 tries so many new ones, on each
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
-import sqlalchemy as sa
 from fuzzing import examples
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -32,16 +27,14 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from stepped_cluster import Cluster
-from stepped_service import JOBS, Service, patched
 from stepped_processes import without_sync
+from stepped_service import JOBS, Service, patched
 from store_invariants import Group, Records, check, table
 
 from orchestrator.errors import BackendUnreachable, LeaseLost
 from orchestrator.records.states import JobState
 from orchestrator.records.writes import Failed, Finished, Released, Reported
 from orchestrator.spec.job import job_id
-from orchestrator.store import tables
 from orchestrator.store.database import Database, connect
 
 WHICH = st.integers(0, 5)
