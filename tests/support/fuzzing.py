@@ -1,10 +1,7 @@
-"""How many examples the tests with made-up inputs try: few in `make test`, as many as asked in a longer run."""
-
-from __future__ import annotations
+"""Says how many inputs a fuzz test makes: few in the test suite, as many as asked for in `make fuzz`."""
 
 import os
 
 
 def examples(default: int) -> int:
-    """FUZZ_EXAMPLES if it is set, else `default`."""
     return int(os.environ.get("FUZZ_EXAMPLES", default))
