@@ -104,7 +104,10 @@ def _causes(state: PlanState, parents: Iterable[str]) -> Iterator[str]:
             and parent.weights_requested
             and not parent.in_flight
         ):
-            yield f"it starts from trial {_title(state, key)}, which ended without the weights it was to keep"
+            yield (
+                f"it starts from trial {_title(state, key)}, which ended without the weights it was to keep; why: "
+                f"python -m orchestrator describe {key[:12]}; to make them: submit the job again"
+            )
         elif cause := _blocked(state, key):
             yield cause
 

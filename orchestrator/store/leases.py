@@ -79,7 +79,7 @@ _FREE = _trials.c.state.in_([TrialState.pending, TrialState.stopped]) | (
     (_trials.c.state == TrialState.running) & _trials.c.driver_id.not_in(sa.bindparam("alive", expanding=True))
 )
 _TO_TAKE = {
-    for_weights: sa.select(_trials.c.id, _trials.c.key, _trials.c.token, _trials.c.state)
+    for_weights: sa.select(_trials.c.id, _trials.c.key, _trials.c.token, _trials.c.state, _trials.c.value)
     .where(_trials.c.key.in_(sa.bindparam("keys", expanding=True)), free)
     .order_by(_trials.c.id)
     .with_for_update(skip_locked=True)  # SQLite: the one writer holds the whole file
@@ -96,6 +96,11 @@ _TAKE = (
         ended=None, error_class=None, error=None, git_commit=sa.bindparam("commit"), git_dirty=sa.bindparam("dirty"),
     )
 )  # fmt: skip
+_DONE_AGAIN = (
+    sa.update(_trials)
+    .where(_trials.c.id == sa.bindparam("row_id"))
+    .values(state=TrialState.done, ended=sa.bindparam("now"))
+)
 _BEGIN = sa.insert(_attempts)
 _GIT = sa.select(tables.jobs.c.git_commit, tables.jobs.c.git_dirty).where(tables.jobs.c.id == sa.bindparam("job_id"))
 
@@ -156,7 +161,8 @@ class Leases:
 
         Free are pending trials, trials that a search stopped (they then run in full), and running ones whose driver is
         dead: their old attempt is closed as driver_lost. `for_weights`: done trials without weights are free too,
-        because a later trial starts from them. A trial that another driver claims at this moment is skipped.
+        because a later trial starts from them. Without it, a trial with figures that ran once more for its weights when
+        its driver died is not taken: it is done again. A trial that another driver claims at this moment is skipped.
         Raises LeaseLost if the driver itself is not alive.
         """
         wanted = sorted(set(keys))
@@ -174,11 +180,16 @@ class Leases:
             taken += connection.execute(_TO_TAKE[for_weights], {"keys": keys, "alive": list(alive)}).all()
         if not taken:
             return {}
-        git = connection.execute(_GIT, {"job_id": driver.job_id}).one()
         now = self._db.now(connection)
         for row in taken:
             if row.state == TrialState.running:
                 close_attempt(connection, row.id, row.token, now, "driver_lost", "its driver is gone")
+                if row.value is not None and not for_weights:
+                    connection.execute(_DONE_AGAIN, {"row_id": row.id, "now": now})
+        taken = [row for row in taken if row.state != TrialState.running or row.value is None or for_weights]
+        if not taken:
+            return {}
+        git = connection.execute(_GIT, {"job_id": driver.job_id}).one()
         taking = {"by": driver_id, "now": now, "commit": git.git_commit, "dirty": git.git_dirty}
         connection.execute(_TAKE, [{"row_id": row.id, **taking} for row in taken])
         connection.execute(

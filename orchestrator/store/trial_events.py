@@ -175,8 +175,8 @@ def _finish(connection: sa.Connection, row: Row[Any], write: Finished, now: floa
 
 
 def _end(connection: sa.Connection, row: Row[Any], state: TrialState, cause: str, message: str, now: float) -> None:
-    if state in (TrialState.pending, TrialState.stopped) and row.value is not None:
-        state = TrialState.done  # it ran once more for its weights and keeps its figures
+    if row.value is not None:
+        state = TrialState.done  # it ran once more for its weights and keeps its figures; the attempt says how it ended
     ended = state.ended and state != TrialState.done
     connection.execute(
         _TRIAL,

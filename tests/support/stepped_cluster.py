@@ -251,6 +251,7 @@ class SteppedBackend:
             worker.key, worker.assignment, worker.ended = "", None, update.token
         else:
             worker.acknowledged = update.heard + len(update.events)
+            worker.node.actor.poll(worker.acknowledged, 0.0)
 
     def stop(self, worker: Handle) -> None:
         if worker.node.alive:

@@ -90,6 +90,15 @@ class Clock:
         return self.seconds
 
 
+def without_sync(database: Database) -> None:
+    """From now on SQLite does not wait for the disk: nothing here loses power."""
+    if database.sqlite:
+        sa.event.listen(
+            database._engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF")
+        )
+        database._engine.dispose()  # the next connection is a new one
+
+
 class SteppedDatabase:
     """A database as one process uses it: by the test's clock, with a pause before and after each transaction that
     writes."""

@@ -119,6 +119,7 @@ def _check_results(row: Any, recorded: dict[str, float], reports: dict[int, dict
     if row.value is None:
         assert not recorded
     else:
+        assert row.state in (TrialState.done, TrialState.running), f"{short} has figures and is {row.state}"
         assert recorded == figures(spec)
         assert row.value == recorded[row.metric]
     if row.state == TrialState.diverged:
@@ -146,11 +147,10 @@ def table(store: Store, job: str) -> Any:
     rows = store.trials.placed(job)
     numbers = store.trials.figures(row.key for row in rows)
     trials = [
-        (row.stage, row.group, row.key, row.name, row.position, row.state, row.value, row.settings, numbers.get(row.key))
-        for row in rows
+        (row.stage, row.group, row.key, row.name, row.position, row.state, row.value, row.settings) for row in rows
     ]
     choices = sorted(
         (each.stage, each.group, each.key, each.value, each.metric, each.candidates, str(each.edges), str(each.rule))
         for each in store.choices.of(job)
     )
-    return trials, choices, to_json(build(store, job))["cells"]
+    return trials, numbers, choices, to_json(build(store, job))["cells"]

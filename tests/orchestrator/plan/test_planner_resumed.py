@@ -12,6 +12,7 @@ from k12_job import (
     CANCELLED,
     DIVERGED,
     FINAL,
+    PENDING,
     RAND,
     REFINE,
     done,
@@ -73,9 +74,14 @@ def test_a_new_planner_that_is_told_everything_stands_where_the_old_one_stood(se
     for each in running:  # killed: nothing of these is recorded
         first.give_back(each.key)
     again = Planner(whole, DurationModel())
+    assert len(store) >= 5
     tell(again, store, order)
     assert standing(again) == standing(first)
-    assert next_trials(again) == next_trials(first)
+    assert {each.key for each in again.placed} >= store.keys() | {each.key for each in running}
+    left = next_trials(again)
+    assert left == next_trials(first)
+    assert {each.key for each in running} <= set(left)
+    assert not {key for key in left if store.get(key, PENDING).state in (TrialState.done, TrialState.diverged)}
 
 
 @pytest.mark.parametrize("fates", [done, say_something])
@@ -86,7 +92,14 @@ def test_the_order_in_which_trials_end_changes_nothing(fates: Any) -> None:
         run(planner, fates, slots, seed)
         found.append(standing(planner))
     assert all(each == found[0] for each in found)
-    assert (found[0][2] == set()) == (fates is done)
+    decisions, places, incomplete, finished, ready = found[0]
+    assert (finished, ready) == (True, 0)
+    if fates is done:
+        assert (len(places), len(decisions), incomplete) == (1 + 60 + 24 + 4, 4 + 4, set())
+    else:
+        assert 61 <= len(places) < 89
+        assert len(decisions) < 8
+        assert incomplete
 
 
 def test_telling_the_same_again_changes_nothing() -> None:
@@ -96,6 +109,7 @@ def test_telling_the_same_again_changes_nothing() -> None:
 
     planner = planner_of()
     handed = run(planner, say_twice)
+    assert len(handed) == 89
     before = standing(planner)
     once = planner_of()
     run(once)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from stored_job import JOB, elsewhere, key_of
 
 from orchestrator.errors import LeaseLost
-from orchestrator.records.rows import DriverRow
+from orchestrator.records.rows import DriverRow, Running
 from orchestrator.records.states import TrialState
 from orchestrator.records.writes import Failed, Finished, Released, Reported
 from orchestrator.store.leases import driver_here, this_host
@@ -96,6 +96,21 @@ def test_adopt_goes_on_under_the_same_token(three: Store) -> None:
         three.trials.commit("d1", [Reported(key_of(1), token, 1, 1, {}, 1.0)])
     three.trials.commit("d2", [Reported(key_of(1), token, 1, 1, {}, 1.0), Finished(key_of(1), token, {"top1": 1.0})])
     assert three.leases.adopt("d2", key_of(1), token) is False  # ended
+
+
+def test_a_trial_that_was_making_its_weights_when_its_driver_died_is_done(three: Store) -> None:
+    """Who needs its figures alone does not run it again; who needs its weights does."""
+    three.leases.claim("d1", [key_of(1), key_of(2)])
+    three.trials.commit("d1", [Finished(key_of(1), 1, {"top1": 0.5})])
+    three.leases.claim("d1", [key_of(1)], for_weights=True)
+    three.leases.unregister("d1")
+    three.leases.register(elsewhere("d2"))
+    assert three.leases.claim("d2", [key_of(1), key_of(2)]) == {key_of(2): 2}
+    snapshot = three.trials.snapshots([key_of(1)])[key_of(1)]
+    assert (snapshot.state, snapshot.figures) == (TrialState.done, {"top1": 0.5})
+    assert [attempt.cause for attempt in three.trials.attempts(key_of(1))] == ["done", "driver_lost"]
+    assert three.leases.running() == [Running(key_of(2), 2, "d2", True, "cluster")]
+    assert three.leases.claim("d2", [key_of(1)], for_weights=True) == {key_of(1): 3}
 
 
 @pytest.mark.parametrize("kind", ["reported", "finished", "failed", "released"])

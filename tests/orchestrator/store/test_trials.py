@@ -189,6 +189,24 @@ def test_a_done_trial_runs_once_more_for_its_weights_and_keeps_its_figures(three
     assert [a.cause for a in three.trials.attempts(key_of(1))] == ["done", "stopped", "done"]
 
 
+@pytest.mark.parametrize("error_class", ["code", "data", "out_of_memory", "timeout", "cancelled", "diverged", "node_lost"])
+@pytest.mark.parametrize("retry", [False, True])
+def test_a_done_trial_that_fails_while_it_makes_its_weights_stays_done(
+    three: Store, error_class: str, retry: bool
+) -> None:
+    """Another job, which needs its weights, must not take its figures from the job that has them."""
+    three.leases.claim("d1", [key_of(1)])
+    three.trials.commit("d1", [Finished(key_of(1), 1, {"top1": 0.5})])
+    three.leases.claim("d1", [key_of(1)], for_weights=True)
+    three.trials.commit("d1", [Failed(key_of(1), 2, error_class, "no room", retry)])
+    row = three.trials.placed(JOB.id)[0]
+    assert (row.state, row.value, row.error_class, row.error) == (TrialState.done, 0.5, None, None)
+    assert three.trials.snapshots([key_of(1)])[key_of(1)].figures == {"top1": 0.5}
+    assert [(a.cause, a.message) for a in three.trials.attempts(key_of(1))] == [("done", ""), (error_class, "no room")]
+    assert three.leases.claim("d1", [key_of(1)]) == {}
+    assert three.leases.claim("d1", [key_of(1)], for_weights=True) == {key_of(1): 3}
+
+
 @pytest.mark.parametrize(
     ("error_class", "state"),
     [("diverged", "diverged"), ("cancelled", "cancelled"), ("code", "failed"), ("out_of_memory", "failed")],
