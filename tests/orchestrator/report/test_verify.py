@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.report.json_values import to_json
 from orchestrator.report.model import Report
-from orchestrator.report.verify import verify
+from orchestrator.report.verify import differences, verify
 from orchestrator.store.store import Store, open_store
 
 
@@ -217,3 +217,46 @@ def test_of_a_report_of_another_version_only_shared_numbers_are_compared(whole_s
     assert verify(store, whole.job_id, saved) == []
     saved["cells"][0]["value"] += 1
     assert any(line.startswith("report.cells[0].value: ") for line in verify(store, whole.job_id, saved))
+
+
+@pytest.mark.parametrize(
+    ("saved", "fresh", "found"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": 1}, [1], ["x: {'a': 1} in the saved report, [1] now"]),
+        ([1], {"a": 1}, ["x: [1] in the saved report, {'a': 1} now"]),
+        ({"a": {"b": 1}}, {"a": {"b": 2}}, ["x.a.b: 1 in the saved report, 2 now"]),
+        ({"a": 1}, {}, ["x.a: only in the saved report"]),
+        ({}, {"a": 1}, ["x.a: not in the saved report"]),
+        ([1, [2]], [1, [3]], ["x[1][0]: 2 in the saved report, 3 now"]),
+        ([1], [1, 2], ["x: 1 in the saved report, 2 now"]),
+        ({"run_id": 1, "run_ids": []}, {"run_id": 2}, []),
+        ({"warnings": ["a"]}, {"warnings": ["b"]}, ["x.warnings[0]: 'a' in the saved report, 'b' now"]),
+        ([{"reason": "a", "edges": 1}], [{"edges": 2}], ["x[0].reason: only in the saved report",
+                                                         "x[0].edges: 1 in the saved report, 2 now"]),
+    ],
+)  # fmt: skip
+def test_each_difference_of_two_values_is_a_line_with_its_path(saved: Any, fresh: Any, found: list[str]) -> None:
+    assert differences(saved, fresh, "x") == found
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda value: value, lambda value: {"a": value}, lambda value: [value], lambda value: {"a": [{"b": value}]}],
+)
+def test_of_another_version_texts_and_fields_of_one_side_do_not_count_at_any_depth(wrap: Any) -> None:
+    saved, fresh = {"reason": "a", "gone": 1, "value": 1}, {"reason": "b", "new": 2, "value": 1}
+    assert differences(wrap(saved), wrap(fresh), "x", shared_only=True) == []
+    (line,) = differences(wrap(saved), wrap({**fresh, "value": 2}), "x", shared_only=True)
+    assert line.endswith(".value: 1 in the saved report, 2 now")
+
+
+def test_differences_of_a_saved_report_come_after_those_of_the_store(
+    tampered: tuple[Store, sqlite3.Connection], whole: Report
+) -> None:
+    store, connection = tampered
+    connection.execute(WINNER.format("candidates = 0"))
+    saved = {**json.loads(json.dumps(to_json(whole))), "caption": "another"}
+    found = verify(store, whole.job_id, saved)
+    assert found[0].startswith("refine of digits/SUP: recorded with 0 candidates")
+    assert any(line.startswith("report.caption: 'another' in the saved report") for line in found)

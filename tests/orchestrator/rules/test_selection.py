@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.records.rows import Edge
-from orchestrator.rules.selection import Candidate, axis_values, best, edges, read_tie
+from orchestrator.records.rows import Edge, SearchEvent
+from orchestrator.rules.selection import Candidate, axis_values, barred_trials, best, edges, read_tie, search_ranges
 
 TIES = ["figure:loss:min", "optim.lr:min", "optim.layer_decay:max"]
 
@@ -112,3 +112,66 @@ def test_only_numeric_axes_with_several_values_have_edges() -> None:
 def test_the_values_of_axes_are_those_that_rows_have_each_once() -> None:
     rows = [{"a": 2, "b": [1]}, {"a": 1, "b": [1]}, {"a": 2}]
     assert axis_values(rows, ["a", "b", "c"]) == {"a": [2, 1], "b": ["[1]"], "c": []}
+
+
+@pytest.mark.parametrize("log", [False, True], ids=["even", "logarithmic"])
+@pytest.mark.parametrize(
+    ("share", "side", "beyond"),
+    [(-0.01, "low", True), (0.0, "low", False), (0.05, "low", False), (0.06, "", False), (0.5, "", False),
+     (0.94, "", False), (0.95, "high", False), (1.0, "high", False), (1.01, "high", True)],
+)  # fmt: skip
+def test_a_value_within_a_twentieth_of_an_end_of_its_range_lies_at_it(
+    share: float, side: str, beyond: bool, log: bool
+) -> None:
+    """Of the range or of its logarithm: from 2 to 32, in halves exact in binary where the share is 0.5."""
+    low, high = 2.0, 32.0
+    nudge = 1e-12 if share in (0.05, 0.06) else 0.0  # rounding must not decide
+    share += -nudge if side == "low" else nudge
+    value = low * (high / low) ** share if log else low + share * (high - low)
+    found = edges({"x": value}, {}, {"x": (low, high, log)})
+    assert found == ([Edge("x", side, beyond, value, low if side == "low" else high)] if side else [])  # type: ignore[arg-type]
+
+
+def test_a_range_in_the_logarithm_is_not_even() -> None:
+    assert edges({"x": 2.5}, {}, {"x": (2.0, 32.0, True)}) == []
+    assert edges({"x": 2.5}, {}, {"x": (2.0, 32.0, False)}) == [Edge("x", "low", False, 2.5, 2.0)]
+
+
+@pytest.mark.parametrize("value", [None, "3", True, math.nan, math.inf, 0.0, -1.0])
+def test_what_is_no_point_of_a_logarithmic_range_has_no_edge(value: Any) -> None:
+    assert edges({"x": value}, {}, {"x": (2.0, 32.0, True)}) == []
+    assert edges({}, {}, {"x": (2.0, 32.0, True)}) == []
+
+
+def test_edges_of_axes_come_before_those_of_ranges_each_in_its_order() -> None:
+    settings = {"a": 1, "b": 2, "c": 1.0, "d": 9.0}
+    found = edges(settings, {"b": [1, 2], "a": [1, 2]}, {"d": (1.0, 9.0, False), "c": (1.0, 9.0, False)})
+    assert [(edge.path, edge.side) for edge in found] == [("b", "high"), ("a", "low"), ("d", "high"), ("c", "low")]
+
+
+def test_the_recorded_forms_of_ranges_and_choices_are_read() -> None:
+    search = {
+        "a": {"uniform": [1, 2]}, "b": {"loguniform": [1e-4, 1]}, "c": {"int": [8, 64], "log": True},
+        "d": {"int": [1, 3]}, "e": {"choice": [1, [2], None]}, "f": {"int": [1, 9], "log": False},
+    }  # fmt: skip
+    ranges, choices = search_ranges(search)
+    assert ranges == {
+        "a": (1.0, 2.0, False), "b": (1e-4, 1.0, True), "c": (8.0, 64.0, True), "d": (1.0, 3.0, False),
+        "f": (1.0, 9.0, False),
+    }  # fmt: skip
+    assert all(isinstance(end, float) for low, high, _ in ranges.values() for end in (low, high))
+    assert choices == {"e": [1, "[2]", None]}
+
+
+def test_what_a_search_stopped_or_passed_through_cannot_win() -> None:
+    def event(kind: Any, key: str, **body: Any) -> SearchEvent:
+        return SearchEvent(0, kind, key, body)
+
+    events = {
+        ("search", "digits"): [
+            event("asked", "a"), event("asked", "b", passing=True), event("stopped", "c"), event("told", "d"),
+            event("continued", "e", passing=False),
+        ],
+        ("search", "faces"): [event("stopped", "a")],
+    }  # fmt: skip
+    assert barred_trials(events) == {("search", "digits", "b"), ("search", "digits", "c"), ("search", "faces", "a")}
