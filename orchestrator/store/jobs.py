@@ -28,8 +28,8 @@ class Jobs:
         """Records the job and returns True, or returns False if it is recorded already.
 
         For a recorded job only the priority and the versions of the code are updated: the code is what the trials
-        that start from now on run with. An earlier request to cancel it is withdrawn. Raises SpecError for a job that the
-        databases cannot keep.
+        that start from now on run with. An earlier request to cancel it is withdrawn. Raises SpecError for a job that
+        the databases cannot keep.
         """
         refuse_what_does_not_fit(dict(job.spec), "spec")
         refuse_what_does_not_fit({"name": job.name, "profile": job.profile, "priority": job.priority}, "job")

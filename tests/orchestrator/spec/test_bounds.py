@@ -85,7 +85,7 @@ BEYOND = {
     "image size": ("image_size: 32", "image_size: §1000000", "1000000: must be less than or equal to 16384"),
     "erased rectangles": ("dataset: digits}\n", "dataset: digits, augment: {erasing_count: §100000}}\n", "to 100"),
     "empty val": ("{task.dataset: digits-pretrain}", "{task.dataset: pets, task.val_fraction: §1e-6}",
-                  "pets: val_fraction 1e-06 of 3,680 images holds out 0 as val and leaves 3,680 to train on; choose it so that"),
+                  "pets: val_fraction 1e-06 of 3,680 images holds out 0 as val and leaves 3,680 to train on; choose"),
     "empty train": ("{task.dataset: digits-pretrain}", "{task.dataset: pets, task.val_fraction: §0.99999}",
                     "leaves 0 to train on"),
     "published value": ("report:\n", "report:\n  reference: {source: x, values: {SUP: {faces: §1e300}}}\n", "equal to"),
