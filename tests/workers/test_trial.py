@@ -208,8 +208,8 @@ PINNED: dict[str, dict[str, Any]] = {
         "step_iterations": [], "lr_lag": 0,
     },
     "RuntimeSpec": {
-        "precision": "auto", "tf32": False, "channels_last": "auto", "compile": False, "deterministic": False, "evaluate_every": 1,
-        "report_iterations": 1000, "max_unreadable": 0.0, "sync_batchnorm": None,
+        "precision": "auto", "tf32": False, "channels_last": "auto", "compile": False, "deterministic": False,
+        "evaluate_every": 1, "report_iterations": 1000, "max_unreadable": 0.0, "sync_batchnorm": None,
     },
 }  # fmt: skip
 
