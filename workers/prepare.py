@@ -71,6 +71,7 @@ def prepare(
         halved = progress.micro_batch < _micro_batch(trial, state["workers"])  # memory ran out before
         progress.micro_batch = min(progress.micro_batch, from_spec) if halved else from_spec
     progress.notes += notes + damaged
+    _record_processor(progress, place, numerics.device)
     run = TrainingState(
         trial=trial, place=place, folder=folder, numerics=numerics, loaders=loaders, model=model, wrapped=wrapped,
         groups=groups, optimizer=optimizer, schedule=schedule, draws=draws,
@@ -139,6 +140,18 @@ def _set_up(trial: TrialSpec, place: RankContext) -> Numerics:
         torch.cuda.set_device(numerics.device)
         torch.cuda.reset_peak_memory_stats(numerics.device)
     return numerics
+
+
+def _record_processor(progress: Progress, place: RankContext, device: torch.device) -> None:
+    """Adds this attempt's processor to `progress.ran_on`, unless it is as the last one's."""
+    own = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "threads": place.threads,
+        "workers": place.world,
+    }
+    if not progress.ran_on or {**progress.ran_on[-1], **own} != progress.ran_on[-1]:
+        progress.ran_on.append({"from_step": progress.step, **own})
 
 
 def _raise_if_stopped(place: RankContext, stop: Callable[[], bool], device: torch.device) -> None:

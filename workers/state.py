@@ -100,6 +100,9 @@ class Progress:
     """Time of each of the latest steps, data included."""
     reports: list[Report] = field(default_factory=list)
     """All reports so far. They are sent again after a resume: the process may have died before they were taken."""
+    ran_on: list[dict[str, Any]] = field(default_factory=list)
+    """Processor, kernels and threads of every attempt that differs in them from the one before, and the step from which
+    on it trained: the last digits depend on them."""
     notes: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     """Samples that were replaced by others because they could not be read, each once, with the reason."""

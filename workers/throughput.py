@@ -199,6 +199,8 @@ def facts(run: TrainingState) -> dict[str, Any]:
         "workers": place.world,
         "parallel": run.trial.runtime.parallel if place.world > 1 else "none",
         "threads": place.threads,
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "ran_on": [dict(attempt) for attempt in progress.ran_on],
         "steps": progress.step,
         "train_images": run.loaders.train_samples,
         "train_seconds": progress.seconds,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.records.recorded_spec import label
 from orchestrator.report.model import Cell, GroupReport, StageCount
+from orchestrator.report.provenance import processors
 from orchestrator.report.wording import edge_text
 
 if TYPE_CHECKING:
@@ -100,6 +101,12 @@ def _unlike(cells: Sequence[Cell], behind: Mapping[str, TrialRow]) -> Iterable[s
     precisions = {label(trial.facts["precision"]) for trial in behind.values() if "precision" in trial.facts}
     if len(precisions) > 1:
         yield f"trials of the table ran in different precisions: {', '.join(sorted(precisions))}"
+    kinds = sorted({kind for trial in behind.values() for kind in processors(trial)})
+    if len(kinds) > 1:
+        yield (
+            "trials of the table ran on different processors or numbers of threads, on which digits depend beside the "
+            f"seed: {'; '.join(kinds)}"
+        )
 
 
 ANY_COUNT = "fewer or more images than published may have been used (task.counts any): not comparable"

@@ -11,6 +11,7 @@ from orchestrator.records.trial_files import trial_folder
 from orchestrator.report import lineage
 from orchestrator.report.formatting import aligned, duration, moment, short
 from orchestrator.report.json_values import to_json
+from orchestrator.report.provenance import processors
 from orchestrator.report.status import View, status
 from orchestrator.report.wording import edge_text, field_title
 
@@ -73,6 +74,12 @@ def _choice_lines(winners: Sequence[tuple[ChoiceRow, PlacedRow | None]]) -> list
     return ["", "Choices", *aligned(header, rows, 160)]
 
 
+def _shown_elsewhere(trial: TrialRow) -> tuple[str, ...]:
+    """Facts of a trial that have a line of their own."""
+    processor = ("ran_on", "threads", "instruction_set") if processors(trial) else ()
+    return ("versions", "host", "device", *processor)
+
+
 def _code(commit: str | None, dirty: bool | None) -> str:
     return f"code {commit or 'unknown (no git)'}{' with uncommitted changes' if dirty else ''}"
 
@@ -115,7 +122,7 @@ def trial(store: Store, key: str, storage: str | Path) -> View:
     lines += ["", "Attempts", *_attempt_lines(attempts)] if attempts else []
     if files:
         lines += ["", f"Files in {folder}", *(f"  {size:>14,}  {name}" for name, size in files.items())]
-    facts = {name: value for name, value in row.facts.items() if name not in ("versions", "host", "device")}
+    facts = {name: value for name, value in row.facts.items() if name not in _shown_elsewhere(row)}
     lines += ["", "How it ran", *_pairs(facts)] if facts else []
     lines += [_code(row.git_commit, row.git_dirty), _versions(row.versions), "", "Spec", *_pairs(row.spec)]
     return View(content, lines)
@@ -155,7 +162,7 @@ def _progress_lines(trial: TrialRow, content: Mapping[str, Any]) -> list[str]:
             + (f", {duration(seconds)} of training" if seconds is not None else "")
         )  # fmt: skip
     if trial.host:
-        lines.append(f"on {trial.host}, {trial.device or 'device unknown'}")
+        lines.append(f"on {trial.host}, {'; then '.join(processors(trial)) or trial.device or 'device unknown'}")
     if trial.data_digest:
         lines.append(f"data {trial.data_digest}")
     if trial.weights:

@@ -268,6 +268,9 @@ class Provenance:
     """Commits of the trials behind the table (a trial may be older than the job)."""
     hosts: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    processors: tuple[str, ...] = ()
+    """Device, CPU kernels and threads of the trials behind the table, on which last digits depend; none of trials that
+    ran before these were recorded."""
     seeds: tuple[int, ...] = ()
     data: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Column -> digests of the data its table trials were trained and evaluated on."""
@@ -387,7 +390,8 @@ class Report:
         return next(s for s in self.scales if (s.column, s.figure.name) == (group.column, drawn.figure.name))
 
 
-FORM = 2
-"""1: before figures came with their metrics (until 2026-11); columns and choices had the name of a figure alone."""
+FORM = 3
+"""1: before figures came with their metrics (until 2026-11); columns and choices had the name of a figure alone.
+2: without `Provenance.processors`."""
 MAPS = 8
 """Largest number of groups for which a terminal shows the heat maps too."""

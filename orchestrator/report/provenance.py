@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.report.formatting import moment
 from orchestrator.report.model import Cell, Provenance, StageCount
@@ -35,9 +35,23 @@ def provenance(
         commits=tuple(sorted(commits)),
         hosts=tuple(sorted({trial.host for trial in used if trial.host})),
         devices=tuple(sorted({trial.device for trial in used if trial.device})),
+        processors=tuple(sorted({text for trial in used for text in processors(trial)})),
         seeds=tuple(sorted({trial.seed for trial in placed})),
         data={name: tuple(sorted(values - {""})) for name, values in digests.items()},
         first=moment(min(started, default=None)),
         last=moment(max(ended, default=None)),
         seconds=sum(count.seconds for count in counts),
+    )
+
+
+def processors(trial: TrialRow) -> list[str]:
+    """Device, CPU kernels and threads of each attempt of a trial, in words; none where they are not recorded."""
+    return [_processor(attempt) for attempt in trial.facts.get("ran_on") or ()]
+
+
+def _processor(attempt: Mapping[str, Any]) -> str:
+    threads, workers = attempt["threads"], attempt["workers"]
+    each = f" on each of {workers} workers" if workers > 1 else ""
+    return (
+        f"{attempt['device']}, {attempt['instruction_set']} kernels, {threads} thread{'s' if threads > 1 else ''}{each}"
     )

@@ -288,6 +288,7 @@ class Study:
                 values |= figures | {self.plot.metric.name: factor * figures[self.plot.metric.name]}
             rows.append(Reported(place.key, 1, epoch, 10 * epoch, values, 0.5))
         facts = {"host": "laptop", "device": "cpu", "precision": "fp32", "train_seconds": 4.0, "step_seconds": 0.05,
+                 "ran_on": [{"from_step": 0, "device": "cpu", "instruction_set": "AVX512", "threads": 1, "workers": 1}],
                  "data_digest": f"digest-of-{place.group.rpartition('/')[0]}"}  # fmt: skip
         return [*rows, Finished(place.key, 1, figures, facts)]
 

@@ -19,7 +19,7 @@ from tiny_task import EXACT, after, assert_close, outcome_values, run, seen, tri
 from tasks.backbones.spec import FromTrial
 from tasks.base import DataContext
 from workers.checkpoint import Folder, load_weights
-from workers.distributed import convert_batch_norm
+from workers.distributed import all_finite, convert_batch_norm, load_optimizer, whole_optimizer
 from workers.errors import ErrorClass, Stopped, TrialError
 from workers.messages import Weights
 from workers.prepare import prepare
@@ -153,9 +153,11 @@ def on_two_ranks(rank: int, folder: str) -> None:
     run(trial({"draws": 1, "blocks": 1}, runtime=FSDP), path / "drawn", **place)
     run(spans(0, 2, **FSDP), path / "first span", **place)
     deep = trials()["shards"]
-    block = prepare(deep, RankContext(folder=path / "none", **place), Folder(path / "none", deep.key, 0)).model.body[0]
+    none = Folder(path / "none", deep.key, 0)
+    block = prepare(deep, RankContext(folder=path / "none", **place), none).model.body[0]
     assert block.layer.weight.to_local().shape == (8, 16)
     _timm_keeps_its_activation(rank)
+    _a_broken_shard_is_seen_by_all(prepare(deep, RankContext(folder=path / "none", **place), none).model, rank)
     _evaluates(place, path, said)
     said["spread"] = seen(run(spread(), path / "spread", **place)[1])
     with pytest.raises(ValueError, match=r"batch_workers 1: .* cannot run on 2 workers"):
@@ -230,6 +232,14 @@ def _stops_while_it_evaluates(place: dict[str, Any], path: Path) -> None:
 
     with pytest.raises(Stopped):
         run(evaluated_in_parts(str(log)), path / "parts", stop, **place)
+
+
+def _a_broken_shard_is_seen_by_all(model: torch.nn.Module, rank: int) -> None:
+    assert all_finite(model)
+    if rank == 1:
+        with torch.no_grad():
+            model.body[0].layer.weight.to_local()[-1] = torch.nan
+    assert not all_finite(model)
 
 
 def _timm_keeps_its_activation(rank: int) -> None:
@@ -392,3 +402,16 @@ def test_a_batch_that_does_not_divide_among_the_workers_is_refused(tmp_path: Pat
     place = RankContext(folder=tmp_path, data_root=tmp_path, world=2)
     with pytest.raises(ValueError, match="does not divide among 2 workers"):
         prepare(spec, place, Folder(tmp_path, spec.key, 0))
+
+
+def test_an_optimizers_state_of_other_parameters_is_refused() -> None:
+    """Else a resumed trial would go on with an optimizer that knows nothing of its past."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    state = whole_optimizer(model, optimizer, keep=True)
+    load_optimizer(model, optimizer, state)
+    wrong = {"encoder.weight": state["0.weight"], **state}
+    with pytest.raises(ValueError, match=r"the optimizer's state is of other parameters: encoder.weight$"):
+        load_optimizer(model, optimizer, wrong)

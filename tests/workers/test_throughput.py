@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_task import VIT, Tiny, real, run, trial
+from tiny_task import VIT, Tiny, after, real, run, trial
 from torch.utils.flop_counter import FlopCounterMode
 
 from tasks.base import DataContext
 from workers import throughput
+from workers.errors import Stopped
 
 
 def test_a_report_says_how_fast_it_went(tmp_path: Path) -> None:
@@ -89,3 +90,19 @@ def test_operations_of_depthwise_convolutions_are_counted_once() -> None:
 )  # fmt: skip
 def test_a_devices_peak_is_known_by_its_name_or_not_at_all(device: str, tflops: float | None) -> None:
     assert throughput.peak_flops(device) == (None if tflops is None else pytest.approx(tflops * 1e12))
+
+
+def test_processor_and_threads_of_every_attempt_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial may end on another machine than it began on; an attempt like the one before adds nothing."""
+    for capability, threads, steps in (("AVX2", 1, 3), ("AVX2", 1, 2), ("AVX512", 1, 4)):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
+        with pytest.raises(Stopped):
+            run(trial(), tmp_path, after(steps), threads=threads)
+    facts = run(trial(), tmp_path, threads=2)[0].facts
+    assert (facts["instruction_set"], facts["threads"]) == ("AVX512", 2)
+    rest = {"device": "cpu", "workers": 1}
+    assert facts["ran_on"] == [
+        {"from_step": 0, "instruction_set": "AVX2", "threads": 1, **rest},
+        {"from_step": 5, "instruction_set": "AVX512", "threads": 1, **rest},
+        {"from_step": 9, "instruction_set": "AVX512", "threads": 2, **rest},
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,25 @@ import pytest
 import torch
 from killed_trials import killed_trials
 from PIL import Image
-from tiny_task import VIT, after, assert_close, digest, outcome_values, real, run, seen, trial, undisturbed, weights_of
+from tiny_task import (
+    VIT,
+    Tiny,
+    after,
+    assert_close,
+    digest,
+    outcome_values,
+    real,
+    run,
+    seen,
+    trial,
+    trial_of,
+    undisturbed,
+    weights_of,
+)
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tasks.backbones.spec import FromFile, FromTrial
-from tasks.base import DataContext
+from tasks.base import Batch, DataContext
 from workers.checkpoint import Folder, clear
 from workers.errors import ErrorClass, Stopped, TrialError
 from workers.messages import Report, Weights
@@ -126,6 +142,28 @@ def test_checkpoints_are_written_every_so_many_epochs_or_minutes(tmp_path: Path)
     assert written("neither", checkpoint_epochs=50) == []
 
 
+def test_checkpoint_minutes_are_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes 20 seconds by this clock: of 16 steps every third is saved, as 60 s are over after it."""
+    made = 0
+    start = time.monotonic()
+
+    def tick(*_: Any) -> None:
+        nonlocal made
+        made += 1
+
+    hook = register_optimizer_step_post_hook(tick)
+    monkeypatch.setattr(time, "monotonic", lambda: start + 20.5 * made)
+    steps = set()
+
+    def look() -> bool:
+        steps.update(int(path.name[11:20]) for path in tmp_path.glob("checkpoint-*"))
+        return False
+
+    run(trial(runtime={"checkpoint_minutes": 1, "checkpoint_epochs": 50}), tmp_path, look)
+    hook.remove()
+    assert sorted(steps) == [3, 6, 9, 12, 15]
+
+
 def test_a_damaged_checkpoint_costs_one_interval_and_is_noted(tmp_path: Path) -> None:
     spec = undisturbed()
     whole, reports = run(spec, tmp_path / "whole")
@@ -148,6 +186,31 @@ def test_an_outcome_that_nobody_recorded_is_given_again_without_training(tmp_pat
     clear(tmp_path)
     with pytest.raises(Stopped):
         run(trial(), tmp_path, stop=lambda: True)
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_a_gradient_that_is_not_finite_ends_the_trial_at_once(tmp_path: Path, step: int) -> None:
+    """With a loss that is: the weights are broken, and would be seen to be only at the end of the round."""
+
+    class Steep(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, loss: torch.Tensor) -> torch.Tensor:
+            return loss.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+            return gradient * torch.inf
+
+    class Cliff(Tiny):
+        def loss(self, model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+            terms = super().loss(model, batch)
+            seen_batches.append(1)
+            return {**terms, "loss": Steep.apply(terms["loss"]) if len(seen_batches) == step + 1 else terms["loss"]}
+
+    seen_batches: list[int] = []
+    with pytest.raises(TrialError, match=rf"epoch 1, step {step + 1}: loss [0-9.]+, gradient norm (nan|inf)") as caught:
+        run(trial_of(Cliff()), tmp_path)
+    assert caught.value.error_class is ErrorClass.diverged
 
 
 @pytest.mark.parametrize("step", [0, 2])

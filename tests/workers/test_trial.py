@@ -253,3 +253,10 @@ def test_the_length_of_a_round_enters_the_key_only_where_rounds_are_not_epochs()
     lengths = (spec(optim=optim), spec(optim=optim, runtime={"report_iterations": 50}))
     assert [each.rounds for each in lengths] == [1, 16]
     assert lengths[0].key != lengths[1].key
+
+
+def test_a_trial_that_was_not_planned_to_may_not_read_test() -> None:
+    task = {"kind": "classify", "dataset": "digits", "train": "trainval", "evaluate": "test"}
+    with pytest.raises(ValueError, match=r"asks for test data before selection; .*set task.evaluate to another split"):
+        spec(task=task)
+    assert spec(task=task, may_test=True).may_test

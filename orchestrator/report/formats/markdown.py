@@ -33,6 +33,9 @@ def markdown(report: Report, tracking: str = "") -> str:
     source = report.provenance
     code = f"{source.git_commit or 'unknown'}{' (uncommitted changes)' if source.git_dirty else ''}"
     lines += ["", f"Job `{report.job_id}`, code {code}, seeds {', '.join(map(str, source.seeds)) or '–'}."]
+    if source.processors:
+        ran = "; ".join(map(_md, source.processors))
+        lines += ["", f"Computed on {ran}: another processor or number of threads may change last digits."]
     return "\n".join(lines) + "\n"
 
 

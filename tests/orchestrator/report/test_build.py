@@ -224,6 +224,7 @@ def test_curves_are_of_the_winner_and_of_the_table(whole: Report, whole_study: t
 
 def test_provenance(whole: Report) -> None:
     source = whole.provenance
+    assert source.processors == ("cpu, AVX512 kernels, 1 thread",)
     assert source.git_commit == "0123456789abcdef"
     assert source.hosts == ("laptop",)
     assert source.data == {"digits": ("digest-of-digits",), "faces": ("digest-of-faces",)}

@@ -45,6 +45,7 @@ def test_markdown_links_every_cell_and_escapes(store: Store) -> None:
     text = markdown.markdown(report, "http://127.0.0.1:5000/")
     assert "a\\|b\\<i\\>" in text
     assert "x\\_y\\*" in text
+    assert "Computed on cpu, AVX512 kernels, 1 thread: another processor or number of threads may change" in text
     cell = report.at["RAND", "x_y*"]
     for key, run in zip(cell.keys, cell.run_ids, strict=True):
         assert f"`{key[:12]}`" in text

@@ -114,6 +114,8 @@ def test_describe_trial(study: Study, tmp_path: Path) -> None:
     assert "* top1 0.89" in text
     assert "epoch 8 of 8, step 80, seed 0" in text
     assert "1,234  weights.safetensors" in text
+    assert "on laptop, cpu, AVX512 kernels, 1 thread\n" in text
+    assert "ran_on" not in text
 
 
 def test_describe_says_why_a_trial_failed(study: Study, tmp_path: Path) -> None:

@@ -51,20 +51,27 @@ def test_masks_of_a_batch_are_those_of_new_generators() -> None:
 
 
 def test_every_patch_is_hidden_equally_often() -> None:
+    """And pairs of patches too: no mask has a fixed form."""
     masking = Masking(24, 4, 0.6)
-    often = np.mean([masking.of(seed) for seed in range(2000)], axis=0)
-    assert np.abs(often - 22 / 36).max() < 5 * math.sqrt(0.24 / 2000)
+    masks = np.stack([masking.of(seed).ravel() for seed in range(2000)]).astype(float)
+    assert set(masks.sum(1)) == {22.0}
+    assert np.abs(masks.mean(0) - 22 / 36).max() < 5 * math.sqrt(0.24 / 2000)
+    together = masks.T @ masks / 2000
+    apart = ~np.eye(36, dtype=bool)
+    assert np.abs(together[apart] - 22 / 36 * 21 / 35).max() < 5 * math.sqrt(0.24 / 2000)
 
 
 def test_a_patch_that_does_not_divide_the_image_is_refused() -> None:
     with pytest.raises(ValueError, match="mask_patch 32 does not divide image_size 200; for example 25 or 40 does"):
         Masking(200, 32, 0.6)
+    assert [Masking(200, patch, 0.6).grid for patch in (25, 40)] == [8, 5]
 
 
 @pytest.mark.parametrize(("patch", "ratio"), [(192, 0.6), (96, 0.9)])
 def test_hiding_all_is_refused(patch: int, ratio: float) -> None:
     with pytest.raises(ValueError, match="some must be hidden and some seen"):
         Masking(192, patch, ratio)
+    assert Masking(192, patch // 2, ratio / 2).count in (2, 8)
 
 
 def test_average_distance_is_that_of_the_definition() -> None:

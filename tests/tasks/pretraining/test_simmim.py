@@ -31,7 +31,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], int, str]] = {
     "vit": ("vit_tiny_patch16_224", VIT, 16, "patch_embed"),
     "vit without class token": ("vit_tiny_patch16_224", NO_TOKEN, 16, "patch_embed"),
     "beit": ("beit_base_patch16_224", BEIT, 16, "patch_embed"),
-    "beit with positions": ("beit_base_patch16_224", {**VIT, "global_pool": "token"}, 16, "patch_embed"),
+    "beit with own bias": ("beit_base_patch16_224", {**VIT, "global_pool": "token"}, 16, "patch_embed"),
+    "beit with positions": ("beit_base_patch16_224", {**BEIT, "use_abs_pos_emb": True}, 16, "patch_embed"),
     "replknet": ("replknet_31b_mim", REPLKNET, 32, "entry"),
 }
 """Model, arguments, pixels that a vector of the last map stands for, and the module whose output is masked."""
@@ -44,7 +45,7 @@ def model(family: str, mask_patch: int = 16, **other: Any) -> SimMIM:
     net = SimMIM(build(BackboneSpec(model=name, args={**args, **other}, image_size=SIDE), 0), SIDE, mask_patch)
     with torch.no_grad():  # a token and biases that cannot be mistaken for zero
         for name, parameter in net.named_parameters():
-            if name == "mask_token" or name.endswith("bias_table") or parameter.ndim == 1:
+            if name == "mask_token" or name.endswith(("bias_table", "pos_embed")) or parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.3)
     return net
 
@@ -156,7 +157,11 @@ def test_loss_is_that_of_the_definition() -> None:
 
 
 def test_loss_is_zero_without_hidden_pixels() -> None:
-    assert masked_l1(torch.ones(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), torch.zeros(1, 2, 2, dtype=torch.bool)) == 0
+    images, said = torch.ones(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
+    nothing = torch.zeros(1, 2, 2, dtype=torch.bool)
+    assert masked_l1(images, said, nothing) == 0
+    assert masked_l1(images, said, ~nothing).item() == pytest.approx(1)
+    assert hidden_l1(images, said, nothing)[1] == 0
 
 
 def test_losses_of_parts_of_a_batch_add_up_to_that_of_the_whole() -> None:
@@ -164,16 +169,19 @@ def test_losses_of_parts_of_a_batch_add_up_to_that_of_the_whole() -> None:
     images, masks = batch(count=4)
     said = torch.zeros_like(images)
     halves = [masked_l1(images[part], said[part], masks[part]) for part in (slice(2), slice(2, 4))]
+    assert 0 < halves[0] != halves[1] > 0
     torch.testing.assert_close(sum(halves) / 2, masked_l1(images, said, masks))
     total, count = hidden_l1(images, said, masks)
     assert count == 4 * 10 * 16 * 16
     assert total / count / 3 == pytest.approx(masked_l1(images, said, masks).item())
 
 
+@pytest.mark.parametrize("contrast", [2, 1e-3])
 @pytest.mark.parametrize(("side", "window"), [(20, 7), (20, 47), (48, 47)])
-def test_normalised_target_is_that_of_the_definition(side: int, window: int) -> None:
-    """Mean and unbiased variance over the square around each pixel, cut at the border."""
-    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 + 1
+def test_normalised_target_is_that_of_the_definition(side: int, window: int, contrast: float) -> None:
+    """Mean and unbiased variance over the square around each pixel, cut at the border. At a low contrast the 1e-6 that
+    is added to the variance counts as much as the variance."""
+    images = (torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0)) + 0.5) * contrast
     found, half = normalised_target(images, window).numpy(), window // 2
     for n, c, y, x in [(0, 0, 0, 0), (0, 1, side - 1, 3), (1, 2, side // 2, side // 2), (1, 0, 5, side - 1)]:
         around = images[n, c, max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1].double().numpy()
@@ -182,7 +190,12 @@ def test_normalised_target_is_that_of_the_definition(side: int, window: int) -> 
 
 
 def test_normalised_target_of_one_colour_is_zero() -> None:
-    assert normalised_target(torch.full((1, 3, 16, 16), 0.7), 5).abs().max() < 1e-3
+    images = torch.full((1, 3, 16, 16), 0.7)
+    assert normalised_target(images, 5).abs().max() < 1e-3
+    images[..., 8, 8] = 0.9
+    found = normalised_target(images, 5)
+    assert found[..., 8, 8].min() > 4  # (n - 1) / sqrt(n) deviations of n = 25 pixels
+    assert found[..., :6, :6].abs().max() < 1e-3
 
 
 def test_mask_token_starts_small_and_beit_is_rescaled_by_depth() -> None:
