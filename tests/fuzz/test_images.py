@@ -17,7 +17,7 @@ from PIL import Image
 
 from tasks.datasets.images.decode import MOST_PIXELS, Unreadable, opened
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of Pillow, on odd fields of TIFF
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on odd fields of TIFF
 DATA = Path(__file__).parents[1] / "data"
 TRIED = settings(
     max_examples=examples(150), deadline=None, database=None, derandomize="FUZZ_EXAMPLES" not in os.environ,
