@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import output, places, say, show
-from orchestrator.errors import BadInput, NotFound
+from orchestrator.errors import NotFound
 from orchestrator.report.formatting import WIDTH, aligned
 
 if TYPE_CHECKING:
@@ -294,13 +294,9 @@ def _conversion_command(conversion: Conversion) -> click.Command:
     @places("data_root")
     @click.option("--any-count", is_flag=True, help="Also when the counts are not the published ones.")
     def convert_files(files: tuple[Path, ...], where: Settings, any_count: bool) -> None:
-        from tasks.errors import DataError
-
-        try:
+        with _data_errors():
             for path in conversion.run(files, where.data_root, any_count):
                 click.echo(path)
-        except DataError as error:
-            raise BadInput(str(error)) from error
 
     return convert_files
 

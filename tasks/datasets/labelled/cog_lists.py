@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.datasets.files import open_regular
 from tasks.datasets.info import Conversion
 from tasks.errors import DataError
 
@@ -102,8 +101,8 @@ class _Reader(pickle.Unpickler):
 def read(path: Path) -> Any:
     """The content of a pickle of plain containers. Raises DataError for anything else, without running any of it."""
     try:
-        with open_regular(path) as file:
-            return _plain(_Reader(file).load(), {})
+        with path.open("rb") as file:
+            return _plain(_Reader(file).load())
     except _Refused as error:
         raise DataError(f"{path} was not read, and nothing of it was run: {error}") from error
     except (
@@ -115,29 +114,16 @@ def read(path: Path) -> Any:
         AttributeError,
         TypeError,
         MemoryError,
-        RecursionError,
     ) as error:
         raise DataError(f"{path} is no pickle, or is cut short: {error}") from error
 
 
-def _plain(value: Any, done: dict[int, Any]) -> Any:
-    """The value with lists in the place of arrays, tuples and sets. `done`: by identity; what several share is made
-    once, as lists of lists of the same list would else fill the memory."""
-    if not isinstance(value, _Array | Mapping | list | tuple | set | frozenset):
-        return value
-    if id(value) in done:
-        if done[id(value)] is None:
-            raise _Refused("a container that holds itself")
-        return done[id(value)]
-    done[id(value)] = made = None
+def _plain(value: Any) -> Any:
     if isinstance(value, _Array):
-        made = _plain(value.values, done)
-    elif isinstance(value, Mapping):
-        made = {key: _plain(item, done) for key, item in value.items()}
-    else:
-        made = [_plain(item, done) for item in value]
-    done[id(value)] = made
-    return made
+        return _plain(value.values)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple | set | frozenset) else value
 
 
 def convert(files: Sequence[Path], root: Path, any_count: bool = False) -> list[Path]:
@@ -198,10 +184,7 @@ def _is_split(content: Any) -> bool:
 def _files(wnid: str, split: dict[str, Any], any_count: bool) -> dict[str, list[str]]:
     parts: dict[str, list[str]] = {}
     for part in ("train", "test"):
-        listed = split[wnid][part]
-        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
-            raise DataError(f"{wnid}: {part} is no list of names of files")
-        names = [name.lstrip("/\\") for name in listed]
+        names = [str(name).lstrip("/\\") for name in split[wnid][part]]
         names = sorted(name if "/" in name else f"{wnid}/{name}" for name in names)
         wrong = [name for name in names if not _FILE.fullmatch(name)]
         if wrong:
