@@ -194,6 +194,14 @@ def digest(card: LabelledCard, root: Path, split: SplitSpec, others: Sequence[Pa
     if saved and card.own is None:
         return saved_digest(saved)
     manifest = make(card, root, split)
-    if saved is None or saved_digest(saved) != manifest.digest:
+    if saved is None or not _holds(saved, manifest.digest):
         save(manifest, name, folders)
     return manifest.digest
+
+
+def _holds(saved: Path, digest: str) -> bool:
+    """True if a written manifest is whole and has this digest."""
+    try:
+        return saved_digest(saved) == digest
+    except DataError:
+        return False

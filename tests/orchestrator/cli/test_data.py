@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from data_commands import command, problems, trees
+from PIL import Image
 
 from orchestrator.cli.data import data
+from tasks.base import DataContext
+from tasks.classification.task import Classify
 from tasks.datasets import DATASETS
+from tasks.datasets.augment import Augment
+
+IMAGES = Path(__file__).parents[2] / "data"
 
 
 def test_ls_knows_every_set_and_which_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,6 +100,52 @@ def test_every_fault_is_one_line(what: str, said: list[str], tmp_path: Path, mon
     assert len(lines) == len(said)
     if what == "no lists":
         assert "annotations.tar.gz" in result.stderr
+
+
+def swapped(path: Path, content: bytes) -> None:
+    path.unlink()
+    path.write_bytes(content)
+
+
+UNREADABLE = {
+    "damaged AVIF": lambda path: swapped(path, (IMAGES / "damaged.avif").read_bytes()),
+    "float TIFF": lambda path: Image.new("F", (8, 8), 0.5).save(path, format="TIFF"),
+    "32-bit TIFF": lambda path: Image.new("I", (8, 8), 70_000).save(path, format="TIFF"),
+    "EPS": lambda path: Image.new("RGB", (8, 8)).save(path, format="EPS"),
+    "text": lambda path: swapped(path, b"not found"),
+    "folder": lambda path: path.unlink() or path.mkdir() or (path / "x").write_bytes(b"x"),
+    "link to a device": lambda path: path.unlink() or path.symlink_to("/dev/zero"),
+    "pipe": lambda path: path.unlink() or os.mkfifo(path),
+    "dangling link": lambda path: path.unlink() or path.symlink_to("nowhere"),
+    "many pixels": lambda path: Image.new("1", (13_000, 13_000)).save(path, format="PNG"),
+}
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_an_image_that_cannot_be_read_is_named_and_stops_nothing(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the check of all others, nor training within `max_unreadable`."""
+    card = trees.plant("pets", tmp_path, monkeypatch)
+    UNREADABLE[what](tmp_path / "oxford-iiit-pet" / "images" / "Abyssinian_3.jpg")
+    result = command(tmp_path, "check", "pets", "--images")
+    assert result.exit_code == 1
+    (line,) = problems(result, "pets")
+    assert line.startswith("pets: 1 of 20 images ")
+    assert "oxford-iiit-pet/images/Abyssinian_3.jpg" in line
+    task = Classify(dataset="pets", augment=Augment.none())
+    context = DataContext(tmp_path, (16, 16), device="cpu", seed=0, batch=4, max_unreadable=0.25)
+    loaders = task.loaders(context)
+    assert card.trainval == 10
+    for epoch in range(4):
+        assert len(list(loaders.epoch(epoch))) == 2
+    assert [Path(said.partition(" (")[0]).name for said in loaders.unreadable] == ["Abyssinian_3.jpg"]
+
+
+def test_a_16_bit_photograph_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.plant("pets", tmp_path, monkeypatch)
+    swapped(tmp_path / "oxford-iiit-pet" / "images" / "Abyssinian_3.jpg", (IMAGES / "grey16.png").read_bytes())
+    assert command(tmp_path, "check", "pets", "--images").exit_code == 0
 
 
 def test_birdsnap_says_how_many_are_present(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

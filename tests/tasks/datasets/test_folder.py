@@ -173,6 +173,18 @@ def test_a_trial_refuses_other_data_than_it_was_planned_for(tmp_path: Path) -> N
         own.loaders(context(tmp_path))
 
 
+@pytest.mark.parametrize("content", ['{"manifest": 1}\n', "nonsense", ""])
+def test_a_manifest_that_cannot_be_used_is_written_anew(tmp_path: Path, content: str) -> None:
+    """The folder is listed in any case."""
+    plant(tmp_path, ("train", "val"))
+    own = task(tmp_path)
+    (written,) = (tmp_path / "splits").iterdir()
+    before = written.read_bytes()
+    written.write_text(content)
+    assert task(tmp_path).manifests == own.manifests
+    assert written.read_bytes() == before
+
+
 def test_before_planning_nothing_is_known_and_no_model_is_built(tmp_path: Path) -> None:
     own = Classify.model_validate({"kind": "classify", "dataset": {"kind": "folder", "path": "own/insects"}})
     assert (own.train_samples, own.evaluation_samples, own.sizes, own.manifests) == (0, 0, {}, {})

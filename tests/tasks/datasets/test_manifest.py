@@ -246,6 +246,24 @@ def test_a_manifest_that_was_changed_is_refused(tmp_path: Path, monkeypatch: pyt
         partition.digest(card, tmp_path, cut)
 
 
+def test_a_manifest_by_earlier_rules_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its labels of val or its parts may be wrong; the digest of a cut that did not change stays."""
+    card, cut = trees.plant("inat18", tmp_path, monkeypatch), SplitSpec("inat18")
+    expected = partition.digest(card, tmp_path, cut) or ""
+    path = tmp_path / "splits" / "inat18-official.jsonl"
+    path.write_text(path.read_text().replace('{"manifest": 2,', '{"manifest": 1,', 1))
+    partition._planned.cache_clear()
+    for read in (
+        lambda: partition.digest(card, tmp_path, cut),
+        lambda: partition.read_both(card, tmp_path, cut, "train", "val", expected),
+    ):
+        with pytest.raises(DataError, match=r"inat18-official.jsonl is of version 1, not 2: .*again with `data split`"):
+            read()
+    path.write_text(path.read_text().replace('"manifest": 1, ', "", 1))
+    with pytest.raises(DataError, match="is no split manifest"):
+        partition.digest(card, tmp_path, cut)
+
+
 def test_a_data_root_that_cannot_be_written_keeps_its_manifest_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
