@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.records.recorded_spec import label, lookup
+from orchestrator.spec.check_labels import check_labels
 from orchestrator.spec.check_paths import check_effect, check_paths
 from orchestrator.spec.check_report import check_figures
 from orchestrator.spec.check_search import check_after_population, check_search
@@ -43,6 +44,8 @@ def check(root: YamlNode, problems: Problems) -> JobSpec | None:
         return None
     bad = check_paths(root, job, problems)
     check_effect(root, job, problems)
+    for i, stage in enumerate(job.stages):
+        check_labels(root, stage, ["stages", i], problems)
     stages = _Stages(root, job, problems)
     for i, stage in enumerate(job.stages):
         stages.references(i)
