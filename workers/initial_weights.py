@@ -36,7 +36,9 @@ def initial_weights(init: Init, data_root: Path, parents: Mapping[str, Weights])
         problem = init.missing(data_root)
         if problem or init.sha256 is None:
             raise TrialError(ErrorClass.data, problem or f"weights {init.name}: sha256 is not filled in")
-        return _from(Weights(str(init.local(data_root)), init.sha256))
+        initial = _from(Weights(str(init.local(data_root)), init.sha256))
+        _check_finite(initial.tensors, init.name)
+        return initial
     if isinstance(init, FromTrial):
         if init.trial not in parents:
             raise ValueError(f"starts from trial {init.trial[:8]}, whose weights were not handed over")
@@ -54,6 +56,14 @@ def initial_weights(init: Init, data_root: Path, parents: Mapping[str, Weights])
 def _from(weights: Weights) -> Initial:
     tensors = load_weights(weights)
     return Initial(tensors, safetensors_header.windows(safetensors_header.read(Path(weights.path))))
+
+
+def _check_finite(tensors: Mapping[str, torch.Tensor], name: str) -> None:
+    """Raises TrialError (data) for weights that are no numbers, with which a trial would diverge at its first step."""
+    wrong = [each for each, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if wrong:
+        problem = f"{len(wrong)} of them are not finite (nan or inf), for example {wrong[0]!r}: take other weights"
+        raise TrialError(ErrorClass.data, f"weights {name}: {problem}")
 
 
 def weights_metadata(model: nn.Module) -> dict[str, str] | None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from tasks.backbones import safetensors_header
+from tasks.backbones.model import build
 from tasks.backbones.swin_windows import check_same_windows
 from tasks.errors import DataError
 from workers.optim import parameter_groups
@@ -37,7 +38,7 @@ def problem(trial: TrialSpec, weights: Path | None) -> str | None:
         with torch.device("meta"):
             shapes = None if weights is None else safetensors_header.shapes(weights)
             given = None if shapes is None else {name: torch.empty(shape) for name, shape in shapes.items()}
-            model = trial.task.build(trial.backbone, given)
+            model = trial.task.build(trial.backbone, given) if _is_known(trial) else build(trial.backbone, 1)
             check_same_windows(model, safetensors_header.windows(safetensors_header.read(weights)) if weights else None)
             if trial.runtime.grad_checkpointing:
                 enable_grad_checkpointing(model, trial.backbone.model)
@@ -48,6 +49,11 @@ def problem(trial: TrialSpec, weights: Path | None) -> str | None:
     except (RuntimeError, NotImplementedError) as error:  # something needs content: only a trial can show it
         log.warning("%s could not be checked: %s", trial.backbone.model, error)
     return None
+
+
+def _is_known(trial: TrialSpec) -> bool:
+    """False while nothing is known of the data, so that a head cannot be built yet (see `Task.evaluation_samples`)."""
+    return not trial.task.trains or trial.task.train_samples > 0
 
 
 def problems(models: list[dict[str, Any]]) -> list[str | None]:

@@ -27,6 +27,16 @@ LEAST_SECONDS = 120
 _ERRORS: tuple[type[OrchestratorError], ...] = (BadInput, BackendUnreachable, Conflict, NotFound)
 
 
+def require(file: Path) -> None:
+    """Raises NotFound if there is nothing of this name, BadInput if the system refuses to say."""
+    try:
+        there = file.exists()
+    except OSError as error:  # a name too long, a folder that may not be searched
+        raise BadInput(f"{file}: {error.strerror or error}") from error
+    if not there:
+        raise NotFound(f"no file {file}")
+
+
 def in_child(work: Callable[[], Any], *files: Path, torch: bool = False, memory: int | None = None) -> Any:
     """What `work` returns, a JSON value, from a fork of this process, which works with a copy of everything here.
 

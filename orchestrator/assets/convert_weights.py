@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.assets.child_process import in_child
-from orchestrator.errors import BackendUnreachable, BadInput, Conflict, NotFound
+from orchestrator.assets.child_process import in_child, require
+from orchestrator.errors import BackendUnreachable, BadInput, Conflict
 from tasks.backbones import checkpoint_reader, safetensors_header
 from tasks.backbones.checkpoint_format import format_of
 from tasks.backbones.layouts import Named, translate
@@ -63,8 +63,7 @@ def convert(
     """
     if output.suffix != ".safetensors":
         raise BadInput(f"--output {output}: training reads only .safetensors, so the name must end in that")
-    if not file.exists():
-        raise NotFound(f"no file {file}")
+    require(file)
     _earlier_description(sidecar(output))
     tag = str(os.getpid())
     try:
@@ -225,9 +224,15 @@ def _write(tensors: Mapping[str, torch.Tensor], output: Path, header: dict[str, 
         {name: tensor.contiguous().clone() for name, tensor in tensors.items()}, safetensors_header.packed(header)
     )
     sha256 = hashlib.sha256(content).hexdigest()
-    if output.exists() and digest(output) != sha256:
+    try:
+        there = digest(output) if output.exists() else None
+    except OSError as error:
+        raise BackendUnreachable(
+            f"cannot read {output}: {error.strerror}; choose another file: --output PATH"
+        ) from error
+    if there not in (None, sha256):
         raise Conflict(f"{output} holds other weights, which specs may name; choose another file: --output PATH")
-    if not output.exists():
+    if there is None:
         _replace(output, content, tag)
     return sha256
 

@@ -7,9 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from orchestrator.assets.child_process import in_child
+from orchestrator.assets.child_process import in_child, require
 from orchestrator.assets.convert_weights import digest, sidecar, translated
-from orchestrator.errors import NotFound
 from tasks.backbones import safetensors_header
 from tasks.backbones.checkpoint_format import format_of, reason
 from tasks.backbones.checkpoint_reader import shown
@@ -21,8 +20,7 @@ def contained(file: Path, names: bool = False) -> dict[str, Any]:
 
     Raises NotFound without the file, BadInput if it holds no weights.
     """
-    if not file.exists():
-        raise NotFound(f"no file {file}")
+    require(file)
 
     def read() -> dict[str, Any]:
         form = format_of(file)

@@ -294,10 +294,10 @@ def _conversion_command(conversion: Conversion) -> click.Command:
     @places("data_root")
     @click.option("--any-count", is_flag=True, help="Also when the counts are not the published ones.")
     def convert_files(files: tuple[Path, ...], where: Settings, any_count: bool) -> None:
-        from orchestrator.assets.child_process import in_child
+        from orchestrator.assets.child_process import in_child, require
 
-        if absent := next((file for file in files if not file.exists()), None):
-            raise NotFound(f"no file {absent}")
+        for file in files:
+            require(file)
 
         def run() -> list[str]:
             try:

@@ -140,12 +140,16 @@ def plan(
 @click.command()
 @a_spec
 def validate(spec: Path, profile: str | None, overrides: tuple[str, ...]) -> None:
-    """Check a spec in all its profiles: lists every mistake with its line, or names the job."""
+    """Check a spec in all its profiles and build its models without memory: lists every mistake with its line, or names
+    the job."""
+    from orchestrator.launch.model_problems import check_models
     from orchestrator.launch.other_jobs import references_to_other_jobs
     from orchestrator.spec.job import job_id
     from orchestrator.spec.load import load_checking_profiles
 
     job = load_checking_profiles(spec, profile, overrides)
+    for line in check_models(job, spec):
+        say(line)
     by_others = f"{job.name} (its id depends on the trials of other jobs that it starts from)"
     name = by_others if references_to_other_jobs(job) else job_id(job)
     echo(f"{spec}: valid; job {name}, stages {', '.join(stage.name for stage in job.stages)}")

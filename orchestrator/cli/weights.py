@@ -41,8 +41,8 @@ def convert_command(
 ) -> None:  # fmt: skip
     """Convert a checkpoint (.pth) once to the form that training loads, and print the lines for a spec.
 
-    Code in the checkpoint is never run. The layouts of SimMIM, Swin, SwinV2, BEiT, MoCo v3, DeiT, RepLKNet, the depth
-    and pose code, timm and this project are recognised.
+    Code in the checkpoint is never run. The layouts of SimMIM, Swin (also mmpretrain's), SwinV2, BEiT, MoCo v3, DeiT,
+    RepLKNet, the depth and pose code, timm and this project are recognised.
     """
     from orchestrator.assets.convert_weights import convert, sidecar, spec_lines
 

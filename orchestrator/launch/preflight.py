@@ -29,7 +29,7 @@ class ModelPreflight:
     """
 
     def __init__(self, specs: Iterable[TrialSpec], durations: DurationModel, data_root: Path) -> None:
-        self._checks = _different_models(specs, durations, data_root)
+        self._checks = different_models(specs, durations, data_root)
         self._process: subprocess.Popen[str] | None = None
         if len(self._checks) > 1 or any(check["weights"] for check in self._checks):
             self._process = subprocess.Popen(
@@ -66,12 +66,17 @@ class ModelPreflight:
             self._process.wait()
 
 
-def _different_models(specs: Iterable[TrialSpec], durations: DurationModel, data_root: Path) -> list[dict[str, Any]]:
-    """One trial of each kind that may fail for another reason, with its weights file: the input of the check."""
+def different_models(
+    specs: Iterable[TrialSpec], durations: DurationModel, data_root: Path | None
+) -> list[dict[str, Any]]:
+    """One trial of each kind that may fail for another reason, with its weights file: the input of the check.
+
+    `data_root`: None leaves weights files out.
+    """
     checks: dict[str, dict[str, Any]] = {}
     for spec in specs:
         backbone, init, optim = spec.backbone, spec.backbone.init, spec.optim
-        path = str(init.local(data_root)) if isinstance(init, FromFile) else None
+        path = str(init.local(data_root)) if isinstance(init, FromFile) and data_root is not None else None
         if path is None and durations.parameters(spec) is not None:
             continue
         scheme = optim.layer_decay_scheme if optim.layer_decay < 1 else None

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.records.recorded_spec import lookup
+from orchestrator.spec.check_labels import check_labels
 from orchestrator.spec.check_paths import check_effect, check_paths
 from orchestrator.spec.check_report import check_figures, check_names, check_stage
 from orchestrator.spec.check_search import check_after_population, check_search
@@ -59,6 +60,8 @@ def check(root: YamlNode, problems: Problems, unreadable: Collection[Location] =
         base = replace(base, sound=False)
     check_effect(root, job, problems)
     bad |= check_sizes(root, job, problems)
+    for i, stage in enumerate(job.stages):
+        check_labels(root, stage, ["stages", i], problems)
     stages = _Stages(root, job, problems)
     for i, stage in enumerate(job.stages):
         if stages.references(i, i not in wrong) and stage.name not in bad:

@@ -15,7 +15,7 @@ from torch import nn
 from tasks.backbones import safetensors_header
 from tasks.backbones.model import build
 from tasks.backbones.spec import BackboneSpec, FromFile, FromTrial, Init
-from workers.errors import Stopped
+from workers.errors import ErrorClass, Stopped, TrialError
 from workers.initial_weights import weights_metadata
 from workers.trial import TrialSpec
 
@@ -33,6 +33,17 @@ def kept(net: nn.Module, path: Path, prefix: str = "") -> FromFile:
         {f"{prefix}{name}": tensor.clone() for name, tensor in net.state_dict().items()}, path, weights_metadata(net)
     )
     return FromFile(name="MIM", path=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_refused_before_the_first_step(tmp_path: Path, value: float) -> None:
+    net = build(swin().backbone, 0)
+    with torch.no_grad():
+        net.patch_embed.proj.bias[3] = value  # type: ignore[union-attr, operator, index]
+    init = kept(net, tmp_path / "w.safetensors")
+    with pytest.raises(TrialError, match=r"weights MIM: 1 of them are not finite .*'patch_embed.proj.bias'") as caught:
+        run(swin(init), tmp_path / "trial")
+    assert caught.value.error_class is ErrorClass.data
 
 
 def test_windows_go_from_a_trial_to_its_children(tmp_path: Path) -> None:

@@ -100,7 +100,9 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         known = _STAND_INS.get(("builtins" if module == "__builtin__" else module, name))
         if known is None:
-            raise _Refused(f"it asks for {module}.{name}, which would have to be run")
+            asked = f"{module}.{name}"
+            shown = asked if asked.isprintable() and len(asked) <= 200 else repr(asked[:200])
+            raise _Refused(f"it asks for {shown}, which would have to be run")
         return known
 
 

@@ -14,7 +14,7 @@ from published_checkpoints import swinv2
 from safetensors.torch import save_file
 
 from orchestrator.cli.weights import weights
-from orchestrator.errors import BadInput
+from orchestrator.errors import BackendUnreachable, BadInput
 
 
 def message(command: str, file: Path, *flags: str) -> str:
@@ -48,6 +48,16 @@ def test_what_is_no_file_is_told_at_once(tmp_path: Path) -> None:
     for name in ("pipe.pth", "folder.pth"):
         for command in ("import", "show"):
             assert f"{name} is no file" in message(command, tmp_path / name)
+
+
+def test_a_name_that_the_system_refuses_and_an_output_that_is_a_folder_are_told(tmp_path: Path) -> None:
+    for command in ("import", "show"):
+        assert "File name too long" in message(command, tmp_path / ("a" * 300))
+    save_file({"norm.bias": torch.ones(2)}, tmp_path / "w.safetensors")
+    (tmp_path / "out.safetensors").mkdir()
+    flags = ["--output", str(tmp_path / "out.safetensors")]
+    with pytest.raises(BackendUnreachable, match=r"cannot read .*out.safetensors: Is a directory; choose another"):
+        CliRunner().invoke(weights, ["import", str(tmp_path / "w.safetensors"), *flags], catch_exceptions=False)
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[1]", b"{}", b"\xff\xfe", b"[" * 100_000])

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from orchestrator.errors import SpecError
 from orchestrator.launch.driving import refusal_recorded
-from orchestrator.launch.preflight import ModelPreflight, _different_models
+from orchestrator.launch.preflight import ModelPreflight, different_models
 from orchestrator.plan.durations import DurationModel
 from orchestrator.records.rows import JobRecord
 from orchestrator.records.states import JobState, TrialSnapshot, TrialState
@@ -89,7 +89,7 @@ def test_models_are_alike_if_the_options_that_shape_them_are() -> None:
         return trial().model_copy(update={"task": Classify(dataset="digits").model_copy(update=fields)})
 
     def checked(*specs: TrialSpec) -> int:
-        return len(_different_models(specs, recorded(task()), Path("/nowhere")))
+        return len(different_models(specs, recorded(task()), Path("/nowhere")))
 
     assert checked(task(), task(train="trainval"), task(split_seed=3)) == 0
     assert checked(task(head="keep"), task(head="keep", split_seed=3)) == 1

@@ -10,6 +10,7 @@ import torch
 from huggingface_hub import constants
 from pydantic import ValidationError
 from safetensors.torch import save_file
+from tiny_task import run
 
 from tasks.backbones.loading import load
 from tasks.backbones.model import build
@@ -17,6 +18,7 @@ from tasks.backbones.spec import BackboneSpec, FromTimm
 from tasks.backbones.timm_hub import pretrained
 from tasks.errors import DataError
 from workers.initial_weights import initial_weights
+from workers.trial import TrialSpec
 
 TAG = "test_vit.r160_in1k"  # timm's own smallest
 
@@ -56,6 +58,29 @@ def test_what_is_in_the_cache_is_loaded_and_its_digest_noted(cache: Path) -> Non
     assert pretrained(FromTimm(name="SUP", tag=TAG, sha256=digest))[2] == digest
     with pytest.raises(DataError, match=f"has SHA-256 {digest}, not {'0' * 64}"):
         pretrained(FromTimm(name="SUP", tag=TAG, sha256="0" * 64))
+
+
+@pytest.mark.parametrize("preprocessing", ["stated", "weights"])
+def test_a_trial_records_how_its_images_were_prepared(cache: Path, tmp_path: Path, preprocessing: str) -> None:
+    """timm states mean and deviation 0.5, bicubic, and a crop of 0.95 for this tag."""
+    publish(cache, timm.create_model("test_vit").state_dict())
+    spec = TrialSpec.model_validate(
+        {
+            "task": {"kind": "classify", "dataset": "digits", "normalize": "imagenet", "preprocessing": preprocessing},
+            "backbone": {"model": "test_vit", "image_size": 32, "init": {"kind": "timm", "name": "SUP", "tag": TAG}},
+            "optim": {"lr": 1e-3, "epochs": 0, "warmup_epochs": 0, "batch": 40},
+        }
+    )
+    facts = run(spec, tmp_path / "trial")[0].facts
+    if preprocessing == "stated":
+        assert "preprocessing" not in facts
+        (line,) = facts["caveats"]
+        assert line.startswith("weights SUP: trained with other preprocessing")
+        assert "mean 0.5 (here 0.485 0.456 0.406)" in line
+    else:
+        assert facts["caveats"] == []
+        stated = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
+        assert facts["preprocessing"] == stated
 
 
 def test_published_weights_that_lack_something_are_refused(cache: Path) -> None:

@@ -1,0 +1,61 @@
+"""Builds each of a job's models once, without memory or data: what `validate` says beyond the spec's own fields."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.errors import SpecError
+from orchestrator.launch.other_jobs import assume_all
+from orchestrator.launch.preflight import TIMEOUT_S, different_models
+from orchestrator.plan.durations import DurationModel
+from orchestrator.plan.planner import Planner
+from orchestrator.spec.job import JobSpec
+from orchestrator.spec.yaml_nodes import Location, YamlNode, read
+
+
+def check_models(job: JobSpec, spec: Path) -> list[str]:
+    """Asks timm for every different model of a job, in a process that imports it; returns a line for each model that
+    could not be checked.
+
+    Raises SpecError with each that cannot be had: an argument that its class does not take, an image size or window
+    that does not fit, a layer-decay scheme without levels. `spec`: the file, in which the model's name is looked up.
+    """
+    planner = Planner(assume_all(job), DurationModel())
+    checks = different_models([*planner.specs(), *planner.foreseen()], DurationModel(), None)
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", "workers.model_check"], input=json.dumps(checks), capture_output=True, text=True,
+            timeout=TIMEOUT_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return [f"models were not built: that takes more than {TIMEOUT_S:g} s"]
+    if child.returncode != 0:
+        last = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
+        return [f"models were not built: the process that builds them ended ({last[:200]})"]
+    results: list[str | None] = json.loads(child.stdout)
+    wrong: dict[str, None] = {}
+    for check, result in zip(checks, results, strict=True):
+        if result:
+            model = str(check["trial"]["backbone"]["model"])
+            wrong[f"{_place(spec, model)}: backbone.model: {model}: {result}"] = None
+    if wrong:
+        raise SpecError(list(wrong))
+    return []
+
+
+def _place(spec: Path, model: str) -> str:
+    """Where the file first has this value; the file alone if a profile or an override made it."""
+    place = next(_places(read(spec).root, model), None)
+    return str(place) if place else str(spec)
+
+
+def _places(node: YamlNode, value: str) -> Iterator[Location]:
+    if isinstance(node.value, dict | list):
+        for child in node.value.values() if isinstance(node.value, dict) else node.value:
+            yield from _places(child, value)
+    elif node.value == value:
+        yield node.place
