@@ -264,14 +264,14 @@ class _Stages:
             batch, (multiple, reason) = trial.spec.optim.batch, trial.spec.task.batch_multiple(workers)
             if not trial.spec.trains or batch % multiple == 0:
                 continue
+            at_batch = trace(self.root, ["optim", "batch"], trial.origins)
+            place = self.root.place_of([*at, "workers"]) if workers > 1 else at_batch
+            if place in self.problems.places():
+                continue  # reported for another stage
             if workers > 1:
-                place = self.root.place_of([*at, "workers"])
-                if place in self.problems.places():
-                    continue  # reported for another stage
                 what = f"does not go with optim.batch {batch}: {reason}; use a batch that is a multiple of {multiple}"
                 self.problems.report(place, f"stages.{stage.name}: resources.workers", str(workers), what)
             else:
-                place = trace(self.root, ["optim", "batch"], trial.origins)
                 what = f"{reason}: use a multiple of {multiple}"
                 self.problems.report(place, f"stages.{stage.name}: optim.batch", str(batch), what)
 

@@ -21,7 +21,8 @@ def check_search(root: YamlNode, stage: Stage, at: Steps, built: list[CheckedTri
     _first(root, stage.name, search, [*at, "sweep", "first"], problems)
     mistakes = dict.fromkeys(mistake for trial in built for mistake in _of_trial(search, trial))
     for key, what in mistakes:
-        place = root.place_of([*at, "sweep", *key.split(".")], key=True)
+        section, _, path = key.partition(": ")
+        place = root.place_of([*at, "sweep", *section.split("."), *([path] if path else [])], key=True)
         problems.report(place, f"stages.{stage.name}.sweep.{key}", what)
 
 
@@ -40,7 +41,7 @@ def _first(root: YamlNode, stage: str, search: Search, at: Steps, problems: Prob
 
 
 def _of_trial(search: Search, trial: CheckedTrial) -> list[tuple[str, str]]:
-    """(field, mistake) for one of the trials that stand for the search."""
+    """(field of the search, mistake) for one of the trials that stand for it; `search: PATH` is one of its ranges."""
     if search.population is not None:
         return _of_population(search, search.population, trial)
     if search.stopping == "none":
@@ -124,8 +125,8 @@ def _of_population(search: Search, population: Population, trial: CheckedTrial) 
     possible = ", ".join(["optim.lr and similar", *(each.rstrip(".") for each in changeable[1:])])
     for path in search.search:
         if path in _FIXED or not any(path == each or _is_below(path, each) for each in changeable):
-            what = f"{path}: members change their settings during training, and this one cannot change; possible: "
-            mistakes.append(("search", what + possible))
+            what = "members change their settings during training, and this one cannot change; possible: "
+            mistakes.append((f"search: {path}", what + possible))
     return mistakes
 
 

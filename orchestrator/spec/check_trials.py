@@ -105,8 +105,10 @@ def build(
             fields = apply(start.fields, settings)
         except ValueError as error:
             failures += 1
-            if root.place_of(["trial", str(error).partition(".")[0]]) not in reported:
-                problems.report(root.place_of(at), f"stages.{stage.name}", str(error))
+            above = str(error).partition(":")[0].split(".")[:-1]
+            place = trace(root, above, {**start.origins, **origins})
+            if place not in reported:
+                problems.report(place, f"stages.{stage.name}", str(error))
             continue
         result = _validate(fields, workers)
         if isinstance(result, TrialSpec):

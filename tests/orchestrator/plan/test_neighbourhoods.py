@@ -79,3 +79,13 @@ def test_a_neighbour_that_the_grid_has_tried_runs_once_for_both() -> None:
     assert len(shared) == 1
     assert len(handed) == 2 + 1 + 1
     assert decision(planner, "final", "digits/RAND").candidates == 3
+
+
+def test_neighbours_lie_around_the_winners_value_also_where_the_stage_overrides_it() -> None:
+    refine = {
+        "name": "refine", "from": "grid", "override": {"optim.lr": 8e-3, "optim.layer_decay": 0.7},
+        "neighbourhood": {"near": {"optim.lr": {"multiply": [0.5, 2]}}},
+    }  # fmt: skip
+    planner = planner_of(grid(dataset=["digits"], init=[RAND], lr=[1e-3], layer_decay=[0.9]), refine)
+    run(planner)
+    assert points(planner) == [(5e-4, 0.7, 0.0), (2e-3, 0.7, 0.0)]

@@ -11,6 +11,7 @@ from in_process_backend import Machine, drive_to_end
 from orchestrator.errors import SpecError
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
+from orchestrator.plan.stage_graph import StageGraph
 from orchestrator.report.build import build
 from orchestrator.spec import load
 from orchestrator.spec.job import job_id
@@ -108,3 +109,15 @@ def test_a_curve_measured_on_test_has_no_best_point_in_the_table(tmp_path: Path)
         drive_to_end(store, job, Machine(), tmp_path)
         (cell,) = build(store, job_id(job)).cells
         assert (cell.value, cell.reason) == (None, "a curve over drop path: see its plot")
+
+
+def test_the_last_neighbourhood_may_not_read_test_either(tmp_path: Path) -> None:
+    """Nobody takes its winner; but the best of its neighbours in the table would be one."""
+    on_val = HEAD.replace("evaluate: test, train: trainval", "evaluate: val")
+    grid = "  - {name: grid, per: task.dataset, sweep: {grid: {optim.lr: [1e-4, 1e-3]}}}\n"
+    near = "  - {name: near, from: grid, neighbourhood: {near: {optim.lr: {multiply: [0.5, 2]}}}OVERRIDE}\n"
+    asks = f"{on_val}stages:\n{grid}{near.replace('OVERRIDE', ', override: {task.evaluate: test}')}"
+    with pytest.raises(SpecError, match=r"spec\.yaml:8:\d+: stages\.near: .*this stage searches a neighbourhood"):
+        load(written(tmp_path, asks))
+    job = load(written(tmp_path, f"{on_val}stages:\n{grid}{near.replace('OVERRIDE', '')}"))
+    assert [StageGraph(job).may_test(stage) for stage in job.stages] == [False, False]

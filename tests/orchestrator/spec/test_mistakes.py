@@ -161,6 +161,15 @@ def test_mistake_is_named_at_its_place(case: str, write: Write) -> None:
     assert len(problems) == 1, problems  # nothing of what follows from the mistake
 
 
+def test_a_winner_is_of_one_data_set_even_where_data_sets_are_no_columns(write: Write) -> None:
+    """Top-1 on two data sets cannot be compared, whatever the table shows."""
+    text = GOOD.replace("report:\n  averages: [{name: Mean, over: [digits, faces]}]", "report: {columns: optim.batch}")
+    text = text.replace("{task.train: trainval, task.evaluate: test}", "{optim.clip: 4}")
+    load(write(text))
+    (problem,) = _problems(write(text.replace("per: [task.dataset, backbone.init]", "per: [backbone.init]")))
+    assert ":11:5: stages.grid.per: lacks task.dataset, whose values are tried" in problem
+
+
 OTHER_TEST = {
     "official val chosen by": ("imagenet", "task.official_val: test", "", "task.official_val: val"),
     "other draw of Caltech's test": ("caltech101", "task.split_seed: 1", "", "task.split_seed: 0"),
