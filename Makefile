@@ -5,8 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PROFILE ?= laptop
+HOURS ?= 1
 
-.PHONY: install demo studies test check fmt ui help
+.PHONY: install demo studies test soak check fmt ui help
 
 install: $(INSTALLED)  ## Create or update .venv
 
@@ -25,6 +26,9 @@ studies: $(INSTALLED)  ## Run every spec's laptop profile and write README's tab
 
 test: $(INSTALLED)  ## Run all tests; they start their own Ray cluster and PostgreSQL
 	$(BIN)/python -m pytest
+
+soak: $(INSTALLED)  ## Kill processes of running jobs at random for HOURS (1), and the tests with many seeds
+	ORCHESTRATOR_SOAK_HOURS=$(HOURS) $(BIN)/python -m pytest -m soak -s
 
 check: $(INSTALLED)  ## Lint, check types and the arrows between packages
 	$(BIN)/ruff check .
