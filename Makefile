@@ -7,8 +7,9 @@ INSTALLED := $(VENV)/.installed
 PROFILE ?= laptop
 FUZZ_SECONDS ?= 600
 FUZZ_EXAMPLES ?= 2000
+HOURS ?= 1
 
-.PHONY: install demo studies test fuzz check mutants fmt ui help
+.PHONY: install demo studies test fuzz soak check mutants fmt ui help
 
 install: $(INSTALLED)  ## Create or update .venv
 
@@ -31,6 +32,9 @@ test: $(INSTALLED)  ## Run all tests; they start their own Ray cluster and Postg
 fuzz: $(INSTALLED)  ## Try made-up specs, checkpoints, images and archives for FUZZ_SECONDS (600), FUZZ_EXAMPLES a round
 	@end=$$(($$(date +%s) + $(FUZZ_SECONDS))); while [ $$(date +%s) -lt $$end ]; do \
 	  FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/fuzz --exitfirst --timeout=0 || exit 1; done
+
+soak: $(INSTALLED)  ## Kill processes of running jobs at random for HOURS (1), and the tests with many seeds
+	ORCHESTRATOR_SOAK_HOURS=$(HOURS) $(BIN)/python -m pytest -m soak -s
 
 check: $(INSTALLED)  ## Lint, check types and the arrows between packages
 	$(BIN)/ruff check .

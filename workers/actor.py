@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from workers.errors import Stopped
+from workers.errors import LIMIT_GRACE_S, Stopped
 from workers.messages import Assignment, Event, Outcome, StoppedAtCheckpoint, TrialUpdate, classify_error
 from workers.ray_train import ends_of_workers
 from workers.run import Emit, run_trial
@@ -25,7 +25,8 @@ class TrialActor:
     """Runs trials, one at a time, in a thread of its own, so that calls are answered during training.
 
     Events are kept until the driver acknowledges them, which it does after its commit: when a driver dies in between,
-    the next one gets them again. An actor that nobody has called for `orphan_s` seconds after its trial ended exits.
+    the next one gets them again. An actor that nobody has called for `orphan_s` seconds exits if its trial has ended,
+    or hangs past its time limit.
     Created by orchestrator.engine as a detached, named Ray actor with several call slots.
     """
 
@@ -40,7 +41,7 @@ class TrialActor:
         self._dropped = 0
         self._ended = True
         self._stop = threading.Event()
-        self._asked = time.monotonic()
+        self._asked = self._begun = time.monotonic()
         threading.Thread(target=self._exit_when_orphaned, daemon=True).start()
 
     def start(self, assignment: Assignment, wait_s: float = 10.0) -> TrialUpdate:
@@ -53,7 +54,7 @@ class TrialActor:
                 raise RuntimeError(f"busy with {self._assignment.name if self._assignment else '?'}")
             self._tidy()
             self._assignment, self._events, self._dropped, self._ended = assignment, [], 0, False
-            self._key = assignment.trial.key
+            self._key, self._begun = assignment.trial.key, time.monotonic()
             self._stop.clear()
             threading.Thread(target=self._run, args=(assignment,), daemon=True, name=assignment.name).start()
         return self.poll(0, wait_s)
@@ -166,7 +167,10 @@ class TrialActor:
         while True:
             time.sleep(min(5.0, self._orphan_s / 4))
             with self._changed:
-                if self._ended and time.monotonic() - self._asked > self._orphan_s:
+                now = time.monotonic()
+                limit = self._assignment.time_limit_s if self._assignment is not None else None
+                hangs = not self._ended and limit is not None and now - self._begun > limit + LIMIT_GRACE_S
+                if (self._ended or hangs) and now - self._asked > self._orphan_s:
                     os._exit(0)
 
 

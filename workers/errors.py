@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+LIMIT_GRACE_S = 60.0
+"""A trial ends itself after the step in which its time limit runs out; one that has not so much later hangs."""
+
 
 class ErrorClass(StrEnum):
     """Why a trial ended without its figures, and whether it runs again."""

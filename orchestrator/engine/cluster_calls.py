@@ -51,11 +51,19 @@ class ClusterCalls:
             if time.monotonic() > deadline:
                 raise ClusterLost(f"the Ray cluster has not answered for {ANSWER_S:.0f} s")
 
-    def look(self, nodes: Callable[[], int]) -> None:
-        """Counts the living nodes with `nodes`, every LOOK_S seconds. Raises ClusterLost if there is none any more."""
+    def look(self, nodes: Callable[[], int], after_death: bool = False) -> None:
+        """Counts the living nodes with `nodes`, every LOOK_S seconds. Raises ClusterLost if there is none any more.
+
+        `after_death`: an actor's process has died, so a cluster without a node is lost now: it took its actors along,
+        and that is no death of a trial, which has a limited number of them.
+        """
         now = time.monotonic()
-        if now - self._looked < LOOK_S:
+        if now - self._looked < LOOK_S and not after_death:
             return
         self._looked = now
-        if reason := self._gone() or self._watch.verdict(nodes(), now):
+        reason = self._gone()
+        if reason is None:
+            count = nodes()
+            reason = self._watch.verdict(count, now) or ("its last node died" if after_death and not count else None)
+        if reason:
             raise ClusterLost(f"the Ray cluster is gone: {reason}")

@@ -180,7 +180,10 @@ class RayBackend:
             ready += more
         answers = [self._answer(calls[call]) for call in ready]
         answers += [self._frozen(calls[call]) for call in calls if call not in ready]
-        return [answer for answer in answers if answer is not None]
+        heard = [answer for answer in answers if answer is not None]
+        if any(answer.update is None for answer in heard):
+            self._calls.look(lambda: len(self.nodes()), after_death=True)
+        return heard
 
     def _frozen(self, worker: ActorHandle) -> WorkerUpdate | None:
         """Ends an actor whose process has stopped answering; one that has never answered may wait for resources."""

@@ -84,9 +84,9 @@ def _join_local(folder: Path, namespace: str, cpus: int | None) -> dict[str, Any
             _join(state["address"], namespace, None)
             return state
         except BackendUnreachable as error:
-            if local_cluster.is_running(state) and not last:
+            if not last:
                 log.info("the local Ray cluster does not answer: starting another")
-            elif last:
+            else:
                 raise BackendUnreachable(
                     f"the local Ray cluster at {state['address']} cannot be used: {str(error).splitlines()[0]}\n"
                     f"{machine()}. Nothing is lost: submit again. Ray's log: {folder / 'ray.log'}"
@@ -97,7 +97,7 @@ def _join_local(folder: Path, namespace: str, cpus: int | None) -> dict[str, Any
 
 
 def _local_gone(folder: Path, state: dict[str, Any]) -> str | None:
-    if local_cluster.is_running(state):
+    if local_cluster.described(folder) == state:
         return None
     lines = [line for line in _lines(folder / "ray.log") if line.startswith("the local Ray cluster ends: ")]
     return lines[-1].partition(": ")[2] if lines else "its process has ended"

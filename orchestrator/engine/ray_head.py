@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -9,11 +10,12 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from orchestrator.engine import local_cluster
-from orchestrator.engine.watch import HeadWatch
+from orchestrator.engine.watch import AnswerWatch, HeadWatch
 
 NAMESPACE = "orchestrator-"
 """Begins the Ray namespace of every driver; the rest identifies the store."""
@@ -58,12 +60,15 @@ def _keep_head(folder: Path, sessions: Path, cpus: int, linger_s: float) -> None
     guard = _Guard(folder)
     dashboard = f"http://{info.dashboard_url}" if info.dashboard_url else None
     local_cluster.describe(folder, info.address_info["gcs_address"], dashboard)
-    last_needed = time.monotonic()
+    last_needed, pings = time.monotonic(), _Pings()
     while folder.exists():
         time.sleep(1.0)
         actors = ray.util.list_named_actors(all_namespaces=True)
         guard.watch.answered(sum(node["Alive"] for node in ray.nodes()), time.monotonic())
-        if local_cluster.held(folder) or runs_trials(actors):
+        held = local_cluster.held(folder)
+        if not held:  # else a driver watches them
+            pings.end_frozen([actor for actor in actors if runs_trials([actor])])
+        if held or runs_trials(actors):
             last_needed = time.monotonic()
         elif time.monotonic() - last_needed > linger_s and local_cluster.withdraw(folder):
             break
@@ -75,6 +80,35 @@ def _keep_head(folder: Path, sessions: Path, cpus: int, linger_s: float) -> None
 def runs_trials(actors: Sequence[Mapping[str, str]]) -> bool:
     """True if any of these actors runs trials. Ray Train's own named actors stay as long as the cluster."""
     return any(actor["namespace"].startswith(NAMESPACE) and "/" in actor["name"] for actor in actors)
+
+
+class _Pings:
+    """Ends actors that answer nobody while there is no driver; the cluster would stay for them for ever."""
+
+    def __init__(self) -> None:
+        self._actors: dict[str, tuple[Any, Any, AnswerWatch]] = {}
+        """By name: the actor, the call whose answer is awaited, and when it last answered."""
+
+    def end_frozen(self, actors: Sequence[Mapping[str, str]]) -> None:
+        """Calls each of these actors; ends those that have not answered for too long."""
+        import ray
+
+        now = time.monotonic()
+        self._actors = {name: self._actors[name] for actor in actors if (name := actor["name"]) in self._actors}
+        for actor in actors:
+            name = actor["name"]
+            if name not in self._actors:
+                with contextlib.suppress(ValueError):  # it has ended since
+                    handle = ray.get_actor(name, namespace=actor["namespace"])
+                    self._actors[name] = (handle, handle.should_stop.remote(), AnswerWatch(now))
+                continue
+            handle, call, watch = self._actors[name]
+            if ray.wait([call], timeout=0)[0]:
+                watch.answered(now)
+                self._actors[name] = (handle, handle.should_stop.remote(), watch)
+            elif watch.verdict(now).end:
+                ray.kill(handle)
+                del self._actors[name]
 
 
 class _Guard:

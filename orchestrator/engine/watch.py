@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from workers.errors import LIMIT_GRACE_S
+
 NO_NODE_S = 5.0
 """A cluster without a living node for so long is lost. Ray itself needs half a minute to notice a frozen node."""
 HEAD_SILENT_S = 60.0
@@ -17,8 +19,6 @@ that trains answers within 10 s, because calls run in threads of their own."""
 QUIET_S = 600.0
 QUIET_ROUNDS = 20
 """A trial that has reported nothing for QUIET_S, and for as long as so many of its usual rounds, is mentioned."""
-LIMIT_GRACE_S = 60.0
-"""A trial ends itself after the step in which its time limit runs out. So much later the driver ends it."""
 STOP_S = 120.0
 """Trials that were asked to stop have so long for their checkpoint; then their processes are ended."""
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import random
 import shutil
 import signal
+import sqlite3
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from random_kills import KINDS, Killer
 from small_job import (
     EPOCHS,
     JOB,
@@ -29,6 +32,7 @@ from small_job import (
     run,
     store_of,
     wait_until,
+    workers_of,
 )
 
 from orchestrator.engine import ray_cluster as cluster
@@ -45,7 +49,7 @@ def undisturbed(finished: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Path]:
-    """A folder with a local cluster of its own, which may be killed (Ray's sockets need a short path)."""
+    """A folder with a local cluster of its own, which may be killed."""
     folder = Path(tempfile.mkdtemp(prefix="own-", dir="/tmp"))
     yield folder
     kill_cluster(folder)
@@ -131,7 +135,6 @@ def doomed(folder: Path) -> dict[str, str]:
     """Variables of a cluster three of whose workers die, one at each point."""
     (folder / "deaths").mkdir(exist_ok=True)
     return {
-        "RAY_TMPDIR": str(folder),
         "ORCHESTRATOR_CRASH_AT": "step:7,before_checkpoint_commit:2,after_checkpoint_commit:4",
         "ORCHESTRATOR_CRASH_ONCE": str(folder / "deaths"),
     }
@@ -162,7 +165,7 @@ def test_workers_killed_at_every_named_point_repeat_at_most_one_interval(
             assert (facts["resumed_at"] or 0) == kept[point], (point, step, interval)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(n, marks=pytest.mark.soak) for n in (2, 3, 4))])
 def test_drivers_and_workers_killed_at_random_times(
     ray_cluster: str, spec: Path, undisturbed: dict[str, Any], tmp_path: Path, seed: int
 ) -> None:
@@ -184,23 +187,12 @@ def test_drivers_and_workers_killed_at_random_times(
             assert step is None or (store.trials.get(folder.name).facts["resumed_at"] or 0) >= step
 
 
-def workers_of(runs: Path) -> dict[Path, psutil.Process]:
-    """The processes that train now, by the folder of their trial, whose log they have open."""
-    found = {}
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            for file in process.open_files():
-                if file.path.startswith(str(runs / "storage" / "trials")):
-                    found[Path(file.path).parent] = process
-    return found
-
-
 def kill_a_worker(runs: Path, driver: Any, dice: random.Random) -> tuple[Path, int | None]:
     """SIGKILL to a process that trains, at some time; the folder of its trial, and what that has on disk."""
     while True:
-        wait_until(lambda: workers_of(runs), driver)
+        wait_until(lambda: workers_of(runs / "storage"), driver)
         time.sleep(dice.uniform(0, 0.2))
-        running = workers_of(runs)
+        running = workers_of(runs / "storage")
         if running:
             folder = dice.choice(sorted(running))
             kill_all([running[folder]])
@@ -216,9 +208,9 @@ def test_every_process_killed_at_once_at_random_times(
     command += ["--storage", tmp_path / "storage", "--database-url", f"sqlite:///{tmp_path / 'store.db'}"]
     left: dict[str, int | None] = {}
     for least in (1, 5):
-        driver = begin(*command, RAY_TMPDIR=str(own))
+        driver = begin(*command)
         wait_until(lambda least=least: count_done(tmp_path) >= dice.randint(least, least + 3), driver)
-        wait_until(lambda: workers_of(tmp_path), driver)
+        wait_until(lambda: workers_of(tmp_path / "storage"), driver)
         time.sleep(dice.uniform(0, 0.3))
         driver.kill()
         kill_cluster(own)
@@ -230,10 +222,62 @@ def test_every_process_killed_at_once_at_random_times(
         for trial in out:
             kept = left.get(trial.key, 0)
             assert trial.epoch == 0 or kept is None or trial.step - kept <= trial.step // trial.epoch
-    done = run(*command, RAY_TMPDIR=str(own))
+    done = run(*command)
     assert done.returncode == 0, done.stderr
     (own / "reports").rename(tmp_path / "reports")
     assert_same(tmp_path, undisturbed)
     with store_of(tmp_path) as store:
         for trial in out:
             assert (store.trials.get(trial.key).facts["resumed_at"] or 0) >= (left.get(trial.key) or 0)
+
+
+# Anything, at any time
+
+FEW = ["trial"] * 4 + ["driver"] * 3 + ["mirror"] * 2 + ["raylet", "gcs_server", "head"]
+"""Enough for every kind, in about a minute; with the other tests of this file some thirty kills of one small job."""
+
+
+def survives(own: Path, spec: Path, undisturbed: dict[str, Any], place: Path, seed: int, kinds: list[str]) -> Killer:
+    """The job comes to its end, every number as if nothing had happened, and MLflow has all of it."""
+    mlflow = place / "mlflow.db"
+    command: list[str | Path] = ["submit", spec, "--runs", own, "--cpus", "2", "-q", "--storage", place / "storage"]
+    command += ["--database-url", f"sqlite:///{place / 'store.db'}", "--tracking-uri", f"sqlite:///{mlflow}"]
+    killer = Killer(command, own, place / "storage", seed)
+    done = killer.run(kinds)
+    assert done.returncode == 0, (seed, killer.killed, done.stderr)
+    assert "Traceback" not in done.stderr
+    shutil.rmtree(place / "reports", ignore_errors=True)
+    (own / "reports").rename(place / "reports")
+    assert_same(place, undisturbed)
+    with closing(sqlite3.connect(mlflow)) as database:
+        states = database.execute("SELECT status, count(*) FROM runs GROUP BY status").fetchall()
+    assert [state for state, _ in states] == ["FINISHED"], (seed, states)
+    sessions = list((own / "ray" / "s").glob("session_2*"))
+    assert len(sessions) <= 1, "each cluster removes what the one before it has left"
+    return killer
+
+
+@pytest.mark.timeout(900)
+def test_a_job_survives_random_kills_of_anything(
+    own: Path, spec: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    killer = survives(own, spec, undisturbed, tmp_path, seed=4, kinds=FEW)
+    assert killer.killed.total() >= 8, killer.killed
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_jobs_survive_random_kills_for_hours(
+    own: Path, spec: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    """`make soak HOURS=24`. Prints what was killed; a failure names its seed."""
+    end = time.monotonic() + 3600 * float(os.environ.get("ORCHESTRATOR_SOAK_HOURS", "1"))
+    seed, killed = random.SystemRandom().randrange(10**6), Counter[str]()
+    while time.monotonic() < end:
+        seed += 1
+        place = tmp_path / str(seed)
+        place.mkdir()
+        kinds = random.Random(seed).choices(KINDS, weights=(8, 6, 4, 2, 2, 2), k=30)
+        killed += survives(own, spec, undisturbed, place, seed, kinds).killed
+        shutil.rmtree(place)
+        print(f"seed {seed}: done; killed so far: {dict(killed)}", flush=True)

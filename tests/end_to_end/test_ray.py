@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from ray import cloudpickle
@@ -22,6 +23,7 @@ from orchestrator.engine.ray_backend import RayBackend, WorkerUpdate, require
 from orchestrator.errors import BackendUnreachable
 from orchestrator.settings import settings
 from orchestrator.spec.job import Resources
+from workers.errors import ErrorClass
 from workers.messages import Assignment, Failure, Outcome, Report
 from workers.trial import TrialSpec
 
@@ -163,6 +165,78 @@ def test_an_actor_that_cannot_be_made_ends_the_driver_and_not_the_trials(pool: R
     with pytest.raises(BackendUnreachable, match=r"cannot run on this cluster: .*no_such_module"):
         end_of(pool, worker)
     assert pool.running() == []
+
+
+def test_a_trial_whose_code_the_node_lacks_fails_at_once_as_a_code_error(pool: RayBackend, tmp_path: Path) -> None:
+    """The actor lives and cannot read its assignment. To try it on one node after the other would help nobody."""
+    worker = give(pool, tmp_path, 1)
+    end = end_of(pool, worker)
+    assert end.update is not None
+    pool.acknowledge(end.update, worker)
+    given = Assignment(trial(batch=2), "test/2", 7, str(tmp_path / "2"), "data", parents=NotOnTheNode())  # type: ignore[arg-type]
+    worker = pool.start(given, Resources())
+    update = end_of(pool, worker).update
+    assert update is not None
+    assert (update.key, update.token, update.ended) == (given.trial.key, 7, True)
+    (failure,) = update.events
+    assert isinstance(failure, Failure)
+    assert failure.error_class is ErrorClass.code
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in failure.message.splitlines()[0]
+    assert "\x1b" not in failure.message
+
+
+def test_an_actor_that_another_driver_took_over_is_no_longer_ours(pool: RayBackend, tmp_path: Path) -> None:
+    """As after a lease that ran out: nothing is started on it, and nothing said of a process that died."""
+    worker = give(pool, tmp_path, 17)
+    while not pool.poll(1.0):
+        pass
+    other = RayBackend(pool._prefix, says_where, owner="other")
+    found = next(each for each in other.foreign_actors() if each.worker.name == worker.name)
+    other.adopt(found)
+    pool.acknowledge(found.update, worker)  # type: ignore[arg-type]
+    end = end_of(pool, worker)
+    assert (end.update, end.reason) == (None, "another driver has taken over its process")
+    assert pool.running() == []
+    other.acknowledge(found.update, found.worker)  # type: ignore[arg-type]
+    assert [each.reason for each in other.poll(0.5)] in ([], [""]), "the other goes on with it"
+    other.retire(found.worker)
+
+
+def test_a_frozen_process_is_ended(pool: RayBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from orchestrator.engine import watch
+
+    worker = give(pool, tmp_path, 17)
+    while not (answers := pool.poll(1.0)):
+        pass
+    pid = int(ray.get(worker.handle.place.remote())["pid"])
+    pool.acknowledge(answers[0].update, worker)  # type: ignore[arg-type]
+    monkeypatch.setattr(watch, "FROZEN_S", 1.0)
+    os.kill(pid, signal.SIGSTOP)
+    answer = end_of(pool, worker)
+    assert answer.update is None
+    assert "has not answered" in answer.reason
+    deadline = time.monotonic() + 60
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "its node kills it, so that its resources are free again"
+        time.sleep(0.2)
+
+
+def test_the_local_cluster_is_private(ray_cluster: str) -> None:
+    """Its ports are on loopback, its token and its sessions are for its owner alone."""
+    from orchestrator.engine import local_cluster
+
+    assert ray_cluster.startswith("127.0.0.1:")
+    listening = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+    (gcs,) = {each.pid for each in listening if each.laddr.port == int(ray_cluster.rpartition(":")[2])}
+    head = psutil.Process(gcs).parent()
+    assert head is not None
+    family = {process.pid for process in (head, *head.children(recursive=True))}
+    open_to = {each.laddr.ip.removeprefix("::ffff:") for each in listening if each.pid in family}
+    assert open_to == {"127.0.0.1"}
+    assert local_cluster.token_path().stat().st_mode & 0o077 == 0
+    assert local_cluster.token_path().parent.stat().st_mode & 0o077 == 0
 
 
 def test_a_survivor_is_found_with_its_news(pool: RayBackend, tmp_path: Path) -> None:

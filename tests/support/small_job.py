@@ -147,6 +147,17 @@ def _same(value: Any) -> Any:
     return [_same(inner) for inner in value] if isinstance(value, list) else value
 
 
+def workers_of(storage: Path) -> dict[Path, psutil.Process]:
+    """The processes that train now, by the folder of their trial, whose log they have open."""
+    found = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            for file in process.open_files():
+                if file.path.startswith(str(storage / "trials")):
+                    found[Path(file.path).parent] = process
+    return found
+
+
 def kill_cluster(folder: Path) -> None:
     """Kills the local cluster of this folder, with everything on it, if it runs."""
     with contextlib.suppress(OSError, psutil.NoSuchProcess):

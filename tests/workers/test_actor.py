@@ -214,3 +214,25 @@ def test_a_trial_whose_log_cannot_be_written_ends_instead_of_hanging(tmp_path: P
     (failure,) = update.events
     assert isinstance(failure, Failure)
     assert "Not a directory" in failure.message
+
+
+HANGS = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_actor import assignment
+from workers import actor as module
+module.LIMIT_GRACE_S = 0.1
+actor = module.TrialActor(lambda *_: time.sleep(60), orphan_s=0.4)
+actor.start(assignment(Path({folder!r}), time_limit_s={limit}), wait_s=0)
+time.sleep(3)
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize(("limit", "code"), [(0.1, 0), (600.0, 3)])
+def test_a_trial_that_hangs_past_its_limit_holds_no_resources_without_a_driver(
+    tmp_path: Path, limit: float, code: int
+) -> None:
+    program = HANGS.format(tests=str(Path(__file__).parent), folder=str(tmp_path), limit=limit)
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == code

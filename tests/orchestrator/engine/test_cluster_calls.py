@@ -53,6 +53,13 @@ def test_a_cluster_whose_node_died_is_noticed_in_the_next_looks(monkeypatch: pyt
     assert now[0] - 100.0 < 10, "within ten seconds"
 
 
+def test_a_cluster_that_took_its_actors_along_is_lost_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = ClusterCalls(lambda: None)
+    calls.look(lambda: 1, after_death=True)
+    with pytest.raises(ClusterLost, match="its last node died"):
+        calls.look(lambda: 0, after_death=True)
+
+
 def test_a_head_that_is_gone_is_noticed_before_ray_is_asked() -> None:
     with pytest.raises(ClusterLost, match="killed"):
         ClusterCalls(lambda: "killed").look(lambda: pytest.fail("asked"))

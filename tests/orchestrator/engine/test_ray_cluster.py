@@ -186,9 +186,13 @@ def test_a_local_cluster_that_does_not_answer_is_replaced_once(
 
 
 def test_why_a_local_cluster_is_gone(tmp_path: Path) -> None:
-    state = local_cluster.this_process()
+    local_cluster.describe(tmp_path, "127.0.0.1:1", None)
+    state = local_cluster.described(tmp_path)
+    assert state is not None
     assert ray_cluster._local_gone(tmp_path, state) is None
-    dead = {"pid": 4194300, "pid_started": 0.0}
+    dead = {**state, "pid": 4194300}
     assert ray_cluster._local_gone(tmp_path, dead) == "its process has ended"
+    (tmp_path / "ray.json").unlink()
+    assert ray_cluster._local_gone(tmp_path, state) == "its process has ended", "its head has given it up"
     (tmp_path / "ray.log").write_text("noise\nthe local Ray cluster ends: its process raylet has ended\n")
     assert ray_cluster._local_gone(tmp_path, dead) == "its process raylet has ended"
