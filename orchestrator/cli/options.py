@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from orchestrator.printable import printable
+from orchestrator.report.formatting import printable_lines
 from orchestrator.settings import settings
 
 INTERRUPTED = 130
@@ -21,9 +22,10 @@ UNFINISHED = 1
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def echo(text: object) -> None:
-    """Prints a result to standard output: every command does so by this, so that text of others stays text."""
-    click.echo("\n".join(printable(line, lines=True) for line in str(text).split("\r\n")))
+def echo(text: object, end: bool = True) -> None:
+    """Prints a result to standard output: every command does so by this, so that text of others stays text. `end`:
+    with a line end after it."""
+    click.echo(printable_lines(str(text)), nl=end)
 
 
 def say(line: str) -> None:

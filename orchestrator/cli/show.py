@@ -154,6 +154,6 @@ def report(job: str | None, where: Settings, form: str, check: bool) -> None:
         echo(f"{identity}: every number and every choice follows from the recorded figures")
         return
     text = publish.text(build(store, identity, full=bool(FORMATS[form].suffix)), form, where)
-    echo(text if form == "text" else text.removesuffix("\n").removesuffix("\r"))
+    echo(text, end=form == "text")
     if form == "html" and sys.stdout.isatty():
         say(f"written: {publish.publish(store, identity, where)['html']}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from orchestrator.printable import printable
 from orchestrator.records.recorded_spec import label
 
 
@@ -40,6 +41,11 @@ def short(value: Any) -> str:
 def finite(value: float | None) -> float | None:
     """The value; None for one that is not finite."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def printable_lines(text: str) -> str:
+    """A text of several lines, each printable; line ends stay as they are, those of CSV too."""
+    return "\r\n".join(printable(line, lines=True) for line in text.split("\r\n"))
 
 
 WIDTH = 110

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.printable import printable
 from orchestrator.report.formats import csv_table, html_page, json_data, latex, markdown, terminal
+from orchestrator.report.formatting import printable_lines
 from orchestrator.report.model import Report
 
 
@@ -34,7 +34,7 @@ def _printable(render: Callable[[Report, Links], str]) -> Callable[[Report, Link
     """No text of others (names, errors, rows of the store) reaches a terminal or a file as it is."""
 
     def rendered(report: Report, links: Links) -> str:
-        return "\r\n".join(printable(line, lines=True) for line in render(report, links).split("\r\n"))
+        return printable_lines(render(report, links))
 
     return rendered
 
