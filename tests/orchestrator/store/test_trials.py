@@ -189,7 +189,9 @@ def test_a_done_trial_runs_once_more_for_its_weights_and_keeps_its_figures(three
     assert [a.cause for a in three.trials.attempts(key_of(1))] == ["done", "stopped", "done"]
 
 
-@pytest.mark.parametrize("error_class", ["code", "data", "out_of_memory", "timeout", "cancelled", "diverged", "node_lost"])
+@pytest.mark.parametrize(
+    "error_class", ["code", "data", "out_of_memory", "timeout", "cancelled", "diverged", "node_lost"]
+)
 @pytest.mark.parametrize("retry", [False, True])
 def test_a_done_trial_that_fails_while_it_makes_its_weights_stays_done(
     three: Store, error_class: str, retry: bool
