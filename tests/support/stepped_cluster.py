@@ -240,6 +240,9 @@ class SteppedBackend:
         if handle.node.silent:
             return None
         update = handle.node.actor.poll(handle.acknowledged, 0.0)
+        if update.owner != self._owner:
+            self._handles.remove(handle)
+            return SimpleNamespace(worker=replace(handle), update=None, reason="another driver has taken it over")
         if handle.assignment is not None and (update.key, update.token) != (handle.key, handle.token):
             self._start_on(handle)
             return None

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import pytest
 from fuzzing import examples
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -228,7 +228,6 @@ def test_any_order_of_events_leads_to_the_same_table(database: Database, monkeyp
             AnyOrder,
             settings=settings(
                 max_examples=examples(25),
-                phases=[Phase.generate] if "NOSHRINK" in os.environ else list(Phase),
                 stateful_step_count=50,
                 derandomize="FUZZ_EXAMPLES" not in os.environ,
                 database=None,
