@@ -121,23 +121,22 @@ def run(module: Module, sample: int, seconds: float) -> tuple[dict[str, str], li
 
 
 def _mutmut(root: Path, names: Sequence[str], seconds: float) -> str:
-    """Runs mutmut on these mutants; after `seconds` it is interrupted, and keeps what it has."""
+    """Runs mutmut on these mutants, for `seconds` at most; returns what it printed."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     # Threads do not survive the fork in which a mutant is tried.
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", "1", *names]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen(command, cwd=root, env=environment, start_new_session=True, **pipes)  # type: ignore[call-overload]
-    try:
-        return str(process.communicate(timeout=seconds)[0])
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
+    output = root / "mutmut.txt"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            command, cwd=root, env=environment, start_new_session=True, stdout=file, stderr=subprocess.STDOUT
+        )
         try:
-            return str(process.communicate(timeout=30)[0])
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:  # each result is on disk already
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return output.read_text(errors="replace")
 
 
 def _statuses(root: Path, files: Iterable[str]) -> Iterable[tuple[str, str]]:
@@ -170,19 +169,18 @@ def main() -> None:
         parser.error(
             f"no such module: {', '.join(sorted(unknown))}; there are {', '.join(each.name for each in modules)}"
         )
-    survivors: list[Mutant] = []
     titles = f"{'module':<12}{'tried':>6}{'killed':>8}{'timeout':>9}{'survived':>9}{'no test':>9}{'not tried':>10}"
     table = [f"{titles}{'score':>10}"]
     for module in modules:
         if options.modules and module.name not in options.modules:
             continue
         statuses, mutants = run(module, options.sample, options.seconds)
+        for mutant in mutants:
+            if statuses[mutant.name] in ("survived", "no tests"):
+                print(f"{mutant.where} ({mutant.name.rpartition('__mutmut_')[2]})\n{mutant.change}\n")
         table.append(line_of(module, statuses))
-        print(table[-1], flush=True)
-        survivors += [mutant for mutant in mutants if statuses[mutant.name] in ("survived", "no tests")]
-    for mutant in survivors:
-        print(f"\n{mutant.where}  ({mutant.name.rpartition('__mutmut_')[2]})\n{mutant.change}")
-    print("\n" + "\n".join(table))
+        print(table[-1] + "\n", flush=True)
+    print("\n".join(table))
 
 
 if __name__ == "__main__":

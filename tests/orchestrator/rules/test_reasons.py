@@ -122,12 +122,17 @@ def test_the_best_of_a_group_is_kept_by_its_metric_and_tie_rule() -> None:
     for mode, best in (("max", "b"), ("min", "a")):
         found = texts(facts(*trials, **candidates(mode, a=1.0, b=3.0, c=2.0)))
         assert found == {best: ["best: best of grid digits in job j"]}
+    two = texts(facts(*trials, **candidates("max", a=1.0, b=2.0)))
+    assert two == {"b": ["best: best of grid digits in job j"]}
     assert texts(facts(*trials, **candidates("max", a=1.0))) == {"a": ["best: only one of grid digits in job j"]}
     assert texts(facts(*trials, **candidates("max", a=1.0, b=1.0))).keys() == {"a"}
     assert texts(facts(*trials, **candidates("max", ties=True, a=1.0, b=1.0))).keys() == {"b"}
     assert texts(facts(*trials, **candidates("max", a=float("nan")))) == {}
     of = facts(*trials, **candidates("max", ties=True, a=1.0, b=1.0))
     assert texts(dataclasses.replace(of, jobs={})).keys() == {"a"}, "a job that is gone has no tie rule"
+    for spec in ({}, {"stages": [{"name": "another"}]}):
+        renamed = {"j": Job("j", False, spec)}
+        assert texts(dataclasses.replace(of, jobs=renamed)).keys() == {"a"}, "nor has a stage that is gone"
 
 
 def test_the_reasons_come_strongest_first() -> None:

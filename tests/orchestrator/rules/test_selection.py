@@ -132,6 +132,16 @@ def test_a_value_within_a_twentieth_of_an_end_of_its_range_lies_at_it(
     assert found == ([Edge("x", side, beyond, value, low if side == "low" else high)] if side else [])  # type: ignore[arg-type]
 
 
+def test_a_candidate_that_comes_twice_is_one() -> None:
+    assert best([candidate("b"), candidate("a"), candidate("a")], "top1", "max") == candidate("a")
+
+
+def test_the_twentieth_itself_counts_and_a_range_may_lie_below_one() -> None:
+    assert edges({"x": 5.0}, {}, {"x": (0.0, 100.0, False)}) == [Edge("x", "low", False, 5.0, 0.0)]
+    assert edges({"x": 95.0}, {}, {"x": (0.0, 100.0, False)}) == [Edge("x", "high", False, 95.0, 100.0)]
+    assert edges({"x": 1e-4}, {}, {"x": (1e-4, 1e-2, True)}) == [Edge("x", "low", False, 1e-4, 1e-4)]
+
+
 def test_a_range_in_the_logarithm_is_not_even() -> None:
     assert edges({"x": 2.5}, {}, {"x": (2.0, 32.0, True)}) == []
     assert edges({"x": 2.5}, {}, {"x": (2.0, 32.0, False)}) == [Edge("x", "low", False, 2.5, 2.0)]

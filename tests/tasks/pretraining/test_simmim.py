@@ -31,7 +31,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], int, str]] = {
     "vit": ("vit_tiny_patch16_224", VIT, 16, "patch_embed"),
     "vit without class token": ("vit_tiny_patch16_224", NO_TOKEN, 16, "patch_embed"),
     "beit": ("beit_base_patch16_224", BEIT, 16, "patch_embed"),
-    "beit with own bias": ("beit_base_patch16_224", {**VIT, "global_pool": "token"}, 16, "patch_embed"),
+    "beit with a bias per block": ("beit_base_patch16_224", {**VIT, "global_pool": "token"}, 16, "patch_embed"),
     "beit with positions": ("beit_base_patch16_224", {**BEIT, "use_abs_pos_emb": True}, 16, "patch_embed"),
     "replknet": ("replknet_31b_mim", REPLKNET, 32, "entry"),
 }
@@ -187,6 +187,16 @@ def test_normalised_target_is_that_of_the_definition(side: int, window: int, con
         around = images[n, c, max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1].double().numpy()
         expected = (float(images[n, c, y, x]) - around.mean()) / math.sqrt(around.var(ddof=1) + 1e-6)
         assert found[n, c, y, x] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("contrast", [1e-4, 1e-3, 1e-2])
+def test_of_a_flat_region_the_target_stays_small(contrast: float) -> None:
+    """1e-6 is added to the variance, inside the root: it weighs as much as a deviation of 1e-3."""
+    images = torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(0)) * contrast
+    around = images[0, 0, 3:8, 3:8].double()  # a window of 5 around (5, 5)
+    expected = float(images[0, 0, 5, 5] - around.mean()) / math.sqrt(float(around.var()) + 1e-6)
+    assert normalised_target(images, 5)[0, 0, 5, 5].item() == pytest.approx(expected, rel=1e-3)
+    assert abs(expected) < 3 * contrast / 1e-3
 
 
 def test_normalised_target_of_one_colour_is_zero() -> None:
