@@ -195,7 +195,8 @@ def _defaults(model: type[BaseModel]) -> dict[str, Any]:
 PINNED: dict[str, dict[str, Any]] = {
     "Classify": {
         "train": "train", "evaluate": "val", "val_fraction": 0.2, "split_seed": 0, "counts": "exact",
-        "head": "trunc_normal", "normalize": "imagenet", "augment": Augment().model_dump(mode="json"),
+        "head": "trunc_normal", "normalize": "imagenet", "preprocessing": "stated",
+        "augment": Augment().model_dump(mode="json"),
         "caltech_background": True, "official_val": "val", "manifests": {},
         "sizes": {},
     },
