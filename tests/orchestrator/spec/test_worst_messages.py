@@ -25,7 +25,7 @@ WORST = {
     "1 misspelt key in an axis": (GOOD, "{kind: stage, name: SUP", "{§kid: stage, name: SUP",
         "stages.grid: backbone.init.kid: no such field; nearest: kind; kinds: none, file, timm, stage, trial"),
     "1 list for a kind": (GOOD, "kind: classify,", "kind: §[classify],",
-        'trial.task.kind: ["classify"]: no such kind; kinds: classify, pretrain'),
+        'trial.task.kind: ["classify"]: no such kind; kinds: classify, pretrain; nearest: classify'),
     "1 no kind": (GOOD, "{kind: classify, dataset: digits}", "§{dataset: digits}",
         "trial.task: needs `kind`; kinds: classify, pretrain"),
     "2 overrid": (K12, "    override: {task.dataset: digits-pretrain", "    §overrid: {task.dataset: digits-pretrain",
