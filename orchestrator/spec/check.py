@@ -80,7 +80,9 @@ def check(root: YamlNode, problems: Problems, unreadable: Collection[Location] =
             test_access.check_one_test_set(i)
             if valid:  # another mistake can make it seem that winners are chosen across cells
                 stages.comparable(i)
-    if check_stage(root, job, problems) and valid and not bad:  # else names may be those of trials that were not built
+    if (
+        check_stage(root, job, problems) and valid and base.sound and not bad
+    ):  # else names may be those of trials that were not built
         check_names(root, job, stages.built, problems)
     check_figures(root, job, stages.built, problems)
     return job

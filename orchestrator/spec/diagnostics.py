@@ -143,8 +143,8 @@ def wording(model: type[BaseModel], error: Any) -> str:
         allowed += ["profiles"] if model is JobSpec and len(loc) == 1 else []
         return f"{show(error['input'])}: no such field; " + offer(str(loc[-1]), allowed, "fields")
     if kind == "union_tag_invalid":
-        tag = str(context["tag"])
-        return f"{show(tag)}: no such kind; {offer(tag, _quoted(context['expected_tags']), 'kinds')}"
+        tag = error["input"]["kind"]
+        return f"{show(tag)}: no such kind; {offer(str(tag), _quoted(context['expected_tags']), 'kinds')}"
     if kind == "union_tag_not_found":
         known = f"kinds: {', '.join(kinds(model, loc))}"
         misspelt = _misspelt_kind(error)
@@ -199,8 +199,8 @@ def dotted(root: YamlNode, steps: Steps, is_missing: bool = False) -> str:
         if child is None and not (is_missing and i == len(steps) - 1):
             continue
         name = child.child("name") if child and isinstance(step, int) else None
-        if name is not None:
-            parts.append(shorten(str(name.value)))
+        if name is not None and isinstance(name.value, str):
+            parts.append(shorten(name.value))
         elif isinstance(step, str) or child is not None:
             parts.append(shorten(str(step)))
         node = child or node
@@ -226,7 +226,7 @@ _PLAIN_WORDS = {
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
     "float_parsing": "must be a number",
-    "string_type": "must be text; put it in quotes",
+    "string_type": "must be text",
     "bool_type": "must be true or false",
     "list_type": "must be a list",
     "tuple_type": "must be a list",
@@ -247,7 +247,8 @@ FORMS = {
 def _what(kind: str, context: Any, error: Any) -> str:
     value = str(error["input"])[:MAX_WORD]
     if kind in _PLAIN_WORDS:
-        return _PLAIN_WORDS[kind]
+        scalar = isinstance(error["input"], int | float) and kind == "string_type"
+        return _PLAIN_WORDS[kind] + ("; put it in quotes" if scalar else "")
     if kind == "literal_error":
         return "not allowed; " + offer(value, _quoted(context["expected"]), "allowed")
     if kind == "value_error":

@@ -218,7 +218,12 @@ class JobSpec(SpecModel):
         trial = fields.get("trial")
         task = trial.get("task") if isinstance(trial, dict) else None
         kind = task.get("kind") if isinstance(task, dict) else None
-        if "columns" in report or kind not in TASKS or "dataset" in task_class(kind).data_fields:
+        if (
+            "columns" in report
+            or not isinstance(kind, str)
+            or kind not in TASKS
+            or "dataset" in task_class(kind).data_fields
+        ):
             return fields
         data_field = next(iter(task_class(kind).data_fields), "kind")
         return {**fields, "report": {**report, "columns": f"task.{data_field}"}}

@@ -9,6 +9,7 @@ import pytest
 from good_spec import GOOD, GRID, Write, _problems
 
 import orchestrator.spec.check_sizes as check_sizes
+import orchestrator.spec.check_trials as check_trials
 from orchestrator.spec import load
 from orchestrator.spec.yaml_nodes import read
 
@@ -86,6 +87,20 @@ def test_the_lines_say_how_many_more_there_are(write: Write) -> None:
     text = GOOD.replace("profiles:\n", "".join(f"k{number}: 1\n" for number in range(50)) + "profiles:\n")
     assert len(_problems(write(text))) == 50
     assert "k49" in _problems(write(text))[-1]
+
+
+def test_a_value_that_is_reported_is_tried_in_no_other_trial(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[object] = []
+    check = check_trials._validate
+
+    def counted(*arguments: object) -> object:
+        tried.append(arguments)
+        return check(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(check_trials, "_validate", counted)
+    values = ", ".join(str(2 + number / 10_000) for number in range(500))
+    assert len(_problems(write(GOOD.replace("[0.75, 0.95]", f"[{values}]")))) == 51
+    assert len(tried) < 510  # each value once: not in all of 12 trials
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "directory", "missing", "NUL"])

@@ -24,6 +24,8 @@ WORST = {
         "stages.grid: backbone.init.kind: stag: no such kind; kinds: none, file, timm, stage, trial; nearest: stage"),
     "1 misspelt key in an axis": (GOOD, "{kind: stage, name: SUP", "{§kid: stage, name: SUP",
         "stages.grid: backbone.init.kid: no such field; nearest: kind; kinds: none, file, timm, stage, trial"),
+    "1 list for a kind": (GOOD, "kind: classify,", "kind: §[classify],",
+        'trial.task.kind: ["classify"]: no such kind; kinds: classify, pretrain; nearest: classify'),
     "1 no kind": (GOOD, "{kind: classify, dataset: digits}", "§{dataset: digits}",
         "trial.task: needs `kind`; kinds: classify, pretrain"),
     "2 overrid": (K12, "    override: {task.dataset: digits-pretrain", "    §overrid: {task.dataset: digits-pretrain",
@@ -225,3 +227,20 @@ def test_what_a_profile_completes_is_no_mistake(write: Write) -> None:
     text = GOOD.replace("lr: 1e-3, batch: 32", "lr: null").replace("epochs: 4", "epochs: 1")
     text = text.replace("{trial: {seed: 1}}", "{trial: {optim: {lr: 1e-3, batch: 32, epochs: 4}}}")
     assert load(write(text)).trial["optim"] == {"lr": 1e-3, "batch": 32, "epochs": 4, "warmup_epochs": 1}
+
+
+def test_what_follows_from_an_unreadable_value_is_not_told(write: Write) -> None:
+    """Without its length in iterations the rest of this section would be wrong."""
+    optim = "optim: {lr: 1e-3, batch: 32, iterations: .inf, schedule: step, step_iterations: [5]}"
+    text = GOOD.replace("optim: {lr: 1e-3, batch: 32, epochs: 4, warmup_epochs: 1}", optim)
+    assert len(_problems(write(text.replace("iterations: .inf", "iterations: 0")))) == 1
+    (problem,) = _problems(write(text))
+    assert ":6:44: trial.optim.iterations: .inf: not a finite number" in problem
+
+
+def test_a_mistake_that_each_profile_words_anew_is_told_once_by_validate(write: Write) -> None:
+    from orchestrator.errors import SpecError
+
+    with pytest.raises(SpecError, match="warmup_epochs 9 must be below epochs 4") as caught:
+        load_checking_profiles(write(GOOD.replace("warmup_epochs: 1}", "warmup_epochs: 9}")))  # large: below epochs 8
+    assert len(caught.value.problems) == 1
