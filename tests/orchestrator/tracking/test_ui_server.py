@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -243,3 +247,28 @@ def test_a_new_database_of_mlflow_is_private(tmp_path: Path) -> None:
     file = tmp_path / "a#b" / "mlflow.db"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+def test_the_command_prints_the_address_and_ends_with_ctrl_c(migrated: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    shutil.copy(migrated, folder / "mlflow.db")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "ORCH"))}
+    command = ["-m", "orchestrator", "ui", "--runs", str(folder), "--port", "0", "--address", "elsewhere:6379"]
+    process = subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    said = []
+    while not said or not said[-1].startswith("Ctrl-C"):
+        said.append(process.stderr.readline())
+        assert said[-1], said
+    link = said[0].removeprefix("MLflow UI:").strip()
+    address, _, token = link.partition("/?token=")
+    assert len(token) >= 40
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(address, timeout=30)
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    assert browser.open(link, timeout=30).status == 200
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    with pytest.raises(urllib.error.URLError, match="refused"):
+        urllib.request.urlopen(address, timeout=30)
