@@ -44,12 +44,15 @@ class TrialActor:
         self._asked = self._begun = time.monotonic()
         threading.Thread(target=self._exit_when_orphaned, daemon=True).start()
 
-    def start(self, assignment: Assignment, wait_s: float = 10.0) -> TrialUpdate:
+    def start(self, assignment: Assignment, wait_s: float = 10.0, owner: str | None = None) -> TrialUpdate:
         """Starts a trial and returns its first update. All events of the previous trial count as acknowledged.
 
-        Raises RuntimeError while another trial runs.
+        Raises RuntimeError while another trial runs, and if the driver `owner` asks, to which the actor does not belong
+        any more: it slept past its lease, and the events are those of the driver that took the actor over.
         """
         with self._changed:
+            if owner not in (None, self._owner):
+                raise RuntimeError(f"it belongs to driver {self._owner} now")
             if not self._ended:
                 raise RuntimeError(f"busy with {self._assignment.name if self._assignment else '?'}")
             self._tidy()

@@ -157,8 +157,12 @@ class RayBackend:
             worker = self._create(held)
         worker.assignment, worker.key, worker.token = assignment, assignment.trial.key, assignment.token
         worker.ended = None  # the worker learns of the recorded end from the next assignment
+<<<<<<< HEAD
         worker.answers.answered(time.monotonic())
         worker.call = worker.handle.start.options(name=assignment.name).remote(assignment)
+=======
+        worker.call = worker.handle.start.options(name=assignment.name).remote(assignment, owner=self._owner)
+>>>>>>> w-property
         return worker
 
     def poll(self, timeout_s: float) -> list[WorkerUpdate]:
@@ -226,7 +230,8 @@ class RayBackend:
             return self._lost(worker, "another driver has taken over its process")
         if worker.assignment is not None and (update.key, update.token) != (worker.key, worker.token):
             # The call that should have started the trial was lost.
-            worker.call = worker.handle.start.options(name=worker.assignment.name).remote(worker.assignment)
+            start = worker.handle.start.options(name=worker.assignment.name)
+            worker.call = start.remote(worker.assignment, owner=self._owner)
             return None
         return WorkerUpdate(worker, update)
 

@@ -220,8 +220,8 @@ class SteppedBackend:
         if not handle.node.alive:
             return
         try:
-            handle.node.actor.start(handle.assignment, wait_s=0)
-        except RuntimeError as error:  # busy with a trial of the driver that took it over
+            handle.node.actor.start(handle.assignment, wait_s=0, owner=self._owner)
+        except RuntimeError as error:  # another driver has taken it over
             handle.broken = str(error)
         else:
             self._cluster.started(handle.assignment)

@@ -192,13 +192,18 @@ class Service:
         for _ in range(300):
             if not self.live:
                 return
-            self.clock.seconds += 4
-            for process in self.live:
-                process.step(10)
-            self.raise_errors()
-            for node in self.running:
-                node.advance("finish")
+            self.round(self.live)
         raise AssertionError(f"these do not end: {[(each.name, each.where) for each in self.live]}")
+
+    def round(self, processes: list[Process]) -> None:
+        """These processes go on for some steps, and all trials end."""
+        self.clock.seconds += 4
+        for process in processes:
+            process.step(10)
+        self.raise_errors()
+        for node in self.running:
+            if not node.silent:
+                node.advance("finish")
 
     def run_to_end(self, what: JobSpec) -> JobState:
         """The state in which the job ends when its failed trials are run again and nobody disturbs it."""

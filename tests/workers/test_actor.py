@@ -82,6 +82,20 @@ def test_a_busy_actor_takes_no_second_trial(tmp_path: Path) -> None:
     done.set()
 
 
+def test_a_driver_that_lost_the_actor_starts_nothing_on_it_and_drops_no_news_of_the_one_that_has_it(
+    tmp_path: Path,
+) -> None:
+    """A driver slept past its lease, another one took its idle actor over, and the sleeper still counts it as idle."""
+    actor = TrialActor(three_epochs, owner="sleeper")
+    assert actor.set_owner("next", "sleeper")
+    news = all_of(actor, actor.start(assignment(tmp_path), owner="next"))
+    with pytest.raises(RuntimeError, match="it belongs to driver next now"):
+        actor.start(assignment(tmp_path / "other", token=7), owner="sleeper")
+    assert actor.poll(0, 0) == news
+    actor.release(1)
+    all_of(actor, actor.start(assignment(tmp_path, token=2), owner="next"))
+
+
 def test_a_stopped_trial_says_that_it_left(tmp_path: Path) -> None:
     def until_stopped(given: Assignment, emit: Any, stop: Any) -> Outcome:
         while not stop():

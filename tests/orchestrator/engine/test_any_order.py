@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import pytest
 from fuzzing import examples
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -88,14 +88,30 @@ class AnyOrder(RuleBasedStateMachine):
             process.step(count)
 
     @precondition(lambda self: self.service.live)
-    @rule(which=WHICH, noticed=st.booleans())
-    def kill(self, which: int, noticed: bool) -> None:
-        self.service.kill(self.service.pick(which), noticed)
+    @rule(which=WHICH, count=st.integers(0, 20), noticed=st.booleans())
+    def kill(self, which: int, count: int, noticed: bool) -> None:
+        process = self.service.pick(which)
+        process.step(count)
+        self.service.kill(process, noticed)
 
     @precondition(lambda self: self.service.live)
     @rule(which=WHICH)
     def lose_the_database(self, which: int) -> None:
         self.service.pick(which).fail(BackendUnreachable("made up by the test"))
+
+    @precondition(lambda self: self.service.live)
+    @rule(rounds=st.integers(1, 4))
+    def nobody_disturbs_for_a_while(self, rounds: int) -> None:
+        for _ in range(rounds):
+            self.service.round(self.service.live)
+
+    @precondition(lambda self: len(self.service.live) > 1)
+    @rule(which=WHICH, rounds=st.integers(1, 3))
+    def one_sleeps_past_its_lease(self, which: int, rounds: int) -> None:
+        asleep = self.service.pick(which)
+        self.service.clock.seconds += 31
+        for _ in range(rounds):
+            self.service.round([process for process in self.service.live if process is not asleep])
 
     @precondition(lambda self: self.service.live)
     @rule(seconds=st.sampled_from([4, 31]))
@@ -219,7 +235,7 @@ def database(database_url: str) -> Iterator[Database]:
     opened.close()
 
 
-@pytest.mark.timeout(0 if "FUZZ_EXAMPLES" in os.environ else 300)
+@pytest.mark.timeout(0 if "FUZZ_EXAMPLES" in os.environ else 900)  # to make a failure small takes minutes
 def test_any_order_of_events_leads_to_the_same_table(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     with patched(monkeypatch):
         AnyOrder.database = database
@@ -229,6 +245,7 @@ def test_any_order_of_events_leads_to_the_same_table(database: Database, monkeyp
             settings=settings(
                 max_examples=examples(25),
                 stateful_step_count=50,
+                phases=[Phase.generate, Phase.shrink],
                 derandomize="FUZZ_EXAMPLES" not in os.environ,
                 database=None,
                 deadline=None,
