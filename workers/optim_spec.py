@@ -89,9 +89,9 @@ class OptimSpec(BaseModel):
     """Steps by which the learning rate lags behind the schedule: optimizer step i (from 0) is made at the schedule's
     value for step i - lr_lag. 1: the code of Swin and SimMIM, which reads the schedule after a step, so that steps 0
     and 1 are both made at the first value (`warmup_lr`)."""
-    step_epochs: tuple[Annotated[float, Field(ge=0, le=LONGEST_EPOCHS)], ...] = ()
+    step_epochs: Annotated[tuple[Annotated[float, Field(ge=0, le=LONGEST_EPOCHS)], ...], Field(max_length=1000)] = ()
     """`step`: epochs, counted from 0, at which the learning rate is multiplied by `step_factor`."""
-    step_iterations: tuple[Steps, ...] = ()
+    step_iterations: Annotated[tuple[Steps, ...], Field(max_length=1000)] = ()
     """The same in optimizer steps, for a training whose length is in `iterations`."""
     step_factor: float = Field(default=0.1, gt=0, le=1)
     batch: Samples

@@ -157,12 +157,8 @@ class RayBackend:
             worker = self._create(held)
         worker.assignment, worker.key, worker.token = assignment, assignment.trial.key, assignment.token
         worker.ended = None  # the worker learns of the recorded end from the next assignment
-<<<<<<< HEAD
         worker.answers.answered(time.monotonic())
-        worker.call = worker.handle.start.options(name=assignment.name).remote(assignment)
-=======
         worker.call = worker.handle.start.options(name=assignment.name).remote(assignment, owner=self._owner)
->>>>>>> w-property
         return worker
 
     def poll(self, timeout_s: float) -> list[WorkerUpdate]:
