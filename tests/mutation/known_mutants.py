@@ -86,11 +86,11 @@ def _pytest(root: Path, tests: Sequence[str]) -> None:
     os._exit(pytest.main([*tests, "-x", "-q", "-p", "no:cacheprovider"]))
 
 
-def result(root: Path, tests: Sequence[str]) -> str:
+def result(root: Path, tests: Sequence[str], seconds: float | None = SECONDS) -> str:
     """failed, passed or timeout; or what else pytest's exit code says."""
     process = multiprocessing.get_context("fork").Process(target=_pytest, args=(root, tests))
     process.start()
-    process.join(SECONDS)
+    process.join(seconds)
     if process.is_alive():
         process.kill()
         process.join()
@@ -117,7 +117,7 @@ def main(only: Sequence[str]) -> int:
     with copy_of_tree() as root:
         for name in SLOW_TO_IMPORT:
             importlib.import_module(name)
-        if wanted and (unchanged := result(root, wanted)) != "passed":
+        if wanted and (unchanged := result(root, wanted, seconds=None)) != "passed":
             print(f"without any mutant the tests {unchanged}: mend them first")
             return 1
         for mutant in mutants:

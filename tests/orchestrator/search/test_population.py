@@ -190,6 +190,60 @@ def test_of_a_loss_the_lowest_is_copied() -> None:
     assert {event.body["parent"] for event in after[3:]} <= {event.key for event in before[:2]}
 
 
+def test_an_event_says_all_of_a_members_trial() -> None:
+    search = population()
+    first = generation(search, [1.0, 2.0, 3.0, 4.0, 5.0])
+    assert [event.number for event in first] == list(range(SIZE))
+    for number, event in enumerate(first):
+        assert event.kind == "asked"
+        assert event.key == key_of(event.body)
+        rest = {name: value for name, value in event.body.items() if name != "point"}
+        assert rest == {"span": [0, 4], "member": number, "passing": True, "parent": None, "how": "new"}
+    same = generation(search, [0.0] * SIZE)[4]
+    rest = {name: value for name, value in same.body.items() if name != "point"}
+    assert rest == {"span": [4, 8], "member": 4, "passing": True, "parent": first[4].key, "how": "goes on"}
+    assert "passing" not in search.suggest().body
+
+
+@pytest.mark.parametrize("at_once", [1, 2, SIZE])
+def test_no_more_members_run_at_once_than_allowed(at_once: int) -> None:
+    search = population(at_once=at_once)
+    open_: list[SearchEvent] = []
+    while search.can_suggest():
+        open_.append(search.suggest())
+    assert len(open_) == at_once
+    for _ in range(SIZE - at_once):
+        search.on_result(open_.pop(0).key, 1.0)
+        assert search.can_suggest()
+        open_.append(search.suggest())
+        assert not search.can_suggest()
+
+
+def test_a_population_that_cannot_go_on_says_why() -> None:
+    search = population()
+    generation(search, [None] * SIZE)
+    event = search.suggest()
+    assert (event.kind, event.key) == ("exhausted", "")
+    assert event.body == {"reason": "all members diverged in generation 1"}
+    assert search.finished()
+    nothing = PopulationSearch(Search.model_validate(SWEEP), "top1", "max", 12, lambda body: None)
+    event = nothing.suggest()
+    assert (event.kind, event.key) == ("exhausted", "")
+    assert event.body == {"reason": "no point of the ranges is allowed"}
+    assert not nothing.can_suggest()
+
+
+def test_a_report_or_a_second_result_of_a_member_changes_nothing() -> None:
+    search = population()
+    key = search.suggest().key
+    assert search.on_report(key, 2, 0.5) is None  # type: ignore[func-returns-value]
+    assert search.on_result("another", 0.5) is None
+    first = search.on_result(key, 0.5)
+    assert first is not None
+    assert (first.kind, first.key, first.body) == ("told", key, {"value": 0.5})
+    assert search.on_result(key, 0.9) is None
+
+
 def test_changes_stay_in_their_ranges() -> None:
     search, rule, dice = Search.model_validate(SWEEP), Population(size=2, every_epochs=1), random.Random(0)
     values: dict[str, Any] = {"optim.lr": 9.5e-3, "backbone.drop_path": 0.1}

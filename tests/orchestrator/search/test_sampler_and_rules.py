@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from orchestrator.records.rows import SearchEvent
+from orchestrator.search.early_stopping import StoppingRule, stopping_rule
 from orchestrator.search.point_search import PointSearch
 from orchestrator.search.sampler import Sampler, _sampler
 from orchestrator.spec.sweep import Search
@@ -150,3 +151,15 @@ def test_one_seed_draws_one_list_of_points_from_every_sampler() -> None:
             drawn = Sampler(a_search(sampler=sampler, seed=seed), "top1", "max", [])
             lists.append([drawn.suggest(str(number)) for number in range(4)])
         assert lists[0] == lists[1] != lists[2]
+
+
+def test_without_a_rule_no_report_matters_and_no_trial_stops() -> None:
+    rule = stopping_rule(a_search(stopping="none"), "top1", "max", EPOCHS)
+    assert type(rule) is StoppingRule
+    rule.begin("a", 1)
+    assert not any(rule.listens(epoch) or rule.stops("a", epoch, -1e9) for epoch in range(1, EPOCHS + 1))
+
+
+def test_the_median_rule_listens_after_every_epoch_but_the_last() -> None:
+    rule = stopping_rule(a_search(stopping=MEDIAN), "top1", "max", EPOCHS)
+    assert [epoch for epoch in range(EPOCHS + 2) if rule.listens(epoch)] == list(range(1, EPOCHS))

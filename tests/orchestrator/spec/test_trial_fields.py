@@ -48,3 +48,10 @@ def test_initial_weights_go_by_their_name_and_numbers_stay_numbers() -> None:
 )
 def test_values_around_one(near: Near, values: list[tuple[float, str]]) -> None:
     assert nearby_values(1.0, near) == values
+
+
+def test_the_bounds_of_a_neighbourhood_are_inside() -> None:
+    near = Near(multiply=[0.5, 2.0], low=0.5, high=2.0)
+    assert nearby_values(1.0, near) == [(0.5, ""), (2.0, "")]
+    narrower = Near(multiply=[0.5, 2.0], low=0.6, high=1.9)
+    assert nearby_values(1.0, narrower) == [(0.5, "below low 0.6"), (2.0, "above high 1.9")]
