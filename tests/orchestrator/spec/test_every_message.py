@@ -125,6 +125,10 @@ def _more(good: str, population: str) -> Iterator[Case]:
             "    from: grid\n    sweep: {search: {seed: {int: [0, 9]}}, trials: 2}\n",
         ),
         "profile that changes its name": ("small: {trial: {seed: 1}}", "small: {name: x}"),
+        "two names of the same weights": (
+            ", {kind: stage, name: SUP, stage: pretrain}",
+            ", {kind: none, name: B}, {kind: stage, name: SUP, stage: pretrain}",
+        ),
     }
     for name, (old, new) in changes.items():
         yield name, good.replace(old, new, 1).encode(), None, ()
