@@ -1,11 +1,15 @@
 """The process behind `ui`: MLflow's own UI and API, for whoever has the token of this start and nobody else.
 
-It reads its orders as one line of JSON from standard input (see `server.start_ui`), listens on a socket that it was
-given, and ends when standard input is closed.
+For `ui` it reads its orders as one line of JSON from standard input (see `server.start_ui`), listens on a socket that
+it was given, and ends when standard input is closed. As a service of its own (deploy/compose.yaml) it has options, and
+the token is that of MLFLOW_TRACKING_TOKEN, which MLflow's clients send:
+
+    MLFLOW_TRACKING_TOKEN=... python -m orchestrator.tracking.ui_server --host 0.0.0.0 --port 5000 --folder /runs
 """
 
 from __future__ import annotations
 
+import argparse
 import hmac
 import json
 import os
@@ -13,10 +17,13 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
+
+from orchestrator.settings import private_file, private_folder
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -146,10 +153,51 @@ def confine(root: Path) -> None:
         registry._artifact_repository_registry.register(scheme, ConfinedArtifacts)
 
 
-def main() -> None:
-    """Serves until standard input is closed."""
+LEAST_TOKEN = 16
+"""Characters of a token that others choose."""
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What is served, where, and for whom."""
+
+    token: str
+    tracking_uri: str
+    artifacts: Path
+    listening: socket.socket
+    ends_with_input: bool
+
+
+def _orders_of_ui() -> Orders:
     orders = json.loads(sys.stdin.readline())
-    root = Path(orders["artifacts"])
+    listening = socket.socket(fileno=orders["socket"])
+    return Orders(orders["token"], orders["tracking_uri"], Path(orders["artifacts"]), listening, True)
+
+
+def _orders_of_service() -> Orders:
+    from orchestrator.settings import sqlite_url
+    from orchestrator.tracking.server import artifact_root
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=5000)
+    parser.add_argument("--folder", type=Path, required=True, help="of mlflow.db and mlartifacts/")
+    options = parser.parse_args()
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN", "")
+    if len(token) < LEAST_TOKEN:
+        parser.error(f"set MLFLOW_TRACKING_TOKEN to at least {LEAST_TOKEN} characters, here and for every client")
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind((options.host, options.port))
+    listening.listen(128)
+    folder = private_folder(options.folder.absolute())
+    return Orders(token, sqlite_url(private_file(folder / "mlflow.db")), artifact_root(folder), listening, False)
+
+
+def main() -> None:
+    """Serves until standard input is closed, or as a service until it is ended."""
+    orders = _orders_of_service() if len(sys.argv) > 1 else _orders_of_ui()
+    root = orders.artifacts
     from orchestrator.tracking.server import prepare_process
 
     prepare_process()
@@ -157,7 +205,7 @@ def main() -> None:
 
     os.environ.update(
         {
-            constants.BACKEND_STORE_URI_ENV_VAR: orders["tracking_uri"],
+            constants.BACKEND_STORE_URI_ENV_VAR: orders.tracking_uri,
             constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
             constants.ARTIFACTS_DESTINATION_ENV_VAR: root.as_uri(),
             constants.SERVE_ARTIFACTS_ENV_VAR: "true",
@@ -169,17 +217,17 @@ def main() -> None:
     from mlflow.server.fastapi_app import app
     from mlflow.server.handlers import initialize_backend_stores
 
-    initialize_backend_stores(orders["tracking_uri"], orders["tracking_uri"], "mlflow-artifacts:/")
-    listening = socket.socket(fileno=orders["socket"])
-    guarded = TokenRequired(app, orders["token"], listening.getsockname()[1])
+    initialize_backend_stores(orders.tracking_uri, orders.tracking_uri, "mlflow-artifacts:/")
+    guarded = TokenRequired(app, orders.token, orders.listening.getsockname()[1])
     server = uvicorn.Server(uvicorn.Config(guarded, log_level="warning", access_log=False))
 
     def end_with_input() -> None:
         sys.stdin.read()
         server.should_exit = True
 
-    threading.Thread(target=end_with_input, daemon=True).start()
-    server.run(sockets=[listening])
+    if orders.ends_with_input:
+        threading.Thread(target=end_with_input, daemon=True).start()
+    server.run(sockets=[orders.listening])
 
 
 if __name__ == "__main__":

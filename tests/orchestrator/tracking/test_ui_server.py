@@ -272,3 +272,16 @@ def test_the_command_prints_the_address_and_ends_with_ctrl_c(migrated: Path, tmp
     process.communicate(timeout=60)
     with pytest.raises(urllib.error.URLError, match="refused"):
         urllib.request.urlopen(address, timeout=30)
+
+
+@pytest.mark.parametrize("token", [None, "", "fifteen letters"])
+def test_a_service_without_a_good_token_does_not_start(token: str | None, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_TOKEN"}
+    environment |= {} if token is None else {"MLFLOW_TRACKING_TOKEN": token}
+    command = [sys.executable, "-m", "orchestrator.tracking.ui_server", "--port", "0", "--folder", str(tmp_path / "x")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(
+        "error: set MLFLOW_TRACKING_TOKEN to at least 16 characters, here and for every client"
+    )
+    assert not (tmp_path / "x").exists()
