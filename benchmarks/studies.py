@@ -42,6 +42,7 @@ def study(spec: Path, profile: str, folder: Path, cpus: int) -> str:
     from job import submit  # both bring Ray, which a test of this script does not need
     from noop import end_cluster
 
+    load = os.getloadavg()[0]
     try:
         began, ended = submit(spec, folder, cpus, ["--profile", profile])
     finally:
@@ -53,7 +54,7 @@ def study(spec: Path, profile: str, folder: Path, cpus: int) -> str:
     return "\n\n".join(
         [
             results(printed("report", folder, "-f", "md")),
-            f"{count} in {ended - began:.0f} s, {machine(report['provenance'], trial['facts'], cpus)}",
+            f"{count} in {ended - began:.0f} s (load of the machine before: {load:.1f}), {machine(report['provenance'], trial['facts'], cpus)}",
         ]
     )
 
