@@ -54,7 +54,8 @@ def study(spec: Path, profile: str, folder: Path, cpus: int) -> str:
     return "\n\n".join(
         [
             results(printed("report", folder, "-f", "md")),
-            f"{count} in {ended - began:.0f} s (load of the machine before: {load:.1f}), {machine(report['provenance'], trial['facts'], cpus)}",
+            f"{count} in {ended - began:.0f} s (load of the machine before: {load:.1f}), "
+            f"{machine(report['provenance'], trial['facts'], cpus)}",
         ]
     )
 
