@@ -182,11 +182,28 @@ def test_running_out_of_memory_changes_no_draw(tmp_path: Path) -> None:
     assert_close(halved, whole)
 
 
-def test_two_steps_draw_differently(tmp_path: Path) -> None:
-    """A batch of all images in every epoch, no learning: losses differ by what is dropped alone."""
+class Alike(Tiny):
+    """Every sample and every seed's initial model is the same, so that losses differ by what is dropped alone."""
+
+    def build(self, *arguments: Any) -> nn.Module:
+        torch.manual_seed(0)
+        return super().build(*arguments)
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        alike = {"images": torch.ones_like(batch["images"]), "labels": torch.zeros_like(batch["labels"])}
+        return super().loss(model, alike)
+
+
+def test_steps_and_seeds_draw_differently(tmp_path: Path) -> None:
     still = {"lr": 1e-30, "warmup_epochs": 0, "min_lr": 0, "weight_decay": 0, "batch": 32, "epochs": 3}
-    losses = [report.values["train_loss"] for report in run(trial({"dropout": 0.5}, **still), tmp_path)[1]]
-    assert len({round(loss, 4) for loss in losses}) == 3
+
+    def losses(dropout: float, seed: int) -> list[float]:
+        spec = trial_of(Alike(dropout=dropout), seed=seed, **still)
+        reports = run(spec, tmp_path / f"{dropout} {seed}")[1]
+        return [round(report.values["train_loss"], 5) for report in reports]
+
+    assert len({*losses(0.0, 1), *losses(0.0, 2)}) == 1
+    assert len({*losses(0.5, 1), *losses(0.5, 2)}) == 6
 
 
 def drops_itself(x: Tensor) -> Tensor:
