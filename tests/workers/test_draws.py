@@ -44,11 +44,16 @@ class Drops(nn.Module):
 
 
 def drawn(
-    batch: int = 12, positions: list[int] | None = None, part: int = 12, seed: int = 5, **options: Any
+    batch: int = 12,
+    positions: list[int] | None = None,
+    part: int = 12,
+    seed: int = 5,
+    counts_calls: bool = False,
+    **options: Any,
 ) -> dict[str, Tensor]:
     """What `Drops` makes of ones, a part at a time; outputs of all parts together."""
     rows = torch.arange(batch) if positions is None else torch.tensor(positions)
-    draws = Draws(batch, rows, CPU, counts_calls=False)
+    draws = Draws(batch, rows, CPU, counts_calls)
     model = Drops(**options).train()
     draw_for_the_global_batch(model, draws)
     draws.begin_step(seed)
@@ -72,6 +77,18 @@ def test_a_sample_is_dropped_alike_on_every_worker() -> None:
     for positions in ([0, 1, 2, 9, 10, 11], [3, 4, 5, 6, 7, 8], [7]):
         own = drawn(positions=positions, part=4)
         torch.testing.assert_close(own, {name: rows[positions] for name, rows in whole.items()}, rtol=0, atol=0)
+
+
+def test_a_compiled_model_counts_its_calls_and_draws_the_same() -> None:
+    """`runtime.grad_checkpointing`, which decides between the two ways, is no part of a key."""
+    torch.testing.assert_close(drawn(counts_calls=True, part=5), drawn(part=5), rtol=0, atol=0)
+
+
+def test_a_counted_call_in_the_backward_pass_is_an_error() -> None:
+    draws = Draws(4, torch.arange(4), CPU, counts_calls=True)
+    draws.begin_step(9)
+    with draws.samples(slice(0, 4)), pytest.raises(RuntimeError, match="drop again in the backward pass"):
+        draws.check_backward(lambda: draws.word_of_each(4))
 
 
 def test_samples_layers_calls_and_steps_differ() -> None:
