@@ -54,8 +54,10 @@ def gradients(run: TrainingState, batch: Batch) -> dict[str, torch.Tensor]:
         run.optimizer.zero_grad(set_to_none=True)
         if run.numerics.device.type == "cuda":
             torch.cuda.empty_cache()
+        half = progress.micro_batch // 2
+        normed = f"; batch norm now has the statistics of {half} samples at a time" if before else ""
         progress.notes.append(
-            run.where(f"out of memory: micro-batch {progress.micro_batch} -> {progress.micro_batch // 2}: {problem}")
+            run.where(f"out of memory: micro-batch {progress.micro_batch} -> {half}: {problem}{normed}")
         )
         progress.micro_batch //= 2
         run.micro_batch_fits = False

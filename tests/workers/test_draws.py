@@ -44,11 +44,16 @@ class Drops(nn.Module):
 
 
 def drawn(
-    batch: int = 12, positions: list[int] | None = None, part: int = 12, seed: int = 5, **options: Any
+    batch: int = 12,
+    positions: list[int] | None = None,
+    part: int = 12,
+    seed: int = 5,
+    counts_calls: bool = False,
+    **options: Any,
 ) -> dict[str, Tensor]:
     """What `Drops` makes of ones, a part at a time; outputs of all parts together."""
     rows = torch.arange(batch) if positions is None else torch.tensor(positions)
-    draws = Draws(batch, rows, CPU, counts_calls=False)
+    draws = Draws(batch, rows, CPU, counts_calls)
     model = Drops(**options).train()
     draw_for_the_global_batch(model, draws)
     draws.begin_step(seed)
@@ -72,6 +77,18 @@ def test_a_sample_is_dropped_alike_on_every_worker() -> None:
     for positions in ([0, 1, 2, 9, 10, 11], [3, 4, 5, 6, 7, 8], [7]):
         own = drawn(positions=positions, part=4)
         torch.testing.assert_close(own, {name: rows[positions] for name, rows in whole.items()}, rtol=0, atol=0)
+
+
+def test_a_compiled_model_counts_its_calls_and_draws_the_same() -> None:
+    """`runtime.grad_checkpointing`, which decides between the two ways, is no part of a key."""
+    torch.testing.assert_close(drawn(counts_calls=True, part=5), drawn(part=5), rtol=0, atol=0)
+
+
+def test_a_counted_call_in_the_backward_pass_is_an_error() -> None:
+    draws = Draws(4, torch.arange(4), CPU, counts_calls=True)
+    draws.begin_step(9)
+    with draws.samples(slice(0, 4)), pytest.raises(RuntimeError, match="drop again in the backward pass"):
+        draws.check_backward(lambda: draws.word_of_each(4))
 
 
 def test_samples_layers_calls_and_steps_differ() -> None:
@@ -182,11 +199,28 @@ def test_running_out_of_memory_changes_no_draw(tmp_path: Path) -> None:
     assert_close(halved, whole)
 
 
-def test_two_steps_draw_differently(tmp_path: Path) -> None:
-    """A batch of all images in every epoch, no learning: losses differ by what is dropped alone."""
+class Alike(Tiny):
+    """Every sample and every seed's initial model is the same, so that losses differ by what is dropped alone."""
+
+    def build(self, *arguments: Any) -> nn.Module:
+        torch.manual_seed(0)
+        return super().build(*arguments)
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        alike = {"images": torch.ones_like(batch["images"]), "labels": torch.zeros_like(batch["labels"])}
+        return super().loss(model, alike)
+
+
+def test_steps_and_seeds_draw_differently(tmp_path: Path) -> None:
     still = {"lr": 1e-30, "warmup_epochs": 0, "min_lr": 0, "weight_decay": 0, "batch": 32, "epochs": 3}
-    losses = [report.values["train_loss"] for report in run(trial({"dropout": 0.5}, **still), tmp_path)[1]]
-    assert len({round(loss, 4) for loss in losses}) == 3
+
+    def losses(dropout: float, seed: int) -> list[float]:
+        spec = trial_of(Alike(dropout=dropout), seed=seed, **still)
+        reports = run(spec, tmp_path / f"{dropout} {seed}")[1]
+        return [round(report.values["train_loss"], 5) for report in reports]
+
+    assert len({*losses(0.0, 1), *losses(0.0, 2)}) == 1
+    assert len({*losses(0.5, 1), *losses(0.5, 2)}) == 6
 
 
 def drops_itself(x: Tensor) -> Tensor:

@@ -253,6 +253,8 @@ def test_a_step_begun_again_begins_from_the_state_before_it(tmp_path: Path) -> N
     halved, _ = run(trial({**task, "memory": (4,)}), tmp_path / "halved")
     assert digest(halved) == digest(given)
     assert weights_of(halved)["norm.num_batches_tracked"] == 16 * 2
+    (note,) = halved.facts["notes"]
+    assert note.endswith("; batch norm now has the statistics of 4 samples at a time")  # other numbers than the whole's
 
 
 def test_the_smaller_micro_batch_survives_a_resume(tmp_path: Path) -> None:
