@@ -87,12 +87,19 @@ def end_family(process: psutil.Process, itself: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold(folder: Path) -> Iterator[IO[str]]:
     """Keeps the local cluster of this folder from ending; several drivers may hold it."""
     private_folder(folder)
     with open(folder / "ray.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        yield
+        yield lock
+
+
+def alone(lock: IO[str]) -> bool:
+    """True if nobody else holds the cluster that `hold` has locked by this file."""
+    only = locked(lock)
+    fcntl.flock(lock, fcntl.LOCK_SH)  # a lock that could not be changed may be lost
+    return only
 
 
 def held(folder: Path) -> bool:

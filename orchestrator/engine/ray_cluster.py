@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -69,14 +69,17 @@ def connected(settings: Settings, namespace: str, cpus: int | None = None, ship:
         with _joined():
             yield Cluster(settings.address, _dashboard(info), ours=False)
         return
-    with hold(settings.folder):
-        state = _join_local(settings.folder, namespace, cpus)
+    with hold(settings.folder) as lock:
+        state = _join_local(settings.folder, namespace, cpus, lock)
         with _joined():
             yield Cluster(state["address"], state["dashboard"], True, lambda: _local_gone(settings.folder, state))
 
 
-def _join_local(folder: Path, namespace: str, cpus: int | None) -> dict[str, Any]:
-    """Connects to the local cluster. One that runs but cannot be used is ended, and another started, once."""
+def _join_local(folder: Path, namespace: str, cpus: int | None, lock: IO[str]) -> dict[str, Any]:
+    """Connects to the local cluster. One that cannot be used is ended, and another started, once, unless others use it.
+
+    `lock`: of `hold`.
+    """
     for last in (False, True):
         state = local_cluster.described(folder) or _start(folder, cpus)
         _use_token()
@@ -84,7 +87,7 @@ def _join_local(folder: Path, namespace: str, cpus: int | None) -> dict[str, Any
             _join(state["address"], namespace, None)
             return state
         except BackendUnreachable as error:
-            if not last:
+            if not last and (local_cluster.alone(lock) or not local_cluster.is_running(state)):
                 log.info("the local Ray cluster does not answer: starting another")
             else:
                 raise BackendUnreachable(

@@ -173,16 +173,30 @@ def test_a_local_cluster_that_does_not_answer_is_replaced_once(
     def refused(address: str) -> bool:
         return address.endswith(":1")
 
-    assert ray_cluster._join_local(tmp_path, "n", None) == {"address": "127.0.0.1:2"}
+    with ray_cluster.hold(tmp_path) as lock:
+        assert ray_cluster._join_local(tmp_path, "n", None, lock) == {"address": "127.0.0.1:2"}
     assert ended == [{"address": "127.0.0.1:1"}]
     assert messages(caplog) == ["the local Ray cluster does not answer: starting another"]
 
     addresses = iter(["127.0.0.1:1", "127.0.0.1:1"])
-    with pytest.raises(
-        BackendUnreachable, match=r"cannot be used: no Ray cluster at .*: refused\n.*submit again"
-    ) as end:
-        ray_cluster._join_local(tmp_path, "n", None)
+    with (
+        ray_cluster.hold(tmp_path) as lock,
+        pytest.raises(
+            BackendUnreachable, match=r"cannot be used: no Ray cluster at .*: refused\n.*submit again"
+        ) as end,
+    ):
+        ray_cluster._join_local(tmp_path, "n", None, lock)
     assert "leave it out" not in str(end.value), "it was left out"
+
+    addresses, before = iter(["127.0.0.1:1"]), len(ended)
+    with (
+        ray_cluster.hold(tmp_path),
+        ray_cluster.hold(tmp_path) as lock,
+        pytest.raises(BackendUnreachable, match="cannot be used"),
+    ):
+        ray_cluster._join_local(tmp_path, "n", None, lock)
+    assert len(ended) == before, "another driver uses it: what is wrong is here"
+    assert not local_cluster.held(tmp_path)
 
 
 def test_why_a_local_cluster_is_gone(tmp_path: Path) -> None:
