@@ -88,8 +88,11 @@ class AnyOrder(RuleBasedStateMachine):
             process.step(count)
 
     @precondition(lambda self: self.service.live)
-    @rule(which=WHICH, count=st.integers(0, 20), noticed=st.booleans())
-    def kill(self, which: int, count: int, noticed: bool) -> None:
+    @rule(which=WHICH, news=st.booleans(), count=st.integers(0, 12), noticed=st.booleans())
+    def kill(self, which: int, news: bool, count: int, noticed: bool) -> None:
+        """At any of the next steps; `news`: there are reports to take."""
+        for node in self.service.running if news else ():
+            node.advance("report")
         process = self.service.pick(which)
         process.step(count)
         self.service.kill(process, noticed)
@@ -157,10 +160,10 @@ class AnyOrder(RuleBasedStateMachine):
         drivers = self.service.drivers
         drivers[which % len(drivers)].stop("interrupted")
 
-    @rule(checkpoints=st.booleans())
-    def remove_files(self, checkpoints: bool) -> None:
-        if not any(process.name == "gc" for process in self.service.live):
-            self.service.remove_files(checkpoints)
+    @rule(checkpoints=st.booleans(), count=st.sampled_from([3, 100, 100]))
+    def remove_files(self, checkpoints: bool, count: int) -> None:
+        """To the end, or other events come between."""
+        self.service.remove_files(checkpoints).step(count)
 
     @precondition(lambda self: self.seen.trials)
     @rule(which=WHICH, keep=st.booleans())
