@@ -27,7 +27,7 @@ SHUTDOWN_S = 20.0
 
 
 def keep_head(folder: Path, cpus: int, linger_s: float) -> None:
-    """Starts Ray, writes its address, ends when it was not needed for `linger_s` seconds, or when it is broken.
+    """Starts Ray, writes its address, ends when it was not needed for `linger_s` seconds, on SIGTERM, or when broken.
 
     A folder has one such process. A second one, started because a driver was interrupted while it started the first,
     ends once the first has written its address, or takes its place if the first is gone.
@@ -57,11 +57,13 @@ def _keep_head(folder: Path, sessions: Path, cpus: int, linger_s: float) -> None
         namespace="orchestrator-head",
         _temp_dir=str(sessions),
     )
+    asked_to_end = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked_to_end.set())  # Ray's own would leave the session's files
     guard = _Guard(folder)
     dashboard = f"http://{info.dashboard_url}" if info.dashboard_url else None
     local_cluster.describe(folder, info.address_info["gcs_address"], dashboard)
     last_needed, pings = time.monotonic(), _Pings()
-    while folder.exists():
+    while folder.exists() and not asked_to_end.is_set():
         time.sleep(1.0)
         actors = ray.util.list_named_actors(all_namespaces=True)
         guard.watch.answered(sum(node["Alive"] for node in ray.nodes()), time.monotonic())
@@ -72,6 +74,7 @@ def _keep_head(folder: Path, sessions: Path, cpus: int, linger_s: float) -> None
             last_needed = time.monotonic()
         elif time.monotonic() - last_needed > linger_s and local_cluster.withdraw(folder):
             break
+    (folder / "ray.json").unlink(missing_ok=True)
     guard.leaves_within(SHUTDOWN_S)
     ray.shutdown()
     guard.stop()

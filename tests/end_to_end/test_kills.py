@@ -281,3 +281,17 @@ def test_jobs_survive_random_kills_for_hours(
         killed += survives(own, spec, undisturbed, place, seed, kinds).killed
         shutil.rmtree(place)
         print(f"seed {seed}: done; killed so far: {dict(killed)}", flush=True)
+
+
+def test_a_cluster_that_is_told_to_end_leaves_no_files(own: Path) -> None:
+    with cluster.hold(own):
+        cluster.ensure_local(own, cpus=1)
+        head, short = head_of(own), own / "ray" / "short"
+        shortened = Path(short.read_text()) if short.exists() else None
+        family = [head, *head.children(recursive=True)]
+        assert len(list((own / "ray" / "s").glob("session_2*"))) == 1
+    head.terminate()
+    assert psutil.wait_procs(family, timeout=60)[1] == []
+    assert list((own / "ray").iterdir()) == []
+    assert shortened is None or not shortened.exists()
+    assert not (own / "ray.json").exists()
