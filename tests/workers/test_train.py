@@ -29,7 +29,7 @@ from tiny_task import (
 )
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from tasks.backbones.spec import FromFile, FromTrial
+from tasks.backbones.spec import BackboneSpec, FromFile, FromTrial
 from tasks.base import Batch, DataContext
 from workers.checkpoint import Folder, clear
 from workers.errors import ErrorClass, Stopped, TrialError
@@ -434,4 +434,22 @@ def test_tf32_is_used_only_where_it_was_asked_for(tmp_path: Path, monkeypatch: p
     assert outcome.facts["tf32"] is False
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     for asked, device, used in ((True, "cuda:0", True), (False, "cuda:0", False), (True, "cpu", False)):
-        assert Numerics.of(RuntimeSpec(tf32=asked), device).tf32 is used
+        assert Numerics.of(RuntimeSpec(tf32=asked), trial().backbone, device).tf32 is used
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "device", "used"),
+    [
+        ("swinv2_base_window12_192", "auto", "cuda:0", True),
+        ("swinv2_base_window12_192", "auto", "cpu", False),
+        ("replknet_31b_mim", "auto", "cuda:0", False),
+        ("replknet_31b_mim", "on", "cuda:0", True),
+        ("swinv2_base_window12_192", "off", "cuda:0", False),
+    ],
+)
+def test_channels_last_is_for_models_that_gain(
+    model: str, asked: Any, device: str, used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    backbone = BackboneSpec(model=model, image_size=192)
+    assert Numerics.of(RuntimeSpec(channels_last=asked), backbone, device).channels_last is used
