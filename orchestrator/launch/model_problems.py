@@ -10,7 +10,7 @@ from pathlib import Path
 
 from orchestrator.errors import SpecError
 from orchestrator.launch.other_jobs import assume_all
-from orchestrator.launch.preflight import TIMEOUT_S, different_models
+from orchestrator.launch.preflight import CHECK, TIMEOUT_S, different_models
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.spec.job import JobSpec
@@ -28,7 +28,7 @@ def check_models(job: JobSpec, spec: Path) -> list[str]:
     checks = different_models([*planner.specs(), *planner.foreseen()], DurationModel(), None)
     try:
         child = subprocess.run(
-            [sys.executable, "-m", "workers.model_check"], input=json.dumps(checks), capture_output=True, text=True,
+            [sys.executable, "-c", CHECK], input=json.dumps(checks), capture_output=True, text=True,
             timeout=TIMEOUT_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

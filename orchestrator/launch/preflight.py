@@ -18,7 +18,7 @@ TIMEOUT_S = 120.0
 """A check that takes longer is given up; the trials then find the mistakes."""
 
 
-_CHECK = "import orchestrator, runpy; runpy.run_module('workers.model_check', None, '__main__')"
+CHECK = "import orchestrator, runpy; runpy.run_module('workers.model_check', None, '__main__')"
 """By way of our package, so that a file workers.py where the user works does not hide the package."""
 
 
@@ -33,7 +33,7 @@ class ModelPreflight:
         self._process: subprocess.Popen[str] | None = None
         if len(self._checks) > 1 or any(check["weights"] for check in self._checks):
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _CHECK],
+                [sys.executable, "-c", CHECK],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             )  # fmt: skip
             assert self._process.stdin is not None
