@@ -75,7 +75,7 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
     what is recorded by then is kept.
     """
     options = options or Options()
-    make_folder(where.folder, private=True)
+    make_folder(where.folder)
     with contextlib.closing(open_store(where.database_url)) as store:
         job, origins = resolve_weights(job, store)
         planned_job = with_manifests(job, where)
@@ -173,13 +173,11 @@ def recorded_durations(store: Store) -> DurationModel:
     return durations
 
 
-def make_folder(folder: Path, private: bool = False) -> None:
-    """Makes the folder if needed; `private`: so that no other user can enter it. Raises BackendUnreachable if it cannot
-    be made or written to."""
+def make_folder(folder: Path) -> None:
+    """Makes the folder, if needed, so that no other user can enter it; one that exists keeps its rights. Raises
+    BackendUnreachable if it cannot be made or written to."""
     try:
-        if private:
-            private_folder(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         probe = folder / ".writable"
         probe.touch()
         probe.unlink()
