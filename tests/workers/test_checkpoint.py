@@ -331,9 +331,11 @@ def test_weights_of_another_format_are_refused(tmp_path: Path) -> None:
 
 def test_a_kill_can_be_asked_for_on_either_side_of_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own, seen = folder(tmp_path), list[tuple[str, str, int]]()
-    monkeypatch.setattr(
-        "workers.checkpoint.fault_point", lambda name, at: seen.append((name, at, len(checkpoints(tmp_path))))
-    )
+
+    def record(name: str, at: str) -> None:
+        seen.append((name, at, len(list(own.path.glob("*.pt")))))
+
+    monkeypatch.setattr("workers.checkpoint.fault_point", record)
     own.save({}, 4)
     at = f"{own.key} 4"
     assert seen == [("before_checkpoint_commit", at, 0), ("after_checkpoint_commit", at, 1)]

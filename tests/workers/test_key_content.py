@@ -1,4 +1,4 @@
-"""Which part of a model its key is made of: models at any depth, in lists and mappings, without what is at its default."""
+"""The part of a model that makes its key: models at any depth, lists and mappings, without what is at its default."""
 
 from __future__ import annotations
 
