@@ -258,3 +258,84 @@ def test_an_outcome_with_weights_needs_them_whole(tmp_path: Path) -> None:
     assert again[0].weights == weights
     Path(weights.path).write_bytes(b"damaged")
     assert own.finished(with_weights=True) is None
+
+
+def test_of_a_recorded_trial_only_what_is_used_again_stays(tmp_path: Path) -> None:
+    left = ("outcome.json", "checkpoint-000000004-a.pt", "evaluation-1-0.jsonl", "damaged-x", "a.tmp", "pictures/a.tmp")
+    kept = ("log", "measurements.jsonl", "pictures/a.png", "state-a.pt", "token", "weights.safetensors")
+    (tmp_path / "pictures").mkdir()
+    for name in (*left, *kept):
+        (tmp_path / name).write_text("1")
+    clear(tmp_path)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == list(kept)
+
+
+def test_an_attempt_begins_without_the_half_written_files_of_the_last(tmp_path: Path) -> None:
+    own = folder(tmp_path)
+    (own.path / "pictures").mkdir(parents=True)
+    for name in ("weights-1.tmp", "pictures/maps-1.tmp", "pictures/maps-0001.png"):
+        (own.path / name).write_text("1")
+    own.claim()
+    assert {path.name for path in own.path.rglob("*")} == {"pictures", "maps-0001.png", "token"}
+    assert (own.path / "token").read_text() == "1"
+
+
+def test_a_damaged_checkpoint_is_put_aside_until_the_end(tmp_path: Path) -> None:
+    """It is said once, counts as no checkpoint, and goes with the others."""
+    own = folder(tmp_path)
+    for step in (4, 8):
+        own.save({"step": step}, step)
+    name = checkpoints(tmp_path)[-1].name
+    (own.path / name).write_bytes(b"cut")
+    assert own.newest()[1] == ["checkpoint-000000008 is damaged (3 bytes): an older state was used"]
+    assert (own.path / f"damaged-{name}").read_bytes() == b"cut"
+    assert own.newest()[1] == []
+    own.finish(Outcome({}, {}), [])
+    assert [path.name for path in own.path.iterdir()] == ["outcome.json"]
+
+
+def test_the_newest_final_state_replaces_earlier_ones_and_an_outcome_may_need_it(tmp_path: Path) -> None:
+    own = folder(tmp_path)
+    weights = own.save_weights({"w": torch.zeros(2)}, {"family": "tiny"})
+    with pytest.raises(TrialError, match=r"trial kkkkkkkk has no state-\*.pt in .*trial to continue from") as caught:
+        load_state(weights, own.key)
+    assert caught.value.error_class is ErrorClass.data
+    own.finish(Outcome({}, {}, weights), [])
+    assert own.finished(with_weights=True) is not None
+    assert own.finished(with_weights=True, with_state=True) is None
+    for step in (4, 8):
+        own.keep_state({"step": step})
+    (state,) = own.path.glob("state-*")
+    assert state.name == f"state-{hashlib.sha256(state.read_bytes()).hexdigest()}.pt"
+    assert load_state(weights, own.key)["step"] == 8
+    assert own.finished(with_weights=True, with_state=True) is not None
+    with pytest.raises(TrialError, match="trial another has no state"):
+        load_state(weights, "another")
+
+
+def test_weights_carry_their_metadata(tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    weights = folder(tmp_path).save_weights({"w": torch.zeros(2)}, {"family": "tiny"})
+    with safe_open(weights.path, "pt") as file:
+        assert file.metadata() == {"family": "tiny"}
+
+
+def test_weights_of_another_format_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    torch.save({"w": torch.zeros(2)}, file)
+    with pytest.raises(TrialError, match=r"weights.pt is not a .safetensors file; convert it once") as caught:
+        load_weights(Weights(str(file), hashlib.sha256(file.read_bytes()).hexdigest()))
+    assert caught.value.error_class is ErrorClass.data
+
+
+def test_a_kill_can_be_asked_for_on_either_side_of_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, seen = folder(tmp_path), list[tuple[str, str, int]]()
+
+    def record(name: str, at: str) -> None:
+        seen.append((name, at, len(list(own.path.glob("*.pt")))))
+
+    monkeypatch.setattr("workers.checkpoint.fault_point", record)
+    own.save({}, 4)
+    at = f"{own.key} 4"
+    assert seen == [("before_checkpoint_commit", at, 0), ("after_checkpoint_commit", at, 1)]

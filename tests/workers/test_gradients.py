@@ -11,6 +11,7 @@ from tiny_task import Tiny, assert_close, outcome_values, run, trial_of, weights
 
 from tasks.base import Batch, DataContext
 from workers.errors import ErrorClass, TrialError
+from workers.prepare import seed_of
 from workers.throughput import flops_per_image
 
 
@@ -85,9 +86,25 @@ def test_a_term_without_its_denominator_is_reported(tmp_path: Path) -> None:
         def denominators(self, batch: Batch) -> dict[str, float | torch.Tensor]:
             return {"loss": 1.0}
 
-    for task in (Incomplete(), Total()):
-        with pytest.raises(ValueError, match="each term needs one, and `loss`, their total, is none of them"):
+    for task, said in (
+        (Incomplete(), "the terms none, points and denominators for points"),
+        (Total(), "the terms loss and denominators for loss"),
+    ):
+        with pytest.raises(ValueError, match=f"{said}: each term needs one, and `loss`, their total, is none of them"):
             run(trial_of(task), tmp_path / type(task).__name__)
+
+
+def test_every_pass_of_a_step_begins_from_the_steps_own_seed(tmp_path: Path) -> None:
+    """Another seed would be as random, and would change the digits of every trial under the same key."""
+    seeds: list[int] = []
+
+    class Watched(Tiny):
+        def loss(self, model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+            seeds.append(torch.initial_seed())
+            return super().loss(model, batch)
+
+    run(trial_of(Watched(), micro_batch=4, epochs=1, warmup_epochs=0), tmp_path)
+    assert seeds[-8:] == [seed_of(3, "step", step) for step in range(4) for _ in range(2)]
 
 
 def test_operations_of_a_summed_loss_are_counted(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tasks.backbones.spec import BackboneSpec, FromFile, FromTrial
 from tasks.classification.task import Classify
 from tasks.datasets.augment import Augment
 from workers.optim_spec import OptimSpec
-from workers.trial import KEY_VERSION, NOT_IN_KEY, RuntimeSpec, Span, TrialSpec
+from workers.trial import KEY_VERSION, NOT_IN_KEY, RuntimeSpec, Span, TrialSpec, plain_number
 
 BACKBONE = {"model": "vit_tiny_patch16_224", "image_size": 16}
 
@@ -261,3 +261,11 @@ def test_a_trial_that_was_not_planned_to_may_not_read_test() -> None:
     with pytest.raises(ValueError, match=r"asks for test data before selection; .*set task.evaluate to another split"):
         spec(task=task)
     assert spec(task=task, may_test=True).may_test
+
+
+def test_numbers_that_only_rounding_tells_apart_are_one_setting() -> None:
+    assert plain_number(0.9500000000000001) == 0.95
+    assert plain_number(0.1 + 0.2) == 0.3
+    assert plain_number(1.00000000001) == 1.00000000001  # 12 digits
+    assert plain_number(1.000000000001) == 1.0
+    assert plain_number(float("inf")) == float("inf")

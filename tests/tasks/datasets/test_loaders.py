@@ -95,6 +95,41 @@ def test_what_is_seen_depends_on_seed_epoch_and_step_alone(make: Callable[..., L
     assert not same(whole[0], next(make(augment, seed=6).epoch(3)))
 
 
+@pytest.mark.parametrize("augment", [BUSY, TIMM], ids=["busy", "timm"])
+def test_one_image_is_augmented_anew_under_every_seed_and_in_every_epoch(augment: Augment) -> None:
+    """A training set of one image 40 times over: only the draws tell batches apart, whatever their order."""
+    part = bundled_images.load_bundled(trees.card_of("digits"))
+    same_image = LabelledPart(np.repeat(part.images[:1], 40, axis=0), np.zeros(40, np.int64))
+    unmixed = augment.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
+
+    def seen(epoch: int, **other: Any) -> list[tuple[float, ...]]:
+        data, context = LabelledImages("digits", Path("/nowhere"), same_image, same_image, small=True), place(**other)
+        loaders = labelled_loaders(data, ImageInput(unmixed, "half"), context, mixing(10, unmixed, context))
+        return by_image(list(loaders.epoch(epoch)))
+
+    assert seen(0) == seen(0)
+    assert len(set(seen(0))) > 20
+    assert seen(0) != seen(1)
+    assert seen(0) != seen(0, seed=6)
+
+
+@pytest.mark.parametrize("other", [{"seed": 6}, {"epoch": 1}], ids=["seed", "epoch"])
+def test_one_file_is_augmented_anew_under_every_seed_and_in_every_epoch(
+    from_files: Callable[..., SampleLoaders], other: dict[str, int]
+) -> None:
+    unmixed = TIMM.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
+
+    def by_index(epoch: int = 0, **context: Any) -> dict[int, torch.Tensor]:
+        loaders = from_files(unmixed, **context)
+        images = torch.cat([batch["images"] for batch in loaders.epoch(epoch)])
+        return dict(zip(loaders.rows(epoch).flatten().tolist(), images, strict=True))
+
+    first, second = by_index(), by_index(**other)
+    both = first.keys() & second.keys()
+    assert len(both) > 5
+    assert not any(torch.equal(first[index], second[index]) for index in both)
+
+
 def test_loading_leaves_the_global_generators_alone(make: Callable[..., Loaders]) -> None:
     torch.manual_seed(7)
     np.random.seed(7)

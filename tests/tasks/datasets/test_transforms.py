@@ -287,3 +287,12 @@ def test_rand_augment_at_full_strength_runs_under_every_pillow() -> None:
     with transforms.seeded(0):
         seen = [transform(image) for _ in range(300)]
     assert any((pixels == -1).all() for pixels in seen)
+
+
+def test_posterize_keeps_the_highest_bits() -> None:
+    image = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    for bits in (1, 4, 8):
+        kept = 256 - (1 << (8 - bits))
+        assert np.array_equal(transforms._posterize(image, bits), np.asarray(image) & kept)
+    black = transforms._posterize(Image.new("RGB", (3, 5), "white"), 0)
+    assert (black.mode, black.size, black.getextrema()) == ("RGB", (3, 5), ((0, 0),) * 3)

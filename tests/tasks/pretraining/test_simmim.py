@@ -254,3 +254,17 @@ def test_recomputed_activations_give_the_same_gradients(family: str) -> None:
         gradients.append([parameter.grad for parameter in net.parameters()])
     for first, second in zip(*gradients, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["vit", "beit"])
+def test_blocks_are_trained_with_recomputed_activations_also_behind_frozen_tokens(family: str) -> None:
+    """Torch's older way of recomputing gives blocks no gradient where what goes into them needs none."""
+    images, masks = batch()
+    net = model(family).train()
+    net.set_grad_checkpointing()
+    for parameter in net.parameters():
+        parameter.requires_grad = False
+    block: Any = net.encoder.get_submodule("blocks.0")
+    block.mlp.fc1.weight.requires_grad = True
+    masked_l1(images, net(images, masks), masks).backward()
+    assert block.mlp.fc1.weight.grad.abs().max() > 0
