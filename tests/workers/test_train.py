@@ -433,7 +433,6 @@ def test_tf32_is_used_only_where_it_was_asked_for(tmp_path: Path, monkeypatch: p
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (False, False)
     assert outcome.facts["tf32"] is False
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    backbone = trial().backbone
     for asked, device, used in ((True, "cuda:0", True), (False, "cuda:0", False), (True, "cpu", False)):
         assert Numerics.of(RuntimeSpec(tf32=asked), trial().backbone, device).tf32 is used
 
