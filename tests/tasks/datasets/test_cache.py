@@ -434,3 +434,12 @@ def test_no_more_files_are_removed_than_the_room_needs(tmp_path: Path, needed: i
 def test_room_beyond_the_limit_is_never_made(tmp_path: Path) -> None:
     assert CacheFolder(tmp_path, 1400).make_room(1400)
     assert not CacheFolder(tmp_path, 1400).make_room(1401)
+
+
+def test_an_image_is_found_at_its_own_place_whatever_holds_its_pixels(tmp_path: Path, folder: Path) -> None:
+    paths = draw(tmp_path, 4)
+    files = Files("drawn", tmp_path, paths)
+    behind, _ = cache.cached(files)
+    for source in (files, behind, Resized(files, 8, "bilinear")):
+        assert [source.where(index) for index in range(4)] == [str(path) for path in paths]
+    assert behind is not files
