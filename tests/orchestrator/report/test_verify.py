@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.records.rows import ChoiceRow
 from orchestrator.report.json_values import to_json
 from orchestrator.report.model import Report
-from orchestrator.report.verify import differences, verify
+from orchestrator.report.verify import _ranges, differences, verify
 from orchestrator.store.store import Store, open_store
 
 
@@ -260,3 +261,19 @@ def test_differences_of_a_saved_report_come_after_those_of_the_store(
     found = verify(store, whole.job_id, saved)
     assert found[0].startswith("refine of digits/SUP: recorded with 0 candidates")
     assert any(line.startswith("report.caption: 'another' in the saved report") for line in found)
+
+
+def test_the_edges_of_a_decision_are_those_of_the_searches_behind_it() -> None:
+    stages = {
+        "grid": {"sweep": {"grid": [{"optim.lr": [1e-3]}]}},
+        "search": {"sweep": {"search": {"optim.lr": {"loguniform": [1e-4, 1e-2]}, "seed": {"choice": [0, 1]}}}},
+        "refine": {"from": ["search"], "sweep": {}},
+        "other": {"sweep": {"search": {"optim.clip": {"uniform": [0, 1]}}}},
+    }
+
+    def decided(*names: str) -> ChoiceRow:
+        return ChoiceRow("test", "", "k", 0.5, "top1", [], {}, 2, list(names))
+
+    searched = ({"optim.lr": (1e-4, 1e-2, True)}, {"seed": [0, 1]})
+    assert _ranges(stages, decided("search")) == _ranges(stages, decided("refine")) == searched
+    assert _ranges(stages, decided("grid")) == ({}, {})

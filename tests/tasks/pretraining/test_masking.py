@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from tasks.pretraining.masking import Masking, average_distance, expected_distance
+from tasks.pretraining.masking import Masking, average_distance, check_patch, expected_distance
 
 
 @pytest.mark.parametrize(
@@ -118,3 +118,14 @@ def test_expected_distance_is_the_mean_of_all_masks(size: int, patch: int, ratio
         mask[list(chosen)] = True
         masks.append(mask.reshape(masking.grid, masking.grid))
     assert expected_distance(masking) == pytest.approx(average_distance(masks, patch), rel=1e-9)
+
+
+def test_a_mask_patch_is_a_multiple_of_a_patch_of_at_least_one_pixel() -> None:
+    for mask_patch, model_patch in ((16, 1), (1, 1), (16, 16), (32, 4)):
+        check_patch(mask_patch, model_patch)
+    for model_patch in (0, -1):
+        with pytest.raises(ValueError, match=f"patch_size {model_patch}: a patch has at least one pixel"):
+            check_patch(16, model_patch)
+    for mask_patch, model_patch, better in ((6, 4, 8), (1, 4, 4), (33, 16, 32)):
+        with pytest.raises(ValueError, match=f"patch of {model_patch} pixels: use for example {better}$"):
+            check_patch(mask_patch, model_patch)
