@@ -11,37 +11,26 @@ import argparse
 import ast
 import contextlib
 import difflib
-import json
+import importlib
 import os
 import random
-import signal
-import subprocess
-import sys
+import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from known_mutants import copy_of_tree
-from mutmut.configuration import reset_config
+from known_mutants import SLOW_TO_IMPORT, copy_of_tree, result
 from mutmut.mutation.file_mutation import mutate_file_contents
-from mutmut.stats import status_by_exit_code
 
 CONFIG = Path(__file__).parent / "modules.toml"
 SEED = 0
-NOTICED = ("killed", "timeout", "segfault", "suspicious")
 MUTMUT = """
 [tool.mutmut]
 source_paths = ["orchestrator", "workers", "tasks"]
-only_mutate = {files}
-also_copy = ["benchmarks", "constraints.txt", "CONTRIBUTING.md", "deploy", "Makefile", "README.md", "specs"]
-pytest_add_cli_args = ["-p", "no:cacheprovider", "--timeout=120"]
-pytest_add_cli_args_test_selection = {tests}
-process_isolation = "forkserver"
-track_dependencies = false
-use_git_change_detection = false
 """
+"""mutmut's changed functions read its configuration when they are called."""
 
 
 @dataclass(frozen=True)
@@ -104,57 +93,50 @@ def _change(before: str, after: str) -> str:
 
 
 def run(module: Module, sample: int, seconds: float) -> tuple[dict[str, str], list[Mutant]]:
-    """Status of each mutant that was drawn, by name, and the mutants. Raises SystemExit where the tests fail."""
+    """Status of each mutant that was drawn, by name, and the mutants, of which as many are tried, in random order, as
+    begin within `seconds`. Raises SystemExit where the tests fail without any.
+
+    mutmut writes all changes of a function beside it, and chooses by a variable of the environment. Each is tried in a
+    fork of this process with all tests of the module.
+    """
     with copy_of_tree() as root, contextlib.chdir(root):
-        config = MUTMUT.format(files=json.dumps(module.files), tests=json.dumps(module.tests))
         with Path("pyproject.toml").open("a") as file:
-            file.write(config)
-        reset_config()  # mutmut reads it once a process
+            file.write(MUTMUT)
         mutants = [mutant for name in module.files for mutant in mutants_of(Path(name))]
         if len(mutants) > sample:
             mutants = sorted(random.Random(SEED).sample(mutants, sample), key=lambda mutant: mutant.name)
-        output = _mutmut(root, [mutant.name for mutant in mutants], seconds)
-        statuses = dict(_statuses(root, module.files))
-        if all(statuses.get(mutant.name, "not checked") == "not checked" for mutant in mutants):
-            raise SystemExit(f"{module.name}: mutmut tried nothing\n{output[-3000:]}")
-        return {mutant.name: statuses.get(mutant.name, "not checked") for mutant in mutants}, mutants
+        for name in module.files:
+            Path(name).write_text(mutate_file_contents(name, Path(name).read_text()).code)
+        os.environ["OMP_NUM_THREADS"] = "1"  # threads do not survive the fork
+        for package in (*SLOW_TO_IMPORT, "mutmut.mutation.trampoline"):
+            importlib.import_module(package)
+        began, unchanged = time.monotonic(), _tried("", root, module, None)
+        if unchanged != "survived":
+            raise SystemExit(f"{module.name}: its tests end as {unchanged} without any mutant: mend them first")
+        most = 20 + 3 * (time.monotonic() - began)
+        statuses = {mutant.name: "not tried" for mutant in mutants}
+        began = time.monotonic()
+        for mutant in random.Random(SEED).sample(mutants, len(mutants)):
+            if time.monotonic() - began > seconds:
+                break
+            statuses[mutant.name] = _tried(mutant.name, root, module, most)
+        return statuses, mutants
 
 
-def _mutmut(root: Path, names: Sequence[str], seconds: float) -> str:
-    """Runs mutmut on these mutants, for `seconds` at most; returns what it printed."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    # Threads do not survive the fork in which a mutant is tried.
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "mutmut", "run", "--max-children", "1", *names]
-    output = root / "mutmut.txt"
-    with output.open("w") as file:
-        process = subprocess.Popen(
-            command, cwd=root, env=environment, start_new_session=True, stdout=file, stderr=subprocess.STDOUT
-        )
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:  # each result is on disk already
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    return output.read_text(errors="replace")
-
-
-def _statuses(root: Path, files: Iterable[str]) -> Iterable[tuple[str, str]]:
-    for file in files:
-        meta = root / "mutants" / f"{file}.meta"
-        if meta.exists():
-            for name, code in json.loads(meta.read_text())["exit_code_by_key"].items():
-                yield name, status_by_exit_code[code]
+def _tried(name: str, root: Path, module: Module, most: float | None) -> str:
+    os.environ["MUTANT_UNDER_TEST"] = name
+    ended = result(root, module.tests, most)
+    return {"failed": "killed", "passed": "survived"}.get(ended, ended)
 
 
 def line_of(module: Module, statuses: Mapping[str, str]) -> str:
-    """A row of the table: module, tried, killed, timeout, survived, without a test, not tried, score."""
+    """A row of the table: module, tried, noticed, of these by timeout, survived, not tried, score."""
     count = Counter(statuses.values())
-    noticed = sum(count[status] for status in NOTICED)
-    tried = len(statuses) - count["not checked"]
-    rest = f"{count['survived']:>9}{count['no tests']:>9}{count['not checked']:>10}"
+    tried = len(statuses) - count["not tried"]
+    noticed = tried - count["survived"]
     score = f"{100 * noticed / tried:>8.1f} %" if tried else ""
-    return f"{module.name:<12}{tried:>6}{noticed - count['timeout']:>8}{count['timeout']:>9}{rest}{score}"
+    rest = f"{count['timeout']:>9}{count['survived']:>9}{count['not tried']:>10}"
+    return f"{module.name:<12}{tried:>6}{noticed:>8}{rest}{score}"
 
 
 def main() -> None:
@@ -169,14 +151,14 @@ def main() -> None:
         parser.error(
             f"no such module: {', '.join(sorted(unknown))}; there are {', '.join(each.name for each in modules)}"
         )
-    titles = f"{'module':<12}{'tried':>6}{'killed':>8}{'timeout':>9}{'survived':>9}{'no test':>9}{'not tried':>10}"
+    titles = f"{'module':<12}{'tried':>6}{'noticed':>8}{'timeout':>9}{'survived':>9}{'not tried':>10}"
     table = [f"{titles}{'score':>10}"]
     for module in modules:
         if options.modules and module.name not in options.modules:
             continue
         statuses, mutants = run(module, options.sample, options.seconds)
         for mutant in mutants:
-            if statuses[mutant.name] in ("survived", "no tests"):
+            if statuses[mutant.name] == "survived":
                 print(f"{mutant.where} ({mutant.name.rpartition('__mutmut_')[2]})\n{mutant.change}\n")
         table.append(line_of(module, statuses))
         print(table[-1] + "\n", flush=True)
