@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -168,8 +169,7 @@ def _join(address: str, namespace: str, runtime_env: dict[str, Any] | None) -> A
 
     worker.print_to_stdstream = _print_nothing
     try:
-        # Ray puts the working directory first on the path of workers: a file workers.py there would hide our package.
-        with _no_metrics(), _on_loopback(address), contextlib.chdir(Path(__file__).parents[2]):
+        with _no_metrics(), _on_loopback(address), _nothing_before_our_packages(shipped=runtime_env is not None):
             _require_answer(address)
             return ray.init(
                 address=address, namespace=namespace, runtime_env=runtime_env, log_to_driver=False,
@@ -182,6 +182,17 @@ def _join(address: str, namespace: str, runtime_env: dict[str, Any] | None) -> A
             ray.shutdown()  # what a failed start has left
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise _unreachable(address, reason) from error
+
+
+@contextlib.contextmanager
+def _nothing_before_our_packages(shipped: bool) -> Iterator[None]:
+    """Changes the working directory, which Ray puts first on the path of the workers: a file workers.py where the user
+    works would hide our package there. To an empty folder where the code is shipped, since a node's own copy under the
+    path of ours would hide that; else to our code."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory()) if shipped else Path(__file__).parents[2]
+        stack.enter_context(contextlib.chdir(folder))
+        yield
 
 
 def _print_nothing(data: Any, ignore_prefix: bool) -> None:
