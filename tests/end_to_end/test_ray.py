@@ -325,7 +325,6 @@ def on_two_nodes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 OVER_BOTH: dict[str, Any] = {
     **TRIAL,
-    "backbone": {**TRIAL["backbone"], "drop_path": 0.0},  # drawn on each worker for its own images
     "optim": {**TRIAL["optim"], "batch": 4, "epochs": 6, "eps": 1e-3},
     "runtime": {"checkpoint_epochs": 1},
 }
@@ -352,7 +351,8 @@ def test_a_lost_node_costs_one_checkpoint_interval_and_no_number(on_two_nodes: d
         (row,) = store.trials.placed(said["job"])
         facts, reports = store.trials.get(row.key).facts, store.trials.reports(row.key)
         causes = [attempt.cause for attempt in store.trials.attempts(row.key)]
-    assert causes == ["node_lost", "done"]
+    # Two: where the trial's own process survives, it may begin again on the dead node before the cluster has noticed.
+    assert causes in (["node_lost", "done"], ["node_lost", "node_lost", "done"])
     assert (facts["workers"], facts["parallel"]) == (2, "ddp")
     steps = facts["steps"] // 6
     assert said["killed_at"] - 1 <= facts["resumed_at"] // steps < 6
