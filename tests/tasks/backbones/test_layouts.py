@@ -23,7 +23,7 @@ from published_checkpoints import (
 )
 from torch import nn
 
-from tasks.backbones.layouts import translate
+from tasks.backbones.layouts import fit, translate
 from tasks.backbones.loading import fitted, load, load_notes
 from tasks.backbones.model import build
 from tasks.backbones.spec import BackboneSpec
@@ -216,6 +216,25 @@ def test_vit_fine_tuned_on_pooled_tokens_norms_anew() -> None:
     with torch.no_grad():
         torch.testing.assert_close(source.norm(features(child)), features(source))
     assert any("fc_norm" in line for line in notes)
+
+
+def test_weights_with_both_norms_keep_both() -> None:
+    own = fresh(beit(**OWN))
+    state = {**own.state_dict(), "norm.weight": torch.ones(16), "fc_norm.weight": torch.full((16,), 3.0)}
+    changed, notes = fit(state, own)
+    assert notes == []
+    assert torch.equal(changed["fc_norm.weight"], state["fc_norm.weight"])
+    assert "norm.weight" in changed
+
+
+def test_a_table_that_cannot_be_resized_stops_no_other() -> None:
+    model = swin(128, window_size=8)
+    first, second = [name for name in model.state_dict() if name.endswith("bias_table")][:2]
+    state = {first: torch.zeros(50, 1), second: torch.ones(49, model.state_dict()[second].shape[1])}
+    changed, notes = fit(state, model)
+    assert torch.equal(changed[first], state[first])
+    assert changed[second].shape == model.state_dict()[second].shape
+    assert notes == [f"weights: 1 tables of relative positions resized from 49 to {len(changed[second])} rows"]
 
 
 def test_moco_v3_brings_its_base_encoder_without_the_projector() -> None:
