@@ -88,6 +88,17 @@ def test_erasing_reaches_every_row_and_column() -> None:
         assert abs(side[0].mean() - erased.flip(0)[0].mean()) < 0.04  # as often above as below, left as right
 
 
+def test_a_rectangle_at_the_far_edge_is_whole() -> None:
+    images, augment = torch.ones(1, 3, 64, 64), PLAIN.model_copy(update={"erasing": 1.0, "erasing_mode": "const"})
+    areas = []
+    for place in (0.0, 0.999999):
+        draw = torch.tensor([[0.0, 0.4, 0.7, place, place]])
+        erased = transforms._erased(images, transforms.Draws(torch.zeros(1, 5), draw, None), augment)[0, 0] == 0
+        areas.append(int(erased.sum()))
+        assert erased[0, 0] if place == 0 else erased[-1, -1]
+    assert areas[0] == areas[1] > 0
+
+
 @pytest.mark.parametrize("mode", ["const", "rand", "pixel"])
 def test_single_images_are_erased_as_asked(mode: str) -> None:
     """timm's transform, which all data sets in files go through."""
