@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from orchestrator.cli.jobs import validate
 from orchestrator.errors import SpecError
+from orchestrator.launch.preflight import CHECK
 from workers.model_check import problems
 
 SPEC = """
@@ -45,7 +46,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models are built in this process, which has imported timm."""
 
     def run(command: list[str], input: str, **_: object) -> subprocess.CompletedProcess[str]:
-        assert command[1:] == ["-m", "workers.model_check"]
+        assert command[1:] == ["-c", CHECK]
         return subprocess.CompletedProcess(command, 0, json.dumps(problems(json.loads(input))), "")
 
     monkeypatch.setattr(subprocess, "run", run)
