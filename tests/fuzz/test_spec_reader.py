@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm  # noqa: F401 (its first import looks for libraries and makes a cache, which is not the reader's doing)
+import torch._inductor.runtime.cache_dir_utils  # noqa: F401 (likewise)
 from fuzzing import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
