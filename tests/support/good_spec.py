@@ -10,6 +10,18 @@ import pytest
 from orchestrator.errors import SpecError
 from orchestrator.spec import load
 
+FIGURES = """\
+name: figures
+trial:
+  task: {kind: classify, dataset: faces}
+  backbone: {model: vit_tiny_patch16_224, image_size: 64}
+  optim: {lr: 1e-3, batch: 32, epochs: 4, warmup_epochs: 1}
+stages:
+  - {name: only}
+report: REPORT
+"""
+"""A small spec, whose report a test fills in."""
+
 GOOD = """\
 name: test-grid
 profile: small

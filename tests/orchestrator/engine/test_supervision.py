@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from clock import Clock
 from in_process_backend import Machine, ThreadBackend, drive_to_end, made_up, messages, prepared_driver
 from k12_job import RAND, grid, job
 
@@ -25,16 +26,6 @@ from workers.messages import Failure, Report
 
 FULL = Failure(ErrorClass.storage, "OSError: [Errno 28] No space left on device")
 BROKEN = Failure(ErrorClass.code, "FileNotFoundError: checkpoint")
-
-
-class Clock:
-    """A clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

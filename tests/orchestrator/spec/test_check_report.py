@@ -5,26 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from good_spec import FIGURES
 
 import tasks
 from orchestrator.errors import SpecError
 from orchestrator.spec import load
 from orchestrator.spec.job import JobSpec
 
-SPEC = """\
-name: figures
-trial:
-  task: {kind: classify, dataset: faces}
-  backbone: {model: vit_tiny_patch16_224, image_size: 64}
-  optim: {lr: 1e-3, batch: 32, epochs: 4, warmup_epochs: 1}
-stages:
-  - {name: only}
-report: REPORT
-"""
-
 
 def problems(folder: Path, report: str, kind: str = "classify") -> list[str]:
-    text = SPEC.replace("REPORT", report).replace("kind: classify, dataset: faces", f"kind: {kind}, dataset: faces")
+    text = FIGURES.replace("REPORT", report).replace("kind: classify, dataset: faces", f"kind: {kind}, dataset: faces")
     path = folder / "figures.yaml"
     path.write_text(text)
     try:

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from good_spec import FIGURES
 
 HERE = Path(__file__).parent
 sys.path[:0] = [path for path in (str(HERE.parents[2]), str(HERE.parents[1] / "support")) if path not in sys.path]
@@ -39,16 +40,6 @@ OF_A_FILE = ("larger than", "no such file", "is a directory", "is not a file", "
 Case = tuple[str, bytes | Callable[[Path], object], str | None, tuple[str, ...]]
 """Name, the file's content or what makes it, profile, overrides."""
 
-FIGURES = """\
-name: figures
-trial:
-  task: {kind: classify, dataset: faces}
-  backbone: {model: vit_tiny_patch16_224, image_size: 64}
-  optim: {lr: 1e-3, batch: 32, epochs: 4, warmup_epochs: 1}
-stages:
-  - {name: only}
-report: REPORT
-"""
 REPORTS = {
     "unknown figure": "{figures: [top1, top2]}",
     "figure twice": "{figures: [top1, top1]}",

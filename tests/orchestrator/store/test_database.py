@@ -8,7 +8,6 @@ import resource
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +17,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from other_user import as_ordinary_user
 
 from orchestrator.errors import BackendUnreachable, Conflict, NotFound, OrchestratorError
 from orchestrator.records.rows import DriverRow, JobRecord, Placement
@@ -222,27 +222,6 @@ def intact(file: Path) -> bool:
     answer = connection.execute("PRAGMA integrity_check").fetchone()[0]
     connection.close()
     return bool(answer == "ok")
-
-
-def as_ordinary_user(work: Callable[[], str]) -> str:
-    """The result of `work` in a process that may not write everywhere: if this is root, as another user."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            if os.getuid() == 0:
-                os.setgid(65534)
-                os.setuid(65534)
-            text = work()
-        except BaseException as error:
-            text = f"{type(error).__name__}: {error}"
-        os.write(writing, text.encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as answer:
-        text = answer.read()
-    os.waitpid(child, 0)
-    return text
 
 
 def reachable(folder: Path) -> None:

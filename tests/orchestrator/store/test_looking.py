@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 import sqlite3
@@ -15,6 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from other_user import as_ordinary_user
 from recorded_study import Plot, Study
 
 from orchestrator.errors import BackendUnreachable, NotFound
@@ -58,27 +58,6 @@ def everything(folder: Path) -> str:
         return "\n".join([*(view.text() for view in views), repr(values)])
 
 
-def as_nobody(work: Callable[[], Any]) -> str:
-    """The result of `work` for a user who may read the folder and not write it, or its error."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            if os.getuid() == 0:
-                os.setgid(65534)
-                os.setuid(65534)
-            text = str(work())
-        except BaseException as error:
-            text = f"{type(error).__name__}: {error}"
-        os.write(writing, text.encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as answer:
-        text = answer.read()
-    os.waitpid(child, 0)
-    return text
-
-
 @pytest.fixture
 def read_only(folder: Path) -> Iterator[Callable[[], Path]]:
     """Takes away every right to write, from the folder and from its files."""
@@ -105,7 +84,7 @@ def test_looking_leaves_every_byte_as_it_was(folder: Path) -> None:
 
 def test_the_right_to_read_is_enough(read_only: Callable[[], Path], recorded: Path) -> None:
     folder = read_only()
-    assert as_nobody(lambda: everything(folder)) == everything(recorded)
+    assert as_ordinary_user(lambda: everything(folder)) == everything(recorded)
 
 
 def test_the_right_to_read_is_enough_while_a_job_writes(folder: Path, read_only: Callable[[], Path]) -> None:
@@ -114,7 +93,7 @@ def test_the_right_to_read_is_enough_while_a_job_writes(folder: Path, read_only:
         store.jobs.set_state(job, "incomplete", "written last")
         assert {path.name for path in folder.iterdir()} == {"store.db", "store.db-wal", "store.db-shm"}
         read_only()
-        assert "written last" in as_nobody(lambda: everything(folder))
+        assert "written last" in as_ordinary_user(lambda: everything(folder))
 
 
 @pytest.mark.parametrize("index", [True, False])
@@ -132,7 +111,7 @@ def test_what_a_killed_process_wrote_last_is_seen(
     shutil.rmtree(folder)
     shutil.copytree(killed, folder)
     read_only()
-    assert "written last" in as_nobody(lambda: everything(folder))
+    assert "written last" in as_ordinary_user(lambda: everything(folder))
     folder.chmod(0o755)
     before = contents(folder)
     for path in folder.iterdir():
@@ -208,7 +187,7 @@ def test_there_is_nothing_to_look_at(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_user_is_one_message(folder: Path) -> None:
     folder.parent.chmod(0o700)
-    answer = as_nobody(lambda: everything(folder))
+    answer = as_ordinary_user(lambda: everything(folder))
     assert answer.startswith("BackendUnreachable: ")
     assert "Permission denied" in answer
 
@@ -219,7 +198,7 @@ def test_an_older_store_says_what_brings_it_up_to_date(folder: Path, read_only: 
     connection.commit()
     connection.close()
     read_only()
-    answer = as_nobody(lambda: everything(folder))
+    answer = as_ordinary_user(lambda: everything(folder))
     assert answer.startswith("BackendUnreachable: ")
     assert "written by an earlier version (schema 0003)" in answer
 

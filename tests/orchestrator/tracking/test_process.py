@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clock import Clock
 from in_process_backend import messages
 from mirrored_job import JOB, World
 
@@ -51,14 +52,6 @@ def mirrors(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -
         if each.poll() is None:
             each.kill()
         each.wait()
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
