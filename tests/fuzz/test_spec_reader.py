@@ -25,8 +25,8 @@ from orchestrator.spec.job import JobSpec
 from orchestrator.spec.load import load, load_checking_profiles
 from orchestrator.spec.yaml_nodes import MAX_MESSAGE
 
-MEMORY = 3 << 30
-"""Bytes that the whole test process may hold at any time."""
+MEMORY = 1 << 30
+"""Bytes that the reading of one spec may add to the most that this process has held."""
 WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "subprocess.Popen"}
 
 watching = False
@@ -50,6 +50,7 @@ def read(path: Path, profile: str | None, asked: list[str], every: bool) -> JobS
     """The job of a spec, None for one with mistakes. Fails where the rule of this file is broken."""
     global watching
     watching, problems = True, []
+    before = peak()
     job: JobSpec | None = None
     try:
         job = (load_checking_profiles if every else load)(path, profile, asked)
@@ -64,8 +65,13 @@ def read(path: Path, profile: str | None, asked: list[str], every: bool) -> JobS
         assert len(problem) <= MAX_MESSAGE + 400, problem
         assert problem.startswith((f"{path}", "--set ", "--profile ", "... and ")), problem
     assert not written
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10 < MEMORY
+    assert peak() - before < MEMORY
     return job
+
+
+def peak() -> int:
+    """Bytes that this process has had in memory at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         connection.execute("UPDATE metrics SET title = title || ?, unit = ?", (ESCAPES, ESCAPES))
         connection.execute("UPDATE attempts SET message = ?, host = ?", (ESCAPES, ESCAPES))
         connection.commit()
-    log = folder / "storage" / key[:2] / key
     from orchestrator.records.trial_files import trial_folder
 
     log = trial_folder(folder / "storage", key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -136,8 +137,9 @@ def takes_a_session(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("length", [0, 60, 200])
-def test_sockets_fit_and_nobody_else_may_look_in(tmp_path: Path, length: int) -> None:
+def test_sockets_fit_and_nobody_else_may_look_in(tmp_path: Path, length: int, request: pytest.FixtureRequest) -> None:
     folder = tmp_path / ("x" * length) / "runs" if length else Path(tempfile.mkdtemp(dir="/tmp"))
+    request.addfinalizer(lambda: shutil.rmtree(folder, ignore_errors=True))
     with session_folder(folder) as sessions:
         sessions.chmod(0o777)  # as Ray does
         assert takes_a_session(sessions)

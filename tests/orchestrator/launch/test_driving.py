@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clock import Clock
 from in_process_backend import Machine, ThreadBackend, drive_to_end, messages, prepared_driver, results_of
 from k12_job import FINAL, PRETRAIN, RAND, SUP, grid, job
 
@@ -147,25 +148,19 @@ def test_a_stop_during_an_outage_is_a_stop(store: Store, tmp_path: Path, monkeyp
 # When to go on
 
 
-class Clock:
+class SleepingClock(Clock):
     """A clock that moves only while somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
     def sleep(self, seconds: float) -> None:
         self.now += max(seconds, 1.0)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> SleepingClock:
+    return SleepingClock()
 
 
-def test_clusters_that_die_at_once_again_and_again_end_the_job(clock: Clock) -> None:
+def test_clusters_that_die_at_once_again_and_again_end_the_job(clock: SleepingClock) -> None:
     outages, lost = Outages(clock, clock.sleep), ClusterLost("gone")
     for progress in (0, 7):  # with progress in between, the count begins anew
         for _ in range(CLUSTERS):
@@ -174,13 +169,13 @@ def test_clusters_that_die_at_once_again_and_again_end_the_job(clock: Clock) -> 
         outages.cluster_lost(lost, 7)
 
 
-def test_a_cluster_that_was_never_there_is_not_waited_for(clock: Clock) -> None:
+def test_a_cluster_that_was_never_there_is_not_waited_for(clock: SleepingClock) -> None:
     with pytest.raises(BackendUnreachable, match="no Ray cluster"):
         Outages(clock, clock.sleep).no_cluster(BackendUnreachable("no Ray cluster"), 0)
     assert clock.now == 0
 
 
-def test_a_cluster_that_was_lost_is_waited_for_some_minutes(clock: Clock) -> None:
+def test_a_cluster_that_was_lost_is_waited_for_some_minutes(clock: SleepingClock) -> None:
     outages = Outages(clock, clock.sleep)
     outages.cluster_lost(ClusterLost("gone"), 3)
     while clock.now <= PATIENCE_S:
@@ -191,7 +186,7 @@ def test_a_cluster_that_was_lost_is_waited_for_some_minutes(clock: Clock) -> Non
         outages.no_cluster(BackendUnreachable("stage grid: a trial needs"), 4)
 
 
-def test_a_store_is_waited_for_until_it_answers(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_store_is_waited_for_until_it_answers(clock: SleepingClock, caplog: pytest.LogCaptureFixture) -> None:
     outages, tries = Outages(clock, clock.sleep), []
 
     def answers() -> None:
