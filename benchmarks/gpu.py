@@ -11,7 +11,7 @@ Needs torch 2.11 or later, torchvision, timm, pydantic, safetensors, and this pr
 Ray, MLflow, SQLAlchemy, scipy, scikit-learn or scikit-image. Data are drawn with numpy. Losses, models, optimizer and
 training loop are the project's own; the plain loops beside it follow the public recipes (benchmarks/gpu/plain.py).
 
-The parts take 90, 150 and 60 of every 300 s. Checks run in a child process that this one watches: a check that fails,
+The parts take 100, 140 and 60 of every 300 s. Checks run in a child process that this one watches: a check that fails,
 hangs or crashes costs no other; one that exceeds its time is stopped, and its row says so. The table comes last;
 the same figures with machine, versions and date are written to benchmarks/results/ (or --out FILE).
 
@@ -35,13 +35,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from gpu import needs, record, runner  # noqa: E402 (the folder beside this file)
-from gpu.parts import PARTS, chosen  # noqa: E402
+from gpu.parts import PARTS, TOTAL, chosen  # noqa: E402
 
 
 def main() -> int:
     names = [part.name for part in PARTS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budget", type=float, default=300.0, metavar="SECONDS", help="for all parts; default 300")
+    parser.add_argument("--budget", type=float, default=TOTAL, metavar="SECONDS", help="for all parts; default 300")
     parser.add_argument("--parts", nargs="+", choices=names, default=names)
     parser.add_argument("--checks", nargs="+", metavar="PART.CHECK", help="these checks only, as in gpu/parts.py")
     parser.add_argument("--small", action="store_true", help="tiny models; on the CPU unless --device is given")

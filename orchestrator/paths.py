@@ -13,6 +13,6 @@ def inside(folder: str | Path, *names: str) -> Path:
     for name in names:
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise BadInput(
-                f"{printable(name, 60)!r} is no name of a file or folder in {folder}: it would lie elsewhere"
+                f"'{printable(name, 60)}' is no name of a file or folder in {folder}: it would lie elsewhere"
             )
     return Path(folder).joinpath(*names)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-TOO_LONG = 200
-"""Characters of one value in a message: enough for every path and name that means something."""
-
 
 def printable(text: object, limit: int | None = None, lines: bool = False) -> str:
     r"""`text` with whatever is not printable escaped as `repr` does: "\x1b[2J" for the sequence that clears a terminal.
@@ -14,7 +11,7 @@ def printable(text: object, limit: int | None = None, lines: bool = False) -> st
     is. `lines`: line breaks and tabs stay, for a text of several lines. `limit`: the most characters of a result;
     longer ones end in "... (N characters)".
 
-    The packages below orchestrator write `{name!r}` for a stranger's name, which escapes the same characters.
+    The packages below orchestrator have their own for names and errors, `tasks.errors.printable`.
     """
     whole = str(text)
     cut = whole if limit is None else whole[:limit]  # first, so that no more than this is looked at

@@ -9,8 +9,22 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+
+UNFINISHED = 70
+"""Exit code of a run of tests that was ended in its middle."""
+
+
+def pytest_configure() -> None:
+    """A process of tests that somebody ends with `os._exit(0)` would look like one whose tests all passed."""
+    pid, leave = os.getpid(), os._exit
+
+    def exit_of(code: int) -> NoReturn:
+        leave(code if os.getpid() != pid else code or UNFINISHED)
+
+    os._exit = exit_of
 
 
 @pytest.fixture(autouse=True)

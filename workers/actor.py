@@ -25,14 +25,13 @@ class TrialActor:
     """Runs trials, one at a time, in a thread of its own, so that calls are answered during training.
 
     Events are kept until the driver acknowledges them, which it does after its commit: when a driver dies in between,
-    the next one gets them again. An actor that nobody has called for `orphan_s` seconds exits if its trial has ended,
-    or hangs past its time limit.
+    the next one gets them again. With `orphan_s`, the process of an actor that nobody has called for so many seconds
+    exits if its trial has ended, or hangs past its time limit; without, it stays: the process may be somebody else's.
     Created by orchestrator.engine as a detached, named Ray actor with several call slots.
     """
 
-    def __init__(self, execute: Execute | None = None, orphan_s: float = 300.0, owner: str = "") -> None:
+    def __init__(self, execute: Execute | None = None, orphan_s: float | None = None, owner: str = "") -> None:
         self._execute = execute or run_trial
-        self._orphan_s = orphan_s
         self._owner = owner
         self._changed = threading.Condition()
         self._assignment: Assignment | None = None
@@ -42,7 +41,8 @@ class TrialActor:
         self._ended = True
         self._stop = threading.Event()
         self._asked = self._begun = time.monotonic()
-        threading.Thread(target=self._exit_when_orphaned, daemon=True).start()
+        if orphan_s is not None:
+            threading.Thread(target=self._exit_when_orphaned, args=(orphan_s,), daemon=True).start()
 
     def start(self, assignment: Assignment, wait_s: float = 10.0, owner: str | None = None) -> TrialUpdate:
         """Starts a trial and returns its first update. All events of the previous trial count as acknowledged.
@@ -166,14 +166,14 @@ class TrialActor:
             checkpoint.clear(Path(self._assignment.folder))
         self._assignment = None
 
-    def _exit_when_orphaned(self) -> None:
+    def _exit_when_orphaned(self, orphan_s: float) -> None:
         while True:
-            time.sleep(min(5.0, self._orphan_s / 4))
+            time.sleep(min(5.0, orphan_s / 4))
             with self._changed:
                 now = time.monotonic()
                 limit = self._assignment.time_limit_s if self._assignment is not None else None
                 hangs = not self._ended and limit is not None and now - self._begun > limit + LIMIT_GRACE_S
-                if (self._ended or hangs) and now - self._asked > self._orphan_s:
+                if (self._ended or hangs) and now - self._asked > orphan_s:
                     os._exit(0)
 
 

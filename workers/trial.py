@@ -12,6 +12,7 @@ from pydantic_core import InitErrorDetails
 
 from tasks import AnyTask
 from tasks.backbones.spec import BackboneSpec, FromStage, FromTrial, inits
+from tasks.bounds import MAX_SEED
 from workers.key_content import key_content
 from workers.optim_spec import LONGEST_EPOCHS, Epochs, OptimSpec, Steps, without_default
 
@@ -113,7 +114,7 @@ class TrialSpec(BaseModel):
     optim: OptimSpec = Field(default=NO_TRAINING, json_schema_extra=without_default)
     """Required, unless the task only measures: then it may be left out, and what is written is not used."""
     runtime: RuntimeSpec = RuntimeSpec()
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     span: Span | None = None
     """None: the whole schedule."""
     may_test: bool = False

@@ -35,7 +35,7 @@ def serve(where: Settings, port: int, say: Callable[[str], None]) -> None:
         else:
             stack.enter_context(ray_cluster.hold(where.folder))
             say(f"Ray dashboard:  {ray_cluster.ensure_local(where.folder)}")
-            say(f"                its token is in {ray_cluster.TOKEN_PATH}")
+            say(f"                its token is in {ray_cluster.token_path()}")
         say("Ctrl-C stops both.")
         try:
             while mlflow is None or mlflow.process.poll() is None:

@@ -175,7 +175,7 @@ class Driver:
 
     def _verdict(self) -> tuple[JobState, str]:
         if self.stopping:
-            return (JobState.cancelled if self.stopping == "cancelled" else JobState.interrupted), ""
+            return JobState(self.stopping), ""
         lines = self.planner.incomplete()
         return (JobState.incomplete, "\n".join(lines)) if lines else (JobState.done, "")
 

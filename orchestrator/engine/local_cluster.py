@@ -38,11 +38,7 @@ log = logging.getLogger(__name__)
 
 def described(folder: Path) -> dict[str, Any] | None:
     """The running local cluster of this folder, as it described itself; None if its process is gone."""
-    try:
-        state: dict[str, Any] = json.loads((folder / "ray.json").read_text())
-        return state if is_running(state) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return signed_by(folder / "ray.json")
 
 
 def describe(folder: Path, address: str, dashboard: str | None) -> None:
@@ -135,7 +131,7 @@ def sign(lock: IO[str]) -> None:
 
 
 def signed_by(path: Path) -> dict[str, Any] | None:
-    """The living process that signed a lock file; None if there is none."""
+    """The living process that signed this file; None if there is none."""
     try:
         state: dict[str, Any] = json.loads(path.read_text())
         return state if is_running(state) else None
@@ -266,7 +262,7 @@ def _short_folder() -> Path:
             return Path(tempfile.mkdtemp(prefix="ray-", dir=root))
     raise BackendUnreachable(
         f"no folder with a short path for Ray's sockets can be made in {', '.join(SHORT_ROOTS)}: set RAY_TMPDIR to a "
-        f"folder whose path has fewer than {LONGEST_SESSIONS - 12} characters"
+        f"folder whose path has at most {LONGEST_SESSIONS - len('/ray-01234567/s')} characters"
     )
 
 

@@ -21,12 +21,12 @@ from typing import IO, Any
 import psutil
 
 from orchestrator.engine import local_cluster
-from orchestrator.engine.local_cluster import TOKEN_PATH, hold
+from orchestrator.engine.local_cluster import hold, token_path
 from orchestrator.engine.ray_head import NAMESPACE
 from orchestrator.errors import BackendUnreachable
 from orchestrator.settings import Settings, private_folder
 
-__all__ = ["LINGER_S", "NAMESPACE", "TOKEN_PATH", "Cluster", "connected", "ensure_local", "hold"]
+__all__ = ["LINGER_S", "NAMESPACE", "Cluster", "connected", "ensure_local", "hold", "token_path"]
 
 LINGER_S = 120.0
 """Seconds for which the local cluster stays after its last driver and its last trial."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass
@@ -22,4 +21,3 @@ class Tally:
     """Seconds that they took."""
     progress: int = 0
     """Reports and results so far."""
-    begun: float = field(default_factory=time.monotonic)

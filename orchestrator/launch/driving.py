@@ -113,8 +113,9 @@ def drive(first: Driver, another: Callable[[], Driver], connection: Connection) 
         finally:
             driver.unregister()
         if driver.stopping:
-            driver.store.jobs.set_state(driver.job_id, JobState.interrupted)
-            return JobState.interrupted
+            state = JobState(driver.stopping)
+            driver.store.jobs.set_state(driver.job_id, state)
+            return state
         begun = driver.tally
         driver, prepared = another(), False
         driver.tally = begun

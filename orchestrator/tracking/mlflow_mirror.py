@@ -93,7 +93,7 @@ class Mirror:
         lock = inside(self.folder, f"mirror-{self.job_id}.lock").open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             lock.close()
             raise BackendUnreachable(MIRRORED_ELSEWHERE) from None
         self._lock = lock

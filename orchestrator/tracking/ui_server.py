@@ -10,6 +10,8 @@ the token is that of MLFLOW_TRACKING_TOKEN, which MLflow's clients send:
 from __future__ import annotations
 
 import argparse
+import base64
+import binascii
 import hmac
 import json
 import os
@@ -22,8 +24,6 @@ from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
-
-from orchestrator.settings import private_file, private_folder
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -71,9 +71,6 @@ class TokenRequired:
         return self._cookie in cookies and self._is_token(cookies[self._cookie].value)
 
     def _is_authorized(self, headers: MutableMapping[bytes, bytes]) -> bool:
-        import base64
-        import binascii
-
         scheme, _, value = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         if scheme.lower() == "basic":
             try:
@@ -176,7 +173,7 @@ def _orders_of_ui() -> Orders:
 
 def _orders_of_service() -> Orders:
     from orchestrator.settings import sqlite_url
-    from orchestrator.tracking.server import artifact_root
+    from orchestrator.tracking.server import artifact_root, check_reachable
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", default="127.0.0.1")
@@ -190,8 +187,10 @@ def _orders_of_service() -> Orders:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind((options.host, options.port))
     listening.listen(128)
-    folder = private_folder(options.folder.absolute())
-    return Orders(token, sqlite_url(private_file(folder / "mlflow.db")), artifact_root(folder), listening, False)
+    folder = options.folder.absolute()
+    tracking_uri = sqlite_url(folder / "mlflow.db")
+    check_reachable(tracking_uri)
+    return Orders(token, tracking_uri, artifact_root(folder), listening, False)
 
 
 def main() -> None:

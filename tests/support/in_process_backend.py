@@ -74,7 +74,7 @@ class ThreadBackend:
     def start(self, assignment: Assignment, resources: Resources) -> Any:
         worker = next((w for w in self.workers if not w.key), None)
         if worker is None:
-            actor = TrialActor(self.machine.execute, orphan_s=3600, owner=self.owner)
+            actor = TrialActor(self.machine.execute, owner=self.owner)
             worker = SimpleNamespace(actor=actor, key="", token=0, acknowledged=0, dead=False)
             self.machine.actors.append(worker)
             self.workers.append(worker)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_a_silent_cluster_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_cluster_whose_node_died_is_noticed_in_the_next_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(cluster_calls.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(cluster_calls, "time", SimpleNamespace(monotonic=lambda: now[0]))
     nodes = [1]
     calls = ClusterCalls(lambda: None)
     calls.look(lambda: nodes[0])

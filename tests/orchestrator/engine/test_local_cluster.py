@@ -211,7 +211,7 @@ def test_two_folders_below_one_ray_tmpdir_do_not_touch_each_other(
 def test_no_short_folder_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_cluster, "SHORT_ROOTS", (str(tmp_path / "no"),))
     entered = session_folder(tmp_path / ("x" * 60))
-    with pytest.raises(BackendUnreachable, match="set RAY_TMPDIR to a folder whose path has fewer than"):
+    with pytest.raises(BackendUnreachable, match="set RAY_TMPDIR to a folder whose path has at most 25"):
         entered.__enter__()
 
 

@@ -54,7 +54,7 @@ def test_only_actors_of_trials_keep_a_cluster() -> None:
 def test_an_actor_that_answers_nobody_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     ray, now = FakeRay(), [0.0]
     monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.setattr(ray_head.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(ray_head, "time", SimpleNamespace(monotonic=lambda: now[0]))
     pings, actors = _Pings(), [actor("a/1"), actor("a/2"), actor("gone")]
     ray.frozen = {"a/2"}
     while now[0] < FROZEN_S:

@@ -17,10 +17,11 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from good_spec import FIGURES
 
 HERE = Path(__file__).parent
 sys.path[:0] = [path for path in (str(HERE.parents[2]), str(HERE.parents[1] / "support")) if path not in sys.path]
+
+from good_spec import FIGURES  # noqa: E402
 
 import orchestrator.spec  # noqa: E402
 from orchestrator.errors import SpecError  # noqa: E402

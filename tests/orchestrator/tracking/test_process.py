@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -148,8 +150,7 @@ def test_a_closed_terminal_does_not_end_the_mirror_before_its_driver() -> None:
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "nice", lambda more: 0)
-    before = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    monkeypatch.setattr(process.signal, "signal", lambda kind, handler: before[kind])
+    monkeypatch.setattr(process, "signal", SimpleNamespace(**vars(signal) | {"signal": lambda kind, handler: None}))
 
 
 def test_of_two_mirrors_of_one_job_neither_says_that_something_is_missing(
@@ -167,7 +168,7 @@ def test_of_two_mirrors_of_one_job_neither_says_that_something_is_missing(
         if len(waited) == 3:
             other.close()
 
-    monkeypatch.setattr(process.time, "sleep", sleep)
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     said: list[str] = []
     gone = 2**22 - 3  # its driver has ended: one sync, the last
     done = process.follow(world.store, JOB, world.uri, world.folder, gone, say=said.append)
