@@ -16,3 +16,9 @@ def inside(folder: str | Path, *names: str) -> Path:
                 f"'{printable(name, 60)}' is no name of a file or folder in {folder}: it would lie elsewhere"
             )
     return Path(folder).joinpath(*names)
+
+
+def file_name(title: str) -> str:
+    """The name of a figure's files, without their suffix: "Figure 2 (b)" -> figure-2-b."""
+    words = "".join(sign if sign.isalnum() and sign.isascii() else " " for sign in title.lower()).split()
+    return "-".join(words) or "figure"

@@ -145,6 +145,11 @@ class Task(BaseModel, ABC):
         """Every figure that `summarize` may return; trials are chosen by the first."""
 
     @property
+    def measured(self) -> tuple[str, ...]:
+        """Names of the figures of the rows that `summarize` may return besides (`Summary.measurements`)."""
+        return ()
+
+    @property
     def metric(self) -> str:
         """Name of the figure that trials are chosen by."""
         return self.metrics[0].name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import click
 
@@ -17,6 +18,7 @@ from orchestrator.settings import Settings
 def track(where: Settings, job: str | None, beside: str | None) -> None:
     """Write to the tracking server what it lacks of a job."""
     from orchestrator.errors import BackendUnreachable
+    from orchestrator.report.layer_files import files_of_stage
     from orchestrator.report.svg.heat_map import picture
     from orchestrator.store.store import open_existing
 
@@ -26,11 +28,16 @@ def track(where: Settings, job: str | None, beside: str | None) -> None:
     if beside:
         from orchestrator.tracking.process import follow
 
-        done = follow(store, beside, where.tracking_uri, where.folder, os.getppid(), picture, storage=where.storage)
+        done = follow(
+            store, beside, where.tracking_uri, where.folder, os.getppid(), picture, storage=where.storage,
+            figures=partial(files_of_stage, store, beside),
+        )  # fmt: skip
     else:
         from orchestrator.tracking.mlflow_mirror import sync
 
-        done = sync(store, store.jobs.find(str(job)), where.tracking_uri, where.folder, picture, storage=where.storage)
+        identity = store.jobs.find(str(job))
+        figures = partial(files_of_stage, store, identity)
+        done = sync(store, identity, where.tracking_uri, where.folder, picture, storage=where.storage, figures=figures)
     if done.problem:
         raise BackendUnreachable(done.problem)
     say(f"MLflow: {done.runs} runs made, {done.metrics} metric values written, {done.closed} runs closed")

@@ -12,6 +12,7 @@ from orchestrator.report.figures import metric_of, scaled
 from orchestrator.report.formatting import moment
 from orchestrator.report.groups import group_reports, scales
 from orchestrator.report.job_results import JobResults
+from orchestrator.report.layer_figures import layer_figures
 from orchestrator.report.model import FORM, Cell, EpochsSaved, RankAgreement, Report, StageCount, TrialLine
 from orchestrator.report.pictures import chosen
 from orchestrator.report.plots import plots
@@ -68,6 +69,7 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
         provenance=provenance(job, cells, behind, placed, counts),
         trials=_trial_lines(results) if full else (),
         plots=plots(results, cells) if full else (),
+        layers=layer_figures(results),
         pictures=chosen(placed, store.trials.pictures(row.key for row in placed)) if full else (),
         saved=stopping,
         agreement=order,

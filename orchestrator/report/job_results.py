@@ -126,6 +126,15 @@ class JobResults:
         wanted = {self.row_path: place.row, self.column_path: place.column}
         return [t for t in trials if all(label(t.settings.get(path, value)) == value for path, value in wanted.items())]
 
+    def place_of(self, trial: PlacedRow) -> tuple[str, str]:
+        """What the table calls the row and the column of any trial of the job."""
+        values = {**trial.settings, **trial.group_values}
+        base = self.spec["trial"]
+        row, column = (
+            label(values[path] if path in values else lookup(base, path)) for path in (self.row_path, self.column_path)
+        )
+        return row, column
+
     def first_trial(self, group: str) -> PlacedRow | None:
         """A trial of a group from the latest stage that has one; it tells the group's metric."""
         stages = (self.members.get((stage, group)) for stage in reversed(self.chain))

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from orchestrator.records.rows import Edge, MetricRow
+from orchestrator.report.drawn import LayerFigure, Scatter
 
 Mark = Literal["done", "running", "pending", "failed", "cancelled", "diverged", "stopped", "missing", "absent"]
 """State of a cell. Only `done` has a value. `missing`: its trial does not exist yet (or never will, see the
@@ -281,33 +282,6 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class ScatterPoint:
-    """A cell of the table in a plot; `name` is its row and, if the table has several columns, its column."""
-
-    name: str
-    keys: tuple[str, ...]
-    x: float
-    y: float
-
-
-@dataclass(frozen=True)
-class Scatter:
-    """Values of the table's trials, or their complements (error rates), against another figure or a field."""
-
-    title: str
-    x_name: str
-    y_name: str
-    dots: tuple[ScatterPoint, ...]
-    """In the order of x."""
-    left_out: tuple[str, ...] = ()
-    """Names of cells with a value of which no trial in the lineage has the figure."""
-    without_error: tuple[str, ...] = ()
-    """Names of cells whose figure has no complement to draw."""
-    curves: bool = False
-    """True: the dots of one name are points of a curve over a field of the trial."""
-
-
-@dataclass(frozen=True)
 class Picture:
     """A picture that a trial drew after an epoch."""
 
@@ -354,6 +328,7 @@ class Report:
     provenance: Provenance
     trials: tuple[TrialLine, ...] = ()
     plots: tuple[Scatter, ...] = ()
+    layers: tuple[LayerFigure, ...] = ()
     pictures: tuple[Picture, ...] = ()
     saved: tuple[EpochsSaved, ...] = ()
     agreement: tuple[RankAgreement, ...] = ()

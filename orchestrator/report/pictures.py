@@ -36,6 +36,11 @@ def embedded(picture: Picture, storage: Path) -> str | None:
     """The picture as a data URI; None if its file does not exist."""
     file = inside(trial_folder(storage, picture.key), *Path(picture.path).parts)
     try:
-        return f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
+        return image(file.read_bytes(), "png")
     except OSError:
         return None
+
+
+def image(content: bytes, form: str) -> str:
+    """An image file as a data URI. `form`: png, svg+xml."""
+    return f"data:image/{form};base64,{base64.b64encode(content).decode()}"

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import label, lookup
+from orchestrator.report.drawn import Scatter, ScatterPoint
 from orchestrator.report.figures import UNKNOWN, scaled, title
 from orchestrator.report.formatting import finite
-from orchestrator.report.model import Cell, Scatter, ScatterPoint
+from orchestrator.report.model import Cell
 from orchestrator.report.wording import field_title
 
 if TYPE_CHECKING:
@@ -63,7 +64,31 @@ def _scatter(results: JobResults, plot: Mapping[str, Any], cells: Mapping[str, C
         tuple(sorted(dots, key=lambda dot: (dot.x, dot.name))),
         tuple(left_out),
         tuple(without_error),
+        *_second(results, plot.get("second"), {dot.name: (cells[dot.name], dot.x) for dot in dots}),
     )
+
+
+def _second(
+    results: JobResults, wanted: Mapping[str, Any] | None, dots: Mapping[str, tuple[Cell, float]]
+) -> tuple[str, tuple[ScatterPoint, ...]]:
+    """Title and dots of the second axis: the mean of its figure over the trials of the other stage that stand in the
+    same row and column. `dots`: name -> (cell, x)."""
+    if not wanted:
+        return "", ()
+    of_stage = [trial for trial in results.placed if trial.stage == wanted["stage"]]
+    recorded = results.store.trials.figures(trial.key for trial in of_stage)
+    metric = next((m for trial in of_stage for m in trial.metrics if m.name == wanted["figure"]), None)
+    found: list[ScatterPoint] = []
+    for name, (cell, x) in dots.items():
+        values: dict[str, float] = {}
+        for trial in of_stage:
+            if results.place_of(trial) == (cell.row, cell.column) and metric:
+                value = scaled(recorded.get(trial.key, {}).get(metric.name), metric)
+                values |= {} if value is None else {trial.key: value}
+        if values:
+            found.append(ScatterPoint(name, tuple(values), x, sum(values.values()) / len(values)))
+    points = tuple(sorted(found, key=lambda dot: (dot.x, dot.name)))
+    return (title(metric) if metric else wanted["figure"]), points
 
 
 def _curves(

@@ -10,6 +10,7 @@ from orchestrator.errors import BackendUnreachable
 from orchestrator.paths import inside
 from orchestrator.report.build import build
 from orchestrator.report.formats import FORMATS, Links
+from orchestrator.report.layer_files import files
 from orchestrator.settings import private_folder, without_secrets
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def folder_of(where: Settings, job_id: str) -> Path:
 
 
 def publish(store: Store, job_id: str, where: Settings) -> dict[str, Path]:
-    """Writes the report in every form that has a file, each whole or not at all; returns form -> path."""
+    """Writes the report in every form that has a file, each whole or not at all; returns form -> path. Figures over
+    layers are written beside it, each with its data as CSV."""
     report = build(store, job_id)
     folder = folder_of(where, job_id)
     written = {}
@@ -38,15 +40,22 @@ def publish(store: Store, job_id: str, where: Settings) -> dict[str, Path]:
             if not format.suffix:
                 continue
             path = folder / f"report.{format.suffix}"
-            new = path.with_suffix(f".{format.suffix}.new")
-            new.write_text(text(report, form, where), encoding="utf-8")
-            new.replace(path)
+            _whole(path, text(report, form, where).encode())
             written[form] = path
+        for name, content in files(report.layers):
+            _whole(inside(folder, name), content)
     except OSError as error:
         raise BackendUnreachable(
             f"cannot write the report to {folder}: {error.strerror}; the results are in the store: report {job_id}"
         ) from error
     return written
+
+
+def _whole(path: Path, content: bytes) -> None:
+    """Writes a file so that whoever reads it finds all of it, or the one before."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_bytes(content)
+    new.replace(path)
 
 
 def text(report: Report, form: str, where: Settings) -> str:

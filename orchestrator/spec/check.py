@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from orchestrator.records.recorded_spec import lookup
 from orchestrator.spec.check_labels import check_labels
+from orchestrator.spec.check_layers import check_layers, check_second_axes
 from orchestrator.spec.check_paths import check_effect, check_paths
 from orchestrator.spec.check_report import check_figures, check_names, check_stage
 from orchestrator.spec.check_search import check_after_population, check_search
@@ -85,6 +86,8 @@ def check(root: YamlNode, problems: Problems, unreadable: Collection[Location] =
     ):  # else names may be those of trials that were not built
         check_names(root, job, stages.built, problems)
     check_figures(root, job, stages.built, problems)
+    check_layers(root, job, stages.built, problems)
+    check_second_axes(root, job, stages.built, problems)
     return job
 
 

@@ -55,7 +55,7 @@ def check_names(root: YamlNode, job: JobSpec, built: Mapping[str, Sequence[Check
     """Every row and column that the report names is that of some trial."""
     report = job.report
     shown = [trial for name in _shown(job) for trial in built.get(name, ())]
-    rows, columns = (_labels(shown, path) for path in (report.rows, report.columns))
+    rows, columns = (labels_at(shown, path) for path in (report.rows, report.columns))
     for k, average in enumerate(report.averages):
         for n, name in enumerate(average.over):
             if name not in columns:
@@ -83,7 +83,7 @@ def _shown(job: JobSpec) -> list[str]:
     return [stage.name for stage in job.stages if stage.name in names]
 
 
-def _labels(trials: Sequence[CheckedTrial], path: str) -> list[str]:
+def labels_at(trials: Sequence[CheckedTrial], path: str) -> list[str]:
     """What the trials have at a path, as rows and columns name it, in the order of the trials."""
     found: dict[str, None] = {}
     cheap: dict[str, str] = {}  # many trials share few values

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from orchestrator.spec.identity import hashed_content
+from orchestrator.spec.layer_figure import LayerFigure
 from orchestrator.spec.model import SpecModel
 from orchestrator.spec.search_space import MAX_NUMBER, Number
 from orchestrator.spec.sweep import Path_, SingleSetting, Sweep, as_list
@@ -161,6 +162,14 @@ class Reference(SpecModel):
     the first, or figure -> value."""
 
 
+class SecondAxis(SpecModel):
+    """Another figure at the places of a plot's dots, on an axis of its own at the right."""
+
+    stage: Label
+    """The stage that measures it; its trials belong to the dots of the same row and column of the table."""
+    figure: Label
+
+
 class Plot(SpecModel):
     """A plot of the table's values against another figure, or a setting, of each trial."""
 
@@ -175,6 +184,9 @@ class Plot(SpecModel):
     y: Literal["value", "error"] = "value"
     """`value`: the figure that the table shows (its first). `error`: the complement of that (error rate, for an
     accuracy), for figures that have one."""
+    second: SecondAxis | None = None
+    """A second figure for each dot, for example the mean attention distance of its weights. Not for curves over a
+    field."""
 
 
 class ReportSpec(SpecModel):
@@ -192,6 +204,8 @@ class ReportSpec(SpecModel):
     averages: list[Average] = Field(default=[Average()], max_length=50)
     reference: Reference | None = None
     plots: list[Plot] = Field(default=[], max_length=50)
+    layers: list[LayerFigure] = Field(default=[], max_length=50)
+    """Figures over the layers of a network, from what the trials of an analysis measured."""
     caption: Prose = ""
 
 

@@ -9,6 +9,7 @@ from orchestrator.store.database import Database, connect, look
 from orchestrator.store.jobs import Jobs
 from orchestrator.store.leases import Leases
 from orchestrator.store.lineage import Lineage
+from orchestrator.store.measured import Measured
 from orchestrator.store.search_log import SearchLog
 from orchestrator.store.tracked_runs import TrackedRuns
 from orchestrator.store.trials import Trials
@@ -29,6 +30,7 @@ class Store:
         self.leases = Leases(database)
         self.search_log = SearchLog(database)
         self.lineage = Lineage(database)
+        self.measured = Measured(database)
         self.weights = Weights(database)
         self.tracked_runs = TrackedRuns(database)
 

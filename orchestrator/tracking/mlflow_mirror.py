@@ -29,6 +29,9 @@ Picture = Callable[[Sequence[PlacedRow], set[str]], str | None]
 """(trials of one stage and group, keys of those that a later stage took) -> an SVG; None if there is nothing to draw.
 Passed in, because the report draws it and the report is not imported here."""
 
+Figures = Callable[[str], Mapping[str, bytes]]
+"""Name of a stage -> the figures drawn from its trials, by the names of their files; also passed in."""
+
 MIRRORED_ELSEWHERE = "another process is mirroring this job already"
 """The problem of a mirror whose job another driver's process mirrors."""
 AT_ONCE = 200
@@ -41,7 +44,7 @@ class _OutOfTime(BackendUnreachable):
 
 def sync(
     store: Store, job_id: str, tracking_uri: str, folder: Path, picture: Picture | None = None,
-    limit_s: float | None = None, storage: Path | None = None,
+    limit_s: float | None = None, storage: Path | None = None, figures: Figures | None = None,
 ) -> Synced:  # fmt: skip
     """Writes to MLflow what the store has and MLflow lacks. Repeating it, after a kill at any point too, writes nothing
     twice. A server or database that does not answer is no error: `Synced.problem` is one line about it. `storage`: the
@@ -50,7 +53,7 @@ def sync(
     Raises NotFound for a job that is not in the store.
     """
     until = time.monotonic() + limit_s if limit_s is not None else float("inf")
-    with contextlib.closing(Mirror(store, job_id, tracking_uri, folder, picture, storage)) as mirror:
+    with contextlib.closing(Mirror(store, job_id, tracking_uri, folder, picture, storage, figures)) as mirror:
         return mirror.sync(lambda: time.monotonic() > until)
 
 
@@ -60,8 +63,9 @@ class Mirror:
 
     def __init__(
         self, store: Store, job_id: str, tracking_uri: str, folder: Path, picture: Picture | None = None,
-        storage: Path | None = None,
+        storage: Path | None = None, figures: Figures | None = None,
     ) -> None:  # fmt: skip
+        self._figures = figures
         self.job_id, self.uri, self.folder = job_id, tracking_uri, Path(folder)
         self._store, self._picture, self._storage = store, picture, storage
         self._runs = JobRuns(store, job_id, tracking_uri, self.folder)
@@ -224,9 +228,17 @@ class Mirror:
             drawn = self._picture(rows, taken) if self._picture and status[0] == "FINISHED" else None
             if drawn is not None:
                 self._runs.write_text(run, drawn, "heat_map.svg")
+            if self._figures and status[0] == "FINISHED" and _stage_done(stage, groups):
+                for name, content in self._figures(stage).items():
+                    self._runs.write_bytes(run, content, name, "figures")
             self._runs.write(run, [], tags={"state": status[1]})
             self._runs.end(run, status, max((row.ended for row in rows if row.ended), default=None))
             self._runs.record((stage, group, ""), run, None)
+
+
+def _stage_done(stage: str, groups: Mapping[tuple[str, str], Sequence[PlacedRow]]) -> bool:
+    """True if all trials of the stage have ended, so that its figures are complete."""
+    return all(row.state.ended for (name, _), rows in groups.items() if name == stage for row in rows)
 
 
 def _from_outside(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -182,6 +183,13 @@ class JobRuns:
     def write_file(self, run: Run, file: Path, folder: str) -> None:
         """Copies a file into a folder of the run."""
         self._client.log_artifact(run.run_id, str(file), folder)
+
+    def write_bytes(self, run: Run, content: bytes, name: str, folder: str) -> None:
+        """Writes a file of this content into a folder of the run."""
+        with tempfile.TemporaryDirectory() as place:
+            file = inside(place, name)
+            file.write_bytes(content)
+            self.write_file(run, file, folder)
 
     def reopen(self, run: Run, status: RunStatus) -> None:
         """Sets a run that had ended to running again, if that is its new status."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.settings import Settings
-from orchestrator.tracking.mlflow_mirror import MIRRORED_ELSEWHERE, Mirror, Picture
+from orchestrator.tracking.mlflow_mirror import MIRRORED_ELSEWHERE, Figures, Mirror, Picture
 from orchestrator.tracking.mlflow_runs import Synced
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class _StopCondition:
 def follow(
     store: Store, job_id: str, tracking_uri: str, folder: Path, parent_pid: int, picture: Picture | None = None,
     every_s: float = 5.0, last_s: float = 30.0, say: Callable[[str], None] | None = None, storage: Path | None = None,
+    figures: Figures | None = None,
 ) -> Synced:  # fmt: skip
     """Syncs every `every_s` seconds until the driver `parent_pid` is gone or stops it (SIGTERM, or the end of our
     standard input if that is a pipe), then once more within `last_s` seconds. Returns the totals; `problem` is that of
@@ -85,7 +86,7 @@ def follow(
     stop = _StopCondition(parent_pid, last_s)
     os.nice(5)  # the trials come first
     total, opened = Synced(), False
-    with contextlib.closing(Mirror(store, job_id, tracking_uri, folder, picture, storage)) as mirror:
+    with contextlib.closing(Mirror(store, job_id, tracking_uri, folder, picture, storage, figures)) as mirror:
         while True:
             last = stop()
             began = time.monotonic()

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.records.recorded_spec import label
-from orchestrator.report import figures
+from orchestrator.report import figures, layer_words, plotting
 from orchestrator.report.early_stopping import lines as saving_lines
 from orchestrator.report.formatting import duration, short
 from orchestrator.report.model import Cell, GroupReport, Mean, Report, StageCount, TrialLine
-from orchestrator.report.pictures import embedded
+from orchestrator.report.pictures import embedded, image
 from orchestrator.report.svg.curves import curves_svg
 from orchestrator.report.svg.heat_map import heat_map_inline, scale_bar
 from orchestrator.report.svg.scatter import scatter_svg
@@ -76,6 +76,8 @@ def html(report: Report, tracking: str = "", storage: Path | None = None) -> str
             for name in dict.fromkeys(column.name for column in report.columns)
         ],
         plots=[(plot, Markup(scatter_svg(plot))) for plot in report.plots],
+        layer_caption=layer_words.caption,
+        layers=[(figure, image(plotting.svg(figure), "svg+xml")) for figure in report.layers],
         pictures=[(picture, embedded(picture, storage) if storage else None) for picture in report.pictures],
         stopping=saving_lines(report.saved, report.agreement),
         stages=stages,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from orchestrator.report import layer_words
 from orchestrator.report.model import Report
 from orchestrator.report.wording import Grid, Line, best_places, grid, notes, title
 
@@ -36,7 +37,18 @@ def latex(report: Report) -> str:
     lines += [f"    {' & '.join(_words(line, best))} " + r"\\" for line in table.lines]
     lines += [r"    \bottomrule", r"  \end{tabular}"]
     lines += [rf"  \\ {{\footnotesize {_tex(note)}}}" for note in notes(report)]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+    lines.append(r"\end{table}")
+    for figure in report.layers:
+        lines += [
+            "",
+            "% needs \\usepackage{graphicx}",
+            r"\begin{figure}",
+            rf"  \includegraphics[width=\linewidth]{{{figure.name}.png}}",
+            rf"  \caption{{{_tex(f'{figure.title}. {layer_words.caption(figure)}')}}}",
+            rf"  \label{{fig:{figure.name}}}",
+            r"\end{figure}",
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def _header(table: Grid) -> list[str]:

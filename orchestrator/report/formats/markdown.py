@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from orchestrator.report import layer_words
 from orchestrator.report.model import Report
 from orchestrator.report.wording import cell_text, choices, chosen_title, field_title, grid, notes, run_link, title
 
@@ -19,6 +20,10 @@ def markdown(report: Report, tracking: str = "") -> str:
     chosen, rows = choices(report)
     if rows:
         lines += ["", f"### {_md(chosen_title(report))}", "", *_md_table(chosen, rows, numbers_from=2)]
+    for figure in report.layers:
+        header, body = layer_words.means(figure)
+        lines += ["", f"### {_md(figure.title)}", "", f"![{_md(figure.title)}]({figure.name}.svg)", ""]
+        lines += [_md(layer_words.caption(figure)), "", *_md_table(header, body, numbers_from=1)]
     several = len({column.figure for column in report.columns}) > 1
     behind = [
         [cell.row, cell.column, *([cell.figure.title] if several else []), cell_text(cell),

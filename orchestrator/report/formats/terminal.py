@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from orchestrator.report import figures
+from orchestrator.report import figures, layer_words
 from orchestrator.report.formatting import WIDTH, aligned, short
 from orchestrator.report.model import MAPS, GroupReport, HeatCell, HeatMap, Report, Scale
 from orchestrator.report.svg.heat_map import part_of
@@ -25,6 +25,9 @@ def terminal(report: Report, width: int = WIDTH) -> str:
     chosen, rows = choices(report)
     if rows:
         lines += ["", chosen_title(report), *aligned(chosen, rows, width)]
+    for figure in report.layers:
+        lines += ["", *textwrap.wrap(f"{figure.title}: {layer_words.caption(figure)}", width)]
+        lines += aligned(*layer_words.means(figure), width)
     lines += _maps(report, width) if len(report.groups) <= MAPS else ["", "Heat maps: in the HTML page"]
     if report.warnings:
         lines += ["", "Warnings"]

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 
-from orchestrator.report.model import Scatter
+from orchestrator.report.drawn import Scatter
 from orchestrator.report.svg.elements import FONT, nice, text
 
 _W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 520, 300, 52, 130, 28, 40
+
+
+def _second(plot: Scatter, x: Callable[[float], float]) -> list[str]:
+    """Diamonds of the second figure, with its axis at the right."""
+    if not plot.second:
+        return []
+    ticks = nice(min(dot.y for dot in plot.second), max(dot.y for dot in plot.second))
+
+    def y(value: float) -> float:
+        return _H - _BOTTOM - (_H - _TOP - _BOTTOM) * (value - ticks[0]) / (ticks[-1] - ticks[0])
+
+    parts = [text(_W - 2, 14, f"◇ {plot.second_name}", 12, "end", weight="600")]
+    parts += [text(_W - 4, y(tick) + 4, f"{tick:g}", 11, "end") for tick in ticks]
+    for dot in plot.second:
+        tip = f"{dot.name}: {plot.x_name} {dot.x:.4g}, {plot.second_name} {dot.y:.4g}"
+        left, top = x(dot.x), y(dot.y)
+        parts.append(
+            f'<g data-tip="{escape(tip)}"><title>{escape(tip)}</title><rect class="dot final" x="{left - 4:.1f}" '
+            f'y="{top - 4:.1f}" width="8" height="8" transform="rotate(45 {left:.1f} {top:.1f})"/></g>'
+        )
+    return parts
 
 
 def scatter_svg(plot: Scatter) -> str:
@@ -43,6 +65,7 @@ def scatter_svg(plot: Scatter) -> str:
         )
         if not plot.curves or dot is last[dot.name]:
             parts.append(text(x(dot.x) + 8, y(dot.y) + 4, dot.name, 11, "start"))
+    parts += _second(plot, x)
     inner = "".join(parts)
     title = escape(plot.title or f"{plot.y_name} against {plot.x_name}")
     return f'<svg class="scatter" viewBox="0 0 {_W} {_H}" role="img" aria-label="{title}" {FONT}>{inner}</svg>'

@@ -1,0 +1,119 @@
+"""What the figures of a report contain: plain data, in the units of their metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from orchestrator.records.rows import MetricRow
+
+
+@dataclass(frozen=True)
+class SeedLayers:
+    """The values of one trial, layer by layer."""
+
+    seed: int
+    key: str
+    layers: tuple[int, ...]
+    """Numbers of the layers, from 0."""
+    means: tuple[float | None, ...]
+    """The mean over heads (pairs, channels) of each layer; of a matrix over the other layers. None: not a number."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One measured value."""
+
+    seed: int
+    layer: int
+    head: int | None
+    item: str
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The trials of one row of the table."""
+
+    row: str
+    seeds: tuple[SeedLayers, ...] = ()
+    """In the order of the seeds; empty: nothing was measured, see `reason`."""
+    anchor: tuple[tuple[int, float], ...] = ()
+    """(layer, value) of the anchor, of the first seed: it depends on the model alone."""
+    reason: str = ""
+    values: tuple[Value, ...] = field(default=(), metadata={"json": False})
+    """Everything that was measured; in the CSV beside the picture."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """All its layers."""
+        return tuple(sorted({layer for seed in self.seeds for layer in seed.layers}))
+
+    def mean(self, layer: int) -> float | None:
+        """The mean of a layer over the seeds; None if a seed has none."""
+        found = [value for seed in self.seeds for at, value in zip(seed.layers, seed.means, strict=True) if at == layer]
+        known = [value for value in found if value is not None]
+        return sum(known) / len(known) if known and len(known) == len(found) else None
+
+    def matrix(self) -> tuple[tuple[float | None, ...], ...]:
+        """The mean over seeds of the values between each layer and each item that names a layer; None where a seed has
+        none."""
+        layers = self.layers
+        others = sorted({int(value.item) for value in self.values if value.item.isdigit()})
+        found: dict[tuple[int, int], list[float | None]] = {}
+        for value in self.values:
+            if value.item.isdigit():
+                found.setdefault((value.layer, int(value.item)), []).append(value.value)
+        return tuple(tuple(_mean(found.get((layer, other), [])) for other in others) for layer in layers)
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+@dataclass(frozen=True)
+class LayerFigure:
+    """A figure with a panel for each row."""
+
+    name: str
+    """Of its files."""
+    title: str
+    form: Literal["dots", "mean", "matrix"]
+    figure: MetricRow
+    stage: str
+    column: str
+    panels: tuple[Panel, ...]
+    caption: str = ""
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class ScatterPoint:
+    """A cell of the table in a plot; `name` is its row and, if the table has several columns, its column."""
+
+    name: str
+    keys: tuple[str, ...]
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Values of the table's trials, or their complements (error rates), against another figure or a field."""
+
+    title: str
+    x_name: str
+    y_name: str
+    dots: tuple[ScatterPoint, ...]
+    """In the order of x."""
+    left_out: tuple[str, ...] = ()
+    """Names of cells with a value of which no trial in the lineage has the figure."""
+    without_error: tuple[str, ...] = ()
+    """Names of cells whose figure has no complement to draw."""
+    second_name: str = ""
+    second: tuple[ScatterPoint, ...] = ()
+    """The other figure of the same cells, on an axis of its own."""
+    curves: bool = False
+    """True: the dots of one name are points of a curve over a field of the trial."""

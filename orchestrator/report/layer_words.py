@@ -1,0 +1,63 @@
+"""The words and numbers beside a figure over layers, for every form of the report."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from orchestrator.report import figures
+from orchestrator.report.drawn import LayerFigure, Panel
+
+SIGNS = {
+    "dots": "small dots: heads (divergence: pairs of heads; RepLKNet: channels); large dots: their mean",
+    "mean": "dots: the mean over heads (divergence: pairs of heads; RepLKNet: channels)",
+    "matrix": "each square: a pair of layers, all panels on one scale",
+}
+"""What the marks of each form mean."""
+
+
+def caption(figure: LayerFigure) -> str:
+    """What the figure shows, in a sentence or two."""
+    parts = [f"{figures.title(figure.figure)}, stage {figure.stage}{f', {figure.column}' if figure.column else ''}"]
+    parts.append(SIGNS[figure.form])
+    if any(panel.anchor for panel in figure.panels):
+        parts.append("dashed: attention to all places alike")
+    counts = {len(panel.seeds) for panel in figure.panels if panel.seeds}
+    if counts and max(counts) > 2 and figure.form != "matrix":
+        parts.append("bars: 95 % interval of the mean over seeds (Student t)")
+    text = "; ".join(parts) + "."
+    return f"{figure.caption} {text}" if figure.caption else text
+
+
+def means(figure: LayerFigure) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of a table: for each panel the mean of each layer (of a matrix: over the other layers)."""
+    layers = sorted({layer for panel in figure.panels for layer in panel.layers})
+    return ["layer", *map(str, layers)], [_line(figure, panel, layers) for panel in figure.panels]
+
+
+def _line(figure: LayerFigure, panel: Panel, layers: list[int]) -> list[str]:
+    """One panel's means; a layer that it does not have stays empty, a value that is no number is a dash."""
+    texts = []
+    for layer in layers:
+        mean = panel.mean(layer)
+        texts.append("" if layer not in panel.layers else "–" if mean is None else figures.text(mean, figure.figure))
+    return [panel.row, *texts]
+
+
+def values_csv(figure: LayerFigure) -> str:
+    """Everything behind the picture in full precision, in the unit of the figure; anchors have the kind `anchor`."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\r\n")
+    writer.writerow(["panel", "kind", "seed", "layer", "head", "item", "value", "unit", "trial"])
+    for panel in figure.panels:
+        keys = {seed.seed: seed.key for seed in panel.seeds}
+        row = f"'{panel.row}" if panel.row[:1] in ("=", "+", "-", "@", "\t", "\r") else panel.row
+        for value in panel.values:
+            writer.writerow(
+                [row, figure.figure.name, value.seed, value.layer, value.head, value.item, value.value,
+                 figure.figure.unit, keys[value.seed]]
+            )  # fmt: skip
+        for layer, number in panel.anchor:
+            first = panel.seeds[0]
+            writer.writerow([row, "anchor", first.seed, layer, None, "", number, figure.figure.unit, first.key])
+    return out.getvalue()

@@ -1,0 +1,35 @@
+"""Figures over the layers of a network, as a spec asks for them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from orchestrator.spec.model import SpecModel
+from tasks.bounds import Label, Prose
+
+
+class LayerFigure(SpecModel):
+    """A figure with a panel for each row of the table, drawn from what trials measured for each layer."""
+
+    title: Annotated[Label, Field(min_length=1)]
+    """Heads the figure and names its files: "Figure 1" becomes figure-1.svg, .png and .csv."""
+    figure: Annotated[Label, Field(min_length=1)]
+    """Name of the measured figure, for example attention_distance, head_divergence or cka."""
+    stage: Label = ""
+    """The stage whose trials measured it; empty: the table's."""
+    column: Label = ""
+    """Value of `report.columns` of the trials to draw; needed where the stage has several."""
+    rows: list[Label] = Field(default=[], max_length=50)
+    """Values of `report.rows`, a panel each, in this order; none: all that the stage has."""
+    form: Literal["dots", "mean", "matrix"] = "dots"
+    """`dots`: a small dot for each head (or pair of heads, or channel) of a layer and a large one for their mean.
+    `mean`: the mean alone. `matrix`: a heat map of all pairs of layers, from values whose item is the other layer."""
+    anchor: Label = ""
+    """Name of a figure that was measured once for each layer, drawn as a line: for example uniform_distance, what
+    attention to all places alike would give."""
+    low: float | None = Field(default=None, ge=-1e9, le=1e9)
+    """The lower end of the values' axis or colours; None: from the data of all panels."""
+    high: float | None = Field(default=None, ge=-1e9, le=1e9)
+    caption: Prose = ""

@@ -1,0 +1,43 @@
+"""Reads what trials measured for each item, layer and head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sa
+
+from orchestrator.records.rows import MeasurementRow
+from orchestrator.store import tables
+from orchestrator.store.database import Database, chunks
+
+_trials, _measured = tables.trials, tables.measurements
+_OF_TRIALS = (
+    sa.select(
+        _trials.c.key, _measured.c.figure, _measured.c.split, _measured.c.item, _measured.c.layer, _measured.c.head,
+        _measured.c.value,
+    )
+    .join(_measured, _measured.c.trial_id == _trials.c.id)
+    .where(_trials.c.key.in_(sa.bindparam("keys", expanding=True)))
+    .where(_measured.c.figure.in_(sa.bindparam("figures", expanding=True)))
+    .order_by(_measured.c.trial_id, _measured.c.number)
+)  # fmt: skip
+
+
+class Measured:
+    """The rows of the table `measurements`."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def of(self, keys: Iterable[str], figures: Sequence[str]) -> dict[str, list[MeasurementRow]]:
+        """The rows of these figures by trial, in the order in which each trial wrote them."""
+        wanted = list(dict.fromkeys(keys))
+
+        def read(connection: sa.Connection) -> dict[str, list[MeasurementRow]]:
+            found: dict[str, list[MeasurementRow]] = {}
+            for some in chunks(wanted):
+                for key, *row in connection.execute(_OF_TRIALS, {"keys": some, "figures": list(figures)}):
+                    found.setdefault(key, []).append(MeasurementRow(*row))
+            return found
+
+        return self._db.read(read)
