@@ -6,7 +6,6 @@ of images takes the same memory. No official code exists for section 3; what the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -154,14 +153,6 @@ def uniform(places: Places, rule: ClsRule, allowed: Tensor | None = None) -> tup
     weights = allowed.double() / allowed.sum(-1, keepdim=True)
     means = measured(weights[:, None], places, rule, eps=FLOOR).means()
     return means.distance.item(), means.entropy.item()
-
-
-def mean_of_pairs(divergence: Tensor) -> float:
-    """The mean over ordered pairs of different heads of (heads, heads); NaN for a single head."""
-    heads = len(divergence)
-    if heads < 2:
-        return math.nan
-    return (divergence.sum() - divergence.diagonal().sum()).item() / (heads * (heads - 1))
 
 
 def _chunks(maps: Tensor, first: int) -> Iterator[tuple[Tensor, slice]]:
