@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from tasks.analysis.task import Analyse
 from tasks.base import Task
 from tasks.classification.task import Classify
 from tasks.pretraining.task import Pretrain
@@ -14,7 +15,7 @@ from tasks.pretraining.task import Pretrain
 if TYPE_CHECKING:
     import click
 
-TASKS: dict[str, type[Task]] = {"classify": Classify, "pretrain": Pretrain}
+TASKS: dict[str, type[Task]] = {"classify": Classify, "pretrain": Pretrain, "analysis": Analyse}
 """Every task by its kind."""
 
 

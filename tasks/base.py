@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -272,6 +272,11 @@ class Task(BaseModel, ABC):
         """The model. `weights`: a state dict of an earlier trial's model or an imported file, already verified;
         None: random. Every backbone weight must find its place (ValueError with the list otherwise); what becomes
         of a head is the task's matter."""
+
+    def load_others(self, model: nn.Module, load: Callable[[nn.Module, Init], None]) -> None:
+        """Loads the weights of further models that belong to what `build` made, where fields of the task name sources
+        of weights. `load` copies those of a source into a backbone (of a `Scratch` none), and raises as `build` does
+        for weights that do not fit."""
 
     @abstractmethod
     def loaders(self, context: DataContext) -> Loaders:

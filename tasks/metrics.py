@@ -46,6 +46,7 @@ class Measurement:
     """One value of a figure for one item (image, class, sequence), layer or head; a row of the table `measurements`."""
 
     figure: str
+    """Name of a declared metric; or such a name without its ending `_mean`, for values that this one is the mean of."""
     value: float
     item: str = ""
     layer: int | None = None

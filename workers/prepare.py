@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from tasks.backbones.loading import load_notes
-from tasks.backbones.spec import FromTrial
+from tasks.backbones.loading import load, load_notes
+from tasks.backbones.spec import FromTrial, Init
 from tasks.backbones.swin_windows import check_same_windows
 from tasks.base import DataContext, Loaders
 from tasks.errors import DataError
@@ -171,6 +171,7 @@ def _model(
     model = trial.task.build(trial.backbone, initial.tensors if initial else None)
     check_same_windows(model, initial.windows if initial else None)
     notes = initial.notes + load_notes(model) if initial else []
+    trial.task.load_others(model, lambda part, init: notes.extend(_load_other(part, init, place)))
     if trial.runtime.grad_checkpointing:
         enable_grad_checkpointing(model, trial.backbone.model)
     if trial.trains:
@@ -182,6 +183,16 @@ def _model(
     if numerics.channels_last and not sharded:  # FSDP refuses parameters in any other order than their own
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model, notes
+
+
+def _load_other(model: nn.Module, init: Init, place: RankContext) -> list[str]:
+    """Copies weights of another source than the trial's own into a model that its task built; returns notes."""
+    initial = initial_weights(init, place.data_root, place.parents)
+    if initial is None:
+        return []
+    notes = load(model, initial.tensors)
+    check_same_windows(model, initial.windows)
+    return initial.notes + notes
 
 
 def enable_grad_checkpointing(model: nn.Module, name: str) -> None:

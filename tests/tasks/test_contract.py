@@ -29,6 +29,7 @@ from orchestrator.report.verify import verify
 from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.store.store import open_store
 from tasks import TASKS
+from tasks.analysis.task import Analyse
 from tasks.backbones.spec import BackboneSpec
 from tasks.base import Batch, DataContext, EvaluationShare, Loaders, Task
 from tasks.classification.task import Classify
@@ -44,6 +45,7 @@ VIT = BackboneSpec(
 SMALLEST: dict[str, tuple[Task, BackboneSpec]] = {
     "classify": (Classify(dataset="digits", normalize="half"), VIT),
     "pretrain": (Pretrain(dataset="digits-pretrain", mask_patch=4, normalize="half"), VIT),
+    "analysis": (Analyse(dataset="digits", normalize="half", images=30, cka_batch=10), VIT),
     "ships": (Ships(), BackboneSpec(model="resnet10t", image_size=64)),
 }
 """Kind -> its smallest instance; `ships` is a task of the tests alone."""
@@ -56,6 +58,12 @@ def test_every_task_is_here() -> None:
 
 @pytest.fixture(params=SMALLEST)
 def case(request: pytest.FixtureRequest) -> tuple[Task, BackboneSpec]:
+    return SMALLEST[request.param]
+
+
+@pytest.fixture(params=[kind for kind, (task, _) in SMALLEST.items() if task.trains])
+def learner(request: pytest.FixtureRequest) -> tuple[Task, BackboneSpec]:
+    """A task that trains."""
     return SMALLEST[request.param]
 
 
@@ -73,10 +81,10 @@ def first(loaders: Loaders) -> Batch:
     return next(iter(loaders.epoch(0)))
 
 
-def test_the_model_trains_on_its_own_batches(case: tuple[Task, BackboneSpec], tmp_path: Path) -> None:
+def test_the_model_trains_on_its_own_batches(learner: tuple[Task, BackboneSpec], tmp_path: Path) -> None:
     """The loss is finite, follows from the parts of a batch as the task says, and reaches every parameter."""
-    task, backbone = case
-    batch = first(opened(case, tmp_path))
+    task, backbone = learner
+    batch = first(opened(learner, tmp_path))
     torch.manual_seed(0)
     model = task.build(backbone, None).eval()  # without dropout or batch statistics a batch is the sum of its parts
 
@@ -117,7 +125,7 @@ def test_figures_are_those_that_are_declared(case: tuple[Task, BackboneSpec], tm
     assert task.metric == task.metrics[0].name
     assert all(math.isfinite(value) for value in summary.figures.values())
     assert all(metric.title and metric.digits >= 0 and metric.scale > 0 for metric in task.metrics)
-    assert all(row.figure in declared for row in summary.measurements)
+    assert all({row.figure, f"{row.figure}_mean"} & set(declared) for row in summary.measurements)
 
 
 def test_ranks_share_an_evaluation(case: tuple[Task, BackboneSpec], tmp_path: Path) -> None:
@@ -148,22 +156,22 @@ def test_counts_known_before_data_are_opened_are_true(case: tuple[Task, Backbone
     assert case[0].missing_data(tmp_path) is None
 
 
-def test_an_epoch_resumed_at_any_step_is_the_same(case: tuple[Task, BackboneSpec], tmp_path: Path) -> None:
-    whole = list(opened(case, tmp_path).epoch(1))
+def test_an_epoch_resumed_at_any_step_is_the_same(learner: tuple[Task, BackboneSpec], tmp_path: Path) -> None:
+    whole = list(opened(learner, tmp_path).epoch(1))
     for step in {1, len(whole) // 2, len(whole) - 1}:
-        resumed = list(opened(case, tmp_path).epoch(1, step))
+        resumed = list(opened(learner, tmp_path).epoch(1, step))
         assert len(resumed) == len(whole) - step
         assert all(same(one, other) for one, other in zip(resumed, whole[step:], strict=True))
 
 
-def test_two_ranks_train_on_the_images_of_one(case: tuple[Task, BackboneSpec], tmp_path: Path) -> None:
+def test_two_ranks_train_on_the_images_of_one(learner: tuple[Task, BackboneSpec], tmp_path: Path) -> None:
     def rows(loaders: Loaders) -> Iterator[bytes]:
         return (row.numpy().tobytes() for batch in loaders.epoch(0) for row in batch["images"])
 
-    multiple = case[0].batch_multiple(2)[0]
+    multiple = learner[0].batch_multiple(2)[0]
     assert BATCH % multiple == 0
-    whole = sorted(rows(opened(case, tmp_path)))
-    ranks = [rows(opened(case, tmp_path, rank=rank, world=2)) for rank in (0, 1)]
+    whole = sorted(rows(opened(learner, tmp_path)))
+    ranks = [rows(opened(learner, tmp_path, rank=rank, world=2)) for rank in (0, 1)]
     assert sorted(row for each in ranks for row in each) == whole
 
 

@@ -90,8 +90,8 @@ class MemoryLoaders(OrderedLoaders):
         super().__init__(len(labels), context)
         self._how, self._batches = how, batches
         self._labels = torch.from_numpy(labels).to(context.device)
-        self._pixels = _channels_first(train).to(context.device)
-        centred = transforms.centre(_channels_first(evaluation), context.input_size, how.augment)
+        self._pixels = channels_first(train).to(context.device)
+        centred = transforms.centre(channels_first(evaluation), context.input_size, how.augment)
         self._evaluation = (
             transforms.normalized(centred, how.normalize).to(context.device),
             torch.from_numpy(evaluation_labels).to(context.device),
@@ -175,7 +175,7 @@ def _stored(images: NDArray[np.uint8], augment: Augment) -> NDArray[np.uint8]:
     return np.stack([np.asarray(image) for image in smaller])
 
 
-def _channels_first(images: NDArray[np.uint8]) -> Tensor:
+def channels_first(images: NDArray[np.uint8]) -> Tensor:
     """(n, 1 or 3, height, width)"""
     pixels = torch.from_numpy(images)
     return pixels.unsqueeze(1) if images.ndim == 3 else pixels.permute(0, 3, 1, 2)
