@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.paths import file_name
@@ -52,8 +53,13 @@ def _figure(results: JobResults, wanted: Mapping[str, Any]) -> LayerFigure:
 
 
 def _metric(trials: Sequence[PlacedRow], name: str) -> MetricRow:
-    """How the figure is named and printed, as the trials recorded it."""
-    return next((m for trial in trials for m in trial.metrics if m.name == name), unrecorded(name, "max"))
+    """How the figure is named and printed, as the trials recorded it; one of which they record the mean alone is named
+    after that."""
+    recorded = {metric.name: metric for trial in trials for metric in trial.metrics}
+    if name not in recorded and f"{name}_mean" in recorded:
+        mean = recorded[f"{name}_mean"]
+        return replace(mean, name=name, title=mean.title.removeprefix("mean "))
+    return recorded.get(name) or unrecorded(name, "max")
 
 
 def _panel(

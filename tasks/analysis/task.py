@@ -187,6 +187,11 @@ class Analyse(Task):
         return metrics
 
     @property
+    def measured(self) -> tuple[str, ...]:
+        attention = tuple(metric.name for metric in ATTENTION) if "attention" in self.measures else ()
+        return (*attention, *self._figures.values())
+
+    @property
     def model_options(self) -> Mapping[str, Any]:
         return self.model_dump(mode="json", include={"measures", "re_param", "other"})
 
