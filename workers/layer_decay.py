@@ -13,6 +13,8 @@ from typing import Any, cast
 
 from torch import nn
 
+from tasks.backbones.dropped_layers import Cut
+
 Depth = tuple[float, ...]
 """Orders the levels from the input on; parameters of the same depth share a level."""
 INPUT: Depth = (-1.0,)
@@ -24,7 +26,8 @@ def levels(model: nn.Module, scheme: str) -> dict[str, int]:
 
     The levels are those of the model's timm backbone: the model itself, or the one part of it that has a
     `group_matcher`. Of what is outside of that, a `mask_token` lies as deep as the patch embedding, as in SimMIM's
-    code; the rest (heads, decoders) is at level 0. Raises ValueError, with the schemes that fit, when this one does
+    code; the rest (heads, decoders) is at level 0. Of a backbone without its last blocks they are its own, or those of
+    the whole model (`CutOptions.decay_levels`). Raises ValueError, with the schemes that fit, when this one does
     not, or when there is not exactly one backbone.
     """
     prefix, backbone = _backbone(model)
@@ -42,6 +45,9 @@ def levels(model: nn.Module, scheme: str) -> dict[str, int]:
             f"optim.layer_decay_scheme {scheme} does not fit {_title(backbone)}: {why}; "
             f"schemes that fit it: {', '.join(fitting)}"
         )
+    cut: Cut | None = getattr(backbone, "cut", None)
+    if cut is not None and cut.whole_levels:
+        inner = {**inner, **{name: level for name, level in levels(cut.whole, scheme).items() if name in inner}}
     deepest = max(inner.values())
     return {
         **{prefix + name: level for name, level in inner.items()},

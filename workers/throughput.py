@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from tasks.backbones.dropped_layers import cut_facts
 from tasks.base import Batch
 from workers.state import TrainingState
 from workers.trial import TrialSpec
@@ -187,6 +188,7 @@ def facts(run: TrainingState) -> dict[str, Any]:
     on_cuda = numerics.device.type == "cuda"
     return {
         **run.trial.task.facts(run.model),
+        **cut_facts(run.model),
         "caveats": list(run.trial.task.all_caveats(run.trial.backbone)),
         **({"preprocessing": dict(run.loaders.preprocessing)} if run.loaders.preprocessing else {}),
         "device": torch.cuda.get_device_name(numerics.device) if on_cuda else "cpu",

@@ -80,8 +80,11 @@ def different_models(
         if path is None and durations.parameters(spec) is not None:
             continue
         scheme = optim.layer_decay_scheme if optim.layer_decay < 1 else None
-        details = [scheme, backbone.norm_eps, backbone.drop_path > 0, spec.runtime.grad_checkpointing, path]
+        details = [
+            scheme, backbone.norm_eps, backbone.drop_path > 0, spec.runtime.grad_checkpointing, path,
+            backbone.cut.final_norm, backbone.sample_layers is None,
+        ]  # fmt: skip
         # without its span: the training state that a later span resumes from plays no part here
-        trial = spec.model_dump(mode="json", exclude={"span": True, "backbone": {"init"}})
+        trial = spec.model_dump(mode="json", exclude={"span"})
         checks.setdefault(json.dumps([model_id(spec), *details]), {"trial": trial, "weights": path})
     return list(checks.values())

@@ -102,8 +102,8 @@ def model_id(spec: TrialSpec) -> str:
 
 
 def architecture(backbone: BackboneSpec) -> str:
-    """The fields that decide a backbone's size and speed, as text: model, arguments, image size."""
-    return json.dumps([backbone.model, backbone.args, backbone.image_size], sort_keys=True)
+    """The fields that decide a backbone's size and speed, as text: model, arguments, image size, blocks dropped."""
+    return json.dumps([backbone.model, backbone.args, backbone.image_size, backbone.drop_last], sort_keys=True)
 
 
 def _kind(spec: TrialSpec, workers: int, on_gpu: bool) -> tuple[object, ...]:

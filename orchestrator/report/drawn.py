@@ -97,6 +97,8 @@ class ScatterPoint:
     keys: tuple[str, ...]
     x: float
     y: float
+    x_word: str = ""
+    """Where the field is null: the word for it, at the place `x` that the plot gives it beside the numbers."""
 
 
 @dataclass(frozen=True)

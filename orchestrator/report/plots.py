@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from orchestrator.records.rows import MetricRow
     from orchestrator.report.job_results import JobResults
 
+NULL = "null"
+"""The word on an axis for a field that is not set."""
+
 
 def plots(results: JobResults, cells: Sequence[Cell]) -> tuple[Scatter, ...]:
     """The plots that the spec asks for; of several figures in the table they show the first."""
@@ -23,8 +27,11 @@ def plots(results: JobResults, cells: Sequence[Cell]) -> tuple[Scatter, ...]:
     several = len({column.name for column in results.columns}) > 1
     named = {f"{cell.row}, {cell.column}" if several else cell.row: cell for cell in first}
     settings = {row.key: row.settings for row in results.placed if results.x_paths}
+    rows = {row: [cell for cell in first if cell.row == row] for row in results.rows}
     return tuple(
-        _curves(results, plot, named, {key: _number(setting.get(plot["x"])) for key, setting in settings.items()})
+        _curves(results, plot, rows, settings)
+        if plot["x"] == results.column_path
+        else _curves(results, plot, {name: [cell] for name, cell in named.items()}, settings)
         if _varies(plot["x"], first, settings)
         else _scatter(results, plot, named)
         for plot in results.table.get("plots", [])
@@ -92,29 +99,41 @@ def _second(
 
 
 def _curves(
-    results: JobResults, plot: Mapping[str, Any], cells: Mapping[str, Cell], x_values: Mapping[str, float | None]
+    results: JobResults,
+    plot: Mapping[str, Any],
+    curves: Mapping[str, Sequence[Cell]],
+    settings: Mapping[str, Mapping[str, Any]],
 ) -> Scatter:
-    """A curve for each cell: the mean over the seeds of its trials at each value of a field. `x_values`: by trial."""
-    recorded = results.store.trials.figures({key for cell in cells.values() for key in cell.keys})
+    """Curves by name, each from the trials of its cells: the mean over their seeds at each value of a field.
+
+    `settings`: by trial. A trial in which the field is null (such as no block dropped) has a place of its own, left of
+    the numbers.
+    """
+    cells = [cell for each in curves.values() for cell in each]
+    recorded = results.store.trials.figures({key for cell in cells for key in cell.keys})
+    places = _places(plot["x"], [settings[key] for cell in cells for key in cell.keys if key in settings])
     dots: list[ScatterPoint] = []
     left_out: list[str] = []
     without_error: list[str] = []
-    metric = next((cell.figure for cell in cells.values() if cell.figure.name), UNKNOWN)
-    for name, cell in cells.items():
-        points: dict[float, dict[str, float]] = {}
-        for key in cell.keys:
-            x, y = x_values.get(key), scaled(recorded.get(key, {}).get(cell.figure.name), cell.figure)
-            if x is not None and y is not None:
-                points.setdefault(x, {})[key] = y
+    metric = next((cell.figure for cell in cells if cell.figure.name), UNKNOWN)
+    for name, of_curve in curves.items():
+        points: dict[str, dict[str, float]] = {}
+        for cell in of_curve:
+            for key in cell.keys:
+                x = label(settings.get(key, {}).get(plot["x"]))
+                y = scaled(recorded.get(key, {}).get(cell.figure.name), cell.figure)
+                if x in places and y is not None:
+                    points.setdefault(x, {})[key] = y
         if not points:
-            left_out += [name] if cell.keys else []
+            left_out += [name] if any(cell.keys for cell in of_curve) else []
             continue
         for x, values in points.items():
-            y = _height(sum(values.values()) / len(values), cell.figure, plot["y"])[1]
+            y = _height(sum(values.values()) / len(values), metric, plot["y"])[1]
             if y is None:
                 without_error.append(name)
                 break
-            dots.append(ScatterPoint(name, tuple(values), x, y))
+            word = NULL if x == label(None) else ""
+            dots.append(ScatterPoint(name, tuple(values), places[x], y, word))
     return Scatter(
         plot["title"],
         field_title(plot["x"]),
@@ -124,6 +143,18 @@ def _curves(
         tuple(without_error),
         curves=True,
     )
+
+
+def _places(path: str, settings: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Label of each value of a field -> its place on the axis. Null is a step of the smallest distance left of the
+    numbers; where there are no numbers, nothing has a place."""
+    values = {label(each[path]): each[path] for each in settings if path in each}
+    places = {name: number for name, value in values.items() if (number := _number(value)) is not None}
+    if places and label(None) in values:
+        ascending = sorted(places.values())
+        steps = [high - low for low, high in itertools.pairwise(ascending) if high > low]
+        places[label(None)] = ascending[0] - min(steps, default=1.0)
+    return places
 
 
 def _height(value: float, metric: MetricRow, wanted: str) -> tuple[str, float | None]:

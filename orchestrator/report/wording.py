@@ -12,7 +12,12 @@ from orchestrator.report.early_stopping import lines as saving_lines
 from orchestrator.report.formatting import short
 from orchestrator.report.model import Cell, Mean, Report
 
-HEADINGS = {"backbone.init": "initial weights", "task.dataset": "data set"}
+HEADINGS = {
+    "backbone.init": "initial weights",
+    "task.dataset": "data set",
+    "backbone.drop_last": "blocks dropped",
+    "backbone.sample_layers.draw": "draw",
+}
 """Headings of table columns by path; any other path is headed by its last part."""
 
 ARROWS = {"higher": "↑", "lower": "↓"}

@@ -177,7 +177,8 @@ class Plot(SpecModel):
     x: Label
     """Name of a figure, for example avg_dist; or the dotted path of a field of the trial that is a number, for example
     optim.lr. There is a dot for each cell of the table; where the trials of a cell differ in that field, they are drawn
-    as a curve, and the cell itself has no number."""
+    as a curve, and the cell itself has no number. If it is the field of the table's columns, every row is a curve. A
+    trial in which the field is null has a place of its own, left of the numbers."""
     of: Literal["trial", "parent"] = "trial"
     """The trial whose figure or setting `x` is: the table's trial, or the nearest trial up its lineage of weights that
     has it."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from tasks.backbones.dropped_layers import fit_cut
 from tasks.backbones.mmpretrain_swin import official_tensor, timm_name
 from tasks.backbones.swin_windows import Windows, windows_in
 
@@ -224,11 +225,12 @@ def fit(tensors: Mapping[str, torch.Tensor], model: nn.Module) -> tuple[State, l
 
     Position tables of Swin v1 and BEiT are resized to the window, position embeddings to the grid of patches; a table
     that all blocks shared is copied to each; a final norm is left out where the model norms after pooling instead; a
-    bare backbone (`build_backbone`) needs only the weights of the parts that it has. SwinV2 needs no resizing: its bias
+    bare backbone (`build_backbone`) and one without its last blocks (`drop_last`) need only the weights of the parts
+    that they have. SwinV2 needs no resizing: its bias
     is a function of coordinates. Tensors that no rule covers do not change.
     """
     changed, notes = dict(tensors), list[str]()
-    for rule in (_bare_backbone, _share_table, _resize_tables, _resample_positions, _norm_after_pooling):
+    for rule in (fit_cut, _bare_backbone, _share_table, _resize_tables, _resample_positions, _norm_after_pooling):
         notes += rule(changed, model)
     return changed, notes
 

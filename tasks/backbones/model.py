@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from tasks.backbones.dropped_layers import cut_of, finish
 from tasks.backbones.features import cut_after
 from tasks.backbones.model_arguments import arguments, nearest_arguments
 from tasks.backbones.spec import BackboneSpec
@@ -20,7 +21,8 @@ def build(spec: BackboneSpec, classes: int, input_size: tuple[int, int] | None =
     `input_size`: height and width of its images in pixels; by default the spec's `image_size` for both.
 
     Raises ValueError when timm does not take the arguments, or a drop path that is not 0, when patches do not divide
-    the input or a window its map, or when `norm_eps` is set for a model without LayerNorm.
+    the input or a window its map, when `norm_eps` is set for a model without LayerNorm, or when the model does not have
+    the blocks that `drop_last` drops.
     """
     height, width = input_size or (spec.image_size, spec.image_size)
     model = _create(spec, classes, (height, width), any_size=False)
@@ -40,7 +42,7 @@ def build_backbone(
     unused (later stages or blocks, pooling), so that every parameter that is left gets a gradient, as DDP requires.
 
     `input_size`: as in `build`. `any_size`: the model takes images of other sizes too, as far as its patches and
-    windows divide them; windows follow from `input_size` and stay. Drop path rates are those of the whole model.
+    windows divide them; windows follow from `input_size` and stay. Drop path rates are those of `build`'s model.
 
     `load` takes the same weights for it as for `build`'s model and notes which of them it has no use for. A model that
     norms after pooling (BEiT by default) norms every position instead. Raises ValueError as `build` and `feature_info`
@@ -71,8 +73,16 @@ def draw_head(model: nn.Module, zero: bool = False) -> None:
 
 
 def _create(spec: BackboneSpec, classes: int, size: tuple[int, int], any_size: bool) -> nn.Module:
-    """timm's model, its patches checked and the spec's `norm_eps` set."""
-    model = _from_timm(spec, classes, size, any_size)
+    """timm's model without what `drop_last` drops, its patches checked and the spec's `norm_eps` set."""
+    if spec.drop_last is None:
+        model = _from_timm(spec, classes, size, any_size)
+    else:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):  # random numbers stay those of the cut model
+            whole = _from_timm(spec, 1, size, any_size)
+        cut = cut_of(whole, spec)
+        shorter = spec.model_copy(update={"args": {**spec.args, **cut.arguments}})
+        model = _from_timm(shorter, classes, size, any_size)
+        finish(model, cut, spec)
     _check_patch(model, size)
     if spec.norm_eps is not None:
         norms = [part for part in model.modules() if isinstance(part, nn.LayerNorm)]

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tasks.backbones.timm_names import check_timm_name
-from tasks.bounds import FilePath, GroupName, Label
+from tasks.bounds import MAX_NUMPY_SEED, FilePath, GroupName, Label
 
 _strict = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -188,6 +188,39 @@ def _replaced(value: Any, replaced: Mapping[FieldPath, Init], at: FieldPath) -> 
     return type(value)(below.values()) if isinstance(value, list | tuple) else below
 
 
+class CutOptions(BaseModel):
+    """What becomes of a backbone whose last blocks are dropped (`BackboneSpec.drop_last`). The paper says nothing."""
+
+    model_config = _strict
+
+    drop_path: Literal["respaced", "kept"] = "respaced"
+    """Stochastic depth rates. `respaced`: from 0 to `backbone.drop_path` over the blocks that are left, as for any model
+    of this depth; `kept`: each block has the rate that it has in the whole model."""
+    final_norm: Literal["fresh", "pretrained"] = "fresh"
+    """The norm after the last block. `fresh`: as drawn, because the pre-trained one was fitted to the output of another
+    block; the only way where a fourth stage is dropped, whose norm has another width. `pretrained`: the whole model's."""
+    decay_levels: Literal["cut", "whole"] = "cut"
+    """Levels of layer decay. `cut`: those of the model that is left, whose last block is next to the head. `whole`: each
+    block is as far below the head as in the whole model."""
+
+
+class SampleLayers(BaseModel):
+    """Which pre-trained blocks the blocks that `drop_last` leaves start from (section 3.2 of the paper).
+
+    They are drawn without replacement from all blocks of the third stage (ViT and BEiT: of the stack). The draw depends
+    on `draw`, the number of blocks and the number left alone: neither on the trial's seed nor on the weights, so rows
+    of a table get the same draws.
+    """
+
+    model_config = _strict
+
+    order: Literal["drawn", "sorted"] = "drawn"
+    """`drawn`: in the order in which they were drawn (the main text: "randomly shuffled layers"). `sorted`: in the order
+    of the pre-trained model; the appendix ("randomly sample") leaves both open."""
+    draw: int = Field(default=0, ge=0, le=MAX_NUMPY_SEED)
+    """Number of the draw. The paper does not say how many it made."""
+
+
 class BackboneSpec(BaseModel):
     """A timm backbone and its initial weights."""
 
@@ -206,6 +239,33 @@ class BackboneSpec(BaseModel):
     """Epsilon of every LayerNorm. None: timm's own (Swin 1e-5, ViT and BEiT 1e-6). The reference's classification and
     SimMIM code has 1e-5 for Swin; its depth and pose code 1e-6, also for weights that were trained with 1e-5."""
     init: Init = Scratch()
+    drop_last: int | None = Field(default=None, ge=0, le=10_000)
+    """Blocks to drop at the end (Figure 5). Null: none, the whole model. Swin, SwinV2 and RepLKNet: 0 drops all stages
+    after the third, which stays whole; 1 and more drop that many of the third stage's last blocks too (a block of
+    RepLKNet is a large kernel with its feed-forward). ViT and BEiT: the last blocks of the stack; 0 drops none and is
+    the same as null. The head takes the width and stride of what is left."""
+    cut: CutOptions = CutOptions()
+    """Not used where `drop_last` is null."""
+    sample_layers: SampleLayers | None = None
+    """Draw the pre-trained blocks that those left by `drop_last` start from, instead of taking the first ones."""
+
+    @model_validator(mode="after")
+    def _sampling_has_a_pool(self) -> BackboneSpec:
+        if self.drop_last is None:
+            object.__setattr__(self, "cut", CutOptions())  # frozen: without effect, so no part of the key
+        if self.sample_layers is None:
+            return self
+        if self.drop_last is None:
+            raise ValueError(
+                "sample_layers draws as many blocks as drop_last leaves: set drop_last too, for example 9 of SwinV2-B's "
+                "18, or set sample_layers to null"
+            )
+        if self.init.kind == "none":
+            raise ValueError(
+                "sample_layers draws from pre-trained blocks, and init is of kind none: name weights in init, or set "
+                "sample_layers to null"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -58,11 +58,11 @@ def check_windows(model: nn.Module, size: tuple[int, int] | None = None) -> None
 def check_same_windows(model: nn.Module, weights_windows: Windows | None) -> None:
     """Raises ValueError for a SwinV2 that would read its weights' position bias with other windows than theirs.
 
-    `weights_windows`: those recorded with the weights; None: none are recorded, and nothing is checked. A backbone
-    built without the last stages compares the stages that it has.
+    `weights_windows`: those recorded with the weights; None: none are recorded, and nothing is checked. Where one of
+    the two was built without the last stages, those that both have are compared.
     """
     own = reference_windows(model)
-    if own is None or weights_windows is None or own == weights_windows[: len(own)]:
+    if own is None or weights_windows is None or all(a == b for a, b in zip(own, weights_windows, strict=False)):
         return
     wanted = ", ".join(str(height) for height, _ in weights_windows)
     raise ValueError(

@@ -14,6 +14,8 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 import tasks.backbones.replknet  # makes it known to timm
+from tasks.backbones.model import build
+from tasks.backbones.spec import BackboneSpec, CutOptions
 from tasks.pretraining.simmim import SimMIM
 from workers.layer_decay import levels, no_weight_decay
 from workers.optim import parameter_groups
@@ -199,6 +201,48 @@ def test_a_backbone_inside_another_model_keeps_its_levels(simmim: SimMIM) -> Non
     # timm numbers an encoder without a head from its last block; the decoder is one above it
     assert levels(simmim, "timm")["encoder.layers.3.blocks.0.attn.qkv.weight"] == 1
     assert levels(simmim, "timm")["decoder.0.weight"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "scheme"),
+    [
+        ("swinv2_base_window12_192", {**SHALLOW, "depths": (1, 1, 6, 2)}, "swin26"),
+        ("swinv2_base_window12_192", {**SHALLOW, "depths": (1, 1, 6, 2)}, "swin29"),
+        ("swinv2_base_window12_192", {**SHALLOW, "depths": (1, 1, 6, 2)}, "timm"),
+        ("vit_base_patch16_224", {"embed_dim": 16, "depth": 6, "num_heads": 2, "img_size": 64}, "beit"),
+        ("vit_base_patch16_224", {"embed_dim": 16, "depth": 6, "num_heads": 2, "img_size": 64}, "timm"),
+        ("replknet_31b", {**TINY_REPLKNET, "layers": (1, 1, 6, 1)}, "replknet13"),
+        ("replknet_31b", {**TINY_REPLKNET, "layers": (1, 1, 6, 1)}, "timm"),
+    ],
+)
+def test_a_cut_backbone_has_its_own_levels_or_those_of_the_whole(name: str, arguments: Any, scheme: str) -> None:
+    args = {key: value for key, value in arguments.items() if key != "img_size"}
+
+    def backbone(**cut: Any) -> nn.Module:
+        with torch.device("meta"):
+            return build(BackboneSpec(model=name, args=args, image_size=64, **cut), 5)
+
+    whole = levels(backbone(), scheme)
+    own = levels(backbone(drop_last=2), scheme)
+    kept_model = backbone(drop_last=2, cut=CutOptions(decay_levels="whole"))
+    kept = levels(kept_model, scheme)
+    norm_and_head = {key for key in own if key.startswith(("norm.", "head."))}
+    assert {key: whole[key] for key in own} == kept
+    assert {key: own[key] for key in norm_and_head} == {key: kept[key] for key in norm_and_head}
+    removed = max(whole.values()) - max(own.values())
+    assert removed == len({level for key, level in whole.items() if key not in own})
+    assert {kept[key] - own[key] for key in own.keys() - norm_and_head} == {removed}
+    assert levels(nn.ModuleDict({"backbone": kept_model, "neck": nn.Linear(2, 2)}), scheme) == {
+        **{f"backbone.{key}": level for key, level in kept.items()}, "neck.weight": 0, "neck.bias": 0
+    }
+
+
+def test_levels_of_a_cut_swinv2_b() -> None:
+    """Baseline of section 3.2, nine blocks of the third stage: 13 blocks, patch embedding, head."""
+    with torch.device("meta"):
+        model = build(BackboneSpec(model="swinv2_base_window12_192", drop_last=9), 5)
+    assert max(levels(model, "swin26").values()) == 2 + 2 + 9 + 1
+    assert max(levels(model, "swin29").values()) == 2 + 2 + 9 + 2 + 1
 
 
 def test_two_backbones_are_refused() -> None:

@@ -11,6 +11,7 @@ from published_checkpoints import SWIN, VIT, beit, official_swin, swinv2, vit
 from safetensors.torch import save_file
 from torch import nn
 
+from tasks.backbones.spec import BackboneSpec
 from workers.initial_weights import weights_metadata
 from workers.model_check import problem
 from workers.trial import TrialSpec
@@ -55,6 +56,16 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
         ),
     ):
         assert said in str(problem(backbone, weights))
+    sampled = {"drop_last": 1, "sample_layers": {}, "init": {"kind": "trial", "name": "SUP", "trial": "0" * 64}}
+    for changes, said in (
+        ({"drop_last": 2}, "drop_last 2: swinv2_base_window12_192 has 2 blocks in its third stage"),
+        ({"drop_last": 1, "cut": {"final_norm": "pretrained"}}, "final norm of swinv2_base_window12_192 has 128"),
+        ({**sampled, "drop_last": 0}, "None"),
+        (sampled, "None"),
+    ):
+        trial = spec("swinv2_base_window12_192", SWIN)
+        trial = trial.model_copy(update={"backbone": BackboneSpec.model_validate({**dict(trial.backbone), **changes})})
+        assert said in str(problem(trial, file))
     whole = file.read_bytes()
     cut = tmp_path / "cut.safetensors"
     for size in (4, 100, len(whole) - 1000):

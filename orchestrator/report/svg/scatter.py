@@ -37,28 +37,32 @@ def scatter_svg(plot: Scatter) -> str:
     without dots."""
     if not plot.dots:
         return ""
-    x_ticks = nice(min(dot.x for dot in plot.dots), max(dot.x for dot in plot.dots))
+    words = {dot.x: dot.x_word for dot in plot.dots if dot.x_word}
+    numbers = [dot.x for dot in plot.dots if not dot.x_word] or [dot.x for dot in plot.dots]
+    ticks = _ticks(plot.curves, numbers)
+    left, right = min([ticks[0], *words]), ticks[-1]
     y_ticks = nice(min(dot.y for dot in plot.dots), max(dot.y for dot in plot.dots))
 
     def x(value: float) -> float:
-        return _LEFT + (_W - _LEFT - _RIGHT) * (value - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
+        return _LEFT + (_W - _LEFT - _RIGHT) * (value - left) / (right - left)
 
     def y(value: float) -> float:
         return _H - _BOTTOM - (_H - _TOP - _BOTTOM) * (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
 
     parts = [text(2, 14, plot.y_name, 12, "start", weight="600")]
     for tick in y_ticks:
-        at = f"{y(tick):.1f}"
-        parts.append(f'<line class="rule" x1="{_LEFT}" x2="{_W - _RIGHT}" y1="{at}" y2="{at}"/>')
+        level = f"{y(tick):.1f}"
+        parts.append(f'<line class="rule" x1="{_LEFT}" x2="{_W - _RIGHT}" y1="{level}" y2="{level}"/>')
         parts.append(text(_LEFT - 6, y(tick) + 4, f"{tick:g}", 11, "end"))
-    parts += [text(x(tick), _H - _BOTTOM + 16, f"{tick:g}", 11) for tick in x_ticks]
+    shown = [*words.items(), *((tick, f"{tick:g}") for tick in ticks if tick not in words)]
+    parts += [text(x(at), _H - _BOTTOM + 16, word, 11) for at, word in shown]
     parts.append(text((_LEFT + _W - _RIGHT) / 2, _H - 4, plot.x_name, 12))
     for name in dict.fromkeys(dot.name for dot in plot.dots) if plot.curves else ():
         points = " ".join(f"{x(dot.x):.1f},{y(dot.y):.1f}" for dot in plot.dots if dot.name == name)
         parts.append(f'<polyline class="line chosen" points="{points}"/>')
     last = {dot.name: dot for dot in plot.dots}
     for dot in plot.dots:
-        tip = f"{dot.name}: {plot.x_name} {dot.x:.4g}, {plot.y_name} {dot.y:.4g}"
+        tip = f"{dot.name}: {plot.x_name} {dot.x_word or f'{dot.x:.4g}'}, {plot.y_name} {dot.y:.4g}"
         parts.append(
             f'<g data-tip="{escape(tip)}"><title>{escape(tip)}</title>'
             f'<circle class="dot chosen" cx="{x(dot.x):.1f}" cy="{y(dot.y):.1f}" r="4.5"/></g>'
@@ -69,3 +73,11 @@ def scatter_svg(plot: Scatter) -> str:
     inner = "".join(parts)
     title = escape(plot.title or f"{plot.y_name} against {plot.x_name}")
     return f'<svg class="scatter" viewBox="0 0 {_W} {_H}" role="img" aria-label="{title}" {FONT}>{inner}</svg>'
+
+
+def _ticks(curves: bool, numbers: list[float]) -> list[float]:
+    """Ticks of the x axis: the values themselves where a curve is over a few whole numbers, else round numbers."""
+    values = sorted(set(numbers))
+    if curves and 2 <= len(values) <= 12 and all(value.is_integer() for value in values):
+        return values
+    return nice(values[0], values[-1])

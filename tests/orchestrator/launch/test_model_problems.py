@@ -94,6 +94,15 @@ def test_a_family_without_an_image_size_is_valid_with_and_without_it(tmp_path: P
             ["    sweep: {grid: {backbone.model: [resnet10t, swin_tiny_patch4_window7_224]}}"],
             r"x.yaml:12:48: backbone.model: swin_tiny_patch4_window7_224: window 7 does not divide",
         ),
+        (
+            ["    model: vit_tiny_patch16_224", "    sweep: {grid: {backbone.drop_last: [null, 11, 12]}}"],
+            r"x.yaml:6:12: backbone.model: vit_tiny_patch16_224: backbone.drop_last 12: vit_tiny_patch16_224 has 12 "
+            r"blocks, of which at least one has to be left; use 0 to 11$",
+        ),
+        (
+            ["    model: resnet10t\n    drop_last: 1"],
+            r"x.yaml:6:12: backbone.model: resnet10t: backbone.drop_last 1 is not written for resnet10t \(ResNet\)",
+        ),
     ],
 )
 @pytest.mark.usefixtures("here")

@@ -94,6 +94,9 @@ def test_models_are_alike_if_the_options_that_shape_them_are() -> None:
     assert checked(task(), task(train="trainval"), task(split_seed=3)) == 0
     assert checked(task(head="keep"), task(head="keep", split_seed=3)) == 1
     assert checked(task(dataset="faces"), task(dataset="faces", head="zero"), task(dataset="digits-pretrain")) == 2
+    shorter = task().model_copy(update={"backbone": task().backbone.model_copy(update={"drop_last": 1})})
+    assert checked(task(), shorter) == 1
+    assert recorded(shorter).parameters(task()) is None
 
 
 def test_the_process_ends_with_the_job() -> None:
