@@ -129,7 +129,7 @@ class _Builder:
         own = len(self._state.stages.seeds.of[stage.name])
         for (_, source), count in counts.items():
             if min(count, own) > 1 and (count != own or stage.replicates is None):
-                what = f"runs {own} seeds, but starts from {source}, which has {count} replicates"
+                what = f"runs {own} seeds, but starts from {source}, which has {count}, and each starts from one"
                 raise SpecError([f"stage {stage.name}: {what}; write replicates: {count}"])
 
     def _check_source(self, stage: Stage, source: WeightSource) -> None:
