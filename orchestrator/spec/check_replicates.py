@@ -43,7 +43,7 @@ class CheckReplicates:
         if stage.neighbourhood is not None and SEED in stage.neighbourhood.near:
             what = "a seed has no neighbourhood; to try each setting with n seeds: replicates: n"
             self._report(i, near, f"stages.{stage.name}.neighbourhood.near", SEED, what, key=True)
-        if SEED not in per and (takers := self._job.consumers(i)):
+        if SEED not in per and stage.replicates is None and (takers := self._job.consumers(i)):
             self._no_axis(i, f"{takers[0].name} takes its winner")
         if stage.replicates is not None:
             self._alone(i, per)
