@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.launch.other_jobs import assumptions
-from orchestrator.plan.cost import Cost
+from orchestrator.plan.cost import Cost, StageCost
 from orchestrator.report.formatting import WIDTH, aligned, duration
 from orchestrator.spec.job import JobSpec, job_id
 
@@ -15,7 +15,7 @@ def lines(job: JobSpec, cost: Cost) -> str:
     rows = [
         [
             stage.name, str(stage.groups), str(stage.trials), str(stage.done),
-            f"{stage.gpu_hours if gpu else stage.cpu_hours:.3g}", "forecast" if stage.forecast else "",
+            f"{stage.gpu_hours if gpu else stage.cpu_hours:.3g}", _remarks(stage),
         ]
         for stage in cost.stages
     ]  # fmt: skip
@@ -33,6 +33,11 @@ def lines(job: JobSpec, cost: Cost) -> str:
         text.append(f"disk for checkpoints and kept weights: {_size(cost.disk_bytes)}")
     text += cost.basis + [f"does not fit: {problem}" for problem in cost.problems]
     return "\n".join(text)
+
+
+def _remarks(stage: StageCost) -> str:
+    seeds = f"settings x {stage.seeds} seeds" if stage.seeds > 1 else ""
+    return ", ".join(part for part in (seeds, "forecast" if stage.forecast else "") if part)
 
 
 def _size(size: float) -> str:

@@ -64,7 +64,7 @@ def settings_of(spec: Path, profile: str | None, overrides: Sequence[str] = ()) 
     trials: dict[str, list[TrialSpec]] = {}
     for stage in job.stages:
         if stage.name in chain and not stage.from_:
-            for draft in expand(job, stage, may_test=True):
+            for draft in expand(job, stage, None, may_test=True):
                 row = label(lookup(draft.spec.model_dump(mode="json"), job.report.rows))
                 trials.setdefault(row, []).append(draft.spec)
     study = f"{job.name} ({job.profile})" if job.profile else job.name

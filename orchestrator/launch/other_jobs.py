@@ -8,6 +8,7 @@ The same spec, submitted again, starts from the same trial, even if the referenc
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from orchestrator.errors import NotFound, OrchestratorError, SpecError
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
-from orchestrator.records.recorded_spec import initial_weights, is_part, trains_on
+from orchestrator.records.recorded_spec import initial_weights, is_part, replicates, trains_on
 from orchestrator.records.rows import PlacedRow, ResolvedWeightsRow
 from orchestrator.records.states import JobState, TrialSnapshot, TrialState
 from orchestrator.rules import selection
@@ -28,6 +29,7 @@ from orchestrator.rules.selection import barred_trials
 from orchestrator.settings import Settings
 from orchestrator.spec.diagnostics import offer
 from orchestrator.spec.job import JobSpec
+from orchestrator.spec.seeds import given_count
 from orchestrator.store.store import Store, open_to_look
 from workers.trial import TrialSpec
 
@@ -51,14 +53,24 @@ def resolve_weights(job: JobSpec, store: Store) -> tuple[JobSpec, list[ResolvedW
         return job, []
     written = hashlib.sha256(_text(job.model_dump(mode="json", by_alias=True)).encode()).hexdigest()
     recorded = store.lineage.origins(written)
-    origins: dict[str, ResolvedWeightsRow] = {}
+    origins: dict[str, list[ResolvedWeightsRow]] = {}
     for text, init in references.items():
         if text in recorded:
-            origins[text] = recorded[text]
+            more = (_key(init, number) for number in itertools.count(1))
+            origins[text] = [
+                recorded[text],
+                *(recorded[key] for key in itertools.takewhile(recorded.__contains__, more)),
+            ]
             _log_if_changed(store, init, recorded[text])
         else:
-            origins[text] = find(store, init, written)
-    return _replaced(job, lambda init: origins[_key(init)].key), list(origins.values())
+            origins[text] = find_replicates(store, init, written) if _replicates(job) else [find(store, init, written)]
+    resolved = _replaced(job, lambda init: [origin.key for origin in origins[_key(init)]])
+    return resolved, [origin for rows in origins.values() for origin in rows]
+
+
+def _replicates(job: JobSpec) -> bool:
+    """True if the job has replicates, which start from those of another job; else its trials start from the first."""
+    return any((given_count(stage) or 1) > 1 for stage in job.stages)
 
 
 def assume_weights(job: JobSpec, where: Settings) -> JobSpec:
@@ -69,23 +81,23 @@ def assume_weights(job: JobSpec, where: Settings) -> JobSpec:
         store = open_to_look(where)
     except NotFound as error:
         reason = str(error).splitlines()[0]
-        return _replaced(job, lambda init: f"{ASSUMED}{_what(init)}: {reason}")
+        return _replaced(job, lambda init: [f"{ASSUMED}{_what(init)}: {reason}"])
     try:
-        return _replaced(job, lambda init: _found_or_assumed(store, init))
+        return _replaced(job, lambda init: _found_or_assumed(store, init, _replicates(job)))
     finally:
         store.close()
 
 
 def assume_all(job: JobSpec) -> JobSpec:
     """As `assume_weights` where nothing is recorded: for checks that do not depend on what other jobs have."""
-    return _replaced(job, lambda init: f"{ASSUMED}{_what(init)}") if references_to_other_jobs(job) else job
+    return _replaced(job, lambda init: [f"{ASSUMED}{_what(init)}"]) if references_to_other_jobs(job) else job
 
 
-def _found_or_assumed(store: Store, init: Mapping[str, Any]) -> str:
+def _found_or_assumed(store: Store, init: Mapping[str, Any], replicates: bool) -> list[str]:
     try:
-        return find(store, init).key
+        return [row.key for row in (find_replicates(store, init) if replicates else [find(store, init)])]
     except NotFound as error:
-        return f"{ASSUMED}{error}"
+        return [f"{ASSUMED}{error}"]
 
 
 def assumptions(job: JobSpec) -> list[str]:
@@ -101,10 +113,19 @@ def assumed_snapshots(keys: Iterable[str]) -> dict[str, TrialSnapshot]:
 
 
 def find(store: Store, init: Mapping[str, Any], written: str = "") -> ResolvedWeightsRow:
-    """The trial that the reference `init` means at present. Raises NotFound.
+    """The trial that the reference `init` means at present; of a stage with replicates, the first. Raises NotFound.
 
     `written`: digest of the job that refers to it, for the row.
     """
+    return _find(store, init, written, first_only=True)[0]
+
+
+def find_replicates(store: Store, init: Mapping[str, Any], written: str = "") -> list[ResolvedWeightsRow]:
+    """As `find`, with all replicates of the setting that the reference means, by seed."""
+    return _find(store, init, written, first_only=False)
+
+
+def _find(store: Store, init: Mapping[str, Any], written: str, first_only: bool) -> list[ResolvedWeightsRow]:
     what = _what(init)
     try:
         job_id = store.jobs.find(init["job"])
@@ -122,13 +143,21 @@ def find(store: Store, init: Mapping[str, Any], written: str = "") -> ResolvedWe
     barred = barred_trials(store.search_log.events(job_id))
     rows = [row for row in groups[group] if (stage, group, row.key) not in barred]
     _refuse_unfinished(store, what, job_id, spec, stage, group, rows)
-    winner, candidates = _winner(store, stages[stage], rows)
-    if winner is None:
+    winners, candidates = _winner(store, stages[stage], rows)
+    wanted = winners[:1] if first_only else winners
+    if not wanted:
         raise NotFound(f"{what}: no trial of {stage} {group} in job {job_id} ended with a finite figure to compare")
-    if store.trials.snapshots([winner.key])[winner.key].weights is None:
-        raise NotFound(_without_weights(what, winner, job_id))
-    value = math.nan if winner.value is None else winner.value
-    return ResolvedWeightsRow(_key(init), written, job_id, stage, group, winner.key, winner.metric, value, candidates)
+    snapshots = store.trials.snapshots([row.key for row in wanted])
+    found = []
+    for number, row in enumerate(wanted):
+        if row.state is not TrialState.done:
+            raise NotFound(f"{what}: {row.name} ({row.key[:12]}) of job {job_id} diverged; choose other settings there")
+        if snapshots[row.key].weights is None:
+            raise NotFound(_without_weights(what, row, job_id))
+        value = math.nan if row.value is None else row.value
+        key = _key(init, number)
+        found.append(ResolvedWeightsRow(key, written, job_id, stage, group, row.key, row.metric, value, candidates))
+    return found
 
 
 def _group(what: str, job_id: str, asked: str | None, groups: Mapping[str, Any]) -> str:
@@ -178,18 +207,23 @@ def _more_to_place(spec: Mapping[str, Any], stage: str, group: str, placed: int)
     return "search" in body["sweep"] or expected != [placed]
 
 
-def _winner(store: Store, stage: Mapping[str, Any], rows: list[PlacedRow]) -> tuple[PlacedRow | None, int]:
-    """The best trial by the stage's rule, and the number of candidates. A group's only trial wins if it is done."""
+def _winner(store: Store, stage: Mapping[str, Any], rows: list[PlacedRow]) -> tuple[list[PlacedRow], int]:
+    """The best trial by the stage's rule (with replicates, those of the best setting, by seed), and the number of
+    candidates. A group's only trial wins if it is done; its only setting in any case."""
     if not rows:
-        return None, 0
+        return [], 0
     figures = store.trials.figures(row.key for row in rows if row.state is TrialState.done)
     whole = {row.key: row for row in rows if not _is_part(store, stage, row)}
     if len(whole) == 1:
         (only,) = whole.values()
-        return (only if only.state is TrialState.done else None), 1
-    candidates = [selection.Candidate(key, figures.get(key, {}), row.settings) for key, row in whole.items()]
+        return ([only] if only.state is TrialState.done else []), 1
+    ended = (selection.Candidate(row.key, figures.get(row.key, {}), row.settings, row.seed) for row in whole.values())
+    name = str(stage["name"])
+    candidates = selection.compared(((name, each) for each in ended), [name] if replicates(stage) else [])
     best = selection.best(candidates, rows[0].metric, rows[0].mode, stage["ties"])
-    return (whole[best.key] if best else None), len(candidates)
+    if len(candidates) == 1:
+        (best,) = candidates
+    return [whole[each.key] for each in (selection.trials_of(best) if best else ())], len(candidates)
 
 
 def _is_part(store: Store, stage: Mapping[str, Any], row: PlacedRow) -> bool:
@@ -270,13 +304,15 @@ def _is_reference(value: Mapping[str, Any]) -> bool:
     return value.get("kind") == "stage" and value.get("job") is not None and "stage" in value
 
 
-def _replaced(job: JobSpec, key_of: Callable[[Mapping[str, Any]], str]) -> JobSpec:
-    """The job with each reference replaced by the trial whose key `key_of` returns."""
+def _replaced(job: JobSpec, keys_of: Callable[[Mapping[str, Any]], list[str]]) -> JobSpec:
+    """The job with each reference replaced by the trial, or the replicates, whose keys `keys_of` returns."""
 
     def walk(value: Any) -> Any:
         if isinstance(value, Mapping):
             if _is_reference(value):
-                return {"kind": "trial", "name": value["name"], "trial": key_of(value)}
+                keys = keys_of(value)
+                several = {"replicates": keys} if len(keys) > 1 else {}
+                return {"kind": "trial", "name": value["name"], "trial": keys[0], **several}
             return {name: walk(below) for name, below in value.items()}
         return [walk(below) for below in value] if isinstance(value, list | tuple) else value
 
@@ -284,8 +320,9 @@ def _replaced(job: JobSpec, key_of: Callable[[Mapping[str, Any]], str]) -> JobSp
     return JobSpec.model_validate({**content, "trial": walk(content["trial"]), "stages": walk(content["stages"])})
 
 
-def _key(init: Mapping[str, Any]) -> str:
-    return _text([init["job"], init["stage"], init.get("group")])
+def _key(init: Mapping[str, Any], replicate: int = 0) -> str:
+    """What a reference asks for, as it is recorded; with a number for each replicate after the first."""
+    return _text([init["job"], init["stage"], init.get("group"), *([replicate] if replicate else [])])
 
 
 def _text(content: Any) -> str:

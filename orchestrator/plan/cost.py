@@ -13,6 +13,7 @@ from orchestrator.plan.search_forecast import History
 from orchestrator.plan.simulation import ModelSizes, Simulation, Snapshots
 from orchestrator.plan.trials import PlannedTrial
 from orchestrator.spec.job import JobSpec, Resources
+from orchestrator.spec.seeds import given_count
 from workers.checkpoint import KEPT
 from workers.trial import TrialSpec
 
@@ -38,6 +39,8 @@ class StageCost:
     cpu_hours: float
     forecast: bool
     """True if some of its trials depend on winners that are not known yet."""
+    seeds: int = 1
+    """Replicates of each of its settings, all of them among `trials`."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,7 @@ def _stages(job: JobSpec, ideal: Simulation) -> list[StageCost]:
                 gpu_hours=sum(_hours(planned, ideal.seconds, "GPU") for planned in own),
                 cpu_hours=sum(_hours(planned, ideal.seconds, "CPU") for planned in own),
                 forecast=any((stage.name, group) not in ideal.known_groups for group in groups),
+                seeds=given_count(stage) or 1,
             )
         )
     return rows

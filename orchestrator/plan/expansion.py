@@ -10,20 +10,35 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.errors import SpecError
-from orchestrator.plan.trials import WaitingTrial
+from orchestrator.plan.trials import Sources, WaitingTrial
 from orchestrator.records.recorded_spec import lookup
 from orchestrator.spec.job import JobSpec, Neighbourhood, Stage
 from orchestrator.spec.search_space import middle
+from orchestrator.spec.seeds import SEED
 from orchestrator.spec.sweep import Search, groups_of, points
 from orchestrator.spec.trial_fields import apply, group_of, nearby_values
 from workers.trial import TrialSpec
 
+Seeds = tuple[int, ...] | None
+"""Those of a stage's replicates; None: it has none."""
 
-def expand(job: JobSpec, stage: Stage, may_test: bool) -> list[WaitingTrial]:
-    """The trials of a stage with its own sweep, in the order of the spec. Raises pydantic's ValidationError."""
+
+def expand(job: JobSpec, stage: Stage, seeds: Seeds, may_test: bool) -> list[WaitingTrial]:
+    """The trials of a stage with its own sweep, in the order of the spec, the replicates of a setting one after the
+    other. Raises pydantic's ValidationError."""
     base, workers = apply(job.trial, stage.override), job.resources_of(stage).workers
-    trials = (_trial(apply(base, point), may_test, workers) for point in points(stage.sweep))
-    return [WaitingTrial(number, spec) for number, spec in enumerate(trials)]
+    trials = [_trial(apply(base, point), may_test, workers) for point in points(stage.sweep)]
+    return replicated(trials, seeds)
+
+
+def replicated(trials: Iterable[TrialSpec], seeds: Seeds, sources: Sources | None = None) -> list[WaitingTrial]:
+    """Each setting with each of the seeds (None: as it is); `sources`: of their winner's weights."""
+    each = [
+        (0, spec) if seeds is None else (replicate, spec.model_copy(update={SEED: seeds[replicate]}))
+        for spec in trials
+        for replicate in range(1 if seeds is None else len(seeds))
+    ]
+    return [WaitingTrial(number, spec, replicate, sources or {}) for number, (replicate, spec) in enumerate(each)]
 
 
 @dataclass(frozen=True)
@@ -38,16 +53,19 @@ class SearchGroup:
     """The trial in the middle of all ranges."""
     workers: int
     """Of each trial."""
+    seeds: Seeds
+    """With which each of its points runs."""
 
 
-def searches(job: JobSpec, stage: Stage) -> list[SearchGroup]:
+def searches(job: JobSpec, stage: Stage, seeds: Seeds) -> list[SearchGroup]:
     """The groups of a stage that searches, in the order of the spec. Raises pydantic's ValidationError."""
     assert isinstance(stage.sweep, Search)
     base, workers, groups = apply(job.trial, stage.override), job.resources_of(stage).workers, []
     for values in groups_of(stage.sweep):
         fields = apply(base, values)
         centre = _trial(apply(fields, middle(stage.sweep.search)), False, workers)
-        groups.append(SearchGroup(*group_of(centre, stage.per), fields, centre, workers))
+        centre = replicated([centre], seeds)[0].spec
+        groups.append(SearchGroup(*group_of(centre, stage.per), fields, centre, workers, seeds))
     return groups
 
 

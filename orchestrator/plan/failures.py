@@ -66,7 +66,19 @@ def incomplete_reason(state: PlanState, group: GroupState, taken: bool) -> str |
     if group.complete and not taken and state.best([group]) is None:
         if not group.trials:
             return "no setting around the winner is allowed, so there is no trial"
-        return "no trial ended with a finite metric, so there is no winner; change its settings and submit again"
+        return _no_winner(state, group)
+    return None
+
+
+def _no_winner(state: PlanState, group: GroupState) -> str | None:
+    """Why a group whose trials have all ended has no winner; None if nobody takes one and some trial has a figure."""
+    remedy = "so there is no winner; change its settings and submit again"
+    if not any(state.has_figure(key) for key in group.trials):
+        return f"no trial ended with a finite metric, {remedy}"
+    stages = state.stages
+    choice = len(group.settings) > 1 and stages.weight_consumers(group.stage.name)
+    if choice or stages.consumers[group.stage.name]:
+        return f"no setting has a finite metric with each of its seeds, {remedy}"
     return None
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 
 from orchestrator.errors import SpecError
 from orchestrator.plan.durations import DurationModel
-from orchestrator.plan.expansion import expand, neighbours, searches, successors
+from orchestrator.plan.expansion import expand, neighbours, replicated, searches, successors
 from orchestrator.plan.state import GroupState, PlanState
-from orchestrator.plan.trials import GroupId, WeightSource, each_group, sources_of_weights
+from orchestrator.plan.trials import GroupId, WeightSource, each_group, made_by_stages, sources_of_weights
 from orchestrator.spec.job import JobSpec, Stage
+from orchestrator.spec.seeds import sets_weights
 from orchestrator.spec.sweep import Search
+from tasks.backbones.spec import FieldPath, FromStage, FromTrial
 from workers.trial import Span, TrialSpec
 
 
@@ -39,11 +42,14 @@ class _Builder:
     def __init__(self, state: PlanState, durations: DurationModel) -> None:
         self._state, self._durations = state, durations
         self._first: dict[GroupId, TrialSpec] = {}
+        self._replicates_of: dict[str, dict[tuple[FieldPath, str], int]] = {}
+        """Stage -> steps to the sources of its trials' weights that have replicates, what they are -> their number."""
         self.forecasts: list[TrialSpec] = []
 
     def add_expanded(self, job: JobSpec, stage: Stage) -> None:
         """The groups of a stage with one setting or a grid."""
-        trials = expand(job, stage, self._state.stages.may_test(stage))
+        stages = self._state.stages
+        trials = expand(job, stage, stages.seeds.replicates(stage), stages.may_test(stage))
         self._add_weight_edges(stage, [trial.spec for trial in trials])
         for group_id, values, members in each_group(trials, stage.per):
             self._first[stage.name, group_id] = members[0].spec
@@ -52,7 +58,8 @@ class _Builder:
 
     def add_searches(self, job: JobSpec, stage: Stage, search: Search) -> None:
         """The groups of a search, without trials: the search proposes them one by one."""
-        groups = searches(job, stage)
+        seeds = self._state.stages.seeds.replicates(stage)
+        groups = searches(job, stage, seeds)
         self._add_weight_edges(stage, [each.middle for each in groups])
         for each in groups:
             generations, trial = 1, each.middle
@@ -63,7 +70,7 @@ class _Builder:
                 trial = trial.model_copy(update={"span": Span(first_epoch=0, last_epoch=part)})
             group = self._add(stage, each.group, each.values, [trial])
             group.waiting, group.search = [], each
-            group.expected = search.trials * generations
+            group.expected = search.trials * generations * len(seeds or [0])
             group.rounds = math.ceil(search.trials / search.at_once) * generations
 
     def add_forecast_groups(self, stage: Stage) -> None:
@@ -78,7 +85,8 @@ class _Builder:
             specs = neighbours(centres[0], stage.neighbourhood, winner)[0] if stage.neighbourhood else centres
             self._add_weight_edges(stage, centres)
             self.forecasts += centres
-            self._add(stage, source.id, source.values, specs)
+            trials = replicated(specs, self._state.stages.seeds.replicates(stage))
+            self._add(stage, source.id, source.values, [trial.spec for trial in trials])
             self._first[stage.name, source.id] = centres[0]
 
     def check_test_access(self) -> None:
@@ -96,10 +104,33 @@ class _Builder:
         return group
 
     def _add_weight_edges(self, stage: Stage, specs: list[TrialSpec]) -> None:
-        """Checks and records the stages from whose weights trials of `stage` start."""
+        """Checks and records the stages from whose weights trials of `stage` start, also through winners."""
         for source in dict.fromkeys(source for spec in specs for source in sources_of_weights(spec).values()):
             self._check_source(stage, source)
             self._state.stages.add_weights_edge(source.stage, stage.name)
+        counts = self._replicates_of.setdefault(stage.name, {})
+        for name in stage.from_:
+            inherited = self._replicates_of.get(name, {}).items()
+            counts |= {at: sources for at, sources in inherited if not sets_weights(stage, at[0])}
+        for spec in specs:
+            counts |= {(steps, text): count for steps, text, count in self._replicates(spec)}
+        self._check_counts(stage, counts)
+
+    def _replicates(self, spec: TrialSpec) -> Iterator[tuple[FieldPath, str, int]]:
+        """Of each of the trial's sources of weights that a stage made: the steps to it, what it is, its replicates."""
+        for steps, init in made_by_stages(spec).items():
+            if isinstance(init, FromTrial):
+                yield steps, f"{init.name} of another job", len(init.replicates)
+            elif isinstance(init, FromStage):
+                yield steps, f"stage {init.stage}", len(self._state.stages.seeds.of[init.stage])
+
+    def _check_counts(self, stage: Stage, counts: Mapping[tuple[FieldPath, str], int]) -> None:
+        """Replicates start from as many replicates: the first from the first, the second from the second."""
+        own = len(self._state.stages.seeds.of[stage.name])
+        for (_, source), count in counts.items():
+            if min(count, own) > 1 and (count != own or stage.replicates is None):
+                what = f"runs {own} seeds, but starts from {source}, which has {count}, and each starts from one"
+                raise SpecError([f"stage {stage.name}: {what}; write replicates: {count}"])
 
     def _check_source(self, stage: Stage, source: WeightSource) -> None:
         groups = [group.id for group in self._state.by_stage[source.stage]]

@@ -6,12 +6,14 @@ import math
 from dataclasses import replace
 
 from orchestrator.plan.durations import DurationModel
-from orchestrator.plan.expansion import neighbours, successors
+from orchestrator.plan.expansion import neighbours, replicated, successors
 from orchestrator.plan.ready_queue import ReadyTrials
 from orchestrator.plan.state import RESULTS, Decision, GroupState, PlanState, TrialEntry
-from orchestrator.plan.trials import PlannedTrial, WaitingTrial, WeightSource, sources_of_weights, trial_name
+from orchestrator.plan.trials import PlannedTrial, Sources, WeightSource, made_by_stages, sources_of_weights, trial_name
 from orchestrator.spec.job import Stage
+from orchestrator.spec.seeds import sets_weights
 from orchestrator.spec.trial_fields import settings_of
+from tasks.backbones.spec import with_inits
 from workers.trial import TrialSpec
 
 Changes = tuple[list[PlannedTrial], list[Decision]]
@@ -54,25 +56,28 @@ class Placing:
             return False
         waiting = []
         for trial in group.waiting:
-            spec = self._state.resolve_weights(trial.spec)
+            spec = self._state.resolve_weights(trial.spec, trial.replicate)
             if spec is None:
                 waiting.append(trial)
                 continue
             for source in sources_of_weights(trial.spec).values():
                 self._record_choice_of_weights(group.stage, source)
-            self.place(group, trial.position, spec)
+            self.place(group, trial.position, spec, {**trial.sources, **made_by_stages(trial.spec)})
         placed = len(waiting) < len(group.waiting)
         group.waiting, group.expected = waiting, len(group.trials) + len(waiting)
         return placed
 
-    def place(self, group: GroupState, position: int, spec: TrialSpec) -> None:
-        """Gives the trial its place in the group. A trial that has another place already runs once for both."""
+    def place(self, group: GroupState, position: int, spec: TrialSpec, sources: Sources) -> None:
+        """Gives the trial its place in the group. A trial that has another place already runs once for both.
+
+        `sources`: see `PlannedTrial`.
+        """
         key = spec.key
         if key in group.trials:
             return
-        planned = self._planned(group, position, spec, key)
+        planned = replace(self._planned(group, position, spec, key), sources=sources)
         self.placed.append(planned)
-        group.trials[key] = planned
+        group.add(planned)
         trial = self._state.trials.get(key)
         if trial is None:
             trial = self._state.trials[key] = TrialEntry(planned, [group])
@@ -98,20 +103,22 @@ class Placing:
             return []
         decision, winner = chosen
         stages = self._state.stages
-        specs = successors(winner.spec, consumer, stages.may_test(consumer), stages.resources(consumer).workers)
+        origin = with_inits(winner.spec, winner.sources) if stages.seeds.several(consumer.name) else winner.spec
+        specs = successors(origin, consumer, stages.may_test(consumer), stages.resources(consumer).workers)
         if consumer.neighbourhood:
-            specs, left_out = neighbours(specs[0], consumer.neighbourhood, winner.spec)
+            specs, left_out = neighbours(specs[0], consumer.neighbourhood, origin)
             decision.rule["neighbourhood"] = consumer.neighbourhood.model_dump(mode="json")
             decision.rule["left_out"] = left_out
         self.decisions.append(decision)
-        group.waiting = [WaitingTrial(position, spec) for position, spec in enumerate(specs)]
+        kept = {path: init for path, init in winner.sources.items() if not sets_weights(consumer, path)}
+        group.waiting = replicated(specs, stages.seeds.replicates(consumer), kept)
         self.place_waiting(group)
         return [group]
 
     def _record_choice_of_weights(self, consumer: Stage, source: WeightSource) -> None:
         """Adds the decision by which a stage starts from the best of several trials, once for each stage and source."""
         group, name = self._state.source_group(source), f"{consumer.name}: weights of {source}"
-        if len(group.trials) > 1 and all(decision.stage != name for decision in self.decisions):
+        if len(group.settings) > 1 and all(decision.stage != name for decision in self.decisions):
             chosen = self._state.decide(name, [group])
             assert chosen is not None, "its winner was just taken"
             self.decisions.append(chosen[0])

@@ -13,6 +13,7 @@ from orchestrator.plan.ready_queue import ReadyTrials
 from orchestrator.plan.stage_graph import StageGraph
 from orchestrator.plan.state import PENDING, RESULTS, PlanState, Progress
 from orchestrator.plan.trials import PlannedTrial
+from orchestrator.records.recorded_spec import initial_weights
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.spec.job import JobSpec
 from workers.trial import TrialSpec
@@ -81,8 +82,10 @@ class Planner:
         return len(self._ready)
 
     def outside(self) -> list[str]:
-        """Keys of trials of other jobs whose weights are needed: the engine must `update` them."""
-        return sorted(key for key in self._state.children if key not in self._state.trials)
+        """Keys of trials of other jobs whose weights are needed, by trials that are not placed yet too: the engine must
+        `update` them."""
+        needed = {*self._state.children, *_named(self.job)}
+        return sorted(key for key in needed if key not in self._state.trials)
 
     def finished(self) -> bool:
         """True if nothing runs and nothing can start: the job is done, or `incomplete` says why not."""
@@ -116,3 +119,10 @@ class Planner:
         what the job needs later."""
         groups = self._state.groups.values()
         return [trial.spec for group in groups for trial in group.waiting or ()] + self._forecasts
+
+
+def _named(job: JobSpec) -> set[str]:
+    """Keys of the trials of other jobs that the job starts from, as its stages name them."""
+    content = [job.trial, [stage.model_dump(mode="json", by_alias=True) for stage in job.stages]]
+    trials = [init for init in initial_weights(content) if init["kind"] == "trial"]
+    return {str(key) for init in trials for key in init.get("replicates") or [init["trial"]]}

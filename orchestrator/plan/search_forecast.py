@@ -11,6 +11,7 @@ from orchestrator.plan.trials import GroupId
 from orchestrator.records.rows import SearchEvent
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.search_space import middle
+from orchestrator.spec.seeds import given_count
 from orchestrator.spec.sweep import Search
 
 History = Mapping[GroupId, Sequence[SearchEvent]]
@@ -23,8 +24,10 @@ class SearchForecast:
     def __init__(self, job: JobSpec, planner: Planner, history: History) -> None:
         self._sweeps = {stage.name: stage.sweep for stage in job.stages if isinstance(stage.sweep, Search)}
         self._open, self._history = planner.searches, history
+        self._replicates = {stage.name: given_count(stage) or 1 for stage in job.stages}
         self._in_flight: dict[GroupId, set[str]] = {}
         self._keys: dict[GroupId, list[str]] = defaultdict(list)
+        """Of each point, its trial with the first seed."""
         self.points = 0
         """Points that no search has asked for yet."""
 
@@ -47,8 +50,9 @@ class SearchForecast:
         """Proposes as many points as each search may run at once."""
         self.replay()
         for group in self._open.groups() if self._sweeps else ():
-            search, trials, keys = self._sweeps[group[0]], self._open.expected(group), self._keys[group]
-            while len(keys) < trials and len(self._in_flight[group]) < search.at_once:
+            search, keys, seeds = self._sweeps[group[0]], self._keys[group], self._replicates[group[0]]
+            trials = self._open.expected(group) // seeds
+            while len(keys) < trials and len(self._in_flight[group]) + seeds <= search.at_once * seeds:
                 self.points += 1
                 self._propose(group, self._made_up(group, search))
             if len(keys) >= trials:
@@ -60,10 +64,10 @@ class SearchForecast:
             keys.discard(key)
 
     def _made_up(self, group: GroupId, search: Search) -> dict[str, Any]:
-        """The event for a point in the middle of the ranges, with a seed of its own so that no two trials are equal."""
+        """The event for a point in the middle of the ranges, with seeds of its own so that no two trials are equal."""
         number = len(self._keys[group])
         point = middle(search.search)
-        point["seed"] = self._open.middle(group).seed + 1_000_000 + number
+        point["seed"] = self._open.middle(group).seed + 1_000_000 + number * self._replicates[group[0]]
         if search.population is None:
             return {"point": point}
         part, size = search.population.every_epochs, search.population.size
@@ -73,6 +77,6 @@ class SearchForecast:
 
     def _propose(self, group: GroupId, body: Mapping[str, Any]) -> None:
         self._open.propose(group, body)
-        key = str(self._open.key_at(group, body))
-        self._keys[group].append(key)
-        self._in_flight[group].add(key)
+        keys = self._open.keys_at(group, body)
+        self._keys[group].append(keys[0])
+        self._in_flight[group].update(keys)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
 
 from orchestrator.rules.selection import Range, read_tie, search_ranges
 from orchestrator.spec.access_to_test import why_refused
 from orchestrator.spec.job import JobSpec, Resources, Stage
+from orchestrator.spec.seeds import SEED, StageSeeds
 from orchestrator.spec.sweep import Grid, Search
 from workers.trial import TrialSpec
 
@@ -18,6 +18,7 @@ class StageGraph:
 
     def __init__(self, job: JobSpec) -> None:
         self.job = job
+        self.seeds = StageSeeds(job)
         self.by_name = {stage.name: stage for stage in job.stages}
         self.consumers = {stage.name: job.consumers(number) for number, stage in enumerate(job.stages)}
         """Stage -> stages that take its winners."""
@@ -68,11 +69,11 @@ class StageGraph:
         """Paths that the stage's own grid sets."""
         return _unique(path for axes in stage.sweep.grid for path in axes) if isinstance(stage.sweep, Grid) else []
 
-    def ranges(self, names: Iterable[str]) -> tuple[dict[str, Range], dict[str, list[Any]]]:
-        """The ranges of numbers, and the lists of choices, of those of these stages that search."""
+    def ranges(self, names: Iterable[str]) -> dict[str, Range]:
+        """The ranges of numbers of those of these stages that search."""
         sweeps = [sweep for name in names if isinstance(sweep := self.by_name[name].sweep, Search)]
         spaces = [sweep.model_dump(mode="json", by_alias=True)["search"] for sweep in sweeps]
-        return search_ranges({path: body for space in spaces for path, body in space.items()})
+        return search_ranges({path: body for space in spaces for path, body in space.items()})[0]
 
     def sweeps(self, stage: Stage) -> list[str]:
         """Names of the stages with a sweep of their own to which `stage` goes back through `from`, or its own name."""
@@ -83,6 +84,7 @@ class StageGraph:
     def _varied(self, stage: Stage) -> list[str]:
         """Paths that tell the stage's trials apart: axes and neighbourhoods, its own and those of stages before it."""
         own = list(stage.neighbourhood.near) if stage.neighbourhood else []
+        own += [] if stage.replicates is None else [SEED]
         before = [path for source in self.sources(stage) for path in self._varied(source)]
         return _unique([*before, *self.axes(stage), *own])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ from orchestrator.records.rows import Edge, MetricRow
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.rules import selection
 from orchestrator.spec.job import Stage
-from tasks.backbones.spec import FieldPath
+from tasks.backbones.spec import FromTrial, inits
 from workers.trial import TrialSpec
 
 PENDING = TrialSnapshot(TrialState.pending)
@@ -37,12 +38,14 @@ class Decision:
     """The stage that takes it; "grid: weights of pretrain" if it takes initial weights from the best of several."""
     group: str
     key: str
+    """Of a setting with several seeds: its trial with the first one."""
     value: float
+    """Of the metric; the mean over the seeds."""
     metric: str
     edges: list[Edge]
     rule: dict[str, Any]
-    """metric, mode, ties, last; of a neighbourhood also its fields (neighbourhood) and a line for each value that was
-    left out (left_out)."""
+    """metric, mode, ties, last; with several seeds also seeds, and values: the winner's metric at each. Of a
+    neighbourhood also its fields (neighbourhood) and a line for each value that was left out (left_out)."""
     candidates: int
     sources: list[str]
 
@@ -87,6 +90,9 @@ class GroupState:
     rounds: int = 1
     """Number of sequential rounds: 1 for a grid, trials / at_once for a search."""
     trials: dict[str, PlannedTrial] = field(default_factory=dict)
+    settings: dict[str, list[str]] = field(default_factory=dict)
+    """What its choices are made of -> the keys of its trials: each trial by itself or, in a stage with replicates, the
+    seeds of each setting in their order."""
     stopped_early: set[str] = field(default_factory=set)
     """Trials that a search stopped early: they count as finished and cannot win."""
     partial: set[str] = field(default_factory=set)
@@ -97,6 +103,16 @@ class GroupState:
     @property
     def full_id(self) -> GroupId:
         return self.stage.name, self.id
+
+    def add(self, planned: PlannedTrial) -> None:
+        """Adds a placed trial."""
+        self.trials[planned.key] = planned
+        if self.stage.replicates is None:
+            self.settings[planned.key] = [planned.key]
+            return
+        keys = self.settings.setdefault(selection.setting_id(planned.settings), [])
+        keys.append(planned.key)
+        keys.sort(key=lambda key: self.trials[key].spec.seed)
 
     @property
     def placed(self) -> bool:
@@ -180,54 +196,80 @@ class PlanState:
         return any((child.unfinished or self.must_rerun(child)) and not child.in_flight for child in children)
 
     def best(self, groups: list[GroupState]) -> selection.Candidate | None:
-        """The best trial of these groups so far, by the tie rule of the first group."""
-        trials = candidates_of(groups)
-        if not trials:
+        """The best setting of these groups so far, by the tie rule of the first group; its key is that of its trial
+        with the first seed."""
+        candidates = self._candidates(groups)
+        if not candidates:
             return None
-        task = next(iter(trials.values())).spec.task
-        candidates = [selection.Candidate(key, self._figures(key), planned.settings) for key, planned in trials.items()]
+        task = _trials_of(groups)[candidates[0].key].spec.task
         return selection.best(candidates, task.metric, task.mode, groups[0].stage.ties)
 
     def decide(self, consumer: str, groups: list[GroupState]) -> tuple[Decision, PlannedTrial] | None:
-        """The winner over all trials of complete groups; None if no trial has a finite metric."""
+        """The winner over all settings of complete groups, with its trial of the first seed; None if no setting has a
+        finite metric at each of its seeds."""
         winner = self.best(groups)
         if winner is None:
             return None
-        trials = candidates_of(groups)
-        task = next(iter(trials.values())).spec.task
+        planned = _trials_of(groups)[winner.key]
+        task = planned.spec.task
         sweeps = dict.fromkeys(name for group in groups for name in self.stages.sweeps(group.stage))
         swept = [planned.settings for name in sweeps for planned in self.groups[name, groups[0].id].trials.values()]
         axes = dict.fromkeys(path for name in sweeps for path in self.stages.grid_axes(self.stages.by_name[name]))
-        ranges, choices = self.stages.ranges(sweeps)
+        rule = {"metric": task.metric, "mode": task.mode, "ties": list(groups[0].stage.ties), "last": "key"}
         decision = Decision(
             stage=consumer,
             group=groups[0].id,
             key=winner.key,
             value=winner.figures[task.metric],
             metric=task.metric,
-            edges=selection.edges(winner.settings, {**selection.axis_values(swept, axes), **choices}, ranges),
-            rule={"metric": task.metric, "mode": task.mode, "ties": list(groups[0].stage.ties), "last": "key"},
-            candidates=len(trials),
+            edges=selection.edges(winner.settings, selection.axis_values(swept, axes), self.stages.ranges(sweeps)),
+            rule={**rule, **selection.seeds_of(winner, task.metric)},
+            candidates=len(self._candidates(groups)),
             sources=[group.stage.name for group in groups],
         )
-        return decision, trials[winner.key]
+        return decision, planned
+
+    def _candidates(self, groups: list[GroupState]) -> list[selection.Candidate]:
+        """The settings of these groups that may win; one that several groups have counts once."""
+        found: dict[str, selection.Candidate] = {}
+        for group in groups:
+            barred = group.stopped_early | group.partial
+            for keys in group.settings.values():
+                if keys[0] not in found and barred.isdisjoint(keys):
+                    found[keys[0]] = self._candidate(group, keys)
+        return list(found.values())
+
+    def _candidate(self, group: GroupState, keys: list[str]) -> selection.Candidate:
+        if group.stage.replicates is None:
+            return selection.Candidate(keys[0], self._figures(keys[0]), group.trials[keys[0]].settings)
+        trials = [group.trials[key] for key in keys]
+        return selection.mean_of(
+            selection.Candidate(each.key, self._figures(each.key), each.settings, each.spec.seed) for each in trials
+        )
 
     def source_group(self, source: WeightSource) -> GroupState:
         """The group that weights come from."""
         return self.by_stage[source.stage][0] if source.group is None else self.groups[source.stage, source.group]
 
-    def weights_of(self, group: GroupState) -> str | None:
-        """Key of the trial whose weights a group passes on: its only trial, or its winner once all have ended."""
-        if group.placed and len(group.trials) == 1:
-            return next(iter(group.trials))
-        winner = self.best([group]) if group.complete else None
-        return winner.key if winner else None
+    def weights_of(self, group: GroupState, replicate: int = 0) -> str | None:
+        """Key of the trial whose weights a group passes on to a replicate: its only setting's, or that of its winner
+        once all have ended."""
+        keys: list[str] | None = None
+        if group.placed and len(group.settings) == 1:
+            (keys,) = group.settings.values()
+        elif group.complete and (winner := self.best([group])):
+            keys = next(keys for keys in group.settings.values() if keys[0] == winner.key)
+        return None if keys is None else keys[replicate if len(keys) > 1 else 0]
 
-    def resolve_weights(self, spec: TrialSpec) -> TrialSpec | None:
-        """The trial with its sources of weights resolved to trials; None while one of those is not known."""
-        keys: dict[FieldPath, str] = {}
+    def resolve_weights(self, spec: TrialSpec, replicate: int = 0) -> TrialSpec | None:
+        """The trial with its sources of weights resolved to trials; None while one of those is not known.
+
+        `replicate`: which of its setting's seeds it has. It starts from that replicate of a stage that has several.
+        """
+        keys = {steps: init.replicates[replicate] for steps, init in inits(spec)
+                if isinstance(init, FromTrial) and init.replicates}  # fmt: skip
         for steps, source in sources_of_weights(spec).items():
-            key = self.weights_of(self.source_group(source))
+            key = self.weights_of(self.source_group(source), replicate)
             if key is None:
                 return None
             keys[steps] = key
@@ -250,16 +292,16 @@ class PlanState:
         value = best.figures[metric.name] if best and metric else None
         return Progress(group.stage.name, group.id, group.values, group.expected, states, value, metric, seconds_left)
 
+    def has_figure(self, key: str) -> bool:
+        """True if the trial ended with a finite value of the metric that trials are chosen by."""
+        value = self._figures(key).get(self.trials[key].planned.spec.task.metric)
+        return value is not None and math.isfinite(value)
+
     def _figures(self, key: str) -> dict[str, float]:
         snapshot = self.trials[key].snapshot
         return dict(snapshot.figures) if snapshot.state is TrialState.done else {}
 
 
-def candidates_of(groups: list[GroupState]) -> dict[str, PlannedTrial]:
-    """The trials of these groups that may win."""
-    return {
-        key: planned
-        for group in groups
-        for key, planned in group.trials.items()
-        if key not in group.stopped_early and key not in group.partial
-    }
+def _trials_of(groups: list[GroupState]) -> dict[str, PlannedTrial]:
+    """The trials of these groups, each in the first of its places."""
+    return {key: planned for group in reversed(groups) for key, planned in group.trials.items()}

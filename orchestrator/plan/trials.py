@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from orchestrator.errors import SpecError
 from orchestrator.records.rows import MetricRow
 from orchestrator.spec.job import Resources
 from orchestrator.spec.trial_fields import group_of, short
-from tasks.backbones.spec import FieldPath, FromStage, FromTrial, inits, with_inits
+from tasks.backbones.spec import FieldPath, FromStage, FromTrial, Init, inits, with_inits
 from workers.trial import TrialSpec
 
 GroupId = tuple[str, str]
 """(stage, group id)"""
+Sources = Mapping[FieldPath, Init]
+"""Sources of weights by the steps to them in a trial."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class PlannedTrial:
     """True if `seconds` comes from recorded step times."""
     remaining: float
     """Estimated seconds of the longest chain from the start of this trial to the end of all that depends on it."""
+    sources: Sources = field(default_factory=dict)
+    """The steps to weights that a stage made -> that stage as the spec names it, also where the setting comes from a
+    winner: replicates of this trial start from other replicates of it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,10 @@ class WaitingTrial:
 
     position: int
     spec: TrialSpec
+    replicate: int = 0
+    """Which of the seeds of its setting it has, from 0."""
+    sources: Sources = field(default_factory=dict)
+    """Those of the winner that it follows (see `PlannedTrial`)."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,12 @@ def sources_of_weights(spec: TrialSpec) -> dict[FieldPath, WeightSource]:
     return sources
 
 
+def made_by_stages(spec: TrialSpec) -> Sources:
+    """The sources of a trial's weights that name a stage, of this or another job, by the steps to the field."""
+    return {steps: init for steps, init in inits(spec)
+            if isinstance(init, FromStage) or (isinstance(init, FromTrial) and init.replicates)}  # fmt: skip
+
+
 def with_weights_of(spec: TrialSpec, keys: Mapping[FieldPath, str]) -> TrialSpec:
     """The trial with the final weights of other trials (by their keys) at these sources of weights."""
     labels = {steps: init.name for steps, init in inits(spec) if steps in keys}
@@ -108,6 +123,6 @@ def each_group(
     for trial in trials:
         group, values = group_of(trial.spec, per)
         members = groups.setdefault(group, (values, []))[1]
-        members.append(WaitingTrial(len(members), trial.spec))
+        members.append(replace(trial, position=len(members)))
     for group, (values, members) in groups.items():
         yield group, values, members

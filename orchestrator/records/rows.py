@@ -248,7 +248,7 @@ class ResolvedWeightsRow:
     """The trial of another job that `{kind: stage, job: ...}` in a spec refers to."""
 
     asked: str
-    """JSON: job, stage and group as written in the spec."""
+    """JSON: job, stage and group as written in the spec; then, for each replicate after the first, its number."""
     written: str
     """SHA-256 of the asking job before this trial was looked up."""
     from_job: str

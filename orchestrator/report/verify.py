@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.records.recorded_spec import sources
+from orchestrator.records.recorded_spec import replicates, sources
 from orchestrator.report.build import build
 from orchestrator.report.figures import scaled
 from orchestrator.report.json_values import to_json
@@ -101,7 +101,7 @@ def _rechosen(
     stages = {stage["name"]: stage for stage in spec["stages"]}
     ties = stages[winner.sources[0]]["ties"]
     modes = {trial.mode for trial in trials}
-    unique = {trial.key: selection.Candidate(trial.key, figures.get(trial.key, {}), trial.settings) for trial in trials}
+    unique = {each.key: each for each in _candidates(stages, trials, figures)}
     best = selection.best(unique.values(), winner.metric, modes.pop(), ties) if len(modes) == 1 else None
     if best is None:
         yield f"{what}: recorded winner {winner.key[:12]}, but its candidates have no best {winner.metric}"
@@ -118,14 +118,32 @@ def _rechosen(
     if not _same(recorded.figures.get(winner.metric), winner.value):
         value = recorded.figures.get(winner.metric)
         yield f"{what}: recorded with {winner.metric} {winner.value}, its figure is {value}"
-    if winner.candidates not in (len(trials), len(unique)):
-        yield f"{what}: recorded with {winner.candidates} candidates, it has {len(trials)}"
+    for name, values in selection.seeds_of(recorded, winner.metric).items():
+        if list(winner.rule.get(name) or []) != values:
+            yield f"{what}: recorded with {name} {winner.rule.get(name)}, its trials have {values}"
+    if winner.candidates not in (len(unique), len(trials)):
+        yield f"{what}: recorded with {winner.candidates} candidates, it has {len(unique)}"
     ranges, choices = _ranges(stages, winner)
-    edges = selection.edges(recorded.settings, {**_axes(stages, winner, members), **choices}, ranges)
-    # Compared as text: edges recorded by earlier versions have six digits.
-    before, now = sorted(map(edge_text, winner.edges)), sorted(map(edge_text, edges))
+    edges = selection.edges(recorded.settings, _axes(stages, winner, members), ranges)
+    # Compared as text: edges recorded by earlier versions have six digits. Those had edges of seeds and choices too.
+    had = [edge for edge in winner.edges if edge.path not in (selection.SEED, *choices)]
+    before, now = sorted(map(edge_text, had)), sorted(map(edge_text, edges))
     if before != now:
         yield f"{what}: recorded edges {'; '.join(before) or 'none'}, the grid says {'; '.join(now) or 'none'}"
+
+
+def _candidates(
+    stages: Mapping[str, Mapping[str, Any]], trials: Iterable[PlacedRow], figures: Figures
+) -> list[selection.Candidate]:
+    """The trials that were compared; of a stage with replicates, its settings."""
+    replicated = [name for name, stage in stages.items() if replicates(stage)]
+    return selection.compared(
+        (
+            (trial.stage, selection.Candidate(trial.key, figures.get(trial.key, {}), trial.settings, trial.seed))
+            for trial in trials
+        ),
+        replicated,
+    )
 
 
 def _axes(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from orchestrator.records.recorded_spec import initial_weights, is_search, last_stages, stages_by_name
+from orchestrator.records.recorded_spec import initial_weights, is_search, last_stages, replicates, stages_by_name
 from orchestrator.records.states import TrialState
 from orchestrator.rules import selection
 
@@ -135,7 +135,8 @@ def _unfinished(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
             continue
         for init in initial_weights(job.spec):
             if init.get("kind") == "trial":
-                yield str(init["trial"]), f"job {job.id} is not done and starts from it"
+                for key in init.get("replicates") or [init["trial"]]:
+                    yield str(key), f"job {job.id} is not done and starts from it"
             elif not init.get("job"):
                 by_stage[job.id, str(init["stage"])] = f"job {job.id} is not done and starts from its stage"
         for stage in job.spec.get("stages", ()):
@@ -154,11 +155,14 @@ def _chosen(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
 def _best(facts: RetentionFacts) -> Iterator[tuple[str, str]]:
     for (job, stage, group), of_group in facts.candidates.items():
         body = stages_by_name(facts.jobs[job].spec).get(stage, {}) if job in facts.jobs else {}
-        winner = selection.best(of_group.candidates, of_group.metric, of_group.mode, body.get("ties", ()))
-        if winner is not None and len(of_group.candidates) > 1:
-            yield winner.key, f"best of {stage} {group} in job {job}"
-        elif winner is not None:
-            yield winner.key, f"only one of {stage} {group} in job {job}"
+        count = replicates(body)
+        settings = selection.compared(((stage, each) for each in of_group.candidates), [stage] if count else [])
+        whole = [each for each in settings if not count or len(selection.trials_of(each)) == count]
+        kind = "best" if len(settings) > 1 else "only one"
+        for some in (settings, whole):  # until all seeds of a setting have ended, its mean is that of some of them
+            winner = selection.best(some, of_group.metric, of_group.mode, body.get("ties", ()))
+            for each in selection.trials_of(winner) if winner else ():
+                yield each.key, f"{kind} of {stage} {group} in job {job}"
 
 
 def _last(facts: RetentionFacts) -> Iterator[tuple[str, str]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import statistics
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,80 @@ class Candidate:
     figures: Mapping[str, float]
     settings: Mapping[str, Any]
     """Dotted path -> value."""
+    seed: int = 0
+
+
+SEED = "seed"
+"""The path of a trial's seed, which no choice is made by."""
+
+
+@dataclass(frozen=True)
+class Setting(Candidate):
+    """A setting with all its seeds: `key` is that of the first one's trial, `figures` are means, and `settings` are
+    without the seed. A figure that one of the trials lacks, as all do that diverged, has no mean."""
+
+    replicates: Sequence[Candidate] = ()
+    """Its trials, by seed."""
+
+    def of_each(self, figure: str) -> list[float | None]:
+        """The figure of each replicate."""
+        return [each.figures.get(figure) for each in self.replicates]
+
+
+def by_setting(replicates: Iterable[Candidate]) -> list[Setting]:
+    """The settings of a stage with replicates, in the order in which they first appear."""
+    members: dict[str, list[Candidate]] = {}
+    for each in replicates:
+        members.setdefault(setting_id(each.settings), []).append(each)
+    return [mean_of(each) for each in members.values()]
+
+
+def compared(trials: Iterable[tuple[str, Candidate]], replicated: Collection[str]) -> list[Candidate]:
+    """What a choice is made among: each trial by itself or, of stages with replicates, each setting.
+
+    `trials`: (stage, trial); one that several stages have counts in the first. `replicated`: stages with replicates.
+    """
+    once: dict[str, tuple[str, Candidate]] = {}
+    for stage, trial in trials:
+        once.setdefault(trial.key, (stage, trial))
+    found: list[Candidate] = [trial for stage, trial in once.values() if stage not in replicated]
+    for name in replicated:
+        found += by_setting(trial for stage, trial in once.values() if stage == name)
+    return found
+
+
+def setting_id(settings: Mapping[str, Any]) -> str:
+    """What the replicates of a setting have in common: all of its fields but the seed."""
+    return json.dumps(_without_seed(settings), sort_keys=True, default=repr)
+
+
+def mean_of(replicates: Iterable[Candidate]) -> Setting:
+    """One setting from the trials that differ by their seed alone."""
+    by_seed = sorted(replicates, key=lambda each: (each.seed, each.key))
+    names = dict.fromkeys(name for each in by_seed for name in each.figures)
+    figures = {name: [_finite(each.figures.get(name)) for each in by_seed] for name in names}
+    means = {
+        name: statistics.fmean(finite)
+        for name, values in figures.items()
+        if len(finite := [value for value in values if value is not None]) == len(values)
+    }
+    return Setting(by_seed[0].key, means, _without_seed(by_seed[0].settings), by_seed[0].seed, by_seed)
+
+
+def trials_of(candidate: Candidate) -> Sequence[Candidate]:
+    """The trials of a setting, by seed; or the one trial that a candidate is."""
+    return candidate.replicates if isinstance(candidate, Setting) else [candidate]
+
+
+def _without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: value for path, value in settings.items() if path != SEED}
+
+
+def seeds_of(winner: Candidate, metric: str) -> dict[str, Any]:
+    """What a decision records of the seeds of its winner: nothing for a single one."""
+    if not isinstance(winner, Setting) or len(winner.replicates) < 2:
+        return {}
+    return {"seeds": [each.seed for each in winner.replicates], "values": winner.of_each(metric)}
 
 
 @dataclass(frozen=True)
@@ -69,10 +145,13 @@ def edges(
     """The ends of axes and ranges that a winner's settings lie at or beyond: those of axes first, each in its order.
 
     `axes`: path -> the values on that axis of the group's grid (see `axis_values`). An axis with one value, or with
-    values that are not numbers, has no ends. `ranges`: path -> the range of a search (see `search_ranges`).
+    values that are not numbers, has no ends; nor has a seed. `ranges`: path -> the range of a search (see
+    `search_ranges`, whose lists of choices have no order and no ends).
     """
-    of_axes = (_axis_edge(path, settings.get(path), values) for path, values in axes.items())
-    of_ranges = (_range_edge(path, settings.get(path), limits) for path, limits in (ranges or {}).items())
+    of_axes = (_axis_edge(path, settings.get(path), values) for path, values in axes.items() if path != SEED)
+    of_ranges = (
+        _range_edge(path, settings.get(path), limits) for path, limits in (ranges or {}).items() if path != SEED
+    )
     return [edge for edge in (*of_axes, *of_ranges) if edge is not None]
 
 

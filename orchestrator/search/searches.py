@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +13,7 @@ from orchestrator.plan.planner import Planner
 from orchestrator.plan.state import RESULTS, Decision
 from orchestrator.plan.trials import GroupId, PlannedTrial
 from orchestrator.records.rows import SearchEvent
-from orchestrator.records.states import TrialSnapshot, TrialState
+from orchestrator.records.states import TrialSnapshot
 from orchestrator.search.point_search import PointSearch, SearchAlgorithm
 from orchestrator.search.population import PopulationSearch
 from orchestrator.spec.job import JobSpec
@@ -54,6 +56,9 @@ class Searches:
         self._metrics: dict[GroupId, str] = {}
         self._groups: dict[str, list[GroupId]] = defaultdict(list)
         """Key of a trial -> the groups whose searches suggested it."""
+        self._replicates: dict[GroupId, dict[str, list[str]]] = defaultdict(dict)
+        """Of a group whose points run with several seeds: key of each trial -> the keys of its point's, first seed
+        first."""
         self._reasons: dict[str, str] = {}
         """Key of a trial that a search stopped -> why."""
         self._history: dict[GroupId, list[SearchEvent]] | None = None
@@ -100,11 +105,19 @@ class Searches:
         return step
 
     def on_result(self, key: str, snapshot: TrialSnapshot) -> SearchStep:
-        """Passes on a recorded result; a snapshot without a result changes nothing."""
+        """Passes on a recorded result; a snapshot without a result changes nothing.
+
+        Of a point with replicates the mean over them, once all have a result; it diverged if one of them did.
+        """
         step = SearchStep()
         for group_id in self._groups.get(key, ()) if snapshot.state in RESULTS else ():
-            value = snapshot.figures.get(self._metrics[group_id]) if snapshot.state is TrialState.done else None
-            event = self._algorithms[group_id].on_result(key, value)
+            keys = self._replicates[group_id].get(key, [key])
+            values = self._open.results_of(group_id, keys, {key: snapshot})
+            if not values:
+                continue
+            finite = [value for value in values if value is not None and math.isfinite(value)]
+            mean = statistics.fmean(finite) if len(finite) == len(values) else None
+            event = self._algorithms[group_id].on_result(keys[0], mean)
             if event is not None:
                 step.events.append((group_id, event))
         return step
@@ -147,9 +160,13 @@ class Searches:
                 self._stop_early(group_id, event, step)
 
     def _place(self, group_id: GroupId, event: SearchEvent, step: SearchStep) -> None:
+        keys = self._open.keys_at(group_id, event.body)
         step.add(self._open.propose(group_id, event.body))
-        if group_id not in self._groups[event.key]:
-            self._groups[event.key].append(group_id)
+        for key in keys:
+            if group_id not in self._groups[key]:
+                self._groups[key].append(group_id)
+            if len(keys) > 1:
+                self._replicates[group_id][key] = keys
 
     def _stop_early(self, group_id: GroupId, event: SearchEvent, step: SearchStep) -> None:
         step.add(self._open.stop_early(group_id, event.key))

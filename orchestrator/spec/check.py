@@ -14,6 +14,7 @@ from orchestrator.records.recorded_spec import lookup
 from orchestrator.spec.check_labels import check_labels
 from orchestrator.spec.check_layers import check_layers, check_second_axes
 from orchestrator.spec.check_paths import check_effect, check_paths
+from orchestrator.spec.check_replicates import CheckReplicates
 from orchestrator.spec.check_report import check_figures, check_names, check_stage
 from orchestrator.spec.check_search import check_after_population, check_search
 from orchestrator.spec.check_sizes import check_sizes
@@ -64,9 +65,15 @@ def check(root: YamlNode, problems: Problems, unreadable: Collection[Location] =
     for i, stage in enumerate(job.stages):
         check_labels(root, stage, ["stages", i], problems)
     stages = _Stages(root, job, problems)
+    replicates = CheckReplicates(root, job, problems)
+    seeds_known = not any(root.find(["stages", i, "replicates"]) for i in wrong)
     for i, stage in enumerate(job.stages):
         if stages.references(i, i not in wrong) and stage.name not in bad:
+            if seeds_known:
+                replicates.check(i, stages.per.get(stage.name, []))
             stages.trials(i, base)
+            if seeds_known:
+                replicates.weights(i, stages.built.get(stage.name, []), stages.per)
             for source in stages.populations(i):
                 check_after_population(root, stage, ["stages", i], source, stages.built.get(source, []), problems)
             if isinstance(stage.sweep, Search):

@@ -20,8 +20,10 @@ _INIT: TypeAdapter[Init] = TypeAdapter(Init)
 
 def check_labels(root: YamlNode, stage: Stage, at: Steps, problems: Problems) -> None:
     """Reports weights that are in an axis of the stage under two names: a name is no part of a trial's key, so one
-    trial would stand behind two rows of the table."""
+    trial would stand behind two rows of the table. With replicates also different weights under one name, which
+    would be seeds of one setting."""
     first: dict[str, str] = {}
+    contents: dict[tuple[str, str], str] = {}
     grids: list[tuple[Steps, Any]] = list(axes_of(root, stage, at))
     if isinstance(stage.sweep, Search):
         grids.append(([*at, "sweep", "each"], stage.sweep.each))
@@ -35,6 +37,10 @@ def check_labels(root: YamlNode, stage: Stage, at: Steps, problems: Problems) ->
                     continue
                 content = json.dumps([path, key_content(init)], sort_keys=True)
                 name = first.setdefault(content, init.name)
+                if stage.replicates is not None and contents.setdefault((path, init.name), content) != content:
+                    what = f"other weights are called {init.name!r} too, and replicates go by the name; rename one"
+                    place = root.place_of([*steps, path, number])
+                    problems.report(place, f"stages.{stage.name}.sweep.{path}", show(value), what)
                 if name != init.name:
                     problems.report(
                         root.place_of([*steps, path, number]), f"stages.{stage.name}.sweep.{path}", show(value),

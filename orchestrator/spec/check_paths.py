@@ -9,6 +9,7 @@ from orchestrator.rules.selection import read_tie
 from orchestrator.spec.diagnostics import Problems, Steps, dotted, nearest_hint
 from orchestrator.spec.field_paths import leaf_paths, missing_step
 from orchestrator.spec.job import PLANNER_ONLY, JobSpec, Stage
+from orchestrator.spec.seeds import SEED, given_first
 from orchestrator.spec.sweep import Grid, Search
 from orchestrator.spec.yaml_nodes import Location, YamlNode
 from workers.trial import TrialSpec
@@ -32,7 +33,7 @@ def check_paths(root: YamlNode, job: JobSpec, problems: Problems) -> set[str]:
             near = [*at, "neighbourhood", "near"]
             for path in stage.neighbourhood.near:
                 check_path(path, root.place_of([*near, path], key=True), dotted(root, near), problems)
-        named = [*_axis_paths(root, stage, at), *(([*at, "override"], path) for path in stage.override)]
+        named = [*axis_paths(root, stage, at), *(([*at, "override"], path) for path in stage.override)]
         good = [
             check_path(path, root.place_of([*steps, path], key=True), dotted(root, steps), problems)
             for steps, path in named
@@ -73,7 +74,8 @@ def check_effect(root: YamlNode, job: JobSpec, problems: Problems) -> None:
         if place in reported:
             continue  # a wrong value
         setters = {
-            stage.name: [at for at in [*stage.override, *(p for _, p in _axis_paths(root, stage, ["stages", i]))]
+            stage.name: [at for at in [*stage.override, *(p for _, p in axis_paths(root, stage, ["stages", i])),
+                                       *([SEED] if given_first(stage) is not None else [])]
                          if (path + ".").startswith(at + ".")]
             for i, stage in enumerate(job.stages) if not stage.from_
         }  # fmt: skip
@@ -102,7 +104,8 @@ def axes_of(root: YamlNode, stage: Stage, at: Steps) -> Iterator[tuple[list[str 
         yield ([*steps, k] if node and isinstance(node.value, list) else steps), axes
 
 
-def _axis_paths(root: YamlNode, stage: Stage, at: Steps) -> Iterator[tuple[Steps, str]]:
+def axis_paths(root: YamlNode, stage: Stage, at: Steps) -> Iterator[tuple[Steps, str]]:
+    """The fields of which the stage's sweep tries values, each with the steps to the mapping that names it."""
     for steps, axes in axes_of(root, stage, at):
         yield from ((steps, path) for path in axes)
     if isinstance(stage.sweep, Search):
@@ -116,13 +119,15 @@ def _check_tie(tie: str, place: Location, name: str, problems: Problems) -> None
     except ValueError:
         problems.report(place, name, tie, "must be figure:NAME:min, figure:NAME:max, PATH:min or PATH:max")
         return
-    if not rule.figure:
+    if not rule.figure and rule.name == SEED:
+        problems.report(place, name, tie, "a seed decides nothing: remove it")
+    elif not rule.figure:
         check_path(rule.name, place, name, problems)
 
 
 def _check_clashes(root: YamlNode, stage: Stage, at: Steps, problems: Problems) -> None:
     """Reports a field that is both an axis and an override: one of them would have no effect."""
-    for steps, path in _axis_paths(root, stage, at):
+    for steps, path in axis_paths(root, stage, at):
         for other in stage.override:
             if (other + ".").startswith(path + "."):  # one above the axis is fine
                 place = root.place_of([*at, "override", other], key=True)

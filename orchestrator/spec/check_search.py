@@ -153,10 +153,11 @@ def check_after_population(
     fields = {
         "neighbourhood": stage.neighbourhood,
         "sweep": None if isinstance(stage.sweep, SingleSetting) else stage.sweep,
+        "replicates": stage.replicates,
     }
     for key, value in fields.items():
         if value is not None:
-            what = why + "it cannot have a neighbourhood or a sweep"
+            what = why + "it cannot have a neighbourhood, a sweep or replicates"
             problems.report(root.place_of([*at, key], key=True), f"stages.{stage.name}.{key}", what)
     for path in stage.override if trials else ():
         if path not in split_fields:

@@ -6,6 +6,7 @@ import math
 
 from orchestrator.spec.diagnostics import Problems
 from orchestrator.spec.job import JobSpec, Near, Stage
+from orchestrator.spec.seeds import given_count
 from orchestrator.spec.sweep import MAX_TRIALS, Grid, Search, axis_length
 from orchestrator.spec.yaml_nodes import YamlNode
 
@@ -18,10 +19,11 @@ def check_sizes(root: YamlNode, job: JobSpec, problems: Problems) -> set[str]:
     for i, stage in enumerate(job.stages):
         sources = [groups.get(name, 1) for name in stage.from_]
         groups[stage.name] = max(sources, default=1) if stage.from_ else _groups(stage)
-        count = _trials(stage, groups[stage.name])
+        count = _trials(stage, groups[stage.name]) * (given_count(stage) or 1)
         total += count
         if total > MAX_TRIALS:
             key = "sweep" if stage.neighbourhood is None else "neighbourhood"
+            key = "replicates" if key not in stage.model_fields_set and stage.replicates is not None else key
             inclusive = f" ({total:,} with the stages before)" if total > count else ""
             what = f"{count:,} trials{inclusive}; a job has at most {MAX_TRIALS:,}"
             problems.report(root.place_of(["stages", i, key], key=True), f"stages.{stage.name}.{key}", what)

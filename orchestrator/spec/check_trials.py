@@ -26,6 +26,7 @@ from orchestrator.spec.diagnostics import (
 )
 from orchestrator.spec.field_paths import missing_step
 from orchestrator.spec.job import PLANNER_ONLY, Stage
+from orchestrator.spec.seeds import SEED
 from orchestrator.spec.sweep import Search, axis_values, points
 from orchestrator.spec.trial_fields import apply, nearby_values
 from orchestrator.spec.yaml_nodes import Location, YamlNode
@@ -141,8 +142,8 @@ def check_neighbours(
         node = near_node.child(path) if near_node else None
         place = node.place if node else root.place_of(at)
         name = f"stages.{stage.name}.neighbourhood: {path}"
-        if missing_step(TrialSpec, path) is not None:
-            continue  # reported as an unknown field
+        if path == SEED or missing_step(TrialSpec, path) is not None:
+            continue  # reported
         for value in values.get(path) or [lookup(stand_in_values, path)]:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 problems.report(place, name, show(value), "not a number; only numbers have a neighbourhood")

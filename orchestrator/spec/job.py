@@ -12,6 +12,7 @@ from orchestrator.spec.identity import hashed_content
 from orchestrator.spec.layer_figure import LayerFigure
 from orchestrator.spec.model import SpecModel
 from orchestrator.spec.search_space import MAX_NUMBER, Number
+from orchestrator.spec.seeds import Replicates, ReplicatesField
 from orchestrator.spec.sweep import Path_, SingleSetting, Sweep, as_list
 from tasks import TASKS, task_class
 from tasks.bounds import Label, Prose
@@ -113,6 +114,11 @@ class Stage(SpecModel):
     )
     """How trials with an equal metric are ordered when a later stage takes the winner: by a field or a figure on val,
     with min or max; last, by the key. (The paper does not say.)"""
+    replicates: ReplicatesField | None = None
+    """Every setting runs with n seeds (`n`, or `{n, first}`); None: once, with its own. Settings are then compared by
+    their means over the seeds, and replicate i starts from the weights of replicate i of a stage. The seeds begin at
+    the base trial's; around a winner they are the winner's, and a winner is run again with seeds that come after all
+    those by which it was chosen."""
     resources: Resources | None = None
     """None: the job's."""
     keep_weights: bool | None = None
@@ -126,6 +132,12 @@ class Stage(SpecModel):
         sweep = fields.get("sweep") if isinstance(fields, dict) else None
         each = sweep.get("each", {}) if isinstance(sweep, dict) and "search" in sweep else None
         return {"per": list(each), **fields} if isinstance(each, dict) else fields
+
+    @field_validator("replicates")
+    @classmethod
+    def _one_form(cls, replicates: int | Replicates | None) -> int | Replicates | None:
+        """`{n: 5}` is 5: the same content has one id."""
+        return replicates.n if isinstance(replicates, Replicates) and replicates.first is None else replicates
 
 
 class Average(SpecModel):

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from orchestrator.records.recorded_spec import is_part, trains_on
+from orchestrator.records.recorded_spec import is_part, replicates, trains_on
 from orchestrator.records.states import JobState, TrialState
 from orchestrator.rules.retention import (
     GroupCandidates,
@@ -172,16 +172,18 @@ def _read_facts(connection: sa.Connection) -> RetentionFacts:
         for row in connection.execute(sa.select(w.c.job_id, w.c.stage, w.c.grp, w.c.key))
     ]
     populations = {(job.id, stage["name"]) for job in jobs.values() for stage in job.spec["stages"] if trains_on(stage)}
-    candidates = _read_candidates(connection, populations)
+    replicated = {(job.id, stage["name"]) for job in jobs.values() for stage in job.spec["stages"] if replicates(stage)}
+    candidates = _read_candidates(connection, populations, replicated)
     return RetentionFacts(trials, [place for place, _ in places], jobs, chosen, _read_pins(connection), candidates)
 
 
 def _read_candidates(
-    connection: sa.Connection, populations: set[tuple[str, str]]
+    connection: sa.Connection, populations: set[tuple[str, str]], replicated: set[tuple[str, str]]
 ) -> dict[tuple[str, str, str], GroupCandidates]:
     """The trials that could win in each group (job, stage, group) in which a trial has weights.
 
-    Only a tie rule needs figures other than the metric, so those are read only where several trials share the best.
+    Only a tie rule needs figures other than the metric, so those are read only where several trials share the best, or
+    where it may be that means do.
     """
     groups: dict[tuple[str, str, str], list[Any]] = defaultdict(list)
     for row in connection.execute(_done_trials_of_groups_with_weights()):
@@ -190,7 +192,12 @@ def _read_candidates(
         parts = _parts(connection, [row.key for row in groups[group]])
         groups[group] = [row for row in groups[group] if row.key not in parts]
     groups = {group: rows for group, rows in groups.items() if rows}
-    best = [tied_for_first({row.key: row.value for row in rows}, rows[0].mode) for rows in groups.values()]
+    best = [
+        [row.key for row in rows]
+        if group[:2] in replicated
+        else tied_for_first({row.key: row.value for row in rows}, rows[0].mode)
+        for group, rows in groups.items()
+    ]
     figures = read_figures(connection, sorted({key for keys in best if len(keys) > 1 for key in keys}))
     return {
         group: GroupCandidates(
@@ -201,6 +208,7 @@ def _read_candidates(
                     row.key,
                     {row.metric: row.value, **figures.get(row.key, {})},
                     object_of(row.settings_json, f"settings_json of trial {row.key[:12]}"),
+                    row.seed,
                 )
                 for row in rows
                 if row.value is not None
@@ -226,7 +234,7 @@ def _done_trials_of_groups_with_weights() -> sa.Select[Any]:
     return (
         sa.select(
             _placed.c.job_id, _placed.c.stage, _placed.c.grp, _placed.c.settings_json, _trials.c.key, _trials.c.metric,
-            _trials.c.mode, _trials.c.value,
+            _trials.c.mode, _trials.c.value, _trials.c.seed,
         )
         .join(_trials, _trials.c.id == _placed.c.trial_id)
         .join(with_weights, same_group)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -134,6 +135,9 @@ class FromTrial(BaseModel):
     name: Label
     trial: Label
     """Key of the trial."""
+    replicates: tuple[Label, ...] = Field(default=(), exclude_if=operator.not_, max_length=1000)
+    """Keys of all replicates of that setting, `trial` first, where a stage of another job ran it with several seeds. In
+    a job alone: the planner takes one of them for each trial."""
 
 
 Init = Annotated[Scratch | FromFile | FromTimm | FromStage | FromTrial, Field(discriminator="kind")]

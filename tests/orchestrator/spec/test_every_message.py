@@ -59,9 +59,9 @@ TEXTS = {
 
 def cases() -> Iterator[Case]:
     """The cases of this folder's tests that one replacement makes, and those that are no replacement in a good spec."""
-    mistakes, bounds, worst, searches = (
+    mistakes, bounds, worst, searches, replicates = (
         runpy.run_path(str(HERE / f"test_{name}.py"))
-        for name in ("mistakes", "bounds", "worst_messages", "search_space")
+        for name in ("mistakes", "bounds", "worst_messages", "search_space", "check_replicates")
     )
     good = mistakes["GOOD"]
     for table, base in (
@@ -78,6 +78,8 @@ def cases() -> Iterator[Case]:
         text = text.replace("{task.dataset: digits-pretrain}", pretrain or f"{{task.dataset: {named}}}")
         asks = text.replace("task.evaluate: test", f"task.evaluate: test{final and ', '}{final}")
         yield name, asks.encode(), None, ()
+    for name in replicates["BAD"]:
+        yield f"replicates: {name}", replicates["text_of"](name).replace("§", "").encode(), None, ()
     for name, (old, new, _) in worst["UNUSED"].items():
         yield f"unused profile: {name}", good.replace(old, new, 1).replace("§", "").encode(), None, ()
     for name, report in REPORTS.items():

@@ -13,7 +13,7 @@ from orchestrator.spec.load import load, load_checking_profiles
 ROOT = Path(__file__).parents[3]
 K12 = (ROOT / "specs/k12_grid.yaml").read_text()
 SEARCH = (ROOT / "specs/search.yaml").read_text()
-STAGE = "fields: name, sweep, per, from, neighbourhood, override, ties, resources, keep_weights"
+STAGE = "fields: name, sweep, per, from, neighbourhood, override, ties, replicates, resources, keep_weights"
 JOB = "fields: name, profile, trial, stages, resources, priority, report, profiles"
 WORST = {
     "1 misspelt kind": (GOOD, "kind: classify,", "kind: §clasify,",
