@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import label, lookup
+from orchestrator.report.drawings import Scatter, ScatterPoint
 from orchestrator.report.figures import UNKNOWN, scaled, title
 from orchestrator.report.formatting import finite
-from orchestrator.report.model import Cell, Scatter, ScatterPoint
+from orchestrator.report.model import Cell
 from orchestrator.report.wording import field_title
 
 if TYPE_CHECKING:

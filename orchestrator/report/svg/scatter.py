@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from orchestrator.report.model import Scatter
+from orchestrator.report.drawings import Scatter
 from orchestrator.report.svg.elements import FONT, nice, text
 
 _W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 520, 300, 52, 130, 28, 40

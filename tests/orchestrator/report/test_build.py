@@ -121,7 +121,11 @@ def test_the_papers_average_is_the_mean_of_its_seven_columns() -> None:
         ("running", "running 2/3", "2 done, 1 running; epoch 3 of 8"),
         ("pending", "pending", "2 done, 1 pending"),
         ("failed", "failed", "2 done, 1 failed; data: no <such> folder"),
-        ("diverged", "diverged", "1 diverged, 2 done; diverged: loss is nan in epoch 3"),
+        (
+            "diverged",
+            "diverged in 1 of 3 seeds",
+            "1 diverged, 2 done; diverged: loss is nan in epoch 3; the others: 95.0 (seed 0), 95.2 (seed 1)",
+        ),
     ],
 )
 def test_a_cell_without_all_its_seeds_has_no_number(store: Store, state: str, word: str, reason: str) -> None:

@@ -54,7 +54,7 @@ def test_wilsons_interval_is_scipys() -> None:
     for right, n in ((0, 3), (1, 3), (337, 360), (99, 100), (25_000, 25_250)):
         scipy = stats.binomtest(right, n).proportion_ci(method="wilson")
         assert wilson(right / n, n) == pytest.approx((scipy.low, scipy.high), abs=1e-12)
-    with pytest.raises(ValueError, match="between 0 and 1 of at least one sample: 1.5 of 10"):
+    with pytest.raises(ValueError, match=r"between 0 and 1 of at least one sample: 1\.5 of 10"):
         wilson(1.5, 10)
 
 
