@@ -8,7 +8,7 @@ from typing import Literal
 
 from orchestrator.records.rows import Edge, MetricRow
 from orchestrator.report import figures
-from orchestrator.report.drawings import HeatCell
+from orchestrator.report.drawings import HeatCell, Point
 from orchestrator.report.early_stopping import lines as saving_lines
 from orchestrator.report.formatting import short
 from orchestrator.report.model import Cell, Mean, Report
@@ -283,7 +283,7 @@ def choices(report: Report) -> tuple[list[str], list[list[str]]]:
             ]
         )
     first = [field_title(report.column_path), field_title(report.row_path)]
-    last = ["chosen at", "best\nof", "at grid edge", "trial"]
+    last = ["chosen\nat", "best\nof", "at grid edge", "trial"]
     return [*first, *(field_title(path) for path in paths), *last], rows
 
 
@@ -300,11 +300,11 @@ def chosen_note(report: Report) -> str:
     extremes = {choice.figure.better for choice in decided}
     extreme = "best" if len(extremes) > 1 else "maximum" if "higher" in extremes else "minimum"
     tried = sorted({choice.tried for choice in decided})
-    settings = f"{tried[0]} to {tried[-1]}" if len(tried) > 1 else str(tried[0])
+    settings = f"{tried[0]} to {tried[-1]} settings" if len(tried) > 1 else f"{tried[0]} setting{'s' * (tried[0] != 1)}"
     seeds = max(len(choice.seeds) for choice in decided)
-    mean = f" of the mean over {seeds} seeds" if seeds > 1 else ""
+    mean = f", of the mean over {seeds} seeds" if seeds > 1 else ""
     where = f" on {report.chosen_on}" if report.chosen_on else ""
-    return f"chosen at: {extreme}{mean} over {settings} setting{'s' * (settings != '1')}{where}, so no result"
+    return f"chosen at: {extreme} over {settings}{where}{mean}; no result, too optimistic"
 
 
 def spread_text(cell: HeatCell, metric: MetricRow) -> str:
@@ -315,6 +315,15 @@ def spread_text(cell: HeatCell, metric: MetricRow) -> str:
     if cell.value is None:
         return f"{cell.wanted - len(cell.values)} of {cell.wanted}"
     return f"{figures.text(min(cell.values), metric)}–{figures.text(max(cell.values), metric)}"
+
+
+def point_text(point: Point, metric: MetricRow) -> str:
+    """The value of a setting of a neighbourhood, or the words for why there is none."""
+    if point.value is not None:
+        return figures.text(point.value, metric)
+    if point.state == "diverged" and len(point.keys) > 1:
+        return f"diverged in {len(point.keys) - len(point.values)} of {len(point.keys)} seeds"
+    return point.state
 
 
 def seeds_text(values: Sequence[float], seeds: Sequence[int], metric: MetricRow) -> str:

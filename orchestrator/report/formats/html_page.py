@@ -33,6 +33,7 @@ from orchestrator.report.wording import (
     leading_note,
     mean_reason,
     mean_text,
+    point_text,
     published_text,
     run_link,
     seeds_text,
@@ -248,13 +249,12 @@ def _points(group: GroupReport, at: dict[str, str]) -> list[dict[str, Any]]:
         {
             "moved": ", ".join(f"{field_title(path)} {short(a)} → {short(b)}" for path, (a, b) in point.moved.items())
             or "nothing",
-            "value": "" if point.value is None else figures.text(point.value, group.figure),
+            "value": point_text(point, group.figure),
             "difference": ""
             if point.difference is None
             else figures.signed(point.difference, group.figure)
             + ("" if point.interval is None else f" ± {figures.text(point.interval, group.figure)}"),
             "seeds": seeds_text(point.values, point.seeds, group.figure) if len(point.keys) > 1 else "",
-            "state": point.state,
             "chosen": point.chosen,
             "key": point.key[:8],
             "anchor": at.get(point.key, ""),

@@ -34,7 +34,7 @@ def latex(report: Report) -> str:
     ]
     lines += [f"    {' & '.join(_words(line))} " + r"\\" for line in table.lines]
     lines += [r"    \bottomrule", r"  \end{tabular}"]
-    lines += [rf"  \\ {{\footnotesize {_tex(note)}}}" for note in (*_bold(report), *notes(report))]
+    lines += [*_bold(report), *(rf"  \\ {{\footnotesize {_tex(note)}}}" for note in notes(report))]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
@@ -54,7 +54,7 @@ def _header(table: Grid) -> list[str]:
 
 def _bold(report: Report) -> list[str]:
     note = leading_note(report)
-    return [f"bold: {note}"] if note else []
+    return [rf"  \\ {{\footnotesize \textbf{{bold}}: {_tex(note)}}}"] if note else []
 
 
 def _words(line: Line) -> list[str]:

@@ -72,7 +72,8 @@ def _maps(report: Report, width: int) -> list[str]:
     axes = f"{field_title(first.x_path)} across" + (f", {field_title(first.y_path)} down" if first.y_path else "")
     replicated = any(drawn.replicated for _, drawn, _ in blocks)
     what = "Means over seeds (below them smallest–largest)" if replicated else "Values"
-    lines = ["", f"{what} on {first.split}, {axes}; * chosen; ░▒▓█ from the column's worst to its best"]
+    legend = f"{what} on {first.split}, {axes}; * chosen; ░▒▓█ from the column's worst to its best"
+    lines = ["", *textwrap.wrap(legend, width)]
     row: list[list[str]] = []
     for _, _, block in blocks:
         if row and sum(len(before[0]) + 2 for before in row) + len(block[0]) > width:

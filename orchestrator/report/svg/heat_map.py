@@ -165,12 +165,14 @@ def _square(cell: HeatCell, i: int, j: int, drawn: HeatMap, scale: Scale, name: 
         tip += f", the others {seeds_text(cell.values, cell.seeds, scale.figure)}" if cell.values else ""
     ink = "#ffffff" if cell.state == "diverged" else "currentColor"
     halo = ' stroke="#3b3e45" stroke-width="3" paint-order="stroke"' if cell.state == "diverged" else ""
+    lost = spread_text(cell, scale.figure)
     cross = "✕ " if cell.state in ("failed", "cancelled") else ""
     return (
         f'<g data-tip="{escape(tip)}"><title>{escape(tip)}</title>'
         f'<rect x="{x + 0.5}" y="{y + 0.5}" width="{_WIDE - 2}" height="{_HIGH - 2}" fill="{fill}" '
         'stroke="currentColor" stroke-opacity=".35" stroke-dasharray="3 3"/>'
-        + text(x + _WIDE / 2, y + _HIGH / 2 + 4, cross + word, 11, fill=ink, extra=halo)
+        + text(x + _WIDE / 2, y + _HIGH / 2 + (-2 if lost else 4), cross + word, 11, fill=ink, extra=halo)
+        + (text(x + _WIDE / 2, y + _HIGH - 9, lost, 10, fill=ink, extra=halo) if lost else "")
         + "</g>"
     )
 
@@ -183,7 +185,7 @@ def _outline(cell: HeatCell, i: int, j: int) -> str:
     box = f'x="{x + 1.5}" y="{y + 1.5}" width="{_WIDE - 4}" height="{_HIGH - 4}" fill="none"'
     return (
         f'<rect {box} stroke="#10131a" stroke-width="5"/><rect {box} stroke="#ffffff" stroke-width="2"/>'
-        f'<g pointer-events="none">{_star(x + _WIDE - 11, y + 11)}</g>'
+        f'<g pointer-events="none">{_star(x + _WIDE - 10, y + 10)}</g>'
     )
 
 
