@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from orchestrator.launch.estimate import estimate, machines
@@ -17,7 +18,9 @@ from orchestrator.store.store import open_to_look
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Options", "Settings", "Submitted", "load", "plan", "results", "settings", "submit"]
+    from orchestrator.store.store import Store
+
+__all__ = ["Options", "Settings", "Submitted", "load", "plan", "results", "settings", "submit", "table"]
 
 
 def plan(
@@ -44,6 +47,19 @@ def results(job: JobSpec | str, where: Settings | None = None) -> pandas.DataFra
     """One row per trial of a job: settings, figures, state, key. `job`: its spec, its name, or the start of its id."""
     from orchestrator.report.dataframe import results as frame
 
+    return _frame(frame, job, where)
+
+
+def table(job: JobSpec | str, where: Settings | None = None) -> pandas.DataFrame:
+    """The report's table, a row per cell: mean, interval over seeds, each seed's value. `job`: as for `results`."""
+    from orchestrator.report.dataframe import table as frame
+
+    return _frame(frame, job, where)
+
+
+def _frame(
+    frame: Callable[[Store, str], pandas.DataFrame], job: JobSpec | str, where: Settings | None
+) -> pandas.DataFrame:
     store = open_to_look(where or settings())
     try:
         return frame(store, store.jobs.find(job if isinstance(job, str) else job_id(job)))

@@ -61,3 +61,6 @@ class Summary:
     """One number for each declared metric that the evaluation yields."""
     measurements: Iterable[Measurement] = field(default=())
     """Values per item, layer or head; read once."""
+    shares: Mapping[str, int] = field(default_factory=dict)
+    """Figures that are the share of samples that were right, each of which counts alike -> the number of samples. A
+    report of a single seed gives these an interval over samples."""

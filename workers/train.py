@@ -82,7 +82,8 @@ def train(trial: TrialSpec, place: RankContext, emit: Callable[[Report], None], 
         due = progress.epoch - run.saved_epoch >= trial.runtime.checkpoint_epochs
         if due and progress.epoch < trial.last_round:
             run.save()
-    outcome = Outcome(dict(summary.figures), throughput.facts(run), _keep(run, continues) if keep else None)
+    facts = {**throughput.facts(run), **({"shares": dict(summary.shares)} if summary.shares else {})}
+    outcome = Outcome(dict(summary.figures), facts, _keep(run, continues) if keep else None)
     if place.rank == 0:
         name, sha256 = folder.save_measurements(summary.measurements, trial.task.split) or (None, None)
         outcome = dataclasses.replace(outcome, measurements=name, measurements_sha256=sha256)

@@ -105,6 +105,16 @@ def parents(trial: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(keys))
 
 
+def has_given_weights(value: Any) -> bool:
+    """True if a model anywhere in a trial's spec starts (`init`) from weights of a file or of timm."""
+    if isinstance(value, Mapping):
+        init = value.get("init")
+        if isinstance(init, Mapping) and init.get("kind") in ("file", "timm"):
+            return True
+        return any(map(has_given_weights, value.values()))
+    return isinstance(value, list | tuple) and any(map(has_given_weights, value))
+
+
 def expected(spec: Mapping[str, Any], stages: Iterable[str]) -> list[dict[str, str]]:
     """The groups that the spec asks for, each as `per` path -> label, in its order; trials need not exist yet.
 

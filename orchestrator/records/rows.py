@@ -261,6 +261,16 @@ class ResolvedWeightsRow:
 
 
 @dataclass(frozen=True)
+class StartRow:
+    """The weights that a trial starts from or reads."""
+
+    parents: tuple[str, ...]
+    """Keys of the trials that made them."""
+    given: bool
+    """True if there are weights of a file or of timm among them."""
+
+
+@dataclass(frozen=True)
 class ChildRow:
     """A trial that starts from another trial's weights."""
 

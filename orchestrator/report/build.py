@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.report.caveats import warnings
-from orchestrator.report.early_stopping import agreement, saved
+from orchestrator.report.early_stopping import EpochsSaved, RankAgreement, agreement, saved
 from orchestrator.report.figures import metric_of, scaled
 from orchestrator.report.formatting import moment
 from orchestrator.report.groups import group_reports, scales
 from orchestrator.report.job_results import JobResults
 from orchestrator.report.layer_figures import layer_figures
-from orchestrator.report.model import FORM, Cell, EpochsSaved, RankAgreement, Report, StageCount, TrialLine
+from orchestrator.report.model import FORM, Cell, Report, StageCount, TrialLine
 from orchestrator.report.pictures import chosen
 from orchestrator.report.plots import plots
 from orchestrator.report.provenance import provenance
 from orchestrator.report.table import table_cells, table_means
+from orchestrator.report.uncertainty import Number, with_leading, with_uncertainty
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import PlacedRow, TrialRow
@@ -38,7 +39,8 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
     that a job of 20,000 trials takes well under a second. NotFound: no such job.
     """
     results = JobResults(store, job_id, full)
-    cells = table_cells(results)
+    cells = _marked(results, with_uncertainty(store, table_cells(results)), len(results.columns))
+    means = table_means(results, cells)
     groups = group_reports(results, cells)
     behind = _behind(results, cells)
     counts = _counts(results)
@@ -60,7 +62,7 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
         rows=results.rows,
         columns=results.columns,
         cells=cells,
-        means=table_means(results, cells),
+        means=_marked(results, means, len(means) // max(1, len(results.rows))),
         scales=scales(groups),
         source=(results.table.get("reference") or {}).get("source", ""),
         groups=groups,
@@ -74,6 +76,12 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
         saved=stopping,
         agreement=order,
     )
+
+
+def _marked(results: JobResults, numbers: Sequence[Number], each: int) -> tuple[Number, ...]:
+    """The cells or averages, `each` a row, with those marked that lead their column."""
+    rows = [numbers[n * each : (n + 1) * each] for n in range(len(results.rows))]
+    return tuple(number for row in with_leading(rows) for number in row)
 
 
 def _measured_on(results: JobResults) -> str:

@@ -4,36 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.report.figures import UNKNOWN, scaled, unit_key
-from orchestrator.report.formatting import finite
-from orchestrator.report.model import Cell, Choice, Mark, Mean
+from orchestrator.report.figures import UNKNOWN, scaled, text, unit_key
+from orchestrator.report.marks import Mark, mark_of
+from orchestrator.report.model import Cell, Choice, Mean
+from orchestrator.report.replicates import best_first, by_seed
 from orchestrator.report.statistics import mean_interval
 
 if TYPE_CHECKING:
-    pass
-from orchestrator.records.rows import MetricRow, PlacedRow
-
-
-def mark_of(states: Iterable[str]) -> Mark:
-    """One state for several trials that are needed together: the one that most needs looking at."""
-    present = set(states)
-    order: tuple[Mark, ...] = ("failed", "cancelled", "running", "pending", "stopped", "diverged", "done")
-    return next((state for state in order if state in present), "missing")
-
-
-def best_first(rows: Iterable[PlacedRow]) -> list[PlacedRow]:
-    """Done before others; among them by the metric they are chosen by; equal ones by key, so that the order is always
-    the same."""
-
-    def rank(row: PlacedRow) -> tuple[bool, float, str]:
-        value = finite(row.value) if row.state == "done" else None
-        return (value is None, 0.0 if value is None else -value if row.mode == "max" else value, row.key)
-
-    return sorted(rows, key=rank)
+    from orchestrator.records.rows import MetricRow, PlacedRow
 
 
 @dataclass(frozen=True)
@@ -65,22 +47,14 @@ class CellSource:
 def shown_trials(trials: Sequence[PlacedRow]) -> tuple[list[PlacedRow], int]:
     """The trials that a cell shows, by seed, and the number of settings that they are the best of.
 
-    Where nothing was chosen before this stage, the best setting stands for the cell once all have ended.
+    Where nothing was chosen before this stage, the best setting stands for the cell once all have ended: the one with
+    the best mean over its seeds.
     """
-    by_setting: dict[str, list[PlacedRow]] = {}
-    for trial in trials:
-        others = sorted((path, value) for path, value in trial.settings.items() if path != "seed")
-        by_setting.setdefault(repr(others), []).append(trial)
+    settings = best_first(trials)
     ended = all(trial.state in ("done", "diverged", "stopped") for trial in trials)
-    if len(by_setting) > 1 and ended and any(trial.state == "done" for trial in trials):
-        best = best_first(trials)[0]
-        trials = next(seeds for seeds in by_setting.values() if any(trial.key == best.key for trial in seeds))
-    return by_seed(trials), max(1, len(by_setting))
-
-
-def by_seed(trials: Iterable[PlacedRow]) -> list[PlacedRow]:
-    """The trials in the order of their seeds."""
-    return sorted(trials, key=lambda trial: (trial.seed, trial.key))
+    if len(settings) > 1 and ended and settings[0].value is not None:
+        trials = settings[0].trials
+    return by_seed(trials), max(1, len(settings))
 
 
 def make_cell(
@@ -94,19 +68,22 @@ def make_cell(
     trials = source.trials
     state = mark_of(trial.state for trial in trials)
     done = [trial for trial in trials if trial.state == "done"]
-    numbers = [scaled(values.get(trial.key), figure) for trial in done]
-    finite_numbers = tuple(number for number in numbers if number is not None)
+    known = [(trial, number) for trial in done if (number := scaled(values.get(trial.key), figure)) is not None]
+    numbers = tuple(number for _, number in known)
+    lost = len(done) - len(known) + sum(trial.state == "diverged" for trial in trials)
     value: float | None = None
     interval: float | None = None
-    if state == "done" and len(finite_numbers) < len(done):
-        state, reason = "diverged", "the figure is not a finite number"
+    if state == "done" and len(known) < len(done):
+        state, reason = "diverged", _with_the_rest("the figure is not a finite number", known, figure)
     elif state == "done" and source.curve:
         state, reason = "absent", f"a curve over {source.curve}: see its plot"
     elif state == "done":
         reason = ""
-        value, interval = mean_interval(finite_numbers)
+        value, interval = mean_interval(numbers)
     else:
         reason = _reason(state, trials) if trials else source.reason
+        if state == "diverged":
+            reason = _with_the_rest(reason, known, figure)
     choice = source.choice
     return Cell(
         row=source.row,
@@ -116,8 +93,9 @@ def make_cell(
         reason=reason,
         value=value,
         interval=interval,
-        values=finite_numbers,
-        seeds=tuple(trial.seed for trial in done),
+        values=numbers,
+        seeds=tuple(trial.seed for trial, _ in known),
+        diverged=lost if len({trial.seed for trial in trials}) == len(trials) else 0,
         wanted=len(trials),
         best_of=source.best_of,
         keys=tuple(trial.key for trial in trials),
@@ -129,15 +107,21 @@ def make_cell(
     )
 
 
+def _with_the_rest(reason: str, known: Sequence[tuple[PlacedRow, float]], figure: MetricRow) -> str:
+    """The reason why there is no mean, with the values of the other seeds."""
+    rest = ", ".join(f"{text(number, figure)} (seed {trial.seed})" for trial, number in known)
+    return f"{reason}; the others: {rest}" if rest else reason
+
+
 def _reason(state: Mark, trials: Sequence[PlacedRow]) -> str:
     counts = Counter(str(trial.state) for trial in trials)
-    text = ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
+    said = ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
     first = next((trial for trial in trials if trial.state == state), trials[0])
     if state == "running":
-        text += f"; epoch {first.epoch} of {first.epochs}"
+        said += f"; epoch {first.epoch} of {first.epochs}"
     elif state in ("failed", "cancelled", "diverged") and first.error:
-        text += f"; {first.error_class or state}: {first.error.splitlines()[0]}"
-    return text if len(trials) > 1 or state in ("running", "failed", "cancelled", "diverged") else ""
+        said += f"; {first.error_class or state}: {first.error.splitlines()[0]}"
+    return said if len(trials) > 1 or state in ("running", "failed", "cancelled", "diverged") else ""
 
 
 def average(
@@ -153,14 +137,15 @@ def average(
     unlike = not missing and len({unit_key(part.figure) for part in parts}) > 1
     value: float | None = None
     interval: float | None = None
-    seeds = {part.seeds for part in parts}
     alike = not missing and not unlike
-    n = len(next(iter(seeds))) if len(seeds) == 1 and alike else 0
+    seeds = parts[0].seeds if alike and parts and len({part.seeds for part in parts}) == 1 else ()
+    values: tuple[float, ...] = ()
     if alike and parts:
         value = math.fsum(part.value for part in parts if part.value is not None) / len(parts)
-        if n > 1:
-            by_seed = zip(*(part.values for part in parts), strict=True)
-            interval = mean_interval([math.fsum(values) / len(parts) for values in by_seed])[1]
+        if seeds:
+            of_seeds = zip(*(part.values for part in parts), strict=True)
+            values = tuple(math.fsum(of_seed) / len(parts) for of_seed in of_seeds)
+            interval = mean_interval(values)[1]
     reference, computed = published.get(name), False
     if reference is None and over and not unlike and all(column in published for column in over):
         reference, computed = math.fsum(published[column] for column in over) / len(over), True
@@ -170,10 +155,12 @@ def average(
         figure=next((part.figure for part in parts if part.figure.name), UNKNOWN),
         value=value,
         interval=interval,
-        n=n,
+        n=len(seeds),
         missing=tuple(missing),
         unlike=unlike,
         reference=reference,
         reference_computed=computed,
         difference=None if value is None or reference is None else value - reference,
+        values=values,
+        seeds=seeds,
     )

@@ -1,10 +1,12 @@
-"""The trials of a job as a pandas data frame."""
+"""The trials and the table of a job as pandas data frames."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.report.build import build
 from orchestrator.report.formatting import moment
+from orchestrator.report.table_rows import table_rows
 
 if TYPE_CHECKING:
     import pandas
@@ -48,3 +50,12 @@ def results(store: Store, job_id: str) -> pandas.DataFrame:
             }
         )
     return pandas.DataFrame(rows)
+
+
+def table(store: Store, job_id: str) -> pandas.DataFrame:
+    """A row for each cell and each average of the report's table, as in CSV: `value` (mean over `n` seeds),
+    `interval95` (half its width, over seeds), `seeds` and `values` (lists), `leading` (best, or not told apart from
+    it), the published value, the chosen settings. NotFound: no such job."""
+    import pandas
+
+    return pandas.DataFrame(table_rows(build(store, job_id)))

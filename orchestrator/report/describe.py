@@ -55,7 +55,8 @@ def _choice_lines(winners: Sequence[tuple[ChoiceRow, PlacedRow | None]]) -> list
     if not winners:
         return []
     splits = dict.fromkeys(trial.split for _, trial in winners if trial)
-    header = ["taken by", "group", f"on {' / '.join(splits)}" if splits else "value", "best\nof", "settings",
+    where = f"chosen at\non {' / '.join(splits)}" if splits else "chosen at"
+    header = ["taken by", "group", where, "best\nof", "settings",
               "at grid edge", "trial"]  # fmt: skip
     rows = []
     for choice, trial in winners:

@@ -4,13 +4,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.report.model import EpochsSaved, RankAgreement
 from orchestrator.report.statistics import kendall
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import PlacedRow, ReportRow, SearchEvent
+
+
+@dataclass(frozen=True)
+class EpochsSaved:
+    """The epochs that early stopping saved in one group of a search."""
+
+    stage: str
+    group: str
+    trials: int
+    stopped: int
+    epochs_asked: int
+    """If all its trials had run in full."""
+    epochs_run: int
+
+
+@dataclass(frozen=True)
+class RankAgreement:
+    """How well the ranking of a group's trials at an epoch agrees with the final one; all trials ran in full."""
+
+    stage: str
+    group: str
+    epoch: int
+    epochs: int
+    trials: int
+    tau: float | None
+    """Kendall's tau-b; None if all trials are equal."""
+    best_is_best: bool
+    """True if no trial was ahead of the final winner."""
+    best_is_kept: bool
+    """True if the final winner was among the first 1/factor."""
+    factor: int
+
 
 FEWEST = 4
 """Trials that must have run in full for a ranking to be compared."""

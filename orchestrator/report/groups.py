@@ -6,11 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from orchestrator.records.recorded_spec import label
-from orchestrator.report.cells import best_first, mark_of
+from orchestrator.report.drawings import Curve, HeatCell, HeatMap, Point, Scale
 from orchestrator.report.figures import UNKNOWN, metric_of, scaled
 from orchestrator.report.formatting import finite
 from orchestrator.report.job_results import GroupCell, JobResults
-from orchestrator.report.model import MAPS, Cell, Choice, Curve, GroupReport, HeatCell, HeatMap, Mark, Point, Scale
+from orchestrator.report.marks import Mark, mark_of
+from orchestrator.report.model import MAPS, Cell, Choice, GroupReport
+from orchestrator.report.replicates import Replicates, best_first
+from orchestrator.report.statistics import paired_interval
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import MetricRow, PlacedRow, ReportRow
@@ -52,7 +55,7 @@ def heat_map(stage: str, trials: Sequence[PlacedRow], chosen: set[str]) -> HeatM
         xs=xs,
         ys=ys,
         cells=tuple(_heat_cell(x, y, at.get((x, y), []), chosen) for y in ys for x in xs),
-        others=tuple(varied[2:]) + (("seed",) if len({trial.seed for trial in trials}) > 1 else ()),
+        others=tuple(varied[2:]),
     )
 
 
@@ -62,7 +65,8 @@ def _axis(trial: PlacedRow, path: str) -> float:
 
 def _heat_cell(x: float, y: float, trials: list[PlacedRow], chosen: set[str]) -> HeatCell:
     ranked = best_first(trials)
-    value = scaled(ranked[0].value, metric_of(ranked[0])) if ranked and ranked[0].state == "done" else None
+    shown = ranked[0] if ranked else None
+    value = shown.value if shown else None
     state: Mark = "absent" if not trials else mark_of(trial.state for trial in trials)
     if value is not None:
         state = "done"
@@ -73,36 +77,52 @@ def _heat_cell(x: float, y: float, trials: list[PlacedRow], chosen: set[str]) ->
         y=y,
         state=state,
         value=value,
-        keys=tuple(trial.key for trial in ranked),
+        keys=tuple(trial.key for setting in ranked for trial in setting.trials),
         chosen=any(trial.key in chosen for trial in trials),
         diverged=sum(trial.state == "diverged" for trial in trials),
         failed=sum(trial.state in ("failed", "cancelled") for trial in trials),
+        settings=max(1, len(ranked)),
+        values=shown.values if shown else (),
+        seeds=shown.seeds if shown else (),
+        wanted=len(shown.trials) if shown else 0,
     )
 
 
-def points(stage: str, trials: Iterable[PlacedRow], centre: Choice, chosen: set[str]) -> tuple[Point, ...]:
-    """The trials of a neighbourhood, best first: which settings each moved away from the `centre` (the trial that its
-    stage took)."""
-    drawn = []
-    for trial in best_first(trials):
-        value = scaled(trial.value, metric_of(trial)) if trial.state == "done" else None
-        moved = {
-            path: (centre.settings.get(path), setting)
-            for path, setting in trial.settings.items()
-            if path != "seed" and label(centre.settings.get(path)) != label(setting)
-        }
-        drawn.append(
-            Point(
-                stage=stage,
-                key=trial.key,
-                state=mark_of([trial.state]),
-                moved=moved,
-                value=value,
-                difference=None if value is None or centre.value is None else value - centre.value,
-                chosen=trial.key in chosen,
-            )
-        )
-    return tuple(drawn)
+def points(
+    stage: str, trials: Iterable[PlacedRow], centre: Choice, chosen: set[str], around: Replicates | None = None
+) -> tuple[Point, ...]:
+    """The settings of a neighbourhood, best first: which each moved away from the `centre` (the choice that its stage
+    took). `around`: the trials of the centre, for differences seed by seed."""
+    return tuple(_point(stage, setting, centre, chosen, around) for setting in best_first(trials))
+
+
+def _point(stage: str, setting: Replicates, centre: Choice, chosen: set[str], around: Replicates | None) -> Point:
+    first, value = setting.trials[0], setting.value
+    moved = {
+        path: (centre.settings.get(path), moved_to)
+        for path, moved_to in first.settings.items()
+        if path != "seed" and label(centre.settings.get(path)) != label(moved_to)
+    }
+    difference = None if value is None or centre.value is None else value - centre.value
+    interval = None
+    if value is not None and len(setting.seeds) > 1 and around is not None and around.value is not None:
+        if around.seeds == setting.seeds:
+            difference, interval = paired_interval(setting.values, around.values)
+        else:
+            difference = value - around.value
+    return Point(
+        stage=stage,
+        key=first.key,
+        state=setting.state,
+        moved=moved,
+        value=value,
+        difference=difference,
+        chosen=any(trial.key in chosen for trial in setting.trials),
+        interval=interval,
+        keys=tuple(trial.key for trial in setting.trials),
+        values=setting.values,
+        seeds=setting.seeds,
+    )
 
 
 def curve(role: Role, trial: PlacedRow, reports: Sequence[ReportRow]) -> Curve:
@@ -141,7 +161,8 @@ def _group_report(results: JobResults, place: GroupCell, curves: tuple[Curve, ..
             if results.full or len(results.groups) <= MAPS:
                 maps.append(heat_map(stage, trials, chosen))
         elif results.stages[stage].get("neighbourhood") and (stage, place.group) in results.choices:
-            near += points(stage, trials, results.choices[stage, place.group], chosen)
+            centre = results.choices[stage, place.group]
+            near += points(stage, trials, centre, chosen, results.chosen_trials(centre))
     known = results.first_trial(place.group)
     return GroupReport(
         name=place.group,
@@ -161,8 +182,8 @@ def _curves(results: JobResults, tabled: set[str]) -> dict[str, tuple[Curve, ...
     for place in results.groups:
         members = roles.setdefault(place.group, [])
         if choice := results.choices.get((results.stage, place.group)):
-            trials = [t for source in choice.sources for t in results.members.get((source, place.group), [])]
-            members += [("chosen", trial) for trial in trials if trial.key == choice.key][:1]
+            winner = results.chosen_trials(choice)
+            members += [("chosen", trial) for trial in winner.trials] if winner else []
         members += [("final", trial) for trial in results.trials_in(place) if trial.key in tabled]
     keys = {trial.key: 0 for members in roles.values() for _, trial in members}
     reports = results.store.trials.reports_since(keys)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,14 @@ from orchestrator.records.recorded_spec import expected, label, lookup, sources
 from orchestrator.records.states import TrialState
 from orchestrator.report.figures import metric_of, scaled, unrecorded
 from orchestrator.report.model import Choice, Column
+from orchestrator.report.replicates import Replicates, by_setting
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import ChoiceRow, JobRow, PlacedRow
     from orchestrator.store.store import Store
+
+
+LOST = (TrialState.failed, TrialState.cancelled)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,9 @@ class JobResults:
     def _choice(self, row: ChoiceRow) -> Choice:
         candidates = [trial for source in row.sources for trial in self.members.get((source, row.group), [])]
         winner = next((trial for trial in candidates if trial.key == row.key), None)
-        states = Counter(trial.state for trial in candidates)
+        settings = by_setting(candidates)
+        states = [{trial.state for trial in setting.trials} for setting in settings]
+        of_winner = next((each for each in settings if any(trial.key == row.key for trial in each.trials)), None)
         metric = metric_of(winner) if winner else unrecorded(row.metric, str(row.rule.get("mode", "max")))
         return Choice(
             stage=row.stage,
@@ -78,9 +83,11 @@ class JobResults:
             edges=tuple(row.edges),
             rule=row.rule,
             candidates=row.candidates,
-            diverged=states[TrialState.diverged],
-            failed=states[TrialState.failed] + states[TrialState.cancelled],
+            diverged=sum(TrialState.diverged in each for each in states),
+            failed=sum(not each.isdisjoint(LOST) for each in states),
             run_id=self.runs.get(row.key),
+            tried=len(settings) if any(len(each.trials) > 1 for each in settings) else row.candidates,
+            seeds=of_winner.seeds if of_winner else (),
         )
 
     def _groups(self) -> list[GroupCell]:
@@ -134,6 +141,12 @@ class JobResults:
             label(values[path] if path in values else lookup(base, path)) for path in (self.row_path, self.column_path)
         )
         return row, column
+
+    def chosen_trials(self, choice: Choice) -> Replicates | None:
+        """The trials of the chosen setting, over its seeds; None if none is placed."""
+        candidates = [trial for source in choice.sources for trial in self.members.get((source, choice.group), [])]
+        settings = by_setting(candidates)
+        return next((each for each in settings if any(trial.key == choice.key for trial in each.trials)), None)
 
     def first_trial(self, group: str) -> PlacedRow | None:
         """A trial of a group from the latest stage that has one; it tells the group's metric."""

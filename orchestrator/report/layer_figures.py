@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.paths import file_name
-from orchestrator.report.drawn import LayerFigure, Panel, SeedLayers, Value
 from orchestrator.report.figures import unrecorded
+from orchestrator.report.layer_panels import LayerFigure, Panel, SeedLayers, Value
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import MeasurementRow, MetricRow, PlacedRow

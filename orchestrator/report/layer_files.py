@@ -11,7 +11,7 @@ from orchestrator.report.job_results import JobResults
 from orchestrator.report.layer_figures import layer_figures
 
 if TYPE_CHECKING:
-    from orchestrator.report.drawn import LayerFigure
+    from orchestrator.report.layer_panels import LayerFigure
     from orchestrator.store.store import Store
 
 

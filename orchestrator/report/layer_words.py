@@ -6,7 +6,7 @@ import csv
 import io
 
 from orchestrator.report import figures
-from orchestrator.report.drawn import LayerFigure, Panel
+from orchestrator.report.layer_panels import LayerFigure, Panel
 
 SIGNS = {
     "dots": "small dots: heads (divergence: pairs of heads; RepLKNet: channels); large dots: their mean",

@@ -25,7 +25,7 @@ class Part:
     states: Mapping[str, int]
     """State -> how many trials are in it."""
     best: float | None = None
-    """The best value so far, in its metric's unit."""
+    """The best value so far, in its metric's unit; of a setting with several seeds their mean, once all have ended."""
     figure: MetricRow = figures.UNKNOWN
     expected: int = 0
     """Trials that the stage will have here, as far as that is known."""

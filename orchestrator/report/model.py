@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from orchestrator.records.rows import Edge, MetricRow
-from orchestrator.report.drawn import LayerFigure, Scatter
-
-Mark = Literal["done", "running", "pending", "failed", "cancelled", "diverged", "stopped", "missing", "absent"]
-"""State of a cell. Only `done` has a value. `missing`: its trial does not exist yet (or never will, see the
-reason); `absent`: the study has no such combination, or a plot shows it as a curve."""
+from orchestrator.report.drawings import Curve, HeatMap, Picture, Point, Scale, Scatter
+from orchestrator.report.early_stopping import EpochsSaved, RankAgreement
+from orchestrator.report.layer_panels import LayerFigure
+from orchestrator.report.marks import Mark
+from orchestrator.report.pretraining import Pretraining
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,6 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Scale:
-    """The range of a metric over all heat maps of a column: one colour scale for all its groups."""
-
-    column: str
-    figure: MetricRow
-    low: float | None = None
-    high: float | None = None
-    """None: no heat map has a value."""
-
-
-@dataclass(frozen=True)
 class Choice:
     """A decision: which trial's settings a stage took for a group, and from what."""
 
@@ -49,6 +38,7 @@ class Choice:
     sources: tuple[str, ...]
     key: str
     value: float | None
+    """The best over `tried` settings, so no result; of several seeds their mean."""
     figure: MetricRow
     split: str
     """On which `value` was measured."""
@@ -57,8 +47,13 @@ class Choice:
     rule: Mapping[str, Any]
     candidates: int
     diverged: int
+    """Settings of which a seed diverged."""
     failed: int
     run_id: str | None = None
+    tried: int = 0
+    """Number of settings that were compared."""
+    seeds: tuple[int, ...] = ()
+    """Of the chosen setting."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +68,24 @@ class Cell:
     state: Mark
     reason: str = ""
     value: float | None = None
-    """Mean over the seeds; set when every trial of the cell is done, and only then."""
+    """Mean over the seeds; set when every trial of the cell ended with a number, and only then."""
     interval: float | None = None
-    """Half the width of the 95 % confidence interval of the mean (Student t); None for a single seed."""
+    """Half the width of the 95 % confidence interval of the mean over seeds (Student t), given the chosen setting;
+    None for fewer than three seeds."""
     values: tuple[float, ...] = ()
-    """One value for each of `seeds`, of the trials that are done."""
+    """One value for each of `seeds`: of the trials that ended with a number."""
     seeds: tuple[int, ...] = ()
+    diverged: int = 0
+    """Of the `wanted` seeds of one setting, those that ended without a number."""
+    leading: bool = False
+    """True for the best of its column, and for every one whose difference to it, paired by seed, has a 95 % interval
+    that contains 0; needs three or more seeds, the same in the whole column."""
+    images: int | None = None
+    """Of a single seed and a figure that is a share of images: how many were evaluated, where that is recorded."""
+    image_interval: tuple[float, float] | None = None
+    """The 95 % interval over these images (Wilson), where no cell of the table has several seeds."""
+    pretraining: Pretraining | None = None
+    """What its seeds have in common before their own training; None for fewer than two."""
     wanted: int = 0
     """Number of trials that the cell is made of."""
     best_of: int = 1
@@ -103,6 +110,7 @@ class Mean:
     """The metric of the first of its cells: all have its unit and direction."""
     value: float | None
     interval: float | None
+    """As that of a cell, of the averages of each seed."""
     n: int
     """Seeds, when all its cells have the same ones; else 0."""
     missing: tuple[str, ...]
@@ -113,71 +121,11 @@ class Mean:
     reference_computed: bool = False
     """True if the published average is computed from published cells."""
     difference: float | None = None
-
-
-@dataclass(frozen=True)
-class HeatCell:
-    """The trials of one group and stage at (x, y); if other settings differ too, the value is that of the best."""
-
-    x: float
-    y: float
-    state: Mark
-    value: float | None
-    keys: tuple[str, ...]
-    """Best first."""
-    chosen: bool = False
-    diverged: int = 0
-    failed: int = 0
-
-
-@dataclass(frozen=True)
-class HeatMap:
-    """Values over two settings; `y_path` is empty when only one was varied."""
-
-    stage: str
-    figure: MetricRow
-    split: str
-    """On which the values were measured."""
-    x_path: str
-    y_path: str
-    xs: tuple[float, ...]
-    ys: tuple[float, ...]
-    cells: tuple[HeatCell, ...]
-    others: tuple[str, ...] = ()
-    """Further settings that were varied; each cell shows the best over them."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A trial of a neighbourhood: the settings it moved from the centre, and its value."""
-
-    stage: str
-    key: str
-    state: Mark
-    moved: Mapping[str, tuple[Any, Any]]
-    """Path -> (value at the centre, value of this trial)."""
-    value: float | None
-    difference: float | None
-    """value - the centre's value."""
-    chosen: bool = False
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The values that a trial reported in each epoch; None if it reported none or one that is not finite."""
-
-    role: Literal["chosen", "final"]
-    stage: str
-    key: str
-    seed: int
-    figure: MetricRow
-    split: str
-    """On which the metric was measured."""
-    epochs: tuple[int, ...]
-    train_loss: tuple[float | None, ...]
-    metric: tuple[float | None, ...]
-    end: float | None
-    """The figure that the trial ended with."""
+    values: tuple[float, ...] = ()
+    """The average of each of `seeds`."""
+    seeds: tuple[int, ...] = ()
+    leading: bool = False
+    """As that of a cell."""
 
 
 @dataclass(frozen=True)
@@ -228,37 +176,6 @@ class StageCount:
 
 
 @dataclass(frozen=True)
-class EpochsSaved:
-    """The epochs that early stopping saved in one group of a search."""
-
-    stage: str
-    group: str
-    trials: int
-    stopped: int
-    epochs_asked: int
-    """If all its trials had run in full."""
-    epochs_run: int
-
-
-@dataclass(frozen=True)
-class RankAgreement:
-    """How well the ranking of a group's trials at an epoch agrees with the final one; all trials ran in full."""
-
-    stage: str
-    group: str
-    epoch: int
-    epochs: int
-    trials: int
-    tau: float | None
-    """Kendall's tau-b; None if all trials are equal."""
-    best_is_best: bool
-    """True if no trial was ahead of the final winner."""
-    best_is_kept: bool
-    """True if the final winner was among the first 1/factor."""
-    factor: int
-
-
-@dataclass(frozen=True)
 class Provenance:
     """Code, hosts, data and times behind the numbers."""
 
@@ -279,18 +196,6 @@ class Provenance:
     last: str = ""
     seconds: float = 0.0
     """Sum over all trials."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture that a trial drew after an epoch."""
-
-    name: str
-    """Name of the trial."""
-    key: str
-    epoch: int
-    path: str
-    """Relative to the trial's folder."""
 
 
 @dataclass(frozen=True)
@@ -365,8 +270,9 @@ class Report:
         return next(s for s in self.scales if (s.column, s.figure.name) == (group.column, drawn.figure.name))
 
 
-FORM = 3
+FORM = 4
 """1: before figures came with their metrics (until 2026-11); columns and choices had the name of a figure alone.
-2: without `Provenance.processors`."""
+2: without `Provenance.processors`. 3: before replicates; two seeds had an interval, and a heat map showed the best
+seed."""
 MAPS = 8
 """Largest number of groups for which a terminal shows the heat maps too."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.paths import inside
 from orchestrator.records.trial_files import trial_folder
-from orchestrator.report.model import Picture
+from orchestrator.report.drawings import Picture
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import PlacedRow

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import label, lookup
-from orchestrator.report.drawn import Scatter, ScatterPoint
+from orchestrator.report.drawings import Scatter, ScatterPoint
 from orchestrator.report.figures import UNKNOWN, scaled, title
 from orchestrator.report.formatting import finite
 from orchestrator.report.model import Cell

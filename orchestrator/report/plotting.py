@@ -6,8 +6,8 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.report.drawn import LayerFigure, Panel
 from orchestrator.report.figures import title
+from orchestrator.report.layer_panels import LayerFigure, Panel
 from orchestrator.report.statistics import mean_interval
 
 if TYPE_CHECKING:

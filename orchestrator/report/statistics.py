@@ -1,9 +1,15 @@
-"""Means with confidence intervals, Student quantiles and rank correlation."""
+"""Confidence intervals over seeds and over images, Student quantiles and rank correlation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+
+FEWEST = 3
+"""Seeds that an interval over seeds needs: of two, its factor is 12.7, and the two values themselves say more."""
+
+NORMAL = 1.959963984540054
+"""The 97.5 % quantile of the normal distribution."""
 
 
 def student(n: int) -> float:
@@ -34,12 +40,29 @@ def _between(t: float, freedom: int) -> float:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean, and half the width of its 95 % confidence interval (None for a single value)."""
+    """Mean, and half the width of its 95 % confidence interval by Student's t; None for fewer than `FEWEST` values."""
     mean = math.fsum(values) / len(values)
-    if len(values) < 2:
+    if len(values) < FEWEST:
         return mean, None
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
     return mean, student(len(values)) * deviation / math.sqrt(len(values))
+
+
+def paired_interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float | None]:
+    """The mean of first[i] - second[i], and half the width of its 95 % confidence interval by Student's t; None for
+    fewer than `FEWEST` pairs. ValueError for lists of different lengths."""
+    return mean_interval([a - b for a, b in zip(first, second, strict=True)])
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """The 95 % score interval of a share (0 to 1) of n independent samples: E. B. Wilson, "Probable inference, the law
+    of succession, and statistical inference", JASA 22 (1927), 209-212; without correction for continuity."""
+    if n < 1 or not 0 <= share <= 1:
+        raise ValueError(f"a share lies between 0 and 1 of at least one sample: {share} of {n}")
+    square = NORMAL**2 / n
+    centre = (share + square / 2) / (1 + square)
+    half = NORMAL * math.sqrt((share * (1 - share) + square / 4) / n) / (1 + square)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def kendall(first: Sequence[float], second: Sequence[float]) -> float | None:

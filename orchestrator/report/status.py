@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import expected, label, lookup, sources
 from orchestrator.records.states import TrialState
-from orchestrator.report.cells import best_first
-from orchestrator.report.figures import UNKNOWN, metric_of, scaled
+from orchestrator.report.figures import UNKNOWN, metric_of
 from orchestrator.report.formatting import WIDTH, aligned, duration, moment
 from orchestrator.report.json_values import to_json
 from orchestrator.report.matrix import ENDED, LOST, Part, arrange, best, cell_text, seconds_left
+from orchestrator.report.replicates import best_first
 from orchestrator.report.wording import field_title
 
 if TYPE_CHECKING:
@@ -195,9 +195,8 @@ def _parts(spec: Mapping[str, Any], placed: Iterable[PlacedRow], chain: Sequence
     for (row, column, stage), members in trials.items():
         states = Counter(str(trial.state) for trial in members)
         ranked = best_first(members)
-        metric = metric_of(ranked[0]) if ranked else UNKNOWN
-        value = scaled(ranked[0].value, metric) if ranked and ranked[0].state == "done" else None
-        parts.append(Part(row, column, stage, states, value, metric))
+        metric = metric_of(ranked[0].trials[0]) if ranked else UNKNOWN
+        parts.append(Part(row, column, stage, states, ranked[0].value if ranked else None, metric))
     return parts
 
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import label
-from orchestrator.report.cells import CellSource, average, by_seed, make_cell, shown_trials
+from orchestrator.report.cells import CellSource, average, make_cell, shown_trials
 from orchestrator.report.figures import UNKNOWN, metric_of
 from orchestrator.report.job_results import GroupCell, JobResults
 from orchestrator.report.model import Cell, Mean
+from orchestrator.report.replicates import by_seed
 from orchestrator.report.wording import field_title
 
 if TYPE_CHECKING:

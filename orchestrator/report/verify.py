@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import replicates, sources
 from orchestrator.report.build import build
+from orchestrator.report.earlier_forms import comparable
 from orchestrator.report.figures import scaled
 from orchestrator.report.json_values import to_json
 from orchestrator.report.model import FORM, Report
@@ -54,7 +55,7 @@ def verify(store: Store, job_id: str, saved: Mapping[str, Any] | None = None) ->
     lines += _table(report, figures)
     if saved is not None:
         earlier = saved.get("form") != FORM
-        lines += differences({**saved, "form": FORM}, to_json(report), "report", shared_only=earlier)
+        lines += differences({**comparable(saved), "form": FORM}, to_json(report), "report", shared_only=earlier)
     return lines
 
 

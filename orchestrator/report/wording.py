@@ -8,9 +8,12 @@ from typing import Literal
 
 from orchestrator.records.rows import Edge, MetricRow
 from orchestrator.report import figures
+from orchestrator.report.drawings import HeatCell, Point
 from orchestrator.report.early_stopping import lines as saving_lines
 from orchestrator.report.formatting import short
 from orchestrator.report.model import Cell, Mean, Report
+from orchestrator.report.pretraining import WORDS, Pretraining
+from orchestrator.report.statistics import FEWEST
 
 HEADINGS = {
     "backbone.init": "initial weights",
@@ -24,21 +27,29 @@ ARROWS = {"higher": "↑", "lower": "↓"}
 """Which direction of a figure is better."""
 
 
-def cell_text(cell: Cell) -> str:
-    """The number, or the word for why there is none; never empty."""
+def cell_text(cell: Cell, with_n: bool = False) -> str:
+    """The number, or the words for why there is none; never empty. `with_n`: with its number of seeds."""
     if cell.value is not None:
-        return _number(cell)
+        return _number(cell) + (f" (n = {len(cell.seeds)})" if with_n and len(cell.seeds) != 2 else "")
     if cell.state == "running" and cell.wanted > 1:
         return f"running {len(cell.values)}/{cell.wanted}"
+    if cell.state == "diverged" and cell.diverged and cell.wanted > 1:
+        return f"diverged in {cell.diverged} of {cell.wanted} seeds"
     return "–" if cell.state == "absent" else cell.state
+
+
+def counts_differ(report: Report) -> bool:
+    """True if the table has numbers over one seed and over several, or over other numbers of seeds."""
+    return len({len(cell.seeds) for cell in report.cells if cell.value is not None}) > 1
 
 
 def group_text(report: Report, row: str, column: str) -> str:
     """The numbers that the table has of a group; if several, each with the title of its figure."""
+    with_n = counts_differ(report)
     shown = [cell for cell in report.cells_of(row) if cell.column == column]
     if len(shown) == 1:
-        return cell_text(shown[0])
-    return ", ".join(f"{cell.figure.title} {cell_text(cell)}" for cell in shown if cell.state != "absent")
+        return cell_text(shown[0], with_n)
+    return ", ".join(f"{cell.figure.title} {cell_text(cell, with_n)}" for cell in shown if cell.state != "absent")
 
 
 def mean_text(mean: Mean) -> str:
@@ -49,9 +60,17 @@ def mean_text(mean: Mean) -> str:
 
 
 def _number(shown: Cell | Mean) -> str:
-    """91.2 or 91.2 ± 0.4"""
+    """91.2 ± 0.4 over three or more seeds, 91.0 / 91.4 over two, else 91.2 or, with an interval over images,
+    91.2 [88.1, 93.6]"""
     value = figures.text(shown.value or 0.0, shown.figure)
-    return value if shown.interval is None else f"{value} ± {figures.text(shown.interval, shown.figure)}"
+    if shown.interval is not None:
+        return f"{value} ± {figures.text(shown.interval, shown.figure)}"
+    if len(shown.values) == 2:
+        return " / ".join(figures.text(each, shown.figure) for each in shown.values)
+    if isinstance(shown, Cell) and shown.image_interval is not None:
+        low, high = (figures.text(end, shown.figure) for end in shown.image_interval)
+        return f"{value} [{low}, {high}]"
+    return value
 
 
 def mean_reason(mean: Mean) -> str:
@@ -72,9 +91,42 @@ def title(report: Report) -> str:
     else:
         names = " / ".join(map(directed_title, shown.values())) or figures.UNKNOWN.title
     where = f" on {report.measured_on}" if report.measured_on else ""
-    seeds = max((len(set(cell.seeds)) for cell in report.cells), default=0)
-    spread = f"; mean over {seeds} seeds ± half the 95 % confidence interval (Student t)" if seeds > 1 else "; one seed"
-    return f"{names}{where}, stage {report.stage}{spread if seeds else ''}"
+    return "; ".join([f"{names}{where}, stage {report.stage}", *_spread(report), *_pretraining(report)])
+
+
+def _spread(report: Report) -> list[str]:
+    """Over what the numbers of the table vary."""
+    counts = sorted({len(cell.seeds) for cell in report.cells if cell.value is not None})
+    many = [count for count in counts if count >= FEWEST]
+    words = []
+    if many:
+        seeds = f"{many[0]} to {many[-1]}" if len(many) > 1 else str(many[0])
+        given = ", conditional on the chosen setting" if any(cell.choice for cell in report.cells) else ""
+        words.append(f"mean over {seeds} seeds ± half the 95 % confidence interval over seeds (Student t){given}")
+    if 2 in counts:
+        words.append("of two seeds both values" if many else "both values of two seeds")
+    if 1 in counts:
+        words.append("one seed (n = 1)")
+    if any(cell.image_interval for cell in report.cells):
+        titles = " and ".join(dict.fromkeys(cell.figure.title for cell in report.cells if cell.image_interval))
+        images = "test images" if report.measured_on == "test" else f"images of {report.measured_on or 'the split'}"
+        words.append(f"in brackets, of {titles}, the 95 % interval over {images} (Wilson), not over seeds")
+    return words
+
+
+def _pretraining(report: Report) -> list[str]:
+    """What seeds have in common before their own training, where that is not nothing; by rows where they differ."""
+    known = [cell for cell in report.cells if cell.pretraining is not None]
+    of_row = {row: {cell.pretraining for cell in known if cell.row == row} for row in report.rows}
+    names: dict[Pretraining, dict[str, None]] = {}
+    for cell in known:
+        name = cell.row if len(of_row[cell.row]) == 1 else f"{cell.row} on {cell.column}"
+        names.setdefault(cell.pretraining or "random", {})[name] = None
+    return [
+        WORDS[kind] if len(names) == 1 else f"{', '.join(named)}: {WORDS[kind]}"
+        for kind, named in names.items()
+        if kind in WORDS
+    ]
 
 
 def directed_title(metric: MetricRow) -> str:
@@ -139,9 +191,10 @@ class Grid:
 def grid(report: Report) -> Grid:
     """The table: below each row of ours the published values and the differences, if any."""
     lines = []
+    with_n = counts_differ(report)
     for row in report.rows:
         shown = _numbers_of(report, row)
-        texts = [cell_text(each) if isinstance(each, Cell) else mean_text(each) for each in shown]
+        texts = [cell_text(each, with_n) if isinstance(each, Cell) else mean_text(each) for each in shown]
         lines.append(Line("ours", [row, *texts], shown))
         if any(each.reference is not None for each in shown):
             lines.append(
@@ -191,19 +244,11 @@ def _figure_heading(column: Sequence[Cell | Mean], name: str) -> str:
     return name if metric is None else f"{figures.title(metric)} {ARROWS[metric.better]}"
 
 
-def best_places(report: Report) -> set[tuple[str, int]]:
-    """(row, position from 0) of the best value of each column, averages included, where it has several to compare."""
-    values: dict[int, list[tuple[str, Cell | Mean]]] = {}
-    for row in report.rows:
-        for position, each in enumerate(_numbers_of(report, row)):
-            if each.value is not None:
-                values.setdefault(position, []).append((row, each))
-    places: set[tuple[str, int]] = set()
-    for position, column in values.items():
-        if len(column) > 1 and len({figures.unit_key(each.figure) for _, each in column}) == 1:
-            best = figures.best([each.value or 0.0 for _, each in column], column[0][1].figure)
-            places |= {(row, position) for row, each in column if each.value == best}
-    return places
+def leading_note(report: Report) -> str:
+    """What a number that stands out means; empty if none does. Forms put their way of marking before it."""
+    if not (any(cell.leading for cell in report.cells) or any(mean.leading for mean in report.means)):
+        return ""
+    return "best of its column, or its difference to that, paired by seed, has a 95 % interval that contains 0"
 
 
 def notes(report: Report) -> list[str]:
@@ -237,19 +282,59 @@ def choices(report: Report) -> tuple[list[str], list[list[str]]]:
                 group.row,
                 *(short(choice.settings[path]) if path in choice.settings else "–" for path in paths),
                 "–" if choice.value is None else figures.text(choice.value, choice.figure),
-                f"{choice.candidates} ({', '.join(lost)})" if lost else str(choice.candidates),
+                f"{choice.tried} ({', '.join(lost)})" if lost else str(choice.tried),
                 "; ".join(edge_text(edge).partition(" (")[0] for edge in choice.edges) or "–",
                 choice.key[:8],
             ]
         )
     first = [field_title(report.column_path), field_title(report.row_path)]
-    last = [report.chosen_on or "value", "best\nof", "at grid edge", "trial"]
+    last = ["chosen\nat", "best\nof", "at grid edge", "trial"]
     return [*first, *(field_title(path) for path in paths), *last], rows
 
 
 def chosen_title(report: Report) -> str:
     """The heading of the table of chosen settings: Chosen on val"""
     return f"Chosen on {report.chosen_on}" if report.chosen_on else "Chosen"
+
+
+def chosen_note(report: Report) -> str:
+    """What the values in the table of chosen settings are; empty if nothing was chosen."""
+    decided = [group.choices[-1] for group in report.groups if group.choices]
+    if not decided:
+        return ""
+    extremes = {choice.figure.better for choice in decided}
+    extreme = "best" if len(extremes) > 1 else "maximum" if "higher" in extremes else "minimum"
+    tried = sorted({choice.tried for choice in decided})
+    settings = f"{tried[0]} to {tried[-1]} settings" if len(tried) > 1 else f"{tried[0]} setting{'s' * (tried[0] != 1)}"
+    seeds = max(len(choice.seeds) for choice in decided)
+    mean = f", of the mean over {seeds} seeds" if seeds > 1 else ""
+    where = f" on {report.chosen_on}" if report.chosen_on else ""
+    return f"chosen at: {extreme} over {settings}{where}{mean}; no result, too optimistic"
+
+
+def spread_text(cell: HeatCell, metric: MetricRow) -> str:
+    """89.8–90.5: the smallest and the largest value over the seeds of a square's setting; of one with a diverged seed
+    how many, empty for a single seed."""
+    if cell.wanted < 2 or cell.state in ("absent", "running", "pending"):
+        return ""
+    if cell.value is None:
+        return f"{cell.wanted - len(cell.values)} of {cell.wanted}"
+    return f"{figures.text(min(cell.values), metric)}–{figures.text(max(cell.values), metric)}"
+
+
+def point_text(point: Point, metric: MetricRow) -> str:
+    """The value of a setting of a neighbourhood, or the words for why there is none."""
+    if point.value is not None:
+        return figures.text(point.value, metric)
+    if point.state == "diverged" and len(point.keys) > 1:
+        return f"diverged in {len(point.keys) - len(point.values)} of {len(point.keys)} seeds"
+    return point.state
+
+
+def seeds_text(values: Sequence[float], seeds: Sequence[int], metric: MetricRow) -> str:
+    """seed 0 89.8, seed 1 90.5"""
+    pairs = zip(seeds, values, strict=True)
+    return ", ".join(f"seed {seed} {figures.text(value, metric)}" for seed, value in pairs)
 
 
 def run_link(run_id: str, tracking: str = "") -> str:

@@ -9,11 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from orchestrator.errors import NotFound
-from orchestrator.records.rows import ChildRow, ChoiceRow, ResolvedWeightsRow
+from orchestrator.records.recorded_spec import has_given_weights, parents
+from orchestrator.records.rows import ChildRow, ChoiceRow, ResolvedWeightsRow, StartRow
 from orchestrator.records.states import TrialState
 from orchestrator.store import tables
 from orchestrator.store.choices import as_choice
-from orchestrator.store.database import Database
+from orchestrator.store.database import Database, chunks, object_of
 
 _origins, _winners, _trials, _placed = tables.origins, tables.winners, tables.trials, tables.placed
 
@@ -84,6 +85,20 @@ class Lineage:
         query = sa.select(_winners).where(_winners.c.key == key).order_by(_winners.c.decided, _winners.c.stage)
         rows = self._db.read(lambda connection: connection.execute(query).all())
         return [(row.job_id, as_choice(row)) for row in rows]
+
+    def starts(self, keys: Iterable[str]) -> dict[str, StartRow]:
+        """The weights that each of these trials starts from; unknown keys are left out."""
+
+        def work(connection: sa.Connection) -> dict[str, StartRow]:
+            found = {}
+            for some_keys in chunks(keys):
+                query = sa.select(_trials.c.key, _trials.c.spec_json).where(_trials.c.key.in_(some_keys))
+                for key, text in connection.execute(query):
+                    spec = object_of(text, f"spec_json of trial {key[:12]}")
+                    found[key] = StartRow(tuple(parents(spec)), has_given_weights(spec))
+            return found
+
+        return self._db.read(work)
 
     def children(self, key: str) -> list[str]:
         """Keys of the trials that start from or read this trial's weights."""

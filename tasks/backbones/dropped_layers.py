@@ -144,7 +144,9 @@ def fit_cut(state: dict[str, torch.Tensor], model: nn.Module) -> list[str]:
         state.pop(name, None)
     if not dropped:
         return notes
-    notes.append(f"weights: {len(dropped)} entries of what drop_last leaves out were not loaded ({_parts(dropped, cut)})")
+    notes.append(
+        f"weights: {len(dropped)} entries of what drop_last leaves out were not loaded ({_parts(dropped, cut)})"
+    )
     if cut.fresh_norm:
         own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(_FINAL_NORM)}
         for name in [name for name in state if name.startswith(_FINAL_NORM)]:

@@ -267,7 +267,8 @@ class Classify(Task):
                 "top1": right.sum().item() / labels.sum().item(),
                 "mean_per_class": (right[present].double() / labels[present]).mean().item(),
                 "loss": loss / labels.sum().item(),
-            }
+            },
+            shares={"top1": int(labels.sum().item())},
         )
 
 

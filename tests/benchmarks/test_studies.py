@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from recorded_study import Plot, Study
 
+from orchestrator.report.build import build
+from orchestrator.report.formats.markdown import markdown
 from orchestrator.spec.load import profiles
+from orchestrator.store.store import open_store
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,3 +110,22 @@ def test_machine_names_all_that_digits_depend_on(studies: ModuleType) -> None:
     for part in ("2 of ", studies.processor(), "kernels, 1 thread a trial", "torch 1.2.3", "1234567 with uncommitted"):
         assert part in line
     assert "mlflow" not in line
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words", "row"),
+    [
+        ((0, 1, 2), "mean over 3 seeds ± half the 95 % confidence interval over seeds", "| SUP | **95.2 ± 0.5** |"),
+        ((0, 1), "both values of two seeds", "| SUP | 95.0 / 95.2 |"),
+        ((0,), "one seed (n = 1)", "| SUP | 95.0 |"),
+    ],
+)
+def test_readme_says_over_how_many_seeds(
+    studies: ModuleType, tmp_path: Path, seeds: tuple[int, ...], words: str, row: str
+) -> None:
+    with contextlib.closing(open_store(f"sqlite:///{tmp_path / 'store.db'}")) as store:
+        report = build(store, Study(store, Plot(seeds=seeds)).run())
+    text = studies.results(markdown(report))
+    assert words in text.splitlines()[0]
+    assert row in text
+    assert "- chosen at: maximum over 20 settings on val; no result, too optimistic" in text

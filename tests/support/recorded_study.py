@@ -6,6 +6,7 @@ Figures come from a formula, so tests can say what the report must show. Nothing
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -64,6 +65,17 @@ class Plot:
     splits: tuple[str, str] = ("val", "test")
     """What settings are chosen on, and what the final trials are measured on."""
     dirty: bool = False
+    grid_seeds: tuple[int, ...] = (0,)
+    """Of each setting of the grid and of the neighbourhood."""
+    noise: float = 0.0
+    """Largest deviation from the formula, drawn for each setting and seed."""
+    diverged_seed: tuple[str, ...] = ()
+    """Groups of which the last seed of the grid's first setting diverges."""
+    initial: str = ""
+    """Of SUP: `run`: all trials start from one pre-training; `own`: each from that of its seed; `checkpoint`: from a
+    file. Empty: the recorded specs say nothing."""
+    images: int = 0
+    """Images that a final trial says that its top-1 accuracy is a share of."""
 
     @property
     def metric(self) -> MetricRow:
@@ -155,6 +167,8 @@ class Study:
         self.groups = [f"{data_set}/{init}" for data_set in plot.data_sets for init in ("RAND", "SUP")]
         self.ran: dict[str, list[tuple[Placement, dict[str, float]]]] = {}
         """group -> trials that ended with a result."""
+        self.pretrained: dict[int, str] = {}
+        """Seed -> key of its pre-training."""
         store.jobs.put(
             JobRecord(
                 id=self.job_id,
@@ -184,21 +198,25 @@ class Study:
         return self.job_id
 
     def pretrain(self) -> None:
-        place = self.placement("pretrain", "all", 0, {}, 0, "all")
-        self.end([(place, self.finished(place, self.plot.measured(0.93)))])
+        seeds = self.plot.seeds if self.plot.initial == "own" else (0,)
+        places = [self.placement("pretrain", "all", n, {}, seed, "all") for n, seed in enumerate(seeds)]
+        self.end([(place, self.finished(place, self.plot.measured(0.93))) for place in places])
+        self.pretrained = {place.seed: place.key for place in places}
 
     def grid(self, group: str) -> None:
         ended: list[Ended] = []
-        points = [(lr, decay) for lr in LRS for decay in DECAYS]
-        for n, (lr, decay) in enumerate(points):
-            place = self.placement("grid", group, n, {"optim.lr": lr, "optim.layer_decay": decay}, 0)
+        points = [(lr, decay, seed) for lr in LRS for decay in DECAYS for seed in self.plot.grid_seeds]
+        for n, (lr, decay, seed) in enumerate(points):
+            place = self.placement("grid", group, n, {"optim.lr": lr, "optim.layer_decay": decay}, seed)
             if group in self.plot.failed_grid and n == 4:
                 ended.append((place, [Failed(place.key, 1, "code", "ValueError: <img> & co\nline 2")]))
             elif group in self.plot.diverged_grid and lr == LRS[-1] and decay > 0.8:
                 report = Reported(place.key, 1, 1, 10, {"train_loss": math.inf, "lr": 1e-3}, 0.5)
                 ended.append((place, [report, Failed(place.key, 1, "diverged", "loss is inf in epoch 2")]))
+            elif group in self.plot.diverged_seed and n == len(self.plot.grid_seeds) - 1:
+                ended.append((place, [Failed(place.key, 1, "diverged", "loss is inf in epoch 1")]))
             else:
-                figures = self.plot.measured(accuracy(group, lr, decay))
+                figures = self.plot.measured(self.value(group, place.settings, seed))
                 ended.append((place, self.finished(place, figures)))
         self.end(ended)
 
@@ -208,9 +226,9 @@ class Study:
         moves = [{"optim.lr": lr * 0.7}, {"optim.lr": lr * 1.4}, {"optim.layer_decay": round(decay - 0.05, 3)},
                  {"optim.layer_decay": round(decay + 0.05, 3)}, {"backbone.drop_path": 0.1}]  # fmt: skip
         ended: list[Ended] = []
-        for n, move in enumerate(moves):
-            place = self.placement("refine", group, n, {**centre.settings, **move}, 0)
-            value = self.value(group, place.settings, 0)
+        for n, (move, seed) in enumerate(itertools.product(moves, self.plot.grid_seeds)):
+            place = self.placement("refine", group, n, {**centre.settings, **move}, seed)
+            value = self.value(group, place.settings, seed)
             ended.append((place, self.finished(place, self.plot.measured(value))))
         self.end(ended)
 
@@ -231,10 +249,17 @@ class Study:
             ended.append((place, writes[state]))
         self.end(ended)
 
-    @staticmethod
-    def value(group: str, settings: Mapping[str, Any], seed: int) -> float:
-        drop = settings.get("backbone.drop_path", 0.0)
-        return accuracy(group, settings["optim.lr"], settings["optim.layer_decay"], drop, seed)
+    def value(self, group: str, settings: Mapping[str, Any], seed: int) -> float:
+        lr, decay, drop = settings["optim.lr"], settings["optim.layer_decay"], settings.get("backbone.drop_path", 0.0)
+        drawn = int(_hash([group, lr, decay, drop, seed])[:6], 16) / 0xFFFFFF
+        return round(accuracy(group, lr, decay, drop, seed) + self.plot.noise * (2 * drawn - 1), 6)
+
+    def start(self, group: str, seed: int) -> dict[str, Any]:
+        """The initial weights of a trial as its spec has them."""
+        given = {"kind": "file", "name": "SUP", "path": "sup.safetensors", "sha256": "5" * 64}
+        key = self.pretrained.get(seed, self.pretrained.get(0)) if group.endswith("/SUP") else None
+        started = {"kind": "trial", "name": "SUP", "trial": key} if key else {"kind": "none", "name": "RAND"}
+        return {"backbone": {"init": given if key and self.plot.initial == "checkpoint" else started}}
 
     def placement(
         self, stage: str, group: str, n: int, settings: Mapping[str, Any], seed: int, label: str = ""
@@ -251,7 +276,11 @@ class Study:
             group=group,
             group_values=values,
             key=_hash(trial),
-            spec={**trial, "optim": {"lr": settings.get("optim.lr"), "schedule": "cosine"}},
+            spec={
+                **trial,
+                "optim": {"lr": settings.get("optim.lr"), "schedule": "cosine"},
+                **(self.start(group, seed) if self.plot.initial else {}),
+            },
             settings=everything,
             name="/".join(part for part in (stage, group, shown) if part),
             position=n,
@@ -282,19 +311,29 @@ class Study:
         rows: list[Write] = []
         for epoch in range(1, EPOCHS + 1):
             part = epoch / EPOCHS
-            values = {"train_loss": 2.3 * (1 - 0.8 * part), "lr": 1e-3 * (1 - part)}
+            drawn = int(_hash([place.key, epoch])[:6], 16) / 0xFFFFFF
+            loss = 2.3 * (1 - 0.8 * part) * (1 + 10 * self.plot.noise * (2 * drawn - 1))
+            values = {"train_loss": loss, "lr": 1e-3 * (1 - part)}
             if not test:
                 factor = part if self.plot.mode == "max" else 1 / part
                 values |= figures | {self.plot.metric.name: factor * figures[self.plot.metric.name]}
             rows.append(Reported(place.key, 1, epoch, 10 * epoch, values, 0.5))
         facts = {"host": "laptop", "device": "cpu", "precision": "fp32", "train_seconds": 4.0, "step_seconds": 0.05,
                  "ran_on": [{"from_step": 0, "device": "cpu", "instruction_set": "AVX512", "threads": 1, "workers": 1}],
-                 "data_digest": f"digest-of-{place.group.rpartition('/')[0]}"}  # fmt: skip
+                 "data_digest": f"digest-of-{place.group.rpartition('/')[0]}",
+                 **({"shares": {"top1": self.plot.images}} if test and self.plot.images else {})}  # fmt: skip
         return [*rows, Finished(place.key, 1, figures, facts)]
 
     def choose(self, stage: str, group: str, sources: list[str]) -> Candidate:
         ran = [(p, figures) for p, figures in self.ran[group] if p.stage in sources]
-        candidates = [Candidate(p.key, figures, p.settings) for p, figures in ran]
+        replicates: dict[str, list[tuple[Placement, dict[str, float]]]] = {}
+        for place, figures in ran:
+            replicates.setdefault(_hash([place.stage, place.settings]), []).append((place, figures))
+        candidates = [
+            Candidate(each[0][0].key, _means([figures for _, figures in each]), each[0][0].settings)
+            for each in replicates.values()
+            if len(each) == len(self.plot.grid_seeds)
+        ]
         metric, mode = self.plot.metric.name, self.plot.mode
         winner = best(candidates, metric, mode, TIES)
         assert winner is not None
@@ -308,6 +347,10 @@ class Study:
                       {"metric": metric, "mode": mode, "ties": TIES}, len(placed), sources),
         )  # fmt: skip
         return winner
+
+
+def _means(figures: list[dict[str, float]]) -> dict[str, float]:
+    return {name: math.fsum(each[name] for each in figures) / len(figures) for name in figures[0]}
 
 
 def _hash(value: Any) -> str:

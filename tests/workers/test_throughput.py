@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tiny_task import VIT, Tiny, after, real, run, trial
 from torch.utils.flop_counter import FlopCounterMode
 
 from tasks.base import DataContext
+from tasks.metrics import Summary
 from workers import throughput
 from workers.errors import Stopped
 
@@ -49,6 +51,15 @@ def test_caveats_of_the_task_are_among_the_facts(tmp_path: Path) -> None:
         "generated images: not comparable"
     ]
     assert run(trial(), tmp_path / "plain")[0].facts["caveats"] == []
+
+
+def test_of_how_many_samples_a_figure_is_a_share_is_among_the_facts(tmp_path: Path) -> None:
+    class Counted(Tiny):
+        def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
+            return Summary(super().summarize(parts).figures, shares={"top1": 10})
+
+    assert run(trial().model_copy(update={"task": Counted()}), tmp_path / "counted")[0].facts["shares"] == {"top1": 10}
+    assert "shares" not in run(trial(), tmp_path / "plain")[0].facts
 
 
 def test_operations_are_counted_without_numbers(tmp_path: Path) -> None:

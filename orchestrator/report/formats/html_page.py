@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.records.recorded_spec import label
 from orchestrator.report import figures, layer_words, plotting
+from orchestrator.report.drawings import HeatMap
 from orchestrator.report.early_stopping import lines as saving_lines
 from orchestrator.report.formatting import duration, short
 from orchestrator.report.model import Cell, GroupReport, Mean, Report, StageCount, TrialLine
@@ -19,19 +20,23 @@ from orchestrator.report.svg.heat_map import heat_map_inline, scale_bar
 from orchestrator.report.svg.scatter import scatter_svg
 from orchestrator.report.wording import (
     Grid,
-    best_places,
     cell_text,
     choices,
+    chosen_note,
     chosen_title,
+    counts_differ,
     difference_text,
     edge_text,
     field_title,
     grid,
     group_text,
+    leading_note,
     mean_reason,
     mean_text,
+    point_text,
     published_text,
     run_link,
+    seeds_text,
     title,
 )
 
@@ -68,7 +73,9 @@ def html(report: Report, tracking: str = "", storage: Path | None = None) -> str
         header=table.header,
         spans=_spans(table),
         rows=_rows(report, at),
+        leading=leading_note(report),
         chosen_title=chosen_title(report),
+        chosen_note=chosen_note(report),
         chosen_header=chosen_header,
         chosen_rows=chosen_rows,
         columns=[
@@ -115,7 +122,8 @@ class Shown:
     text: str
     state: str
     reason: str
-    best: bool
+    """Why there is no number; of a mean over seeds each one's value."""
+    leading: bool
     links: Sequence[tuple[str, str]]
     """(word, anchor) of its trials, the chosen one first."""
     published: str
@@ -124,27 +132,30 @@ class Shown:
 
 
 def _rows(report: Report, at: dict[str, str]) -> list[tuple[str, list[Shown]]]:
-    best = best_places(report)
-    rows = []
-    for row in report.rows:
-        cells = [_cell(report, cell, (row, i) in best, at) for i, cell in enumerate(report.cells_of(row))]
-        first = len(cells)
-        means = [_mean(mean, (row, i) in best) for i, mean in enumerate(report.means_of(row), first)]
-        rows.append((row, [*cells, *means]))
-    return rows
+    with_n = counts_differ(report)
+    return [
+        (
+            row,
+            [
+                *(_cell(report, cell, cell_text(cell, with_n), at) for cell in report.cells_of(row)),
+                *map(_mean, report.means_of(row)),
+            ],
+        )
+        for row in report.rows
+    ]
 
 
-def _cell(report: Report, cell: Cell, best: bool, at: dict[str, str]) -> Shown:
+def _cell(report: Report, cell: Cell, text: str, at: dict[str, str]) -> Shown:
     links = [("chosen", at[cell.choice.key])] if cell.choice and cell.choice.key in at else []
     ours = {trial.key: trial for trial in report.trials if trial.key in cell.keys} if len(cell.keys) > 1 else {}
     for key in cell.keys:
         if key in at:
             links.append((f"seed {ours[key].seed}" if ours else "trial", at[key]))
     return Shown(
-        text=cell_text(cell),
+        text=text,
         state=cell.state,
-        reason=cell.reason,
-        best=best,
+        reason=cell.reason or _seeds(cell),
+        leading=cell.leading,
         links=links,
         published=published_text(cell),
         difference=difference_text(cell),
@@ -152,17 +163,22 @@ def _cell(report: Report, cell: Cell, best: bool, at: dict[str, str]) -> Shown:
     )
 
 
-def _mean(mean: Mean, best: bool) -> Shown:
+def _mean(mean: Mean) -> Shown:
     return Shown(
         text=mean_text(mean),
         state="done" if mean.value is not None else "missing",
-        reason=mean_reason(mean),
-        best=best,
+        reason=mean_reason(mean) or _seeds(mean),
+        leading=mean.leading,
         links=[],
         published=published_text(mean),
         difference=difference_text(mean),
         group="",
     )
+
+
+def _seeds(shown: Cell | Mean) -> str:
+    """The value of each seed, of several."""
+    return seeds_text(shown.values, shown.seeds, shown.figure) if len(shown.values) > 1 else ""
 
 
 def _group_id(report: Report, name: str) -> str:
@@ -205,15 +221,29 @@ def _groups(report: Report, column: str, at: dict[str, str]) -> list[dict[str, A
                 "cell": report.at[group.row, group.column],
                 "text": group_text(report, group.row, group.column),
                 "maps": [Markup(svg) for svg in maps],
-                "others": [", ".join(map(field_title, drawn.others)) for drawn in group.heat_maps],
+                "squares": [_squares(drawn) for drawn in group.heat_maps],
                 "curves": [Markup(svg) for svg in curves_svg(group)],
                 "finals": sum(curve.role == "final" for curve in group.curves),
+                "winners": sum(curve.role == "chosen" for curve in group.curves),
                 "split": choice.split if choice else "",
                 "edges": [edge_text(edge) for edge in choice.edges] if choice else [],
                 "points": _points(group, at),
+                "replicated": any(len(point.keys) > 1 for point in group.points),
             }
         )
     return cards
+
+
+def _squares(drawn: HeatMap) -> str:
+    """What a square of a heat map is, where it is more than the value of one trial."""
+    seeds = sorted({cell.wanted for cell in drawn.cells if cell.wanted})
+    words = []
+    if drawn.replicated:
+        count = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
+        words.append(f"mean over {count} seeds, below it smallest–largest")
+    if drawn.others:
+        words.append(f"best over {', '.join(map(field_title, drawn.others))}")
+    return "; ".join(words)
 
 
 def _points(group: GroupReport, at: dict[str, str]) -> list[dict[str, Any]]:
@@ -221,9 +251,12 @@ def _points(group: GroupReport, at: dict[str, str]) -> list[dict[str, Any]]:
         {
             "moved": ", ".join(f"{field_title(path)} {short(a)} → {short(b)}" for path, (a, b) in point.moved.items())
             or "nothing",
-            "value": "" if point.value is None else figures.text(point.value, group.figure),
-            "difference": "" if point.difference is None else figures.signed(point.difference, group.figure),
-            "state": point.state,
+            "value": point_text(point, group.figure),
+            "difference": ""
+            if point.difference is None
+            else figures.signed(point.difference, group.figure)
+            + ("" if point.interval is None else f" ± {figures.text(point.interval, group.figure)}"),
+            "seeds": seeds_text(point.values, point.seeds, group.figure) if len(point.keys) > 1 else "",
             "chosen": point.chosen,
             "key": point.key[:8],
             "anchor": at.get(point.key, ""),

@@ -6,7 +6,7 @@ import itertools
 
 from orchestrator.report import layer_words
 from orchestrator.report.model import Report
-from orchestrator.report.wording import Grid, Line, best_places, grid, notes, title
+from orchestrator.report.wording import Grid, Line, grid, leading_note, notes, title
 
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -20,7 +20,7 @@ def _tex(text: str) -> str:
 
 
 def latex(report: Report) -> str:
-    """A table for booktabs; the best number of each column in bold."""
+    """A table for booktabs; in bold the best number of each column and those not told apart from it."""
     table = grid(report)
     lines = [
         "% needs \\usepackage{booktabs}",
@@ -33,10 +33,9 @@ def latex(report: Report) -> str:
         *(f"    {line}" for line in _header(table)),
         r"    \midrule",
     ]
-    best = best_places(report)
-    lines += [f"    {' & '.join(_words(line, best))} " + r"\\" for line in table.lines]
+    lines += [f"    {' & '.join(_words(line))} " + r"\\" for line in table.lines]
     lines += [r"    \bottomrule", r"  \end{tabular}"]
-    lines += [rf"  \\ {{\footnotesize {_tex(note)}}}" for note in notes(report)]
+    lines += [*_bold(report), *(rf"  \\ {{\footnotesize {_tex(note)}}}" for note in notes(report))]
     lines.append(r"\end{table}")
     for figure in report.layers:
         lines += [
@@ -65,12 +64,17 @@ def _header(table: Grid) -> list[str]:
     return [" & ".join(names) + r" \\", " ".join(rules), " & ".join(map(_tex, below)) + r" \\"]
 
 
-def _words(line: Line, best: set[tuple[str, int]]) -> list[str]:
+def _bold(report: Report) -> list[str]:
+    note = leading_note(report)
+    return [rf"  \\ {{\footnotesize \textbf{{bold}}: {_tex(note)}}}"] if note else []
+
+
+def _words(line: Line) -> list[str]:
     words = [_tex(text) for text in line.texts]
     if line.kind != "ours":
         return [rf"\quad {words[0]}", *words[1:]]
     for i, shown in enumerate(line.shown, 1):
-        if (line.texts[0], i - 1) in best:
+        if shown.leading:
             words[i] = rf"\textbf{{{words[i]}}}"
         elif shown.value is None:
             words[i] = rf"\textit{{{words[i]}}}"

@@ -6,27 +6,42 @@ from collections.abc import Iterable, Sequence
 
 from orchestrator.report import layer_words
 from orchestrator.report.model import Report
-from orchestrator.report.wording import cell_text, choices, chosen_title, field_title, grid, notes, run_link, title
+from orchestrator.report.wording import (
+    Line,
+    cell_text,
+    choices,
+    chosen_note,
+    chosen_title,
+    counts_differ,
+    field_title,
+    grid,
+    leading_note,
+    notes,
+    run_link,
+    title,
+)
 
 
 def markdown(report: Report, tracking: str = "") -> str:
     """The table and the trials behind each cell. `tracking`: address of the MLflow UI, for links to runs."""
     table = grid(report)
     lines = [f"## {_md(report.name)}", "", _md(". ".join(part for part in (report.caption, title(report)) if part)), ""]
-    lines += _md_table(table.header, [line.texts for line in table.lines], numbers_from=1)
-    lines += ["", *(f"- {_md(note)}" for note in notes(report))]
+    lines += _md_table(table.header, [_words(line) for line in table.lines], numbers_from=1, escaped_from=0)
+    bold = leading_note(report)
+    lines += ["", *([f"- **bold**: {_md(bold)}"] if bold else []), *(f"- {_md(note)}" for note in notes(report))]
     if report.warnings:
         lines += ["", "### Warnings", "", *(f"- {_md(warning)}" for warning in report.warnings)]
     chosen, rows = choices(report)
     if rows:
         lines += ["", f"### {_md(chosen_title(report))}", "", *_md_table(chosen, rows, numbers_from=2)]
+        lines += ["", f"- {_md(chosen_note(report))}"]
     for figure in report.layers:
         header, body = layer_words.means(figure)
         lines += ["", f"### {_md(figure.title)}", "", f"![{_md(figure.title)}]({figure.name}.svg)", ""]
         lines += [_md(layer_words.caption(figure)), "", *_md_table(header, body, numbers_from=1)]
-    several = len({column.figure for column in report.columns}) > 1
+    several, with_n = len({column.figure for column in report.columns}) > 1, counts_differ(report)
     behind = [
-        [cell.row, cell.column, *([cell.figure.title] if several else []), cell_text(cell),
+        [cell.row, cell.column, *([cell.figure.title] if several else []), cell_text(cell, with_n),
          " ".join(f"`{key[:12]}`" for key in cell.keys) or "–",
          " ".join(f"[{run[:8]}]({run_link(run, tracking)})" for run in cell.run_ids) or "–"]
         for cell in report.cells
@@ -42,6 +57,12 @@ def markdown(report: Report, tracking: str = "") -> str:
         ran = "; ".join(map(_md, source.processors))
         lines += ["", f"Computed on {ran}: another processor or number of threads may change last digits."]
     return "\n".join(lines) + "\n"
+
+
+def _words(line: Line) -> list[str]:
+    """The texts of a row, as Markdown."""
+    leading = [False, *(line.kind == "ours" and shown.leading for shown in line.shown)]
+    return [f"**{_md(text)}**" if bold else _md(text) for text, bold in zip(line.texts, leading, strict=True)]
 
 
 def _md(text: str) -> str:

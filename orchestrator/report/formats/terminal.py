@@ -6,10 +6,25 @@ import textwrap
 from collections.abc import Sequence
 
 from orchestrator.report import figures, layer_words
+from orchestrator.report.drawings import HeatCell, HeatMap, Scale
 from orchestrator.report.formatting import WIDTH, aligned, short
-from orchestrator.report.model import MAPS, GroupReport, HeatCell, HeatMap, Report, Scale
+from orchestrator.report.model import MAPS, GroupReport, Report
 from orchestrator.report.svg.heat_map import part_of
-from orchestrator.report.wording import choices, chosen_title, field_title, grid, notes, title
+from orchestrator.report.wording import (
+    Line,
+    choices,
+    chosen_note,
+    chosen_title,
+    field_title,
+    grid,
+    leading_note,
+    notes,
+    spread_text,
+    title,
+)
+
+MARK = "†"
+"""Behind a number that other forms print in bold."""
 
 
 def terminal(report: Report, width: int = WIDTH) -> str:
@@ -19,12 +34,14 @@ def terminal(report: Report, width: int = WIDTH) -> str:
         lines += textwrap.wrap(words, width)
     lines.append("")
     table = grid(report)
-    lines += aligned(table.header, [line.texts for line in table.lines], width)
-    for note in notes(report):
+    lines += aligned(table.header, _marked(table.lines), width)
+    leading = leading_note(report)
+    for note in [*([f"{MARK} {leading}"] if leading else []), *notes(report)]:
         lines += textwrap.wrap(note, width, initial_indent="  ", subsequent_indent="    ")
     chosen, rows = choices(report)
     if rows:
         lines += ["", chosen_title(report), *aligned(chosen, rows, width)]
+        lines += textwrap.wrap(chosen_note(report), width, initial_indent="  ", subsequent_indent="    ")
     for figure in report.layers:
         lines += ["", *textwrap.wrap(f"{figure.title}: {layer_words.caption(figure)}", width)]
         lines += aligned(*layer_words.means(figure), width)
@@ -34,6 +51,16 @@ def terminal(report: Report, width: int = WIDTH) -> str:
     for warning in report.warnings:
         lines += textwrap.wrap(warning, width, initial_indent="  ! ", subsequent_indent="    ", break_long_words=False)
     return "\n".join(lines) + "\n"
+
+
+def _marked(lines: Sequence[Line]) -> list[list[str]]:
+    """The texts of the rows, with `MARK` behind numbers that lead their column; columns stay aligned."""
+    marked = {n for line in lines for n, shown in enumerate(line.shown, 1) if line.kind == "ours" and shown.leading}
+    return [[f"{text}{_sign(line, n)}" if n in marked else text for n, text in enumerate(line.texts)] for line in lines]
+
+
+def _sign(line: Line, n: int) -> str:
+    return MARK if line.kind == "ours" and line.shown[n - 1].leading else " "
 
 
 def _maps(report: Report, width: int) -> list[str]:
@@ -46,7 +73,10 @@ def _maps(report: Report, width: int) -> list[str]:
         return []
     first = blocks[0][1]
     axes = f"{field_title(first.x_path)} across" + (f", {field_title(first.y_path)} down" if first.y_path else "")
-    lines = ["", f"Values on {first.split}, {axes}; * chosen; ░▒▓█ from the column's worst to its best"]
+    replicated = any(drawn.replicated for _, drawn, _ in blocks)
+    what = "Means over seeds (below them smallest–largest)" if replicated else "Values"
+    legend = f"{what} on {first.split}, {axes}; * chosen; ░▒▓█ from the column's worst to its best"
+    lines = ["", *textwrap.wrap(legend, width)]
     row: list[list[str]] = []
     for _, _, block in blocks:
         if row and sum(len(before[0]) + 2 for before in row) + len(block[0]) > width:
@@ -70,6 +100,8 @@ def map_lines(scale: Scale, group: GroupReport, drawn: HeatMap) -> list[str]:
     rows = [["", *(short(x) for x in drawn.xs)]]
     for y in drawn.ys:
         rows.append([short(y) if drawn.y_path else "", *(_map_cell(at[x, y], scale) for x in drawn.xs)])
+        if drawn.replicated:
+            rows.append(["", *(spread_text(at[x, y], scale.figure) for x in drawn.xs)])
     sizes = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(text.rjust(size) for text, size in zip(row, sizes, strict=True)) for row in rows]
     name = f"{group.name} {drawn.stage}"

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+from orchestrator.report.drawings import Curve
 from orchestrator.report.figures import title
-from orchestrator.report.model import Curve, GroupReport
+from orchestrator.report.model import GroupReport
 from orchestrator.report.svg.elements import FONT, nice, text
 
 _W, _H, _PAD_LEFT, _PAD_RIGHT, _PAD_TOP, _PAD_BOTTOM = 260, 170, 40, 10, 26, 34
 
 
 def curves_svg(group: GroupReport) -> list[str]:
-    """Training loss, and the metric on its split, over epochs; empty when nothing was reported."""
+    """Training loss, and the metric on its split, over epochs: of several seeds a thin line each, and their mean. Empty
+    when nothing was reported."""
     drawn = [curve for curve in group.curves if curve.epochs]
     if not drawn:
         return []
@@ -49,10 +53,18 @@ def _panel(heading: str, drawn: Sequence[Curve], values: Sequence[Sequence[float
     for epoch in _epochs(first, last):
         parts.append(text(x(epoch), _H - _PAD_BOTTOM + 16, f"{epoch:g}", 11))
     parts.append(text((_PAD_LEFT + _W - _PAD_RIGHT) / 2, _H - 3, "epoch", 11))
+    roles = Counter(curve.role for curve in drawn)
     for curve, line in zip(drawn, values, strict=True):
-        parts += [
-            _line(curve.role, [(x(epoch), y(value)) for epoch, value in run]) for run in _runs(curve.epochs, line)
+        look = f"{curve.role} seed" if roles[curve.role] > 1 else curve.role
+        parts += [_line(look, [(x(epoch), y(value)) for epoch, value in run]) for run in _runs(curve.epochs, line)]
+    for role in (role for role, count in roles.items() if count > 1):
+        lines = [
+            dict(zip(curve.epochs, line, strict=True))
+            for curve, line in zip(drawn, values, strict=True)
+            if curve.role == role
         ]
+        epochs, means = _mean(lines)
+        parts += [_line(role, [(x(epoch), y(value)) for epoch, value in run]) for run in _runs(epochs, means)]
     for end in ends:
         left, top = x(last), y(end)
         parts.append(
@@ -61,6 +73,14 @@ def _panel(heading: str, drawn: Sequence[Curve], values: Sequence[Sequence[float
         )
     inner = "".join(parts)
     return f'<svg class="curve" viewBox="0 0 {_W} {_H}" role="img" aria-label="{escape(heading)}" {FONT}>{inner}</svg>'
+
+
+def _mean(lines: Sequence[Mapping[int, float | None]]) -> tuple[list[int], list[float | None]]:
+    """The mean over several curves at each epoch; None where one of them has no number."""
+    epochs = sorted(set[int]().union(*lines))
+    numbers = [[line.get(epoch) for line in lines] for epoch in epochs]
+    known = [[value for value in each if value is not None] for each in numbers]
+    return epochs, [math.fsum(each) / len(each) if len(each) == len(lines) else None for each in known]
 
 
 def _runs(epochs: Sequence[int], values: Sequence[float | None]) -> Iterable[list[tuple[int, float]]]:

@@ -8,11 +8,12 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from orchestrator.report import figures
+from orchestrator.report.drawings import HeatCell, HeatMap, Scale
 from orchestrator.report.formatting import short
 from orchestrator.report.groups import heat_map as find_heat_map
-from orchestrator.report.model import Choice, GroupReport, HeatCell, HeatMap, Report, Scale
+from orchestrator.report.model import Choice, GroupReport, Report
 from orchestrator.report.svg.elements import FONT, text
-from orchestrator.report.wording import edge_text
+from orchestrator.report.wording import edge_text, seeds_text, spread_text
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import PlacedRow
@@ -145,24 +146,33 @@ def _square(cell: HeatCell, i: int, j: int, drawn: HeatMap, scale: Scale, name: 
         value = figures.text(cell.value, scale.figure)
         unit = scale.figure.unit if scale.figure.unit == "%" else f" {scale.figure.unit}".rstrip()
         tip = f"{where}: {value}{unit}{extra}{', chosen' if cell.chosen else ''}"
-        best = ", best of " + str(len(cell.keys)) if len(cell.keys) > 1 else ""
+        tip += f", best of {cell.settings}" if cell.settings > 1 else ""
+        spread = spread_text(cell, scale.figure)
+        tip += f", mean of {len(cell.seeds)} seeds, smallest–largest {spread}" if spread else ""
+        middle = y + _HIGH / 2 + (-1 if spread else 5)
         return (
-            f'<g data-tip="{escape(tip + best)}"><title>{escape(tip + best)}</title>'
+            f'<g data-tip="{escape(tip)}"><title>{escape(tip)}</title>'
             f'<rect x="{x}" y="{y}" width="{_WIDE - 1}" height="{_HIGH - 1}" fill="{fill}"/>'
-            + text(x + _WIDE / 2, y + _HIGH / 2 + 5, value, 14, fill=ink, weight="700" if cell.chosen else "400")
+            + text(x + _WIDE / 2, middle, value, 14, fill=ink, weight="700" if cell.chosen else "400")
+            + (text(x + _WIDE / 2, y + _HIGH - 9, spread, 10, fill=ink) if spread else "")
             + "</g>"
         )
     fill = f"url(#hatch-{name})" if cell.state == "diverged" else "none"
     word = "" if cell.state == "absent" else _WORDS.get(cell.state, cell.state)
     tip = f"{where}: {cell.state if word else 'not in the grid'}"
+    if cell.state == "diverged" and cell.wanted > 1:
+        tip += f" in {cell.wanted - len(cell.values)} of {cell.wanted} seeds"
+        tip += f", the others {seeds_text(cell.values, cell.seeds, scale.figure)}" if cell.values else ""
     ink = "#ffffff" if cell.state == "diverged" else "currentColor"
     halo = ' stroke="#3b3e45" stroke-width="3" paint-order="stroke"' if cell.state == "diverged" else ""
+    lost = spread_text(cell, scale.figure)
     cross = "✕ " if cell.state in ("failed", "cancelled") else ""
     return (
         f'<g data-tip="{escape(tip)}"><title>{escape(tip)}</title>'
         f'<rect x="{x + 0.5}" y="{y + 0.5}" width="{_WIDE - 2}" height="{_HIGH - 2}" fill="{fill}" '
         'stroke="currentColor" stroke-opacity=".35" stroke-dasharray="3 3"/>'
-        + text(x + _WIDE / 2, y + _HIGH / 2 + 4, cross + word, 11, fill=ink, extra=halo)
+        + text(x + _WIDE / 2, y + _HIGH / 2 + (-2 if lost else 4), cross + word, 11, fill=ink, extra=halo)
+        + (text(x + _WIDE / 2, y + _HIGH - 9, lost, 10, fill=ink, extra=halo) if lost else "")
         + "</g>"
     )
 
@@ -175,7 +185,7 @@ def _outline(cell: HeatCell, i: int, j: int) -> str:
     box = f'x="{x + 1.5}" y="{y + 1.5}" width="{_WIDE - 4}" height="{_HIGH - 4}" fill="none"'
     return (
         f'<rect {box} stroke="#10131a" stroke-width="5"/><rect {box} stroke="#ffffff" stroke-width="2"/>'
-        f'<g pointer-events="none">{_star(x + _WIDE - 11, y + 11)}</g>'
+        f'<g pointer-events="none">{_star(x + _WIDE - 10, y + 10)}</g>'
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from html import escape
 
-from orchestrator.report.drawn import Scatter
+from orchestrator.report.drawings import Scatter
 from orchestrator.report.svg.elements import FONT, nice, text
 
 _W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 520, 300, 52, 130, 28, 40

@@ -16,7 +16,6 @@ from orchestrator.report.dataframe import results
 from orchestrator.report.formats import latex, markdown
 from orchestrator.report.formats.terminal import terminal
 from orchestrator.report.model import Cell, Report
-from orchestrator.report.statistics import mean_interval, student
 from orchestrator.store.store import Store
 
 
@@ -31,17 +30,6 @@ def test_cells_are_means_over_seeds_with_an_interval(whole: Report) -> None:
     assert whole.at["SUP", "faces"].value == pytest.approx(95.2)
     assert whole.rows == ("RAND", "SUP")
     assert [column.name for column in whole.columns] == ["digits", "faces"]
-
-
-def test_student_quantiles() -> None:
-    # the usual table: degrees of freedom 1, 2, 3, 4, 9, 30, 120
-    table = {1: 12.7062, 2: 4.30265, 3: 3.18245, 4: 2.77645, 9: 2.26216, 30: 2.04227, 120: 1.97993}
-    for freedom, value in table.items():
-        assert student(freedom + 1) == pytest.approx(value, abs=1e-4)
-    with pytest.raises(ValueError, match="two values"):
-        student(1)
-    assert mean_interval([3.0]) == (3.0, None)
-    assert mean_interval([1.0, 1.0, 1.0]) == (1.0, 0.0)
 
 
 def test_averages_are_over_the_columns_asked_for(store: Store) -> None:
@@ -133,7 +121,11 @@ def test_the_papers_average_is_the_mean_of_its_seven_columns() -> None:
         ("running", "running 2/3", "2 done, 1 running; epoch 3 of 8"),
         ("pending", "pending", "2 done, 1 pending"),
         ("failed", "failed", "2 done, 1 failed; data: no <such> folder"),
-        ("diverged", "diverged", "1 diverged, 2 done; diverged: loss is nan in epoch 3"),
+        (
+            "diverged",
+            "diverged in 1 of 3 seeds",
+            "1 diverged, 2 done; diverged: loss is nan in epoch 3; the others: 95.0 (seed 0), 95.2 (seed 1)",
+        ),
     ],
 )
 def test_a_cell_without_all_its_seeds_has_no_number(store: Store, state: str, word: str, reason: str) -> None:

@@ -10,8 +10,9 @@ import pytest
 from recorded_study import DEPTH, METRICS, Plot, Study
 
 from orchestrator.report.build import build
+from orchestrator.report.drawings import Scale
 from orchestrator.report.formats.html_page import html
-from orchestrator.report.model import Report, Scale
+from orchestrator.report.model import Report
 from orchestrator.report.svg.elements import nice
 from orchestrator.report.svg.heat_map import VIRIDIS, colour, heat_map_svg, part_of, picture
 from orchestrator.store.store import Store, open_store

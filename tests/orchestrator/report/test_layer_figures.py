@@ -13,9 +13,9 @@ from measured_layers import FIGURES, HEADS, LAYERS, distance, record
 
 from orchestrator.report import plotting
 from orchestrator.report.build import build
-from orchestrator.report.drawn import LayerFigure
 from orchestrator.report.formats import FORMATS, Links
 from orchestrator.report.layer_files import files, files_of_stage
+from orchestrator.report.layer_panels import LayerFigure
 from orchestrator.report.publish import publish, saved
 from orchestrator.report.verify import verify
 from orchestrator.settings import settings

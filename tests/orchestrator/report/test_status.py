@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,13 +56,13 @@ def test_status_counts_by_stage_and_by_cell(study: Study) -> None:
     cells = {(cell["row"], cell["column"]): cell for cell in told["groups"]}
     assert cells["RAND", "digits"]["states"] == {"done": 21, "diverged": 2}
     assert cells["RAND", "digits"]["best"] == pytest.approx(90.0)
-    assert cells["RAND", "digits"]["table"] == pytest.approx(89.4)
+    assert cells["RAND", "digits"]["table"] == pytest.approx(89.2), "the mean over the seeds, not the best of them"
     assert cells["RAND", "faces"]["table"] is None
     assert cells["SUP", "faces"]["states"]["running"] == 1
     assert [one["error_class"] for one in told["failed"]] == ["code"]
     text = view.text()
     assert "✕1 failed best 90.0" in text
-    assert "22/23 ▸1 best 96.0 final 95.2" in text
+    assert re.search(r"22/23 ▸1 best 96\.0$", text, re.MULTILINE), "no mean before all seeds have ended"
     assert f"retry {study.job_id}" in text
     assert max(len(line) for line in text.splitlines()) <= 100
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from stored_job import JOB, elsewhere, key_of, placement
 
 from orchestrator.errors import Conflict, LeaseLost, NotFound
-from orchestrator.records.rows import ChoiceRow, MeasurementRow, MetricRow, ReportRow
+from orchestrator.records.rows import ChoiceRow, MeasurementRow, MetricRow, ReportRow, StartRow
 from orchestrator.records.states import TrialState
 from orchestrator.records.writes import Failed, Finished, Released, Reported
 from orchestrator.store.store import Store
@@ -77,6 +77,18 @@ def test_placed_rows_say_how_far_a_trial_is(three: Store) -> None:
     )
     row = three.trials.placed(JOB.id)[1]
     assert (row.state, row.value, row.seconds) == (TrialState.done, 0.9, 12.5)
+
+
+def test_the_weights_that_trials_start_from_are_read_at_once(three: Store) -> None:
+    file = replace(placement(5), spec={"backbone": {"init": {"kind": "file", "path": "a.safetensors"}}})
+    both = {"backbone": {"init": {"kind": "trial", "trial": key_of(1)}}, "task": {"init": {"kind": "timm", "tag": "t"}}}
+    three.trials.place(JOB.id, [placement(4, parent=key_of(1)), file, replace(placement(6), spec=both)])
+    assert three.lineage.starts([key_of(number) for number in (1, 4, 5, 6, 7)]) == {
+        key_of(1): StartRow((), given=False),
+        key_of(4): StartRow((key_of(1),), given=False),
+        key_of(5): StartRow((), given=True),
+        key_of(6): StartRow((key_of(1),), given=True),
+    }
 
 
 def test_children_start_from_a_trial(three: Store) -> None:

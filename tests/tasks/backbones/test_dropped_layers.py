@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from published_checkpoints import BEIT, SHARED, State, beit, model, moco, official_swin, simmim
+from published_checkpoints import BEIT, SHARED, State, beit, moco, model, official_swin, simmim
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -316,7 +316,9 @@ def test_a_shift_stays_with_the_place() -> None:
 def test_there_must_be_all_blocks_to_draw_from() -> None:
     sampled = {"drop_last": 3, "sample_layers": SampleLayers(), "init": WEIGHTS}
     before = loaded("swinv2", dict(whole("swinv2").state_dict()), **sampled)
-    with pytest.raises(ValueError, match=r"draws from 6 blocks of layers.2.blocks, and these weights have 3; .* without"):
+    with pytest.raises(
+        ValueError, match=r"draws from 6 blocks of layers.2.blocks, and these weights have 3; .* without"
+    ):
         loaded("swinv2", before.state_dict(), **sampled)
     assert loaded("swinv2", before.state_dict(), drop_last=3).load_notes == ()
     with pytest.raises(ValueError, match=r"drop_last 0: no part of vit.* is dropped.*; set drop_last to 1 to 5"):

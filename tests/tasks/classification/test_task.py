@@ -169,6 +169,15 @@ def test_figures_are_those_of_torchmetrics() -> None:
     assert abs(figures["top1"] - figures["mean_per_class"]) > 0.005
 
 
+def test_top1_is_a_share_of_all_images_and_the_mean_per_class_is_none() -> None:
+    labels = torch.tensor([0, 0, 0, 1, 2])
+    logits = functional.one_hot(torch.tensor([0, 0, 2, 1, 1]), 10).float()
+    task = Classify(dataset="digits")
+    summary = task.summarize(list(task.measure(Fixed(), in_batches(logits, labels, 2))))
+    assert summary.shares == {"top1": 5}
+    assert summary.figures["top1"] == 3 / 5
+
+
 def test_a_class_without_images_does_not_enter_the_mean() -> None:
     labels = torch.tensor([0, 0, 0, 1])
     logits = functional.one_hot(torch.tensor([0, 0, 2, 1]), 10).float()  # 2 is predicted, but there is none

@@ -1,4 +1,4 @@
-"""What the figures of a report contain: plain data, in the units of their metrics."""
+"""What figures over the layers of a network contain: plain data, in the unit of their metric."""
 
 from __future__ import annotations
 
@@ -87,35 +87,3 @@ class LayerFigure:
     caption: str = ""
     low: float | None = None
     high: float | None = None
-
-
-@dataclass(frozen=True)
-class ScatterPoint:
-    """A cell of the table in a plot; `name` is its row and, if the table has several columns, its column."""
-
-    name: str
-    keys: tuple[str, ...]
-    x: float
-    y: float
-    x_word: str = ""
-    """Where the field is null: the word for it, at the place `x` that the plot gives it beside the numbers."""
-
-
-@dataclass(frozen=True)
-class Scatter:
-    """Values of the table's trials, or their complements (error rates), against another figure or a field."""
-
-    title: str
-    x_name: str
-    y_name: str
-    dots: tuple[ScatterPoint, ...]
-    """In the order of x."""
-    left_out: tuple[str, ...] = ()
-    """Names of cells with a value of which no trial in the lineage has the figure."""
-    without_error: tuple[str, ...] = ()
-    """Names of cells whose figure has no complement to draw."""
-    second_name: str = ""
-    second: tuple[ScatterPoint, ...] = ()
-    """The other figure of the same cells, on an axis of its own."""
-    curves: bool = False
-    """True: the dots of one name are points of a curve over a field of the trial."""

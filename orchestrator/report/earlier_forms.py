@@ -1,0 +1,38 @@
+"""Leaves out of a saved report what the form of its time computed by another rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+REPLICATES = 4
+"""The first form that takes means over seeds wherever trials differ in their seed alone."""
+
+
+def comparable(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved report without the parts that are not comparable with one of today. Before form 4, two seeds had an
+    interval (of a factor of 12.7), and the heat map of a grid over seeds showed the best seed."""
+    if saved.get("form", 1) >= REPLICATES:
+        return dict(saved)
+    changed: dict[str, Any] = dict(saved)
+    for numbers in ("cells", "means"):
+        if numbers in saved:
+            changed[numbers] = [_of_two(each) for each in saved[numbers]]
+    groups = saved.get("groups", ())
+    if any(map(_over_seeds, groups)):
+        changed["groups"] = [_without(each, "heat_maps", "curves") if _over_seeds(each) else each for each in groups]
+        changed.pop("scales", None)
+    return changed
+
+
+def _of_two(number: Mapping[str, Any]) -> Mapping[str, Any]:
+    seeds = number.get("n", len(number.get("seeds", ())))
+    return _without(number, "interval") if seeds == 2 else number
+
+
+def _over_seeds(group: Mapping[str, Any]) -> bool:
+    return any("seed" in drawn.get("others", ()) for drawn in group.get("heat_maps", ()))
+
+
+def _without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
