@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.records.recorded_spec import lookup
+from orchestrator.spec.check_claims import check_claims
 from orchestrator.spec.check_labels import check_labels
 from orchestrator.spec.check_paths import check_effect, check_paths
 from orchestrator.spec.check_report import check_figures, check_names, check_stage
@@ -84,6 +85,7 @@ def check(root: YamlNode, problems: Problems, unreadable: Collection[Location] =
         check_stage(root, job, problems) and valid and base.sound and not bad
     ):  # else names may be those of trials that were not built
         check_names(root, job, stages.built, problems)
+        check_claims(root, job, stages.built, problems)
     check_figures(root, job, stages.built, problems)
     return job
 
