@@ -17,7 +17,7 @@ from orchestrator.store.store import open_to_look
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Options", "Settings", "Submitted", "load", "plan", "results", "settings", "submit"]
+__all__ = ["Options", "Settings", "Submitted", "claims", "load", "plan", "results", "settings", "submit"]
 
 
 def plan(
@@ -43,6 +43,18 @@ def submit(job: JobSpec, where: Settings | None = None, options: Options | None 
 def results(job: JobSpec | str, where: Settings | None = None) -> pandas.DataFrame:
     """One row per trial of a job: settings, figures, state, key. `job`: its spec, its name, or the start of its id."""
     from orchestrator.report.dataframe import results as frame
+
+    store = open_to_look(where or settings())
+    try:
+        return frame(store, store.jobs.find(job if isinstance(job, str) else job_id(job)))
+    finally:
+        store.close()
+
+
+def claims(job: JobSpec | str, where: Settings | None = None) -> pandas.DataFrame:
+    """One row per claim of a job: values, difference, interval, adjusted p, verdict, and whether it was written before
+    the results. `job`: its spec, its name, or the start of its id."""
+    from orchestrator.report.dataframe import claims as frame
 
     store = open_to_look(where or settings())
     try:

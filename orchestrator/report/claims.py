@@ -183,7 +183,8 @@ def _of_images(left: Reading, right: Reading, name: str) -> tuple[OfImages | Non
     common = [image for image in left.images if image in right.images]
     found = tuple(difference(left.images[image], right.images[image]) for image in common)
     other = max(len(left.images), len(right.images)) - len(common)
-    reason = f"{other} images were measured on one side alone" if other else ""
+    were = f"{other} image was" if other == 1 else f"{other} images were"
+    reason = f"{were} measured on one side alone" if other else ""
     return (OfImages(found, seed) if found else None), reason
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.records.recorded_spec import label
-from orchestrator.report import figures
+from orchestrator.report import claim_words, figures
 from orchestrator.report.early_stopping import lines as saving_lines
 from orchestrator.report.formatting import duration, short
 from orchestrator.report.model import Cell, GroupReport, Mean, Report, StageCount, TrialLine
@@ -77,6 +77,12 @@ def html(report: Report, tracking: str = "", storage: Path | None = None) -> str
         ],
         plots=[(plot, Markup(scatter_svg(plot))) for plot in report.plots],
         pictures=[(picture, embedded(picture, storage) if storage else None) for picture in report.pictures],
+        claims_title=claim_words.title(report),
+        claims_header=claim_words.HEADER,
+        claims=[
+            (claim, claim_words.row(claim), claim_words.statement(claim), claim_words.beside(claim))
+            for claim in report.claims
+        ],
         stopping=saving_lines(report.saved, report.agreement),
         stages=stages,
         signs=SIGNS,

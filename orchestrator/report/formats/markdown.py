@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from orchestrator.report import claim_words
 from orchestrator.report.model import Report
 from orchestrator.report.wording import cell_text, choices, chosen_title, field_title, grid, notes, run_link, title
 
@@ -16,6 +17,7 @@ def markdown(report: Report, tracking: str = "") -> str:
     lines += ["", *(f"- {_md(note)}" for note in notes(report))]
     if report.warnings:
         lines += ["", "### Warnings", "", *(f"- {_md(warning)}" for warning in report.warnings)]
+    lines += _claims(report)
     chosen, rows = choices(report)
     if rows:
         lines += ["", f"### {_md(chosen_title(report))}", "", *_md_table(chosen, rows, numbers_from=2)]
@@ -37,6 +39,19 @@ def markdown(report: Report, tracking: str = "") -> str:
         ran = "; ".join(map(_md, source.processors))
         lines += ["", f"Computed on {ran}: another processor or number of threads may change last digits."]
     return "\n".join(lines) + "\n"
+
+
+def _claims(report: Report) -> list[str]:
+    if not report.claims:
+        return []
+    lines = ["", "### Claims", "", f"{_md(claim_words.title(report))}.", ""]
+    lines += _md_table(claim_words.HEADER, claim_words.rows(report), numbers_from=1)
+    lines.append("")
+    for claim in report.claims:
+        words = ". ".join(filter(None, (claim.text.rstrip("."), claim_words.statement(claim))))
+        lines.append(f"- {_md(claim.name)}: {_md(words)}")
+        lines += [f"  - {_md(line)}" for line in claim_words.beside(claim)]
+    return lines
 
 
 def _md(text: str) -> str:

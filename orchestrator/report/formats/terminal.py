@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from orchestrator.report import figures
+from orchestrator.report import claim_words, figures
 from orchestrator.report.formatting import WIDTH, aligned, short
 from orchestrator.report.model import MAPS, GroupReport, HeatCell, HeatMap, Report, Scale
 from orchestrator.report.svg.heat_map import part_of
@@ -22,6 +22,7 @@ def terminal(report: Report, width: int = WIDTH) -> str:
     lines += aligned(table.header, [line.texts for line in table.lines], width)
     for note in notes(report):
         lines += textwrap.wrap(note, width, initial_indent="  ", subsequent_indent="    ")
+    lines += _claims(report, width)
     chosen, rows = choices(report)
     if rows:
         lines += ["", chosen_title(report), *aligned(chosen, rows, width)]
@@ -31,6 +32,20 @@ def terminal(report: Report, width: int = WIDTH) -> str:
     for warning in report.warnings:
         lines += textwrap.wrap(warning, width, initial_indent="  ! ", subsequent_indent="    ", break_long_words=False)
     return "\n".join(lines) + "\n"
+
+
+def _claims(report: Report, width: int) -> list[str]:
+    """A table, then each claim in words."""
+    if not report.claims:
+        return []
+    lines = ["", f"Claims. {claim_words.title(report)}"]
+    lines += aligned(claim_words.HEADER, claim_words.rows(report), width)
+    for claim in report.claims:
+        words = ". ".join(filter(None, (claim.text.rstrip("."), claim_words.statement(claim))))
+        lines += textwrap.wrap(f"{claim.name}: {words}", width, initial_indent="  ", subsequent_indent="    ")
+        for line in claim_words.beside(claim):
+            lines += textwrap.wrap(line, width, initial_indent="    ", subsequent_indent="      ")
+    return lines
 
 
 def _maps(report: Report, width: int) -> list[str]:
