@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from orchestrator.store.store import Store
 
-__all__ = ["Options", "Settings", "Submitted", "load", "plan", "results", "settings", "submit", "table"]
+__all__ = ["Options", "Settings", "Submitted", "claims", "load", "plan", "results", "settings", "submit", "table"]
 
 
 def plan(
@@ -60,6 +60,18 @@ def table(job: JobSpec | str, where: Settings | None = None) -> pandas.DataFrame
 def _frame(
     frame: Callable[[Store, str], pandas.DataFrame], job: JobSpec | str, where: Settings | None
 ) -> pandas.DataFrame:
+    store = open_to_look(where or settings())
+    try:
+        return frame(store, store.jobs.find(job if isinstance(job, str) else job_id(job)))
+    finally:
+        store.close()
+
+
+def claims(job: JobSpec | str, where: Settings | None = None) -> pandas.DataFrame:
+    """One row per claim of a job: values, difference, interval, adjusted p, verdict, and whether it was written before
+    the results. `job`: its spec, its name, or the start of its id."""
+    from orchestrator.report.dataframe import claims as frame
+
     store = open_to_look(where or settings())
     try:
         return frame(store, store.jobs.find(job if isinstance(job, str) else job_id(job)))

@@ -145,9 +145,10 @@ class Task(BaseModel, ABC):
         """Every figure that `summarize` may return; trials are chosen by the first."""
 
     @property
-    def measured(self) -> tuple[str, ...]:
-        """Names of the figures of the rows that `summarize` may return besides (`Summary.measurements`)."""
-        return ()
+    def measured_figures(self) -> Mapping[str, str]:
+        """Figures of which `summarize` also gives measurements (values per item, layer or head), each with what their
+        `item` names: image, class, sequence; head or layer, the other one of a pair; empty: nothing."""
+        return {}
 
     @property
     def metric(self) -> str:

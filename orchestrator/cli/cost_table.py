@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from orchestrator.launch.other_jobs import assumptions
 from orchestrator.plan.cost import Cost, StageCost
 from orchestrator.report.formatting import WIDTH, aligned, duration
@@ -32,6 +34,11 @@ def lines(job: JobSpec, cost: Cost) -> str:
     if cost.disk_bytes is not None:
         text.append(f"disk for checkpoints and kept weights: {_size(cost.disk_bytes)}")
     text += cost.basis + [f"does not fit: {problem}" for problem in cost.problems]
+    if job.claims:
+        text += ["", "Claims that the report will judge"]
+    for claim in job.claims:
+        words = f"{claim.name}: {claim.text}" if claim.text else claim.name
+        text += textwrap.wrap(words, WIDTH, initial_indent="  ", subsequent_indent="    ")
     return "\n".join(text)
 
 

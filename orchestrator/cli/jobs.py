@@ -132,7 +132,7 @@ def plan(
     job = assume_weights(load(spec, profile, overrides), where)
     cost = estimate(job, where, machines(where, nodes, cpus, gpus))
     if form == "json":
-        show(cost.to_json())
+        show({**cost.to_json(), "claims": [claim.model_dump(mode="json") for claim in job.claims]})
     else:
         echo(lines(job, cost))
 

@@ -125,6 +125,7 @@ def _drive(study: _Study, planner: Planner, durations: DurationModel) -> Submitt
     first = driver_of(planner)
     result = Submitted(identity, JobState.running, first.tally)
     unfinished = first.prepare()
+    record_claims(store, identity)  # when every trial that can be known is placed, and before any of them starts
     preflight = ModelPreflight(planner.specs() if unfinished else [], durations, where.data_root)
 
     def ready(cluster: Any) -> None:
@@ -160,6 +161,13 @@ def record_job(store: Store, job: JobSpec, identity: str) -> None:
         )
     )  # fmt: skip
     store.jobs.put_stages(identity, [(stage["name"], position, stage) for position, stage in enumerate(spec["stages"])])
+
+
+def record_claims(store: Store, identity: str) -> None:
+    """Records when each claim of a job was first submitted, and how many of the trials that it reads had ended."""
+    from orchestrator.report.claims import reads
+
+    store.claims.submit(identity, reads(store, identity))
 
 
 def recorded_durations(store: Store) -> DurationModel:

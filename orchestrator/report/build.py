@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.report.caveats import warnings
+from orchestrator.report.claims import claims
 from orchestrator.report.early_stopping import EpochsSaved, RankAgreement, agreement, saved
 from orchestrator.report.figures import metric_of, scaled
 from orchestrator.report.formatting import moment
@@ -75,6 +76,7 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
         pictures=chosen(placed, store.trials.pictures(row.key for row in placed)) if full else (),
         saved=stopping,
         agreement=order,
+        claims=claims(results),
     )
 
 

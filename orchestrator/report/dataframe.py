@@ -1,4 +1,4 @@
-"""The trials and the table of a job as pandas data frames."""
+"""The trials, the table and the claims of a job as pandas data frames."""
 
 from __future__ import annotations
 
@@ -59,3 +59,44 @@ def table(store: Store, job_id: str) -> pandas.DataFrame:
     import pandas
 
     return pandas.DataFrame(table_rows(build(store, job_id)))
+
+
+def claims(store: Store, job_id: str) -> pandas.DataFrame:
+    """A row for each claim, in the order of the spec: what it says, both values (in the figure's unit), their mean
+    difference with its 95 % interval (`low`, `high`; not adjusted), the pairs `n`, p and Holm's adjusted p, the verdict
+    and its reason, and how many of the trials that it reads had ended when it was first submitted. NotFound: no such
+    job."""
+    import pandas
+
+    from orchestrator.report.claims import claims as judged
+    from orchestrator.report.job_results import JobResults
+
+    rows: list[dict[str, Any]] = []
+    for claim in judged(JobResults(store, job_id, full=False)):
+        low, high = claim.interval or (None, None)
+        rows.append(
+            {
+                "name": claim.name,
+                "text": claim.text,
+                "left": claim.left.value,
+                "relation": claim.relation,
+                "right": claim.right.value,
+                "margin": claim.margin,
+                "figure": claim.figure.name,
+                "unit": claim.figure.unit,
+                "over": claim.over,
+                "difference": claim.difference,
+                "low": low,
+                "high": high,
+                "n": claim.n,
+                "p": claim.p,
+                "adjusted_p": claim.adjusted_p,
+                "verdict": claim.verdict,
+                "reason": claim.reason,
+                "scope": claim.scope,
+                "submitted": claim.submitted,
+                "ended_before": claim.ended_before,
+                "reads": claim.reads,
+            }
+        )
+    return pandas.DataFrame(rows)

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from orchestrator.records.rows import Edge, MetricRow
+from orchestrator.report.claim_model import ClaimReport
 from orchestrator.report.drawings import Curve, HeatMap, Picture, Point, Scale, Scatter
 from orchestrator.report.early_stopping import EpochsSaved, RankAgreement
 from orchestrator.report.layer_panels import LayerFigure
@@ -237,6 +238,7 @@ class Report:
     pictures: tuple[Picture, ...] = ()
     saved: tuple[EpochsSaved, ...] = ()
     agreement: tuple[RankAgreement, ...] = ()
+    claims: tuple[ClaimReport, ...] = ()
 
     @cached_property
     def at(self) -> Mapping[tuple[str, str], Cell]:
@@ -272,7 +274,7 @@ class Report:
 
 FORM = 4
 """1: before figures came with their metrics (until 2026-11); columns and choices had the name of a figure alone.
-2: without `Provenance.processors`. 3: before replicates; two seeds had an interval, and a heat map showed the best
-seed."""
+2: without `Provenance.processors`. 3: before replicates and claims; two seeds had an interval, and a heat map showed the
+best seed."""
 MAPS = 8
 """Largest number of groups for which a terminal shows the heat maps too."""

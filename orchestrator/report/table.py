@@ -88,11 +88,11 @@ def _cell(results: JobResults, source: CellSource, name: str, figures: Figures) 
         trial.key: trial.value if metric.name == trial.metric else figures.get(trial.key, {}).get(metric.name)
         for trial in source.trials
     }
-    reference = _published(results, source.row, name).get(source.column)
+    reference = published(results, source.row, name).get(source.column)
     return make_cell(source, metric, values, reference, results.runs)
 
 
-def _published(results: JobResults, row: str, figure: str) -> dict[str, float]:
+def published(results: JobResults, row: str, figure: str) -> dict[str, float]:
     """The reference's values of a row for one figure, by column; a bare number is of the first figure."""
     values: Mapping[str, Any] = (results.table.get("reference") or {}).get("values", {}).get(row, {})
     by_figure = {
@@ -109,7 +109,7 @@ def table_means(results: JobResults, cells: Iterable[Cell]) -> tuple[Mean, ...]:
         lines.setdefault((row, column.figure), {})[column.name] = cell
     names = list(dict.fromkeys(column.name for column in results.columns))
     return tuple(
-        average(row, wanted["name"], wanted.get("over") or names, lines[row, figure], _published(results, row, figure))
+        average(row, wanted["name"], wanted.get("over") or names, lines[row, figure], published(results, row, figure))
         for row in results.rows
         for wanted in results.table.get("averages", [])
         for figure in results.figures

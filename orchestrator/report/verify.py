@@ -12,6 +12,7 @@ from orchestrator.report.earlier_forms import comparable
 from orchestrator.report.figures import scaled
 from orchestrator.report.json_values import to_json
 from orchestrator.report.model import FORM, Report
+from orchestrator.report.verify_claims import claim_differences
 from orchestrator.report.wording import edge_text
 from orchestrator.rules import selection
 from orchestrator.rules.selection import barred_trials
@@ -35,8 +36,9 @@ def verify(store: Store, job_id: str, saved: Mapping[str, Any] | None = None) ->
     Checks that the list of trials repeats the recorded figures, that every value in the table is a recorded figure,
     that every winner is the one that the recorded rule chooses from those figures (its value, its edges and the number
     of candidates too), that nothing was chosen from a group that is not complete, and that a chosen trial ended with
-    what it last reported. Of a report that an earlier version saved, only the numbers that both versions have are
-    compared.
+    what it last reported. Of each claim: that its values are recorded figures, that its differences and its verdict
+    follow from them, and that the store has when it was first submitted. Of a report that an earlier version saved,
+    only the numbers that both versions have are compared.
     """
     placed = store.trials.placed(job_id)
     figures = store.trials.figures(trial.key for trial in placed if trial.state == "done")
@@ -53,6 +55,7 @@ def verify(store: Store, job_id: str, saved: Mapping[str, Any] | None = None) ->
     lines += _last_reports(store, [winner.key for winner in winners], figures, placed)
     report = build(store, job_id)
     lines += _table(report, figures)
+    lines += claim_differences(report, spec, figures)
     if saved is not None:
         earlier = saved.get("form") != FORM
         lines += differences({**comparable(saved), "form": FORM}, to_json(report), "report", shared_only=earlier)

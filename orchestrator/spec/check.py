@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.records.recorded_spec import lookup
+from orchestrator.spec.check_claims import check_claims
 from orchestrator.spec.check_labels import check_labels
 from orchestrator.spec.check_layers import check_layers, check_second_axes
 from orchestrator.spec.check_paths import check_effect, check_paths
@@ -92,6 +93,7 @@ def check(root: YamlNode, problems: Problems, unreadable: Collection[Location] =
         check_stage(root, job, problems) and valid and base.sound and not bad
     ):  # else names may be those of trials that were not built
         check_names(root, job, stages.built, problems)
+        check_claims(root, job, stages.built, problems)
     check_figures(root, job, stages.built, problems)
     check_layers(root, job, stages.built, problems)
     check_second_axes(root, job, stages.built, problems)

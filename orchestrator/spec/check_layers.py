@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from orchestrator.paths import file_name
-from orchestrator.spec.check_report import labels_at
+from orchestrator.spec.check_report import labels_of
 from orchestrator.spec.check_trials import CheckedTrial
 from orchestrator.spec.diagnostics import Problems, offer, shorten
 from orchestrator.spec.job import JobSpec
@@ -59,7 +59,7 @@ def _check_figure(
     problems: Problems,
 ) -> None:
     """One figure against the trials of its stage."""
-    measured = list(dict.fromkeys(name for trial in trials for name in trial.spec.task.measured))
+    measured = list(dict.fromkeys(name for trial in trials for name in trial.spec.task.measured_figures))
     for field in ("figure", "anchor"):
         name = getattr(figure, field)
         if name and name not in measured:
@@ -68,7 +68,7 @@ def _check_figure(
             if measured:
                 what = "not measured by its trials; " + offer(name, measured, "measured figures")
             problems.report(place, f"report.layers.{field}", shorten(name), what)
-    rows, columns = (labels_at(trials, path) for path in (job.report.rows, job.report.columns))
+    rows, columns = (labels_of(trials, path) for path in (job.report.rows, job.report.columns))
     for n, name in enumerate(figure.rows):
         if name not in rows:
             what = "no trial of its stage has this row; " + offer(name, rows, job.report.rows)

@@ -54,8 +54,8 @@ def check_stage(root: YamlNode, job: JobSpec, problems: Problems) -> bool:
 def check_names(root: YamlNode, job: JobSpec, built: Mapping[str, Sequence[CheckedTrial]], problems: Problems) -> None:
     """Every row and column that the report names is that of some trial."""
     report = job.report
-    shown = [trial for name in _shown(job) for trial in built.get(name, ())]
-    rows, columns = (labels_at(shown, path) for path in (report.rows, report.columns))
+    shown = [trial for name in leading(job, report.stage or job.stages[-1].name) for trial in built.get(name, ())]
+    rows, columns = (labels_of(shown, path) for path in (report.rows, report.columns))
     for k, average in enumerate(report.averages):
         for n, name in enumerate(average.over):
             if name not in columns:
@@ -74,16 +74,15 @@ def check_names(root: YamlNode, job: JobSpec, built: Mapping[str, Sequence[Check
                 problems.report(place, f"report.reference.values.{shorten(row)}", shorten(name), what)
 
 
-def _shown(job: JobSpec) -> list[str]:
-    """The table's stage and those whose winners it takes, whose groups are its own."""
-    last = job.report.stage or job.stages[-1].name
+def leading(job: JobSpec, last: str) -> list[str]:
+    """A stage and those whose winners it takes, whose groups are its own."""
     names = {last}
     for stage in reversed(job.stages):
         names.update(stage.from_ if stage.name in names else ())
     return [stage.name for stage in job.stages if stage.name in names]
 
 
-def labels_at(trials: Sequence[CheckedTrial], path: str) -> list[str]:
+def labels_of(trials: Sequence[CheckedTrial], path: str) -> list[str]:
     """What the trials have at a path, as rows and columns name it, in the order of the trials."""
     found: dict[str, None] = {}
     cheap: dict[str, str] = {}  # many trials share few values

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
+from orchestrator.spec.claims import MAX_CLAIMS, Claim
 from orchestrator.spec.identity import hashed_content
 from orchestrator.spec.layer_figure import LayerFigure
 from orchestrator.spec.model import SpecModel
@@ -235,6 +236,9 @@ class JobSpec(SpecModel):
     priority: int = Field(default=0, ge=-1_000_000_000, le=1_000_000_000)
     """Of the jobs on one cluster, those with the highest priority run first; equal ones share."""
     report: ReportSpec = ReportSpec()
+    claims: list[Claim] = Field(default=[], max_length=MAX_CLAIMS)
+    """What the job expects. The report judges each claim, with Holm's levels over all of them, and says whether it was
+    written before the results. A claim is part of the job: one that is added makes another job, of no new runs."""
 
     @model_validator(mode="before")
     @classmethod

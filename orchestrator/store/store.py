@@ -5,6 +5,7 @@ from __future__ import annotations
 from orchestrator.errors import NotFound
 from orchestrator.settings import Settings
 from orchestrator.store.choices import Choices
+from orchestrator.store.claims import Claims
 from orchestrator.store.database import Database, connect, look
 from orchestrator.store.jobs import Jobs
 from orchestrator.store.leases import Leases
@@ -27,6 +28,7 @@ class Store:
         self.jobs = Jobs(database)
         self.trials = Trials(database)
         self.choices = Choices(database)
+        self.claims = Claims(database)
         self.leases = Leases(database)
         self.search_log = SearchLog(database)
         self.lineage = Lineage(database)

@@ -18,11 +18,11 @@ from sqlalchemy import (
 
 from orchestrator.store.column_types import LongWords, Number, Whole, Words
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Revisions of the schema, the oldest first. Opening a store that is up to date then needs no Alembic; a test compares
 them with the migrations."""
 
-READABLE = ("0004", "0005")
+READABLE = ("0004", "0005", "0006")
 """Revisions whose rows this version reads as they are: looking writes nothing, so it brings no store up to date."""
 
 VERSION_TABLE = "orchestrator_version"
@@ -290,6 +290,19 @@ origins = Table(
     Column("candidates", Integer, nullable=False),
     Column("decided", Number, nullable=False),
 )
+
+claims = Table(
+    "claims",
+    metadata,
+    Column("job_name", Words, primary_key=True),
+    Column("profile", Words, primary_key=True),
+    Column("digest", Words, primary_key=True),  # of what is claimed, as records.claims.digest says
+    Column("job_id", ForeignKey("jobs.id"), nullable=False),  # the first job of this name with the claim
+    Column("submitted", Number, nullable=False),
+    Column("ended", Integer, nullable=False),  # of the trials that it reads, those that had ended by then
+    Column("total", Integer, nullable=False),  # the trials that it reads, as far as they were known
+)
+"""When each claim about a study (a job's name and profile) was first submitted."""
 
 
 MEASURED = (

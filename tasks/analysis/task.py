@@ -187,9 +187,10 @@ class Analyse(Task):
         return metrics
 
     @property
-    def measured(self) -> tuple[str, ...]:
-        attention = tuple(metric.name for metric in ATTENTION) if "attention" in self.measures else ()
-        return (*attention, *self._figures.values())
+    def measured_figures(self) -> Mapping[str, str]:
+        items = {"head_divergence": "head"}
+        attention = {m.name: items.get(m.name, "") for m in ATTENTION} if "attention" in self.measures else {}
+        return attention | dict.fromkeys(self._figures.values(), "layer")
 
     @property
     def model_options(self) -> Mapping[str, Any]:

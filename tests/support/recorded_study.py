@@ -9,11 +9,11 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.records.rows import ChoiceRow, JobRecord, MetricRow, Placement, TrackedRun
+from orchestrator.records.rows import ChoiceRow, JobRecord, MeasurementRow, MetricRow, Placement, TrackedRun
 from orchestrator.records.writes import Failed, Finished, Reported, Write
 from orchestrator.rules.selection import Candidate, axis_values, best, edges
 from orchestrator.spec.job import JobSpec
@@ -47,7 +47,7 @@ Ended = tuple[Placement, list[Write]]
 class Plot:
     """What goes wrong in the study, and what its things are called."""
 
-    data_sets: tuple[str, str] = ("digits", "faces")
+    data_sets: tuple[str, ...] = ("digits", "faces")
     name: str = "k12-grid"
     failed_grid: tuple[str, ...] = ()
     """Groups of which one grid trial fails."""
@@ -76,6 +76,13 @@ class Plot:
     file. Empty: the recorded specs say nothing."""
     images: int = 0
     """Images that a final trial says that its top-1 accuracy is a share of."""
+    lrs: tuple[float, ...] = LRS
+    decays: tuple[float, ...] = DECAYS
+    claims: tuple[Mapping[str, Any], ...] = ()
+    final_values: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """group -> accuracy of its final trials, one for each seed; without it, by the formula."""
+    rows: Callable[[str, int], Sequence[MeasurementRow]] = lambda group, seed: ()
+    """(group, seed) -> measurements of a final trial."""
 
     @property
     def metric(self) -> MetricRow:
@@ -112,8 +119,8 @@ def spec_of(plot: Plot) -> dict[str, Any]:
                         "grid": {
                             "task.dataset": list(plot.data_sets),
                             "backbone.init": inits,
-                            "optim.lr": list(LRS),
-                            "optim.layer_decay": list(DECAYS),
+                            "optim.lr": list(plot.lrs),
+                            "optim.layer_decay": list(plot.decays),
                         }
                     },
                     "per": ["task.dataset", "backbone.init"],
@@ -143,6 +150,7 @@ def spec_of(plot: Plot) -> dict[str, Any]:
                 **({"figures": list(plot.figures)} if plot.figures else {}),
                 **({"plots": list(plot.plots)} if plot.plots else {}),
             },
+            "claims": list(plot.claims),
         }
     )
     return job.model_dump(mode="json", by_alias=True)
@@ -205,12 +213,14 @@ class Study:
 
     def grid(self, group: str) -> None:
         ended: list[Ended] = []
-        points = [(lr, decay, seed) for lr in LRS for decay in DECAYS for seed in self.plot.grid_seeds]
+        points = [
+            (lr, decay, seed) for lr in self.plot.lrs for decay in self.plot.decays for seed in self.plot.grid_seeds
+        ]
         for n, (lr, decay, seed) in enumerate(points):
             place = self.placement("grid", group, n, {"optim.lr": lr, "optim.layer_decay": decay}, seed)
             if group in self.plot.failed_grid and n == 4:
                 ended.append((place, [Failed(place.key, 1, "code", "ValueError: <img> & co\nline 2")]))
-            elif group in self.plot.diverged_grid and lr == LRS[-1] and decay > 0.8:
+            elif group in self.plot.diverged_grid and lr == self.plot.lrs[-1] and decay > 0.8:
                 report = Reported(place.key, 1, 1, 10, {"train_loss": math.inf, "lr": 1e-3}, 0.5)
                 ended.append((place, [report, Failed(place.key, 1, "diverged", "loss is inf in epoch 2")]))
             elif group in self.plot.diverged_seed and n == len(self.plot.grid_seeds) - 1:
@@ -237,7 +247,8 @@ class Study:
         ended: list[Ended] = []
         for n, seed in enumerate(self.plot.seeds):
             place = self.placement("final", group, n, {**winner.settings, "seed": seed}, seed)
-            value = self.value(group, place.settings, seed) - 0.01
+            given = self.plot.final_values.get(group)
+            value = given[n] if given else self.value(group, place.settings, seed) - 0.01
             state = self.plot.final_state.get(group, "done") if n == len(self.plot.seeds) - 1 else "done"
             writes: Mapping[str, list[Write]] = {
                 "done": self.finished(place, self.plot.measured(value), test=True),
@@ -322,7 +333,8 @@ class Study:
                  "ran_on": [{"from_step": 0, "device": "cpu", "instruction_set": "AVX512", "threads": 1, "workers": 1}],
                  "data_digest": f"digest-of-{place.group.rpartition('/')[0]}",
                  **({"shares": {"top1": self.plot.images}} if test and self.plot.images else {})}  # fmt: skip
-        return [*rows, Finished(place.key, 1, figures, facts)]
+        measured = self.plot.rows(place.group, place.seed) if test else ()
+        return [*rows, Finished(place.key, 1, figures, facts, measurements=measured)]
 
     def choose(self, stage: str, group: str, sources: list[str]) -> Candidate:
         ran = [(p, figures) for p, figures in self.ran[group] if p.stage in sources]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.records.recorded_spec import label
-from orchestrator.report import figures, layer_words, plotting
+from orchestrator.report import claim_words, figures, layer_words, plotting
 from orchestrator.report.drawings import HeatMap
 from orchestrator.report.early_stopping import lines as saving_lines
 from orchestrator.report.formatting import duration, short
@@ -86,6 +86,12 @@ def html(report: Report, tracking: str = "", storage: Path | None = None) -> str
         layer_caption=layer_words.caption,
         layers=[(figure, image(plotting.svg(figure), "svg+xml")) for figure in report.layers],
         pictures=[(picture, embedded(picture, storage) if storage else None) for picture in report.pictures],
+        claims_title=claim_words.title(report),
+        claims_header=claim_words.HEADER,
+        claims=[
+            (claim, claim_words.row(claim), claim_words.statement(claim), claim_words.beside(claim))
+            for claim in report.claims
+        ],
         stopping=saving_lines(report.saved, report.agreement),
         stages=stages,
         signs=SIGNS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from orchestrator.report import layer_words
+from orchestrator.report import claim_words, layer_words
 from orchestrator.report.model import Report
 from orchestrator.report.wording import Grid, Line, grid, leading_note, notes, title
 
@@ -36,7 +36,7 @@ def latex(report: Report) -> str:
     lines += [f"    {' & '.join(_words(line))} " + r"\\" for line in table.lines]
     lines += [r"    \bottomrule", r"  \end{tabular}"]
     lines += [*_bold(report), *(rf"  \\ {{\footnotesize {_tex(note)}}}" for note in notes(report))]
-    lines.append(r"\end{table}")
+    lines += [r"\end{table}", *_claims(report)]
     for figure in report.layers:
         lines += [
             "",
@@ -48,6 +48,30 @@ def latex(report: Report) -> str:
             r"\end{figure}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _claims(report: Report) -> list[str]:
+    """A second table: the claims, and below it each in words."""
+    if not report.claims:
+        return []
+    lines = [
+        r"\begin{table}",
+        r"  \centering\footnotesize",
+        rf"  \caption{{Claims of {_tex(report.name)}. {_tex(claim_words.title(report))}.}}",
+        rf"  \label{{tab:{report.name}-claims}}",
+        rf"  \begin{{tabular}}{{l{'r' * (len(claim_words.HEADER) - 3)}ll}}",
+        r"    \toprule",
+        f"    {' & '.join(map(_tex, claim_words.HEADER))} " + r"\\",
+        r"    \midrule",
+        *(f"    {' & '.join(map(_tex, row))} " + r"\\" for row in claim_words.rows(report)),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+    ]
+    for claim in report.claims:
+        words = ". ".join(filter(None, (claim.text.rstrip("."), claim_words.statement(claim))))
+        lines.append(rf"  \\ {_tex(claim.name)}: {_tex(words)}")
+        lines += [rf"  \\ {{\scriptsize {_tex(line)}}}" for line in claim_words.beside(claim)]
+    return [*lines, r"\end{table}"]
 
 
 def _header(table: Grid) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from orchestrator.report import layer_words
+from orchestrator.report import claim_words, layer_words
 from orchestrator.report.model import Report
 from orchestrator.report.wording import (
     Line,
@@ -31,6 +31,7 @@ def markdown(report: Report, tracking: str = "") -> str:
     lines += ["", *([f"- **bold**: {_md(bold)}"] if bold else []), *(f"- {_md(note)}" for note in notes(report))]
     if report.warnings:
         lines += ["", "### Warnings", "", *(f"- {_md(warning)}" for warning in report.warnings)]
+    lines += _claims(report)
     chosen, rows = choices(report)
     if rows:
         lines += ["", f"### {_md(chosen_title(report))}", "", *_md_table(chosen, rows, numbers_from=2)]
@@ -63,6 +64,19 @@ def _words(line: Line) -> list[str]:
     """The texts of a row, as Markdown."""
     leading = [False, *(line.kind == "ours" and shown.leading for shown in line.shown)]
     return [f"**{_md(text)}**" if bold else _md(text) for text, bold in zip(line.texts, leading, strict=True)]
+
+
+def _claims(report: Report) -> list[str]:
+    if not report.claims:
+        return []
+    lines = ["", "### Claims", "", f"{_md(claim_words.title(report))}.", ""]
+    lines += _md_table(claim_words.HEADER, claim_words.rows(report), numbers_from=1)
+    lines.append("")
+    for claim in report.claims:
+        words = ". ".join(filter(None, (claim.text.rstrip("."), claim_words.statement(claim))))
+        lines.append(f"- {_md(claim.name)}: {_md(words)}")
+        lines += [f"  - {_md(line)}" for line in claim_words.beside(claim)]
+    return lines
 
 
 def _md(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from orchestrator.report import figures, layer_words
+from orchestrator.report import claim_words, figures, layer_words
 from orchestrator.report.drawings import HeatCell, HeatMap, Scale
 from orchestrator.report.formatting import WIDTH, aligned, short
 from orchestrator.report.model import MAPS, GroupReport, Report
@@ -38,6 +38,7 @@ def terminal(report: Report, width: int = WIDTH) -> str:
     leading = leading_note(report)
     for note in [*([f"{MARK} {leading}"] if leading else []), *notes(report)]:
         lines += textwrap.wrap(note, width, initial_indent="  ", subsequent_indent="    ")
+    lines += _claims(report, width)
     chosen, rows = choices(report)
     if rows:
         lines += ["", chosen_title(report), *aligned(chosen, rows, width)]
@@ -61,6 +62,20 @@ def _marked(lines: Sequence[Line]) -> list[list[str]]:
 
 def _sign(line: Line, n: int) -> str:
     return MARK if line.kind == "ours" and line.shown[n - 1].leading else " "
+
+
+def _claims(report: Report, width: int) -> list[str]:
+    """A table, then each claim in words."""
+    if not report.claims:
+        return []
+    lines = ["", f"Claims. {claim_words.title(report)}"]
+    lines += aligned(claim_words.HEADER, claim_words.rows(report), width)
+    for claim in report.claims:
+        words = ". ".join(filter(None, (claim.text.rstrip("."), claim_words.statement(claim))))
+        lines += textwrap.wrap(f"{claim.name}: {words}", width, initial_indent="  ", subsequent_indent="    ")
+        for line in claim_words.beside(claim):
+            lines += textwrap.wrap(line, width, initial_indent="    ", subsequent_indent="      ")
+    return lines
 
 
 def _maps(report: Report, width: int) -> list[str]:

@@ -22,21 +22,26 @@ from recorded_study import Plot, Study
 
 from orchestrator.records.rows import DriverRow
 from orchestrator.report.build import build
+from orchestrator.report.claims import reads
 from orchestrator.report.formats import FORMATS, Links
 from orchestrator.report.verify import verify
 from orchestrator.store.store import Store, open_store
 from orchestrator.store.tables import REVISIONS
 
 HERE = Path(__file__).parent
-SMALL = Plot(data_sets=("digits", "faces"), seeds=(0, 1), diverged_grid=("faces/SUP",))
+SMALL = Plot(
+    data_sets=("digits", "faces"), seeds=(0, 1), diverged_grid=("faces/SUP",), lrs=(2.64e-4, 1.18e-3, 2.5e-3),
+    claims=({"name": "sup-ahead", "left": {"row": "SUP", "column": "digits"}, "right": 0.5, "relation": "above"},),
+)  # fmt: skip
 
 
 def record(store: Store) -> str:
     """Records the study, in small; returns the job's id."""
-    recorded_study.LRS, recorded_study.DECAYS = (2.64e-4, 1.18e-3, 2.5e-3), (0.75, 0.85, 0.95)
     recorded_study.EPOCHS = 2
     recorded_study.driver_here = lambda name, job, cluster, slots: DriverRow(name, "laptop", 1, 0.0, job, cluster)
-    return Study(store, SMALL).run()
+    study = Study(store, SMALL)
+    store.claims.submit(study.job_id, reads(store, study.job_id))
+    return study.run()
 
 
 def results(store: Store, job_id: str) -> dict[str, object]:
@@ -49,6 +54,7 @@ def results(store: Store, job_id: str) -> dict[str, object]:
             f"{row} on {column}": [list(cell.values), cell.value] for (row, column), cell in sorted(report.at.items())
         },
         "winners": {f"{row.stage} {row.group}": [row.key, row.value] for row in store.choices.of(job_id)},
+        **({"claims": [[c.name, c.verdict, c.ended_before] for c in report.claims]} if report.claims else {}),
         "states": {str(state): count for state, count in store.jobs.get(job_id).counts.items()},
         "differences": verify(store, job_id, table),
     }
