@@ -270,17 +270,18 @@ def test_a_job_survives_random_kills_of_anything(
 def test_jobs_survive_random_kills_for_hours(
     own: Path, spec: Path, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
-    """`make soak HOURS=24`. Prints what was killed; a failure names its seed."""
+    """`make soak HOURS=24`. Prints what was killed; a failure names its seed, with which SEED= begins again."""
     end = time.monotonic() + 3600 * float(os.environ.get("ORCHESTRATOR_SOAK_HOURS", "1"))
-    seed, killed = random.SystemRandom().randrange(10**6), Counter[str]()
+    given = os.environ.get("ORCHESTRATOR_SOAK_SEED")
+    seed, killed = int(given) if given else random.SystemRandom().randrange(10**6), Counter[str]()
     while time.monotonic() < end:
-        seed += 1
         place = tmp_path / str(seed)
         place.mkdir()
         kinds = random.Random(seed).choices(KINDS, weights=(8, 6, 4, 2, 2, 2), k=30)
         killed += survives(own, spec, undisturbed, place, seed, kinds).killed
         shutil.rmtree(place)
         print(f"seed {seed}: done; killed so far: {dict(killed)}", flush=True)
+        seed += 1
 
 
 def test_a_cluster_that_is_told_to_end_leaves_no_files(own: Path) -> None:
