@@ -244,7 +244,7 @@ def survives(own: Path, spec: Path, undisturbed: dict[str, Any], place: Path, se
     command += ["--database-url", f"sqlite:///{place / 'store.db'}", "--tracking-uri", f"sqlite:///{mlflow}"]
     killer = Killer(command, own, place / "storage", seed)
     done = killer.run(kinds)
-    assert done.returncode == 0, (seed, killer.killed, done.stderr)
+    assert done.returncode == 0, f"seed {seed}, {killer.killed}, exit code {done.returncode}:\n{done.stderr}"
     assert "Traceback" not in done.stderr
     shutil.rmtree(place / "reports", ignore_errors=True)
     (own / "reports").rename(place / "reports")
