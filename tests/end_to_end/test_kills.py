@@ -233,17 +233,21 @@ def test_every_process_killed_at_once_at_random_times(
 
 # Anything, at any time
 
-FEW = ["trial"] * 4 + ["driver"] * 3 + ["mirror"] * 2 + ["raylet", "gcs_server", "head"]
-"""Enough for every kind, in about a minute; with the other tests of this file some thirty kills of one small job."""
+THIRTY = Counter({"trial": 12, "driver": 8, "mirror": 4, "raylet": 2, "gcs_server": 2, "head": 2})
+JOBS = 4
+"""So many jobs, one after the other, at most; each takes about fifteen of these kills."""
 
 
-def survives(own: Path, spec: Path, undisturbed: dict[str, Any], place: Path, seed: int, kinds: list[str]) -> Killer:
+def survives(
+    own: Path, spec: Path, undisturbed: dict[str, Any], place: Path, seed: int, kinds: list[str],
+    pause_s: tuple[float, float] = (0.2, 2.0),
+) -> Killer:  # fmt: skip
     """The job comes to its end, every number as if nothing had happened, and MLflow has all of it."""
     mlflow = place / "mlflow.db"
     command: list[str | Path] = ["submit", spec, "--runs", own, "--cpus", "2", "-q", "--storage", place / "storage"]
     command += ["--database-url", f"sqlite:///{place / 'store.db'}", "--tracking-uri", f"sqlite:///{mlflow}"]
     killer = Killer(command, own, place / "storage", seed)
-    done = killer.run(kinds)
+    done = killer.run(kinds, pause_s)
     assert done.returncode == 0, f"seed {seed}, {killer.killed}, exit code {done.returncode}:\n{done.stderr}"
     assert "Traceback" not in done.stderr
     shutil.rmtree(place / "reports", ignore_errors=True)
@@ -258,11 +262,17 @@ def survives(own: Path, spec: Path, undisturbed: dict[str, Any], place: Path, se
 
 
 @pytest.mark.timeout(900)
-def test_a_job_survives_random_kills_of_anything(
+def test_jobs_survive_thirty_random_kills_of_anything(
     own: Path, spec: Path, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
-    killer = survives(own, spec, undisturbed, tmp_path, seed=4, kinds=FEW)
-    assert killer.killed.total() >= 8, killer.killed
+    left = Counter(THIRTY)
+    for seed in range(4, 4 + JOBS):
+        place = tmp_path / str(seed)
+        place.mkdir()
+        left -= survives(own, spec, undisturbed, place, seed, list(left.elements()), pause_s=(0.1, 1.0)).killed
+        if not left:
+            break
+    assert (left.total(), THIRTY.total()) == (0, 30), f"not killed: {left}"
 
 
 @pytest.mark.soak
