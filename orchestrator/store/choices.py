@@ -64,10 +64,13 @@ class Choices:
 def as_choice(row: Any) -> ChoiceRow:
     """A row of the table `winners` as a ChoiceRow."""
     edges = [_as_edge(edge) for edge in list_of(row.edges_json, "edges_json of a winner")]
+    sources = list_of(row.sources_json, "sources_json of a winner")
+    if not all(isinstance(source, str) for source in sources):
+        raise damaged("sources_json of a winner", row.sources_json)
     return ChoiceRow(
         row.stage, row.grp, row.key, row.value, row.metric, edges,
         object_of(row.rule_json, "rule_json of a winner"), row.candidates,
-        list_of(row.sources_json, "sources_json of a winner"),
+        sources,
     )  # fmt: skip
 
 

@@ -116,6 +116,13 @@ def test_an_edge_that_cannot_be_read_is_named(finished: Store, database_url: str
         finished.choices.of(JOB.id)
 
 
+def test_sources_that_are_no_names_are_named(finished: Store, database_url: str) -> None:
+    finished.choices.record(JOB.id, ChoiceRow("grid", "digits/RAND", key_of(1), 0.5, "top1", [], {}, 3, []))
+    execute(database_url, "UPDATE winners SET sources_json = '[{}]'")
+    with pytest.raises(BackendUnreachable, match=r"the store is damaged: sources_json .*restore a copy"):
+        finished.choices.of(JOB.id)
+
+
 def test_a_recorded_spec_is_an_ordinary_dict(store: Store) -> None:
     spec = {"name": "k12-grid", "stages": [{"name": "grid"}]}
     store.jobs.put(replace(JOB, spec=spec))
