@@ -33,8 +33,8 @@ fuzz: $(INSTALLED)  ## Try made-up specs, checkpoints, images and archives for F
 	@end=$$(($$(date +%s) + $(FUZZ_SECONDS))); while [ $$(date +%s) -lt $$end ]; do \
 	  FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/fuzz --exitfirst --timeout=0 || exit 1; done
 
-soak: $(INSTALLED)  ## Kill processes of running jobs at random for HOURS (1), and the tests with many seeds
-	ORCHESTRATOR_SOAK_HOURS=$(HOURS) $(BIN)/python -m pytest -m soak -s
+soak: $(INSTALLED)  ## Kill processes of running jobs at random for HOURS (1), and the tests with many seeds (SEED=n: begin there)
+	ORCHESTRATOR_SOAK_HOURS=$(HOURS) ORCHESTRATOR_SOAK_SEED=$(SEED) $(BIN)/python -m pytest -m soak -s
 
 check: $(INSTALLED)  ## Lint, check types and the arrows between packages
 	$(BIN)/ruff check .

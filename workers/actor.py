@@ -93,18 +93,21 @@ class TrialActor:
                 self._tidy()
                 self._events = []
 
-    def set_owner(self, owner: str, before: str) -> bool:
-        """Gives the actor to another driver. False when it no longer belonged to `before`: of two drivers that try, one
-        succeeds."""
+    def set_owner(self, owner: str, *before: str) -> bool:
+        """Gives the actor to another driver. False when it no longer belonged to one of `before`: of two drivers that
+        try, one succeeds."""
         with self._changed:
-            unchanged = self._owner == before
+            unchanged = self._owner in before
             if unchanged:
                 self._owner = owner
             return unchanged
 
-    def stop(self) -> None:
-        """Asks the running trial to write a checkpoint and end."""
-        self._stop.set()
+    def stop(self, *owners: str) -> None:
+        """Asks the running trial to write a checkpoint and end; does nothing if the actor belongs to none of `owners`:
+        another driver has taken it over, and wants its trial. Without any, whoever asks may."""
+        with self._changed:
+            if not owners or self._owner in owners:
+                self._stop.set()
 
     def report(self, event: Event) -> None:
         """Adds an event of the trial; called by the processes of a trial with several workers."""

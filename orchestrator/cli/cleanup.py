@@ -52,9 +52,9 @@ def gc(
     """Remove weights and checkpoints that are no longer needed. Kept are those of trials that were chosen, are best of
     their group, end a job or are pinned, and those from which a trial may still start."""
     from orchestrator.engine import collector
-    from orchestrator.store.store import open_existing
+    from orchestrator.store.store import open_existing, open_to_look
 
-    store = open_existing(where)
+    store = (open_to_look if only_plan else open_existing)(where)
     options = collector.Options(store.jobs.find(job) if job else None, older_than_s, checkpoints, unknown, lost)
     plan = collector.plan(store, where.storage, options)
     done = None if only_plan else collector.remove(store, where.storage, plan)

@@ -51,13 +51,13 @@ def submit(
 @click.option("-q", "--quiet", is_flag=True, help="No live table and no progress lines.")
 def retry(job: str, where: Settings, cpus: int | None, no_tracking: bool, no_ship: bool, quiet: bool) -> None:
     """Run a job's failed and cancelled trials again, and the trials that waited for them."""
-    from orchestrator.spec.job import JobSpec
+    from orchestrator.spec.load import recorded
     from orchestrator.store.store import open_existing
 
     store = open_existing(where)
     identity = store.jobs.find(job)
+    spec = recorded(store.jobs.spec(identity), identity)  # before anything is pending again
     count = store.jobs.retry(identity)
-    spec = JobSpec.model_validate(store.jobs.spec(identity))
     store.close()
     say(f"{identity}: {count} failed or cancelled trials are pending again")
     drive(spec, where, cpus, not no_tracking, not no_ship, quiet)

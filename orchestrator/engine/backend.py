@@ -41,10 +41,10 @@ class Backend(Protocol):
         """Lets the worker drop these events; after the end of its trial it is idle."""
 
     def stop(self, worker: Any) -> None:
-        """Asks the worker's trial to write a checkpoint and stop."""
+        """Asks the worker's trial to write a checkpoint and stop, unless another driver has taken the worker over."""
 
     def retire(self, worker: Any) -> None:
-        """Ends the worker's process."""
+        """Ends the worker's process, unless another driver has taken it over."""
 
     def close(self) -> None:
         """Ends the idle workers."""

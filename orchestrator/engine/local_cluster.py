@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import psutil
 
+from orchestrator import processes
 from orchestrator.errors import BackendUnreachable
 from orchestrator.settings import private_folder
 
@@ -50,17 +51,12 @@ def describe(folder: Path, address: str, dashboard: str | None) -> None:
 
 def this_process() -> dict[str, Any]:
     """The id of this process and when it began, by which `is_running` knows it again."""
-    me = psutil.Process()
-    return {"pid": me.pid, "pid_started": me.create_time()}
+    return {"pid": os.getpid(), "pid_started": processes.this_began()}
 
 
 def is_running(state: dict[str, Any]) -> bool:
     """True if the process that `this_process` described still runs."""
-    try:
-        process = psutil.Process(state["pid"])
-        return abs(process.create_time() - state["pid_started"]) < 2 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    return processes.is_running(state["pid"], state["pid_started"])
 
 
 def end_process(state: dict[str, Any]) -> None:

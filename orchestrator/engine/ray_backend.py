@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import time
 import uuid
 from collections import defaultdict
@@ -13,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError, RaySystemError, RayTaskError, RuntimeEnvSetupError
+from ray.exceptions import ActorUnavailableError, RayError, RaySystemError, RuntimeEnvSetupError
 
 from orchestrator.engine.cluster_calls import ClusterCalls
+from orchestrator.engine.ray_errors import first_line, last_line, plain_lines
 from orchestrator.engine.watch import FROZEN_S, AnswerWatch
 from orchestrator.errors import BackendUnreachable
 from orchestrator.plan.resource_fit import amounts_text, fits, worker_needs, worker_slots
@@ -26,6 +26,10 @@ from workers.messages import Assignment, Failure, TrialUpdate
 
 UNAVAILABLE_S = 90.0
 """An actor that cannot be reached for so long counts as lost (Ray notices a network partition after about 60 s)."""
+ASK_S = 5.0
+"""An actor that is to be ended has so long to say whose it is, and to remove its trial's checkpoints."""
+NOBODY = "nobody"
+"""Owner of an actor that is being ended: no driver can take it over any more."""
 FREE_FOR_S = 0.5
 """Seconds for which a reading of the cluster's free resources is used."""
 
@@ -51,7 +55,7 @@ class ActorHandle:
     """Token of its last trial, whose end is recorded; None once the worker knows that, or has another trial."""
     unavailable_since: float | None = None
     former_owner: str = ""
-    """Id of the driver from which it was taken over; an answer that was on its way names that one."""
+    """Id of the driver from which it was, or is to be, taken over; an answer that was on its way names that one."""
     answers: AnswerWatch = field(default_factory=lambda: AnswerWatch(time.monotonic()), compare=False)
 
     @property
@@ -208,16 +212,16 @@ class RayBackend:
                 time.sleep(0.2)  # the next call fails at once while the node cannot be reached
                 worker.call = worker.handle.poll.remote(0)
                 return None
-            return self._lost(worker, f"not reachable for {UNAVAILABLE_S:.0f} s: {_first_line(error)}")
+            return self._lost(worker, f"not reachable for {UNAVAILABLE_S:.0f} s: {first_line(error)}")
         except RaySystemError as error:
             return self._refused(worker, error)
         except RayError as error:  # the process or its node died, an object was lost with its node, ...
             started = not (isinstance(error, RuntimeEnvSetupError) or getattr(error, "actor_init_failed", False))
-            lost = self._lost(worker, _first_line(error))
+            lost = self._lost(worker, first_line(error))
             if started:
                 return lost
             raise BackendUnreachable(
-                f"trials cannot run on this cluster: {_last_line(error)}\n"
+                f"trials cannot run on this cluster: {last_line(error)}\n"
                 "The nodes need this project and what it imports, at the driver's versions; nothing is lost."
             ) from error
         worker.settled, worker.unavailable_since = True, None
@@ -237,9 +241,9 @@ class RayBackend:
         That is a failure in code. As if the process had died, it would be tried on one node after the other.
         """
         worker.settled = True
-        cause = _last_line(error)
+        cause = last_line(error)
         text = f"the trial cannot be handed to its node, which needs the driver's code: {cause}\n" + "\n".join(
-            _plain_lines(error)
+            plain_lines(error)
         )
         name = worker.assignment.name if worker.assignment is not None else worker.key[:8]
         failure = Failure(ErrorClass.code, text)
@@ -255,15 +259,26 @@ class RayBackend:
 
     def stop(self, worker: ActorHandle) -> None:
         """Asks the worker's trial to write a checkpoint and stop; a later update says that it did."""
-        worker.handle.stop.remote()
+        worker.handle.stop.remote(self._owner, worker.former_owner)
 
     def retire(self, worker: ActorHandle) -> None:
-        """Ends an actor that is not needed, or whose trial failed and may have left its process in any state."""
+        """Ends an actor that is not needed, or whose trial failed and may have left its process in any state.
+
+        One that another driver has taken over goes on. The actor itself decides, so that nobody can take it over
+        between question and end; one that does not answer is ended.
+        """
         self._workers.pop(worker.name, None)
-        if (call := self._release(worker)) is not None:
-            ray.wait([call], timeout=5)  # killed before that, the actor would not remove its trial's checkpoints
-        ray.kill(worker.handle)
         self._free = (0.0, [])
+        # Killed before its release, the actor would not remove its trial's checkpoints.
+        released = self._release(worker)
+        given_up = worker.handle.set_owner.remote(NOBODY, self._owner, worker.former_owner)
+        calls = [call for call in (released, given_up) if call is not None]
+        ready, _ = ray.wait(calls, num_returns=len(calls), timeout=ASK_S)
+        with contextlib.suppress(RayError):  # it cannot be reached, or has ended
+            if given_up in ready and not ray.get(given_up):
+                log.info("an actor is not ended: another driver has taken it over")
+                return
+        ray.kill(worker.handle)
 
     def _release(self, worker: ActorHandle) -> Any:
         """Lets an idle worker drop its last trial and remove its checkpoints, once; returns the call if it made one."""
@@ -298,8 +313,9 @@ class RayBackend:
                 update: TrialUpdate = ray.get(call)
                 resources = Resources.model_validate_json(name.rsplit("|", 1)[1])
                 worker = ActorHandle(
-                    name, handle, resources, key=update.key, token=update.token, settled=True, call=call
-                )
+                    name, handle, resources, key=update.key, token=update.token, settled=True, call=call,
+                    former_owner=update.owner,
+                )  # fmt: skip
                 answers.append(WorkerUpdate(worker, update))
         return answers
 
@@ -328,7 +344,6 @@ class RayBackend:
     def adopt(self, answer: WorkerUpdate) -> None:
         """Makes the worker of this update, with its running trial, this driver's."""
         assert answer.update is not None
-        answer.worker.former_owner = answer.update.owner
         answer.worker.handle.set_owner.remote(self._owner, answer.update.owner)
         self._workers[answer.worker.name] = answer.worker
 
@@ -339,7 +354,7 @@ class RayBackend:
         with contextlib.suppress(RayError):  # it has ended since
             if ray.get(worker.handle.set_owner.remote(self._owner, update.owner), timeout=10):
                 worker.handle.release.remote(update.token)
-                worker.call, worker.key, worker.former_owner = None, "", update.owner
+                worker.call, worker.key = None, ""
                 self._workers[worker.name] = worker
 
     def _create(self, resources: Resources) -> ActorHandle:
@@ -382,19 +397,3 @@ def require(backend: RayBackend, stages: Mapping[str, Resources]) -> None:
     if lines:
         lines.append("Change `resources` in the spec (or --set resources.gpus=0), or use a larger cluster (--address).")
         raise BackendUnreachable("\n".join(lines))
-
-
-def _last_line(error: BaseException) -> str:
-    """The exception itself, below the traceback that came from another process."""
-    return _plain_lines(error)[-1]
-
-
-def _first_line(error: BaseException) -> str:
-    """What happened; of an exception in a call, which begins with the name of the object, the exception itself."""
-    return _plain_lines(error)[-1 if isinstance(error, RayTaskError) else 0]
-
-
-def _plain_lines(error: BaseException) -> list[str]:
-    """The lines of the message, without the colours that Ray puts into it."""
-    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(error)).strip()
-    return (text or type(error).__name__).splitlines()

@@ -37,6 +37,10 @@ STARTS = 2
 SAID_AFTER_S = (20.0, 60.0)
 """After so many seconds of waiting for it, the user is told."""
 WAIT_SAID_S = 1.0
+WITHOUT_GCS, WITHOUT_GCS_S = "RAY_gcs_rpc_server_reconnect_timeout_s", 2_000_000
+"""Ray's variable: so long after a GCS was lost, a client that still waits for its answer ends this process, even if it
+uses another cluster by then. A driver notices the loss itself, within a minute. These 23 days are the most that Ray can
+count in milliseconds of 32 bits."""
 LEAVE_S = 30.0
 """Seconds that Ray has to disconnect; with a dead GCS it needs about five."""
 
@@ -83,7 +87,7 @@ def _join_local(folder: Path, namespace: str, cpus: int | None, lock: IO[str]) -
     """
     for last in (False, True):
         state = local_cluster.described(folder) or _start(folder, cpus)
-        _use_token()
+        os.environ["RAY_AUTH_MODE"] = "token"
         try:
             _join(state["address"], namespace, None)
             return state
@@ -159,11 +163,7 @@ def _unreachable(address: str, reason: str) -> BackendUnreachable:
 
 
 def _join(address: str, namespace: str, runtime_env: dict[str, Any] | None) -> Any:
-    if "RAY_AUTH_MODE" not in os.environ and (os.environ.get("RAY_AUTH_TOKEN") or local_cluster.token_path().exists()):
-        _use_token()  # given an address, Ray does not turn it on by itself
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Ray would end this process after a minute without the GCS; the driver notices sooner, and goes on by itself.
-    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
+    _set_environment()
     import ray
     from ray._private import worker
 
@@ -258,9 +258,12 @@ def _no_metrics() -> Iterator[None]:
             del os.environ[name]  # so that processes started from here, such as a local cluster, keep theirs
 
 
-def _use_token() -> None:
-    """Turns token authentication on in this process, even if Ray has been imported and has read its settings."""
-    os.environ["RAY_AUTH_MODE"] = "token"
+def _set_environment() -> None:
+    """Sets Ray's variables for this process, and has Ray read them, even if it was imported before."""
+    if "RAY_AUTH_MODE" not in os.environ and (os.environ.get("RAY_AUTH_TOKEN") or local_cluster.token_path().exists()):
+        os.environ["RAY_AUTH_MODE"] = "token"  # given an address, Ray does not turn it on by itself
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault(WITHOUT_GCS, str(WITHOUT_GCS_S))
     from ray import _raylet
 
     _raylet.Config.initialize("")  # type: ignore[attr-defined]  # what Ray itself does when it turns the mode on for a local cluster
@@ -331,7 +334,7 @@ def _try_start(folder: Path, cpus: int | None) -> tuple[dict[str, Any] | None, s
     with open(log_path, "w") as output:
         command = [sys.executable, "-m", "orchestrator.engine.ray_head", str(folder), str(cpus or 0), str(LINGER_S)]
         environment = {**os.environ, "RAY_AUTH_MODE": "token"}
-        for name in ("RAY_ADDRESS", "RAY_gcs_rpc_server_reconnect_timeout_s"):
+        for name in ("RAY_ADDRESS", WITHOUT_GCS):
             environment.pop(name, None)
         root = str(Path(__file__).parents[2])  # for a checkout that is not installed
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))

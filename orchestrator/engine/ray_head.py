@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from orchestrator import processes
 from orchestrator.engine import local_cluster
 from orchestrator.engine.watch import AnswerWatch, HeadWatch
 
@@ -126,7 +127,7 @@ class _Guard:
         self.watch = HeadWatch(time.monotonic())
         self._folder = folder
         self._processes = [
-            psutil.Process(each.process.pid)
+            (name, each.process.pid, processes.began(each.process.pid))
             for name in ("gcs_server", "raylet")
             for each in _global_node.all_processes.get(name, [])
         ]
@@ -142,7 +143,7 @@ class _Guard:
 
     def _run(self) -> None:
         while not self._stopped.wait(WATCH_S):
-            ended = [process.name() for process in self._processes if not _alive(process)]
+            ended = [name for name, pid, began in self._processes if not processes.is_running(pid, began)]
             if reason := self.watch.verdict(ended, time.monotonic()):
                 self._give_up(reason)
 
@@ -151,13 +152,6 @@ class _Guard:
         print(f"the local Ray cluster ends: {reason}", file=sys.stderr, flush=True)
         local_cluster.end_family(psutil.Process(), itself=False)
         os._exit(1)
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from orchestrator.errors import SpecError
 from orchestrator.spec.check import check, check_unapplied
-from orchestrator.spec.diagnostics import Problems
+from orchestrator.spec.diagnostics import Problems, causes, exact, wording
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.overrides import with_overrides, with_profile, without_profiles
 from orchestrator.spec.yaml_nodes import YamlNode, read
@@ -40,6 +43,19 @@ def load_checking_profiles(path: str | Path, profile: str | None = None, overrid
     if job is None or len(problems):
         raise SpecError(problems.lines())
     return job
+
+
+def recorded(values: Mapping[str, Any], name: str) -> JobSpec:
+    """The job that the store has under this name. Raises SpecError if this version does not take its spec any more."""
+    try:
+        # Field by field: without these it is none of an earlier version, and the store says that it is damaged.
+        return JobSpec.model_validate({**values, **{field: values[field] for field in ("name", "trial", "stages")}})
+    except ValidationError as error:
+        remedy = "this version refuses what an earlier one recorded: mend the spec file and submit that"
+        raise SpecError([
+            f"{name}: {'.'.join(map(str, exact(each)[0]))}: {wording(JobSpec, each)}; {remedy}"
+            for each in causes(error.errors())
+        ]) from error  # fmt: skip
 
 
 def _job(root: YamlNode, profile: str | None, overrides: Sequence[str], problems: Problems) -> JobSpec | None:

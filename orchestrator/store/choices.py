@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from orchestrator.errors import Conflict
 from orchestrator.records.rows import ChoiceRow, Edge
 from orchestrator.store import tables
+from orchestrator.store.column_types import damaged
 from orchestrator.store.database import Database, list_of, object_of, to_json
 
 _winners = tables.winners
@@ -63,10 +64,13 @@ class Choices:
 def as_choice(row: Any) -> ChoiceRow:
     """A row of the table `winners` as a ChoiceRow."""
     edges = [_as_edge(edge) for edge in list_of(row.edges_json, "edges_json of a winner")]
+    sources = list_of(row.sources_json, "sources_json of a winner")
+    if not all(isinstance(source, str) for source in sources):
+        raise damaged("sources_json of a winner", row.sources_json)
     return ChoiceRow(
         row.stage, row.grp, row.key, row.value, row.metric, edges,
         object_of(row.rule_json, "rule_json of a winner"), row.candidates,
-        list_of(row.sources_json, "sources_json of a winner"),
+        sources,
     )  # fmt: skip
 
 
@@ -79,10 +83,13 @@ _EDGE_SENTENCE = re.compile(
 def _as_edge(recorded: dict[str, Any] | str) -> Edge:
     """An edge as this version records it, or a sentence of an earlier version, whose numbers have six digits."""
     if isinstance(recorded, dict):
-        return Edge(**recorded)
-    parts = _EDGE_SENTENCE.fullmatch(recorded)
+        try:
+            return Edge(**recorded)
+        except TypeError:
+            raise damaged("an edge in edges_json of a winner", recorded) from None
+    parts = _EDGE_SENTENCE.fullmatch(recorded) if isinstance(recorded, str) else None
     if parts is None:
-        raise ValueError(f"the store has an edge that cannot be read: {recorded!r}")
+        raise damaged("an edge in edges_json of a winner", recorded)
     side: Literal["low", "high"] = "low" if parts["side"] == "low" else "high"
     value = float(parts["value"])
     bound = value if parts["bound"] is None else float(parts["bound"])

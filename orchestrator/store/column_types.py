@@ -10,10 +10,11 @@ from sqlalchemy import BigInteger, Dialect, Double, Integer, String, Text, TypeD
 from orchestrator.errors import BackendUnreachable, SpecError
 
 
-def damaged(what: str, value: object) -> BackendUnreachable:
+def damaged(what: str, value: object, fault: str = "is") -> BackendUnreachable:
     """The error for a value that no version of this program writes. `what`: the table, column or row, in words."""
+    shown = repr(value)[:60]
     return BackendUnreachable(
-        f"the store is damaged: {what} is {repr(value)[:60]}, which this program never writes: restore a copy of it"
+        f"the store is damaged: {what} {fault} {shown}, which this program never writes: restore a copy of it"
     )
 
 

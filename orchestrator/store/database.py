@@ -46,12 +46,32 @@ def list_of(text: str, what: str) -> list[Any]:
     return _decoded(text, what, list)
 
 
+def fields_of(text: str, what: str) -> dict[str, Any]:
+    """As `object_of`, for a value whose fields are relied on, such as a spec: `value["stages"]`, at any depth, raises
+    BackendUnreachable if there is no such field, since this program writes them all."""
+    return _decoded(text, what, dict, json.JSONDecoder(object_hook=lambda found: _Fields(found, what)).decode)
+
+
+class _Fields(dict[str, Any]):
+    __slots__ = ("_what",)
+
+    def __init__(self, found: dict[str, Any], what: str) -> None:
+        super().__init__(found)
+        self._what = what
+
+    def __missing__(self, name: str) -> Any:
+        raise damaged(self._what, dict(self), f"has no field {name!r} in")
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
+
+
 _decode = json.JSONDecoder().decode
 
 
-def _decoded(text: str, what: str, kind: type[T]) -> T:
+def _decoded(text: str, what: str, kind: type[T], decode: Callable[[str], Any] = _decode) -> T:
     try:
-        value = _decode(text)
+        value = decode(text)
     except (ValueError, RecursionError):
         raise damaged(what, text) from None
     if not isinstance(value, kind):

@@ -13,7 +13,7 @@ from orchestrator.records.rows import JobRecord, JobRow
 from orchestrator.records.states import JobState, TrialState
 from orchestrator.store import leases, name_errors, tables
 from orchestrator.store.column_types import refuse_what_does_not_fit
-from orchestrator.store.database import Database, object_of, state_of, to_json
+from orchestrator.store.database import Database, fields_of, object_of, state_of, to_json
 
 _jobs, _stages, _trials, _placed = tables.jobs, tables.stages, tables.trials, tables.placed
 
@@ -84,7 +84,7 @@ class Jobs:
 
     def spec(self, job_id: str) -> dict[str, Any]:
         """The job's spec as JSON, after the profile and overrides were applied."""
-        return object_of(self._column(job_id, _jobs.c.spec_json), f"spec_json of job {job_id}")
+        return fields_of(self._column(job_id, _jobs.c.spec_json), f"spec_json of job {job_id}")
 
     def text(self, job_id: str) -> str:
         """The text of the submitted file."""
@@ -111,7 +111,7 @@ class Jobs:
         """The job's stages as (name, position, body), by position."""
         query = sa.select(_stages).where(_stages.c.job_id == job_id).order_by(_stages.c.position)
         rows = self._db.read(lambda connection: connection.execute(query).all())
-        return [(row.name, row.position, object_of(row.body_json, f"body_json of stage {row.name}")) for row in rows]
+        return [(row.name, row.position, fields_of(row.body_json, f"body_json of stage {row.name}")) for row in rows]
 
     def retry(self, job_id: str) -> int:
         """Makes the job's failed and cancelled trials pending again and returns how many; their attempts are kept."""

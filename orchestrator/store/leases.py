@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
 from orchestrator.errors import LeaseLost
+from orchestrator.processes import is_running, this_began
 from orchestrator.records.rows import DriverRow, Running
 from orchestrator.records.states import TrialState
 from orchestrator.store import tables
@@ -45,33 +46,12 @@ def this_host() -> str:
 def driver_here(driver_id: str, job_id: str, cluster: str, priority: int = 0, slots: int = 0) -> DriverRow:
     """The row of a driver that runs in this process."""
     pid = os.getpid()
-    return DriverRow(driver_id, this_host(), pid, _started(pid), job_id, cluster, priority, slots)
-
-
-@functools.cache
-def _started(pid: int) -> float:
-    """When this process began. `pid` is part of the cache's key because a forked child is another process."""
-    import psutil
-
-    return float(psutil.Process(pid).create_time())
+    return DriverRow(driver_id, this_host(), pid, this_began(), job_id, cluster, priority, slots)
 
 
 def _is_gone(host: str, pid: int, pid_started: float) -> bool:
     """True if the process is known not to exist any more; always False for a process of another host."""
-    if host != this_host():
-        return False
-    if pid == os.getpid():
-        return abs(_started(pid) - pid_started) > 2.0
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        # The start time is counted from the boot time, which moves a little when the clock is set.
-        return bool(abs(process.create_time() - pid_started) > 2.0 or process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.AccessDenied:
-        return False
+    return host == this_host() and not is_running(pid, pid_started)
 
 
 # Statements that run for every trial are built once: building one takes SQLAlchemy longer than running it.

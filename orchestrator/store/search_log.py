@@ -11,7 +11,7 @@ from orchestrator.errors import Conflict
 from orchestrator.records.rows import SearchEvent
 from orchestrator.records.states import TrialState
 from orchestrator.store import leases, tables
-from orchestrator.store.database import Database, object_of, to_json
+from orchestrator.store.database import Database, fields_of, to_json
 
 SearchedGroup = tuple[str, str]
 """(stage, group)"""
@@ -35,7 +35,7 @@ class SearchLog:
         by_group: dict[SearchedGroup, list[SearchEvent]] = defaultdict(list)
         for row in self._db.read(lambda connection: connection.execute(query).all()):
             event = SearchEvent(
-                row.number, row.kind, row.key, object_of(row.body_json, f"body_json of event {row.number} of a search")
+                row.number, row.kind, row.key, fields_of(row.body_json, f"body_json of event {row.number} of a search")
             )
             by_group[row.stage, row.grp].append(event)
         return dict(by_group)

@@ -15,7 +15,7 @@ from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.records.writes import Write
 from orchestrator.store import metrics, name_errors, search_log, tables, trial_events
 from orchestrator.store.column_types import Words, refuse_what_does_not_fit
-from orchestrator.store.database import Database, chunks, object_of, state_of, to_json
+from orchestrator.store.database import Database, chunks, fields_of, object_of, state_of, to_json
 
 _jobs, _trials, _placed = tables.jobs, tables.trials, tables.placed
 
@@ -151,7 +151,7 @@ class Trials:
         )
         return [
             (
-                object_of(row.spec_json, "spec_json of a trial"),
+                fields_of(row.spec_json, "spec_json of a trial"),
                 TrialSnapshot(
                     TrialState.done,
                     step_seconds=row.step_seconds,
@@ -365,7 +365,7 @@ def _read_trial(connection: sa.Connection, key: str) -> TrialRow:
         .order_by(_placed.c.job_id, _placed.c.position)
     )
     decoded: dict[str, Any] = {
-        "spec": object_of(row.spec_json, f"spec_json of trial {key[:12]}"),
+        "spec": fields_of(row.spec_json, f"spec_json of trial {key[:12]}"),
         "state": state_of(TrialState, row.state),
         "figures": read_figures(connection, [key]).get(key, {}),
         "weights": _weights(row),

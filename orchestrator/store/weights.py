@@ -21,7 +21,7 @@ from orchestrator.rules.retention import (
 )
 from orchestrator.rules.selection import Candidate
 from orchestrator.store import tables
-from orchestrator.store.database import Database, chunks, object_of, state_of
+from orchestrator.store.database import Database, chunks, fields_of, object_of, state_of
 from orchestrator.store.trials import read_figures
 
 _trials, _placed, _jobs, _pins = tables.trials, tables.placed, tables.jobs, tables.pins
@@ -163,7 +163,7 @@ def _read_facts(connection: sa.Connection) -> RetentionFacts:
         for row in connection.execute(sa.select(*columns))
     }  # fmt: skip
     jobs = {
-        row.id: Job(row.id, row.state == JobState.done, object_of(row.spec_json, f"spec_json of job {row.id}"))
+        row.id: Job(row.id, row.state == JobState.done, fields_of(row.spec_json, f"spec_json of job {row.id}"))
         for row in connection.execute(sa.select(_jobs.c.id, _jobs.c.state, _jobs.c.spec_json))
     }
     w = tables.winners
@@ -247,5 +247,5 @@ def _parts(connection: sa.Connection, keys: list[str]) -> set[str]:
     parts: set[str] = set()
     for some_keys in chunks(keys):
         rows = connection.execute(sa.select(_trials.c.key, _trials.c.spec_json).where(_trials.c.key.in_(some_keys)))
-        parts.update(row.key for row in rows if is_part(object_of(row.spec_json, f"spec_json of trial {row.key[:12]}")))
+        parts.update(row.key for row in rows if is_part(fields_of(row.spec_json, f"spec_json of trial {row.key[:12]}")))
     return parts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -200,7 +201,8 @@ class Mirror:
             import yaml
 
             self._runs.write(run, [], run_view.cut_params(rows[0].group_values))
-            text = yaml.safe_dump(self._store.jobs.spec(job.id), sort_keys=False, allow_unicode=True)
+            spec = json.loads(json.dumps(self._store.jobs.spec(job.id)))  # plain dicts, which are all YAML takes
+            text = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
             self._runs.write_text(run, text, "spec.yaml")
             run.through = 1
             self._runs.record(key, run, None)

@@ -16,13 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator import processes
 from orchestrator.settings import Settings
 from orchestrator.tracking.mlflow_mirror import MIRRORED_ELSEWHERE, Figures, Mirror, Picture
 from orchestrator.tracking.mlflow_runs import Synced
 
 if TYPE_CHECKING:
-    import psutil
-
     from orchestrator.store.store import Store
 
 
@@ -40,10 +39,11 @@ class _StopCondition:
         self._asked = False
         self._until = float("inf")
         self._pipe = stat.S_ISFIFO(os.fstat(0).st_mode)
-        try:
-            self._parent: psutil.Process | None = psutil.Process(parent_pid)
-        except psutil.NoSuchProcess:
-            self._parent = None
+        self._parent = parent_pid
+        self._began: float | None = None
+        """When that process began; None if it is gone already."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._began = processes.began(parent_pid)
         signal.signal(signal.SIGTERM, self._ask)
         # Ctrl-C reaches every process of the terminal, but the driver decides when this one ends.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -54,12 +54,9 @@ class _StopCondition:
 
     def __call__(self) -> bool:
         if not self._asked:
-            import psutil
-
-            gone = self._parent is None or not self._parent.is_running()
-            zombie = not gone and self._parent is not None and self._parent.status() == psutil.STATUS_ZOMBIE
+            gone = self._began is None or not processes.is_running(self._parent, self._began)
             closed = self._pipe and bool(select.select([0], [], [], 0)[0]) and not os.read(0, 1024)
-            self._asked = gone or zombie or closed
+            self._asked = gone or closed
         if self._asked and self._until == float("inf"):
             self._until = time.monotonic() + self._last_s
         return self._asked

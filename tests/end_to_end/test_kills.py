@@ -233,18 +233,22 @@ def test_every_process_killed_at_once_at_random_times(
 
 # Anything, at any time
 
-FEW = ["trial"] * 4 + ["driver"] * 3 + ["mirror"] * 2 + ["raylet", "gcs_server", "head"]
-"""Enough for every kind, in about a minute; with the other tests of this file some thirty kills of one small job."""
+THIRTY = Counter({"trial": 13, "driver": 9, "mirror": 5, "raylet": 1, "gcs_server": 1, "head": 1})
+JOBS = 4
+"""So many jobs, one after the other, at most; each takes about fifteen of these kills."""
 
 
-def survives(own: Path, spec: Path, undisturbed: dict[str, Any], place: Path, seed: int, kinds: list[str]) -> Killer:
+def survives(
+    own: Path, spec: Path, undisturbed: dict[str, Any], place: Path, seed: int, kinds: list[str],
+    pause_s: tuple[float, float] = (0.2, 2.0),
+) -> Killer:  # fmt: skip
     """The job comes to its end, every number as if nothing had happened, and MLflow has all of it."""
     mlflow = place / "mlflow.db"
     command: list[str | Path] = ["submit", spec, "--runs", own, "--cpus", "2", "-q", "--storage", place / "storage"]
     command += ["--database-url", f"sqlite:///{place / 'store.db'}", "--tracking-uri", f"sqlite:///{mlflow}"]
     killer = Killer(command, own, place / "storage", seed)
-    done = killer.run(kinds)
-    assert done.returncode == 0, (seed, killer.killed, done.stderr)
+    done = killer.run(kinds, pause_s)
+    assert done.returncode == 0, f"seed {seed}, {killer.killed}, exit code {done.returncode}:\n{done.stderr}"
     assert "Traceback" not in done.stderr
     shutil.rmtree(place / "reports", ignore_errors=True)
     (own / "reports").rename(place / "reports")
@@ -258,11 +262,17 @@ def survives(own: Path, spec: Path, undisturbed: dict[str, Any], place: Path, se
 
 
 @pytest.mark.timeout(900)
-def test_a_job_survives_random_kills_of_anything(
+def test_jobs_survive_thirty_random_kills_of_anything(
     own: Path, spec: Path, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
-    killer = survives(own, spec, undisturbed, tmp_path, seed=4, kinds=FEW)
-    assert killer.killed.total() >= 8, killer.killed
+    left = Counter(THIRTY)
+    for seed in range(4, 4 + JOBS):
+        place = tmp_path / str(seed)
+        place.mkdir()
+        left -= survives(own, spec, undisturbed, place, seed, list(left.elements()), pause_s=(0.1, 1.0)).killed
+        if not left:
+            break
+    assert (left.total(), THIRTY.total()) == (0, 30), f"not killed: {left}"
 
 
 @pytest.mark.soak
@@ -270,17 +280,18 @@ def test_a_job_survives_random_kills_of_anything(
 def test_jobs_survive_random_kills_for_hours(
     own: Path, spec: Path, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
-    """`make soak HOURS=24`. Prints what was killed; a failure names its seed."""
+    """`make soak HOURS=24`. Prints what was killed; a failure names its seed, with which SEED= begins again."""
     end = time.monotonic() + 3600 * float(os.environ.get("ORCHESTRATOR_SOAK_HOURS", "1"))
-    seed, killed = random.SystemRandom().randrange(10**6), Counter[str]()
+    given = os.environ.get("ORCHESTRATOR_SOAK_SEED")
+    seed, killed = int(given) if given else random.SystemRandom().randrange(10**6), Counter[str]()
     while time.monotonic() < end:
-        seed += 1
         place = tmp_path / str(seed)
         place.mkdir()
         kinds = random.Random(seed).choices(KINDS, weights=(8, 6, 4, 2, 2, 2), k=30)
         killed += survives(own, spec, undisturbed, place, seed, kinds).killed
         shutil.rmtree(place)
         print(f"seed {seed}: done; killed so far: {dict(killed)}", flush=True)
+        seed += 1
 
 
 def test_a_cluster_that_is_told_to_end_leaves_no_files(own: Path) -> None:

@@ -202,6 +202,27 @@ def test_an_actor_that_another_driver_took_over_is_no_longer_ours(pool: RayBacke
     other.retire(found.worker)
 
 
+def test_a_driver_that_lost_an_actor_neither_stops_nor_ends_it(pool: RayBackend, tmp_path: Path) -> None:
+    """It slept past its lease, and learns from the store that the trial is not its own before it asks the actor."""
+    import ray
+
+    worker = give(pool, tmp_path, 17)
+    while not (answers := pool.poll(1.0)):
+        pass
+    other = RayBackend(pool._prefix, says_where, owner="other")
+    found = next(each for each in other.foreign_actors() if each.worker.name == worker.name)
+    other.adopt(found)
+    pool.stop(answers[0].worker)
+    pool.retire(answers[0].worker)
+    assert worker.name not in pool._workers
+    assert ray.get(worker.handle.should_stop.remote()) is False
+    other.acknowledge(found.update, found.worker)  # type: ignore[arg-type]
+    assert [each.reason for each in other.poll(0.5)] in ([], [""]), "the other goes on with it"
+    other.retire(found.worker)
+    with pytest.raises(ray.exceptions.RayActorError, match="actor"):
+        ray.get(worker.handle.should_stop.remote(), timeout=30)
+
+
 def test_a_frozen_process_is_ended(pool: RayBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 

@@ -106,7 +106,7 @@ class ThreadBackend:
             worker.key = ""
 
     def stop(self, worker: Any) -> None:
-        worker.actor.stop()
+        worker.actor.stop(self.owner)
 
     def retire(self, worker: Any) -> None:
         if worker in self.workers:

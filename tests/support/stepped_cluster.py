@@ -186,6 +186,8 @@ class Handle:
     """Why a call failed; the next poll says so."""
     ended: int | None = None
     """Token of its last trial, whose end is recorded; the actor learns of it at the next poll."""
+    former_owner: str = ""
+    """The driver from which it was, or is to be, taken over."""
 
 
 class SteppedBackend:
@@ -258,14 +260,15 @@ class SteppedBackend:
 
     def stop(self, worker: Handle) -> None:
         if worker.node.alive:
-            worker.node.actor.stop()
+            worker.node.actor.stop(self._owner)
 
     def retire(self, worker: Handle) -> None:
         self._process.pause("before an actor is ended")
         if worker in self._handles:
             self._handles.remove(worker)
         self._release(worker)
-        self._cluster.remove(worker.node)
+        if not worker.node.alive or worker.node.actor.set_owner("nobody", self._owner, worker.former_owner):
+            self._cluster.remove(worker.node)
 
     def _release(self, handle: Handle) -> None:
         if handle.ended is not None and handle.node.alive:
@@ -283,7 +286,8 @@ class SteppedBackend:
         for node in self._cluster.nodes:
             if node not in own and not node.silent:
                 update = node.actor.poll(0, 0.0)
-                found.append(SimpleNamespace(worker=Handle(node, update.key, update.token), update=update, reason=""))
+                handle = Handle(node, update.key, update.token, former_owner=update.owner)
+                found.append(SimpleNamespace(worker=handle, update=update, reason=""))
         return found
 
     def adopt(self, answer: Any) -> None:

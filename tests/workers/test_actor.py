@@ -108,6 +108,23 @@ def test_a_stopped_trial_says_that_it_left(tmp_path: Path) -> None:
     assert all_of(actor, first).events == (StoppedAtCheckpoint(),)
 
 
+def test_only_the_driver_to_which_an_actor_belongs_stops_its_trial(tmp_path: Path) -> None:
+    actor = TrialActor(three_epochs, owner="sleeper")
+    assert actor.set_owner("next", "sleeper")
+    actor.stop("sleeper", "")
+    assert not actor.should_stop()
+    actor.stop("next", "sleeper")
+    assert actor.should_stop()
+
+
+def test_an_actor_that_is_given_up_cannot_be_taken_over(tmp_path: Path) -> None:
+    actor = TrialActor(three_epochs, owner="dead")
+    assert actor.set_owner("nobody", "next", "dead"), "the next driver ends it, before or after it has taken it over"
+    assert not actor.set_owner("third", "dead")
+    with pytest.raises(RuntimeError, match="it belongs to driver nobody now"):
+        actor.start(assignment(tmp_path), owner="dead")
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [

@@ -56,6 +56,24 @@ def test_the_plan_lists_and_the_command_removes(local: Lab, typed: Callable[...,
     assert "removed 0 files, 0 bytes" in typed("gc")
 
 
+def test_the_plan_writes_nothing(local: Lab, typed: Callable[..., str], tmp_path: Path) -> None:
+    """As with `status`, the right to read is enough; the removal itself is recorded."""
+    a_finished_study(local)
+    local.store.close()
+
+    def contents() -> dict[Path, tuple[bytes, int]]:
+        return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.rglob("*") if path.is_file()}
+
+    before = contents()
+    assert tmp_path / "store.db-wal" not in before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("orchestrator.store.database.writing_engine", lambda url, busy: pytest.fail("opened to write"))
+        assert "would remove 14 files" in typed("gc", "--plan")
+    assert contents() == before
+    assert "removed 14 files" in typed("gc")
+    assert contents() != before
+
+
 def test_pin_and_unpin_as_typed(local: Lab, typed: Callable[..., str]) -> None:
     a_finished_study(local)
     assert "trial 020202020202 is pinned" in typed("pin", "grid/all/2", "--why", "figure 3")

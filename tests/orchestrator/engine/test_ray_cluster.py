@@ -9,11 +9,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 from in_process_backend import messages
+from small_job import NOBODY
 
 from orchestrator.engine import local_cluster, ray_cluster
 from orchestrator.errors import BackendUnreachable
@@ -157,7 +159,7 @@ def test_a_local_cluster_that_does_not_answer_is_replaced_once(
     monkeypatch.setattr(local_cluster, "described", lambda folder: None)
     monkeypatch.setattr(local_cluster, "is_running", lambda state: True)
     monkeypatch.setattr(local_cluster, "end_process", ended.append)
-    monkeypatch.setattr(ray_cluster, "_use_token", lambda: None)
+    monkeypatch.setenv("RAY_AUTH_MODE", "")
     monkeypatch.setattr(ray_cluster, "_start", lambda folder, cpus: {"address": next(addresses)})
 
     def join(address: str, namespace: str, runtime_env: Any) -> None:
@@ -194,6 +196,28 @@ def test_a_local_cluster_that_does_not_answer_is_replaced_once(
         ray_cluster._join_local(tmp_path, "n", None, lock)
     assert len(ended) == before, "another driver uses it: what is wrong is here"
     assert not local_cluster.held(tmp_path)
+
+
+def test_ray_reads_its_variables_before_it_joins_any_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what asks a lost GCS ends the driver a minute later, when that has gone on with another cluster."""
+    from ray import _raylet
+
+    read: list[dict[str, str]] = []
+    config = SimpleNamespace(initialize=lambda _: read.append(dict(os.environ)))
+    monkeypatch.setattr(_raylet, "Config", config)
+    for name in ("RAY_AUTH_MODE", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", ray_cluster.WITHOUT_GCS):
+        monkeypatch.setenv(name, "")  # so that it is as before after this test
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(ray_cluster, "_start", lambda folder, cpus: {"address": NOBODY})
+    monkeypatch.setattr(local_cluster, "described", lambda folder: None)
+    monkeypatch.setattr(local_cluster, "end_process", lambda state: None)
+    with ray_cluster.hold(tmp_path) as lock, pytest.raises(BackendUnreachable, match="no Ray cluster at"):
+        ray_cluster._join_local(tmp_path, "n", None, lock)
+    with pytest.raises(BackendUnreachable, match="no Ray cluster at"):
+        ray_cluster._join(NOBODY, "n", None)
+    assert len(read) >= 2
+    assert {each["RAY_AUTH_MODE"] for each in read} == {"token"}
+    assert {int(each[ray_cluster.WITHOUT_GCS]) for each in read} == {ray_cluster.WITHOUT_GCS_S}
 
 
 def test_why_a_local_cluster_is_gone(tmp_path: Path) -> None:

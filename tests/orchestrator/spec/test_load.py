@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from good_spec import GOOD, GRID, Write, _problems
 
+from orchestrator.errors import SpecError
 from orchestrator.spec import json_schema, load
 from orchestrator.spec.check_paths import trial_schema_paths
 from orchestrator.spec.job import JobSpec, job_id
-from orchestrator.spec.load import profiles
+from orchestrator.spec.load import profiles, recorded
 from orchestrator.spec.sweep import LinSpace, LogSpace, axis_values, points
 from orchestrator.spec.trial_fields import apply
 from workers.trial import TrialSpec
@@ -166,3 +167,18 @@ def test_paths_of_a_trial_reach_into_every_member_of_a_union() -> None:
     assert {"optim.lr", "backbone.init", "backbone.init.path", "task.dataset", "task.augment.mixup"} <= set(paths)
     assert not {"may_test", "batch_workers"} & set(paths)
     assert set(TrialSpec.model_fields) - {"may_test", "batch_workers"} <= set(paths)
+
+
+def test_a_recorded_spec_that_this_version_refuses_is_named_by_its_fields(write: Write) -> None:
+    """`retry` runs what an earlier version recorded."""
+    job = load(write(GOOD))
+    values = job.model_dump(mode="json")
+    assert recorded(values, "good-12ab") == job
+    values["priority"] = "high"
+    values["stages"][0]["of_old"] = True
+    with pytest.raises(SpecError, match="refuses what an earlier one recorded") as refused:
+        recorded(values, "good-12ab")
+    assert [line.split(": ")[:3] for line in refused.value.problems] == [
+        ["good-12ab", "stages.0.of_old", "true"],
+        ["good-12ab", "priority", "high"],
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,7 +13,8 @@ import sqlalchemy as sa
 from stored_job import JOB, key_of, placement
 
 from orchestrator.errors import BackendUnreachable, OrchestratorError, SpecError
-from orchestrator.records.rows import MetricRow
+from orchestrator.records.recorded_spec import last_stages, rounds
+from orchestrator.records.rows import ChoiceRow, MetricRow
 from orchestrator.records.writes import Failed, Finished, Reported
 from orchestrator.settings import settings
 from orchestrator.store.store import Store, open_store, open_to_look
@@ -71,6 +74,63 @@ def test_a_row_that_is_no_json_is_named(
         ALL[reader](finished)
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("change", "reader", "lacking"),
+    [
+        ("jobs SET spec_json = '{}'", lambda s: s.jobs.spec(JOB.id)["stages"], "spec_json of job .* 'stages'"),
+        ("jobs SET spec_json = '{}'", lambda s: s.weights.retention_facts(), "spec_json of job .* 'stages'"),
+        (
+            """jobs SET spec_json = '{"stages": [{}]}'""",
+            lambda s: last_stages(s.jobs.spec(JOB.id)),
+            "spec_json of job .* 'name'",
+        ),
+        ("stages SET body_json = '{}'", lambda s: s.jobs.stages(JOB.id)[0][2]["name"], "body_json of stage .* 'name'"),
+        (
+            "trials SET spec_json = '{}'",
+            lambda s: rounds(s.trials.get(key_of(1)).spec),
+            "spec_json of trial .* 'optim'",
+        ),
+        (
+            """trials SET spec_json = '{"optim": {}}'""",
+            lambda s: rounds(s.trials.get(key_of(1)).spec),
+            "spec_json of trial .* 'epochs'",
+        ),
+    ],
+)
+def test_a_spec_without_a_field_is_named(
+    finished: Store, database_url: str, change: str, reader: Callable[[Store], Any], lacking: str
+) -> None:
+    execute(database_url, f"UPDATE {change}")
+    with pytest.raises(BackendUnreachable, match=f"the store is damaged: {lacking} .*restore a copy") as refused:
+        reader(finished)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("edges", ["[{}]", '[{"path": "optim.lr", "more": 1}]', "[7]", '["nothing known"]'])
+def test_an_edge_that_cannot_be_read_is_named(finished: Store, database_url: str, edges: str) -> None:
+    finished.choices.record(JOB.id, ChoiceRow("grid", "digits/RAND", key_of(1), 0.5, "top1", [], {}, 3, []))
+    execute(database_url, f"UPDATE winners SET edges_json = '{edges}'")
+    with pytest.raises(BackendUnreachable, match=r"the store is damaged: an edge .*restore a copy"):
+        finished.choices.of(JOB.id)
+
+
+def test_sources_that_are_no_names_are_named(finished: Store, database_url: str) -> None:
+    finished.choices.record(JOB.id, ChoiceRow("grid", "digits/RAND", key_of(1), 0.5, "top1", [], {}, 3, []))
+    execute(database_url, "UPDATE winners SET sources_json = '[{}]'")
+    with pytest.raises(BackendUnreachable, match=r"the store is damaged: sources_json .*restore a copy"):
+        finished.choices.of(JOB.id)
+
+
+def test_a_recorded_spec_is_an_ordinary_dict(store: Store) -> None:
+    spec = {"name": "k12-grid", "stages": [{"name": "grid"}]}
+    store.jobs.put(replace(JOB, spec=spec))
+    for copied in (copy.deepcopy(store.jobs.spec(JOB.id)), pickle.loads(pickle.dumps(store.jobs.spec(JOB.id)))):
+        assert copied == spec
+        assert type(copied["stages"][0]) is dict
+    assert store.jobs.spec(JOB.id).get("report") is None
+    assert "report" not in store.jobs.spec(JOB.id)
 
 
 @pytest.mark.parametrize(
