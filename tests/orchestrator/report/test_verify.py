@@ -210,6 +210,38 @@ def test_verify_finds_the_smallest_change_of_a_saved_report(
     assert all(line.startswith(f"report.cells[0].{name}") for line in found)
 
 
+def test_verify_finds_a_done_trial_without_its_figure(
+    tampered: tuple[Store, sqlite3.Connection], whole: Report
+) -> None:
+    store, connection = tampered
+    key = whole.at["SUP", "digits"].keys[0]
+    assert connection.execute(f"DELETE FROM figures WHERE name = 'top1' AND trial_id = {ID}", (key,)).rowcount == 1
+    listed, tabled = verify(store, whole.job_id)
+    assert f"({key[:12]}): listed with top1 0.95, its figure is None" in listed
+    assert tabled.startswith("SUP on digits, top1: shown from [")
+
+
+def test_a_chosen_trial_whose_reports_were_not_recorded_is_no_difference(
+    tampered: tuple[Store, sqlite3.Connection], whole: Report
+) -> None:
+    store, connection = tampered
+    choice = whole.at["SUP", "digits"].choice
+    assert choice is not None
+    assert connection.execute(f"DELETE FROM reports WHERE trial_id = {ID}", (choice.key,)).rowcount == 8
+    assert verify(store, whole.job_id) == []
+
+
+def test_a_source_of_a_decision_may_have_no_trial(tampered: tuple[Store, sqlite3.Connection], whole: Report) -> None:
+    """A neighbourhood of which every value was left out has none."""
+    store, connection = tampered
+    refined = connection.execute("DELETE FROM placed WHERE stage = 'refine' AND grp = 'digits/SUP'").rowcount
+    assert refined > 0
+    (winner,) = (c for c in store.choices.of(whole.job_id) if (c.stage, c.group) == ("final", "digits/SUP"))
+    assert winner.sources == ["grid", "refine"]
+    found = verify(store, whole.job_id)
+    assert f"final of digits/SUP: recorded with {15 + refined} candidates, it has 15" in found
+
+
 def test_of_a_report_of_another_version_only_shared_numbers_are_compared(whole_study: tuple[Store, Report]) -> None:
     store, whole = whole_study
     saved = json.loads(json.dumps(to_json(whole)))
