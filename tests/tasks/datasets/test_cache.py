@@ -250,6 +250,49 @@ def test_a_file_without_its_end_is_not_believed(part: str, tmp_path: Path, folde
     assert pixels(behind) == pixels(files)
 
 
+@pytest.mark.parametrize("pixels_of", [(), ((2, 3),), ((1, 1), (4, 2))])
+def test_a_file_that_is_a_byte_short_is_not_believed(pixels_of: tuple[tuple[int, int], ...]) -> None:
+    """A whole one is, even of no image; of none of its beginnings the rows are read."""
+    sizes = [3 * height * width for height, width in pixels_of]
+    rows = [(sum(sizes[:row]), *size) for row, size in enumerate(pixels_of)]
+    table = np.array(rows, dtype=np.int64).tobytes() + np.int64(len(rows)).tobytes()
+    whole = np.frombuffer(bytes(range(sum(sizes))) + table + cache.VERSION, dtype=np.uint8)
+    read = cache._Pixels(whole)
+    assert read.bytes == len(whole)
+    images = [read.image(row) for row in range(len(rows))]
+    assert [image.shape for image in images if image is not None] == [(*size, 3) for size in pixels_of]
+    assert b"".join(image.tobytes() for image in images if image is not None) == bytes(range(sum(sizes)))
+    for short in range(1, len(whole) + 1):
+        with pytest.raises(ValueError, match=r"^no end$"):
+            cache._Pixels(whole[:-short])
+    with pytest.raises(ValueError, match=r"^no end$"):
+        cache._Pixels(whole[1 - len(cache.VERSION) - 8 :])
+    for count in (-1, len(rows) + 2, 2**62):
+        wrong = table[:-8] + np.int64(count).tobytes() + cache.VERSION
+        with pytest.raises(ValueError, match=r"^no table$"):
+            cache._Pixels(np.frombuffer(wrong, dtype=np.uint8))
+
+
+def test_images_of_which_none_can_be_read_take_no_room(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "SAMPLE", 64)
+    paths = draw(tmp_path, 4)
+    place = node_cache_folder()
+    assert not isinstance(place, str)
+    sizes = [width * height * 3 for width, height in (Image.open(path).size for path in paths)]
+    assert cache._Builder(place, Files("drawn", tmp_path, paths)).bytes_per_image() == np.mean(sizes)
+    paths[0].write_bytes(b"not a picture")
+    assert cache._Builder(place, Files("drawn", tmp_path, paths)).bytes_per_image() == np.mean(sizes[1:])
+    for path in paths:
+        path.write_bytes(b"not a picture")
+    assert cache._Builder(place, Files("drawn", tmp_path, paths)).bytes_per_image() == 0
+    behind, words = cache.cached(Files("drawn", tmp_path, paths))
+    assert words == "1 of 1 files, 0.00 GB"
+    with pytest.raises(Unreadable, match="cannot read image"):
+        behind.image(0)
+
+
 def test_files_of_another_start_of_the_machine_are_not_believed(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
