@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import multiprocessing
 import os
@@ -27,6 +28,8 @@ SLOW_TO_IMPORT = (
     "ray",
     "scipy.stats",
     "sklearn.model_selection",
+    "hypothesis",
+    "pytest",
 )
 """Other people's packages, imported once; each mutant is then tried in a fork that has them."""
 SECONDS = 300
@@ -86,6 +89,7 @@ def _pytest(root: Path, tests: Sequence[str]) -> None:
         os.dup2(silent, stream)
     import pytest
 
+    gc.freeze()  # pytest collects garbage at its end, and need not look at what was imported before the fork
     os._exit(pytest.main([*tests, "-x", "-q", "-p", "no:cacheprovider"]))
 
 
