@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +28,8 @@ SLOW_TO_IMPORT = (
     "ray",
     "scipy.stats",
     "sklearn.model_selection",
+    "hypothesis",
+    "pytest",
 )
 """Other people's packages, imported once; each mutant is then tried in a fork that has them."""
 SECONDS = 300
@@ -73,6 +78,7 @@ def copy_of_tree() -> Iterator[Path]:
 
 def _pytest(root: Path, tests: Sequence[str]) -> None:
     """Runs in the fork; exits with pytest's code."""
+    os.setsid()  # with the processes that a test starts it is a group, which `result` can end as a whole
     os.chdir(root)
     os.environ["PYTHONPATH"] = str(root)
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # two mutants of one size and second would share their bytecode
@@ -83,17 +89,24 @@ def _pytest(root: Path, tests: Sequence[str]) -> None:
         os.dup2(silent, stream)
     import pytest
 
+    gc.freeze()  # pytest collects garbage at its end, and need not look at what was imported before the fork
     os._exit(pytest.main([*tests, "-x", "-q", "-p", "no:cacheprovider"]))
 
 
 def result(root: Path, tests: Sequence[str], seconds: float | None = SECONDS) -> str:
-    """failed, passed or timeout; or what else pytest's exit code says."""
+    """failed, passed or timeout; or what else pytest's exit code says. Nothing that the tests started still runs."""
     process = multiprocessing.get_context("fork").Process(target=_pytest, args=(root, tests))
     process.start()
-    process.join(seconds)
-    if process.is_alive():
+    assert process.pid is not None, "it was started"
+    try:
+        process.join(seconds)
+        late = process.is_alive()
+    finally:
         process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.join()
+    if late:
         return "timeout"
     return {0: "passed", 1: "failed"}.get(process.exitcode or 0, f"pytest ended with {process.exitcode}: no such test?")
 

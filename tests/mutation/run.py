@@ -1,6 +1,6 @@
 """Changes the code of each module of modules.toml a line at a time with mutmut, and counts what its tests notice.
 
-    python tests/mutation/run.py [MODULE ..] [--sample N] [--seconds S]
+    python tests/mutation/run.py [MODULE ..] [--sample N] [--seconds S] [--seed N]
 
 Mutants that change no behaviour are not tried: sentences of messages, log lines, types in `cast`, `strict` in `zip`.
 """
@@ -25,7 +25,6 @@ from known_mutants import SLOW_TO_IMPORT, copy_of_tree, result
 from mutmut.mutation.file_mutation import mutate_file_contents
 
 CONFIG = Path(__file__).parent / "modules.toml"
-SEED = 0
 MUTMUT = """
 [tool.mutmut]
 source_paths = ["orchestrator", "workers", "tasks"]
@@ -92,7 +91,7 @@ def _change(before: str, after: str) -> str:
     return "\n".join(line.rstrip() for line in lines if line.startswith(("- ", "+ ")))
 
 
-def run(module: Module, sample: int, seconds: float) -> tuple[dict[str, str], list[Mutant]]:
+def run(module: Module, sample: int, seconds: float, seed: int) -> tuple[dict[str, str], list[Mutant]]:
     """Status of each mutant that was drawn, by name, and the mutants, of which as many are tried, in random order, as
     begin within `seconds`. Raises SystemExit where the tests fail without any.
 
@@ -104,7 +103,7 @@ def run(module: Module, sample: int, seconds: float) -> tuple[dict[str, str], li
             file.write(MUTMUT)
         mutants = [mutant for name in module.files for mutant in mutants_of(Path(name))]
         if len(mutants) > sample:
-            mutants = sorted(random.Random(SEED).sample(mutants, sample), key=lambda mutant: mutant.name)
+            mutants = sorted(random.Random(seed).sample(mutants, sample), key=lambda mutant: mutant.name)
         for name in module.files:
             Path(name).write_text(mutate_file_contents(name, Path(name).read_text()).code)
         os.environ["OMP_NUM_THREADS"] = "1"  # threads do not survive the fork
@@ -116,7 +115,7 @@ def run(module: Module, sample: int, seconds: float) -> tuple[dict[str, str], li
         most = 20 + 3 * (time.monotonic() - began)
         statuses = {mutant.name: "not tried" for mutant in mutants}
         began = time.monotonic()
-        for mutant in random.Random(SEED).sample(mutants, len(mutants)):
+        for mutant in random.Random(seed).sample(mutants, len(mutants)):
             if time.monotonic() - began > seconds:
                 break
             statuses[mutant.name] = _tried(mutant.name, root, module, most)
@@ -146,6 +145,7 @@ def main() -> None:
     parser.add_argument("modules", nargs="*", help=", ".join(module.name for module in modules))
     parser.add_argument("--sample", type=int, default=config["sample"], help="mutants of a module at most")
     parser.add_argument("--seconds", type=float, default=config["seconds"], help="for the mutants of a module")
+    parser.add_argument("--seed", type=int, default=0, help="another one draws other mutants, in another order")
     options = parser.parse_args()
     if unknown := set(options.modules) - {module.name for module in modules}:
         parser.error(
@@ -156,7 +156,7 @@ def main() -> None:
     for module in modules:
         if options.modules and module.name not in options.modules:
             continue
-        statuses, mutants = run(module, options.sample, options.seconds)
+        statuses, mutants = run(module, options.sample, options.seconds, options.seed)
         for mutant in mutants:
             if statuses[mutant.name] == "survived":
                 print(f"{mutant.where} ({mutant.name.rpartition('__mutmut_')[2]})\n{mutant.change}\n")

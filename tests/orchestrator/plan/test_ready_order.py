@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from k12_job import FINAL, LRS, PENDING, RAND, REFINE, RUNNING, done, grid, names, placed, planner_of, run, take
+from search_job import FROM_SEARCH, search
 
 from orchestrator.plan.trials import PlannedTrial
 from orchestrator.records.states import TrialState
@@ -93,3 +94,16 @@ def test_a_trial_of_two_stages_is_handed_out_once() -> None:
     kept = {each.key for each in handed if each.keep_weights}
     assert kept == {each.key for each in placed(planner, "other")}
     assert all(each.states[TrialState.done] == each.expected for each in planner.progress())
+
+
+def test_a_searchs_first_trials_have_all_of_its_rounds_before_them() -> None:
+    """Seven trials, two at once: four rounds, and the stage that takes the winner."""
+    planner = planner_of(search(trials=7, at_once=2), FROM_SEARCH)
+    (group,) = planner.searches.groups()
+    for number in range(7):
+        planner.searches.propose(group, {"point": {"optim.lr": 1e-3 + number * 1e-4, "optim.layer_decay": 0.85}})
+    trials = placed(planner, "search")
+    last = trials[-1]
+    assert last.remaining > last.seconds > 0
+    after = [(each.remaining - last.remaining) / last.seconds for each in trials]
+    assert after == pytest.approx([3, 2, 2, 1, 1, 0, 0])

@@ -1,4 +1,5 @@
-"""Trials that a search stopped early, and pinned ones, in the counts and the queue of the planner."""
+"""Trials that a search stopped early, members of a population, and pinned trials, in the counts and the queue of the
+planner."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from search_job import FROM_SEARCH, search
 
 from orchestrator.plan.planner import Planner
 from orchestrator.records.states import TrialSnapshot, TrialState
+from tasks.backbones.spec import FromTrial
+from workers.trial import Span
 
 
 def searched(*lrs: float) -> tuple[Planner, list[str]]:
@@ -75,3 +78,32 @@ def test_a_trial_that_was_pinned_after_its_end_runs_once_more_for_its_weights() 
     assert planner.finished()
     planner.update(only.key, TrialSnapshot(TrialState.done, figures=figures(only.spec), pinned=True))
     assert [each.key for each in take(planner, 1)] == [only.key]
+
+
+def test_a_member_starts_from_the_weights_of_the_member_that_it_follows() -> None:
+    """It waits until those are there. A part that ends before the schedule does cannot win."""
+    planner = planner_of(search(), FROM_SEARCH)
+    (group,) = planner.searches.groups()
+    point = {"optim.lr": 6e-4, "optim.layer_decay": 0.85}
+    first_body = {"point": point, "span": [0, 2], "parent": None}
+    ((first,), _) = planner.searches.propose(group, first_body)
+    assert (first.key, first.needs) == (planner.searches.key_at(group, first_body), ())
+    body = {"point": point, "span": [2, 4], "parent": first.key}
+    ((second,), _) = planner.searches.propose(group, body)
+    assert second.key == planner.searches.key_at(group, body)
+    assert (second.spec.span, second.needs) == (Span(first_epoch=2, last_epoch=4), (first.key,))
+    assert second.spec.backbone.init == FromTrial(name="RAND", trial=first.key)
+    assert take(planner, 1) == [first]
+    assert planner.ready() == 0
+    planner.update(first.key, TrialSnapshot(TrialState.done, figures(first.spec), weights=("/runs/1", "0" * 64)))
+    assert take(planner, 1) == [second]
+    planner.searches.close(group)
+    planner.update(second.key, done(second))
+    chosen = decision(planner, "final", group[1])
+    assert (chosen.key, chosen.candidates) == (second.key, 1)
+
+
+def test_a_trial_of_another_job_from_which_nothing_starts_changes_nothing() -> None:
+    planner = planner_of(grid(dataset=["digits"], init=[RAND], lr=[1e-3], layer_decay=[0.9]))
+    assert planner.update("f" * 64, TrialSnapshot(TrialState.done)) == ([], [])
+    assert (planner.ready(), planner.outside()) == (1, [])

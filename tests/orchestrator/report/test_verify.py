@@ -15,7 +15,7 @@ import pytest
 from orchestrator.records.rows import ChoiceRow
 from orchestrator.report.json_values import to_json
 from orchestrator.report.model import Report
-from orchestrator.report.verify import _ranges, differences, verify
+from orchestrator.report.verify import _ranges, _same, differences, verify
 from orchestrator.store.store import Store, open_store
 
 
@@ -111,6 +111,8 @@ WINNER = "UPDATE winners SET {} WHERE stage = 'refine' AND grp = 'digits/SUP'"
         ("candidates = candidates + 1", "recorded with 16 candidates, it has 15"),
         ("candidates = 0", "recorded with 0 candidates, it has 15"),
         ("edges_json = '[]'", "recorded edges none, the grid says layer decay low (0.75)"),
+        ("edges_json = json_insert(edges_json, '$[1]', json(replace(json_extract(edges_json, '$[0]'), 'low', 'high')))",
+         "recorded edges layer decay high (0.75); layer decay low (0.75), the grid says layer decay low (0.75)"),
         ("edges_json = replace(edges_json, 'low', 'high')", "recorded edges layer decay high (0.75), the grid says "
                                                             "layer decay low (0.75)"),
     ],
@@ -208,6 +210,72 @@ def test_verify_finds_the_smallest_change_of_a_saved_report(
     found = verify(store, whole.job_id, saved)
     assert found, name
     assert all(line.startswith(f"report.cells[0].{name}") for line in found)
+
+
+def test_verify_finds_a_done_trial_without_its_figure(
+    tampered: tuple[Store, sqlite3.Connection], whole: Report
+) -> None:
+    store, connection = tampered
+    key = whole.at["SUP", "digits"].keys[0]
+    assert connection.execute(f"DELETE FROM figures WHERE name = 'top1' AND trial_id = {ID}", (key,)).rowcount == 1
+    listed, tabled = verify(store, whole.job_id)
+    assert f"({key[:12]}): listed with top1 0.95, its figure is None" in listed
+    assert tabled.startswith("SUP on digits, top1: shown from [")
+
+
+def test_a_chosen_trial_whose_reports_were_not_recorded_is_no_difference(
+    tampered: tuple[Store, sqlite3.Connection], whole: Report
+) -> None:
+    store, connection = tampered
+    choice = whole.at["SUP", "digits"].choice
+    assert choice is not None
+    assert connection.execute(f"DELETE FROM reports WHERE trial_id = {ID}", (choice.key,)).rowcount == 8
+    assert verify(store, whole.job_id) == []
+
+
+def test_verify_finds_a_chosen_trial_without_any_figure(
+    tampered: tuple[Store, sqlite3.Connection], whole: Report
+) -> None:
+    store, connection = tampered
+    choice = whole.at["SUP", "digits"].choice
+    assert choice is not None
+    connection.execute("UPDATE trials SET state = 'failed', value = NULL WHERE key = ?", (choice.key,))
+    found = verify(store, whole.job_id)
+    assert f"({choice.key[:12]}): last reported top1 0.96, its figure is None" in "; ".join(found)
+
+
+def test_verify_finds_a_winner_at_the_end_of_a_searched_range(
+    tampered: tuple[Store, sqlite3.Connection], whole: Report
+) -> None:
+    store, connection = tampered
+    spec = json.loads(json.dumps(store.jobs.spec(whole.job_id)))
+    (grid,) = (stage for stage in spec["stages"] if stage["name"] == "grid")
+    grid["sweep"]["search"] = {"optim.lr": {"loguniform": [2.64e-4, 1e-2]}}
+    connection.execute("UPDATE jobs SET spec_json = ? WHERE id = ?", (json.dumps(spec), whole.job_id))
+    found = verify(store, whole.job_id)
+    low = "layer decay low (0.75)"
+    assert f"refine of digits/SUP: recorded edges {low}, the grid says {low}; lr low (0.000264)" in found
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [(0.5, 0.5, True), (0.5, 0.25, False), (math.nan, math.nan, True), (math.nan, 0.5, False), (0.5, math.nan, False),
+     (math.inf, math.inf, True), (math.inf, -math.inf, False), (None, None, True), (None, 0.0, False),
+     (0.0, None, False)],
+)  # fmt: skip
+def test_two_figures_are_the_same(one: float | None, other: float | None, same: bool) -> None:
+    assert _same(one, other) is same
+
+
+def test_a_source_of_a_decision_may_have_no_trial(tampered: tuple[Store, sqlite3.Connection], whole: Report) -> None:
+    """A neighbourhood of which every value was left out has none."""
+    store, connection = tampered
+    refined = connection.execute("DELETE FROM placed WHERE stage = 'refine' AND grp = 'digits/SUP'").rowcount
+    assert refined > 0
+    (winner,) = (c for c in store.choices.of(whole.job_id) if (c.stage, c.group) == ("final", "digits/SUP"))
+    assert winner.sources == ["grid", "refine"]
+    found = verify(store, whole.job_id)
+    assert f"final of digits/SUP: recorded with {15 + refined} candidates, it has 15" in found
 
 
 def test_of_a_report_of_another_version_only_shared_numbers_are_compared(whole_study: tuple[Store, Report]) -> None:

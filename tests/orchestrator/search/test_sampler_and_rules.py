@@ -153,6 +153,17 @@ def test_one_seed_draws_one_list_of_points_from_every_sampler() -> None:
         assert lists[0] == lists[1] != lists[2]
 
 
+@pytest.mark.parametrize(("sampler", "learns"), [("tpe", True), ("random", False), ("quasi_random", False)])
+def test_results_move_the_points_of_tpe_alone(sampler: str, learns: bool) -> None:
+    """Random points that followed the results would be no baseline for TPE."""
+    search = a_search(sampler=sampler, trials=20, at_once=1)
+    high, low = (whole(PointSearch(search, "top1", "max", EPOCHS, key_of), sign) for sign in (1, -1))
+    points = [[event.body["point"] for event in events if event.kind == "asked"] for events in (high, low)]
+    assert len(points[0]) == 20
+    assert points[0][:5] == points[1][:5]
+    assert (points[0] != points[1]) is learns
+
+
 def test_without_a_rule_no_report_matters_and_no_trial_stops() -> None:
     rule = stopping_rule(a_search(stopping="none"), "top1", "max", EPOCHS)
     assert type(rule) is StoppingRule

@@ -15,7 +15,7 @@ from orchestrator.errors import LeaseLost
 from orchestrator.records.rows import DriverRow, Running
 from orchestrator.records.states import TrialState
 from orchestrator.records.writes import Failed, Finished, Released, Reported
-from orchestrator.store.leases import driver_here, this_host
+from orchestrator.store.leases import DELETE_AFTER_SECONDS, driver_here, this_host
 from orchestrator.store.store import Store
 
 
@@ -53,6 +53,39 @@ def test_a_lease_that_ran_out_frees_its_trials(three: Store) -> None:
     assert (first.token, first.cause, first.driver_id) == (1, "driver_lost", "d1")
     assert first.ended is not None
     assert (second.token, second.cause, second.driver_id, second.cluster) == (2, None, "d2", "cluster")
+
+
+def test_an_attempt_says_who_began_it_where_and_with_what_code(three: Store) -> None:
+    three.jobs.put(replace(JOB, id="other", git_commit="f00d", git_dirty=False))
+    three.leases.register(DriverRow("d2", "host 2", 7, 0.0, "other", "cluster 2"))
+    three.leases.claim("d1", [key_of(1)])
+    three.leases.claim("d2", [key_of(2), key_of(3)])
+    for number, expected in (
+        (1, ("d1", "cluster", "another-host", "c0ffee", True)),
+        (2, ("d2", "cluster 2", "host 2", "f00d", False)),
+    ):
+        (attempt,) = three.trials.attempts(key_of(number))
+        said = attempt.driver_id, attempt.cluster, attempt.host, attempt.git_commit, attempt.git_dirty
+        assert said == expected
+        assert (attempt.token, attempt.ended, attempt.cause, attempt.message) == (1, None, None, None)
+        row = three.trials.get(key_of(number))
+        assert (row.driver_id, row.git_commit, row.git_dirty, row.started) == (
+            expected[0], expected[3], expected[4], attempt.started,
+        )  # fmt: skip
+    three.leases.unregister("d2")
+    running = three.leases.running()
+    assert [(each.key, each.alive) for each in running] == [(key_of(1), True), (key_of(2), False), (key_of(3), False)]
+    assert three.leases.running("cluster 2") == running[1:]
+
+
+def test_a_driver_is_forgotten_a_day_after_its_lease_ran_out(three: Store) -> None:
+    """Until then one that was only late goes on."""
+    three.leases.register(elsewhere("late"), ttl_s=60 - DELETE_AFTER_SECONDS)
+    three.leases.register(elsewhere("old"), ttl_s=-60 - DELETE_AFTER_SECONDS)
+    three.leases.register(elsewhere("d2"))
+    assert [driver.id for driver in three.leases.heartbeat("late", 0, 0)] == ["d1", "d2", "late"]
+    with pytest.raises(LeaseLost, match="driver old is not registered any more: register it again"):
+        three.leases.heartbeat("old", 0, 0)
 
 
 def test_a_driver_of_this_host_is_dead_when_its_process_is(three: Store) -> None:

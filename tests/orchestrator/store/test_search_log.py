@@ -47,7 +47,9 @@ def test_only_what_nobody_runs_is_marked_as_stopped(three: Store) -> None:
         TrialState.running, TrialState.stopped, TrialState.stopped,
     ]  # fmt: skip
     assert [attempt.cause for attempt in three.trials.attempts(key_of(2))] == ["driver_lost"]
-    assert three.trials.get(key_of(3)).error == "given up"
+    ended = three.trials.get(key_of(3))
+    assert (ended.error_class, ended.error) == ("stopped", "given up")
+    assert (ended.ended or 0) > ended.created
     with pytest.raises(LeaseLost):
         three.trials.commit("d2", [Finished(key_of(2), lost[key_of(2)], {"top1": 0.9})])
     three.trials.commit("d1", [Finished(key_of(1), held[key_of(1)], {"top1": 0.9})])

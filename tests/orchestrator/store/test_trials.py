@@ -97,6 +97,60 @@ def test_children_start_from_a_trial(three: Store) -> None:
     assert three.lineage.children(key_of(2)) == []
 
 
+def test_a_trial_starts_from_its_backbones_weights_and_reads_those_of_others(three: Store) -> None:
+    """Each parent is recorded once, also if the trial is placed again."""
+    both = placement(5, "final", key_of(1))
+    reads = {"teacher": {"kind": "trial", "trial": key_of(2)}, "again": {"kind": "trial", "trial": key_of(1)}}
+    both = replace(both, spec={**both.spec, "task": {"kind": "x", **reads}})
+    for _ in range(2):
+        three.trials.place(JOB.id, [both, placement(4)])
+    assert three.trials.get(key_of(5)).parent == key_of(1)
+    assert [three.lineage.children(key_of(number)) for number in (1, 2, 3)] == [[key_of(5)], [key_of(5)], []]
+
+
+def test_the_newest_measured_trials_are_timed(three: Store) -> None:
+    """From their step times the durations of others are estimated."""
+    three.leases.claim("d1", [key_of(1), key_of(2), key_of(3)])
+    for number, step_seconds in ((2, 0.5), (1, 0.25), (3, None)):
+        facts = {"step_seconds": step_seconds, "train_seconds": 9.0 * number, "device": "cpu"}
+        three.trials.commit("d1", [Finished(key_of(number), 1, {"top1": 0.5}, facts)])
+        time.sleep(0.005)
+    newest, older = three.trials.timed()
+    assert newest[0] == three.trials.get(key_of(1)).spec
+    assert (newest[1].state, newest[1].step_seconds, newest[1].train_seconds) == (TrialState.done, 0.25, 9.0)
+    assert newest[1].facts == {"step_seconds": 0.25, "train_seconds": 9.0, "device": "cpu"}
+    assert (older[1].step_seconds, older[1].train_seconds) == (0.5, 18.0)
+    assert three.trials.timed(limit=1) == [newest]
+    three.leases.claim("d1", [key_of(1)], for_weights=True)
+    assert three.trials.timed() == [older]  # it runs now
+
+
+def test_trials_come_by_stage_then_group_then_position(three: Store) -> None:
+    three.jobs.put_stages(JOB.id, [("pretrain", 0, {}), ("grid", 1, {}), ("final", 2, {})])
+    others = [
+        placement(9, "final"), replace(placement(8, "grid"), group="a first group"), placement(7, "pretrain"),
+        replace(placement(6, "pretrain"), position=9),
+    ]  # fmt: skip
+    three.trials.place(JOB.id, others)
+    assert [row.key for row in three.trials.placed(JOB.id)] == [key_of(n) for n in (7, 6, 8, 1, 2, 3, 9)]
+    assert [row.key for row in three.trials.placed(JOB.id, "pretrain")] == [key_of(7), key_of(6)]
+    three.trials.place(JOB.id, [placement(5, "unknown stage")])
+    assert {row.key for row in three.trials.placed(JOB.id)} >= {key_of(5)}
+
+
+def test_what_was_given_back_has_not_ended(three: Store) -> None:
+    three.leases.claim("d1", [key_of(1), key_of(2)])
+    three.trials.commit("d1", [Released(key_of(1), 1, "preempted"), Failed(key_of(2), 1, "data", "no images")])
+    back, failed = three.trials.get(key_of(1)), three.trials.get(key_of(2))
+    assert (back.state, back.ended, back.error_class, back.error) == (TrialState.pending, None, None, None)
+    assert (failed.state, failed.error_class, failed.error) == (TrialState.failed, "data", "no images")
+    assert (failed.ended or 0) >= (failed.started or 0) > 0
+    three.jobs.retry(JOB.id)
+    again = three.trials.get(key_of(2))
+    assert (again.state, again.ended, again.error_class, again.error) == (TrialState.pending, None, None, None)
+    assert again.driver_id == "d1"
+
+
 def test_pictures_are_recorded_with_their_report_once(three: Store) -> None:
     token = three.leases.claim("d1", [key_of(1), key_of(2)])[key_of(1)]
     second = Reported(key_of(1), token, 2, 20, {}, 1.0, ("pictures/b-0002.png", "pictures/a-0002.png"))

@@ -250,6 +250,26 @@ def test_a_file_without_its_end_is_not_believed(part: str, tmp_path: Path, folde
     assert pixels(behind) == pixels(files)
 
 
+def test_images_of_which_none_can_be_read_take_no_room(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "SAMPLE", 64)
+    paths = draw(tmp_path, 4)
+    place = node_cache_folder()
+    assert not isinstance(place, str)
+    sizes = [width * height * 3 for width, height in (Image.open(path).size for path in paths)]
+    assert cache._Builder(place, Files("drawn", tmp_path, paths)).bytes_per_image() == np.mean(sizes)
+    paths[0].write_bytes(b"not a picture")
+    assert cache._Builder(place, Files("drawn", tmp_path, paths)).bytes_per_image() == np.mean(sizes[1:])
+    for path in paths:
+        path.write_bytes(b"not a picture")
+    assert cache._Builder(place, Files("drawn", tmp_path, paths)).bytes_per_image() == 0
+    behind, words = cache.cached(Files("drawn", tmp_path, paths))
+    assert words == "1 of 1 files, 0.00 GB"
+    with pytest.raises(Unreadable, match="cannot read image"):
+        behind.image(0)
+
+
 def test_files_of_another_start_of_the_machine_are_not_believed(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
