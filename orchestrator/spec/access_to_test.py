@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection
+from typing import Any
+
 from orchestrator.records.recorded_spec import varied_paths
-from orchestrator.spec.job import JobSpec
-from orchestrator.spec.sweep import Search
+from orchestrator.spec.job import JobSpec, Stage
+from orchestrator.spec.sweep import Grid, Search
 
 
 def why_refused(job: JobSpec, number: int) -> str | None:
     """Why stage `number` (from 0) may not read test; None if it may, unless another stage starts from its weights.
 
     Nothing may be chosen by figures on test. So no later stage takes a winner, and every axis along which the trials
-    of the stage differ is one that the report shows whole: its rows, its columns, the x axis of a plot, or the seed.
+    of the stage differ is one that the report shows whole: its rows, its columns, the x axis of a plot, or the seed; or
+    follows from those, as the image size follows from the model where each grid of the stage has one of both.
     """
     stage = job.stages[number]
     if consumers := job.consumers(number):
@@ -22,12 +27,29 @@ def why_refused(job: JobSpec, number: int) -> str | None:
         return "this stage searches"
     report = job.report
     shown = {"seed", report.rows, report.columns, *(plot.x for plot in report.plots if plot.of == "trial")}
-    if hidden := [path for path in _axes(job, number) if path not in shown]:
+    if hidden := [path for path in _axes(job, number) if path not in shown and not _follows(stage, path, shown)]:
         return (
             f"this stage tries several values of {hidden[0]}, and to take the best of them on test would be a choice; "
             f"{hidden[0]} is no row, column or x axis of the report"
         )
     return None
+
+
+def _follows(stage: Stage, path: str, shown: Collection[str]) -> bool:
+    """True if the value at `path` follows from shown values: every grid has one, and grids with different ones have no
+    value of some shown field in common."""
+    grids = stage.sweep.grid if isinstance(stage.sweep, Grid) else []
+    if not grids or not all(isinstance(axes.get(path), list) and len(axes[path]) == 1 for axes in grids):
+        return False
+    return all(
+        axes[path] == others[path] or any(_apart(axes.get(name), others.get(name)) for name in shown)
+        for axes, others in itertools.combinations(grids, 2)
+    )
+
+
+def _apart(axis: Any, other: Any) -> bool:
+    """True for two lists of values without a common one."""
+    return isinstance(axis, list) and isinstance(other, list) and not any(value in other for value in axis)
 
 
 def _axes(job: JobSpec, number: int) -> list[str]:

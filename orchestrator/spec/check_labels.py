@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -21,9 +22,9 @@ _INIT: TypeAdapter[Init] = TypeAdapter(Init)
 def check_labels(root: YamlNode, stage: Stage, at: Steps, problems: Problems) -> None:
     """Reports weights that are in an axis of the stage under two names: a name is no part of a trial's key, so one
     trial would stand behind two rows of the table. With replicates also different weights under one name, which
-    would be seeds of one setting."""
+    would be seeds of one setting, unless another axis tells them apart (the weights of another model)."""
     first: dict[str, str] = {}
-    contents: dict[tuple[str, str], str] = {}
+    named: dict[tuple[str, str], list[tuple[str, Any]]] = {}
     grids: list[tuple[Steps, Any]] = list(axes_of(root, stage, at))
     if isinstance(stage.sweep, Search):
         grids.append(([*at, "sweep", "each"], stage.sweep.each))
@@ -37,7 +38,11 @@ def check_labels(root: YamlNode, stage: Stage, at: Steps, problems: Problems) ->
                     continue
                 content = json.dumps([path, key_content(init)], sort_keys=True)
                 name = first.setdefault(content, init.name)
-                if stage.replicates is not None and contents.setdefault((path, init.name), content) != content:
+                same = named.setdefault((path, init.name), [])
+                same.append((content, axes))
+                if stage.replicates is not None and any(
+                    other != content and not _apart(path, axes, their_axes) for other, their_axes in same
+                ):
                     what = f"other weights are called {init.name!r} too, and replicates go by the name; rename one"
                     place = root.place_of([*steps, path, number])
                     problems.report(place, f"stages.{stage.name}.sweep.{path}", show(value), what)
@@ -47,6 +52,18 @@ def check_labels(root: YamlNode, stage: Stage, at: Steps, problems: Problems) ->
                         f"the same weights as {name!r} under another name: one trial would stand behind two rows; "
                         "keep one of them",
                     )  # fmt: skip
+
+
+def _apart(path: str, axes: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """True if no setting of one grid is a setting of the other, whatever is at `path`: some axis has other values."""
+    return any(
+        isinstance(axes[name], list)
+        and isinstance(others.get(name), list)
+        and not {json.dumps(value, default=str) for value in axes[name]}
+        & {json.dumps(value, default=str) for value in others[name]}
+        for name in axes
+        if name != path
+    )
 
 
 def _init(value: Any) -> Init | None:

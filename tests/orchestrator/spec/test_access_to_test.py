@@ -35,6 +35,9 @@ ALLOWED = {
     "one trial": ("  - {name: all}\n", 1),
     "another row": (
         "  - {name: all, sweep: {grid: {backbone.drop_path: [0, 0.1, 0.2]}}}\nreport: {rows: backbone.drop_path}\n", 3),
+    "a value that follows from the column": (
+        "  - {name: all, sweep: {grid: [{task.dataset: [digits], optim.lr: [1e-3]}, "
+        "{task.dataset: [faces], optim.lr: [2e-3]}]}}\n", 2),
     "an x axis": (
         "  - {name: all, sweep: {grid: {backbone.drop_path: [0, 0.1]}}}\nreport: {plots: [{x: backbone.drop_path}]}\n",
         2),
@@ -45,8 +48,14 @@ REFUSED = {
         "  - {name: all, sweep: {grid: {backbone.drop_path: [0, 0.1]}}}\n", "several values of backbone.drop"),
     "learning rates": (
         "  - {name: all, sweep: {grid: {optim.lr: {logspace: [1e-4, 1e-3, 3]}}}}\n", "several values of optim.lr"),
-    "an axis that differs between two grids": (
-        "  - {name: all, sweep: {grid: [{task.dataset: [digits], optim.lr: [1e-3]}, "
+    "grids with a column in common": (
+        "  - {name: all, sweep: {grid: [{task.dataset: [digits, faces], optim.lr: [1e-3]}, "
+        "{task.dataset: [faces], optim.lr: [2e-3]}]}}\n", "several values of optim.lr"),
+    "a grid that leaves the column to the base": (
+        "  - {name: all, sweep: {grid: [{optim.lr: [1e-3]}, {task.dataset: [faces], optim.lr: [2e-3]}]}}\n",
+        "several values of optim.lr"),
+    "several values in one grid": (
+        "  - {name: all, sweep: {grid: [{task.dataset: [digits], optim.lr: [1e-3, 2e-3]}, "
         "{task.dataset: [faces], optim.lr: [2e-3]}]}}\n", "several values of optim.lr"),
     "a search": ("  - {name: all, sweep: {search: {optim.lr: {loguniform: [1e-4, 1e-2]}}, trials: 3}}\n", "searches"),
     "a winner taken later": (
