@@ -74,13 +74,13 @@ class Analyse(Task):
     caltech_background: bool = True
     official_val: Literal["val", "test"] = "val"
     """See `Classify.official_val`."""
-    images: int | None = Field(default=1024, ge=1)
+    images: int | None = Field(default=1024, ge=1, le=100_000_000)
     """Number of images, drawn without replacement; null: all. The paper gives none: 1,024 is our choice."""
     image_seed: int = Field(default=0, ge=0, le=MAX_NUMPY_SEED)
     """Seed of that draw."""
     batch: int = Field(default=32, ge=1, le=4096)
     """Images of one forward pass: what memory depends on. Results differ by rounding alone."""
-    measures: tuple[Literal["attention", "cka"], ...] = Field(default=("attention", "cka"), min_length=1)
+    measures: tuple[Literal["attention", "cka"], ...] = Field(default=("attention", "cka"), min_length=1, max_length=2)
     """`attention`: distance, entropy, divergence (of RepLKNet: of its kernels). `cka`: similarity of layers."""
     cls_rule: Literal["drop_renormalise", "drop", "keep"] = "drop_renormalise"
     """Class token and other tokens without a place. `drop_renormalise`: their queries and keys are left out, and the
@@ -99,7 +99,7 @@ class Analyse(Task):
     small kernel and batch norms are merged (structural re-parametrisation)."""
     cka: Estimator = "unbiased"
     """Estimator of HSIC, over minibatches. `biased`: also near 1 for layers of noise where features are many."""
-    sensitivity: tuple[Estimator, ...] = ()
+    sensitivity: tuple[Estimator, ...] = Field(default=(), max_length=2)
     """Other estimators of CKA, as figures of their own: cka_biased, cka_unbiased."""
     cka_batch: int = Field(default=256, ge=2, le=8192)
     """Most images of a minibatch of CKA; all are of this size, or one less, where it divides the number of images."""
