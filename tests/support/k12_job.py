@@ -64,9 +64,9 @@ def job(*stages: dict[str, Any], **fields: Any) -> JobSpec:
 
 
 def figures(spec: TrialSpec) -> dict[str, float]:
-    """Made up: best at lr 6e-4, layer decay 0.87 and drop path 0.1, a little better from SUP."""
+    """Made up: best at lr 6e-4, layer decay 0.87 and drop path 0.1, a little better from SUP; some seeds are lucky."""
     lost = abs(math.log(spec.optim.lr / 6e-4)) + abs(spec.optim.layer_decay - 0.87) + abs(spec.backbone.drop_path - 0.1)
-    value = 90 - lost + (spec.backbone.init.name == "SUP")
+    value = 90 - lost + (spec.backbone.init.name == "SUP") + 7 * spec.seed % 11 / 10
     return {spec.task.metric: value, "loss": lost}
 
 

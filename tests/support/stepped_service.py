@@ -34,14 +34,19 @@ from orchestrator.store.store import Store
 from workers.messages import Assignment
 
 _REFINE = {"name": "refine", "from": "grid", "neighbourhood": {"near": {"optim.lr": {"multiply": [1.4]}}}}
-_SHARED = {"optim.lr": 6e-4, "optim.layer_decay": 0.85}
 _FROM_SHARED = {"kind": "stage", "name": "SHARED", "stage": "base"}
-_BASE, _CHILD = {"name": "base", "override": _SHARED}, {"name": "child", "override": {"backbone.init": _FROM_SHARED}}
+_BASE = {
+    "name": "base", "override": {"optim.layer_decay": 0.85}, "sweep": {"grid": {"optim.lr": [6e-4, 1e-3]}},
+    "replicates": 2,
+}  # fmt: skip
+_CHILD = {"name": "child", "override": {"backbone.init": _FROM_SHARED}, "replicates": 2}
+_LAST = {**FINAL, "from": "base", "replicates": 2}
 JOBS = (
     job(PRETRAIN, grid(dataset=["digits"], init=[RAND, SUP], lr=[1e-4, 6e-4], layer_decay=[0.85]), _REFINE, FINAL),
-    job(_BASE, _CHILD, name="b"),
+    job(_BASE, _CHILD, _LAST, name="b"),
 )
-"""The whole protocol; and a job that starts from the weights of one of its trials, which the first does not keep."""
+"""The whole protocol; and a job with replicates of which one is a trial of the first, which does not keep its weights.
+Replicates start from the weights of the best setting's, and its setting is run again with other seeds."""
 SLOTS = 3
 
 

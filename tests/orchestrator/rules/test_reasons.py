@@ -135,6 +135,23 @@ def test_the_best_of_a_group_is_kept_by_its_metric_and_tie_rule() -> None:
         assert texts(dataclasses.replace(of, jobs=renamed)).keys() == {"a"}, "nor has a stage that is gone"
 
 
+def test_all_replicates_of_the_best_setting_are_kept() -> None:
+    """The best mean; and until all of its seeds have ended, what may still be the best."""
+    values = {"a": (0.1, 0, 9.0), "b": (0.1, 1, 1.0), "c": (0.2, 0, 6.0), "d": (0.2, 1, 7.0), "e": (0.3, 0, 8.0)}
+    trials = [trial(key) for key in values]
+    for count in (2, {"n": 2, "first": 0}):
+        for known, best in (("abcd", {"c", "d"}), ("abcde", {"c", "d", "e"})):
+            found = [
+                Candidate(key, {"top1": value}, {"optim.lr": lr, "seed": seed}, seed)
+                for key, (lr, seed, value) in values.items()
+                if key in known
+            ]
+            group = {("j", "grid", "digits"): GroupCandidates("top1", "max", found)}
+            stages = [{"name": "grid", "sweep": SEVERAL, "replicates": count}]
+            kept = texts(facts(*trials, candidates=group, stages=stages))
+            assert kept == {key: ["best: best of grid digits in job j"] for key in sorted(best)}
+
+
 def test_the_reasons_come_strongest_first() -> None:
     stages = [{"name": "grid"}]
     of = facts(

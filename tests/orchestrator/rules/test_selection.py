@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from orchestrator.records.rows import Edge, SearchEvent
-from orchestrator.rules.selection import Candidate, axis_values, barred_trials, best, edges, read_tie, search_ranges
+from orchestrator.rules.selection import (
+    Candidate,
+    Setting,
+    axis_values,
+    barred_trials,
+    best,
+    compared,
+    edges,
+    mean_of,
+    read_tie,
+    search_ranges,
+    seeds_of,
+    trials_of,
+)
 
 TIES = ["figure:loss:min", "optim.lr:min", "optim.layer_decay:max"]
 
@@ -75,6 +89,85 @@ def test_a_tie_that_is_none_is_refused(text: str) -> None:
 def test_a_mode_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="largest"):
         best([candidate("a")], "top1", "largest")
+
+
+def seeds(lr: float, *values: float | None, stage: str = "grid") -> list[tuple[str, Candidate]]:
+    """The replicates of a setting, with these values of top-1 (None: diverged) at the seeds 0, 1, .."""
+    return [
+        (stage, Candidate(
+            f"{lr}-{stage}-{seed}", {} if value is None else {"top1": value, "loss": 1.0},
+            {"optim.lr": lr, "seed": seed}, seed,
+        ))
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+
+
+def winner_over_seeds(*settings: list[tuple[str, Candidate]]) -> Candidate | None:
+    """The winner; checks that it does not depend on the order of the trials."""
+    trials = [trial for setting in settings for trial in setting]
+    found = [best(compared(order, ["grid", "refine"]), "top1", "max", TIES) for order in (trials, trials[::-1])]
+    assert found[0] == found[1]
+    return found[0]
+
+
+def test_settings_are_compared_by_their_means_over_the_seeds() -> None:
+    taken = winner_over_seeds(seeds(0.1, 90.0, 10.0, 11.0), seeds(0.2, 39.0, 40.0, 44.0))
+    assert isinstance(taken, Setting)
+    assert (taken.key, taken.seed, taken.figures["top1"], taken.settings) == ("0.2-grid-0", 0, 41.0, {"optim.lr": 0.2})
+    assert taken.of_each("top1") == [39.0, 40.0, 44.0]
+    assert [trial.key for trial in trials_of(taken)] == ["0.2-grid-0", "0.2-grid-1", "0.2-grid-2"]
+    assert seeds_of(taken, "top1") == {"seeds": [0, 1, 2], "values": [39.0, 40.0, 44.0]}
+
+
+def test_equal_means_are_ordered_by_the_mean_of_the_ties_figure_then_by_settings_then_by_the_first_seeds_key() -> None:
+    lower = [(stage, replace(trial, figures={**trial.figures, "loss": loss}))
+             for (stage, trial), loss in zip(seeds(0.2, 1.0, 3.0), (0.1, 1.7), strict=True)]  # fmt: skip
+    for means in (seeds(0.1, 2.0, 2.0), seeds(0.1, 3.0, 1.0)):
+        taken = winner_over_seeds(means, lower)
+        assert taken is not None
+        assert (taken.key, taken.figures["loss"]) == ("0.2-grid-0", pytest.approx(0.9))
+    by_settings = winner_over_seeds(seeds(0.2, 2.0, 2.0), seeds(0.1, 3.0, 1.0))
+    by_key = winner_over_seeds(seeds(0.1, 2.0, 2.0, stage="refine"), seeds(0.1, 3.0, 1.0))
+    assert by_settings is not None
+    assert by_key is not None
+    assert (by_settings.key, by_key.key) == ("0.1-grid-0", "0.1-grid-0")
+
+
+def test_a_setting_with_a_diverged_seed_ranks_below_all_without() -> None:
+    taken = winner_over_seeds(seeds(0.1, 90.0, None, 90.0), seeds(0.2, 1.0, 2.0, 3.0), seeds(0.3, math.inf, 9.0, 9.0))
+    assert taken is not None
+    assert taken.key == "0.2-grid-0"
+    assert winner_over_seeds(seeds(0.1, 90.0, None), seeds(0.2, None, None), seeds(0.3, math.nan, 1.0)) is None
+
+
+def test_a_figure_that_one_seed_lacks_has_no_mean() -> None:
+    with_loss, without = seeds(0.1, 1.0, 3.0)
+    setting = mean_of([with_loss[1], replace(without[1], figures={"top1": 3.0})])
+    assert setting.figures == {"top1": 2.0}
+
+
+def test_a_mean_does_not_depend_on_the_order_of_its_sum_and_of_one_value_is_that_value() -> None:
+    trials = [trial for _, trial in seeds(0.1, 1e16, 1.0, -1e16, 2.0)]
+    assert {mean_of(order).figures["top1"] for order in itertools.permutations(trials)} == {0.75}
+    assert mean_of(trial for _, trial in seeds(0.1, 0.1)).figures["top1"] == 0.1
+
+
+def test_trials_of_stages_without_replicates_are_compared_one_by_one() -> None:
+    trials = [*seeds(0.1, 1.0, 9.0), *seeds(0.1, 2.0, 4.0, stage="refine"), *seeds(0.1, 7.0)]
+    found = compared(trials, ["refine"])
+    assert [(each.key, each.figures["top1"]) for each in found] == [
+        ("0.1-grid-0", 1.0), ("0.1-grid-1", 9.0), ("0.1-refine-0", 3.0),
+    ]  # fmt: skip
+    assert seeds_of(found[0], "top1") == {}
+    assert [each.key for each in trials_of(found[0])] == ["0.1-grid-0"]
+
+
+def test_one_replicate_records_no_seeds() -> None:
+    assert seeds_of(mean_of(trial for _, trial in seeds(0.1, 1.0)), "top1") == {}
+
+
+def test_a_seed_has_no_edge() -> None:
+    assert edges({"seed": 0}, {"seed": [0, 1, 2]}, {"seed": (0.0, 9.0, False)}) == []
 
 
 AXES = {"optim.lr": [1e-4, 5e-4, 2.5e-3], "optim.layer_decay": [0.75, 0.95]}
