@@ -54,6 +54,13 @@ def is_search(stage: Mapping[str, Any]) -> bool:
     return "search" in (stage.get("sweep") or {})
 
 
+def replicates(stage: Mapping[str, Any]) -> int:
+    """With how many seeds each setting of the stage runs; 0 for a stage without replicates, whose trials are compared
+    one by one."""
+    asked = stage.get("replicates") or 0
+    return int(asked["n"] if isinstance(asked, Mapping) else asked)
+
+
 def trains_on(stage: Mapping[str, Any]) -> bool:
     """True for population-based training, whose trials resume from each other's training state."""
     return bool((stage.get("sweep") or {}).get("population"))
