@@ -11,7 +11,7 @@ from orchestrator.records.recorded_spec import expected, label, lookup, sources
 from orchestrator.records.states import TrialState
 from orchestrator.report.figures import metric_of, scaled, unrecorded
 from orchestrator.report.model import Choice, Column
-from orchestrator.report.replicates import Replicates, by_setting
+from orchestrator.report.replicates import Replicates, by_setting, replicates
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import ChoiceRow, JobRow, PlacedRow
@@ -69,7 +69,6 @@ class JobResults:
         winner = next((trial for trial in candidates if trial.key == row.key), None)
         settings = by_setting(candidates)
         states = [{trial.state for trial in setting.trials} for setting in settings]
-        of_winner = next((each for each in settings if any(trial.key == row.key for trial in each.trials)), None)
         metric = metric_of(winner) if winner else unrecorded(row.metric, str(row.rule.get("mode", "max")))
         return Choice(
             stage=row.stage,
@@ -86,8 +85,7 @@ class JobResults:
             diverged=sum(TrialState.diverged in each for each in states),
             failed=sum(not each.isdisjoint(LOST) for each in states),
             run_id=self.runs.get(row.key),
-            tried=len(settings) if any(len(each.trials) > 1 for each in settings) else row.candidates,
-            seeds=of_winner.seeds if of_winner else (),
+            seeds=tuple(row.rule.get("seeds", ())),
         )
 
     def _groups(self) -> list[GroupCell]:
@@ -143,10 +141,15 @@ class JobResults:
         return row, column
 
     def chosen_trials(self, choice: Choice) -> Replicates | None:
-        """The trials of the chosen setting, over its seeds; None if none is placed."""
+        """The trial that was chosen, with those of its other seeds if it was chosen by their mean; None if it is not
+        placed."""
         candidates = [trial for source in choice.sources for trial in self.members.get((source, choice.group), [])]
-        settings = by_setting(candidates)
-        return next((each for each in settings if any(trial.key == choice.key for trial in each.trials)), None)
+        winner = next((trial for trial in candidates if trial.key == choice.key), None)
+        if winner is None:
+            return None
+        if len(choice.seeds) < 2:
+            return replicates([winner])
+        return next(each for each in by_setting(candidates) if winner in each.trials)
 
     def first_trial(self, group: str) -> PlacedRow | None:
         """A trial of a group from the latest stage that has one; it tells the group's metric."""

@@ -39,7 +39,7 @@ class Choice:
     sources: tuple[str, ...]
     key: str
     value: float | None
-    """The best over `tried` settings, so no result; of several seeds their mean."""
+    """The best over so many `candidates`, so no result; of several seeds their mean."""
     figure: MetricRow
     split: str
     """On which `value` was measured."""
@@ -47,14 +47,13 @@ class Choice:
     edges: tuple[Edge, ...]
     rule: Mapping[str, Any]
     candidates: int
+    """Settings that were compared."""
     diverged: int
     """Settings of which a seed diverged."""
     failed: int
     run_id: str | None = None
-    tried: int = 0
-    """Number of settings that were compared."""
     seeds: tuple[int, ...] = ()
-    """Of the chosen setting."""
+    """Those over which `value` is the mean; none: it is the value of one trial."""
 
 
 @dataclass(frozen=True)

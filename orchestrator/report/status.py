@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.records.recorded_spec import expected, label, lookup, sources
+from orchestrator.records.recorded_spec import expected, label, lookup, replicates, sources
 from orchestrator.records.states import TrialState
 from orchestrator.report.figures import UNKNOWN, metric_of
 from orchestrator.report.formatting import WIDTH, aligned, duration, moment
@@ -143,14 +143,15 @@ def _expected_trials(spec: Mapping[str, Any], stage: str, trials: Sequence[Place
     stages = {each["name"]: each for each in spec["stages"]}
     body = stages[stage]
     count = _points(body["sweep"], body.get("override", {}).get("optim.epochs", lookup(spec["trial"], "optim.epochs")))
+    seeds = max(1, replicates(body))
     if not body.get("from"):
-        return max(len(trials), count)
+        return max(len(trials), count * seeds)
     if near := body.get("neighbourhood"):
         moves = [len(set(each["multiply"]) - {1.0}) + len(set(each["add"]) - {0.0}) for each in near["near"].values()]
         count = sum(moves) if near["shape"] == "star" else math.prod(1 + move for move in moves) - 1
     groups = max(len(expected(spec, sources(stages, stage))), 1)
     have = Counter(trial.group for trial in trials)
-    return len(trials) + count * max(0, groups - len(have))
+    return len(trials) + count * seeds * max(0, groups - len(have))
 
 
 def _points(sweep: Mapping[str, Any], epochs: Any) -> int:

@@ -77,5 +77,14 @@ def _chosen(choice: Choice | None, paths: list[str]) -> Row:
         return dict.fromkeys(names)
     edges = "; ".join(map(edge_text, choice.edges))
     settings = [choice.settings.get(path) for path in paths]
-    values = [choice.split, choice.value, choice.tried, choice.diverged, choice.failed, edges, *settings, choice.key]
+    values = [
+        choice.split,
+        choice.value,
+        choice.candidates,
+        choice.diverged,
+        choice.failed,
+        edges,
+        *settings,
+        choice.key,
+    ]
     return dict(zip(names, values, strict=True))

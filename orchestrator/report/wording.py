@@ -282,7 +282,7 @@ def choices(report: Report) -> tuple[list[str], list[list[str]]]:
                 group.row,
                 *(short(choice.settings[path]) if path in choice.settings else "–" for path in paths),
                 "–" if choice.value is None else figures.text(choice.value, choice.figure),
-                f"{choice.tried} ({', '.join(lost)})" if lost else str(choice.tried),
+                f"{choice.candidates} ({', '.join(lost)})" if lost else str(choice.candidates),
                 "; ".join(edge_text(edge).partition(" (")[0] for edge in choice.edges) or "–",
                 choice.key[:8],
             ]
@@ -304,7 +304,7 @@ def chosen_note(report: Report) -> str:
         return ""
     extremes = {choice.figure.better for choice in decided}
     extreme = "best" if len(extremes) > 1 else "maximum" if "higher" in extremes else "minimum"
-    tried = sorted({choice.tried for choice in decided})
+    tried = sorted({choice.candidates for choice in decided})
     settings = f"{tried[0]} to {tried[-1]} settings" if len(tried) > 1 else f"{tried[0]} setting{'s' * (tried[0] != 1)}"
     seeds = max(len(choice.seeds) for choice in decided)
     mean = f", of the mean over {seeds} seeds" if seeds > 1 else ""

@@ -353,10 +353,12 @@ class Study:
         placed = [
             trial for trial in self.store.trials.placed(self.job_id) if trial.group == group and trial.stage in sources
         ]
+        seeds = {"seeds": list(self.plot.grid_seeds)} if len(self.plot.grid_seeds) > 1 else {}
         self.store.choices.record(
             self.job_id,
             ChoiceRow(stage, group, winner.key, winner.figures[metric], metric, edges(winner.settings, axes),
-                      {"metric": metric, "mode": mode, "ties": TIES}, len(placed), sources),
+                      {"metric": metric, "mode": mode, "ties": TIES, **seeds},
+                      len(placed) // len(self.plot.grid_seeds), sources),
         )  # fmt: skip
         return winner
 

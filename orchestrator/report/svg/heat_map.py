@@ -79,6 +79,7 @@ def picture(trials: Sequence[PlacedRow], chosen: set[str]) -> str | None:
 
 
 def _alone(title: str, group: GroupReport, drawn: HeatMap, scale: Scale) -> str:
+    title += "; mean over seeds, below it smallest–largest" if drawn.replicated else ""
     body, width, height = heat_map(group, drawn, scale, "alone")
     total = max(width, 360, 9 * len(title)) + 24
     return (

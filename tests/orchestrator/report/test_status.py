@@ -9,6 +9,7 @@ import pytest
 from recorded_study import Plot, Study
 
 from orchestrator.errors import NotFound
+from orchestrator.records.rows import JobRecord
 from orchestrator.report import describe, status
 from orchestrator.store.store import open_store
 
@@ -65,6 +66,19 @@ def test_status_counts_by_stage_and_by_cell(study: Study) -> None:
     assert re.search(r"22/23 ▸1 best 96\.0$", text, re.MULTILINE), "no mean before all seeds have ended"
     assert f"retry {study.job_id}" in text
     assert max(len(line) for line in text.splitlines()) <= 100
+
+
+def test_trials_to_come_are_counted_with_their_seeds(study: Study) -> None:
+    pretrain, grid, refine, final = study.spec["stages"]
+    stages = [pretrain, {**grid, "replicates": 2}, {**refine, "replicates": {"n": 2, "first": 4}},
+              {**final, "sweep": {}, "replicates": 3}]  # fmt: skip
+    spec = {**study.spec, "stages": stages}
+    study.store.jobs.put(JobRecord(id="seeds", name="seeds", profile="", spec=spec, spec_text=""))
+    told = status.status(study.store, "seeds").to_json()
+    # 15 settings, 5 neighbours and one winner in each of 4 groups
+    assert {stage["stage"]: stage["expected"] for stage in told["stages"]} == {
+        "pretrain": 1, "grid": 60 * 2, "refine": 20 * 2, "final": 4 * 3,
+    }  # fmt: skip
 
 
 def test_time_left(tmp_path: Path) -> None:

@@ -17,13 +17,14 @@ from orchestrator.report.dataframe import table
 from orchestrator.report.formats import FORMATS, Links
 from orchestrator.report.formats.html_page import html
 from orchestrator.report.formats.terminal import terminal
+from orchestrator.report.job_results import JobResults
 from orchestrator.report.json_values import to_json
 from orchestrator.report.model import Cell, Report
 from orchestrator.report.statistics import wilson
 from orchestrator.report.svg.heat_map import heat_map_svg
 from orchestrator.report.uncertainty import with_leading
 from orchestrator.report.verify import verify
-from orchestrator.report.wording import notes, title
+from orchestrator.report.wording import chosen_note, grid, notes, title
 from orchestrator.store.store import Store, open_store
 
 Made = Callable[..., Report]
@@ -131,6 +132,28 @@ def test_the_caption_says_what_intervals_are_over(replicated: tuple[Store, Repor
         assert words.replace("±", r"$\pm$").replace("%", r"\%") in text if form == "tex" else words in text
 
 
+def test_numbers_over_unlike_counts_of_seeds_each_say_theirs(made: Made) -> None:
+    report = made()
+    one, two, *others = report.cells
+    cells = (
+        replace(one, seeds=(0,), values=one.values[:1], interval=None),
+        replace(two, seeds=(0, 1), values=two.values[:2], interval=None),
+        *others,
+    )
+    mixed = replace(report, cells=cells)
+    assert title(mixed).split("; ")[1:] == [
+        "mean over 3 seeds ± half the 95 % confidence interval over seeds (Student t), "
+        "conditional on the chosen setting",
+        "of two seeds both values",
+        "one seed (n = 1)",
+    ]
+    assert [line.texts[1:3] for line in grid(mixed).lines] == [
+        ["89.2 (n = 1)", "89.0 / 89.2"], ["95.2 ± 0.5 (n = 3)", "95.2 ± 0.5 (n = 3)"],
+    ]  # fmt: skip
+    assert "89.2 (n = 1)" in printed(mixed, "html")
+    assert "89.2 (n = 1)" in printed(mixed, "md")
+
+
 def test_two_seeds_show_both_values(made: Made) -> None:
     report = made(seeds=(0, 1))
     cell = report.at["SUP", "digits"]
@@ -209,6 +232,21 @@ def test_a_diverged_seed_leaves_no_mean_and_the_others_traceable(made: Made) -> 
     assert (first["state"], first["value"], first["diverged_seeds"], first["seeds"]) == ("diverged", "", "1", "0 1")
 
 
+def test_a_choice_by_one_seed_is_not_called_a_mean(made: Made, store: Store) -> None:
+    """As jobs with an axis of seeds chose before there were replicates."""
+    report = made(grid_seeds=(0, 1), noise=0.02)
+    results = JobResults(store, report.job_id, full=True)
+    choice = results.choices["final", "digits/SUP"]
+    by_one = replace(choice, seeds=())
+    alone, both = results.chosen_trials(by_one), results.chosen_trials(choice)
+    assert alone is not None
+    assert both is not None
+    assert ([trial.key for trial in alone.trials], len(both.trials)) == ([choice.key], 2)
+    groups = tuple(replace(group, choices=(by_one,)) for group in report.groups)
+    assert "of the mean" in chosen_note(report)
+    assert "of the mean" not in chosen_note(replace(report, groups=groups))
+
+
 def test_a_heat_map_shows_mean_and_spread(replicated: tuple[Store, Report]) -> None:
     store, report = replicated
     drawn = report.named["digits/RAND"].heat_maps[0]
@@ -269,7 +307,7 @@ def test_a_choice_is_called_an_optimistic_number(replicated: tuple[Store, Report
         assert note in " ".join(printed(report, form).split())
     choice = report.at["SUP", "digits"].choice
     assert choice is not None
-    assert (choice.tried, choice.seeds) == (20, (0, 1, 2))
+    assert (choice.candidates, choice.seeds) == (20, (0, 1, 2))
     shown = next(cell for cell in report.named["digits/SUP"].heat_maps[0].cells if cell.chosen)
     assert choice.value == pytest.approx(shown.value)
     for cell in report.cells:
