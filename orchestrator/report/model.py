@@ -273,7 +273,7 @@ class Report:
 
 FORM = 4
 """1: before figures came with their metrics (until 2026-11); columns and choices had the name of a figure alone.
-2: without `Provenance.processors`. 3: before replicates and claims; two seeds had an interval, and a heat map showed the
-best seed."""
+2: without `Provenance.processors`. 3: before replicates and claims; two seeds had an interval, and a heat map showed
+the best seed."""
 MAPS = 8
 """Largest number of groups for which a terminal shows the heat maps too."""

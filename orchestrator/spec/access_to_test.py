@@ -39,7 +39,8 @@ def _follows(stage: Stage, path: str, shown: Collection[str]) -> bool:
     """True if the value at `path` follows from shown values: every grid has one, and grids with different ones have no
     value of some shown field in common."""
     grids = stage.sweep.grid if isinstance(stage.sweep, Grid) else []
-    if not grids or not all(isinstance(axes.get(path), list) and len(axes[path]) == 1 for axes in grids):
+    values = [axis for axes in grids if isinstance(axis := axes.get(path), list) and len(axis) == 1]
+    if not grids or len(values) < len(grids):
         return False
     return all(
         axes[path] == others[path] or any(_apart(axes.get(name), others.get(name)) for name in shown)

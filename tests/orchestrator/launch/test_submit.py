@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from k12_job import PRETRAIN, job
+from k12_job import FINAL, PRETRAIN, grid, job
 
 from orchestrator.engine import ray_cluster
 from orchestrator.errors import BackendUnreachable
 from orchestrator.launch.driving import Connection, drive
-from orchestrator.launch.submit import make_folder, record_job
+from orchestrator.launch.submit import make_folder, record_claims, record_job
 from orchestrator.records.states import JobState
+from orchestrator.report import claim_words
+from orchestrator.report.build import build
 from orchestrator.settings import settings
 from orchestrator.spec.job import job_id
 from orchestrator.store.store import Store, open_store
@@ -73,3 +75,30 @@ def test_a_later_submit_withdraws_a_request_to_cancel(store: Store) -> None:
     assert store.jobs.cancel_requested(identity)
     record_job(store, JOB, identity)
     assert not store.jobs.cancel_requested(identity)
+
+
+CLAIM = {
+    "name": "sup-ahead", "relation": "above", "right": 1,
+    "left": {"row": "SUP", "column": "digits", "stage": "final"},
+}  # fmt: skip
+
+
+def test_a_claim_is_recorded_before_any_trial_starts_and_one_added_later_says_so(store: Store, tmp_path: Path) -> None:
+    """The job with the added claim has no new run: when it is prepared, all its trials are placed and ended."""
+    from in_process_backend import Machine, drive_to_end, prepared_driver
+
+    stages = (PRETRAIN, grid(dataset=["digits"], lr=[1e-3], layer_decay=[0.75, 0.85]), FINAL | {"from": ["grid"]})
+    first = job(*stages, claims=[CLAIM])
+    driver = prepared_driver(store, first, tmp_path)
+    record_claims(store, driver.job_id)
+    (row,) = store.claims.of("k12", "").values()
+    assert (row.ended, row.total) == (0, 0), "the final trial is not known yet"
+    drive_to_end(store, first, machine := Machine(), tmp_path)
+    (early,) = build(store, driver.job_id).claims
+    assert claim_words.written_text(early) == "written before"
+    late = job(*stages, claims=[CLAIM, {**CLAIM, "name": "late", "relation": "below"}])
+    runs = machine.ran.total()
+    record_claims(store, prepared_driver(store, late, tmp_path).job_id)
+    kept, added = build(store, job_id(late)).claims
+    assert [claim_words.written_text(each) for each in (kept, added)] == ["written before", "after 1 of 1 results"]
+    assert machine.ran.total() == runs

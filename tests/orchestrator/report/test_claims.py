@@ -100,8 +100,8 @@ def test_holm_over_the_claims_of_the_job(store: Store) -> None:
     (alone,) = judged(store, second)
     assert (alone.verdict, alone.p) == ("held", pytest.approx(0.0475, abs=1e-3))
     first, narrow, paper, absent = judged(
-        store, claim(), second, claim("paper", right={**SUP, "published": True}), claim("absent", left={**SUP, "layer": 3}),
-        name="again", reference={"SUP": {"digits": 96.0}},
+        store, claim(), second, claim("paper", right={**SUP, "published": True}),
+        claim("absent", left={**SUP, "layer": 3}), name="again", reference={"SUP": {"digits": 96.0}},
     )  # fmt: skip
     assert first.adjusted_p == pytest.approx(3 * (first.p or 0)), "the claim without data counts, the paper's not"
     assert (first.verdict, narrow.verdict) == ("held", "undecided")

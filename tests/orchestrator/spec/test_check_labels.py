@@ -88,14 +88,16 @@ OTHER = "{kind: stage, name: A, stage: pretrain}"
     ("grid", "clash"),
     [
         ("[{backbone.init: [{kind: none, name: A}, %s]}]", True),
-        ("[{backbone.init: [{kind: none, name: A}], optim.lr: [1e-3, 2e-3]}, {backbone.init: [%s], optim.lr: [2e-3]}]", True),
-        ("[{backbone.init: [{kind: none, name: A}], optim.lr: [1e-3]}, {backbone.init: [%s], optim.lr: [2e-3]}]", False),
-        ("[{backbone.init: [{kind: none, name: A}]}, {backbone.init: [%s], optim.lr: [2e-3]}]", True),
+        ("[{FIRST, optim.lr: [1e-3, 2e-3]}, {backbone.init: [%s], optim.lr: [2e-3]}]", True),
+        ("[{FIRST, optim.lr: [1e-3]}, {backbone.init: [%s], optim.lr: [2e-3]}]", False),
+        ("[{FIRST}, {backbone.init: [%s], optim.lr: [2e-3]}]", True),
     ],
 )  # fmt: skip
 def test_replicates_need_names_for_weights_that_nothing_else_tells_apart(
     tmp_path: Path, grid: str, clash: bool
 ) -> None:
-    found = problems(tmp_path, grid % OTHER + "\n    replicates: 2")
+    found = problems(
+        tmp_path, grid.replace("FIRST", "backbone.init: [{kind: none, name: A}]") % OTHER + "\n    replicates: 2"
+    )
     assert any("other weights are called 'A' too" in line for line in found) is clash
     assert clash or found == []

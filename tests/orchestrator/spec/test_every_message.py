@@ -59,9 +59,17 @@ TEXTS = {
 
 def cases() -> Iterator[Case]:
     """The cases of this folder's tests that one replacement makes, and those that are no replacement in a good spec."""
-    mistakes, bounds, worst, searches, replicates = (
+    mistakes, bounds, worst, searches, replicates, claims, layers = (
         runpy.run_path(str(HERE / f"test_{name}.py"))
-        for name in ("mistakes", "bounds", "worst_messages", "search_space", "check_replicates")
+        for name in (
+            "mistakes",
+            "bounds",
+            "worst_messages",
+            "search_space",
+            "check_replicates",
+            "check_claims",
+            "check_layers",
+        )
     )
     good = mistakes["GOOD"]
     for table, base in (
@@ -72,12 +80,17 @@ def cases() -> Iterator[Case]:
             yield name, base.replace(old, new, 1).replace("§", "").encode(), None, ()
     for name, (base, old, new, _) in worst["WORST"].items():
         yield name, base.replace(old, new, 1).replace("§", "").encode(), None, ()
+    for name, (old, new, _) in claims["MISTAKES"].items():
+        yield name, claims["WITH_CLAIMS"].replace(old, new, 1).encode(), None, ()
+    yield "row and column that never meet", claims["PARTIAL"].encode(), None, ()
     for name, (dataset, final, pretrain, _) in mistakes["OTHER_TEST"].items():
         named = dataset.partition(", ")[0]
         text = good.replace("dataset: digits}", f"dataset: {dataset}}}").replace("[digits, faces]", f"[{named}]")
         text = text.replace("{task.dataset: digits-pretrain}", pretrain or f"{{task.dataset: {named}}}")
         asks = text.replace("task.evaluate: test", f"task.evaluate: test{final and ', '}{final}")
         yield name, asks.encode(), None, ()
+    for name, (old, new, _) in layers["MISTAKES"].items():
+        yield f"layers: {name}", layers["WITH_LAYERS"].replace(old, new, 1).replace("§", "").encode(), None, ()
     for name in replicates["BAD"]:
         yield f"replicates: {name}", replicates["text_of"](name).replace("§", "").encode(), None, ()
     for name, (old, new, _) in worst["UNUSED"].items():

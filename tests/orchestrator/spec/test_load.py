@@ -154,7 +154,9 @@ def test_schema_in_the_repository_is_current() -> None:
 def test_schema_knows_what_a_spec_may_say() -> None:
     schema = json_schema()
     fields, definitions = schema["properties"], schema["$defs"]
-    assert {"name", "profile", "trial", "stages", "resources", "priority", "report", "profiles"} == set(fields)
+    assert {"name", "profile", "trial", "stages", "resources", "priority", "report", "claims", "profiles"} == set(
+        fields
+    )
     assert "may_test" not in definitions["TrialSpec"]["properties"]
     assert "optim.lr" in definitions["TrialPath"]["anyOf"][0]["enum"]
     assert "required" not in definitions["OptimSpec"]  # stages and profiles may complete it

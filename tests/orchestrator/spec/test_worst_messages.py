@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 K12 = (ROOT / "specs/k12_grid.yaml").read_text()
 SEARCH = (ROOT / "specs/search.yaml").read_text()
 STAGE = "fields: name, sweep, per, from, neighbourhood, override, ties, replicates, resources, keep_weights"
-JOB = "fields: name, profile, trial, stages, resources, priority, report, profiles"
+JOB = "fields: name, profile, trial, stages, resources, priority, report, claims, profiles"
 WORST = {
     "1 misspelt kind": (GOOD, "kind: classify,", "kind: §clasify,",
         "trial.task.kind: clasify: no such kind; kinds: classify, pretrain, analysis; nearest: classify"),
