@@ -179,6 +179,18 @@ def test_a_scheme_that_does_not_fit_is_refused(name: str, scheme: str, said: str
         parameter_groups(made(name), optim(layer_decay_scheme=scheme, layer_decay=1.0))
 
 
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [(1, "extra0; schemes"), (3, "extra0, extra1, extra2; schemes"), (4, "extra0, extra1, extra2, ..; schemes")],
+)
+def test_the_first_three_parameters_without_a_place_are_named(extra: int, said: str) -> None:
+    model = made("swin_tiny_patch4_window7_224")
+    for number in range(extra):
+        model.register_parameter(f"extra{number}", nn.Parameter(torch.zeros(2, device="meta")))
+    with pytest.raises(ValueError, match=rf": it has no place for {said} that fit it: timm$"):
+        parameter_groups(model, optim(layer_decay_scheme="swin26"))
+
+
 def test_it_is_refused_when_the_spec_is_read_where_the_names_tell() -> None:
     task = {"kind": "classify", "dataset": "digits"}
     vit = {"model": "vit_tiny_patch16_224", "image_size": 16}
