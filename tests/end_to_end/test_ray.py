@@ -220,6 +220,15 @@ def test_a_driver_that_lost_an_actor_neither_stops_nor_ends_it(pool: RayBackend,
     assert [each.reason for each in other.poll(0.5)] in ([], [""]), "the other goes on with it"
     other.retire(found.worker)
     with pytest.raises(ray.exceptions.RayActorError, match="actor"):
+        answer_until_it_ends(worker)
+
+
+def answer_until_it_ends(worker: Any) -> None:
+    """Calls the actor again and again; its process ends a moment after it is killed. Raises what the last call does."""
+    import ray
+
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
         ray.get(worker.handle.should_stop.remote(), timeout=30)
 
 
