@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import label, lookup, sources
 from orchestrator.report.cells import by_seed
+from orchestrator.report.claim_model import ClaimSide
 from orchestrator.report.figures import UNKNOWN, metric_of, scaled
-from orchestrator.report.model import ClaimSide
 from orchestrator.report.table import published
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from orchestrator.records.rows import MetricRow
 from orchestrator.report import figures
-from orchestrator.report.model import ClaimReport, ClaimSide, Report, Sensitivity
+from orchestrator.report.claim_model import ClaimReport, ClaimSide, Sensitivity
+from orchestrator.report.model import Report
 
 HEADER = ["claim", "left", "right", "difference", "95 % interval", "n", "adjusted p", "verdict", "written"]
 """The last two columns are words."""

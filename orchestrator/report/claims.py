@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.claims import digest
+from orchestrator.report.claim_model import ClaimReport, Sensitivity, Verdict
 from orchestrator.report.claim_values import ClaimValues, Reading
 from orchestrator.report.formatting import moment
 from orchestrator.report.judgement import (
@@ -21,7 +22,6 @@ from orchestrator.report.judgement import (
     holm,
     seed_of,
 )
-from orchestrator.report.model import ClaimReport, Sensitivity, Verdict
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import MetricRow

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from orchestrator.report.claim_model import ClaimReport, ClaimSide
 from orchestrator.report.figures import scaled
 from orchestrator.report.judgement import ALPHA, MIN_RUNS, OfRuns, assess, difference, holm
-from orchestrator.report.model import ClaimReport, ClaimSide, Report
+from orchestrator.report.model import Report
 
 Figures = Mapping[str, Mapping[str, float]]
 """Trial key -> its recorded figures by name."""

@@ -14,10 +14,10 @@ from recorded_study import Plot, Study
 from orchestrator.records.rows import MeasurementRow
 from orchestrator.report import claim_words
 from orchestrator.report.build import build
+from orchestrator.report.claim_model import ClaimReport
 from orchestrator.report.claims import claims, reads
 from orchestrator.report.job_results import JobResults
 from orchestrator.report.json_values import to_json
-from orchestrator.report.model import ClaimReport
 from orchestrator.report.verify import verify
 from orchestrator.spec.claims import Claim
 from orchestrator.store.store import Store, open_store
