@@ -1,4 +1,7 @@
-"""What a report says of a claim: plain data, values in the unit of the figure beside them."""
+"""What a report contains of a job's claims: plain data, in the unit of the figure, the same for every form.
+
+What a claim means is in orchestrator.spec.claims; how it is judged, in orchestrator.report.judgement.
+"""
 
 from __future__ import annotations
 
