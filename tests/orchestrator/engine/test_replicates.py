@@ -1,4 +1,4 @@
-"""Replicates under the control loop, without Ray: what is recorded, what runs again, what a search is told."""
+"""Replicates under the control loop, without Ray: what is recorded and checked, what runs again, what searches see."""
 
 from __future__ import annotations
 
