@@ -122,17 +122,17 @@ def measured(maps: Tensor, places: Places, rule: ClsRule, eps: float) -> Attenti
     distance, entropy = (torch.zeros(heads, dtype=torch.float64, device=maps.device) for _ in range(2))
     cross = torch.zeros(heads, heads, dtype=torch.float64, device=maps.device)
     for part, queries in _chunks(maps, 0 if rule == "keep" else first):
-        weights = part.double()
-        patches = weights[..., first:]
         asking = slice(max(queries.start - first, 0), max(queries.stop - first, 0))
+        patches = part[..., first:].double()
         far = (patches[:, :, max(first - queries.start, 0) :] * apart[asking]).sum(-1)
         if rule == "drop_renormalise" and first:
             left = patches.sum(-1, keepdim=True)
             keys = patches.shape[-1]
             far = (far + FLOOR * apart[asking].sum(-1)) / (left[..., 0] + FLOOR * keys)
-            patches = torch.where(left > 0, patches / left, 1 / keys)
-        if rule != "keep":
-            weights = patches
+            patches /= left
+            if not left.all():
+                patches.masked_fill_(left == 0, 1 / keys)
+        weights = part.double() if rule == "keep" else patches
         distance += far.sum((0, 2))
         entropy += torch.special.entr(weights).sum((0, 2, 3))
         logs = (weights + eps).log_().flatten(2)
