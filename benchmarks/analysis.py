@@ -180,7 +180,7 @@ def row(name: str, options: argparse.Namespace) -> dict[str, Any]:
     print(f"{name:10}{fast:10.2f}{slow:10.2f}{ratio:10.2f}{own:12.0f}{theirs:12.0f}{own / theirs:10.3f}", flush=True)
     return {
         "model": name, "images_per_second": fast, "plain_images_per_second": slow, "speed_ratio": ratio,
-        "memory_mib": own, "plain_memory_mib": theirs, "memory_ratio": own / theirs,
+        "model_mib": before, "memory_mib": own, "plain_memory_mib": theirs, "memory_ratio": own / theirs,
         "plain_memory_from_images": fewer, "figures": dict(zip(FIGURES, figures, strict=True)),
     }  # fmt: skip
 

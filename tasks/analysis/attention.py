@@ -17,8 +17,9 @@ ClsRule = Literal["drop_renormalise", "drop", "keep"]
 FLOOR = 1e-8
 """Added to each weight before rows are made to sum to 1 again, for the distance, as in the public notebook of
 naver-ai/cl-vs-mim (self_attention_analysis.ipynb). Not for entropy and divergence: it would add to their `eps`."""
-CHUNK = 1 << 21
-"""Weights that are worked on at once: about five copies of them in float64 (80 MiB) exist at a time."""
+CHUNK, CHUNK_OF_GPU = 1 << 18, 1 << 24
+"""Weights that are worked on at once: about five copies of them in float64 exist at a time, 10 MiB, and 640 MiB on a
+GPU, which smaller pieces would leave idle between its kernels."""
 
 
 @dataclass(frozen=True)
@@ -121,17 +122,17 @@ def measured(maps: Tensor, places: Places, rule: ClsRule, eps: float) -> Attenti
     distance, entropy = (torch.zeros(heads, dtype=torch.float64, device=maps.device) for _ in range(2))
     cross = torch.zeros(heads, heads, dtype=torch.float64, device=maps.device)
     for part, queries in _chunks(maps, 0 if rule == "keep" else first):
-        weights = part.double()
-        patches = weights[..., first:]
         asking = slice(max(queries.start - first, 0), max(queries.stop - first, 0))
+        patches = part[..., first:].double()
         far = (patches[:, :, max(first - queries.start, 0) :] * apart[asking]).sum(-1)
         if rule == "drop_renormalise" and first:
             left = patches.sum(-1, keepdim=True)
             keys = patches.shape[-1]
             far = (far + FLOOR * apart[asking].sum(-1)) / (left[..., 0] + FLOOR * keys)
-            patches = torch.where(left > 0, patches / left, 1 / keys)
-        if rule != "keep":
-            weights = patches
+            patches /= left
+            if not left.all():
+                patches.masked_fill_(left == 0, 1 / keys)
+        weights = part.double() if rule == "keep" else patches
         distance += far.sum((0, 2))
         entropy += torch.special.entr(weights).sum((0, 2, 3))
         logs = (weights + eps).log_().flatten(2)
@@ -156,11 +157,12 @@ def uniform(places: Places, rule: ClsRule, allowed: Tensor | None = None) -> tup
 
 
 def _chunks(maps: Tensor, first: int) -> Iterator[tuple[Tensor, slice]]:
-    """Parts of `maps` of about `CHUNK` weights, each with the queries it has: whole maps where several fit, else some
+    """Parts of `maps` of about so many weights, each with the queries it has: whole maps where several fit, else some
     queries of one. Queries before `first` are left out."""
     count, heads, tokens, _ = maps.shape
-    queries = min(max(CHUNK // (heads * tokens), 1), tokens - first)
-    images = max(CHUNK // (heads * tokens * (tokens - first)), 1)
+    chunk = CHUNK if maps.device.type == "cpu" else CHUNK_OF_GPU
+    queries = min(max(chunk // (heads * tokens), 1), tokens - first)
+    images = max(chunk // (heads * tokens * (tokens - first)), 1)
     for start in range(0, count, images):
         for query in _steps(first, tokens, queries):
             yield maps[start : start + images, :, query], query

@@ -145,7 +145,12 @@ def blocks(model: nn.Module) -> Blocks:
         first = tuple(block for stage in part.stages for block in list(stage.blocks)[::2])
         return Blocks(*named, "channels", others=(part.entry, part.stem, *part.transitions, *first))
     if hasattr(model, "blocks") and hasattr(getattr(model, "patch_embed", None), "grid_size"):
-        return Blocks(*_named(model, list(part.blocks)), "tokens", int(part.num_prefix_tokens), (part.patch_embed,))
+        return Blocks(
+            *_named(model, list(part.blocks)),
+            "tokens",
+            int(getattr(model, "num_prefix_tokens", 0)),
+            (part.patch_embed,),
+        )
     modules = [model.get_submodule(level.name.replace("[", ".").replace("]", "")) for level in feature_info(model)]
     return Blocks(*_named(model, modules), "channels")
 

@@ -234,8 +234,7 @@ class Analyse(Task):
 
     @property
     def evaluation_samples(self) -> int:
-        there = self._data.samples(self.evaluate) if self._data.known else 0
-        return min(self.images or there, there) if self.counts == "any" else self.images or there
+        return self.images or (self._data.samples(self.evaluate) if self._data.known else 0)
 
     def missing_data(self, root: Path) -> str | None:
         return self._data.missing(root)
@@ -316,7 +315,7 @@ class Analyse(Task):
 
         options = {"dataset", "val_fraction", "split_seed", "counts", "caltech_background", "official_val", "manifests"}
         found = self.model_dump(mode="json", exclude={*options, "kind", "sizes", "other"})
-        if self._estimators:
+        if self._estimators and (self.images is not None or self.counts == "exact"):
             sizes = Choice(None, 0, self.cka_batch).chunks(self.evaluation_samples)
             found["cka_batches"] = [chunk.stop - chunk.start for chunk in sizes]
         return {"analysis": {**found, **self._subject(model).facts()}}
