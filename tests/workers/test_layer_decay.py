@@ -233,7 +233,9 @@ def test_a_cut_backbone_has_its_own_levels_or_those_of_the_whole(name: str, argu
     assert removed == len({level for key, level in whole.items() if key not in own})
     assert {kept[key] - own[key] for key in own.keys() - norm_and_head} == {removed}
     assert levels(nn.ModuleDict({"backbone": kept_model, "neck": nn.Linear(2, 2)}), scheme) == {
-        **{f"backbone.{key}": level for key, level in kept.items()}, "neck.weight": 0, "neck.bias": 0
+        **{f"backbone.{key}": level for key, level in kept.items()},
+        "neck.weight": 0,
+        "neck.bias": 0,
     }
 
 
