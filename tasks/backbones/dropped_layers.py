@@ -64,8 +64,8 @@ def cut_of(whole: nn.Module, spec: BackboneSpec) -> Cut:
     if dropped >= pool:
         where = "" if stages is None else " in its third stage"
         raise ValueError(
-            f"backbone.drop_last {dropped}: {spec.model} has {_count(pool)}{where}, of which at least one has to be left; "
-            f"use 0 to {pool - 1}"
+            f"backbone.drop_last {dropped}: {spec.model} has {_count(pool)}{where}, of which at least one "
+            f"has to be left; use 0 to {pool - 1}"
         )
     left = pool - dropped
     first_gone = re.compile(re.escape(blocks) + r"\.(\d+)\.")
@@ -78,9 +78,9 @@ def cut_of(whole: nn.Module, spec: BackboneSpec) -> Cut:
     if spec.sample_layers is not None:
         if not gone:
             raise ValueError(
-                f"backbone.sample_layers with drop_last 0: no part of {spec.model} is dropped, so weights whose blocks were "
-                "drawn in an earlier trial could not be told from others and would be drawn again; set drop_last to "
-                f"1 to {pool - 1}"
+                f"backbone.sample_layers with drop_last 0: no part of {spec.model} is dropped, so weights whose "
+                "blocks were drawn in an earlier trial could not be told from others and would be drawn again; set "
+                f"drop_last to 1 to {pool - 1}"
             )
         drawn = drawn_blocks(pool, left, spec.sample_layers.draw, spec.sample_layers.order)
     return Cut(
@@ -114,8 +114,8 @@ def finish(model: nn.Module, cut: Cut, spec: BackboneSpec) -> None:
     unlike = [name for name in norms if name in before and before[name].shape != own[name].shape]
     if unlike and not cut.fresh_norm:
         raise ValueError(
-            f"backbone.cut.final_norm pretrained: the final norm of {spec.model} has {before[unlike[0]].shape[0]} channels and "
-            f"the third stage has {own[unlike[0]].shape[0]}; set it to fresh"
+            f"backbone.cut.final_norm pretrained: the final norm of {spec.model} has {before[unlike[0]].shape[0]} "
+            f"channels and the third stage has {own[unlike[0]].shape[0]}; set it to fresh"
         )
     if spec.cut.drop_path == "kept":
         rates = {name: part.drop_prob for name, part in cut.whole.named_modules() if hasattr(part, "drop_prob")}
@@ -159,7 +159,8 @@ def fit_cut(state: dict[str, torch.Tensor], model: nn.Module) -> list[str]:
 
 def cut_facts(model: nn.Module) -> dict[str, Any]:
     """What is left of the backbone inside `model`, as JSON values, and the blocks that were drawn; empty if whole."""
-    cut: Cut | None = next((part.cut for part in model.modules() if isinstance(getattr(part, "cut", None), Cut)), None)
+    cuts = (getattr(part, "cut", None) for part in model.modules())
+    cut = next((each for each in cuts if isinstance(each, Cut)), None)
     if cut is None:
         return {}
     facts: dict[str, Any] = {"blocks_left": f"{cut.left} of {cut.pool} in {cut.blocks}"}
@@ -175,8 +176,8 @@ def _move(state: dict[str, torch.Tensor], cut: Cut, drawn: tuple[int, ...]) -> l
     present = {number // cut.per_block for number in found}
     if present != set(range(cut.pool)):
         raise ValueError(
-            f"backbone.sample_layers draws from {_count(cut.pool)} of {cut.blocks}, and these weights have {len(present)}; "
-            "weights of a model that was cut before load without sample_layers"
+            f"backbone.sample_layers draws from {_count(cut.pool)} of {cut.blocks}, and these weights have "
+            f"{len(present)}; weights of a model that was cut before load without sample_layers"
         )
     for place, block in enumerate(drawn):
         for part in range(cut.per_block):
@@ -207,8 +208,8 @@ def _family(whole: nn.Module, spec: BackboneSpec) -> tuple[dict[str, Any], str, 
     if hasattr(part, "blocks") and "depth" in arguments(spec.model) and len(part.blocks) > 0:
         return {"depth": len(part.blocks)}, "blocks", 1, None
     raise ValueError(
-        f"backbone.drop_last {spec.drop_last} is not written for {spec.model} ({type(whole).__name__}): use a Swin, SwinV2 or RepLKNet, whose "
-        "third stage loses blocks, or a ViT or BEiT; or set drop_last to null"
+        f"backbone.drop_last {spec.drop_last} is not written for {spec.model} ({type(whole).__name__}): use a Swin, "
+        "SwinV2 or RepLKNet, whose third stage loses blocks, or a ViT or BEiT; or set drop_last to null"
     )
 
 
@@ -216,8 +217,8 @@ def _up_to_third(lengths: dict[str, Any], spec: BackboneSpec, stages: int) -> di
     """`lengths`, and every other argument of the spec that is a list with an entry per stage, without later stages."""
     if stages <= THIRD:
         raise ValueError(
-            f"backbone.drop_last {spec.drop_last} drops blocks from the third stage, and {spec.model} has {stages} stages here; "
-            "set drop_last to null"
+            f"backbone.drop_last {spec.drop_last} drops blocks from the third stage, and {spec.model} has {stages} "
+            "stages here; set drop_last to null"
         )
     per_stage = {
         name: value for name, value in spec.args.items() if isinstance(value, list | tuple) and len(value) == stages

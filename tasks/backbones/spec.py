@@ -198,14 +198,15 @@ class CutOptions(BaseModel):
     model_config = _strict
 
     drop_path: Literal["respaced", "kept"] = "respaced"
-    """Stochastic depth rates. `respaced`: from 0 to `backbone.drop_path` over the blocks that are left, as for any model
-    of this depth; `kept`: each block has the rate that it has in the whole model."""
+    """Stochastic depth rates. `respaced`: from 0 to `backbone.drop_path` over the blocks that are left, as in any model
+    of this depth, so that the setting means the same. `kept`: each block has its rate in the whole model."""
     final_norm: Literal["fresh", "pretrained"] = "fresh"
     """The norm after the last block. `fresh`: as drawn, because the pre-trained one was fitted to the output of another
-    block; the only way where a fourth stage is dropped, whose norm has another width. `pretrained`: the whole model's."""
+    block; the only way where a fourth stage is dropped, whose norm has another width. `pretrained`: that of the whole
+    model."""
     decay_levels: Literal["cut", "whole"] = "cut"
-    """Levels of layer decay. `cut`: those of the model that is left, whose last block is next to the head. `whole`: each
-    block is as far below the head as in the whole model."""
+    """Levels of layer decay. `cut`: those of the model that is left, whose last block is next to the head. `whole`:
+    each block is as far below the head, and so learns as fast, as in the whole model."""
 
 
 class SampleLayers(BaseModel):
@@ -219,8 +220,8 @@ class SampleLayers(BaseModel):
     model_config = _strict
 
     order: Literal["drawn", "sorted"] = "drawn"
-    """`drawn`: in the order in which they were drawn (the main text: "randomly shuffled layers"). `sorted`: in the order
-    of the pre-trained model; the appendix ("randomly sample") leaves both open."""
+    """`drawn`: in the order in which they were drawn (main text: "randomly shuffled layers"). `sorted`: in the order of
+    the pre-trained model; the appendix ("randomly sample") leaves both open."""
     draw: int = Field(default=0, ge=0, le=MAX_NUMPY_SEED)
     """Number of the draw. The paper does not say how many it made."""
 
@@ -261,8 +262,8 @@ class BackboneSpec(BaseModel):
             return self
         if self.drop_last is None:
             raise ValueError(
-                "sample_layers draws as many blocks as drop_last leaves: set drop_last too, for example 9 of SwinV2-B's "
-                "18, or set sample_layers to null"
+                "sample_layers draws as many blocks as drop_last leaves: set drop_last too, for example 9 of "
+                "SwinV2-B's 18, or set sample_layers to null"
             )
         if self.init.kind == "none":
             raise ValueError(

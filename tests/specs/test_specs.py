@@ -112,6 +112,8 @@ CLAIMED = {
     ("imagenet_finetune", "figure2a"): {350: ("2,850", "15 days")},
     ("pretrain_supervised", "swinv2_b"): {350: ("305", "38 hours")},
     ("search", "paper"): {350: ("537", "")},
+    ("drop_layers", "paper"): {350: ("31", "4 hours")},
+    ("sampled_layers", "paper"): {350: ("27", "3.4 hours")},
     ("pretrain_simmim", "swinv2_b"): {586: ("486", "")},
     ("pretrain_simmim", "swinv2_l"): {302: ("943", "")},
     ("pretrain_simmim", "vit_b"): {1202: ("237", "")},
@@ -154,3 +156,29 @@ def test_k12_paper_profile_is_the_papers_protocol() -> None:
     seven = job.report.averages[0].over
     means = {row: sum(values[column] for column in seven) / 7 for row, values in reference.values.items()}
     assert {row: round(mean, 1) for row, mean in means.items()} == {"SUP": 89.7, "MIM": 86.1}  # as in Table 1
+
+
+@pytest.mark.parametrize("profile", ["laptop", "paper"])
+def test_layers_are_dropped_with_one_recipe_for_every_depth(profile: str) -> None:
+    job = load(ROOT / "specs" / "drop_layers.yaml", profile)
+    final = points(job.stages[-1].sweep)
+    dropped = {"laptop": [None, 1, 2, 3, 4, 5], "paper": [None, 0, 2, 4, 6, 8, 9]}[profile]
+    assert [(p["backbone.drop_last"], p["seed"]) for p in final] == [(k, seed) for k in dropped for seed in range(3)]
+    tune = [trial for trial in Planner(job, DurationModel()).specs() if trial.backbone.init.name in ("SUP", "MIM")]
+    assert {trial.backbone.drop_last for trial in tune} == {None}
+    assert not any(trial.task.reads_test for trial in tune)
+
+
+@pytest.mark.parametrize(("profile", "dropped"), [("laptop", 3), ("paper", 9)])
+def test_drawn_layers_have_five_draws_and_the_first_blocks_as_baseline(profile: str, dropped: int) -> None:
+    job = load(ROOT / "specs" / "sampled_layers.yaml", profile)
+    planner = Planner(job, DurationModel())
+    started = [trial for trial in planner.specs() if trial.backbone.init.name in ("SUP", "MIM")]
+    assert {(t.backbone.drop_last, t.backbone.sample_layers) for t in started} == {(dropped, None)}
+    finals = [trial.backbone for trial in planner.foreseen()]
+    for name in ("SUP", "MIM"):
+        drawn = [b.sample_layers and b.sample_layers.draw for b in finals if b.init.name == name]
+        assert drawn == [draw for draw in (None, 0, 1, 2, 3, 4) for _ in range(3)]
+    assert {b.drop_last for b in finals} == {dropped}
+    assert {b.sample_layers.order for b in finals if b.sample_layers} == {"drawn"}
+    assert {stage.name: stage.override.get("backbone.drop_last") for stage in job.stages}["tune"] == dropped

@@ -49,6 +49,38 @@ def test_each_data_set_has_its_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     store.close()
 
 
+def test_a_plot_over_the_columns_is_a_curve_for_each_row_and_null_has_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figure 5 of the paper: the chosen recipe with more and more blocks dropped; null is the whole model."""
+    monkeypatch.setattr(membership, "BEAT_S", 0.2)
+    drop = FINAL | {"from": "grid", "sweep": {"grid": {"backbone.drop_last": [None, 0, 2, 3], "seed": [0, 1]}}}
+    shown = {"columns": "backbone.drop_last", "averages": [], "plots": [{"x": "backbone.drop_last"}]}
+    study = job(PRETRAIN, SEARCH, drop, report=shown)
+    store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    drive_to_end(store, study, Machine(), tmp_path)
+    told = build.build(store, job_id(study))
+    assert [column.name for column in told.columns] == ["None", "0", "2", "3"]
+    (plot,) = told.plots
+    assert (plot.curves, plot.x_name, plot.left_out) == (True, "blocks dropped", ())
+    for row in ("RAND", "SUP"):
+        dots = [dot for dot in plot.dots if dot.name == row]
+        assert [(dot.x, dot.x_word) for dot in dots] == [(-1.0, "null"), (0.0, ""), (2.0, ""), (3.0, "")]
+        for dot, column in zip(dots, told.columns, strict=True):
+            cell = told.at[row, column.name]
+            assert (dot.keys, dot.y) == (cell.keys, cell.value)
+    page = html(told)
+    drawing = page[page.index('<svg class="scatter"') :]
+    drawing = drawing[: drawing.index("</svg>")]
+    assert drawing.count("<polyline") == 2
+    for word in ("null", "0", "2", "3"):
+        assert f">{word}</text>" in drawing
+    assert ">-1</text>" not in drawing
+    assert "RAND: blocks dropped null, top-1 accuracy" in page
+    assert verify(store, job_id(study)) == []
+    store.close()
+
+
 def test_the_table_against_a_figure_of_the_weights_it_starts_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -43,6 +45,7 @@ def spec(family: str, **other: Any) -> BackboneSpec:
     return BackboneSpec(model=name, args=args, image_size=64, **other)
 
 
+@cache
 def whole(family: str) -> nn.Module:
     name, args, _, _ = FAMILIES[family]
     return model(name, args)
@@ -69,7 +72,7 @@ def after_block(net: nn.Module, family: str, block: int) -> Tensor:
 
 
 @each_family
-@pytest.mark.parametrize("dropped", [0, 1, 4, 5])
+@pytest.mark.parametrize("dropped", [0, 4])
 def test_the_cut_model_computes_what_the_whole_one_has_at_that_block(family: str, dropped: int) -> None:
     source = whole(family)
     cut = loaded(family, dict(source.state_dict()), drop_last=dropped)
@@ -106,7 +109,8 @@ def test_simmim_reconstructs_from_what_is_left(family: str) -> None:
         assert torch.equal(again.state_dict()[key], tensor), key
 
 
-def pretrained(source: nn.Module) -> State:
+def pretrained(family: str) -> State:
+    source = copy.deepcopy(whole(family))
     source.reset_classifier(0)  # type: ignore[operator]
     return SimMIM(source, 64, 32).state_dict()
 
@@ -117,7 +121,7 @@ ORIGINS: dict[str, tuple[str, Callable[[], State]]] = {
     "SimMIM's SwinV2": ("swinv2", lambda: simmim(official_swin(whole("swinv2")), 128)["model"]),
     "SimMIM's ViT": ("beit", lambda: simmim(dict(beit(**{**SHARED, "depth": 6}).state_dict()), 16, 16)["model"]),
     "MoCo v3": ("vit", lambda: moco(dict(whole("vit").state_dict()))["state_dict"]),
-    "our SwinV2": ("swinv2", lambda: pretrained(whole("swinv2"))),
+    "our SwinV2": ("swinv2", lambda: pretrained("swinv2")),
     "our RepLKNet": ("replknet", lambda: dict(whole("replknet").state_dict())),
 }
 
@@ -136,7 +140,8 @@ def test_weights_of_every_origin_find_their_place(origin: str) -> None:
         if not key.startswith(("norm.", "fc_norm.", "head.")):
             assert torch.equal(tensor, known.state_dict()[key]), key
     norms = [tensor for key, tensor in net.state_dict().items() if key.startswith(("norm.", "fc_norm."))]
-    assert norms and all(set(tensor.flatten().tolist()) <= {0.0, 1.0} for tensor in norms)
+    assert norms
+    assert all(set(tensor.flatten().tolist()) <= {0.0, 1.0} for tensor in norms)
     assert any("entries of what drop_last leaves out were not loaded" in note for note in notes)
 
 
@@ -223,7 +228,8 @@ def test_drop_path_is_spaced_over_what_is_left_or_kept(family: str) -> None:
     kept = rates(build(spec(family, drop_path=0.3, drop_last=2, cut=CutOptions(drop_path="kept")), 5))
     assert before[-1] == respaced[-1] == pytest.approx(0.3)
     assert kept == before[: len(kept)]
-    assert len(kept) == len(respaced) and kept[-1] < 0.25
+    assert len(kept) == len(respaced)
+    assert kept[-1] < 0.25
 
 
 def test_lists_with_an_entry_per_stage_lose_that_of_the_fourth() -> None:
@@ -246,8 +252,8 @@ def test_building_a_cut_model_draws_the_same_numbers_as_the_same_model_written_o
 @pytest.mark.parametrize(
     ("model_name", "args", "dropped", "message"),
     [
-        ("swinv2_base_window12_192", {}, 18, r"drop_last 18: swinv2_base_window12_192 has 18 blocks in its third stage, "
-                                             r"of which at least one has to be left; use 0 to 17$"),
+        ("swinv2_base_window12_192", {}, 18, r"drop_last 18: swinv2_base_window12_192 has 18 blocks in its third "
+                                             r"stage, of which at least one has to be left; use 0 to 17$"),
         ("vit_base_patch16_224", {}, 12, r"drop_last 12: vit_base_patch16_224 has 12 blocks, of .* use 0 to 11$"),
         ("replknet_31b", {}, 20, r"has 18 blocks in its third stage"),
         ("resnet18", {}, 1, r"drop_last 1 is not written for resnet18 \(ResNet\): use a Swin, .*; or set .* to null"),
