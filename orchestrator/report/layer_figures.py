@@ -23,19 +23,10 @@ def layer_figures(results: JobResults) -> tuple[LayerFigure, ...]:
 
 def _figure(results: JobResults, wanted: Mapping[str, Any]) -> LayerFigure:
     stage = wanted["stage"] or results.stage
-    trials = [
-        trial
-        for trial in results.placed
-        if trial.stage == stage and (not wanted["column"] or results.place_of(trial)[1] == wanted["column"])
-    ]
-    by_row: dict[str, list[PlacedRow]] = {row: [] for row in wanted["rows"] or results.rows}
-    for trial in trials:
-        row, _ = results.place_of(trial)
-        if not wanted["rows"] or row in by_row:
-            by_row.setdefault(row, []).append(trial)
-    by_row = {row: members for row, members in by_row.items() if members or row in wanted["rows"]}
+    trials = [trial for trial in results.placed if trial.stage == stage]
+    members = _by_row(results, trials, wanted)
     figures = [name for name in (wanted["figure"], wanted["anchor"]) if name]
-    done = [trial.key for members in by_row.values() for trial in members if trial.state == "done"]
+    done = [trial.key for each in members.values() for trial in each if trial.state == "done"]
     rows = results.store.measured.of(done, figures)
     metric = _metric(trials, wanted["figure"])
     return LayerFigure(
@@ -44,12 +35,30 @@ def _figure(results: JobResults, wanted: Mapping[str, Any]) -> LayerFigure:
         form=wanted["form"],
         figure=metric,
         stage=stage,
-        column=wanted["column"],
-        panels=tuple(_panel(row, members, rows, wanted, metric.scale) for row, members in by_row.items()),
+        columns=tuple(wanted["columns"]),
+        panels=tuple(_panel(row, each, rows, wanted, metric.scale) for row, each in members.items()),
         caption=wanted["caption"],
         low=wanted["low"],
         high=wanted["high"],
     )
+
+
+def _by_row(results: JobResults, trials: Sequence[PlacedRow], wanted: Mapping[str, Any]) -> dict[str, list[PlacedRow]]:
+    """Name of a panel -> its trials, in the order of the figure's rows or of the table's. A row that is in several of
+    the figure's columns is a panel for each."""
+    found: dict[tuple[str, str], list[PlacedRow]] = {}
+    for trial in trials:
+        row, column = results.place_of(trial)
+        if (not wanted["rows"] or row in wanted["rows"]) and (not wanted["columns"] or column in wanted["columns"]):
+            found.setdefault((row, column), []).append(trial)
+    panels: dict[str, list[PlacedRow]] = {}
+    for row in dict.fromkeys([*(wanted["rows"] or results.rows), *(row for row, _ in found)]):
+        columns = [column for other, column in found if other == row]
+        for column in columns:
+            panels[row if len(columns) == 1 else f"{row}, {column}"] = found[row, column]
+        if not columns and row in wanted["rows"]:
+            panels[row] = []
+    return panels
 
 
 def _metric(trials: Sequence[PlacedRow], name: str) -> MetricRow:

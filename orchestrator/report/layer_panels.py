@@ -82,7 +82,7 @@ class LayerFigure:
     form: Literal["dots", "mean", "matrix"]
     figure: MetricRow
     stage: str
-    column: str
+    columns: tuple[str, ...]
     panels: tuple[Panel, ...]
     caption: str = ""
     low: float | None = None

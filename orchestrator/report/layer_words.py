@@ -18,7 +18,7 @@ SIGNS = {
 
 def caption(figure: LayerFigure) -> str:
     """What the figure shows, in a sentence or two."""
-    parts = [f"{figures.title(figure.figure)}, stage {figure.stage}{f', {figure.column}' if figure.column else ''}"]
+    parts = [", ".join((figures.title(figure.figure), f"stage {figure.stage}", *figure.columns))]
     parts.append(SIGNS[figure.form])
     if any(panel.anchor for panel in figure.panels):
         parts.append("dashed: attention to all places alike")

@@ -73,9 +73,10 @@ def _check_figure(
         if name not in rows:
             what = "no trial of its stage has this row; " + offer(name, rows, job.report.rows)
             problems.report(root.place_of([*steps, "rows", n]), "report.layers.rows", shorten(name), what)
-    if figure.column and figure.column not in columns:
-        what = "no trial of its stage has this column; " + offer(figure.column, columns, job.report.columns)
-        problems.report(root.place_of([*steps, "column"]), "report.layers.column", shorten(figure.column), what)
-    elif not figure.column and len(columns) > 1:
-        what = f"its trials have several columns ({', '.join(columns)}); name one"
-        problems.report(root.place_of([*steps, "column"]), "report.layers.column", "", what)
+    for n, name in enumerate(figure.columns):
+        if name not in columns:
+            what = "no trial of its stage has this column; " + offer(name, columns, job.report.columns)
+            problems.report(root.place_of([*steps, "columns", n]), "report.layers.columns", shorten(name), what)
+    if not figure.columns and len(columns) > 1:
+        what = f"its trials have several ({', '.join(columns)}); name one or more"
+        problems.report(root.place_of(steps), "report.layers", figure.title, f"has no columns, and {what}")

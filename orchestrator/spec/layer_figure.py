@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from orchestrator.spec.model import SpecModel
+from orchestrator.spec.sweep import as_list
 from tasks.bounds import Label, Prose
 
 
@@ -19,8 +20,8 @@ class LayerFigure(SpecModel):
     """Name of the measured figure, for example attention_distance, head_divergence or cka."""
     stage: Label = ""
     """The stage whose trials measured it; empty: the table's."""
-    column: Label = ""
-    """Value of `report.columns` of the trials to draw; needed where the stage has several."""
+    columns: Annotated[list[Label], BeforeValidator(as_list)] = Field(default=[], max_length=50)
+    """Values of `report.columns` of the trials to draw; one or more are named where the stage has several."""
     rows: list[Label] = Field(default=[], max_length=50)
     """Values of `report.rows`, a panel each, in this order; none: all that the stage has."""
     form: Literal["dots", "mean", "matrix"] = "dots"

@@ -52,10 +52,8 @@ def recorded(values: Mapping[str, Any], name: str) -> JobSpec:
         return JobSpec.model_validate({**values, **{field: values[field] for field in ("name", "trial", "stages")}})
     except ValidationError as error:
         remedy = "this version refuses what an earlier one recorded: mend the spec file and submit that"
-        raise SpecError([
-            f"{name}: {'.'.join(map(str, exact(each)[0]))}: {wording(JobSpec, each)}; {remedy}"
-            for each in causes(error.errors())
-        ]) from error  # fmt: skip
+        wrong = [(".".join(map(str, exact(each)[0])), wording(JobSpec, each)) for each in causes(error.errors())]
+        raise SpecError([f"{name}: {path}: {words}; {remedy}" for path, words in wrong]) from error
 
 
 def _job(root: YamlNode, profile: str | None, overrides: Sequence[str], problems: Problems) -> JobSpec | None:

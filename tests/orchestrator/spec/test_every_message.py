@@ -31,6 +31,7 @@ SOURCES = {str(path): path.name for path in Path(orchestrator.spec.__file__).par
 WORDS = {"report", "report_instead", "about", "_report", "Problem", "_broken", "_Stop", "_NoSuch", "append"}
 """Functions by which a mistake gets its words; `append` where it has a text."""
 ELSEWHERE = {
+    'f"{name}: {path}: {words}; {remedy}"': "test_load.py: of a job that the store has",
     "resources.min_workers": "test_fields_of_tasks.py, with a task whose loss is over a batch",
     '"not YAML: " + " ".join(str(error).split())': "no text is known that comes to it: libyaml names places",
 }

@@ -82,7 +82,8 @@ WORST = {
     "15 text for a plot": (GOOD, "report:\n", "report:\n  plots: [§x]\n",
         "report.plots.0: x: must be a mapping; fields: title, x, of, y, second"),
     "15 list for the report": (GOOD, GOOD[GOOD.index("report:"):GOOD.index("profiles:")], "report: §[1]\n",
-        "report: [1]: must be a mapping; fields: stage, rows, columns, figures, averages, reference, plots, layers, caption"),
+        "report: [1]: must be a mapping; fields: stage, rows, columns, figures, averages, reference, plots, layers, "
+        "caption"),
     "15 misspelt form of a sweep": (GOOD, "      grid:\n", "      §gird:\n".replace("§", ""),
         "stages.grid.sweep: "),
 }  # fmt: skip
