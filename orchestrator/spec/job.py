@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
 from orchestrator.spec.identity import hashed_content
 from orchestrator.spec.model import SpecModel
+from orchestrator.spec.replicates import Replicates, ReplicatesField
 from orchestrator.spec.search_space import MAX_NUMBER, Number
-from orchestrator.spec.seeds import Replicates, ReplicatesField
 from orchestrator.spec.sweep import Path_, SingleSetting, Sweep, as_list
 from tasks import TASKS, task_class
 from tasks.bounds import Label, Prose
