@@ -125,7 +125,7 @@ def _rechosen(
     for name, values in selection.seeds_of(recorded, winner.metric).items():
         if list(winner.rule.get(name) or []) != values:
             yield f"{what}: recorded with {name} {winner.rule.get(name)}, its trials have {values}"
-    if winner.candidates not in (len(unique), len(trials)):
+    if winner.candidates not in (len(trials), len(unique)):
         yield f"{what}: recorded with {winner.candidates} candidates, it has {len(unique)}"
     ranges, choices = _ranges(stages, winner)
     edges = selection.edges(recorded.settings, _axes(stages, winner, members), ranges)

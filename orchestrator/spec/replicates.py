@@ -1,4 +1,4 @@
-"""The field `replicates` of a stage: how many seeds each of its settings runs with."""
+"""The models of a stage's replicates."""
 
 from __future__ import annotations
 

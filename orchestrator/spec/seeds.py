@@ -1,16 +1,14 @@
-"""The seeds of replicates, and which seeds the trials of each stage of a job run with."""
+"""Which seeds the trials of each stage of a job run with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from orchestrator.spec.job import JobSpec, Stage
 from orchestrator.spec.replicates import Replicates
 from orchestrator.spec.sweep import Grid, Search, axis_values
 from tasks.backbones.spec import FieldPath
-
-if TYPE_CHECKING:
-    from orchestrator.spec.job import JobSpec, Stage
 
 SEED = "seed"
 """Path of a trial's seed."""

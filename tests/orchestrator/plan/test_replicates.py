@@ -13,7 +13,8 @@ from orchestrator.errors import SpecError
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.trials import PlannedTrial
 from orchestrator.records.states import TrialSnapshot, TrialState
-from orchestrator.spec.job import Replicates, Stage
+from orchestrator.spec.job import Stage
+from orchestrator.spec.replicates import Replicates
 
 REFINE = {"name": "refine", "from": "grid", "neighbourhood": {"near": {"optim.lr": {"multiply": [1.4]}}}}
 SMALL = grid(dataset=["digits"], init=[RAND, SUP], lr=[1e-4, 6e-4], layer_decay=[0.85])
