@@ -206,7 +206,10 @@ PINNED: dict[str, dict[str, Any]] = {
         "caltech_background": True, "official_val": "val", "manifests": {},
         "sizes": {},
     },
-    "BackboneSpec": {"args": {}, "drop_path": 0.0, "norm_eps": None, "init": {"kind": "none", "name": "RAND"}},
+    "BackboneSpec": {
+        "args": {}, "drop_path": 0.0, "norm_eps": None, "init": {"kind": "none", "name": "RAND"}, "drop_last": None,
+        "cut": {"drop_path": "respaced", "final_norm": "fresh", "decay_levels": "cut"}, "sample_layers": None,
+    },
     "OptimSpec": {
         "lr_convention": "absolute", "layer_decay": 1.0, "layer_decay_scheme": "timm", "weight_decay": 0.05,
         "no_decay": "timm", "betas": [0.9, 0.999], "eps": 1e-8, "epochs": 100, "warmup_epochs": 0,
