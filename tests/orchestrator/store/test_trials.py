@@ -24,9 +24,9 @@ def test_find_trial_by_name_and_prefix(store: Store) -> None:
     assert store.trials.find("0101") == key_of(1)
     assert store.trials.find("grid/digits/RAND/lr=2") == near.key
     assert store.trials.find("grid/digits/RAND/lr=2 01ff01ff") == near.key
-    with pytest.raises(Conflict, match=r"010101010101.*01ff01ff01ff"):
+    with pytest.raises(Conflict, match=r"trial.*010101010101.*01ff01ff01ff"):
         store.trials.find("01")
-    with pytest.raises(NotFound, match="did you mean grid/digits/RAND/lr=1"):
+    with pytest.raises(NotFound, match=r"^no trial .*did you mean grid/digits/RAND/lr=1"):
         store.trials.find("grid/digit/RAND/lr=1")
 
 

@@ -373,7 +373,7 @@ def test_a_large_array_is_given_up_for_the_shared_copy(
 ) -> None:
     images = np.random.RandomState(0).randint(0, 256, (10, 8, 8, 3), dtype=np.uint8)
     assert cache.cached(Arrays("array", images))[1] == "none: small and in memory"
-    monkeypatch.setattr(cache, "SMALL", 0)
+    monkeypatch.setattr(cache, "SMALL", images.nbytes)
     source = Arrays("array", images)
     behind, words = cache.cached(source)
     assert words.startswith("3 of 3 files")

@@ -41,13 +41,13 @@ def test_a_folder_that_others_can_write_to_is_refused(folder: Path) -> None:
 def test_the_limit_is_as_stated_and_at_most_half_of_the_disk(
     folder: Path, monkeypatch: pytest.MonkeyPatch, amount: str, limit: int
 ) -> None:
-    """100 GB are free, and the cache holds 1000 bytes already, which it could have again."""
+    """100 GB are free, and the cache holds 1001 bytes already, which it could have again."""
 
     class Disk:
         f_bavail, f_frsize, f_bsize = 25_000_000, 4000, 1
 
     folder.mkdir(parents=True)
-    (folder / "a.pixels").write_bytes(bytes(1000))
+    (folder / "a.pixels").write_bytes(bytes(1001))
     monkeypatch.setattr(os, "statvfs", lambda path: Disk())
     monkeypatch.setenv("ORCHESTRATOR_CACHE_GB", amount)
     assert node_cache_folder() == CacheFolder(folder, limit)

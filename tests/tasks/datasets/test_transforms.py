@@ -53,6 +53,31 @@ def test_crops_stay_inside_and_have_the_area_asked_for() -> None:
     assert pixels[:, 0, 0, 0].std() > 10  # they are not all the same crop
 
 
+@pytest.mark.parametrize("x", [0, 0.5, 1])
+@pytest.mark.parametrize("y", [0, 0.5, 1])
+def test_a_crop_lies_between_the_edges_as_its_draw_says(x: float, y: float) -> None:
+    """A quarter of the image: to the pixel, since it is not resampled."""
+    image = torch.stack([torch.arange(16).expand(16, 16), torch.arange(16)[:, None].expand(16, 16)])[None].float()
+    augment = PLAIN.model_copy(
+        update={"crop_scale": (0.25, 0.25), "crop_ratio": (1, 1), "flip": 0.0, "interpolation": "bilinear"}
+    )
+    cropped = transforms._cropped(image, torch.tensor([[0.5, 0.5, x, y, 0.5]]), (8, 8), augment)
+    left, top = int(8 * x), int(8 * y)
+    torch.testing.assert_close(cropped, image[:, :, top : top + 8, left : left + 8], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_draws_of_a_seed_never_change(count: int) -> None:
+    """Else a repeated trial would see other images: five numbers an image for its crop, then those for its erasing."""
+    generator = torch.Generator().manual_seed(7)
+    augment = PLAIN.model_copy(update={"erasing": 0.25, "erasing_mode": "rand", "erasing_count": count})
+    draws = Draws.of(7, 6, (16, 16), augment)
+    assert torch.equal(draws.crop, torch.rand(6, 5, generator=generator))
+    assert torch.equal(draws.erase, torch.rand(6, 1 + 4 * count, generator=generator))
+    assert draws.noise is not None
+    assert torch.equal(draws.noise, torch.randn(6, 3, 1, 1, generator=generator))
+
+
 def test_erasing_covers_the_area_that_timm_covers() -> None:
     images = torch.full((2000, 1, 32, 32), 200, dtype=torch.uint8)
     ours = (applied(images, size=32, erasing=0.5, erasing_mode="const")[:, 0] == 0).float().mean((1, 2))
