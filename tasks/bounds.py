@@ -12,7 +12,8 @@ _NOT_SHOWN = r"\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069
 ONE_LINE = rf"^[^\x00-\x1f{_NOT_SHOWN}]*$"
 SEVERAL_LINES = rf"^[^\x00-\x09\x0b-\x1f{_NOT_SHOWN}]*$"
 
-Label = Annotated[str, Field(max_length=200, pattern=ONE_LINE)]
+MAX_LABEL = 200
+Label = Annotated[str, Field(max_length=MAX_LABEL, pattern=ONE_LINE)]
 """A name or a title: one line."""
 GroupName = Annotated[str, Field(max_length=4000, pattern=ONE_LINE)]
 """The values that form a group, one after the other."""

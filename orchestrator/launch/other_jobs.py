@@ -31,6 +31,7 @@ from orchestrator.spec.diagnostics import offer
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.seeds import given_count
 from orchestrator.store.store import Store, open_to_look
+from tasks.bounds import MAX_LABEL
 from workers.trial import TrialSpec
 
 ASSUMED = "not known yet: "
@@ -81,7 +82,7 @@ def assume_weights(job: JobSpec, where: Settings) -> JobSpec:
         store = open_to_look(where)
     except NotFound as error:
         reason = str(error).splitlines()[0]
-        return _replaced(job, lambda init: [f"{ASSUMED}{_what(init)}: {reason}"])
+        return _replaced(job, lambda init: [_assumed(f"{_what(init)}: {reason}")])
     try:
         return _replaced(job, lambda init: _found_or_assumed(store, init, _replicates(job)))
     finally:
@@ -90,14 +91,23 @@ def assume_weights(job: JobSpec, where: Settings) -> JobSpec:
 
 def assume_all(job: JobSpec) -> JobSpec:
     """As `assume_weights` where nothing is recorded: for checks that do not depend on what other jobs have."""
-    return _replaced(job, lambda init: [f"{ASSUMED}{_what(init)}"]) if references_to_other_jobs(job) else job
+    return _replaced(job, lambda init: [_assumed(_what(init))]) if references_to_other_jobs(job) else job
 
 
 def _found_or_assumed(store: Store, init: Mapping[str, Any], replicates: bool) -> list[str]:
     try:
         return [row.key for row in (find_replicates(store, init) if replicates else [find(store, init)])]
     except NotFound as error:
-        return [f"{ASSUMED}{error}"]
+        return [_assumed(str(error))]
+
+
+def _assumed(reason: str) -> str:
+    """What stands for a key: the reason on one line, cut to what a label may have, and still its own."""
+    text = ASSUMED + " ".join(reason.split())
+    if len(text) <= MAX_LABEL:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{text[: MAX_LABEL - 14]} ... ({digest})"
 
 
 def assumptions(job: JobSpec) -> list[str]:
