@@ -107,7 +107,7 @@ def _assumed(reason: str) -> str:
     if len(text) <= MAX_LABEL:
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{text[: MAX_LABEL - 14]} ... ({digest})"
+    return f"{text[: MAX_LABEL - 15]} ... ({digest})"
 
 
 def assumptions(job: JobSpec) -> list[str]:
