@@ -108,8 +108,7 @@ class JobResults:
     def _cell_groups(self) -> list[GroupCell]:
         """The cells of each group: one, or several if the table's own stage varies rows or columns (a chosen setting
         that is applied to several data sets)."""
-        grids = self.stages[self.stage]["sweep"].get("grid") or []
-        varied = [path for path in (self.row_path, self.column_path) if any(path in axes for axes in grids)]
+        grids, varied = self.stages[self.stage]["sweep"].get("grid") or [], self._varied()
         if not varied or not self.stages[self.stage].get("from"):
             return self.groups
         points = [
@@ -129,7 +128,17 @@ class JobResults:
         if self.cell_groups is self.groups:
             return trials
         wanted = {self.row_path: place.row, self.column_path: place.column}
-        return [t for t in trials if all(label(t.settings.get(path, value)) == value for path, value in wanted.items())]
+        missing = {path: label(lookup(self.spec["trial"], path)) for path in self._varied()}  # no axis of its grid
+        return [
+            trial
+            for trial in trials
+            if all(label(trial.settings.get(path, missing.get(path, name))) == name for path, name in wanted.items())
+        ]
+
+    def _varied(self) -> list[str]:
+        """The paths of rows and columns that the table's own stage varies."""
+        grids = self.stages[self.stage]["sweep"].get("grid") or []
+        return [path for path in (self.row_path, self.column_path) if any(path in axes for axes in grids)]
 
     def place_of(self, trial: PlacedRow) -> tuple[str, str]:
         """What the table calls the row and the column of any trial of the job."""

@@ -136,13 +136,14 @@ def fit_cut(state: dict[str, torch.Tensor], model: nn.Module) -> list[str]:
     cut: Cut | None = getattr(model, "cut", None)
     if cut is None:
         return []
-    dropped = [name for name in state if name in cut.gone]
+    from_whole = any(name in cut.gone for name in state)
+    dropped = [name for name in state if _is_left_out(name, cut)]
     notes: list[str] = []
     if cut.drawn is not None:
         notes += _move(state, cut, cut.drawn)
     for name in cut.gone:
         state.pop(name, None)
-    if not dropped:
+    if not from_whole:
         return notes
     notes.append(
         f"weights: {len(dropped)} entries of what drop_last leaves out were not loaded ({_parts(dropped, cut)})"
@@ -249,8 +250,17 @@ def _parts(names: list[str], cut: Cut) -> str:
     pattern = re.compile(re.escape(cut.blocks) + r"\.(\d+)\.")
     blocks = sorted({int(match[1]) // cut.per_block for name in names if (match := pattern.match(name))})
     later = dict.fromkeys(".".join(name.split(".")[:2]) for name in names if not pattern.match(name))
-    span = [f"{cut.blocks} {blocks[0]}" + f" to {blocks[-1]}" * (len(blocks) > 1)] if blocks else []
-    return ", ".join([*span, *later])
+    run = len(blocks) > 1 and blocks == list(range(blocks[0], blocks[-1] + 1))
+    numbers = f"{blocks[0]} to {blocks[-1]}" if run else " ".join(map(str, blocks))
+    return ", ".join([*([f"{cut.blocks} {numbers}"] if blocks else []), *later])
+
+
+def _is_left_out(name: str, cut: Cut) -> bool:
+    """True for a weight of the whole model of which the cut one has no use."""
+    match = re.match(re.escape(cut.blocks) + r"\.(\d+)\.", name)
+    if cut.drawn is None or match is None:
+        return name in cut.gone
+    return int(match[1]) // cut.per_block not in cut.drawn
 
 
 def _count(blocks: int) -> str:

@@ -81,6 +81,32 @@ def test_a_plot_over_the_columns_is_a_curve_for_each_row_and_null_has_its_place(
     store.close()
 
 
+def test_a_trial_outside_of_the_columns_axis_is_in_the_column_of_the_base_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Section 3.2 of the paper: a baseline without drawn blocks beside five draws."""
+    monkeypatch.setattr(membership, "BEAT_S", 0.2)
+    path = "backbone.sample_layers.draw"
+    tune = {**SEARCH, "sweep": {"grid": {"backbone.init": [SUP], "optim.lr": [1e-4, 6e-4]}}}
+    tune["override"] = {"task.dataset": "digits", "backbone.drop_last": 1}
+    axes = [{"seed": [0, 1]}, {path: [0, 1], "seed": [0, 1]}]
+    study = job(
+        PRETRAIN, tune, FINAL | {"from": "grid", "sweep": {"grid": axes}},
+        report={"columns": path, "averages": [{"name": "draws", "over": ["0", "1"]}]},
+    )  # fmt: skip
+    store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    drive_to_end(store, study, Machine(), tmp_path)
+    told = build.build(store, job_id(study))
+    assert [column.name for column in told.columns] == ["None", "0", "1"]
+    for cell in told.cells:
+        assert (cell.seeds, cell.best_of) == ((0, 1), 1)
+        for key in cell.keys:
+            sampled = store.trials.get(key).spec["backbone"].get("sample_layers")
+            assert str(sampled and sampled["draw"]) == cell.column
+    assert len({key for cell in told.cells for key in cell.keys}) == 6
+    store.close()
+
+
 def test_the_table_against_a_figure_of_the_weights_it_starts_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -292,9 +292,9 @@ def test_every_block_is_drawn_equally_often_at_every_place() -> None:
 @pytest.mark.parametrize("order", ["drawn", "sorted"])
 def test_blocks_start_from_the_drawn_ones_with_all_that_belongs_to_them(family: str, order: Any) -> None:
     source = whole(family)
-    sampled = SampleLayers(order=order, draw=1)
+    sampled = SampleLayers(order=order, draw=0)
     net = loaded(family, dict(source.state_dict()), drop_last=3, sample_layers=sampled, init=WEIGHTS)
-    drawn = drawn_blocks(6, 3, 1, order)
+    drawn = drawn_blocks(6, 3, 0, order)
     blocks = FAMILIES[family][2]
     each = 2 if family == "replknet" else 1
     for place, block in enumerate(drawn):
@@ -310,6 +310,8 @@ def test_blocks_start_from_the_drawn_ones_with_all_that_belongs_to_them(family: 
     assert cut_facts(nn.ModuleDict({"backbone": net})) == {
         "blocks_left": f"3 of 6 in {blocks}", "sampled_layers": list(drawn)
     }  # fmt: skip
+    assert sorted(drawn) == [0, 2, 4]
+    assert any(f"were not loaded ({blocks} 1 3 5" in note for note in net.load_notes)
     assert f"weights: blocks of {blocks} start from those of {', '.join(map(str, drawn))} (of 6)" in net.load_notes
 
 
