@@ -6,7 +6,7 @@
 
 `plain` is what one writes by hand: a hook on every softmax keeps its map on the CPU, the maps of all images are joined,
 and each layer is measured in float32 over all of them, the divergence pair by pair of heads. Ours is the task of kind
-`analysis` in float64, with the images, batch and definitions of the plain one; both must give the same figures.
+`analysis` with the images, batch and definitions of the plain one; both must give the same figures.
 
 Speed: the two take turns in one process, and the ratio is the median over neighbours in time. Memory: each in a process
 of its own, the most that was resident after the model was there (Linux: VmHWM), model and libraries included, and on a

@@ -1,7 +1,8 @@
 """Measures of attention maps: how far heads look, how broadly, and how much they differ (section 3.1 of the paper).
 
-Everything is computed in float64 from maps in float32, in chunks, and returned as sums over queries, so that any number
-of images takes the same memory. No official code exists for section 3; what the paper leaves open is an argument.
+Maps are worked on in chunks and end as sums over queries in float64: any number of images takes the same memory.
+Logarithms have the precision of the maps, whose own rounding is as large. No official code exists for section 3; what
+the paper leaves open is an argument.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ FLOOR = 1e-8
 """Added to each weight before rows are made to sum to 1 again, for the distance, as in the public notebook of
 naver-ai/cl-vs-mim (self_attention_analysis.ipynb). Not for entropy and divergence: it would add to their `eps`."""
 CHUNK, CHUNK_OF_GPU = 1 << 18, 1 << 24
-"""Weights that are worked on at once: about five copies of them in float64 exist at a time, 10 MiB, and 640 MiB on a
-GPU, which smaller pieces would leave idle between its kernels."""
+"""Weights that are worked on at once: about five copies of them, in float64 at most, exist at a time: 10 MiB, and 640
+MiB on a GPU, which smaller pieces would leave idle between its kernels."""
+LEAST = 1e-37
+"""In the logarithm of a weight of 0, so that 0 log 0 is 0."""
 
 
 @dataclass(frozen=True)
@@ -118,25 +121,25 @@ def measured(maps: Tensor, places: Places, rule: ClsRule, eps: float) -> Attenti
             f"{places.height} x {places.width} patches"
         )
     heads, first = maps.shape[1], places.prefix
-    apart = distances(places).to(maps.device)
+    apart = distances(places).to(maps)
     distance, entropy = (torch.zeros(heads, dtype=torch.float64, device=maps.device) for _ in range(2))
     cross = torch.zeros(heads, heads, dtype=torch.float64, device=maps.device)
     for part, queries in _chunks(maps, 0 if rule == "keep" else first):
         asking = slice(max(queries.start - first, 0), max(queries.stop - first, 0))
-        patches = part[..., first:].double()
+        patches = part[..., first:]
         far = (patches[:, :, max(first - queries.start, 0) :] * apart[asking]).sum(-1)
         if rule == "drop_renormalise" and first:
             left = patches.sum(-1, keepdim=True)
             keys = patches.shape[-1]
             far = (far + FLOOR * apart[asking].sum(-1)) / (left[..., 0] + FLOOR * keys)
-            patches /= left
+            patches = patches / left
             if not left.all():
                 patches.masked_fill_(left == 0, 1 / keys)
-        weights = part.double() if rule == "keep" else patches
-        distance += far.sum((0, 2))
-        entropy += torch.special.entr(weights).sum((0, 2, 3))
-        logs = (weights + eps).log_().flatten(2)
-        cross += (weights.flatten(2) @ logs.mT).sum(0)
+        weights = part if rule == "keep" else patches
+        distance += far.double().sum((0, 2))
+        entropy -= (weights * weights.clamp_min(LEAST).log_()).sum(-1).double().sum((0, 2))
+        logs = (weights + eps).log_().double().flatten(2)
+        cross += (weights.double().flatten(2) @ logs.mT).sum(0)
     rows = maps.shape[0] * (places.tokens if rule == "keep" else places.tokens - first)
     divergence = cross.diagonal()[:, None] - cross
     return AttentionSums(

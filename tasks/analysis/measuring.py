@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -196,5 +197,6 @@ class Subject:
 
 def _forward(model: nn.Module, images: Tensor) -> None:
     """A forward pass of the layers themselves, also of a model that is compiled for other passes."""
-    with torch.compiler.set_stance("force_eager"):
+    compiled = getattr(model, "_compiled_call_impl", None) is not None
+    with torch.compiler.set_stance("force_eager") if compiled else nullcontext():  # the former takes 30 ms
         model(images)

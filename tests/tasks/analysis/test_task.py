@@ -320,3 +320,14 @@ def test_sharp_heads_have_low_entropy_and_diverge(tmp_path: Path) -> None:
     assert flat["attention_distance"] == pytest.approx(flat["uniform_distance"], rel=0.01)
     assert sharp["attention_entropy"] < 0.9 * flat["attention_entropy"]
     assert sharp["head_divergence"] > 10 * flat["head_divergence"]
+
+
+def test_a_compiled_model_is_measured_like_any_other(tmp_path: Path) -> None:
+    """Hooks see nothing of a compiled graph: the layers themselves are run."""
+    spec = task(measures=["attention"])
+    model = spec.build(VIT, None).eval()
+    loaders = spec.loaders(DataContext(tmp_path, (32, 32), device="cpu", seed=0, batch=1))
+    with torch.no_grad():
+        plain = spec.figures(model, loaders.evaluation())
+        model.compile(backend="eager")
+        assert spec.figures(model, loaders.evaluation()) == plain
