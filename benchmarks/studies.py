@@ -8,7 +8,8 @@ Each study is the command that a user types, in a folder of its own, with a loca
 README.md has a place for each, between `<!-- study: NAME -->` (the spec's file name without .yaml) and
 `<!-- end of study -->`. The place gets the report's table and choices, then seconds, machine, versions and commit.
 README.md is written when all studies are done; with another profile than laptop, the new text goes into the folder
-of the studies instead.
+of the studies instead. Figures over layers are copied to benchmarks/results/ (or into that folder) as NAME-FIGURE.png;
+their tables of numbers stay in the report.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from datetime import date, datetime
@@ -29,6 +31,7 @@ import torch
 from orchestrator.spec.load import profiles
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
 END = "<!-- end of study -->"
 LEFT_OUT = ("Warnings", "Trials behind each cell")
@@ -49,11 +52,14 @@ def study(spec: Path, profile: str, folder: Path, cpus: int) -> str:
         end_cluster(folder)
     report = json.loads(printed("report", folder, "-f", "json"))
     trial = json.loads(printed("describe", folder, report["cells"][0]["keys"][0], "-o", "json"))
+    pictures = RESULTS if profile == "laptop" else folder
+    for figure in sorted((folder / "reports" / report["job_id"]).glob("*.png")):
+        shutil.copyfile(figure, pictures / f"{spec.stem}-{figure.name}")
     trials = len({line["key"] for line in report["trials"]})
     count = f"{trials} trial{'s' * (trials != 1)}"
     return "\n\n".join(
         [
-            results(printed("report", folder, "-f", "md")),
+            results(printed("report", folder, "-f", "md"), f"benchmarks/results/{spec.stem}-"),
             f"{count} in {ended - began:.0f} s (load of the machine before: {load:.1f}), "
             f"{machine(report['provenance'], trial['facts'], cpus)}",
         ]
@@ -68,12 +74,19 @@ def printed(name: str, folder: Path, *arguments: str) -> str:
     return subprocess.run(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-def results(report: str) -> str:
-    """A report in Markdown without its heading and the sections of LEFT_OUT, the titles of others in bold."""
+def results(report: str, pictures: str = "") -> str:
+    """A report in Markdown without its heading and the sections of LEFT_OUT, the titles of others in bold. Of a section
+    with a picture, the picture and its caption; `pictures`: what their names begin with here."""
     _, *parts = re.split(r"^#+ (.*)\n", report, flags=re.MULTILINE)
     table, *sections = zip(parts[::2], parts[1::2], strict=True)
-    kept = [f"**{title}**\n\n{text.strip()}" for title, text in sections if title not in LEFT_OUT]
+    kept = [f"**{title}**\n\n{_shown(text.strip(), pictures)}" for title, text in sections if title not in LEFT_OUT]
     return "\n\n".join([table[1].strip(), *kept])
+
+
+def _shown(text: str, pictures: str) -> str:
+    """The text of a section; of one that begins with a picture, without the table below it."""
+    picture = re.match(r"!\[(.*)\]\((.*)\.svg\)\n\n(.*)", text)
+    return f"![{picture[1]}]({pictures}{picture[2]}.png)\n\n{picture[3]}" if picture else text
 
 
 def machine(provenance: dict[str, Any], facts: dict[str, Any], cpus: int) -> str:

@@ -103,6 +103,15 @@ def test_results_are_the_table_and_the_choices(studies: ModuleType) -> None:
     assert text.endswith("| L1 | 1e-3 |")
 
 
+def test_of_a_figure_the_picture_and_its_caption_are_shown(studies: ModuleType) -> None:
+    section = (
+        "### Figure 1\n\n![Figure 1](figure-1.svg)\n\nA caption.\n\n| layer | 0 |\n| --- | ---: |\n| SUP | 3.5 |\n\n"
+    )
+    report = REPORT.replace("### Trials behind", f"{section}### Trials behind")
+    text = studies.results(report, "benchmarks/results/cog-")
+    assert text.endswith("**Figure 1**\n\n![Figure 1](benchmarks/results/cog-figure-1.png)\n\nA caption.")
+
+
 def test_machine_names_all_that_digits_depend_on(studies: ModuleType) -> None:
     versions = dict.fromkeys((*studies.VERSIONS, "mlflow"), "1.2.3")
     provenance = {"versions": versions, "git_commit": "1234567890", "git_dirty": True}
