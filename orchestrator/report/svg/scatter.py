@@ -12,7 +12,7 @@ _W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 520, 300, 52, 130, 28, 40
 
 
 def _second(plot: Scatter, x: Callable[[float], float]) -> list[str]:
-    """Diamonds of the second figure, with its axis at the right."""
+    """Diamonds of the second figure, with its axis at the right; its title begins with the mark, as the first's does."""
     if not plot.second:
         return []
     ticks = nice(min(dot.y for dot in plot.second), max(dot.y for dot in plot.second))
@@ -49,7 +49,7 @@ def scatter_svg(plot: Scatter) -> str:
     def y(value: float) -> float:
         return _H - _BOTTOM - (_H - _TOP - _BOTTOM) * (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
 
-    parts = [text(2, 14, plot.y_name, 12, "start", weight="600")]
+    parts = [text(2, 14, f"○ {plot.y_name}" if plot.second else plot.y_name, 12, "start", weight="600")]
     for tick in y_ticks:
         level = f"{y(tick):.1f}"
         parts.append(f'<line class="rule" x1="{_LEFT}" x2="{_W - _RIGHT}" y1="{level}" y2="{level}"/>')
