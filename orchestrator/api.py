@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.launch.estimate import estimate, machines
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from orchestrator.store.store import Store
 
-__all__ = ["Options", "Settings", "Submitted", "claims", "load", "plan", "results", "settings", "submit", "table"]
+__all__ = [
+    "Options", "Settings", "Submitted", "claims", "load", "measurements", "plan", "results", "settings", "submit",
+    "table",
+]  # fmt: skip
 
 
 def plan(
@@ -77,3 +80,18 @@ def claims(job: JobSpec | str, where: Settings | None = None) -> pandas.DataFram
         return frame(store, store.jobs.find(job if isinstance(job, str) else job_id(job)))
     finally:
         store.close()
+
+
+def measurements(
+    job: JobSpec | str,
+    figures: str | Sequence[str] | None = None,
+    stage: str | None = None,
+    where: Settings | None = None,
+) -> pandas.DataFrame:
+    """One row per value that a trial measured for an item, layer or head: the view `measured` for a job.
+
+    `job`: as for `results`. `figures`: names (attention_distance, cka, ..); None: all. `stage`: its trials alone.
+    """
+    from orchestrator.report.dataframe import measurements as frame
+
+    return _frame(lambda store, job_id: frame(store, job_id, figures, stage), job, where)

@@ -1,9 +1,11 @@
-"""The trials, the table and the claims of a job as pandas data frames."""
+"""The trials, the table, the claims and the measurements of a job as pandas data frames."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.errors import NotFound
 from orchestrator.report.build import build
 from orchestrator.report.formatting import moment
 from orchestrator.report.table_rows import table_rows
@@ -12,6 +14,11 @@ if TYPE_CHECKING:
     import pandas
 
     from orchestrator.store.store import Store
+
+MEASURED = (
+    "stage", "group", "row", "column", "name", "seed", "trial", "figure", "split", "item", "layer", "head", "value",
+)  # fmt: skip
+"""Columns of `measurements`."""
 
 
 def results(store: Store, job_id: str) -> pandas.DataFrame:
@@ -100,3 +107,45 @@ def claims(store: Store, job_id: str) -> pandas.DataFrame:
             }
         )
     return pandas.DataFrame(rows)
+
+
+def measurements(
+    store: Store, job_id: str, figures: str | Sequence[str] | None = None, stage: str | None = None
+) -> pandas.DataFrame:
+    """A row for each value that a trial measured, as in the view `measured`, in the order of the spec.
+
+    `figures`: one name or several; None: all. `stage`: its trials alone. Columns: `stage`, `group` (the view's grp),
+    `row` and `column` (what the report's table calls them), `name`, `seed`, `trial` (its key), `figure`, `split`,
+    `item`, `layer` and `head` (from 0; missing where the value is of no single one), `value` (as recorded: fractions
+    are not percent; NaN: not a finite number). A trial that stands in two places has its rows in both. Empty as long
+    as nothing was measured. NotFound: no such job or stage, or a figure that is not among those measured.
+    """
+    import pandas
+
+    from orchestrator.report.job_results import JobResults
+
+    job = JobResults(store, job_id, full=False)
+    if stage is not None and stage not in job.stages:
+        raise NotFound(f"job {job_id} has no stage {stage}; its stages: {', '.join(job.stages)}")
+    order = {name: n for n, name in enumerate(job.stages)}
+    placed = sorted(
+        (trial for trial in job.placed if stage in (None, trial.stage)),
+        key=lambda trial: (order[trial.stage], trial.group, trial.position),
+    )
+    keys = [trial.key for trial in placed]
+    known = store.measured.figures(keys)
+    wanted = known if figures is None else [figures] if isinstance(figures, str) else list(figures)
+    unknown = [name for name in wanted if name not in known]
+    if known and unknown:
+        raise NotFound(f"job {job_id} measured no {', '.join(unknown)}; measured: {', '.join(known)}")
+    found = store.measured.of(keys, wanted)
+    rows = [
+        (
+            trial.stage, trial.group, *job.place_of(trial), trial.name, trial.seed, trial.key,
+            each.figure, each.split, each.item, each.layer, each.head, each.value,
+        )
+        for trial in placed
+        for each in found.get(trial.key, ())
+    ]  # fmt: skip
+    frame = pandas.DataFrame(rows, columns=list(MEASURED))
+    return frame.astype({"seed": "int64", "layer": "Int64", "head": "Int64", "value": "float64"})

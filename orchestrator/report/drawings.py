@@ -139,6 +139,8 @@ class Scatter:
     second_name: str = ""
     second: tuple[ScatterPoint, ...] = ()
     """The other figure of the same cells, on an axis of its own."""
+    without_second: tuple[str, ...] = ()
+    """Names of dots of which no trial has that figure."""
     curves: bool = False
     """True: the dots of one name are points of a curve over a field of the trial."""
 

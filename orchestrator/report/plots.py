@@ -77,11 +77,11 @@ def _scatter(results: JobResults, plot: Mapping[str, Any], cells: Mapping[str, C
 
 def _second(
     results: JobResults, wanted: Mapping[str, Any] | None, dots: Mapping[str, tuple[Cell, float]]
-) -> tuple[str, tuple[ScatterPoint, ...]]:
-    """Title and dots of the second axis: the mean of its figure over the trials of the other stage that stand in the
-    same row and column. `dots`: name -> (cell, x)."""
+) -> tuple[str, tuple[ScatterPoint, ...], tuple[str, ...]]:
+    """Title and dots of the second axis, and the names of dots that it has nothing for: the mean of its figure over the
+    trials of the other stage that stand in the same row and column. `dots`: name -> (cell, x)."""
     if not wanted:
-        return "", ()
+        return "", (), ()
     of_stage = [trial for trial in results.placed if trial.stage == wanted["stage"]]
     recorded = results.store.trials.figures(trial.key for trial in of_stage)
     metric = next((m for trial in of_stage for m in trial.metrics if m.name == wanted["figure"]), None)
@@ -95,7 +95,8 @@ def _second(
         if values:
             found.append(ScatterPoint(name, tuple(values), x, sum(values.values()) / len(values)))
     points = tuple(sorted(found, key=lambda dot: (dot.x, dot.name)))
-    return (title(metric) if metric else wanted["figure"]), points
+    known = {dot.name for dot in found}
+    return (title(metric) if metric else wanted["figure"]), points, tuple(name for name in dots if name not in known)
 
 
 def _curves(

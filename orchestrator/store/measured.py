@@ -22,12 +22,28 @@ _OF_TRIALS = (
     .order_by(_measured.c.trial_id, _measured.c.number)
 )  # fmt: skip
 
+_NAMES = (
+    sa.select(_measured.c.figure)
+    .distinct()
+    .join(_trials, _measured.c.trial_id == _trials.c.id)
+    .where(_trials.c.key.in_(sa.bindparam("keys", expanding=True)))
+)
+
 
 class Measured:
     """The rows of the table `measurements`."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
+
+    def figures(self, keys: Iterable[str]) -> list[str]:
+        """Names of the figures that any of these trials measured, in the order of the alphabet."""
+        wanted = list(dict.fromkeys(keys))
+
+        def read(connection: sa.Connection) -> list[str]:
+            return sorted({name for some in chunks(wanted) for name in connection.scalars(_NAMES, {"keys": some})})
+
+        return self._db.read(read)
 
     def of(self, keys: Iterable[str], figures: Sequence[str]) -> dict[str, list[MeasurementRow]]:
         """The rows of these figures by trial, in the order in which each trial wrote them."""

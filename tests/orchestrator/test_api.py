@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
+from typing import Any
 
+import measured_layers
 import pytest
+import sqlalchemy as sa
 from recorded_study import Plot, Study
 
 from orchestrator import api
@@ -28,3 +32,67 @@ def test_trials_and_table_are_frames(tmp_path: Path) -> None:
     assert cell["chosen_value"] == pytest.approx(96.0)
     with pytest.raises(NotFound, match="nobody"):
         api.table("nobody", where)
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text().partition("### Questions in SQL")[2]
+JOB = "figures-paper-1a2b3c4d"
+"""The job that README asks about."""
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> api.Settings:
+    """Of a store with a study of twelve layers, one trial of which failed."""
+    found = api.settings(folder=tmp_path)
+    with contextlib.closing(open_store(found.database_url)) as store:
+        measured_layers.record(store, failed=[("MIM", 1)], layers=12, job_id=JOB)
+    return found
+
+
+def test_readmes_question_has_one_answer_in_sql_and_as_a_frame(
+    where: api.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (query,) = re.findall(r"```sql\n(.+?)```", README, re.DOTALL)
+    with sa.create_engine(where.database_url).connect() as connection:
+        answer = [tuple(row) for row in connection.execute(sa.text(query))]
+    # SUP: 20 + 10 x 9 + heads 0, 1, 2 + 0.5 x seed; MIM without the 10 a layer, and without seed 1
+    assert answer == [("MIM", pytest.approx(21.5), 2), ("SUP", pytest.approx(111.5), 3)]
+
+    code = next(part for part in re.findall(r"```python\n(.+?)```", README, re.DOTALL) if "layer == 9" in part)
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.setenv("ORCHESTRATOR_RUNS", str(Path(where.database_url.removeprefix("sqlite:///")).parent))
+    names: dict[str, Any] = {"api": api}
+    exec(code, names)
+    assert list(names["distance"].items()) == [(group, mean) for group, mean, _ in answer]
+
+
+def test_measurements_are_those_of_the_view(where: api.Settings) -> None:
+    frame = api.measurements(JOB, where=where)
+    with sa.create_engine(where.database_url).connect() as connection:
+        columns = "stage, grp, name, trial, figure, split, item, layer, head, value"
+        view = sorted(map(tuple, connection.execute(sa.text(f"SELECT {columns} FROM measured"))), key=repr)
+    ours = ["stage", "group", "name", "trial", "figure", "split", "item", "layer", "head", "value"]
+    rows = frame[ours].astype(object).where(frame[ours].notna(), None)
+    assert sorted(rows.itertuples(index=False, name=None), key=repr) == view
+    assert len(view) == 5 * (12 * measured_layers.HEADS + 12 + 12 * 12)
+    assert frame["value"].isna().sum() == 5 * 2, "CKA of layers 0 and 3 is no number"
+    assert dict(frame.groupby("row").seed.unique().map(sorted)) == {"SUP": [0, 1, 2], "MIM": [0, 2]}
+    assert set(frame["column"]) == {"digits"}
+
+
+def test_measurements_of_some_figures_and_of_one_stage(where: api.Settings) -> None:
+    some = api.measurements(JOB, ["uniform_distance", "cka"], "analyse", where)
+    assert set(some["figure"]) == {"uniform_distance", "cka"}
+    assert some[some.figure == "uniform_distance"]["head"].isna().all()
+    with pytest.raises(NotFound, match="has no stage analyze; its stages: analyse"):
+        api.measurements(JOB, stage="analyze", where=where)
+    with pytest.raises(NotFound, match="measured no distance; measured: attention_distance, cka, uniform_distance"):
+        api.measurements(JOB, "distance", where=where)
+
+
+def test_a_job_that_measured_nothing_yet_has_an_empty_frame(tmp_path: Path) -> None:
+    found = api.settings(folder=tmp_path)
+    with contextlib.closing(open_store(found.database_url)) as store:
+        job = measured_layers.record(store, failed=[(row, seed) for row in ("SUP", "MIM") for seed in range(3)])
+    frame = api.measurements(job, "cka", where=found)
+    assert len(frame) == 0
+    assert {"row", "layer", "head", "value"} <= set(frame.columns)

@@ -111,6 +111,7 @@ CLAIMED = {
     ("imagenet_finetune", "paper"): {350: ("102", "13 hours")},
     ("imagenet_finetune", "figure2a"): {350: ("2,850", "15 days")},
     ("pretrain_supervised", "swinv2_b"): {350: ("305", "38 hours")},
+    ("pretrain_supervised", "replknet"): {112: ("954", "5 days")},
     ("search", "paper"): {350: ("537", "")},
     ("drop_layers", "paper"): {350: ("31", "4 hours")},
     ("sampled_layers", "paper"): {350: ("27", "3.4 hours")},

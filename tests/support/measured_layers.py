@@ -26,16 +26,16 @@ def distance(row: str, seed: int, layer: int, head: int) -> float:
     return 20.0 + (10.0 * layer if row == "SUP" else 0.0) + head + 0.5 * seed
 
 
-def measured(row: str, seed: int) -> list[MeasurementRow]:
+def measured(row: str, seed: int, layers: int = LAYERS) -> list[MeasurementRow]:
     """What a trial of the study measured."""
     rows = [
         MeasurementRow("attention_distance", "val", "", layer, head, distance(row, seed, layer, head))
-        for layer in range(LAYERS)
+        for layer in range(layers)
         for head in range(HEADS)
     ]
-    rows += [MeasurementRow("uniform_distance", "val", "", layer, None, 60.0) for layer in range(LAYERS)]
-    for layer in range(LAYERS):
-        for other in range(LAYERS):
+    rows += [MeasurementRow("uniform_distance", "val", "", layer, None, 60.0) for layer in range(layers)]
+    for layer in range(layers):
+        for other in range(layers):
             value = None if {layer, other} == {0, 3} else 1 - abs(layer - other) / 10
             rows.append(MeasurementRow("cka", "val", str(other), layer, None, value))
     return rows
@@ -47,6 +47,8 @@ def record(
     rows: Sequence[str] = ("SUP", "MIM"),
     seeds: Sequence[int] = (0, 1, 2),
     failed: Sequence[tuple[str, int]] = (),
+    layers: int = LAYERS,
+    job_id: str = "dark-12345678",
 ) -> str:
     """Fills the store; returns the job's id. `failed`: (row, seed) of trials that fail."""
     inits = [{"kind": "none", "name": row} for row in rows]
@@ -61,7 +63,6 @@ def record(
             "report": {"layers": list(figures)},
         }
     ).model_dump(mode="json", by_alias=True)  # fmt: skip
-    job_id = "dark-12345678"
     store.jobs.put(JobRecord(job_id, "dark", "", spec, "name: dark\n"))
     store.jobs.put_stages(job_id, [("analyse", 0, spec["stages"][0])])
     driver = driver_here("driver-1", job_id, "local", slots=2)
@@ -72,8 +73,9 @@ def record(
             store.trials.place(job_id, [place])
             store.leases.claim(driver.id, [place.key])
             end = Finished(
-                place.key, 1, {"attention_distance": 30.0}, {"host": "laptop"}, measurements=measured(row, seed)
-            )
+                place.key, 1, {"attention_distance": 30.0}, {"host": "laptop"},
+                measurements=measured(row, seed, layers),
+            )  # fmt: skip
             wrong = Failed(place.key, 1, "data", "no such folder")
             store.trials.commit(driver.id, [wrong if (row, seed) in failed else end])
     store.jobs.set_state(job_id, "done")

@@ -9,10 +9,13 @@ from orchestrator.report.drawings import Scatter
 from orchestrator.report.svg.elements import FONT, nice, text
 
 _W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 520, 300, 52, 130, 28, 40
+_COLOUR = ' style="fill: var(--{})"'
+"""Of an axis: that of its marks."""
 
 
 def _second(plot: Scatter, x: Callable[[float], float]) -> list[str]:
-    """Diamonds of the second figure, with its axis at the right."""
+    """Diamonds of the second figure, with its axis at the right; its title begins with the mark, as the first's does,
+    and has its colour."""
     if not plot.second:
         return []
     ticks = nice(min(dot.y for dot in plot.second), max(dot.y for dot in plot.second))
@@ -20,8 +23,9 @@ def _second(plot: Scatter, x: Callable[[float], float]) -> list[str]:
     def y(value: float) -> float:
         return _H - _BOTTOM - (_H - _TOP - _BOTTOM) * (value - ticks[0]) / (ticks[-1] - ticks[0])
 
-    parts = [text(_W - 2, 14, f"◇ {plot.second_name}", 12, "end", weight="600")]
-    parts += [text(_W - 4, y(tick) + 4, f"{tick:g}", 11, "end") for tick in ticks]
+    colour = _COLOUR.format("final")
+    parts = [text(_W - 2, 14, f"◇ {plot.second_name}", 12, "end", weight="600", extra=colour)]
+    parts += [text(_W - 4, y(tick) + 4, f"{tick:g}", 11, "end", extra=colour) for tick in ticks]
     for dot in plot.second:
         tip = f"{dot.name}: {plot.x_name} {dot.x:.4g}, {plot.second_name} {dot.y:.4g}"
         left, top = x(dot.x), y(dot.y)
@@ -49,7 +53,8 @@ def scatter_svg(plot: Scatter) -> str:
     def y(value: float) -> float:
         return _H - _BOTTOM - (_H - _TOP - _BOTTOM) * (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
 
-    parts = [text(2, 14, plot.y_name, 12, "start", weight="600")]
+    named = (f"○ {plot.y_name}", _COLOUR.format("chosen")) if plot.second else (plot.y_name, "")
+    parts = [text(2, 14, named[0], 12, "start", weight="600", extra=named[1])]
     for tick in y_ticks:
         level = f"{y(tick):.1f}"
         parts.append(f'<line class="rule" x1="{_LEFT}" x2="{_W - _RIGHT}" y1="{level}" y2="{level}"/>')
