@@ -16,7 +16,9 @@ class Metric:
     """Key of the figure, for example top1."""
     title: str
     """In words, for headings and captions: top-1 accuracy."""
-    better: Literal["higher", "lower"]
+    better: Literal["higher", "lower", "neither"]
+    """`neither`: no value is better than another, as of an attention distance. Tables mark none, and no stage or search
+    chooses by such a figure."""
     unit: str = ""
     """Printed behind the scaled value: %, m, px, nats."""
     scale: float = 1.0
@@ -28,8 +30,8 @@ class Metric:
 
     @property
     def mode(self) -> Literal["max", "min"]:
-        """`better` as searches and selection name it."""
-        return "max" if self.better == "higher" else "min"
+        """`better` as searches and selection name it. Of `neither` it is max, which is recorded and decides nothing."""
+        return "min" if self.better == "lower" else "max"
 
 
 def percent(name: str, title: str, complement: str = "") -> Metric:

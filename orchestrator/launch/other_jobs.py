@@ -155,6 +155,9 @@ def _find(store: Store, init: Mapping[str, Any], written: str, first_only: bool)
     _refuse_unfinished(store, what, job_id, spec, stage, group, rows)
     winners, candidates = _winner(store, stages[stage], rows)
     wanted = winners[:1] if first_only else winners
+    if candidates > 1 and rows[0].metrics and rows[0].metrics[0].better == "neither":
+        figure = rows[0].metric
+        raise NotFound(f"{what}: has {candidates} settings, and no value of {figure} is better than another")
     if not wanted:
         raise NotFound(f"{what}: no trial of {stage} {group} in job {job_id} ended with a finite figure to compare")
     snapshots = store.trials.snapshots([row.key for row in wanted])

@@ -287,8 +287,9 @@ class PlanState:
                 state = TrialState.stopped
             states[state] += 1
             seconds_left += 0.0 if state.ended else planned.seconds
-        best = self.best([group])
         metric = metric_rows(next(iter(group.trials.values())).spec)[0] if group.trials else None
+        undecided = metric is not None and metric.better == "neither" and len(group.settings) > 1
+        best = None if undecided else self.best([group])
         value = best.figures[metric.name] if best and metric else None
         return Progress(group.stage.name, group.id, group.values, group.expected, states, value, metric, seconds_left)
 

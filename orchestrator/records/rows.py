@@ -57,7 +57,7 @@ class MetricRow:
 
     name: str
     title: str
-    better: Literal["higher", "lower"]
+    better: Literal["higher", "lower", "neither"]
     unit: str = ""
     scale: float = 1.0
     """Recorded value times this is the value in `unit`."""

@@ -48,7 +48,7 @@ def _failed(job: JobRow, placed: Sequence[PlacedRow]) -> Iterable[str]:
 
 
 def _without_value(cells: Sequence[Cell]) -> Iterable[str]:
-    empty = [cell for cell in cells if cell.state in ("failed", "cancelled", "diverged", "missing")]
+    empty = [cell for cell in cells if cell.state in ("failed", "cancelled", "diverged", "missing", "undecided")]
     incomplete = [cell for cell in empty if cell.state != "missing" or cell.reason.startswith("incomplete")]
     yield from dict.fromkeys(
         f"{cell.row} on {cell.column} has no value: {cell.reason or cell.state}" for cell in incomplete

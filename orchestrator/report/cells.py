@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.report.figures import UNKNOWN, scaled, text, unit_key
+from orchestrator.report.figures import UNKNOWN, has_direction, scaled, text, unit_key
 from orchestrator.report.marks import Mark, mark_of
 from orchestrator.report.model import Cell, Choice, Mean
 from orchestrator.report.replicates import best_first, by_seed
@@ -32,6 +32,8 @@ class CellSource:
     """Figures that its trials have, or those of earlier stages while it has none; trials are chosen by the first."""
     reason: str = ""
     """The reason why there are no trials."""
+    undecided: bool = False
+    """True: the cell has several settings, and no value is better than another, so none of them stands for it."""
     absent: bool = False
     """True: the study has no such combination."""
     curve: str = ""
@@ -48,11 +50,11 @@ def shown_trials(trials: Sequence[PlacedRow]) -> tuple[list[PlacedRow], int]:
     """The trials that a cell shows, by seed, and the number of settings that they are the best of.
 
     Where nothing was chosen before this stage, the best setting stands for the cell once all have ended: the one with
-    the best mean over its seeds.
+    the best mean over its seeds. Where no value is better than another, none does: all trials, and how many settings.
     """
     settings = best_first(trials)
     ended = all(trial.state in ("done", "diverged", "stopped") for trial in trials)
-    if len(settings) > 1 and ended and settings[0].value is not None:
+    if len(settings) > 1 and ended and settings[0].value is not None and has_direction(trials[0]):
         trials = settings[0].trials
     return by_seed(trials), max(1, len(settings))
 
@@ -89,7 +91,7 @@ def make_cell(
         row=source.row,
         column=source.column,
         figure=figure,
-        state="absent" if source.absent else state,
+        state="absent" if source.absent else "undecided" if source.undecided else state,
         reason=reason,
         value=value,
         interval=interval,

@@ -22,6 +22,11 @@ def metric_of(trial: PlacedRow | TrialRow) -> MetricRow:
     return unrecorded(trial.metric, trial.mode)
 
 
+def has_direction(trial: PlacedRow | TrialRow) -> bool:
+    """False if no value of the metric that the trial is chosen by is better than another."""
+    return metric_of(trial).better != "neither"
+
+
 def unrecorded(name: str, mode: str) -> MetricRow:
     """A metric of which the store has the name and the mode (max, min) alone."""
     return MetricRow(name, name.replace("_", " "), "higher" if mode == "max" else "lower")
@@ -49,7 +54,10 @@ def title(metric: MetricRow) -> str:
 
 
 def best(values: Iterable[float], metric: MetricRow) -> float | None:
-    """The largest or smallest value, whichever is better; None without values."""
+    """The largest or smallest value, whichever is better; where neither is, the value that all are. None if there is
+    none."""
+    if metric.better == "neither":
+        return only[0] if len(only := list(dict.fromkeys(values))) == 1 else None
     return (max if metric.better == "higher" else min)(values, default=None)
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 from orchestrator.records.recorded_spec import label
 from orchestrator.report.drawings import Curve, HeatCell, HeatMap, Point, Scale
-from orchestrator.report.figures import UNKNOWN, metric_of, scaled
+from orchestrator.report.figures import UNKNOWN, has_direction, metric_of, scaled
 from orchestrator.report.formatting import finite
 from orchestrator.report.job_results import GroupCell, JobResults
 from orchestrator.report.marks import Mark, mark_of
 from orchestrator.report.model import MAPS, Cell, Choice, GroupReport
-from orchestrator.report.replicates import Replicates, best_first
+from orchestrator.report.replicates import Replicates, best_first, by_setting
 from orchestrator.report.statistics import paired_interval
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ AXES_FIRST = ("optim.lr", "optim.layer_decay")
 
 
 def heat_map(stage: str, trials: Sequence[PlacedRow], chosen: set[str]) -> HeatMap | None:
-    """Values over the two settings that were varied; None when no numeric setting was, or when the trials lie on no
-    grid, as those of a search. `chosen`: keys to mark."""
+    """Values over the two settings that were varied; None when no numeric setting was, when the trials lie on no grid,
+    as those of a search, or when several settings share a square and no value is better than another. `chosen`: keys
+    to mark."""
     numbers: dict[str, set[float]] = {}
     for trial in trials:
         for path, value in trial.settings.items():
@@ -45,6 +46,8 @@ def heat_map(stage: str, trials: Sequence[PlacedRow], chosen: set[str]) -> HeatM
     xs = tuple(sorted({x for x, _ in at}))
     ys = tuple(sorted({y for _, y in at}))
     if len(xs) * len(ys) > 2 * len(at):
+        return None
+    if not has_direction(trials[0]) and any(len(by_setting(members)) > 1 for members in at.values()):
         return None
     return HeatMap(
         stage=stage,

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-Mark = Literal["done", "running", "pending", "failed", "cancelled", "diverged", "stopped", "missing", "absent"]
+Mark = Literal[
+    "done", "running", "pending", "failed", "cancelled", "diverged", "stopped", "missing", "undecided", "absent"
+]
 """State of a cell. Only `done` has a value. `missing`: its trial does not exist yet (or never will, see the
-reason); `absent`: the study has no such combination, or a plot shows it as a curve."""
+reason); `undecided`: it has several settings, and no value of the figure that trials are chosen by is better than
+another; `absent`: the study has no such combination, or a plot shows it as a curve."""
 
 
 def mark_of(states: Iterable[str]) -> Mark:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.report.figures import metric_of, scaled
+from orchestrator.report.figures import has_direction, metric_of, scaled
 from orchestrator.report.marks import Mark, mark_of
 
 if TYPE_CHECKING:
@@ -71,10 +71,12 @@ def by_setting(trials: Iterable[PlacedRow]) -> list[Replicates]:
 
 def best_first(trials: Iterable[PlacedRow]) -> list[Replicates]:
     """By the mean over the seeds, those without a value last; equal ones by key, so that the order is always the
-    same."""
+    same. Where no value is better than another, all with a value are equal."""
 
     def rank(setting: Replicates) -> tuple[bool, float, str]:
         value, first = setting.value, setting.trials[0]
-        return (value is None, 0.0 if value is None else -value if first.mode == "max" else value, first.key)
+        if value is None or not has_direction(first):
+            return (value is None, 0.0, first.key)
+        return (False, -value if first.mode == "max" else value, first.key)
 
     return sorted(by_setting(trials), key=rank)

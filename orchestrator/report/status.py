@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import expected, label, lookup, replicates, sources
 from orchestrator.records.states import TrialState
-from orchestrator.report.figures import UNKNOWN, metric_of
+from orchestrator.report.figures import UNKNOWN, has_direction, metric_of
 from orchestrator.report.formatting import WIDTH, aligned, duration, moment
 from orchestrator.report.json_values import to_json
 from orchestrator.report.matrix import ENDED, LOST, Part, arrange, best, cell_text, seconds_left
@@ -197,7 +197,8 @@ def _parts(spec: Mapping[str, Any], placed: Iterable[PlacedRow], chain: Sequence
         states = Counter(str(trial.state) for trial in members)
         ranked = best_first(members)
         metric = metric_of(ranked[0].trials[0]) if ranked else UNKNOWN
-        parts.append(Part(row, column, stage, states, ranked[0].value if ranked else None, metric))
+        decided = len(ranked) == 1 or (ranked and has_direction(ranked[0].trials[0]))
+        parts.append(Part(row, column, stage, states, ranked[0].value if decided else None, metric))
     return parts
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import label
 from orchestrator.report.cells import CellSource, average, make_cell, shown_trials
-from orchestrator.report.figures import UNKNOWN, metric_of
+from orchestrator.report.figures import UNKNOWN, has_direction, metric_of
 from orchestrator.report.job_results import GroupCell, JobResults
 from orchestrator.report.model import Cell, Mean
 from orchestrator.report.replicates import by_seed
@@ -50,6 +50,10 @@ def _source(results: JobResults, row: str, column: str, places: list[GroupCell])
     trials = [trial for place in places for trial in results.trials_in(place)]
     varied = [path for path in results.x_paths if len({label(trial.settings.get(path)) for trial in trials}) > 1]
     shown, best_of = (by_seed(trials), 1) if varied else shown_trials(trials)
+    undecided = best_of > 1 and not has_direction(trials[0])
+    reason = "" if trials else _waits(results, group)
+    if undecided:
+        shown, best_of, reason = [], 1, _alike(trials, best_of)
     known: PlacedRow | None = trials[0] if trials else results.first_trial(group)
     return CellSource(
         row,
@@ -58,9 +62,18 @@ def _source(results: JobResults, row: str, column: str, places: list[GroupCell])
         best_of,
         choice=results.choices.get((results.stage, group)),
         metrics=() if known is None else known.metrics or (metric_of(known),),
-        reason="" if trials else _waits(results, group),
+        reason=reason,
+        undecided=undecided,
         curve=", ".join(map(field_title, sorted(varied))),
     )
+
+
+def _alike(trials: Sequence[PlacedRow], settings: int) -> str:
+    """Says why none of several settings stands for a cell, and what to do."""
+    paths = sorted({path for trial in trials for path in trial.settings} - {"seed"})
+    apart = [path for path in paths if len({label(trial.settings.get(path)) for trial in trials}) > 1]
+    remedy = f"make {' and '.join(apart)} a row or column" if apart else "give it one setting"
+    return f"{settings} settings, and no {metric_of(trials[0]).title} is better than another; {remedy}"
 
 
 def _with_metrics(sources: dict[tuple[str, str], CellSource]) -> dict[tuple[str, str], CellSource]:

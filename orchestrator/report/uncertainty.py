@@ -53,11 +53,14 @@ def with_leading(rows: Sequence[Sequence[Number]]) -> list[list[Number]]:
 
 def _leading(column: Sequence[Cell | Mean]) -> list[bool]:
     """True for the best, and for each whose difference to it, paired by seed, has a 95 % interval that contains 0; none
-    where there is nothing to compare, or not by the same three or more seeds. Numbers that are missing do not count."""
+    where there is nothing to compare, or not by the same three or more seeds, or no value is better than another.
+    Numbers that are missing do not count."""
     known = [each for each in column if each.value is not None]
     if len(known) < 2 or not _comparable(known):
         return [False] * len(column)
     metric = known[0].figure
+    if metric.better == "neither":
+        return [False] * len(column)
     best = figures.best([each.value or 0.0 for each in known], metric)
     first = next(each for each in known if each.value == best)
     return [each.value is not None and _near(each, first) for each in column]

@@ -23,8 +23,8 @@ HEADINGS = {
 }
 """Headings of table columns by path; any other path is headed by its last part."""
 
-ARROWS = {"higher": "↑", "lower": "↓"}
-"""Which direction of a figure is better."""
+ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
+"""Which direction of a figure is better, behind its title."""
 
 
 def cell_text(cell: Cell, with_n: bool = False) -> str:
@@ -241,7 +241,7 @@ def headings(report: Report) -> list[Heading]:
 
 def _figure_heading(column: Sequence[Cell | Mean], name: str) -> str:
     metric = next((each.figure for each in column if each.figure.name), None)
-    return name if metric is None else f"{figures.title(metric)} {ARROWS[metric.better]}"
+    return name if metric is None else figures.title(metric) + ARROWS[metric.better]
 
 
 def leading_note(report: Report) -> str:

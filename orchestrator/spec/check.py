@@ -28,6 +28,7 @@ from orchestrator.spec.check_trials import (
     check_neighbours,
     trace,
 )
+from orchestrator.spec.check_winners import alike, undirected_sources
 from orchestrator.spec.diagnostics import (
     FORMS,
     MAX_ERRORS,
@@ -84,7 +85,8 @@ def check(root: YamlNode, problems: Problems, unreadable: Collection[Location] =
     test_access = AccessToTest(root, job, stages.built, stages.started_from, problems)
     for i, stage in enumerate(job.stages):
         if stages.built.get(stage.name):
-            if rows_and_columns:  # what may vary on test depends on them
+            # What may vary on test depends on them, and whether winners are taken on the stages that take them.
+            if rows_and_columns and stage.name not in stages.undirected:
                 test_access.check_selection(i)
             test_access.check_one_test_set(i)
             if valid:  # another mistake can make it seem that winners are chosen across cells
@@ -190,6 +192,8 @@ class _Stages:
         """Stage whose weights are taken -> one of the stages that start from them."""
         self.same_name = False
         """Two stages have one name."""
+        self.undirected: set[str] = set()
+        """Stages of which it is told that nobody can take their winners."""
 
     def references(self, i: int, whole: bool) -> bool:
         """The stage's name is unique, `from` names earlier stages with equal groups, and its fields go together.
@@ -252,6 +256,9 @@ class _Stages:
             sources = [trial for name in stage.from_ for trial in self.built.get(name, [])]
             if not sources:
                 return  # the sources' own problems are reported
+            if undirected := undirected_sources(self.root, stage, at, self.built, self.problems):
+                self.undirected.update(undirected)
+                return
             start = BaseFields(sources[0].fields, sources[0].origins, base.sound)
         built = build(self.root, stage, at, start, self.job.resources_of(stage).workers, self.problems)
         self.built.setdefault(stage.name, built)
@@ -327,6 +334,8 @@ class _Stages:
         elif groups and init.group is not None and init.group not in groups:
             what = f"no such group of stage {init.stage}; " + offer(init.group, groups, "its groups")
             self.problems.report(trace(self.root, [*steps, "group"], trial.origins), name, init.group, what)
+        elif what := alike(self.built.get(init.stage, []), per, init.group):
+            self.problems.report(place, name, init.stage, what)
         if self.job.stages[earlier.index(init.stage)].keep_weights is False:
             self.problems.report(place, name, init.stage, "its keep_weights is false; remove that")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.spec.check_trials import CheckedTrial
+from orchestrator.spec.check_winners import undirected
 from orchestrator.spec.diagnostics import Problems, Steps, show
 from orchestrator.spec.job import Stage
 from orchestrator.spec.search_space import Asha, Median, Population, contains, rungs
@@ -18,6 +19,10 @@ def check_search(root: YamlNode, stage: Stage, at: Steps, built: list[CheckedTri
     """Reports fields of a search that do not fit its trials' rounds, evaluations and warm-up."""
     search = stage.sweep
     assert isinstance(search, Search)
+    if figure := undirected(built):
+        what = f"no value of {figure} is better than another, so there is none to search for; use a grid"
+        problems.report(root.place_of([*at, "sweep", "search"], key=True), f"stages.{stage.name}.sweep.search", what)
+        return
     _first(root, stage.name, search, [*at, "sweep", "first"], problems)
     mistakes = dict.fromkeys(mistake for trial in built for mistake in _of_trial(search, trial))
     for key, what in mistakes:

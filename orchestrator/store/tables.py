@@ -18,11 +18,11 @@ from sqlalchemy import (
 
 from orchestrator.store.column_types import LongWords, Number, Whole, Words
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """Revisions of the schema, the oldest first. Opening a store that is up to date then needs no Alembic; a test compares
 them with the migrations."""
 
-READABLE = ("0004", "0005", "0006")
+READABLE = ("0004", "0005", "0006", "0007")
 """Revisions whose rows this version reads as they are: looking writes nothing, so it brings no store up to date."""
 
 VERSION_TABLE = "orchestrator_version"
@@ -172,7 +172,7 @@ metrics = Table(
     Column("scale", Number, nullable=False),
     Column("digits", Integer, nullable=False),
     Column("complement", Words, nullable=False),
-    CheckConstraint("better IN ('higher', 'lower')", name="better"),
+    CheckConstraint("better IN ('higher', 'lower', 'neither')", name="better"),
 )
 
 measurements = Table(

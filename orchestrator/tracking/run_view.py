@@ -159,12 +159,13 @@ def group_tags(job: JobRow, stage: str, group: str, state: str) -> dict[str, str
 def trial_tags(job: JobRow, row: PlacedRow, trial: TrialRow, parent_run_id: str, state: str) -> dict[str, str]:
     """Tags of a trial's run, as known when it begins. `metric` is what trials are chosen by, `better` its direction,
     `split` what it is measured on."""
+    better = row.metrics[0].better if row.metrics else "higher" if row.mode == "max" else "lower"
     return {
         **group_tags(job, row.stage, row.group, state),
         **cut_tags(
             {
                 PARENT_TAG: parent_run_id, "level": "trial", "trial": row.key, "seed": trial.seed,
-                "metric": row.metric, "better": "higher" if row.mode == "max" else "lower", "split": row.split,
+                "metric": row.metric, "better": better, "split": row.split,
                 **_commit(trial.git_commit, trial.git_dirty),
             }
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,8 +14,8 @@ from orchestrator.store.leases import driver_here
 from orchestrator.store.store import Store
 
 LAYERS, HEADS = 4, 3
-DISTANCE = MetricRow("attention_distance", "attention distance", "higher", "px", 1.0, 1)
-CKA = MetricRow("cka", "CKA", "higher", "", 1.0, 3)
+DISTANCE = MetricRow("attention_distance", "attention distance", "neither", "px", 1.0, 1)
+CKA = MetricRow("cka", "CKA", "neither", "", 1.0, 3)
 FIGURES = (
     {"title": "Figure 1", "figure": "attention_distance", "anchor": "uniform_distance", "stage": "analyse"},
     {"title": "Figure 6 (b)", "figure": "cka", "stage": "analyse", "form": "matrix", "rows": ["SUP"], "low": 0.0},
@@ -49,8 +50,10 @@ def record(
     failed: Sequence[tuple[str, int]] = (),
     layers: int = LAYERS,
     job_id: str = "dark-12345678",
+    sizes: Sequence[int] = (),
 ) -> str:
-    """Fills the store; returns the job's id. `failed`: (row, seed) of trials that fail."""
+    """Fills the store; returns the job's id. `failed`: (row, seed) of trials that fail. `sizes`: of images, a setting
+    that is neither row nor column."""
     inits = [{"kind": "none", "name": row} for row in rows]
     spec = JobSpec.model_validate(
         {
@@ -58,7 +61,8 @@ def record(
             "trial": {"task": {"kind": "classify", "dataset": "digits"}, "backbone": {"init": inits[0]}},
             "stages": [
                 {"name": "analyse", "per": ["backbone.init"],
-                 "sweep": {"grid": {"backbone.init": inits, "seed": list(seeds)}}},
+                 "sweep": {"grid": {"backbone.init": inits, "seed": list(seeds),
+                                    **({"backbone.image_size": list(sizes)} if sizes else {})}}},
             ],
             "report": {"layers": list(figures)},
         }
@@ -68,8 +72,8 @@ def record(
     driver = driver_here("driver-1", job_id, "local", slots=2)
     store.leases.register(driver)
     for row in rows:
-        for seed in seeds:
-            place = _placement(row, seed)
+        for seed, size in itertools.product(seeds, sizes or (None,)):
+            place = _placement(row, seed, size)
             store.trials.place(job_id, [place])
             store.leases.claim(driver.id, [place.key])
             end = Finished(
@@ -83,11 +87,13 @@ def record(
     return job_id
 
 
-def _placement(row: str, seed: int) -> Placement:
+def _placement(row: str, seed: int, size: int | None) -> Placement:
     init = {"kind": "none", "name": row}
+    setting = {} if size is None else {"backbone.image_size": size}
     return Placement(
         stage="analyse", group=row, group_values={"backbone.init": row},
-        key=hashlib.sha256(f"{row} {seed}".encode()).hexdigest(), spec={"backbone": {"init": init}, "seed": seed},
-        settings={"backbone.init": row, "seed": seed}, name=f"analyse/{row}/seed={seed}", position=seed,
+        key=hashlib.sha256(f"{row} {seed} {setting}".encode()).hexdigest(),
+        spec={"backbone": {"init": init}, "seed": seed},
+        settings={"backbone.init": row, "seed": seed, **setting}, name=f"analyse/{row}/seed={seed}", position=seed,
         metric="attention_distance", mode="max", seed=seed, epochs=1, metrics=(DISTANCE, CKA), split="val",
     )  # fmt: skip

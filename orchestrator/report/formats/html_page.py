@@ -42,7 +42,7 @@ from orchestrator.report.wording import (
 
 SIGNS = {
     "done": "✓", "diverged": "≈", "failed": "✕", "cancelled": "–", "running": "▸", "pending": "…", "missing": "○",
-    "stopped": "■", "absent": "",
+    "stopped": "■", "undecided": "?", "absent": "",
 }  # fmt: skip
 """Signs beside the word of a state, so that colour is not the only mark."""
 

@@ -25,6 +25,9 @@ from orchestrator.report.wording import (
 
 MARK = "†"
 """Behind a number that other forms print in bold."""
+_BEST = "the column's worst to its best"
+SHADES = {"higher": _BEST, "lower": _BEST, "neither": "the column's lowest to its highest"}
+"""What the shades of a heat map go from and to, by the better direction of its figure."""
 
 
 def terminal(report: Report, width: int = WIDTH) -> str:
@@ -90,7 +93,8 @@ def _maps(report: Report, width: int) -> list[str]:
     axes = f"{field_title(first.x_path)} across" + (f", {field_title(first.y_path)} down" if first.y_path else "")
     replicated = any(drawn.replicated for _, drawn, _ in blocks)
     what = "Means over seeds (below them smallest–largest)" if replicated else "Values"
-    legend = f"{what} on {first.split}, {axes}; * chosen; ░▒▓█ from the column's worst to its best"
+    shades = " or ".join(dict.fromkeys(SHADES[drawn.figure.better] for _, drawn, _ in blocks))
+    legend = f"{what} on {first.split}, {axes}; * chosen; ░▒▓█ from {shades}"
     lines = ["", *textwrap.wrap(legend, width)]
     row: list[list[str]] = []
     for _, _, block in blocks:

@@ -32,7 +32,7 @@ _LEFT, _TOP, _WIDE, _HIGH = 62, 26, 66, 42
 
 
 def colour(part: float) -> tuple[str, str]:
-    """Fill at `part` (0 worst, 1 best) of the scale, and the colour of text on it."""
+    """Fill at `part` (see `part_of`) of the scale, and the colour of text on it."""
     at = min(max(part, 0.0), 1.0) * (len(VIRIDIS) - 1)
     low = min(int(at), len(VIRIDIS) - 2)
     pair = [[int(stop[i : i + 2], 16) for i in (0, 2, 4)] for stop in VIRIDIS[low : low + 2]]
@@ -43,11 +43,11 @@ def colour(part: float) -> tuple[str, str]:
 
 
 def part_of(value: float, scale: Scale) -> float:
-    """The position of a value on its scale: 0 worst, 1 best."""
+    """The position of a value on its scale: 0 worst, 1 best; 0 lowest, 1 highest where neither is better."""
     if scale.low is None or scale.high is None or scale.high == scale.low:
         return 1.0
     part = (value - scale.low) / (scale.high - scale.low)
-    return part if scale.figure.better == "higher" else 1 - part
+    return 1 - part if scale.figure.better == "lower" else part
 
 
 def heat_map_svg(report: Report, stage: str, group: str) -> str:
@@ -112,7 +112,8 @@ def _in_words(drawn: HeatMap, scale: Scale) -> str:
 
 
 def heat_map(group: GroupReport, drawn: HeatMap, scale: Scale, name: str) -> tuple[str, int, int]:
-    """Inner SVG, width and height. Larger y lies higher; best is bright."""
+    """Inner SVG, width and height. Larger y lies higher; the best is bright, or the highest where neither is
+    better."""
     rows = drawn.ys[::-1]
     wide, high = _WIDE * len(drawn.xs), _HIGH * len(rows)
     width, height = _LEFT + wide + 14, _TOP + high + 44
@@ -221,10 +222,11 @@ def scale_bar(scale: Scale) -> str:
     """Inner SVG, 340 by 36: the colour scale with its ends in words."""
     if scale.low is None or scale.high is None:
         return ""
-    low, high = (scale.low, scale.high) if scale.figure.better == "higher" else (scale.high, scale.low)
+    low, high = (scale.high, scale.low) if scale.figure.better == "lower" else (scale.low, scale.high)
     stops = "".join(
         f'<rect x="{2 + 12 * n}" y="2" width="12.5" height="12" fill="{colour(n / 19)[0]}"/>' for n in range(20)
     )
     unit = f" {scale.figure.unit}".rstrip()
-    worst, best = figures.text(low, scale.figure), figures.text(high, scale.figure)
-    return stops + text(2, 29, f"worst {worst}", 12, "start") + text(242, 29, f"best {best}{unit}", 12, "end")
+    dark, bright = ("lowest", "highest") if scale.figure.better == "neither" else ("worst", "best")
+    dark, bright = f"{dark} {figures.text(low, scale.figure)}", f"{bright} {figures.text(high, scale.figure)}{unit}"
+    return stops + text(2, 29, dark, 12, "start") + text(242, 29, bright, 12, "end")

@@ -18,9 +18,9 @@ import tempfile
 from pathlib import Path
 
 import recorded_study
-from recorded_study import Plot, Study
+from recorded_study import METRICS, Plot, Study
 
-from orchestrator.records.rows import DriverRow
+from orchestrator.records.rows import DriverRow, MetricRow
 from orchestrator.report.build import build
 from orchestrator.report.claims import reads
 from orchestrator.report.formats import FORMATS, Links
@@ -32,6 +32,7 @@ HERE = Path(__file__).parent
 SMALL = Plot(
     data_sets=("digits", "faces"), seeds=(0, 1), diverged_grid=("faces/SUP",), lrs=(2.64e-4, 1.18e-3, 2.5e-3),
     claims=({"name": "sup-ahead", "left": {"row": "SUP", "column": "digits"}, "right": 0.5, "relation": "above"},),
+    metrics=(*METRICS, MetricRow("attention_distance", "attention distance", "neither", "px", digits=1)),
 )  # fmt: skip
 
 
@@ -47,6 +48,7 @@ def record(store: Store) -> str:
 def results(store: Store, job_id: str) -> dict[str, object]:
     """What the tests compare: the table's values, each group's winner, the number of trials in each state."""
     report = build(store, job_id)
+    metrics = {metric.name: metric.better for trial in store.trials.placed(job_id) for metric in trial.metrics}
     table = json.loads(FORMATS["json"].render(report, Links("http://127.0.0.1:5000", Path("storage"))))
     return {
         "job": job_id,
@@ -55,6 +57,7 @@ def results(store: Store, job_id: str) -> dict[str, object]:
         },
         "winners": {f"{row.stage} {row.group}": [row.key, row.value] for row in store.choices.of(job_id)},
         **({"claims": [[c.name, c.verdict, c.ended_before] for c in report.claims]} if report.claims else {}),
+        **({"better": metrics} if "neither" in metrics.values() else {}),
         "states": {str(state): count for state, count in store.jobs.get(job_id).counts.items()},
         "differences": verify(store, job_id, table),
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from in_process_backend import Machine, drive_to_end, made_up, messages, results_of
 from k12_job import BASE, FINAL, PRETRAIN, RAND, SUP, grid, job, planner_of
 from more_tasks import MoreTasks
@@ -38,6 +39,7 @@ from orchestrator.report import describe
 from orchestrator.settings import settings
 from orchestrator.spec.job import job_id
 from orchestrator.spec.sweep import SingleSetting
+from orchestrator.store import tables
 from orchestrator.store.store import Store, open_store
 from workers.trial import TrialSpec
 
@@ -306,6 +308,15 @@ def test_the_winner_is_found_by_the_stages_own_rule(store: Store, tmp_path: Path
     rows = {row.settings["optim.lr"]: row for row in store.trials.placed(job_id(giver))}
     assert rows[3e-4].value == rows[1.2e-3].value
     assert find(store, FROM_OTHER).key == rows[1.2e-3].key
+
+
+def test_of_settings_none_of_which_is_better_no_weights_are_taken(store: Store, tmp_path: Path) -> None:
+    run(store, giving(), tmp_path)
+    assert find(store, FROM_OTHER).candidates == 2
+    neither = sa.update(tables.metrics).values(better="neither")
+    store._db.write(lambda connection: connection.execute(neither) and None)
+    with pytest.raises(NotFound, match=r"has 2 settings, and no value of top1 is better than another$"):
+        find(store, FROM_OTHER)
 
 
 def test_what_its_stages_search_stopped_does_not_win_where_another_job_ran_it_in_full(

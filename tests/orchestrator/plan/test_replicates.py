@@ -153,6 +153,17 @@ def test_the_best_so_far_is_of_settings_with_all_their_seeds() -> None:
     assert [each.best for each in planner.progress()] == [21.0]
 
 
+@pytest.mark.parametrize(("images", "best"), [([0, 1], None), ([0], 30.0)], ids=["two settings", "one"])
+def test_of_several_settings_of_an_analysis_none_is_the_best_so_far(images: list[int], best: float | None) -> None:
+    task = {"kind": "analysis", "dataset": "digits", "images": 16}
+    sweep = {"grid": {"task.image_seed": images}}
+    planner = planner_of({"name": "analyse", "override": {"task": task}, "sweep": sweep})
+    for number, each in enumerate(placed(planner, "analyse")):
+        figures = {"attention_distance": 30.0 + number}
+        planner.update(each.key, TrialSnapshot(TrialState.done, figures=figures))
+    assert [each.best for each in planner.progress()] == [best]
+
+
 def parents(planner: Planner, stage: str, init: str = "SUP") -> list[str | None]:
     return [each.spec.parent for each in placed(planner, stage) if each.spec.backbone.init.name == init]
 

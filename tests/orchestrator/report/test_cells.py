@@ -96,6 +96,15 @@ def test_the_best_setting_comes_first_by_the_direction_of_its_metric_and_equal_o
         assert "".join(each.trials[0].key for each in best_first(alike)) == expected
 
 
+def test_where_no_value_is_better_no_setting_stands_for_the_cell_and_none_comes_first() -> None:
+    metrics = (replace(TOP1, better="neither"),)
+    trials = [replace(setting(lr, TrialState.done, value), metrics=metrics) for lr, value in ((1e-3, 0.5), (2e-3, 0.9))]
+    assert shown_trials(trials) == (trials, 2)
+    assert [each.trials[0].key for each in best_first(trials)] == ["0.001-0", "0.002-0"]
+    directed = best_first(replace(trial, metrics=()) for trial in trials)
+    assert [each.trials[0].key for each in directed] == ["0.002-0", "0.001-0"]
+
+
 def test_trials_that_differ_in_their_seed_alone_are_one_setting() -> None:
     trials = [
         setting(1e-3, TrialState.done, 0.5, seed=2),

@@ -60,7 +60,7 @@ TEXTS = {
 
 def cases() -> Iterator[Case]:
     """The cases of this folder's tests that one replacement makes, and those that are no replacement in a good spec."""
-    mistakes, bounds, worst, searches, replicates, claims, layers = (
+    mistakes, bounds, worst, searches, replicates, claims, layers, winners = (
         runpy.run_path(str(HERE / f"test_{name}.py"))
         for name in (
             "mistakes",
@@ -70,6 +70,7 @@ def cases() -> Iterator[Case]:
             "check_replicates",
             "check_claims",
             "check_layers",
+            "check_winners",
         )
     )
     good = mistakes["GOOD"]
@@ -92,6 +93,8 @@ def cases() -> Iterator[Case]:
         yield name, asks.encode(), None, ()
     for name, (old, new, _) in layers["MISTAKES"].items():
         yield f"layers: {name}", layers["WITH_LAYERS"].replace(old, new, 1).replace("§", "").encode(), None, ()
+    for name, (old, new, _) in winners["MISTAKES"].items():
+        yield f"winners: {name}", winners["ANALYSIS"].replace(old, new, 1).replace("§", "").encode(), None, ()
     for name in replicates["BAD"]:
         yield f"replicates: {name}", replicates["text_of"](name).replace("§", "").encode(), None, ()
     for name, (old, new, _) in worst["UNUSED"].items():

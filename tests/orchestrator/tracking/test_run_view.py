@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.records.rows import ChoiceRow, JobRow, PlacedRow, ReportRow, TrialRow
+from orchestrator.records.rows import ChoiceRow, JobRow, MetricRow, PlacedRow, ReportRow, TrialRow
 from orchestrator.records.states import JobState, TrialState
 from orchestrator.tracking import run_view
 
@@ -119,6 +119,9 @@ def test_a_trials_run_says_what_it_is_chosen_by_and_measured_on() -> None:
     tags = run_view.trial_tags(job, placed, a_trial({}), "parent", "running")
     assert (tags["metric"], tags["better"], tags["split"]) == ("rmse", "lower", "eigen")
     assert (tags["level"], tags["trial"], tags["mlflow.parentRunId"]) == ("trial", "a", "parent")
+    distance = MetricRow("attention_distance", "attention distance", "neither", "px")
+    neither = replace(placed, metric=distance.name, mode="max", metrics=(distance,))
+    assert run_view.trial_tags(job, neither, a_trial({}), "parent", "running")["better"] == "neither"
 
 
 def test_parameters_are_flat_and_show_a_setting_as_elsewhere() -> None:

@@ -102,6 +102,11 @@ def test_defaults_are_those_of_the_paper_or_stated() -> None:
     assert whole.metric == "attention_distance"
 
 
+def test_no_value_of_its_figures_is_better_than_another() -> None:
+    assert {metric.better for metric in task(sensitivity=["biased"]).metrics} == {"neither"}
+    assert task().mode == "max", "a mode is recorded, and decides nothing"
+
+
 def test_the_number_and_the_seed_choose_the_images() -> None:
     assert Choice(None, 5, 4).of(9) == list(range(9))
     chosen = Choice(5, 0, 4).of(100)
