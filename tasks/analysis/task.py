@@ -77,7 +77,7 @@ class Analyse(Task):
     images: int | None = Field(default=1024, ge=1, le=100_000_000)
     """Number of images, drawn without replacement; null: all. The paper gives none: 1,024 is our choice."""
     image_seed: int = Field(default=0, ge=0, le=MAX_NUMPY_SEED)
-    """Seed of that draw."""
+    """Seed of that draw, which is also the order in which images form batches of CKA."""
     batch: int = Field(default=32, ge=1, le=4096)
     """Images of one forward pass: what memory depends on. Results differ by rounding alone."""
     measures: tuple[Literal["attention", "cka"], ...] = Field(default=("attention", "cka"), min_length=1, max_length=2)
