@@ -219,10 +219,18 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _reduced(rows: Sequence[MeasurementRow], side: Mapping[str, Any], figure: str) -> float:
+    """One number of the rows. A mean is over layers of each layer's mean, as in figures: layers of Swin have other
+    numbers of heads, and each counts alike."""
     values = [row.value for row in rows if row.value is not None]
     if len(values) < len(rows):
         raise Missing(f"{len(rows) - len(values)} of {len(rows)} values of {figure} are not finite numbers")
-    return float(REDUCE[side["reduce"] or "mean"](values))
+    reduce = REDUCE[side["reduce"] or "mean"]
+    if reduce is not _mean:
+        return float(reduce(values))
+    of_layers: dict[int | None, list[float]] = {}
+    for row, value in zip(rows, values, strict=True):
+        of_layers.setdefault(row.layer, []).append(value)
+    return _mean([_mean(each) for each in of_layers.values()])
 
 
 def _mean_of(per_trial: Sequence[Mapping[str, float]]) -> dict[str, float]:

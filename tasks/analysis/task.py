@@ -156,14 +156,25 @@ class Analyse(Task):
             return self
         if self.cka in self.sensitivity or len(set(self.sensitivity)) < len(self.sensitivity):
             raise ValueError(f"sensitivity {list(self.sensitivity)} names an estimator that is measured already")
-        fewest = FEWEST if "unbiased" in self._estimators else 2
+        estimator, fewest = ("unbiased", FEWEST) if "unbiased" in self._estimators else ("biased", 2)
         few = next((name for name in ("images", "cka_batch") if (getattr(self, name) or fewest) < fewest), None)
         if few:
             raise ValueError(
-                f"{few} {getattr(self, few)}: {self._estimators[0]} CKA needs at least {fewest} images in a batch; "
+                f"{few} {getattr(self, few)}: {estimator} CKA needs at least {fewest} images in a batch; "
                 f"raise it, or leave cka out of measures"
             )
+        self._check_batches(estimator, fewest)
         return self
+
+    def _check_batches(self, estimator: str, fewest: int) -> None:
+        """Raises ValueError if a batch of CKA is too small, as far as the number of images is known."""
+        total = self.evaluation_samples if self.images is not None or self.counts == "exact" else 0
+        smallest = total and total // -(-total // self.cka_batch)  # as tasks.analysis.images.Choice.chunks has them
+        if 0 < smallest < fewest <= total:
+            raise ValueError(
+                f"cka_batch {self.cka_batch}: it divides {total} images into batches of which one has {smallest}, and "
+                f"{estimator} CKA needs at least {fewest}; raise it"
+            )
 
     @property
     def _estimators(self) -> tuple[Estimator, ...]:

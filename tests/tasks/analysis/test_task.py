@@ -156,9 +156,9 @@ def test_images_are_those_that_classification_evaluates(tmp_path: Path) -> None:
         assert max(len(batch["images"]) for batch in batches) <= 5
         order = Choice(None, 0, 5).of(len(whole))
         torch.testing.assert_close(torch.cat([batch["images"] for batch in batches]), whole[order])
-        few = Analyse.model_validate({**data, **planned, "images": 6, "cka_batch": 5})
+        few = Analyse.model_validate({**data, **planned, "images": 9, "cka_batch": 5})
         chosen = torch.cat([batch["images"] for batch in few.loaders(context).evaluation()])
-        torch.testing.assert_close(chosen, whole[Choice(6, 0, 5).of(len(whole))])
+        torch.testing.assert_close(chosen, whole[Choice(9, 0, 5).of(len(whole))])
         assert few.loaders(context).digest != loaders.digest
 
 
@@ -257,6 +257,9 @@ def test_results_do_not_depend_on_the_batch_and_do_on_the_draw(tmp_path: Path) -
     [
         ({"images": 1}, "images 1: unbiased CKA needs at least 4 images in a batch"),
         ({"cka_batch": 3}, "cka_batch 3: unbiased CKA needs at least 4"),
+        ({"cka_batch": 4, "images": 9}, "cka_batch 4: it divides 9 images into batches of which one has 3"),
+        ({"cka_batch": 2, "images": 3, "cka": "biased"}, "of which one has 1, and biased CKA needs at least 2; raise"),
+        ({"cka": "biased", "sensitivity": ["unbiased"], "images": 3}, "images 3: unbiased CKA needs at least 4"),
         ({"cka": "biased", "images": 1}, "images 1: biased CKA needs at least 2"),
         ({"images": 100000}, r"images 100000 is more than the \d+ val images of digits: lower it, or set it to null"),
         ({"sensitivity": ["unbiased"]}, "names an estimator that is measured already"),
