@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from orchestrator.records.rows import JobRecord, MeasurementRow, MetricRow, Placement
@@ -47,8 +47,10 @@ def record(
     rows: Sequence[str] = ("SUP", "MIM"),
     seeds: Sequence[int] = (0, 1, 2),
     failed: Sequence[tuple[str, int]] = (),
+    other_rate: Collection[tuple[str, int]] = (),
 ) -> str:
-    """Fills the store; returns the job's id. `failed`: (row, seed) of trials that fail."""
+    """Fills the store; returns the job's id. `failed`: (row, seed) of trials that fail. `other_rate`: of those whose
+    weights were trained at another learning rate."""
     inits = [{"kind": "none", "name": row} for row in rows]
     spec = JobSpec.model_validate(
         {
@@ -68,7 +70,7 @@ def record(
     store.leases.register(driver)
     for row in rows:
         for seed in seeds:
-            place = _placement(row, seed)
+            place = _placement(row, seed, 1e-3 if (row, seed) in other_rate else 1e-4)
             store.trials.place(job_id, [place])
             store.leases.claim(driver.id, [place.key])
             end = Finished(
@@ -81,11 +83,11 @@ def record(
     return job_id
 
 
-def _placement(row: str, seed: int) -> Placement:
+def _placement(row: str, seed: int, lr: float) -> Placement:
     init = {"kind": "none", "name": row}
     return Placement(
         stage="analyse", group=row, group_values={"backbone.init": row},
         key=hashlib.sha256(f"{row} {seed}".encode()).hexdigest(), spec={"backbone": {"init": init}, "seed": seed},
-        settings={"backbone.init": row, "seed": seed}, name=f"analyse/{row}/seed={seed}", position=seed,
+        settings={"backbone.init": row, "optim.lr": lr, "seed": seed}, name=f"analyse/{row}/seed={seed}", position=seed,
         metric="attention_distance", mode="max", seed=seed, epochs=1, metrics=(DISTANCE, CKA), split="val",
     )  # fmt: skip

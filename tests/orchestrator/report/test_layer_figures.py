@@ -59,6 +59,14 @@ def test_a_row_without_measurements_says_why(store: Store) -> None:
     assert b"not measured: failed" in plotting.svg(report.layers[0])
 
 
+def test_several_settings_are_not_drawn_as_seeds_of_one(store: Store) -> None:
+    """SUP at two learning rates, with other seeds: neither a mean nor an interval over all of them means anything."""
+    report = build(store, record(store, other_rate={("SUP", 2)}))
+    sup, mim = report.layers[0].panels
+    assert (sup.seeds, sup.values, sup.reason) == ((), (), "2 settings, of which a panel shows one")
+    assert len(mim.seeds) == 3
+
+
 def test_panels_share_an_axis_and_have_a_dot_for_each_value(figures: tuple[LayerFigure, ...]) -> None:
     drawn = plotting.draw(figures[0])
     axes = [place for place in drawn.axes if place.get_title()]
