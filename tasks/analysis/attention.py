@@ -123,7 +123,7 @@ def measured(maps: Tensor, places: Places, rule: ClsRule, eps: float) -> Attenti
     cross = torch.zeros(heads, heads, dtype=torch.float64, device=maps.device)
     for part, queries in _chunks(maps, 0 if rule == "keep" else first):
         asking = slice(max(queries.start - first, 0), max(queries.stop - first, 0))
-        patches = part[..., first:].double()
+        patches = part[..., first:].to(torch.float64, copy=True)  # it is changed below, and maps are the model's
         far = (patches[:, :, max(first - queries.start, 0) :] * apart[asking]).sum(-1)
         if rule == "drop_renormalise" and first:
             left = patches.sum(-1, keepdim=True)

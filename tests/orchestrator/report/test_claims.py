@@ -94,6 +94,14 @@ def test_verdicts(recorded: JobResults, fields: dict[str, Any], verdict: str) ->
     assert of_recorded(recorded, claim(**fields)).verdict == verdict
 
 
+@pytest.mark.parametrize(("margin", "level"), [(6.4, 0.90), (3.8, 0.95)])
+def test_the_level_of_a_claim_within_is_that_of_the_interval_which_decides(
+    recorded: JobResults, margin: float, level: float
+) -> None:
+    """Held by the 90 % interval inside the margins, contradicted by the 95 % one outside."""
+    assert of_recorded(recorded, claim(relation="within", margin=margin)).level == pytest.approx(level)
+
+
 def test_holm_over_the_claims_of_the_job(store: Store) -> None:
     """p of the first is 0.00388, of the second 0.0475: alone it is held, as the second of three it is not."""
     second = claim("narrow", margin=3.85)
