@@ -29,18 +29,20 @@ class ClaimRow:
 
 
 def digest(spec: Mapping[str, Any], claim: Mapping[str, Any]) -> str:
-    """What a claim says, as a hash: all its fields but `NOT_CLAIMED`, with the stage that it reads and the fields of
-    the rows and columns that it names. A field at an empty default does not count, so that later fields change none.
+    """What a claim says, as a hash: all its fields but `NOT_CLAIMED`, with the stage and the figure that it reads and
+    the fields of the rows and columns that it names. A field at an empty default does not count, so that later fields
+    change none; 0 is not empty, since layer 0 is a layer.
 
     `spec`: the job's JSON; `claim`: one of its claims.
     """
     report = spec["report"]
     stage = report.get("stage") or spec["stages"][-1]["name"]
+    figure = next(iter(report.get("figures") or ()), "")
     said: dict[str, Any] = {name: value for name, value in claim.items() if name not in NOT_CLAIMED}
     for name in ("left", "right"):
         side = said[name]
         if isinstance(side, Mapping):
-            said[name] = _set({**side, "stage": side.get("stage") or stage})
+            said[name] = _set({**side, "stage": side.get("stage") or stage, "figure": side.get("figure") or figure})
     said["fields"] = [report["rows"], report["columns"]]
     text = json.dumps(_set(said), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -48,4 +50,4 @@ def digest(spec: Mapping[str, Any], claim: Mapping[str, Any]) -> str:
 
 def _set(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that are not empty."""
-    return {name: value for name, value in fields.items() if value not in (None, "", [], {}, False)}
+    return {name: value for name, value in fields.items() if value is not False and value not in (None, "", [], {})}

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.records.recorded_spec import label, lookup, sources
 from orchestrator.report.claim_model import ClaimSide
 from orchestrator.report.figures import UNKNOWN, metric_of, scaled
 from orchestrator.report.replicates import by_seed
@@ -73,15 +72,8 @@ class ClaimValues:
     def _places(self, stage: str) -> list[tuple[str, str, PlacedRow]]:
         """The trials of a stage with their rows and columns."""
         if stage not in self._placed:
-            paths = (self._results.row_path, self._results.column_path)
-            fixed = [_fixed(self._results, stage, path) for path in paths]
-            found = []
-            for trial in self._results.placed:
-                if trial.stage == stage:
-                    values = {**trial.settings, **trial.group_values}
-                    row, column = (label(values.get(path, other)) for path, other in zip(paths, fixed, strict=True))
-                    found.append((row, column, trial))
-            self._placed[stage] = found
+            of_stage = [trial for trial in self._results.placed if trial.stage == stage]
+            self._placed[stage] = [(*self._results.place_of(trial), trial) for trial in of_stage]
         return self._placed[stage]
 
     def read(self, side: Any, figure: str = "", images: bool = False, row: str = "") -> Reading:
@@ -219,10 +211,18 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _reduced(rows: Sequence[MeasurementRow], side: Mapping[str, Any], figure: str) -> float:
+    """One number of the rows. A mean is over layers of each layer's mean, as in figures: layers of Swin have other
+    numbers of heads, and each counts alike."""
     values = [row.value for row in rows if row.value is not None]
     if len(values) < len(rows):
         raise Missing(f"{len(rows) - len(values)} of {len(rows)} values of {figure} are not finite numbers")
-    return float(REDUCE[side["reduce"] or "mean"](values))
+    reduce = REDUCE[side["reduce"] or "mean"]
+    if reduce is not _mean:
+        return float(reduce(values))
+    of_layers: dict[int | None, list[float]] = {}
+    for row, value in zip(rows, values, strict=True):
+        of_layers.setdefault(row.layer, []).append(value)
+    return _mean([_mean(each) for each in of_layers.values()])
 
 
 def _mean_of(per_trial: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -233,18 +233,6 @@ def _mean_of(per_trial: Sequence[Mapping[str, float]]) -> dict[str, float]:
         for image in (per_trial[0] if per_trial else {})
         if image in common
     }
-
-
-def _fixed(results: JobResults, stage: str, path: str) -> Any:
-    """What all trials of a stage have at a path that none of them varies: by overrides, or of the base trial."""
-    for name in reversed(sources(results.stages, stage)):
-        override = results.stages[name].get("override") or {}
-        for at, value in override.items():
-            if at == path:
-                return value
-            if path.startswith(f"{at}.") and isinstance(value, Mapping):
-                return lookup(value, path.removeprefix(f"{at}."))
-    return lookup(results.spec["trial"], path)
 
 
 def _metric(trials: Sequence[PlacedRow], name: str) -> MetricRow:

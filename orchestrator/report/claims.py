@@ -85,9 +85,10 @@ def claims(results: JobResults) -> tuple[ClaimReport, ...]:
         if each.p is not None and each.says is not None:
             decided = adjusted[i].p < ALPHA
             verdict: Verdict = each.says if decided else "undecided"
-            report = replace(
-                report, verdict=verdict, p=each.p, adjusted_p=adjusted[i].p, level=adjusted[i].level,
-            )  # fmt: skip
+            level = adjusted[i].level
+            if claim["relation"] == "within" and each.says == "held":
+                level = 2 * level - 1  # two one-sided tests: 90 % where the interval of a difference has 95 %
+            report = replace(report, verdict=verdict, p=each.p, adjusted_p=adjusted[i].p, level=level)
         row = recorded.get(digest(results.spec, claim))
         if row is not None:
             before = sum(first[key] <= row.submitted for key in keys[i] if key in first)

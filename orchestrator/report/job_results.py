@@ -53,6 +53,7 @@ class JobResults:
         """(stage, group) -> its trials."""
         for trial in self.placed:
             self.members.setdefault((trial.stage, trial.group), []).append(trial)
+        self._fixed_values: dict[tuple[str, str], Any] = {}
         self.choices = {(row.stage, row.group): self._choice(row) for row in store.choices.of(job_id)}
         self.groups = self._groups()
         self.cell_groups = self._cell_groups()
@@ -143,11 +144,26 @@ class JobResults:
     def place_of(self, trial: PlacedRow) -> tuple[str, str]:
         """What the table calls the row and the column of any trial of the job."""
         values = {**trial.settings, **trial.group_values}
-        base = self.spec["trial"]
         row, column = (
-            label(values[path] if path in values else lookup(base, path)) for path in (self.row_path, self.column_path)
+            label(values[path] if path in values else self._fixed(trial.stage, path))
+            for path in (self.row_path, self.column_path)
         )
         return row, column
+
+    def _fixed(self, stage: str, path: str) -> Any:
+        """What all trials of a stage have at a path that none of them varies: by overrides, or of the base trial."""
+        if (stage, path) not in self._fixed_values:
+            self._fixed_values[stage, path] = self._look_up(stage, path)
+        return self._fixed_values[stage, path]
+
+    def _look_up(self, stage: str, path: str) -> Any:
+        for name in reversed(sources(self.stages, stage)):
+            for at, value in (self.stages[name].get("override") or {}).items():
+                if at == path:
+                    return value
+                if path.startswith(f"{at}.") and isinstance(value, Mapping):
+                    return lookup(value, path.removeprefix(f"{at}."))
+        return lookup(self.spec["trial"], path)
 
     def chosen_trials(self, choice: Choice) -> Replicates | None:
         """The trial that was chosen, with those of its other seeds if it was chosen by their mean; None if it is not

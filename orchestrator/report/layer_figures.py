@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.paths import file_name
 from orchestrator.report.figures import unrecorded
 from orchestrator.report.layer_panels import LayerFigure, Panel, SeedLayers, Value
+from orchestrator.report.replicates import by_setting
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import MeasurementRow, MetricRow, PlacedRow
@@ -78,6 +79,8 @@ def _panel(
     wanted: Mapping[str, Any],
     scale: float,
 ) -> Panel:
+    if (settings := len(by_setting(trials))) > 1:  # a mean over them, with an interval, would be of nothing
+        return Panel(row, reason=f"{settings} settings, of which a panel shows one")
     seeds, values = [], []
     anchor: tuple[tuple[int, float], ...] = ()
     for trial in sorted(trials, key=lambda each: each.seed):

@@ -37,13 +37,13 @@ def why_refused(job: JobSpec, number: int) -> str | None:
 
 def _follows(stage: Stage, path: str, shown: Collection[str]) -> bool:
     """True if the value at `path` follows from shown values: every grid has one, and grids with different ones have no
-    value of some shown field in common."""
+    value of some shown field in common. Not from the seed: a value for each seed would be chosen with the seed."""
     grids = stage.sweep.grid if isinstance(stage.sweep, Grid) else []
     values = [axis for axes in grids if isinstance(axis := axes.get(path), list) and len(axis) == 1]
     if not grids or len(values) < len(grids):
         return False
     return all(
-        axes[path] == others[path] or any(_apart(axes.get(name), others.get(name)) for name in shown)
+        axes[path] == others[path] or any(_apart(axes.get(name), others.get(name)) for name in shown if name != "seed")
         for axes, others in itertools.combinations(grids, 2)
     )
 

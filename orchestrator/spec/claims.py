@@ -68,7 +68,8 @@ class ClaimSide(SpecModel):
     """`distinct`: without the values of a layer or head with itself, as on the diagonal of CKA."""
     reduce: Literal["mean", "min", "max"] | None = None
     """How the values that are left (layers, heads, items, pairs) become one number for each trial. None: the figure
-    that the trial ended with if there is one and no part of it is asked for, else the mean."""
+    that the trial ended with if there is one and no part of it is asked for, else the mean. Of several layers it is the
+    mean of each layer's mean, so that each counts alike whatever its heads."""
     published: bool = False
     """True: the number that `report.reference` has for this row, column and figure. It is of one run, so the report
     shows the difference and gives no verdict."""

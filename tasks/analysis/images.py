@@ -30,14 +30,16 @@ class Choice:
     """Images of a chunk: those of which results are written to disk together, and of one Gram matrix."""
 
     def of(self, count: int) -> list[int]:
-        """The chosen positions among `count` images, in order: a draw without replacement (NumPy's PCG64). Raises
-        DataError if there are too few."""
-        if self.images is None:
-            return list(range(count))
-        if self.images > count:
+        """The chosen positions among `count` images: a draw without replacement (NumPy's PCG64), in the order of the
+        draw. Raises DataError if there are too few.
+
+        Data sets lie sorted by class. Chunks of sorted images would hold a few classes each, and CKA over such batches
+        is another number: 0.92 in place of 0.83 for simulated features of classes that lie in a hierarchy.
+        """
+        if self.images is not None and self.images > count:
             raise DataError(f"task.images {self.images} is more than the {count} images there are: lower it")
-        drawn = np.random.default_rng(self.seed).permutation(count)[: self.images]
-        return sorted(drawn.tolist())
+        drawn: list[int] = np.random.default_rng(self.seed).permutation(count)[: self.images].tolist()
+        return drawn
 
     def chunks(self, count: int) -> list[slice]:
         """`count` chosen images in as few chunks as `largest_chunk` allows, whose sizes differ by 1 at most: no chunk

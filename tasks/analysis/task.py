@@ -77,7 +77,7 @@ class Analyse(Task):
     images: int | None = Field(default=1024, ge=1, le=100_000_000)
     """Number of images, drawn without replacement; null: all. The paper gives none: 1,024 is our choice."""
     image_seed: int = Field(default=0, ge=0, le=MAX_NUMPY_SEED)
-    """Seed of that draw."""
+    """Seed of that draw, which is also the order in which images form batches of CKA."""
     batch: int = Field(default=32, ge=1, le=4096)
     """Images of one forward pass: what memory depends on. Results differ by rounding alone."""
     measures: tuple[Literal["attention", "cka"], ...] = Field(default=("attention", "cka"), min_length=1, max_length=2)
@@ -156,14 +156,25 @@ class Analyse(Task):
             return self
         if self.cka in self.sensitivity or len(set(self.sensitivity)) < len(self.sensitivity):
             raise ValueError(f"sensitivity {list(self.sensitivity)} names an estimator that is measured already")
-        fewest = FEWEST if "unbiased" in self._estimators else 2
+        estimator, fewest = ("unbiased", FEWEST) if "unbiased" in self._estimators else ("biased", 2)
         few = next((name for name in ("images", "cka_batch") if (getattr(self, name) or fewest) < fewest), None)
         if few:
             raise ValueError(
-                f"{few} {getattr(self, few)}: {self._estimators[0]} CKA needs at least {fewest} images in a batch; "
+                f"{few} {getattr(self, few)}: {estimator} CKA needs at least {fewest} images in a batch; "
                 f"raise it, or leave cka out of measures"
             )
+        self._check_batches(estimator, fewest)
         return self
+
+    def _check_batches(self, estimator: str, fewest: int) -> None:
+        """Raises ValueError if a batch of CKA is too small, as far as the number of images is known."""
+        total = self.evaluation_samples if self.images is not None or self.counts == "exact" else 0
+        smallest = total and total // -(-total // self.cka_batch)  # as tasks.analysis.images.Choice.chunks has them
+        if 0 < smallest < fewest <= total:
+            raise ValueError(
+                f"cka_batch {self.cka_batch}: it divides {total} images into batches of which one has {smallest}, and "
+                f"{estimator} CKA needs at least {fewest}; raise it"
+            )
 
     @property
     def _estimators(self) -> tuple[Estimator, ...]:

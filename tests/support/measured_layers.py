@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from orchestrator.records.rows import JobRecord, MeasurementRow, MetricRow, Placement
@@ -51,9 +51,10 @@ def record(
     layers: int = LAYERS,
     job_id: str = "dark-12345678",
     sizes: Sequence[int] = (),
+    other_rate: Collection[tuple[str, int]] = (),
 ) -> str:
     """Fills the store; returns the job's id. `failed`: (row, seed) of trials that fail. `sizes`: of images, a setting
-    that is neither row nor column."""
+    that is neither row nor column. `other_rate`: of those whose weights were trained at another learning rate."""
     inits = [{"kind": "none", "name": row} for row in rows]
     spec = JobSpec.model_validate(
         {
@@ -73,7 +74,7 @@ def record(
     store.leases.register(driver)
     for row in rows:
         for seed, size in itertools.product(seeds, sizes or (None,)):
-            place = _placement(row, seed, size)
+            place = _placement(row, seed, size, 1e-3 if (row, seed) in other_rate else 1e-4)
             store.trials.place(job_id, [place])
             store.leases.claim(driver.id, [place.key])
             end = Finished(
@@ -87,13 +88,14 @@ def record(
     return job_id
 
 
-def _placement(row: str, seed: int, size: int | None) -> Placement:
+def _placement(row: str, seed: int, size: int | None, lr: float) -> Placement:
     init = {"kind": "none", "name": row}
     setting = {} if size is None else {"backbone.image_size": size}
     return Placement(
         stage="analyse", group=row, group_values={"backbone.init": row},
         key=hashlib.sha256(f"{row} {seed} {setting}".encode()).hexdigest(),
         spec={"backbone": {"init": init}, "seed": seed},
-        settings={"backbone.init": row, "seed": seed, **setting}, name=f"analyse/{row}/seed={seed}", position=seed,
+        settings={"backbone.init": row, "optim.lr": lr, "seed": seed, **setting},
+        name=f"analyse/{row}/seed={seed}", position=seed,
         metric="attention_distance", mode="max", seed=seed, epochs=1, metrics=(DISTANCE, CKA), split="val",
     )  # fmt: skip

@@ -94,6 +94,14 @@ def test_verdicts(recorded: JobResults, fields: dict[str, Any], verdict: str) ->
     assert of_recorded(recorded, claim(**fields)).verdict == verdict
 
 
+@pytest.mark.parametrize(("margin", "level"), [(6.4, 0.90), (3.8, 0.95)])
+def test_the_level_of_a_claim_within_is_that_of_the_interval_which_decides(
+    recorded: JobResults, margin: float, level: float
+) -> None:
+    """Held by the 90 % interval inside the margins, contradicted by the 95 % one outside."""
+    assert of_recorded(recorded, claim(relation="within", margin=margin)).level == pytest.approx(level)
+
+
 def test_holm_over_the_claims_of_the_job(store: Store) -> None:
     """p of the first is 0.00388, of the second 0.0475: alone it is held, as the second of three it is not."""
     second = claim("narrow", margin=3.85)
@@ -155,6 +163,10 @@ def test_before_any_trial(store: Store) -> None:
 # Values per layer, head and image.
 
 
+WIDER = ((0, 0), (1, 0), (2, 0), (2, 1))
+"""(layer, head) of a model whose last layer has two heads."""
+
+
 def layers(group: str, seed: int) -> Sequence[MeasurementRow]:
     """Distance: layer l of SUP has 100 + l (+ seed), of RAND 100; head h adds h. CKA: 1 on the diagonal, else 0.9 (SUP)
     or 0.5 (RAND) less a tenth of the seed. Accuracy of image k: 1 of SUP; of RAND 0 for every third."""
@@ -170,6 +182,7 @@ def layers(group: str, seed: int) -> Sequence[MeasurementRow]:
         for j in range(3)
     ]
     rows += [MeasurementRow("right", "val", f"{k}.png", None, None, float(sup or k % 3 > 0)) for k in range(60)]
+    rows += [MeasurementRow("wider", "val", "", layer, head, 10.0 * layer + seed) for layer, head in WIDER]
     rows += [MeasurementRow("holes", "val", "", 0, None, None if seed == 1 else 0.5)]
     return rows
 
@@ -190,6 +203,8 @@ def of(figure: str, **fields: Any) -> dict[str, Any]:
         ("distance", {"layers": {"last": 3}}, (102.5, 103.5, 104.5), 100.5),
         ("distance", {"layers": {"first": 2}, "reduce": "max"}, (102, 103, 104), 101),
         ("distance", {"reduce": "min"}, (100, 101, 102), 100),
+        ("wider", {"layers": {"last": 2}}, (15, 16, 17), None),  # layers 1 and 2, of which the last has two heads
+        ("wider", {"reduce": "mean"}, (10, 11, 12), None),
         ("cka", {"reduce": "min"}, (0.9, 0.8, 0.7), None),
         ("cka", {"pairs": "distinct", "reduce": "max"}, (0.9, 0.8, 0.7), None),
         ("cka", {"reduce": "max"}, (1, 1, 1), 1),

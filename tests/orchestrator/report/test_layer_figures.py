@@ -14,6 +14,7 @@ from measured_layers import FIGURES, HEADS, LAYERS, distance, record
 from orchestrator.report import plotting
 from orchestrator.report.build import build
 from orchestrator.report.formats import FORMATS, Links
+from orchestrator.report.job_results import JobResults
 from orchestrator.report.layer_files import files, files_of_stage
 from orchestrator.report.layer_panels import LayerFigure
 from orchestrator.report.publish import publish, saved
@@ -57,6 +58,24 @@ def test_a_row_without_measurements_says_why(store: Store) -> None:
     assert (mim.row, mim.reason) == ("MIM", "")
     assert sup.reason == "not measured: failed"
     assert b"not measured: failed" in plotting.svg(report.layers[0])
+
+
+@pytest.mark.parametrize("override", [{"task.dataset": "faces"}, {"task": {"kind": "analysis", "dataset": "faces"}}])
+def test_rows_and_columns_that_a_stage_sets_by_override(store: Store, override: dict[str, object]) -> None:
+    """As claims have them, and the check of the spec: what is drawn is found by the same names."""
+    results = JobResults(store, record(store), full=False)
+    assert {results.place_of(trial) for trial in results.placed} == {("SUP", "digits"), ("MIM", "digits")}
+    results = JobResults(store, results.job.id, full=False)
+    results.stages["analyse"] = {**results.stages["analyse"], "override": override}
+    assert {results.place_of(trial) for trial in results.placed} == {("SUP", "faces"), ("MIM", "faces")}
+
+
+def test_several_settings_are_not_drawn_as_seeds_of_one(store: Store) -> None:
+    """SUP at two learning rates, with other seeds: neither a mean nor an interval over all of them means anything."""
+    report = build(store, record(store, other_rate={("SUP", 2)}))
+    sup, mim = report.layers[0].panels
+    assert (sup.seeds, sup.values, sup.reason) == ((), (), "2 settings, of which a panel shows one")
+    assert len(mim.seeds) == 3
 
 
 def test_panels_share_an_axis_and_have_a_dot_for_each_value(figures: tuple[LayerFigure, ...]) -> None:

@@ -57,6 +57,9 @@ REFUSED = {
     "several values in one grid": (
         "  - {name: all, sweep: {grid: [{task.dataset: [digits], optim.lr: [1e-3, 2e-3]}, "
         "{task.dataset: [faces], optim.lr: [2e-3]}]}}\n", "several values of optim.lr"),
+    "a value that follows from the seed": (
+        "  - {name: all, sweep: {grid: [{seed: [0], optim.lr: [1e-3]}, {seed: [1], optim.lr: [2e-3]}]}}\n",
+        "several values of optim.lr"),
     "a search": ("  - {name: all, sweep: {search: {optim.lr: {loguniform: [1e-4, 1e-2]}}, trials: 3}}\n", "searches"),
     "a winner taken later": (
         "  - {name: all, sweep: {grid: {seed: [0, 1]}}}\n  - {name: final, from: all}\n", "winners are chosen from"),

@@ -85,7 +85,16 @@ def test_a_digest_is_of_what_is_claimed() -> None:
     assert digest(SPEC, same) == digest(SPEC, CLAIM)
     named = {**CLAIM, "left": {**CLAIM["left"], "stage": "final"}}  # type: ignore[dict-item]
     assert digest(SPEC, named) == digest(SPEC, CLAIM), "the report's stage by its name"
+    layers = [{"left": {**CLAIM["left"], "layer": layer}} for layer in (0, 1)]  # type: ignore[dict-item]
     others = [{"margin": 1.0}, {"relation": "below"}, {"right": 91.0}, {"over": "images"}, {"left": {"row": "MIM"}}]
+    others += layers
     found = {digest(SPEC, {**CLAIM, **change}) for change in others}
     assert len(found | {digest(SPEC, CLAIM)}) == len(others) + 1
     assert digest({**SPEC, "report": {**SPEC["report"], "stage": "grid"}}, CLAIM) != digest(SPEC, CLAIM)  # type: ignore[dict-item]
+
+
+def test_a_claim_about_the_first_figure_is_another_one_when_that_changes() -> None:
+    of_loss, of_top1 = ({**SPEC, "report": {**SPEC["report"], "figures": [name, "x"]}} for name in ("loss", "top1"))  # type: ignore[dict-item]
+    assert digest(of_loss, CLAIM) != digest(of_top1, CLAIM)
+    named = {**CLAIM, "left": {**CLAIM["left"], "figure": "loss"}}  # type: ignore[dict-item]
+    assert digest(of_loss, CLAIM) == digest(of_loss, named)

@@ -174,7 +174,9 @@ def test_it_is_what_loops_compute(rule: ClsRule, prefix: int, chunk: int, monkey
     maps[0, 0, 3, 4] = 0
     wanted = brute_force(maps, places, rule, 1e-6)
     for given, tolerance in ((maps.double(), 1e-12), (maps, 1e-6)):
+        kept = given.clone()
         means = measured(given, places, rule, 1e-6).means()
+        assert given.equal(kept), "they are the model's"
         for value, of_loops in zip((means.distance, means.entropy, means.divergence), wanted, strict=True):
             close(value, of_loops, rtol=tolerance, atol=tolerance)
 

@@ -108,12 +108,24 @@ def test_no_value_of_its_figures_is_better_than_another() -> None:
 
 
 def test_the_number_and_the_seed_choose_the_images() -> None:
-    assert Choice(None, 5, 4).of(9) == list(range(9))
+    assert sorted(Choice(None, 5, 4).of(9)) == list(range(9))
     chosen = Choice(5, 0, 4).of(100)
-    assert chosen == sorted(set(chosen))
+    assert len(set(chosen)) == 5
+    assert set(chosen) <= set(range(100))
+    assert Choice(5, 0, 4).of(100) == chosen
     assert Choice(5, 1, 4).of(100) != chosen
     with pytest.raises(DataError, match=r"task\.images 5 is more than the 4 images there are"):
         Choice(5, 0, 4).of(4)
+
+
+@pytest.mark.parametrize("images", [None, 1024])
+def test_batches_of_cka_hold_images_of_all_classes(images: int | None) -> None:
+    """Of a data set that lies sorted by class: else every batch would be of a few classes, and CKA another number."""
+    choice = Choice(images, 0, 256)
+    classes = [position // 100 for position in choice.of(2000)]
+    batches = [set(classes[chunk]) for chunk in choice.chunks(len(classes))]
+    assert len(batches) == (8 if images is None else 4)
+    assert batches == [set(range(20))] * len(batches)
 
 
 @pytest.mark.parametrize(("images", "batch", "sizes"), [
@@ -147,10 +159,11 @@ def test_images_are_those_that_classification_evaluates(tmp_path: Path) -> None:
         loaders = mine.loaders(context)
         batches = list(loaders.evaluation())
         assert max(len(batch["images"]) for batch in batches) <= 5
-        torch.testing.assert_close(torch.cat([batch["images"] for batch in batches]), whole)
-        few = Analyse.model_validate({**data, **planned, "images": 6, "cka_batch": 5})
+        order = Choice(None, 0, 5).of(len(whole))
+        torch.testing.assert_close(torch.cat([batch["images"] for batch in batches]), whole[order])
+        few = Analyse.model_validate({**data, **planned, "images": 6, "cka_batch": 6})
         chosen = torch.cat([batch["images"] for batch in few.loaders(context).evaluation()])
-        torch.testing.assert_close(chosen, whole[Choice(6, 0, 5).of(len(whole))])
+        torch.testing.assert_close(chosen, whole[Choice(6, 0, 6).of(len(whole))])
         assert few.loaders(context).digest != loaders.digest
 
 
@@ -249,6 +262,9 @@ def test_results_do_not_depend_on_the_batch_and_do_on_the_draw(tmp_path: Path) -
     [
         ({"images": 1}, "images 1: unbiased CKA needs at least 4 images in a batch"),
         ({"cka_batch": 3}, "cka_batch 3: unbiased CKA needs at least 4"),
+        ({"cka_batch": 4, "images": 9}, "cka_batch 4: it divides 9 images into batches of which one has 3"),
+        ({"cka_batch": 2, "images": 3, "cka": "biased"}, "of which one has 1, and biased CKA needs at least 2; raise"),
+        ({"cka": "biased", "sensitivity": ["unbiased"], "images": 3}, "images 3: unbiased CKA needs at least 4"),
         ({"cka": "biased", "images": 1}, "images 1: biased CKA needs at least 2"),
         ({"images": 100000}, r"images 100000 is more than the \d+ val images of digits: lower it, or set it to null"),
         ({"sensitivity": ["unbiased"]}, "names an estimator that is measured already"),
