@@ -16,17 +16,17 @@ class Deconvolutions(nn.Sequential):
 
     Each deconvolution has kernel 2, stride 2 and no bias, and is followed by BatchNorm and ReLU. Their number follows
     from the stride: three for the last map of a Swin (stride 32: the paper's three), two for its third stage or a ViT
-    of patch 16, none for stride 4. The paper says "three deconvolutions" (section 4.2); kernel, filters and start are
-    those of its public depth code (MIM-Depth-Estimation).
+    of patch 16, none for stride 4. Appendix E of the paper has kernel 2 and 32 filters; no bias and the
+    start are those of its public depth code (MIM-Depth-Estimation).
     """
 
     def __init__(self, channels: int, stride: int, filters: int = FILTERS) -> None:
-        """`channels`, `stride`: of the map that comes in. Raises ValueError for a stride other than 4, 8, 16, 32, ..."""
+        """`channels`, `stride`: of the map that comes in. Raises ValueError for a stride but 4, 8, 16, 32, ..."""
         count = (stride // STRIDE).bit_length() - 1
         if stride < STRIDE or stride != STRIDE << count:
             raise ValueError(
-                f"a feature map of stride {stride} does not reach stride {STRIDE} by doubling: use a backbone or a stage "
-                "of stride 4, 8, 16 or 32"
+                f"a feature map of stride {stride} does not reach stride {STRIDE} by doubling: "
+                "use a backbone or a stage of stride 4, 8, 16 or 32"
             )
         super().__init__()
         self.channels = channels

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from tasks.datasets.augment import MAX_SIDE
 from tasks.datasets.transforms import Size
 from tasks.pose.boxes import Floats, covering, input_matrices, warped_points
 from tasks.pose.joints import Skeleton
@@ -17,6 +19,8 @@ HALF_BODY_PADDING = 1.5
 _LEAST_OF_A_HALF = 3
 """Labelled joints that a half of the body needs to be chosen."""
 _UNIFORM_DRAWS = 20
+Distance = Annotated[int, Field(ge=2, le=MAX_SIDE)]
+"""Pixels."""
 NEUTRAL = (1.0, 1.0, 1.0, 0.0)
 """Factors of brightness, contrast and saturation, and shift of hue, that change no colour."""
 
@@ -66,7 +70,7 @@ class PoseAugment(BaseModel):
     """Probability of colour jitter: the four changes, in an order drawn anew for each image."""
     grid_dropout: float = Field(default=0.5, ge=0, le=1)
     """Probability that a grid of squares is blackened."""
-    grid_unit: tuple[int, int] = (10, 40)
+    grid_unit: tuple[Distance, Distance] = (10, 40)
     """Least and greatest distance of the squares, in pixels of the input."""
     grid_hole: float = Field(default=0.5, gt=0, lt=1)
     """Side of a square as a part of their distance."""
@@ -74,8 +78,8 @@ class PoseAugment(BaseModel):
     @field_validator("grid_unit")
     @classmethod
     def _is_range(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if not 2 <= value[0] <= value[1]:
-            raise ValueError(f"{list(value)} is no range of distances: needs 2 <= low <= high")
+        if value[0] > value[1]:
+            raise ValueError(f"{list(value)} is no range: needs low <= high")
         return value
 
     @classmethod
@@ -134,9 +138,9 @@ class Drawn:
 def draw(augment: PoseAugment, person: Person, skeleton: Skeleton, size: Size, generator: np.random.Generator) -> Drawn:
     """Draws the augmentation of one sample.
 
-    `generator`: seeded by the caller for (seed, epoch, sample); it yields the same count of numbers whatever the
-    options and the person, so that one option changes nothing in what another draws. Raises ValueError for a
-    `grid_unit` larger than the input.
+    `generator`: seeded by the caller for (seed, epoch, sample). All numbers are drawn first, whatever the options and
+    the person, so that one option changes nothing in what another draws. Raises ValueError for a `grid_unit` larger
+    than the input.
     """
     if augment.grid_dropout and augment.grid_unit[1] > min(size):
         raise ValueError(

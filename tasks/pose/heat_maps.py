@@ -8,6 +8,7 @@ pixel off.)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -80,7 +81,7 @@ def decoded(maps: Tensor, input_size: Size, blur: int | None) -> tuple[Tensor, T
     pixels = torch.stack([highest % width, highest // width], -1)
     places = pixels.float()
     if blur is not None:
-        moved = places - _newton_step(_logarithm(maps, blur), pixels)
+        moved = places - _newton_step(_logarithm(maps, blur), pixels).float()
         places = torch.where((scores > 0)[..., None], moved, places)
     per_pixel = on_device(torch.tensor(units(input_size, (height, width)), dtype=torch.float32), maps.device)
     return places * per_pixel, scores
@@ -96,9 +97,13 @@ def blur_side(sigma: float) -> int:
 
 
 def _logarithm(maps: Tensor, blur: int) -> Tensor:
-    """Maps blurred, brought back to their greatest value, limited, as logarithms."""
+    """Maps blurred, brought back to their greatest value, limited, as logarithms in float64.
+
+    Where a map is little but noise, rounding in float32 moves the joint by a hundredth of a pixel.
+    """
     if blur < 1 or blur % 2 == 0:
         raise ValueError(f"a blur of {blur} pixels has no middle: use an odd number")
+    maps = maps.double()
     highest = maps.amax((-2, -1), keepdim=True)
     blurred = _blurred(_blurred(maps, blur, -1), blur, -2)
     blurred = blurred * (highest / blurred.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny))
@@ -109,7 +114,7 @@ def _blurred(maps: Tensor, side: int, axis: int) -> Tensor:
     """Gaussian along one axis, zeros outside, with OpenCV's sigma for a kernel of this side."""
     half = side // 2
     sigma = 0.3 * (half - 1) + 0.8
-    kernel = [torch.tensor(-((i - half) ** 2) / (2 * sigma**2)).exp().item() for i in range(side)]
+    kernel = [math.exp(-((i - half) ** 2) / (2 * sigma**2)) for i in range(side)]
     length = maps.shape[axis]
     room = (half, half) if axis == -1 else (0, 0, half, half)
     wide = torch.nn.functional.pad(maps, room)
@@ -133,7 +138,7 @@ def _newton_step(logarithms: Tensor, pixels: Tensor) -> Tensor:
 
     here, left, right, above, below = at(0, 0), at(-1, 0), at(1, 0), at(0, -1), at(0, 1)
     dx, dy = (right - left) / 2, (below - above) / 2
-    epsilon = torch.finfo(torch.float32).eps
+    epsilon = torch.finfo(torch.float32).eps  # as in the public code, against flat maps
     dxx, dyy = right - 2 * here + left + epsilon, below - 2 * here + above + epsilon
     dxy = (at(1, 1) - right - below + 2 * here - left - above + at(-1, -1)) / 2
     determinant = dxx * dyy - dxy * dxy
