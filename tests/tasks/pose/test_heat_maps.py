@@ -94,9 +94,8 @@ def test_refined_places_and_scores_are_the_public_codes(golden: dict[str, Tensor
     places, scores = heat_maps.decoded(golden["pred"], INPUT, blur=11)
     close(places, golden["decoded_correct"], 1e-3)
     assert torch.equal(scores, golden["scores"])
-    clean, _ = heat_maps.decoded(golden["targets"][:2], INPUT, blur=11)
-    sure = golden["visible_inside_mask"].bool()
-    close(clean[sure], golden["clean_decoded_correct"].view_as(clean)[sure], 1e-3)
+    clean, _ = heat_maps.decoded(golden["targets"][:1], INPUT, blur=11)
+    close(clean[0], golden["clean_decoded_correct"], 1e-3)
 
 
 def test_the_original_udp_code_differs_by_its_smaller_blur_only(golden: dict[str, Tensor]) -> None:
