@@ -1,50 +1,42 @@
-"""What dense heads begin with: deconvolutions that bring a backbone's feature map up to a quarter of the image."""
+"""The deconvolutions between a backbone's feature map and the prediction of a dense head (pose, depth)."""
 
 from __future__ import annotations
 
-from torch import nn
-
-STRIDE = 4
-"""Pixels of the image per position of the map that deconvolutions end with."""
-FILTERS = 32
-INITIAL_STD = 0.001
-"""Of the normal distribution that weights of dense heads begin with (public depth and pose code)."""
+from torch import Tensor, nn
 
 
-class Deconvolutions(nn.Sequential):
-    """(n, channels, h, w) -> (n, self.channels, h * stride / 4, w * stride / 4).
+class Deconvolutions(nn.Module):
+    """Deconvolutions (kernel 2, stride 2, no bias), each with BatchNorm and ReLU, that each double a map's sides.
 
-    Each deconvolution has kernel 2, stride 2 and no bias, and is followed by BatchNorm and ReLU. Their number follows
-    from the stride: three for the last map of a Swin (stride 32: the paper's three), two for its third stage or a ViT
-    of patch 16, none for stride 4. Appendix E of the paper has kernel 2 and 32 filters; no bias and the
-    start are those of its public depth code (MIM-Depth-Estimation).
+    Source: appendix E of the paper (three, of 32 filters: from stride 32 to 4); kernels without bias and the initial
+    weights from its depth code, SwinTransformer/MIM-Depth-Estimation.
     """
 
-    def __init__(self, channels: int, stride: int, filters: int = FILTERS) -> None:
-        """`channels`, `stride`: of the map that comes in. Raises ValueError for a stride but 4, 8, 16, 32, ..."""
-        count = (stride // STRIDE).bit_length() - 1
-        if stride < STRIDE or stride != STRIDE << count:
-            raise ValueError(
-                f"a feature map of stride {stride} does not reach stride {STRIDE} by doubling: "
-                "use a backbone or a stage of stride 4, 8, 16 or 32"
-            )
+    def __init__(self, in_channels: int, stride_in: int, stride_out: int = 4, filters: int = 32) -> None:
+        """`stride_in`, `stride_out`: pixels of the image along a side per position of the map that comes in, and of
+        that which goes out: from the third stage, of stride 16, it takes two deconvolutions.
+
+        Raises ValueError when doubling does not lead from one to the other.
+        """
         super().__init__()
-        self.channels = channels
-        for _ in range(count):
-            self.append(nn.ConvTranspose2d(self.channels, filters, kernel_size=2, stride=2, bias=False))
-            self.append(nn.BatchNorm2d(filters))
-            self.append(nn.ReLU(inplace=True))
-            self.channels = filters
-        init_dense_head(self)
+        ratio, remainder = divmod(stride_in, stride_out)
+        if remainder or ratio < 1 or ratio & (ratio - 1):
+            raise ValueError(
+                f"deconvolutions that double a map do not lead from stride {stride_in} to stride {stride_out}: take a "
+                f"feature map of stride {stride_out} times a power of two"
+            )
+        self.count = ratio.bit_length() - 1
+        """Number of deconvolutions."""
+        self.out_channels = filters if self.count else in_channels
+        layers: list[nn.Module] = []
+        for index in range(self.count):
+            channels = in_channels if index == 0 else filters
+            deconvolution = nn.ConvTranspose2d(channels, filters, kernel_size=2, stride=2, bias=False)
+            nn.init.normal_(deconvolution.weight, std=0.001)
+            layers += [deconvolution, nn.BatchNorm2d(filters), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers)
 
-
-def init_dense_head(head: nn.Module) -> None:
-    """Draws the weights of all convolutions of a head anew, sets their biases to 0 and BatchNorm to the identity."""
-    for module in head.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, std=INITIAL_STD)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
+    def forward(self, features: Tensor) -> Tensor:
+        """(n, in_channels, h, w) -> (n, out_channels, h * stride_in / stride_out, w * stride_in / stride_out)."""
+        out: Tensor = self.layers(features)
+        return out

@@ -109,12 +109,20 @@ def test_half_body_needs_enough_labelled_joints() -> None:
     assert set(halves(lower_of_two, half_body=1)) == {"upper"}  # two of the lower half are too few
 
 
+def test_half_body_of_a_single_joint_leaves_the_box() -> None:
+    for joint in ("left_ankle", "nose"):
+        who = replace(person(), labelled=np.isin(COCO.names, joint))
+        drawn = some(only(half_body=1, half_body_above=0), who, count=20)
+        assert all(each.scale.tolist() == who.scale.tolist() for each in drawn)
+
+
 def test_a_half_fills_the_input_with_room_around() -> None:
     who = person()
     each = some(only(half_body=1, upper_half=1), who, count=1)[0]
     upper = who.joints[COCO.is_upper]
     sides = upper.max(0) - upper.min(0)
-    assert each.scale.tolist() == pytest.approx([1.5 * max(sides[0], sides[1] * 0.75)] * 1 + [each.scale[0] / 0.75])
+    width = 1.5 * max(sides[0], sides[1] * 0.75)
+    assert each.scale.tolist() == pytest.approx([width, width / 0.75])
 
 
 def test_half_body_takes_the_place_of_a_moved_box() -> None:

@@ -13,12 +13,12 @@ DATA = Path(__file__).parents[2] / "data" / "pose"
 
 
 def test_maps_are_the_public_codes() -> None:
-    head = PoseHead(channels=64, stride=32, joints=17).eval()
+    head = PoseHead(in_channels=64, stride_in=32, joints=17).eval()
     with np.load(DATA / "head.npz", allow_pickle=False) as file:
         weights = {name: torch.from_numpy(file[name]) for name in file.files if name.startswith("w.")}
         features, wanted = torch.from_numpy(file["features"]), torch.from_numpy(file["heatmaps"])
     renamed = {
-        name.removeprefix("w.").replace("deconv_layers", "deconvolutions").replace("final_layer", "last"): value
+        name.removeprefix("w.").replace("deconv_layers", "deconvolutions.layers").replace("final_layer", "last"): value
         for name, value in weights.items()
     }
     counted = {name: value for name, value in head.state_dict().items() if name.endswith("num_batches_tracked")}
@@ -29,13 +29,13 @@ def test_maps_are_the_public_codes() -> None:
 
 def test_a_map_for_each_joint_at_a_quarter_of_the_image_whatever_the_stride() -> None:
     for stride in (4, 8, 16, 32):
-        maps = PoseHead(channels=24, stride=stride, joints=14)(torch.rand(2, 24, 128 // stride, 96 // stride))
+        maps = PoseHead(in_channels=24, stride_in=stride, joints=14)(torch.rand(2, 24, 128 // stride, 96 // stride))
         assert maps.shape == (2, 14, 32, 24)
 
 
 def test_a_fresh_head_begins_near_zero_and_every_weight_learns() -> None:
     torch.manual_seed(0)
-    head = PoseHead(channels=24, stride=16, joints=17)
+    head = PoseHead(in_channels=24, stride_in=16, joints=17)
     maps = head(torch.randn(2, 24, 4, 4))
     assert maps.abs().max() < 0.1
     maps.square().sum().backward()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from tasks.pose import heat_maps
@@ -102,6 +103,21 @@ def test_the_original_udp_code_differs_by_its_smaller_blur_only(golden: dict[str
     sure = golden["visible_inside_mask"].bool()
     theirs = golden["udp_repo_preds_input_space"]
     close(heat_maps.decoded(golden["pred"], INPUT, blur=11)[0][sure], theirs[sure], 0.11)
+
+
+@pytest.mark.parametrize("height", [1.0, 0.01, 1.03e-3])
+def test_refinement_is_that_of_a_plain_computation_for_faint_maps_too(height: float) -> None:
+    map_ = target_of(101.0, 138.5)[0][0, 0].double().numpy() * height
+    blurred = ndimage.gaussian_filter(map_, sigma=2.0, radius=5, mode="constant")
+    logs = np.log(np.clip(blurred * map_.max() / blurred.max(), 1e-3, 50))
+    y, x = np.unravel_index(map_.argmax(), map_.shape)
+    near = logs[y - 1 : y + 2, x - 1 : x + 2]
+    slope = np.array([near[1, 2] - near[1, 0], near[2, 1] - near[0, 1]]) / 2
+    mixed = (near[2, 2] + near[0, 0] + 2 * near[1, 1] - near[1, 2] - near[1, 0] - near[2, 1] - near[0, 1]) / 2
+    curves = near[1, 2] + near[1, 0] - 2 * near[1, 1], near[2, 1] + near[0, 1] - 2 * near[1, 1]
+    step = np.linalg.solve([[curves[0], mixed], [mixed, curves[1]]], slope)
+    places, _ = heat_maps.decoded(torch.from_numpy(map_)[None, None], INPUT, blur=11)
+    close(places[0, 0].double(), torch.from_numpy((np.array([x, y]) - step) * 255 / 63), 1e-3)
 
 
 def test_without_refinement_a_place_is_the_highest_pixel(golden: dict[str, Tensor]) -> None:
