@@ -131,7 +131,8 @@ def fit_cut(state: dict[str, torch.Tensor], model: nn.Module) -> list[str]:
     Changes `state` in place, which has timm's names; returns a note on each change. All that belongs to a block moves
     with it, such as its table of relative positions; a window's shift does not, because it follows from the place of
     the block and not from weights. Weights of a model that was cut before in the same way keep their norm.
-    Raises ValueError for weights that lack blocks to draw from.
+    Raises ValueError for weights that lack blocks to draw from, and for those of a cut model, whose blocks were drawn
+    before and would be drawn again.
     """
     cut: Cut | None = getattr(model, "cut", None)
     if cut is None:
@@ -141,6 +142,11 @@ def fit_cut(state: dict[str, torch.Tensor], model: nn.Module) -> list[str]:
     notes: list[str] = []
     if cut.drawn is not None:
         notes += _move(state, cut, cut.drawn)
+        if not dropped:
+            raise ValueError(
+                "backbone.sample_layers draws from the blocks of a whole model, and these weights lack what drop_last "
+                f"{cut.pool - cut.left} leaves out: of a model that was cut before, they load without sample_layers"
+            )
     for name in cut.gone:
         state.pop(name, None)
     if not from_whole:

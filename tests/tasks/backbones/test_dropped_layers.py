@@ -333,6 +333,18 @@ def test_there_must_be_all_blocks_to_draw_from() -> None:
         build(spec("vit", drop_last=0, sample_layers=SampleLayers(), init=WEIGHTS), 5)
 
 
+@pytest.mark.parametrize("family", PYRAMIDS)
+def test_blocks_are_not_drawn_again_where_only_the_fourth_stage_is_gone(family: str) -> None:
+    """With drop_last 0 a trained cut model has all blocks of its third stage, in the order in which they were drawn."""
+    sampled = {"drop_last": 0, "sample_layers": SampleLayers(), "init": WEIGHTS}
+    before = loaded(family, dict(whole(family).state_dict()), **sampled)
+    with pytest.raises(ValueError, match=r"these weights lack what drop_last 0 leaves out: .* load without"):
+        loaded(family, before.state_dict(), **sampled)
+    kept, again = (net.get_submodule(FAMILIES[family][2]).state_dict()
+                   for net in (before, loaded(family, before.state_dict(), drop_last=0)))  # fmt: skip
+    assert all(tensor.equal(again[name]) for name, tensor in kept.items())
+
+
 def test_a_draw_needs_weights_and_a_number_of_blocks() -> None:
     with pytest.raises(ValidationError, match="sample_layers draws as many blocks as drop_last leaves"):
         spec("vit", sample_layers=SampleLayers(), init=WEIGHTS)
