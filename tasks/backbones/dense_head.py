@@ -1,4 +1,4 @@
-"""The deconvolutions between a backbone's feature map and the prediction of a dense head, the same for pose and depth."""
+"""The deconvolutions between a backbone's feature map and the prediction of a dense head (pose, depth)."""
 
 from __future__ import annotations
 

@@ -40,6 +40,7 @@ class DepthHead(nn.Module):
         for layer in (*self.embed, *self.to_depth):
             if isinstance(layer, nn.Conv2d):
                 nn.init.normal_(layer.weight, std=0.001)
+                assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor) -> Tensor:

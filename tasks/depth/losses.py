@@ -14,8 +14,8 @@ def silog(predicted: Tensor, depth: Tensor) -> Tensor:
     `predicted`, `depth`: metres, of one shape, predictions above 0. One scalar over the whole batch, no mean of values
     per image: that is why the task's loss is over the batch. In float32 whatever the precision of the inputs.
 
-    A batch without a single depth, and a prediction without a single error, have gradient 0, where the formula has none,
-    and loss 0 (to 19 decimals). Raises ValueError when the shapes differ.
+    For a batch without a single depth, and for predictions without a single error, the gradient is 0, where the formula
+    has none, and the loss is 0 (to 19 decimals). Raises ValueError when the shapes differ.
     """
     if predicted.shape != depth.shape:  # they would broadcast, to a wrong number
         raise ValueError(f"predictions of shape {tuple(predicted.shape)} for depths of shape {tuple(depth.shape)}")

@@ -42,7 +42,7 @@ _FRACTIONS = {
     "garg": ((0.40810811, 0.99189189), (0.03594771, 0.96405229)),
     "eigen": ((0.3324324, 0.91351351), (0.0359477, 0.96405229)),
 }
-"""First and last row, then column, as shares of height and width, as every evaluation of KITTI's Eigen split has them."""
+"""First row and that after the last as shares of the height, columns of the width; as in the public code."""
 _NYU = (480, 640), ((45, 471), (41, 601))
 """Size of the map, and first row and column and those after the last."""
 
@@ -61,8 +61,8 @@ def evaluated_part(window: Window, height: int, width: int) -> tuple[slice, slic
 
 
 def evaluated_pixels(depth: Tensor, window: Window, shortest: float, longest: float) -> Tensor:
-    """True for the pixels (height, width) in the window with shortest < depth < longest (metres). Where the depth is not
-    known (0, NaN) it is False."""
+    """True for the pixels (height, width) in the window with shortest < depth < longest (metres); False where the depth
+    is not known (0, NaN)."""
     import torch
 
     height, width = depth.shape
@@ -108,8 +108,8 @@ def image_figures(predicted: Tensor, depth: Tensor, pixels: Tensor) -> dict[str,
 
 
 def mean_over_images(images: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Every figure as the mean of its values per image, each image counting alike, RMSE too: the protocol of the paper's
-    code. (Over all pixels of all images together they are others.) Raises ValueError for no image."""
+    """Every figure as the mean of its values per image, each image counting alike, RMSE too, as in the paper's code.
+    (Over all pixels of all images together they are others.) Raises ValueError for no image."""
     if not images:
         raise ValueError("no image to take the mean over")
     return {name: sum(image[name] for image in images) / len(images) for name in images[0]}

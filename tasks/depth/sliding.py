@@ -16,8 +16,8 @@ class SlidingPrediction:
     depth: Tensor
     """(n, 1, height, width) in metres."""
     uncovered: int
-    """Columns that no window covers: their depth is not predicted but set to the shortest one. 9 of KITTI's 1216, at the
-    right edge, outside of Garg's and Eigen's window."""
+    """Columns that no window covers: their depth is not predicted but set to the shortest one. Of KITTI's 1216 columns
+    these are 9 at the right edge, outside of Garg's and Eigen's window."""
 
 
 def window_starts(height: int, width: int, windows: int) -> list[int]:
@@ -56,13 +56,13 @@ def sliding_prediction(
     crops = torch.cat([images[..., start : start + height] for start in starts])
     if flip:
         crops = torch.cat([crops, crops.flip(-1)])
-    predicted = torch.cat([model(part) for part in crops.split(at_once or len(crops))])
+    predicted = torch.cat([model(part) for part in torch.split(crops, at_once or len(crops))])
     if flip:
         plain, mirrored = predicted.chunk(2)
         predicted = (plain + mirrored.flip(-1)) / 2
     total = predicted.new_zeros(count, 1, height, width)
     covering = predicted.new_zeros(width)
-    for start, part in zip(starts, predicted.split(count), strict=True):
+    for start, part in zip(starts, torch.split(predicted, count), strict=True):
         total[..., start : start + height] += part
         covering[start : start + height] += 1
     uncovered = covering == 0

@@ -82,7 +82,7 @@ def test_pixels_lie_inside_window_and_range() -> None:
 
 def test_an_image_without_ground_truth_is_refused() -> None:
     depth = torch.zeros(4, 4)
-    with pytest.raises(ValueError, match="no ground truth in the part that is evaluated.*leave it out of the list"):
+    with pytest.raises(ValueError, match=r"no ground truth in the part that is evaluated.*leave it out of the list"):
         image_figures(depth + 1, depth, evaluated_pixels(depth, "whole", 1e-3, 10))
 
 
