@@ -16,6 +16,8 @@ from tasks.backbones.loading import load
 from tasks.backbones.model import build_backbone
 from tasks.backbones.spec import BackboneSpec
 from tasks.depth.head import DepthHead, DepthModel
+from workers.optim import parameter_groups
+from workers.optim_spec import OptimSpec
 
 DATA = Path(__file__).parents[2] / "data" / "depth"
 ENCODER = Path(__file__).parents[1] / "backbones" / "golden" / "depth_encoder.npz"
@@ -131,3 +133,16 @@ def test_on_every_family_every_parameter_gets_a_gradient(
     assert 0 < depth.min() <= depth.max() < 10
     depth.square().sum().backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+def test_the_depth_codes_levels_of_layer_decay_fit() -> None:
+    """Its 29 levels: the head and the final norm at the top, every stage's merging a level of its own."""
+    args = {"embed_dim": 8, "depths": [2, 2, 18, 2], "num_heads": [1, 1, 1, 1], "window_size": 2}
+    backbone = build_backbone(BackboneSpec(model="swinv2_base_window12_192", args=args, image_size=64), final_norm=True)
+    model = DepthModel(backbone, embedding=8, longest=10.0)
+    optim = OptimSpec(lr=5e-4, layer_decay=0.9, layer_decay_scheme="swin29", batch=24)
+    scales = {name: group.lr_scale for group in parameter_groups(model, optim) for name in group.names}
+    assert {scale for name, scale in scales.items() if name.startswith("head.")} == {1.0}
+    assert scales["backbone.norm.weight"] == 1.0
+    assert scales["backbone.patch_embed.proj.weight"] == pytest.approx(0.9**28)
+    assert sorted(set(scales.values())) == pytest.approx([0.9**level for level in range(28, -1, -1)])
