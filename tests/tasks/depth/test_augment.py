@@ -171,6 +171,31 @@ def test_amounts_and_frequencies_are_those_asked_for() -> None:
         assert abs(values.mean() - (low + high) / 2) < 2 * near
 
 
+def test_amounts_do_not_depend_on_each_other() -> None:
+    always = DepthAugment(brightness_contrast=1, gamma=1, hue_saturation_value=1, cut_depth=1)
+    generator, rows = np.random.default_rng(0), []
+    for _ in range(4000):
+        drawn = draw(always, (480, 640), (240, 320), generator)
+        assert drawn.strip is not None
+        assert drawn.contrast_brightness is not None
+        assert drawn.hsv is not None
+        share = (drawn.strip[1] - drawn.strip[0]) / (640 - drawn.strip[0])  # the width depends on the left edge
+        rows.append(
+            [
+                drawn.top,
+                drawn.left,
+                drawn.flip,
+                drawn.strip[0],
+                share,
+                drawn.gamma,
+                *drawn.contrast_brightness,
+                *drawn.hsv,
+            ]
+        )
+    correlations = np.corrcoef(np.array(rows, dtype=float), rowvar=False)
+    assert np.abs(correlations - np.eye(len(correlations))).max() < 0.07
+
+
 def test_strips_are_as_wide_as_the_public_codes() -> None:
     """Left edge uniform; width uniform up to three quarters of what is right of it, one column at least."""
     options, generator = DepthAugment(cut_depth=1), np.random.default_rng(0)

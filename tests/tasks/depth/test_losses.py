@@ -73,8 +73,13 @@ def test_a_prediction_that_is_no_number_is_not_hidden() -> None:
 
 
 def test_half_precision_is_computed_in_float32() -> None:
-    depth, predicted = torch.rand(1, 1, 64, 64) + 1, (torch.rand(1, 1, 64, 64) + 1).bfloat16()
-    assert silog(predicted, depth).item() == pytest.approx(silog(predicted.float(), depth).item(), rel=1e-6)
+    depth, predicted = ((torch.rand(1, 1, 64, 64) + 1).bfloat16() for _ in range(2))
+    assert silog(predicted, depth).item() == pytest.approx(silog(predicted.float(), depth.float()).item(), rel=1e-6)
+
+
+def test_a_single_pixel_counts_once() -> None:
+    depth = torch.tensor([[[[0.0, 2.0]]]])
+    assert silog(torch.tensor([[[[1.0, 1.0]]]]), depth).item() == pytest.approx(np.log(2) * np.sqrt(0.5), rel=1e-6)
 
 
 def test_shapes_that_would_broadcast_are_refused() -> None:
