@@ -44,16 +44,32 @@ class Schedule:
         in_iterations = self.optim.warmup_iterations
         return int(self.optim.warmup_epochs * self.steps_per_epoch) if in_iterations is None else in_iterations
 
+    @property
+    def up_steps(self) -> int:
+        """Optimizer steps in which `up_down` rises."""
+        per_unit = self.steps_per_epoch if self.optim.iterations is None else 1
+        return max(1, int(self.optim.up_length * per_unit))
+
+    def _up_down(self, step: int, peak: float, floor: float) -> float:
+        """Source: the training loop of SwinTransformer/MIM-Depth-Estimation, which counts its steps from 1."""
+        done, power = (step + 1) / self.up_steps, self.optim.up_power
+        if done < 1:
+            return floor + (peak - floor) * float(done**power)
+        return max(floor, peak - (peak - floor) * float((done - 1) ** power))
+
     def lr(self, step: int, scale: float = 1.0) -> float:
         """Absolute learning rate of optimizer step `step` (0-based) for a group with this `lr_scale`.
 
         `warmup_lr` and `min_lr` are the same absolute numbers for every group, as in SimMIM's fine-tuning code:
-        only the peak is scaled by layer decay. With `per_512` all three are multiplied by batch / 512, as there.
+        only the peak is scaled by layer decay. With `per_512` all three are multiplied by batch / 512, as there. Of
+        `up_down` everything is scaled, as in the paper's depth code.
         """
         optim, step = self.optim, max(0, step - self.optim.lr_lag)
         convention = optim.peak_lr / optim.lr
         peak, start, floor = optim.peak_lr * scale, optim.warmup_lr * convention, optim.min_lr * convention
         warmup = self.warmup_steps
+        if optim.schedule == "up_down":
+            return scale * self._up_down(step, optim.peak_lr, floor)
         if step < warmup:
             return start + (peak - start) * step / warmup
         if optim.schedule == "step":

@@ -74,7 +74,7 @@ class OptimSpec(BaseModel):
     rounds of `runtime.report_iterations` steps instead of epochs."""
     warmup_epochs: float = Field(default=0, ge=0, le=LONGEST_EPOCHS, json_schema_extra=without_default)
     """Length of the warm-up, linear from `warmup_lr` to `lr`. Unless it is set: a fifth of `epochs`, at most 20 (the
-    paper's 20 of 100), recorded as a number; 0 where `iterations` or `warmup_iterations` is given."""
+    paper's 20 of 100), recorded as a number; 0 for `up_down`, or where `iterations` or `warmup_iterations` is given."""
     warmup_iterations: int | None = Field(default=None, ge=0, le=LONGEST_STEPS)
     """Length of the warm-up in optimizer steps, in place of `warmup_epochs`."""
     warmup_lr: Rate = 2.5e-7
@@ -82,9 +82,11 @@ class OptimSpec(BaseModel):
     warmup_prefix: bool = False
     """True: the cosine starts after the warm-up (Swin-Transformer code). False: it starts at step 0, and the warm-up
     replaces its beginning (SimMIM code, 2022)."""
-    schedule: Literal["cosine", "step"] = "cosine"
+    schedule: Literal["cosine", "step", "up_down"] = "cosine"
+    """`up_down`: the paper's depth code. It rises from `min_lr` to `lr` in `up_epochs`, falls in the same way and stays
+    at `min_lr`; there is no warm-up. Layer decay scales the whole of it, `min_lr` too."""
     min_lr: Rate = 2.5e-7
-    """The floor of the cosine; the same absolute number for every group."""
+    """The floor of `cosine`, the same absolute number for every group, and of `up_down`, scaled by layer decay."""
     lr_lag: Literal[0, 1] = 0
     """Steps by which the learning rate lags behind the schedule: optimizer step i (from 0) is made at the schedule's
     value for step i - lr_lag. 1: the code of Swin and SimMIM, which reads the schedule after a step, so that steps 0
@@ -94,6 +96,13 @@ class OptimSpec(BaseModel):
     step_iterations: Annotated[tuple[Steps, ...], Field(max_length=1000)] = ()
     """The same in optimizer steps, for a training whose length is in `iterations`."""
     step_factor: float = Field(default=0.1, gt=0, le=1)
+    up_epochs: float | None = Field(default=None, gt=0, le=LONGEST_EPOCHS)
+    """`up_down`: epochs in which the learning rate rises. None: half of `epochs`, rounded down (12 of the paper's 25:
+    the last epoch is at `min_lr`)."""
+    up_iterations: Steps | None = None
+    """The same in optimizer steps, for a training whose length is in `iterations`; None: half of them."""
+    up_power: float = Field(default=0.9, gt=0, le=100)
+    """`up_down`: power of the share of the rise, or of the fall, that is done (the paper's "factor of 0.9")."""
     batch: Samples
     """Samples per optimizer step over all workers and accumulation steps."""
     micro_batch: Samples | None = None
@@ -110,7 +119,10 @@ class OptimSpec(BaseModel):
             self._replace("warmup_epochs", f"iterations {self.iterations} (use warmup_iterations)", 0.0)
         if self.warmup_iterations is not None:
             self._replace("warmup_epochs", f"warmup_iterations {self.warmup_iterations}", 0.0)
-        if "warmup_epochs" not in self.model_fields_set and self.warmup_iterations is None:
+        given = "warmup_epochs" in self.model_fields_set or self.warmup_iterations is not None
+        if self.schedule == "up_down" and not given:
+            object.__setattr__(self, "warmup_epochs", 0.0)
+        elif not given:
             object.__setattr__(self, "warmup_epochs", min(20.0, self.epochs / 5))  # frozen: it depends on epochs
         return self
 
@@ -142,6 +154,34 @@ class OptimSpec(BaseModel):
         if self.schedule == "step" and outside:
             raise ValueError(f"step_{unit} {outside[0]:g} never comes in {length} {unit}: from 1 to {length - 1}")
         return self
+
+    @model_validator(mode="after")
+    def _up_and_down(self) -> OptimSpec:
+        if self.iterations is None and self.up_iterations is not None:
+            raise ValueError("up_iterations is for a length in iterations: set iterations, or write up_epochs")
+        if self.iterations is not None and self.up_epochs is not None:
+            raise ValueError(f"up_epochs cannot be combined with iterations {self.iterations}: write up_iterations")
+        if self.schedule != "up_down" or not self.trains:
+            return self
+        unit, length = ("epochs", self.epochs) if self.iterations is None else ("iterations", self.iterations)
+        if self.warmup_epochs or self.warmup_iterations:
+            raise ValueError(f"schedule up_down has no warm-up: leave warmup_{unit} out")
+        if self.up_length == 0:
+            raise ValueError(
+                f"schedule up_down rises for half of the {unit}, rounded down, and of {length} that is 0: set up_{unit}"
+            )
+        if self.up_length >= length:
+            raise ValueError(f"up_{unit} {self.up_length:g} must be below {unit} {length}")
+        if self.min_lr >= self.lr:
+            raise ValueError(f"schedule up_down rises from min_lr {self.min_lr:g}, which must be below lr {self.lr:g}")
+        return self
+
+    @property
+    def up_length(self) -> float:
+        """`up_down`: how long it rises, in epochs, or in steps where the length is in iterations."""
+        if self.iterations is not None:
+            return self.up_iterations or self.iterations // 2
+        return self.epochs // 2 if self.up_epochs is None else self.up_epochs
 
     @property
     def trains(self) -> bool:

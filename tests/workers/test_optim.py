@@ -86,6 +86,82 @@ def test_step_schedule_is_torchs_after_the_warm_up() -> None:
     assert [ours.lr(step) for step in (0, STEPS)] == pytest.approx([optim.warmup_lr, (optim.warmup_lr + 1e-3) / 2])
 
 
+DEPTH: dict[str, Any] = {
+    "schedule": "up_down", "lr": 5e-4, "min_lr": 3e-5, "epochs": 25, "warmup_epochs": 0, "batch": 24
+}  # fmt: skip
+"""The paper's depth estimation (appendix E)."""
+
+
+def test_up_down_is_the_depth_codes_closed_form() -> None:
+    low, high, half = 3e-5, 5e-4, 25 // 2
+    schedule = Schedule(OptimSpec(**DEPTH), STEPS)
+    for step in range(25 * STEPS):
+        done = (step + 1) / (STEPS * half)  # that code counts steps from 1
+        up, down = (high - low) * done**0.9 + low, (low - high) * max(0, done - 1) ** 0.9 + high
+        expected = up if step + 1 < STEPS * half else max(low, down)
+        for scale in (1.0, 0.9, 0.9**28):  # it scales the whole schedule by layer decay, min_lr too
+            assert schedule.lr(step, scale) == pytest.approx(expected * scale, rel=1e-12, abs=0)
+    rates = [schedule.lr(step) for step in range(25 * STEPS)]
+    assert rates[0] == pytest.approx(low + (high - low) * (1 / 84) ** 0.9)
+    assert (max(rates), rates.index(max(rates))) == (pytest.approx(high), 12 * STEPS - 1)
+    assert rates[24 * STEPS - 1 :] == pytest.approx([low] * (STEPS + 1))
+
+
+def test_up_down_rises_as_long_as_asked_for_and_with_the_power_asked_for() -> None:
+    schedule = Schedule(OptimSpec(**{**DEPTH, "up_epochs": 2.5, "up_power": 2, "epochs": 10}), 4)
+    rates = [schedule.lr(step) for step in range(40)]
+    up = [3e-5 + 4.7e-4 * (step / 10) ** 2 for step in range(1, 11)]
+    assert rates[:10] == pytest.approx(up)
+    assert rates[10:20] == pytest.approx([5e-4 - 4.7e-4 * (step / 10) ** 2 for step in range(1, 11)])
+    assert rates[20:] == pytest.approx([3e-5] * 20)
+
+
+def test_up_down_in_iterations_is_that_in_epochs() -> None:
+    length: dict[str, Any] = {"schedule": "up_down", "lr": 5e-4, "min_lr": 3e-5, "batch": 24}
+    epochs = Schedule(OptimSpec(**length, epochs=10), STEPS)
+    steps = Schedule(OptimSpec(**length, iterations=10 * STEPS), 1000)
+    later = Schedule(OptimSpec(**length, iterations=10 * STEPS, up_iterations=6 * STEPS), 1000)
+    assert [epochs.lr(step) for step in range(10 * STEPS)] == [steps.lr(step) for step in range(10 * STEPS)]
+    assert later.lr(6 * STEPS - 1) == pytest.approx(5e-4)
+    assert (epochs.warmup_steps, steps.warmup_steps) == (0, 0)
+
+
+def test_up_down_per_512_and_with_a_lag() -> None:
+    plain, lagging = Schedule(OptimSpec(**DEPTH), STEPS), Schedule(OptimSpec(**DEPTH, lr_lag=1), STEPS)
+    scaled = Schedule(OptimSpec(**{**DEPTH, "lr_convention": "per_512", "batch": 1024}), STEPS)
+    assert [scaled.lr(step) for step in range(70)] == pytest.approx([2 * plain.lr(step) for step in range(70)])
+    assert [lagging.lr(step + 1) for step in range(70)] == [plain.lr(step) for step in range(70)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"warmup_epochs": 2}, "schedule up_down has no warm-up: leave warmup_epochs out"),
+        ({"warmup_epochs": 0, "warmup_iterations": 9}, "schedule up_down has no warm-up"),
+        ({"epochs": 1}, "rises for half of the epochs, rounded down, and of 1 that is 0: set up_epochs"),
+        ({"up_epochs": 25}, "up_epochs 25 must be below epochs 25"),
+        ({"min_lr": 5e-4}, "rises from min_lr 0.0005, which must be below lr 0.0005"),
+        ({"up_iterations": 9}, "up_iterations is for a length in iterations: set iterations, or write up_epochs"),
+        ({"epochs": 0, "iterations": 90, "up_epochs": 2}, "cannot be combined with iterations 90: write up_iterations"),
+        ({"epochs": 0, "iterations": 90, "up_iterations": 90}, "up_iterations 90 must be below iterations 90"),
+    ],
+)
+def test_an_up_down_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        OptimSpec(**{**DEPTH, **changes})
+
+
+def test_one_epoch_rises_as_long_as_it_says() -> None:
+    """`rounded down` leaves nothing of one epoch; half of it can be asked for, and lasts a step at least."""
+    half = OptimSpec(**{**DEPTH, "epochs": 1, "up_epochs": 0.5})
+    assert [Schedule(half, 4).lr(step) for step in (1, 3)] == pytest.approx([5e-4, 3e-5])
+    assert Schedule(half, 1).lr(0) == pytest.approx(5e-4)
+
+
+def test_up_down_needs_no_rise_where_nothing_is_trained() -> None:
+    assert not OptimSpec(**{**DEPTH, "epochs": 0}).trains
+
+
 def test_per_512_scales_all_three_learning_rates() -> None:
     scaled = Schedule(spec(lr_convention="per_512", batch=2048), STEPS)
     absolute = Schedule(spec(lr=4e-3, warmup_lr=1e-6, min_lr=1e-6), STEPS)

@@ -128,6 +128,9 @@ OUT_OF_BOUNDS: list[tuple[str, list[Any]]] = [
     ("optim.step_iterations", [[2**63]]),
     ("optim.step_epochs", [[1e300], [-1]]),
     ("optim.step_factor", [0, 2]),
+    ("optim.up_epochs", [0, 1e300]),
+    ("optim.up_iterations", [0, *HUGE]),
+    ("optim.up_power", [0, 1e300]),
     ("optim.batch", [0, *HUGE]),
     ("optim.micro_batch", [0, *HUGE]),
     ("optim.clip", [-1, 1e300]),
@@ -215,7 +218,7 @@ PINNED: dict[str, dict[str, Any]] = {
         "no_decay": "timm", "betas": [0.9, 0.999], "eps": 1e-8, "epochs": 100, "warmup_epochs": 0,
         "warmup_lr": 2.5e-7, "warmup_prefix": False, "schedule": "cosine", "min_lr": 2.5e-7, "step_epochs": [],
         "step_factor": 0.1, "micro_batch": None, "clip": 5.0, "iterations": None, "warmup_iterations": None,
-        "step_iterations": [], "lr_lag": 0,
+        "step_iterations": [], "lr_lag": 0, "up_epochs": None, "up_iterations": None, "up_power": 0.9,
     },
     "RuntimeSpec": {
         "precision": "auto", "tf32": False, "channels_last": "auto", "compile": False, "deterministic": False,

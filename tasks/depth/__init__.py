@@ -1,0 +1,1 @@
+"""Monocular depth estimation (Table 2): loss, figures, test by sliding windows, augmentation, head."""

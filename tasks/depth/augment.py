@@ -1,0 +1,219 @@
+"""Augmentation of an image and its depth map together: vertical CutDepth, flip, crop, and colours of the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Image = NDArray[np.uint8]
+Depth = NDArray[np.float32]
+
+
+class DepthAugment(BaseModel):
+    """Augmentation of training images.
+
+    Source of the defaults: appendix E of the paper; for what it leaves open (contrast, all probabilities, the width of
+    CutDepth) its depth code, SwinTransformer/MIM-Depth-Estimation, that is the defaults of albumentations.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    flip: Probability = 0.5
+    """Probability of a left-right flip."""
+    brightness_contrast: Probability = 0.5
+    """Probability that brightness and contrast are changed."""
+    brightness: float = Field(default=0.2, ge=0, le=1)
+    """At most so much, as a share of white, is added or taken away."""
+    contrast: float = Field(default=0.2, ge=0, le=1)
+    """Pixels are multiplied by 1 +- at most this. The paper does not name it; its code has it."""
+    gamma: Probability = 0.5
+    """Probability of a gamma correction."""
+    gamma_range: float = Field(default=0.2, ge=0, lt=1)
+    """The exponent is 1 +- at most this."""
+    hue_saturation_value: Probability = 0.5
+    """Probability that hue, saturation and value are shifted."""
+    hue: float = Field(default=20, ge=0, le=90)
+    """At most so many units of 2 degrees (OpenCV's, which are albumentations')."""
+    saturation: float = Field(default=30, ge=0, le=255)
+    """At most so much of 255."""
+    value: float = Field(default=20, ge=0, le=255)
+    """At most so much of 255."""
+    cut_depth: Probability = 0.25
+    """Probability of vertical CutDepth: a strip of the image, over its whole height, is replaced by the depth map. (The
+    depth code does it to every fourth sample of a loader process.)"""
+    cut_depth_width: Probability = 0.75
+    """Width of the widest strip, as a share of the image to the right of the strip's left edge."""
+    cut_depth_values: Literal["scaled", "uint8_wrap"] = "scaled"
+    """What the strip shows. `scaled`: black at 0 m to white at the longest depth. `uint8_wrap`: as in the depth code,
+    which copies the numbers of the depth file (millimetres for NYUv2) into 8 bits, where they begin anew at every 256.
+    """
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What is done to one sample."""
+
+    top: int
+    left: int
+    """Corner of the crop, in the image before it is flipped."""
+    flip: bool
+    strip: tuple[int, int] | None
+    """First column of CutDepth's strip, in the whole image, and that after its last. None: no strip."""
+    contrast_brightness: tuple[float, float] | None
+    """Factor; what is added, as a share of white."""
+    gamma: float | None
+    hsv: tuple[float, float, float] | None
+    """Shifts, in the units of `DepthAugment`."""
+
+
+@dataclass(frozen=True)
+class DepthScale:
+    """What the numbers of a depth map are."""
+
+    longest: float
+    """Metres that CutDepth shows as white."""
+    steps_per_metre: float = 1000
+    """Steps of the depth file per metre (NYUv2 1000, KITTI 256); for `uint8_wrap` alone."""
+
+
+def draw(options: DepthAugment, size: tuple[int, int], crop: tuple[int, int], generator: np.random.Generator) -> Drawn:
+    """Draws for an image of `size` (height, width). Whatever the options are, equally many numbers are taken from the
+    generator, so that none of them changes what the others draw.
+
+    Raises ValueError when the crop is larger than the image.
+    """
+    (height, width), (crop_height, crop_width) = size, crop
+    if crop_height > height or crop_width > width:
+        raise ValueError(
+            f"a crop of {crop_height} x {crop_width} from an image of {height} x {width} pixels (height x width): "
+            "choose a smaller one, or leave the image out"
+        )
+    chance, amount = generator.random(5), generator.random(10)
+    both_ways = 2 * amount - 1
+    start = int(amount[8] * width)
+    strip = max(1, int((width - amount[8] * width) * amount[9] * options.cut_depth_width))
+    return Drawn(
+        top=int(amount[0] * (height - crop_height + 1)),
+        left=int(amount[1] * (width - crop_width + 1)),
+        flip=bool(chance[0] < options.flip),
+        strip=(start, start + strip) if chance[1] < options.cut_depth else None,
+        contrast_brightness=(1 + both_ways[2] * options.contrast, both_ways[3] * options.brightness)
+        if chance[2] < options.brightness_contrast
+        else None,
+        gamma=1 + both_ways[4] * options.gamma_range if chance[3] < options.gamma else None,
+        hsv=(both_ways[5] * options.hue, both_ways[6] * options.saturation, both_ways[7] * options.value)
+        if chance[4] < options.hue_saturation_value
+        else None,
+    )
+
+
+def augmented(
+    image: Image,
+    depth: Depth,
+    crop: tuple[int, int],
+    options: DepthAugment,
+    scale: DepthScale,
+    generator: np.random.Generator,
+) -> tuple[Image, Depth]:
+    """The crop (height, width) of an image (h, w, 3) and of its depth (h, w; metres, 0: not known), augmented; new
+    arrays. Raises ValueError when the two differ in size, and as `draw`."""
+    if image.shape[:2] != depth.shape:
+        sizes = (" x ".join(str(side) for side in shape) for shape in (image.shape[:2], depth.shape))
+        raise ValueError("an image of {} pixels with a depth map of {}: these do not belong together".format(*sizes))
+    return apply(image, depth, crop, draw(options, depth.shape, crop, generator), options.cut_depth_values, scale)
+
+
+def apply(
+    image: Image,
+    depth: Depth,
+    crop: tuple[int, int],
+    drawn: Drawn,
+    values: Literal["scaled", "uint8_wrap"],
+    scale: DepthScale,
+) -> tuple[Image, Depth]:
+    """Does what was drawn, in the order of the depth code: the strip first, so that it is cropped and coloured too."""
+    rows, columns = slice(drawn.top, drawn.top + crop[0]), slice(drawn.left, drawn.left + crop[1])
+    image, depth = image[rows, columns].copy(), depth[rows, columns].copy()
+    if drawn.strip is not None:
+        first, end = (max(0, column - drawn.left) for column in drawn.strip)
+        image[:, first:end] = depth_as_pixels(depth[:, first:end], values, scale)[..., None]
+    if drawn.flip:
+        image, depth = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(depth[:, ::-1])
+    if drawn.contrast_brightness is not None:
+        image = contrast_brightness(image, *drawn.contrast_brightness)
+    if drawn.gamma is not None:
+        image = gamma(image, drawn.gamma)
+    if drawn.hsv is not None:
+        image = shifted_hsv(image, *drawn.hsv)
+    return image, depth
+
+
+def depth_as_pixels(depth: Depth, values: Literal["scaled", "uint8_wrap"], scale: DepthScale) -> Image:
+    """Pixels that stand for a depth, see `DepthAugment.cut_depth_values`; what is not known (0, NaN) is black."""
+    known = np.nan_to_num(depth, posinf=0, neginf=0)
+    if values == "uint8_wrap":
+        wrapped: Image = (np.rint(known * scale.steps_per_metre).astype(np.int64) & 255).astype(np.uint8)
+        return wrapped
+    shown: Image = np.rint(np.clip(known / scale.longest, 0, 1) * 255).astype(np.uint8)
+    return shown
+
+
+def contrast_brightness(image: Image, factor: float, added: float) -> Image:
+    """Every pixel times `factor`, plus `added` times 255, cut off at 0 and 255, rounded down as in albumentations."""
+    table = np.arange(256, dtype=np.float32) * np.float32(factor) + np.float32(added * 255)
+    changed: Image = np.clip(table, 0, 255).astype(np.uint8)[image]
+    return changed
+
+
+def gamma(image: Image, exponent: float) -> Image:
+    """Every pixel, as a share of white, to this power; rounded down as in albumentations."""
+    table = (np.arange(0, 256 / 255, 1 / 255) ** exponent) * 255
+    changed: Image = table.astype(np.uint8)[image]
+    return changed
+
+
+def _hue_weights() -> NDArray[np.float32]:
+    """(180, 3): how much red, green and blue of a saturated colour of each hue fall below its value."""
+    place = (np.array([5, 3, 1]) + np.arange(180)[:, None] / 30) % 6
+    return np.clip(np.minimum(place, 4 - place), 0, 1).astype(np.float32)
+
+
+_HUE_WEIGHTS = _hue_weights()
+_SHIFT = 12
+_HALF = 1 << (_SHIFT - 1)
+_PER_SPREAD, _PER_VALUE = (
+    np.rint(np.concatenate([[0], (whole << _SHIFT) / np.arange(1, 256)])).astype(np.int32) for whole in (30, 255)
+)
+"""Quotients by 0 to 255 as whole numbers of 2^-12, for a sixth of the circle of hues and for saturation: with them the
+results are OpenCV's to the bit."""
+
+
+def shifted_hsv(image: Image, hue: float, saturation: float, value: float) -> Image:
+    """Shifts hue (units of 2 degrees, around the circle), saturation and value (of 255, cut off at 0 and 255).
+
+    As albumentations does it with OpenCV on 8-bit pixels, up to 1 of 255 apart: hue and saturation are whole numbers,
+    and rounded down when they have been shifted.
+    """
+    if not (hue or saturation or value):
+        return image
+    red, green, blue = (image[..., channel].astype(np.int32) for channel in range(3))
+    largest = np.maximum(np.maximum(red, green), blue)
+    spread = largest - np.minimum(np.minimum(red, green), blue)
+    sixths = np.where(largest == green, blue - red + 2 * spread, red - green + 4 * spread)
+    sixths = np.where(largest == red, green - blue, sixths)
+    hues = (sixths * _PER_SPREAD[spread] + _HALF) >> _SHIFT  # from -30 on: an index from the end of a table of all 180
+    saturations = (spread * _PER_VALUE[largest] + _HALF) >> _SHIFT
+    steps = np.arange(256)
+    new_value = np.floor(np.clip(steps + value, 0, 255)).astype(np.float32)[largest]
+    new_saturation = np.floor(np.clip(steps + saturation, 0, 255)).astype(np.float32)[saturations]
+    weights = _HUE_WEIGHTS[np.mod(steps[:180] + hue, 180).astype(np.int64) % 180]
+    falls = new_value * new_saturation / np.float32(255)
+    changed = np.empty_like(image)
+    for channel in range(3):
+        changed[..., channel] = np.rint(new_value - falls * weights[:, channel][hues])
+    return changed
