@@ -140,7 +140,7 @@ class Scatter:
     second: tuple[ScatterPoint, ...] = ()
     """The other figure of the same cells, on an axis of its own."""
     without_second: tuple[str, ...] = ()
-    """Names of dots of which no trial has that figure."""
+    """Names of dots for which that figure has no mean over the seeds of one setting, each with why."""
     curves: bool = False
     """True: the dots of one name are points of a curve over a field of the trial."""
 

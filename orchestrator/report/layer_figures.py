@@ -81,11 +81,12 @@ def _panel(
 ) -> Panel:
     if (settings := len(by_setting(trials))) > 1:  # a mean over them, with an interval, would be of nothing
         return Panel(row, reason=f"{settings} settings, of which a panel shows one")
-    seeds, values = [], []
+    seeds, values, missing = [], [], []
     anchor: tuple[tuple[int, float], ...] = ()
     for trial in sorted(trials, key=lambda each: each.seed):
         measured = [m for m in rows.get(trial.key, ()) if m.figure == wanted["figure"] and m.layer is not None]
         if not measured:
+            missing.append(f"seed {trial.seed}: {_why([trial], wanted['figure'])}")
             continue
         own = [
             Value(trial.seed, m.layer, m.head, m.item, None if m.value is None else m.value * scale)
@@ -99,7 +100,9 @@ def _panel(
             for m in rows[trial.key]
             if m.figure == wanted["anchor"] and m.layer is not None and m.value is not None
         )
-    return Panel(row, tuple(seeds), anchor, "" if seeds else _missing(trials, wanted["figure"]), tuple(values))
+    if not seeds:
+        return Panel(row, reason=_missing(trials, wanted["figure"]))
+    return Panel(row, tuple(seeds), anchor, missing=tuple(missing), values=tuple(values))
 
 
 def _of_seed(trial: PlacedRow, values: Sequence[Value], matrix: bool) -> SeedLayers:
@@ -118,5 +121,11 @@ def _missing(trials: Sequence[PlacedRow], figure: str) -> str:
     """Says why a panel is empty."""
     if not trials:
         return "no such trial yet"
+    why = _why(trials, figure)
+    return why if all(trial.state == "done" for trial in trials) else f"not measured: {why}"
+
+
+def _why(trials: Sequence[PlacedRow], figure: str) -> str:
+    """The states of trials without values, such as `failed`; of such as are done, what they lack."""
     states = sorted({str(trial.state) for trial in trials})
-    return f"no {figure} for its layers" if states == ["done"] else f"not measured: {', '.join(states)}"
+    return f"no {figure} for its layers" if states == ["done"] else ", ".join(states)

@@ -41,8 +41,18 @@ class Panel:
     anchor: tuple[tuple[int, float], ...] = ()
     """(layer, value) of the anchor, of the first seed: it depends on the model alone."""
     reason: str = ""
+    missing: tuple[str, ...] = ()
+    """Of a panel with values: the seeds that it is without, each with why, such as `seed 2: failed`."""
     values: tuple[Value, ...] = field(default=(), metadata={"json": False})
     """Everything that was measured; in the CSV beside the picture."""
+
+    @property
+    def count(self) -> str:
+        """How many seeds it shows, such as `3 seeds`, and of how many if some are left out; empty for one alone."""
+        asked = len(self.seeds) + len(self.missing)
+        if not self.seeds or asked == 1:
+            return ""
+        return f"{len(self.seeds)} of {asked} seeds" if self.missing else f"{asked} seeds"
 
     @property
     def layers(self) -> tuple[int, ...]:

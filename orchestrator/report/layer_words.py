@@ -25,6 +25,8 @@ def caption(figure: LayerFigure) -> str:
     counts = {len(panel.seeds) for panel in figure.panels if panel.seeds}
     if counts and max(counts) > 2 and figure.form != "matrix":
         parts.append("bars: 95 % interval of the mean over seeds (Student t)")
+    if left_out := [f"{panel.row} {why}" for panel in figure.panels for why in panel.missing]:
+        parts.append(f"left out: {', '.join(left_out)}")
     text = "; ".join(parts) + "."
     return f"{figure.caption} {text}" if figure.caption else text
 
@@ -41,7 +43,7 @@ def _line(figure: LayerFigure, panel: Panel, layers: list[int]) -> list[str]:
     for layer in layers:
         mean = panel.mean(layer)
         texts.append("" if layer not in panel.layers else "–" if mean is None else figures.text(mean, figure.figure))
-    return [panel.row, *texts]
+    return [f"{panel.row} ({panel.count})" if panel.missing else panel.row, *texts]
 
 
 def values_csv(figure: LayerFigure) -> str:

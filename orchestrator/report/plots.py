@@ -11,10 +11,11 @@ from orchestrator.report.drawings import Scatter, ScatterPoint
 from orchestrator.report.figures import UNKNOWN, scaled, title
 from orchestrator.report.formatting import finite
 from orchestrator.report.model import Cell
+from orchestrator.report.replicates import by_seed, by_setting
 from orchestrator.report.wording import field_title
 
 if TYPE_CHECKING:
-    from orchestrator.records.rows import MetricRow
+    from orchestrator.records.rows import MetricRow, PlacedRow
     from orchestrator.report.job_results import JobResults
 
 NULL = "null"
@@ -78,25 +79,36 @@ def _scatter(results: JobResults, plot: Mapping[str, Any], cells: Mapping[str, C
 def _second(
     results: JobResults, wanted: Mapping[str, Any] | None, dots: Mapping[str, tuple[Cell, float]]
 ) -> tuple[str, tuple[ScatterPoint, ...], tuple[str, ...]]:
-    """Title and dots of the second axis, and the names of dots that it has nothing for: the mean of its figure over the
-    trials of the other stage that stand in the same row and column. `dots`: name -> (cell, x)."""
+    """Title and dots of the second axis, and the names of dots that it has nothing for, each with why: the mean of its
+    figure over the seeds of the one setting of the other stage that stands in the same row and column. `dots`: name ->
+    (cell, x)."""
     if not wanted:
         return "", (), ()
     of_stage = [trial for trial in results.placed if trial.stage == wanted["stage"]]
     recorded = results.store.trials.figures(trial.key for trial in of_stage)
     metric = next((m for trial in of_stage for m in trial.metrics if m.name == wanted["figure"]), None)
     found: list[ScatterPoint] = []
+    left_out: list[str] = []
     for name, (cell, x) in dots.items():
-        values: dict[str, float] = {}
-        for trial in of_stage:
-            if results.place_of(trial) == (cell.row, cell.column) and metric:
-                value = scaled(recorded.get(trial.key, {}).get(metric.name), metric)
-                values |= {} if value is None else {trial.key: value}
-        if values:
+        trials = by_seed(trial for trial in of_stage if results.place_of(trial) == (cell.row, cell.column))
+        known = {t.key: scaled(recorded.get(t.key, {}).get(metric.name), metric) for t in trials} if metric else {}
+        values = {key: value for key, value in known.items() if value is not None}
+        if why := _incomplete(trials, values):
+            left_out.append(f"{name} ({why})")
+        else:
             found.append(ScatterPoint(name, tuple(values), x, sum(values.values()) / len(values)))
     points = tuple(sorted(found, key=lambda dot: (dot.x, dot.name)))
-    known = {dot.name for dot in found}
-    return (title(metric) if metric else wanted["figure"]), points, tuple(name for name in dots if name not in known)
+    return (title(metric) if metric else wanted["figure"]), points, tuple(left_out)
+
+
+def _incomplete(trials: Sequence[PlacedRow], values: Mapping[str, float]) -> str:
+    """Why trials have no mean: they are of several settings, or a seed has no value; empty if they have one."""
+    if not trials:
+        return "no such trial"
+    if (settings := len(by_setting(trials))) > 1:
+        return f"{settings} settings, of which a dot shows one"
+    lacking = [trial for trial in trials if trial.state != "done" or trial.key not in values]
+    return ", ".join(f"seed {t.seed}: {'no number' if t.state == 'done' else t.state}" for t in lacking)
 
 
 def _curves(

@@ -65,7 +65,7 @@ def draw(figure: LayerFigure) -> Figure:
         place.set_axis_off()
     shown: list[Axes] = list(axes[:count])
     for number, (panel, place) in enumerate(zip(figure.panels, shown, strict=False)):
-        seeds = f", {len(panel.seeds)} seeds" if len(panel.seeds) > 1 else ""
+        seeds = f", {panel.count}" if panel.count else ""
         place.set_title(f"({chr(ord('a') + number % 26)}) {panel.row}{seeds}")
         if not panel.seeds:
             place.text(

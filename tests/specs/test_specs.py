@@ -22,6 +22,7 @@ from orchestrator.settings import settings
 from orchestrator.spec import load
 from orchestrator.spec.job import job_id
 from orchestrator.spec.load import profiles
+from orchestrator.spec.seeds import StageSeeds
 from orchestrator.spec.sweep import points
 
 ROOT = Path(__file__).parents[2]
@@ -164,9 +165,13 @@ def test_layers_are_dropped_with_one_recipe_for_every_depth(profile: str) -> Non
     job = load(ROOT / "specs" / "drop_layers.yaml", profile)
     final = points(job.stages[-1].sweep)
     dropped = {"laptop": [None, 1, 2, 3, 4, 5], "paper": [None, 0, 2, 4, 6, 8, 9]}[profile]
-    assert [(p["backbone.drop_last"], p["seed"]) for p in final] == [(k, seed) for k in dropped for seed in range(3)]
+    assert [p["backbone.drop_last"] for p in final] == dropped
     tune = [trial for trial in Planner(job, DurationModel()).specs() if trial.backbone.init.name in ("SUP", "MIM")]
     assert {trial.backbone.drop_last for trial in tune} == {None}
+    assert {trial.seed for trial in tune} == {0}
+    assert StageSeeds(job).of["final"] == (1, 2, 3), "none of which chose the learning rate"
+    if profile == "laptop":
+        assert StageSeeds(job).of["supervised"] == StageSeeds(job).of["simmim"] == (0, 1, 2)
     assert not any(trial.task.reads_test for trial in tune)
 
 
@@ -176,10 +181,12 @@ def test_drawn_layers_have_five_draws_and_the_first_blocks_as_baseline(profile: 
     planner = Planner(job, DurationModel())
     started = [trial for trial in planner.specs() if trial.backbone.init.name in ("SUP", "MIM")]
     assert {(t.backbone.drop_last, t.backbone.sample_layers) for t in started} == {(dropped, None)}
+    assert {trial.seed for trial in started} == {0}
+    assert StageSeeds(job).of["final"] == (1, 2, 3), "none of which chose the learning rate"
     finals = [trial.backbone for trial in planner.foreseen()]
     for name in ("SUP", "MIM"):
         drawn = [b.sample_layers and b.sample_layers.draw for b in finals if b.init.name == name]
-        assert drawn == [draw for draw in (None, 0, 1, 2, 3, 4) for _ in range(3)]
+        assert drawn == [None, 0, 1, 2, 3, 4]
     assert {b.drop_last for b in finals} == {dropped}
     assert {b.sample_layers.order for b in finals if b.sample_layers} == {"drawn"}
     assert {stage.name: stage.override.get("backbone.drop_last") for stage in job.stages}["tune"] == dropped

@@ -17,6 +17,7 @@ from orchestrator.report.formats import FORMATS, Links
 from orchestrator.report.job_results import JobResults
 from orchestrator.report.layer_files import files, files_of_stage
 from orchestrator.report.layer_panels import LayerFigure
+from orchestrator.report.layer_words import means
 from orchestrator.report.publish import publish, saved
 from orchestrator.report.verify import verify
 from orchestrator.settings import settings
@@ -58,6 +59,29 @@ def test_a_row_without_measurements_says_why(store: Store) -> None:
     assert (mim.row, mim.reason) == ("MIM", "")
     assert sup.reason == "not measured: failed"
     assert b"not measured: failed" in plotting.svg(report.layers[0])
+
+
+def test_a_panel_says_which_seeds_it_is_without_and_why(store: Store) -> None:
+    report = build(store, record(store, failed=[("SUP", 1)]))
+    figure = report.layers[0]
+    sup, mim = figure.panels
+    assert ([seed.seed for seed in sup.seeds], sup.missing, sup.reason) == ([0, 2], ("seed 1: failed",), "")
+    assert mim.missing == ()
+    titles = [place.get_title() for place in plotting.draw(figure).axes if place.get_title()]
+    assert titles == ["(a) SUP, 2 of 3 seeds", "(b) MIM, 3 seeds"]
+    assert [line[0] for line in means(figure)[1]] == ["SUP (2 of 3 seeds)", "MIM"]
+    for form in ("text", "md", "tex", "html"):
+        text = " ".join(FORMATS[form].render(report, Links()).split())
+        assert "left out: SUP seed 1: failed." in text, form
+
+
+def test_one_seed_of_several_is_no_single_run(store: Store) -> None:
+    sup, mim = build(store, record(store, failed=[("SUP", 0), ("SUP", 1)])).layers[0].panels
+    assert (sup.count, mim.count) == ("1 of 3 seeds", "3 seeds")
+
+
+def test_a_single_run_has_no_count_of_seeds(store: Store) -> None:
+    assert {panel.count for panel in build(store, record(store, seeds=[0])).layers[0].panels} == {""}
 
 
 @pytest.mark.parametrize("override", [{"task.dataset": "faces"}, {"task": {"kind": "analysis", "dataset": "faces"}}])

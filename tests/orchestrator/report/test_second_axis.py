@@ -29,21 +29,21 @@ LOOK = {
     "per": ["backbone.init", "task.dataset"],
     "sweep": {
         "grid": [
-            {"task.dataset": ["digits"], "backbone.init": MASKS, "backbone.drop_path": [0.1], "optim.lr": [5e-4, 7e-4]},
-            {"task.dataset": ["faces"], "backbone.init": MASKS, "backbone.drop_path": [0.3], "optim.lr": [5e-4, 7e-4]},
+            {"task.dataset": ["digits"], "backbone.init": MASKS, "backbone.drop_path": [0.1], "seed": [0, 1]},
+            {"task.dataset": ["faces"], "backbone.init": MASKS, "backbone.drop_path": [0.3], "seed": [0, 1]},
         ]
     },
 }
-"""Two trials in each row and column, whose loss depends on the column."""
+"""Two seeds in each row and column; their loss depends on the column."""
 TUNE = {**grid(init=[RAND, *MASKS], lr=[6e-4], layer_decay=[0.87]), "name": "tune"}
 PLOT = {"x": "loss", "of": "parent", "second": {"stage": "look", "figure": "loss"}}
 STUDY = job(PRETRAINED, LOOK, TUNE, report={"averages": [], "plots": [PLOT]})
 
 
 def measured(assignment: Assignment, emit: object, stop: object) -> Outcome:
-    """Made-up figures; the look at one mask on faces fails."""
+    """Made-up figures; the look at one mask on faces fails with one seed."""
     trial = assignment.trial
-    if trial.backbone.init.name == "mask 0.002" and trial.backbone.drop_path == 0.3:
+    if trial.backbone.init.name == "mask 0.002" and trial.backbone.drop_path == 0.3 and trial.seed == 1:
         raise DataError("no such folder")
     weights = Weights(f"{assignment.folder}/weights", "0" * 64) if assignment.keep_weights else None
     return Outcome(figures(trial), {"train_seconds": 0.02, "device": "cpu"}, weights)
@@ -68,9 +68,9 @@ def test_a_dot_has_the_mean_of_the_other_stage_in_its_row_and_column(told: tuple
     for mask in ("mask 0.0001", "mask 0.0006", "mask 0.002"):
         for column in ("digits", "faces"):
             keys = [t.key for t in looks if t.group == f"{mask}/{column}" and t.state == "done"]
-            if keys:
-                assert len(keys) == 2
+            if len(keys) == 2:
                 expected[f"{mask}, {column}"] = sum(recorded[key]["loss"] for key in keys) / 2
+    assert len(expected) == 5, "the sixth has one seed of two"
     assert {dot.name: dot.y for dot in plot.second} == pytest.approx(expected)
     assert expected["mask 0.0001, faces"] == pytest.approx(expected["mask 0.0001, digits"] + 0.2)
     places = {dot.name: dot.x for dot in plot.dots}
@@ -79,10 +79,25 @@ def test_a_dot_has_the_mean_of_the_other_stage_in_its_row_and_column(told: tuple
 
 def test_what_the_other_stage_lacks_is_named(told: tuple[Store, Report]) -> None:
     report = told[1]
-    assert report.plots[0].without_second == ("mask 0.002, faces",)
+    assert report.plots[0].without_second == ("mask 0.002, faces (seed 1: failed)",)
     page = html(report)
-    assert "Without loss: mask 0.002, faces" in page
+    assert "Without loss: mask 0.002, faces (seed 1: failed)" in page
     assert "Without loss of the weights: RAND, digits; RAND, faces" in page
+
+
+def test_several_settings_of_the_other_stage_have_no_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two learning rates in one row and column, one seed each."""
+    monkeypatch.setattr(membership, "BEAT_S", 0.2)
+    axes = {"task.dataset": ["digits"], "backbone.init": MASKS, "optim.lr": [5e-4, 7e-4]}
+    look = {**LOOK, "sweep": {"grid": [axes]}}
+    study = job(PRETRAINED, look, TUNE, report={"averages": [], "plots": [PLOT]})
+    store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    drive_to_end(store, study, Machine(execute=measured), tmp_path)
+    (plot,) = build(store, job_id(study)).plots
+    assert plot.second == ()
+    assert "mask 0.0006, digits (2 settings, of which a dot shows one)" in plot.without_second
+    assert "mask 0.0006, faces (no such trial)" in plot.without_second
+    store.close()
 
 
 def test_a_plot_before_the_other_stage_ran_has_no_second_axis(tmp_path: Path) -> None:
