@@ -1,6 +1,6 @@
 """Runs the laptop profile of every spec, one after another, and writes README's tables of results.
 
-    python benchmarks/studies.py                       all specs that have one; 20 minutes on 2 free cores
+    python benchmarks/studies.py                       all specs that have one; an hour on 2 free cores
     python benchmarks/studies.py specs/cog.yaml        one of them; the other tables stay
     python benchmarks/studies.py --profile smoke       tries the script out in minutes; README.md stays
 
