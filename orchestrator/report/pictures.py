@@ -19,12 +19,18 @@ SHOWN = 24
 
 
 def chosen(placed: Iterable[PlacedRow], drawn: Mapping[str, list[tuple[int, str]]]) -> tuple[Picture, ...]:
-    """For each trial, in order: all pictures of the first and of the last epoch that has any."""
+    """For each trial, in order, and of replicates the first: all pictures of the first and of the last epoch that has
+    any."""
     pictures: list[Picture] = []
     seen: set[str] = set()
+    settings: set[tuple[str, str, str]] = set()
     for trial in placed:
         if trial.key in seen or not drawn.get(trial.key) or len(seen) == SHOWN:
             continue
+        setting = repr(sorted((path, repr(value)) for path, value in trial.settings.items() if path != "seed"))
+        if (trial.stage, trial.group, setting) in settings:
+            continue
+        settings.add((trial.stage, trial.group, setting))
         seen.add(trial.key)
         epochs = [epoch for epoch, _ in drawn[trial.key]]
         for epoch in dict.fromkeys((epochs[0], epochs[-1])):
