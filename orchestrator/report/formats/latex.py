@@ -22,11 +22,12 @@ def _tex(text: str) -> str:
 def latex(report: Report) -> str:
     """A table for booktabs; in bold the best number of each column and those not told apart from it."""
     table = grid(report)
+    caption = ". ".join(filter(None, (report.caption.rstrip("."), title(report))))
     lines = [
         "% needs \\usepackage{booktabs}",
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{_tex('. '.join(part for part in (report.caption, title(report)) if part))}.}}",
+        rf"  \caption{{{_tex(caption)}.}}",
         rf"  \label{{tab:{report.name}}}",
         rf"  \begin{{tabular}}{{l{'r' * len(table.headings)}}}",
         r"    \toprule",

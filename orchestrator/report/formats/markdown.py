@@ -25,7 +25,12 @@ from orchestrator.report.wording import (
 def markdown(report: Report, tracking: str = "") -> str:
     """The table and the trials behind each cell. `tracking`: address of the MLflow UI, for links to runs."""
     table = grid(report)
-    lines = [f"## {_md(report.name)}", "", _md(". ".join(part for part in (report.caption, title(report)) if part)), ""]
+    lines = [
+        f"## {_md(report.name)}",
+        "",
+        _md(". ".join(part for part in (report.caption.rstrip("."), title(report)) if part)),
+        "",
+    ]
     lines += _md_table(table.header, [_words(line) for line in table.lines], numbers_from=1, escaped_from=0)
     bold = leading_note(report)
     lines += ["", *([f"- **bold**: {_md(bold)}"] if bold else []), *(f"- {_md(note)}" for note in notes(report))]
