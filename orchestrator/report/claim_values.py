@@ -144,7 +144,7 @@ class ClaimValues:
             self._figures.update({key: found.get(key, {}) for key in new})
         new = [key for key in keys if (key, figure) not in self._rows]
         if new:
-            rows = self._results.store.trials.measurements(new, figure)
+            rows = self._results.store.measured.of(new, [figure])
             self._rows.update({(key, figure): rows.get(key, ()) for key in new})
 
     def _value(self, trial: PlacedRow, figure: str, side: Mapping[str, Any], metric: MetricRow) -> float:

@@ -62,8 +62,7 @@ class Panel:
     def mean(self, layer: int) -> float | None:
         """The mean of a layer over the seeds; None if a seed has none."""
         found = [value for seed in self.seeds for at, value in zip(seed.layers, seed.means, strict=True) if at == layer]
-        known = [value for value in found if value is not None]
-        return sum(known) / len(known) if known and len(known) == len(found) else None
+        return _mean(found)
 
     def matrix(self) -> tuple[tuple[float | None, ...], ...]:
         """The mean over seeds of the values between each layer and each item that names a layer; None where a seed has

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection
-from typing import Any
 
 from orchestrator.records.recorded_spec import varied_paths
 from orchestrator.spec.job import JobSpec, Stage
-from orchestrator.spec.sweep import Grid, Search
+from orchestrator.spec.sweep import Grid, Search, apart
 
 
 def why_refused(job: JobSpec, number: int) -> str | None:
@@ -43,14 +42,9 @@ def _follows(stage: Stage, path: str, shown: Collection[str]) -> bool:
     if not grids or len(values) < len(grids):
         return False
     return all(
-        axes[path] == others[path] or any(_apart(axes.get(name), others.get(name)) for name in shown if name != "seed")
+        axes[path] == others[path] or any(apart(axes.get(name), others.get(name)) for name in shown if name != "seed")
         for axes, others in itertools.combinations(grids, 2)
     )
-
-
-def _apart(axis: Any, other: Any) -> bool:
-    """True for two lists of values without a common one."""
-    return isinstance(axis, list) and isinstance(other, list) and not any(value in other for value in axis)
 
 
 def _axes(job: JobSpec, number: int) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -11,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from orchestrator.spec.check_paths import axes_of
 from orchestrator.spec.diagnostics import Problems, Steps, show
 from orchestrator.spec.job import Stage
-from orchestrator.spec.sweep import Search
+from orchestrator.spec.sweep import Search, apart
 from orchestrator.spec.yaml_nodes import YamlNode
 from tasks.backbones.spec import Init
 from workers.key_content import key_content
@@ -41,7 +40,9 @@ def check_labels(root: YamlNode, stage: Stage, at: Steps, problems: Problems) ->
                 same = named.setdefault((path, init.name), [])
                 same.append((content, axes))
                 if stage.replicates is not None and any(
-                    other != content and not _apart(path, axes, their_axes) for other, their_axes in same
+                    other != content
+                    and not any(apart(axes[field], their_axes.get(field)) for field in axes if field != path)
+                    for other, their_axes in same
                 ):
                     what = f"other weights are called {init.name!r} too, and replicates go by the name; rename one"
                     place = root.place_of([*steps, path, number])
@@ -52,18 +53,6 @@ def check_labels(root: YamlNode, stage: Stage, at: Steps, problems: Problems) ->
                         f"the same weights as {name!r} under another name: one trial would stand behind two rows; "
                         "keep one of them",
                     )  # fmt: skip
-
-
-def _apart(path: str, axes: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
-    """True if no setting of one grid is a setting of the other, whatever is at `path`: some axis has other values."""
-    return any(
-        isinstance(axes[name], list)
-        and isinstance(others.get(name), list)
-        and not {json.dumps(value, default=str) for value in axes[name]}
-        & {json.dumps(value, default=str) for value in others[name]}
-        for name in axes
-        if name != path
-    )
 
 
 def _init(value: Any) -> Init | None:

@@ -191,6 +191,11 @@ def axis_length(axis: LogSpace | LinSpace | list[Any]) -> int:
     return axis.logspace[2] if isinstance(axis, LogSpace) else axis.linspace[2]
 
 
+def apart(axis: Any, other: Any) -> bool:
+    """True for two lists of values without a common one."""
+    return isinstance(axis, list) and isinstance(other, list) and not any(value in other for value in axis)
+
+
 def axis_values(axis: LogSpace | LinSpace | list[Any]) -> list[Any]:
     """The values of an axis in order. Computed ones are rounded to 12 digits, so that keys are the same everywhere."""
     if isinstance(axis, list):

@@ -18,9 +18,9 @@ _OF_TRIALS = (
     )
     .join(_measured, _measured.c.trial_id == _trials.c.id)
     .where(_trials.c.key.in_(sa.bindparam("keys", expanding=True)))
-    .where(_measured.c.figure.in_(sa.bindparam("figures", expanding=True)))
     .order_by(_measured.c.trial_id, _measured.c.number)
 )  # fmt: skip
+_OF_FIGURES = _OF_TRIALS.where(_measured.c.figure.in_(sa.bindparam("figures", expanding=True)))
 
 _NAMES = (
     sa.select(_measured.c.figure)
@@ -45,14 +45,15 @@ class Measured:
 
         return self._db.read(read)
 
-    def of(self, keys: Iterable[str], figures: Sequence[str]) -> dict[str, list[MeasurementRow]]:
-        """The rows of these figures by trial, in the order in which each trial wrote them."""
+    def of(self, keys: Iterable[str], figures: Sequence[str] | None = None) -> dict[str, list[MeasurementRow]]:
+        """The rows by trial, in the order in which each trial wrote them. `figures`: of these alone; None: of all."""
         wanted = list(dict.fromkeys(keys))
+        query, values = (_OF_TRIALS, {}) if figures is None else (_OF_FIGURES, {"figures": list(figures)})
 
         def read(connection: sa.Connection) -> dict[str, list[MeasurementRow]]:
             found: dict[str, list[MeasurementRow]] = {}
             for some in chunks(wanted):
-                for key, *row in connection.execute(_OF_TRIALS, {"keys": some, "figures": list(figures)}):
+                for key, *row in connection.execute(query, {"keys": some, **values}):
                     found.setdefault(key, []).append(MeasurementRow(*row))
             return found
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from orchestrator.errors import NotFound
 from orchestrator.records.recorded_spec import parents
-from orchestrator.records.rows import AttemptRow, MeasurementRow, PlacedRow, Placement, ReportRow, SearchEvent, TrialRow
+from orchestrator.records.rows import AttemptRow, PlacedRow, Placement, ReportRow, SearchEvent, TrialRow
 from orchestrator.records.states import TrialSnapshot, TrialState
 from orchestrator.records.writes import Write
 from orchestrator.store import metrics, name_errors, search_log, tables, trial_events
@@ -218,29 +218,6 @@ class Trials:
                 for key, epoch, path in connection.execute(query):
                     pictures[key].append((epoch, path))
             return dict(pictures)
-
-        return self._db.read(work)
-
-    def measurements(self, keys: Iterable[str], figure: str | None = None) -> dict[str, list[MeasurementRow]]:
-        """The measurements of these trials, or those of one figure, in the order in which each trial wrote them."""
-        wanted = list(keys)
-        t = tables.measurements
-        columns = [t.c[name] for name in MeasurementRow.__dataclass_fields__]
-
-        def work(connection: sa.Connection) -> dict[str, list[MeasurementRow]]:
-            found: dict[str, list[MeasurementRow]] = defaultdict(list)
-            for some_keys in chunks(wanted):
-                query = (
-                    sa.select(_trials.c.key, *columns)
-                    .join(t, t.c.trial_id == _trials.c.id)
-                    .where(_trials.c.key.in_(some_keys))
-                    .order_by(t.c.trial_id, t.c.number)
-                )
-                if figure is not None:
-                    query = query.where(t.c.figure == figure)
-                for key, *values in connection.execute(query):
-                    found[key].append(MeasurementRow(*values))
-            return dict(found)
 
         return self._db.read(work)
 

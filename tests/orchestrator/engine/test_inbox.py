@@ -58,7 +58,7 @@ def test_measurements_are_recorded_with_the_figures(store: Store, tmp_path: Path
     state, _ = drive_to_end(store, ONE, Machine(execute=leaving(lines(ROW, other))), tmp_path)
     assert state is JobState.done
     (row,) = store.trials.placed(job_id(ONE))
-    assert store.trials.measurements([row.key])[row.key] == [
+    assert store.measured.of([row.key])[row.key] == [
         MeasurementRow("entropy", "val", "", 3, 0, 1.5),
         MeasurementRow("entropy", "val", "class 7", None, None, None),
     ]
@@ -87,7 +87,7 @@ def test_figures_count_even_if_the_file_is_lost_or_damaged(
     trial = store.trials.get(row.key)
     assert trial.state is TrialState.done
     assert trial.figures == figures(TrialSpec.model_validate(trial.spec))
-    assert store.trials.measurements([row.key]) == {}
+    assert store.measured.of([row.key]) == {}
     earlier, note = trial.facts["notes"]
     assert earlier == "an earlier note"
     assert note.startswith("measurements are not recorded: ")

@@ -358,8 +358,8 @@ def test_measurements_come_back_in_their_order_and_answer_sql(three: Store, data
     ] + [MeasurementRow("iou", "val", "bus", None, None, 0.25)]
     token = three.leases.claim("d1", [key_of(1)])[key_of(1)]
     three.trials.commit("d1", [Finished(key_of(1), token, {"top1": 0.5}, measurements=measured)])
-    assert three.trials.measurements([key_of(1), key_of(2)]) == {key_of(1): measured}
-    assert three.trials.measurements([key_of(1)], "iou") == {key_of(1): measured[-1:]}
+    assert three.measured.of([key_of(1), key_of(2)]) == {key_of(1): measured}
+    assert three.measured.of([key_of(1)], ["iou"]) == {key_of(1): measured[-1:]}
     driver = "postgresql+psycopg" if database_url.startswith("postgresql") else "sqlite"
     with sa.create_engine(sa.make_url(database_url).set(drivername=driver)).connect() as connection:
         where = "WHERE figure = 'distance' GROUP BY trial, layer ORDER BY layer"
