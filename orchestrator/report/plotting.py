@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.report.figures import title
@@ -31,8 +32,9 @@ BLUE, ORANGE, GREY = "#2f6fb2", "#c2571a", "#8a8a8a"
 """Apart for readers who see no red or green, and in grey print."""
 
 
+@lru_cache(maxsize=50)
 def svg(figure: LayerFigure) -> bytes:
-    """The figure as an SVG file."""
+    """The figure as an SVG file, drawn once for the page and the file beside it."""
     return _saved(figure, "svg", {"Date": None, "Creator": None})
 
 
