@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from orchestrator.errors import BackendUnreachable, Conflict
 from orchestrator.settings import private_file, private_folder
@@ -70,20 +71,49 @@ def check_reachable(uri: str) -> None:
 
 
 def _check_file(path: Path) -> None:
-    """Makes a missing file, with a write-ahead log: so the UI's reads and our writes do not wait for each other."""
+    """Makes a missing file, and finds out whether it can be written."""
     try:
         private_folder(path.parent)
-        new = not path.exists()
+        if not path.exists():
+            _make_file(path)
         file = sqlite3.connect(private_file(path), timeout=CONNECT_SECONDS)
         try:
-            if new and not _on_network(path):
-                file.execute("PRAGMA journal_mode=WAL")
             file.execute("BEGIN IMMEDIATE")
             file.rollback()
         finally:
             file.close()
     except (OSError, sqlite3.Error) as error:
         raise BackendUnreachable(f"{path} cannot be written ({error})") from error
+
+
+def _make_file(path: Path) -> None:
+    """Makes the file with MLflow's tables, and with a write-ahead log: so the UI's reads and our writes do not wait for
+    each other. Other processes that need the same file wait for it.
+
+    MLflow's migrations of a new SQLite file are not one transaction: it never opens a file again whose process was
+    killed among them, nor one that another process migrates at the same time. So they run on a file beside it, which
+    gets the name once it is whole.
+    """
+    prepare_process()
+    from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
+
+    lock, unfinished = path.with_name(f".{path.name}.lock"), path.with_name(f".{path.name}.new")
+    with open(private_file(lock), "a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not path.exists():
+            for stale in (unfinished, Path(f"{unfinished}-wal"), Path(f"{unfinished}-shm")):
+                stale.unlink(missing_ok=True)
+            private_file(unfinished)
+            engine = create_sqlalchemy_engine(f"sqlite:///{quote(str(unfinished))}")
+            try:
+                _initialize_tables(engine)
+                if not _on_network(path):
+                    with engine.connect() as connection:
+                        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            finally:
+                engine.dispose()
+            unfinished.rename(path)
+        lock.unlink(missing_ok=True)
 
 
 def _on_network(path: Path) -> bool:

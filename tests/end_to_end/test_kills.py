@@ -255,7 +255,7 @@ def survives(
     assert_same(place, undisturbed)
     with closing(sqlite3.connect(mlflow)) as database:
         states = database.execute("SELECT status, count(*) FROM runs GROUP BY status").fetchall()
-    assert [state for state, _ in states] == ["FINISHED"], (seed, states)
+    assert [state for state, _ in states] == ["FINISHED"], f"seed {seed}, {killer.killed}, {states}:\n{done.stderr}"
     sessions = list((own / "ray" / "s").glob("session_2*"))
     assert len(sessions) <= 1, "each cluster removes what the one before it has left"
     return killer

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from mirrored_job import JOB, World, contents, draw
 
 from orchestrator.records.writes import Failed
 from orchestrator.tracking.mlflow_runs import Synced
+from orchestrator.tracking.server import check_reachable
 
 
 class Killed(BaseException):
@@ -156,3 +158,27 @@ def test_the_process_beside_the_driver_writes_the_rest_when_it_ends(world: World
     run = world.run_of("grid", "digits", key)
     assert run.info.status == "FINISHED"
     assert run.data.metrics["final/top1"] == 0.5
+
+
+DIES = """
+import os, sys
+from orchestrator.tracking.server import check_reachable, prepare_process
+prepare_process()
+import mlflow.store.db.utils as database
+database._upgrade_db = lambda engine: os.kill(os.getpid(), 9)
+check_reachable(sys.argv[1])
+"""
+"""Dies after MLflow has made its first tables and before it migrates them."""
+
+
+def test_a_database_whose_maker_was_killed_is_made_anew(tmp_path: Path) -> None:
+    """MLflow alone fails for ever with "duplicate column name" or "table already exists" then."""
+    address = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    died = subprocess.run([sys.executable, "-c", DIES, address], capture_output=True, text=True, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert ".mlflow.db.new" in {path.name for path in tmp_path.iterdir()}
+    check_reachable(address)
+    from mlflow import MlflowClient
+
+    assert [one.name for one in MlflowClient(tracking_uri=address).search_experiments()] == ["Default"]
+    assert not list(tmp_path.glob(".*"))
