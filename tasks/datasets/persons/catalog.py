@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from tasks.datasets.persons.dataset import PARTS, Part, PartFiles, PoseDataset
+from tasks.datasets.persons.dataset import Part, PartFiles, PoseDataset
 
 _BOXES = "person_detection_results"
 _OF_CROWDPOSE: dict[Part, int] = {"train": 10_000, "val": 2_000, "test": 8_000}
 """Images."""
+_OF_SCENES: dict[Part, tuple[int, int]] = {"train": (6_500, 0), "val": (650, 800), "test": (650, 800)}
+"""Persons and boxes, about; for cost alone, until the set is made."""
 COCO_KEYPOINTS = PoseDataset(
     name="coco-keypoints", title="COCO", source="folder", skeleton="coco",
     split="COCO 2017's train, val and test-dev; labels of test-dev are not public: a submission is written",
@@ -54,8 +56,8 @@ SCENE_PEOPLE = PoseDataset(
     how_to_get="Drawn by this project over photographs in packages when it is first asked for.",
     part_files={
         part: PartFiles(f"annotations/person_keypoints_{part}2017.json", f"{part}2017",
-                        "" if part == "train" else f"{_BOXES}/{part}2017_detections.json")
-        for part in PARTS
+                        "" if part == "train" else f"{_BOXES}/{part}2017_detections.json", persons=persons, boxes=boxes)
+        for part, (persons, boxes) in _OF_SCENES.items()
     },
 )  # fmt: skip
 POSE = (COCO_KEYPOINTS, CROWDPOSE, SCENE_PEOPLE)

@@ -69,7 +69,7 @@ class PoseDataset(DatasetInfo):
         if self.own is not None:
             return self.own.base(root)
         if self.made:
-            from tasks.datasets.scenes import made  # type: ignore[import-untyped,import-not-found,unused-ignore]
+            from tasks.datasets.scenes.made import made  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
             return Path(made(self.name, root))
         return root
@@ -123,6 +123,12 @@ class PoseDataset(DatasetInfo):
             annotations += persons.entries()
             parts += [part] * len(names)
         return Manifest(f"{self.name}/official", images, annotations, parts, rule=self.split)
+
+    def recipe(self) -> str:
+        """SHA-256 of what a generated set is made from, which stands for its content before it is made."""
+        from tasks.datasets.scenes.made import recipe  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+        return str(recipe(self.name))
 
     @property
     def manifest_file(self) -> str:

@@ -84,8 +84,10 @@ class PoseData:
 
     @property
     def manifest_names(self) -> tuple[str, ...]:
-        """See Task.manifest_names: the annotations, and the detected boxes where those are used."""
-        return (self._official, self._detected) if self.boxes == "detections" else (self._official,)
+        """See Task.manifest_names: the annotations, and the detected boxes where those are used and not generated with
+        the annotations."""
+        both = self.boxes == "detections" and (not self.whole.made or self.boxes_file is not None)
+        return (self._official, self._detected) if both else (self._official,)
 
     def in_key(self, manifests: Mapping[str, str]) -> dict[str, str]:
         """The digests by what they are of, so that places stay out of the key."""
@@ -141,6 +143,8 @@ class PoseData:
 
     def planned(self, root: Path, folders: Sequence[Path]) -> Mapping[str, Mapping[str, Any]]:
         """See Task.planned_fields: `manifests`, and `sizes`. Nothing where the data are missing, unless described."""
+        if self.whole.made and self.boxes_file is None:  # not made here: that takes minutes, and a plan none
+            return {"manifests": {self._official: self.whole.recipe()}}
         problem = self.missing(root)
         if problem:
             if self.whole.own is not None:
@@ -166,9 +170,11 @@ class PoseData:
         return {part: self.whole.read(root, part) for part in dict.fromkeys((*self._learnt, self.evaluate))}
 
     def _digest(self, root: Path, folders: Sequence[Path], persons: Mapping[Part, Persons]) -> str:
-        """Of the written manifest; it is written first if it is not there. Described and generated data are always
-        read, because they change."""
-        own = self.whole.own is not None or self.whole.made
+        """Of the written manifest; it is written first if it is not there. Described data are always read, because
+        they change."""
+        if self.whole.made:
+            return self.whole.recipe()
+        own = self.whole.own is not None
         folders = [*([root / FOLDER] if root.is_dir() else []), *folders]
         saved = [folder / self.whole.manifest_file for folder in folders]
         path = next((each for each in saved if each.exists()), None)
@@ -196,7 +202,7 @@ class PoseData:
         if problem:
             raise DataError(problem)
         persons = self._read(root)
-        if self._official in self.manifests:
+        if self._official in self.manifests and not self.whole.made:
             self._same("annotations", self.manifests[self._official], self.whole.manifest_of(root, persons).digest)
         learnt, evaluated = [persons[part] for part in self._learnt], persons[self.evaluate]
         boxes = self._boxes(root, evaluated)
