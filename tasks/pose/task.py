@@ -90,8 +90,8 @@ class Pose(Task):
     filters: int = Field(default=32, ge=1, le=4096)
     """Of each deconvolution: the paper's 32, which PCT's larger model has as 48."""
     final_norm: bool = True
-    """Normalise the last feature map by the backbone's own final norm, as PCT and the paper's depth code do. Set it to
-    false for a backbone without one."""
+    """Normalise the last feature map by the backbone's own final norm, if it has one, as PCT and the paper's depth code
+    do."""
     flip_test: bool = True
     """Average with the heat maps of the mirrored input."""
     oks_limit: float = Field(default=0.9, gt=0, le=1)
@@ -242,11 +242,20 @@ class Pose(Task):
         return super().key_content({**kept, "manifests": by_role})
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
+        from tasks.backbones.features import feature_info
         from tasks.backbones.loading import load
         from tasks.backbones.model import build_backbone
         from tasks.pose.model import PoseModel
 
-        body = build_backbone(backbone, self.input_size(backbone), final_norm=self.final_norm)
+        size = self.input_size(backbone)
+        body = build_backbone(backbone, size, final_norm=self.final_norm)
+        stride = feature_info(body)[-1].stride
+        if any(side % stride for side in size):
+            raise ValueError(
+                f"an input of {size[0]} x {size[1]} pixels does not divide by the stride of {stride} of "
+                f"{backbone.model}'s last feature map, so heat maps would not lie on it: set backbone.image_size or "
+                "task.size to multiples"
+            )
         model = PoseModel(body, len(self.skeleton), self.filters, self.final_norm)
         if weights is not None and self.head == "keep":
             _load_whole(model, weights)

@@ -1,4 +1,4 @@
-"""Persons in the published layouts of COCO and CrowdPose: what is read, what is left out, and one line for each fault."""
+"""Persons in the published layouts of COCO and CrowdPose: what is read, what is left out, a line for each fault."""
 
 from __future__ import annotations
 
