@@ -66,3 +66,6 @@ class Summary:
     shares: Mapping[str, int] = field(default_factory=dict)
     """Figures that are the share of samples that were right, each of which counts alike -> the number of samples. A
     report of a single seed gives these an interval over samples."""
+    submission: tuple[str, bytes] | None = None
+    """Name and content of a file of predictions, where labels are not public and there are no figures. The loop writes
+    it into the trial's folder, and the fact `submission` says where; the trial is then done without a figure."""

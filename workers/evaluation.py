@@ -58,7 +58,7 @@ def _summary(run: TrainingState, stop: Callable[[], bool]) -> Summary:
             flags.set("summary")
         flags.wait(["summary"])
     figures = from_rank_0(place, lambda: {figure: float(value) for figure, value in summary.figures.items()})
-    return Summary(figures, summary.measurements, summary.shares)
+    return Summary(figures, summary.measurements, summary.shares, summary.submission)
 
 
 class _End(IntEnum):

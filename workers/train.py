@@ -85,6 +85,8 @@ def train(trial: TrialSpec, place: RankContext, emit: Callable[[Report], None], 
     facts = {**throughput.facts(run), **({"shares": dict(summary.shares)} if summary.shares else {})}
     outcome = Outcome(dict(summary.figures), facts, _keep(run, continues) if keep else None)
     if place.rank == 0:
+        if summary.submission is not None:
+            outcome.facts["submission"] = folder.save_submission(*summary.submission)
         name, sha256 = folder.save_measurements(summary.measurements, trial.task.split) or (None, None)
         outcome = dataclasses.replace(outcome, measurements=name, measurements_sha256=sha256)
         folder.finish(outcome, progress.reports)

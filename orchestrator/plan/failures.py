@@ -73,7 +73,7 @@ def incomplete_reason(state: PlanState, group: GroupState, taken: bool) -> str |
 def _no_winner(state: PlanState, group: GroupState) -> str | None:
     """Why a group whose trials have all ended has no winner; None if nobody takes one and some trial has a figure."""
     remedy = "so there is no winner; change its settings and submit again"
-    if not any(state.has_figure(key) for key in group.trials):
+    if not any(state.has_result(key) for key in group.trials):
         return f"no trial ended with a finite metric, {remedy}"
     stages = state.stages
     choice = len(group.settings) > 1 and stages.weight_consumers(group.stage.name)

@@ -293,8 +293,12 @@ class PlanState:
         value = best.figures[metric.name] if best and metric else None
         return Progress(group.stage.name, group.id, group.values, group.expected, states, value, metric, seconds_left)
 
-    def has_figure(self, key: str) -> bool:
-        """True if the trial ended with a finite value of the metric that trials are chosen by."""
+    def has_result(self, key: str) -> bool:
+        """True if the trial ended with a finite value of the metric that trials are chosen by, or with a submission in
+        its place, where labels are not public."""
+        snapshot = self.trials[key].snapshot
+        if snapshot.state is TrialState.done and snapshot.facts.get("submission"):
+            return True
         value = self._figures(key).get(self.trials[key].planned.spec.task.metric)
         return value is not None and math.isfinite(value)
 

@@ -6,10 +6,11 @@ from typing import TypeVar
 
 from tasks.datasets.info import DatasetInfo
 from tasks.datasets.labelled.catalog import LABELLED
+from tasks.datasets.persons.catalog import POSE
 from tasks.datasets.photo_tiles import PHOTO_TILES
 from tasks.spelling import nearest
 
-DATASETS: dict[str, DatasetInfo] = {info.name: info for info in (*LABELLED, PHOTO_TILES)}
+DATASETS: dict[str, DatasetInfo] = {info.name: info for info in (*LABELLED, PHOTO_TILES, *POSE)}
 
 Info = TypeVar("Info", bound=DatasetInfo)
 

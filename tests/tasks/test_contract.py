@@ -16,6 +16,7 @@ import pytest
 import torch
 from batches import same
 from in_process_backend import Machine, drive_to_end
+from person_trees import shared_tree
 from registered_ships import registered_ships
 from ships.task import Ships
 
@@ -34,6 +35,7 @@ from tasks.backbones.spec import BackboneSpec
 from tasks.base import Batch, DataContext, EvaluationShare, Loaders, Task
 from tasks.classification.task import Classify
 from tasks.metrics import Summary
+from tasks.pose.task import Pose
 from tasks.pretraining.task import Pretrain
 from workers.run import run_trial
 
@@ -42,10 +44,23 @@ VIT = BackboneSpec(
     image_size=16,
     args={"patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2},
 )
+
+
+def people() -> Pose:
+    """Pose on persons in COCO's layout, as it is planned: the sizes of described data are read from them."""
+    fields = {
+        "kind": "pose", "dataset": {"kind": "coco", "path": str(shared_tree())}, "boxes": "ground_truth", "sigma": 0.5,
+        "augment": {"grid_dropout": 0},
+    }  # fmt: skip
+    planned = Pose.model_validate(fields).planned_fields(Path())
+    return Pose.model_validate({**fields, "sizes": planned["sizes"]})
+
+
 SMALLEST: dict[str, tuple[Task, BackboneSpec]] = {
     "classify": (Classify(dataset="digits", normalize="half"), VIT),
     "pretrain": (Pretrain(dataset="digits-pretrain", mask_patch=4, normalize="half"), VIT),
     "analysis": (Analyse(dataset="digits", normalize="half", images=30, cka_batch=10), VIT),
+    "pose": (people(), VIT),
     "ships": (Ships(), BackboneSpec(model="resnet10t", image_size=64)),
 }
 """Kind -> its smallest instance; `ships` is a task of the tests alone."""

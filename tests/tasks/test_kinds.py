@@ -9,7 +9,6 @@ from pydantic import BaseModel, Field, ValidationError
 from tiny_task import Tiny
 
 from tasks import TASKS, AnyTask, task_class
-from tasks.analysis.task import Analyse
 from tasks.classification.task import Classify
 from tasks.pretraining.task import Pretrain
 from workers.trial import TrialSpec
@@ -20,7 +19,7 @@ DIGITS = {"kind": "classify", "dataset": "digits"}
 class ByPydantic(BaseModel):
     """Pydantic's own union, to compare with."""
 
-    task: Annotated[Classify | Pretrain | Analyse, Field(discriminator="kind")]
+    task: Annotated[tuple(TASKS.values()), Field(discriminator="kind")]
 
 
 class ByKind(BaseModel):
@@ -76,7 +75,7 @@ def test_a_task_that_is_added_later_is_a_kind_like_all_others(monkeypatch: pytes
         assert TrialSpec.model_validate(trial.model_dump(mode="json")) == trial
         assert {"$ref": "#/$defs/Added"} in TrialSpec.model_json_schema()["properties"]["task"]["oneOf"]
         (error,) = errors(TrialSpec, trial.model_dump() | {"task": {"kind": "x"}})
-        assert error["ctx"]["expected_tags"] == "'classify', 'pretrain', 'analysis', 'added'"
+        assert error["ctx"]["expected_tags"] == ", ".join(map(repr, TASKS))
     finally:
         monkeypatch.undo()
         TrialSpec.model_rebuild(force=True)

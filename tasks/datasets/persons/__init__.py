@@ -1,0 +1,1 @@
+"""Persons in photographs: boxes and joints, as COCO and CrowdPose annotate them."""

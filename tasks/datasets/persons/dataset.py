@@ -1,0 +1,188 @@
+"""Data sets of persons with joints: where their files lie, how they are split, and whether they are whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tasks.datasets.checks import compare_manifest, look_at_files
+from tasks.datasets.files import plain
+from tasks.datasets.info import DatasetInfo, Finding, Watch, unwatched
+from tasks.datasets.manifest import FOLDER, Manifest
+from tasks.errors import DataError
+
+if TYPE_CHECKING:
+    from tasks.datasets.persons.annotations import Persons
+    from tasks.datasets.persons.described import CocoDescription
+
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class PartFiles:
+    """The files of one part, and how much is in them as its makers state it."""
+
+    annotations: str
+    """JSON below the base folder."""
+    images: str
+    """Folder below the base folder."""
+    detections: str = ""
+    """Boxes that a detector found, below the base folder; empty: none are published."""
+    labelled: bool = True
+    """False: labels are not public."""
+    image_count: int = 0
+    """Images that count: of train those with a person. 0: not stated."""
+    persons: int = 0
+    """Persons that are trained on, or found by ground-truth boxes."""
+    boxes: int = 0
+    """Detected boxes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseDataset(DatasetInfo):
+    """Persons in photographs with joints."""
+
+    skeleton: Literal["coco", "crowdpose"]
+    """Which joints are labelled, in which order."""
+    part_files: Mapping[Part, PartFiles]
+    optional: tuple[str, ...] = ()
+    """Parts that need not be there."""
+    made: bool = False
+    """Generated: its folder is written below the data root when it is first asked for."""
+    own: CocoDescription | None = field(default=None, compare=False)
+    """Where the data are described in a spec: the description."""
+
+    @property
+    def joints(self) -> int:
+        return {"coco": 17, "crowdpose": 14}[self.skeleton]
+
+    @property
+    def labelled_parts(self) -> tuple[Part, ...]:
+        """Parts with public labels, which the manifest is of."""
+        return tuple(part for part in PARTS if part in self.part_files and self.part_files[part].labelled)
+
+    def base(self, root: Path) -> Path:
+        """The folder that `part_files` are below. A generated set is made first. Raises DataError."""
+        if self.own is not None:
+            return self.own.base(root)
+        if self.made:
+            from tasks.datasets.scenes.made import made  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+            return Path(made(self.name, root))
+        return root
+
+    def missing(self, root: Path) -> str | None:
+        if self.made:
+            return None
+        return super().missing(root) if self.own is None else self.own.missing(root)
+
+    def facts(self) -> Mapping[str, Any]:
+        counts: dict[str, Any] = {p: self.part_files[p].image_count if p in self.part_files else 0 for p in PARTS}
+        return {**counts, "split": self.split, "joints": self.joints, "persons": self._persons(), "metric": "AP"}
+
+    def _persons(self) -> str:
+        return ", ".join(f"{part} {files.persons:,}" for part, files in self.part_files.items() if files.persons)
+
+    def read(self, root: Path, part: Part) -> Persons:
+        """The images and persons of a part; of train those images alone that show a person. Raises DataError."""
+        import numpy as np
+
+        from tasks.datasets.persons.annotations import read_persons
+
+        if part not in self.part_files:
+            raise DataError(f"{self.name} has no part {part}; its parts: {', '.join(self.part_files)}")
+        files = self.part_files[part]
+        path = self.base(root) / files.annotations
+        if not path.exists():
+            raise DataError(f"{self.name}: no {path}, the annotations of {part}. {self.how_to_get}")
+        persons = read_persons(path, self.name, self.joints, files.labelled)
+        if part != "train":
+            return persons
+        return persons.taken(np.unique(persons.image_of[persons.usable]))
+
+    def image_names(self, part: Part, persons: Persons) -> list[str]:
+        """The files of the images of a part, below the base folder."""
+        return [plain(f"{self.part_files[part].images}/{name}") for name in persons.files]
+
+    def manifest_of(self, root: Path, known: Mapping[Part, Persons] | None = None) -> Manifest:
+        """Every image of the labelled parts, with a digest of its persons. `known`: parts that were read already.
+        Raises DataError."""
+        images: list[str | int] = []
+        annotations: list[Any] = []
+        parts: list[str] = []
+        base = self.base(root)
+        for part in self.labelled_parts:
+            if not (base / self.part_files[part].annotations).exists() and part in self.optional:
+                continue
+            persons = (known or {}).get(part) or self.read(root, part)
+            names = self.image_names(part, persons)
+            images += names
+            annotations += persons.entries()
+            parts += [part] * len(names)
+        return Manifest(f"{self.name}/official", images, annotations, parts, rule=self.split)
+
+    def recipe(self) -> str:
+        """SHA-256 of what a generated set is made from, which stands for its content before it is made."""
+        from tasks.datasets.scenes.made import recipe  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+        return str(recipe(self.name))
+
+    @property
+    def manifest_file(self) -> str:
+        return f"{self.name}-official.jsonl"
+
+    def manifest(self, root: Path, choices: Mapping[str, Any]) -> tuple[Manifest, str]:
+        return self.manifest_of(root), self.manifest_file
+
+    def check(
+        self, root: Path, choices: Mapping[str, Any], folders: Sequence[Path], images: bool, watch: Watch = unwatched
+    ) -> Finding:
+        """Annotations, boxes and files of every part, and the counts of images that the makers state."""
+        finding = Finding()
+        if self.missing(root):
+            finding.problems += [f"{root / name} is not there" for name in self.needs if not (root / name).exists()]
+            return finding
+        try:
+            made = self.manifest_of(root)
+            base = self.base(root)
+        except DataError as error:
+            finding.problems.append(str(error).removeprefix(f"{self.name}: "))
+            return finding
+        finding.counts, finding.digest, finding.split = made.counts, made.digest, made.cut
+        for part in self.labelled_parts:
+            wanted, found = self.part_files[part].image_count, made.counts[part]
+            if wanted and found != wanted and (found or part not in self.optional):
+                finding.problems.append(f"{found:,} images of {part} that count, expected {wanted:,}")
+        finding.expected = sum(self.part_files[part].image_count for part in self.labelled_parts) or None
+        self._check_boxes(root, base, finding)
+        compare_manifest(self.name, self.manifest_file, [root / FOLDER, *folders], finding)
+        look_at_files(self.name, base, made, images, watch, finding)
+        return finding
+
+    def _check_boxes(self, root: Path, base: Path, finding: Finding) -> None:
+        """Adds faults of the detected boxes that are there, and how much of them and of annotations is left out."""
+        from tasks.datasets.persons.detections import ground_truth, read_boxes
+
+        for part, files in self.part_files.items():
+            try:
+                if not (base / files.annotations).exists():
+                    continue
+                persons = self.read(root, part)
+                without = ground_truth(persons).left_out
+                if without:
+                    finding.notes.append(f"{part}: {without:,} persons whose box has no area are left out")
+                if files.detections and (base / files.detections).exists():
+                    boxes = read_boxes(base / files.detections, self.name, part, persons)
+                    finding.notes.append(f"{part}: {len(boxes.scores):,} detected boxes in {files.detections}")
+                elif files.detections:
+                    finding.notes.append(f"{part}: no {files.detections}, so task.boxes: ground_truth alone")
+            except DataError as error:
+                finding.problems.append(str(error).removeprefix(f"{self.name}: "))
+
+    def files(self, root: Path) -> tuple[list[Path], list[int] | None]:
+        base = self.base(root)
+        parts = [(part, self.read(root, part)) for part in self.labelled_parts]
+        return [base / name for part, persons in parts for name in self.image_names(part, persons)], None

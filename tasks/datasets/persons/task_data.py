@@ -1,0 +1,259 @@
+"""The persons that a task trains on and the boxes that it evaluates, from the options of the task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.datasets.files import first_few
+from tasks.datasets.manifest import FOLDER, saved_digest
+from tasks.datasets.manifest import save as save_manifest
+from tasks.datasets.persons.dataset import Part, PoseDataset
+from tasks.datasets.persons.described import CocoDescription
+from tasks.errors import DataError
+
+if TYPE_CHECKING:
+    from tasks.datasets.images.source import Source
+    from tasks.datasets.persons.annotations import Persons
+    from tasks.datasets.persons.detections import Boxes
+
+Learnt = Literal["train", "trainval"]
+Measured = Literal["val", "test"]
+BoxSource = Literal["ground_truth", "detections"]
+BOXES = "boxes"
+"""In the key: the name of the digest of detected boxes, wherever they lie."""
+
+
+class Counts(BaseModel):
+    """Persons of each part that are trained on or found by ground-truth boxes, or detected boxes, as planning found
+    them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    train: int = Field(default=0, ge=0, le=10**10)
+    val: int = Field(default=0, ge=0, le=10**10)
+    test: int = Field(default=0, ge=0, le=10**10)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One part, ready to be read."""
+
+    images: Source
+    persons: Persons
+    boxes: Boxes
+
+
+@dataclass(frozen=True)
+class PoseData:
+    """A data set and what a task uses of it."""
+
+    whole: PoseDataset
+    train: Learnt
+    evaluate: Measured
+    boxes: BoxSource
+    boxes_file: str | None
+    manifests: Mapping[str, str]
+    sizes: Mapping[str, Counts]
+
+    @classmethod
+    def of(cls, dataset: PoseDataset | CocoDescription, options: Mapping[str, Any]) -> PoseData:
+        """`options`: fields of the task, by name."""
+        whole = dataset.dataset() if isinstance(dataset, CocoDescription) else dataset
+        names = ("train", "evaluate", "boxes", "boxes_file")
+        chosen = {name: options[name] for name in names}
+        return cls(whole, **chosen, manifests=options.get("manifests", {}), sizes=options.get("sizes", {}))
+
+    @property
+    def labelled(self) -> bool:
+        """False where the evaluated part has no public labels."""
+        files = self.whole.part_files.get(self.evaluate)
+        return files is None or files.labelled
+
+    @property
+    def _official(self) -> str:
+        return f"{self.whole.own.path if self.whole.own else self.whole.name}/official"
+
+    @property
+    def _detected(self) -> str:
+        return f"{self._official[: -len('official')]}{self.evaluate}/{self.boxes_file or 'published boxes'}"
+
+    @property
+    def manifest_names(self) -> tuple[str, ...]:
+        """See Task.manifest_names: the annotations, and the detected boxes where those are used and not generated with
+        the annotations."""
+        both = self.boxes == "detections" and (not self.whole.made or self.boxes_file is not None)
+        return (self._official, self._detected) if both else (self._official,)
+
+    def in_key(self, manifests: Mapping[str, str]) -> dict[str, str]:
+        """The digests by what they are of, so that places stay out of the key."""
+        return {BOXES if name == self._detected else "annotations": value for name, value in manifests.items()}
+
+    @property
+    def train_samples(self) -> int:
+        """Persons that are trained on, as stated or planned; 0 while nothing is known."""
+        parts: tuple[Part, ...] = ("train",) if self.train == "train" else ("train", "val")
+        return sum(self._count(self._official, part, "persons") for part in parts)
+
+    @property
+    def evaluation_samples(self) -> int:
+        """Boxes that are evaluated, likewise."""
+        if self.boxes == "detections":
+            return self._count(self._detected, self.evaluate, "boxes")
+        return self._count(self._official, self.evaluate, "persons")
+
+    def _count(self, entry: str, part: Part, what: str) -> int:
+        if entry in self.sizes:
+            return int(getattr(self.sizes[entry], part))
+        files = self.whole.part_files.get(part)
+        return int(getattr(files, what)) if files else 0
+
+    def boxes_path(self, root: Path) -> Path:
+        """The file of detected boxes. Raises DataError where none is named or it is missing."""
+        files = self.whole.part_files.get(self.evaluate)
+        remedy = "name one in task.boxes_file, or set task.boxes: ground_truth"
+        if self.boxes_file is not None:
+            path = root / Path(self.boxes_file).expanduser()
+        elif files is None or not files.detections:
+            raise DataError(f"{self.whole.name} has no published boxes for {self.evaluate}: {remedy}")
+        else:
+            path = self.whole.base(root) / files.detections
+        if not path.is_file():
+            raise DataError(f"{self.whole.name}: no boxes {path} for {self.evaluate}: {remedy}")
+        return path
+
+    def missing(self, root: Path) -> str | None:
+        """See Task.missing_data."""
+        problem = self.whole.missing(root)
+        if problem or self.whole.made:
+            return problem
+        try:
+            if self.boxes == "detections":
+                self.boxes_path(root)
+        except DataError as error:
+            return str(error)
+        path = self.whole.base(root) / self.whole.part_files[self.evaluate].annotations
+        if not path.exists():
+            return f"{self.whole.name}: no {path}, the annotations of {self.evaluate}. {self.whole.how_to_get}"
+        return None
+
+    def planned(self, root: Path, folders: Sequence[Path]) -> Mapping[str, Mapping[str, Any]]:
+        """See Task.planned_fields: `manifests`, and `sizes`. Nothing where the data are missing, unless described."""
+        if self.whole.made and self.boxes_file is None:  # not made here: that takes minutes, and a plan none
+            return {"manifests": {self._official: self.whole.recipe()}}
+        problem = self.missing(root)
+        if problem:
+            if self.whole.own is not None:
+                raise DataError(problem)
+            return {}
+        from tasks.datasets.persons.detections import ground_truth
+
+        persons = self._read(root)
+        sizes = {self._official: {part: len(ground_truth(each).scores) for part, each in persons.items()}}
+        manifests = {self._official: self._digest(root, folders, persons)}
+        if self.boxes == "detections":
+            found = self._boxes(root, persons[self.evaluate])
+            manifests[self._detected] = found.digest
+            sizes[self._detected] = {self.evaluate: len(found.scores)}
+        return {"manifests": manifests, "sizes": sizes}
+
+    @property
+    def _learnt(self) -> tuple[Part, ...]:
+        return ("train",) if self.train == "train" else ("train", "val")
+
+    def _read(self, root: Path) -> dict[Part, Persons]:
+        """The parts that are used."""
+        return {part: self.whole.read(root, part) for part in dict.fromkeys((*self._learnt, self.evaluate))}
+
+    def _digest(self, root: Path, folders: Sequence[Path], persons: Mapping[Part, Persons]) -> str:
+        """Of the written manifest; it is written first if it is not there. Described data are always read, because
+        they change."""
+        if self.whole.made:
+            return self.whole.recipe()
+        own = self.whole.own is not None
+        folders = [*([root / FOLDER] if root.is_dir() else []), *folders]
+        saved = [folder / self.whole.manifest_file for folder in folders]
+        path = next((each for each in saved if each.exists()), None)
+        if path is not None and not own:
+            return saved_digest(path)
+        made = self.whole.manifest_of(root, persons)
+        if not own:
+            save_manifest(made, self.whole.manifest_file, folders)
+        return made.digest
+
+    def _boxes(self, root: Path, persons: Persons) -> Boxes:
+        from tasks.datasets.persons.detections import ground_truth, read_boxes
+
+        if self.boxes == "ground_truth":
+            return ground_truth(persons)
+        return read_boxes(self.boxes_path(root), self.whole.name, self.evaluate, persons)
+
+    def read(self, root: Path) -> tuple[Opened, Opened]:
+        """What is trained on, with annotated boxes, and what is evaluated. Raises DataError when they are missing, or
+        not those that the trial was planned with."""
+        from tasks.datasets.persons.annotations import together
+        from tasks.datasets.persons.detections import ground_truth
+
+        problem = self.missing(root)
+        if problem:
+            raise DataError(problem)
+        persons = self._read(root)
+        if self._official in self.manifests and not self.whole.made:
+            self._same("annotations", self.manifests[self._official], self.whole.manifest_of(root, persons).digest)
+        learnt, evaluated = [persons[part] for part in self._learnt], persons[self.evaluate]
+        boxes = self._boxes(root, evaluated)
+        if self.boxes == "detections" and self._detected in self.manifests:
+            self._same("detected boxes", self.manifests[self._detected], boxes.digest)
+        if not len(boxes.scores):
+            raise DataError(f"{self.whole.name}: no box of {self.evaluate} to evaluate")
+        whole = together(learnt)
+        names = [name for part in self._learnt for name in self.whole.image_names(part, persons[part])]
+        training = Opened(self._images(root, names, "train"), whole, ground_truth(whole))
+        own = self.whole.image_names(self.evaluate, evaluated)
+        return training, Opened(self._images(root, own, self.evaluate), evaluated, boxes)
+
+    def _same(self, what: str, planned: str, found: str) -> None:
+        if planned != found:
+            raise DataError(
+                f"{self.whole.name}: the {what} are not those that the trial was planned with (SHA-256 "
+                f"{planned[:12]}.., now {found[:12]}..): put those back, or submit the job again to run with these"
+            )
+
+    def _images(self, root: Path, names: Sequence[str], part: str) -> Source:
+        """Raises DataError for images that the annotations name and that are not there."""
+        from tasks.datasets.images.open import open_images
+        from tasks.datasets.images.source import Files
+
+        base = self.whole.base(root)
+        source = open_images(self.whole.name, base, [base / name for name in names])
+        if isinstance(source, Files):
+            there = {
+                str(folder): _listed(base / folder) for folder in dict.fromkeys(Path(name).parent for name in names)
+            }
+            absent = [name for name in names if Path(name).name not in there[str(Path(name).parent)]]
+            if absent:
+                raise DataError(
+                    f"{self.whole.name}: {len(absent):,} of {len(names):,} images that the annotations of {part} name "
+                    f"are not below {base}: {first_few(absent)}; get them, or take them out of the annotations"
+                )
+        return source
+
+
+def _listed(folder: Path) -> set[str]:
+    """The names in a folder; a list of a hundred thousand takes less than asking for each file."""
+    try:
+        return {path.name for path in folder.iterdir()}
+    except OSError:
+        return set()
+
+
+def own_entries(
+    entries: Mapping[str, Any], dataset: PoseDataset | CocoDescription, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Those that a task uses among entries of `manifests` or `sizes`."""
+    names = PoseData.of(dataset, options).manifest_names if entries else ()
+    return {name: value for name, value in entries.items() if name in names}

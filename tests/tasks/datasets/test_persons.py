@@ -1,0 +1,275 @@
+"""Persons in the published layouts of COCO and CrowdPose: what is read, what is left out, a line for each fault."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import person_trees as trees
+import pytest
+from data_commands import command
+
+from tasks.datasets import find_dataset
+from tasks.datasets.persons.annotations import Persons, read_persons, together
+from tasks.datasets.persons.dataset import PoseDataset
+from tasks.datasets.persons.described import CocoDescription
+from tasks.datasets.persons.detections import ground_truth, read_boxes
+from tasks.datasets.persons.task_data import PoseData
+from tasks.errors import DataError
+
+TRAIN = "annotations/person_keypoints_train2017.json"
+VAL = "annotations/person_keypoints_val2017.json"
+BOXES = "person_detection_results/val2017_detections.json"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return trees.coco_tree(tmp_path / "people")
+
+
+def data(base: Path, **options: Any) -> PoseData:
+    whole = CocoDescription.model_validate({"kind": "coco", "path": str(base)})
+    chosen = {"train": "train", "evaluate": "val", "boxes": "detections", "boxes_file": None}
+    return PoseData.of(whole, {**chosen, **options})
+
+
+def changed(path: Path, change: Callable[[Any], Any]) -> None:
+    content = json.loads(path.read_text())
+    result = change(content)
+    path.write_text(json.dumps(content if result is None else result))
+
+
+def coco(name: str = "coco-keypoints") -> PoseDataset:
+    return find_dataset(name, PoseDataset)
+
+
+def one(box: list[float], size: tuple[int, int] = (80, 100), **other: Any) -> Persons:
+    """One person in one image of this height and width."""
+    seen = np.ones((1, 17, 3))
+    fields = {
+        "files": ["a.png"], "ids": np.array([7]), "sizes": np.array([size]), "crowd_index": np.array([np.nan]),
+        "labelled": True, "image_of": np.array([0]), "person_ids": np.array([1]), "boxes": np.array([box]),
+        "joints": seen, "areas": np.array([50.0]), "crowd": np.array([False]),
+    }  # fmt: skip
+    return Persons(**{**fields, **other})
+
+
+@pytest.mark.parametrize(
+    ("box", "clipped"),
+    [
+        ([10, 20, 30, 40], [10, 20, 29, 39]),  # as PCT's code: the far corner is x + w - 1
+        ([-5, 20, 30, 40], [0, 20, 29, 39]),  # and the width is kept where the near one is moved
+        ([80, 20, 30, 40], [80, 20, 19, 39]),
+        ([10, 60, 30, 40], [10, 60, 29, 19]),
+    ],
+)
+def test_boxes_are_clipped_as_the_public_code_does_it(box: list[float], clipped: list[float]) -> None:
+    np.testing.assert_array_equal(one(box).clipped, [clipped])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"boxes": np.array([[10.0, 20, 0, 40]])},
+        {"boxes": np.array([[100.0, 20, 30, 40]])},
+        {"areas": np.array([0.0])},
+        {"crowd": np.array([True])},
+        {"joints": np.zeros((1, 17, 3))},
+    ],
+    ids=["no width", "beside the image", "no area", "crowd", "no joint labelled"],
+)
+def test_some_persons_are_neither_trained_on_nor_found_by_their_boxes(changes: dict[str, Any]) -> None:
+    assert one([10, 20, 30, 40]).usable.tolist() == [True]
+    assert one([10, 20, 30, 40], **changes).usable.tolist() == [False]
+
+
+def test_an_area_that_is_not_stated_leaves_nobody_out() -> None:
+    assert one([10, 20, 30, 40], areas=np.array([np.nan])).usable.all()
+
+
+def test_persons_come_by_image_with_their_numbers(tree: Path) -> None:
+    content = json.loads((tree / TRAIN).read_text())
+    content["annotations"].reverse()
+    (tree / TRAIN).write_text(json.dumps(content))
+    found = read_persons(tree / TRAIN, "people", 17)
+    assert list(found.ids) == [each["id"] for each in content["images"]]
+    assert (np.diff(found.image_of) >= 0).all()
+    by_id = {each["id"]: each for each in content["annotations"]}
+    for row, number in enumerate(found.person_ids.tolist()):
+        assert found.ids[found.image_of[row]] == by_id[number]["image_id"]
+        np.testing.assert_array_equal(found.joints[row].ravel(), by_id[number]["keypoints"])
+        np.testing.assert_array_equal(found.boxes[row], by_id[number]["bbox"])
+
+
+def test_images_without_persons_are_not_trained_on_but_evaluated(tree: Path) -> None:
+    whole = data(tree).whole
+    assert len(whole.read(tree, "train").ids) == trees.IMAGES["train"] - 1
+    val = whole.read(tree, "val")
+    assert len(val.ids) == trees.IMAGES["val"]
+    assert trees.EMPTY not in val.image_of
+
+
+def test_parts_together_keep_each_person_with_its_image(tree: Path) -> None:
+    whole = data(tree).whole
+    parts = [whole.read(tree, part) for part in ("train", "val")]  # type: ignore[arg-type]
+    both = together(parts)
+    images = [part.ids[part.image_of] for part in parts]
+    np.testing.assert_array_equal(both.ids[both.image_of], np.concatenate(images))
+
+
+def test_boxes_are_read_of_persons_alone_in_the_order_of_images(tree: Path) -> None:
+    persons = data(tree).whole.read(tree, "val")
+    written = [each for each in json.loads((tree / BOXES).read_text()) if each["category_id"] == 1]
+    changed(tree / BOXES, lambda content: content[::-1])
+    boxes = read_boxes(tree / BOXES, "people", "val", persons)
+    assert len(boxes.scores) == len(written)
+    assert (np.diff(boxes.image_of) >= 0).all()
+    assert sorted(boxes.scores) == sorted(each["score"] for each in written)
+
+
+def test_a_box_without_area_is_left_out_and_counted(tree: Path) -> None:
+    persons = data(tree).whole.read(tree, "val")
+    changed(tree / BOXES, lambda content: content[0].update(bbox=[5, 5, 0, 20]))
+    boxes = read_boxes(tree / BOXES, "people", "val", persons)
+    assert (boxes.left_out, len(boxes.scores)) == (1, 20)
+    changed(tree / VAL, lambda content: content["annotations"][0].update(bbox=[5, 5, 0, 20]))
+    found = ground_truth(data(tree).whole.read(tree, "val"))
+    assert (found.left_out, len(found.scores)) == (1, 20)
+
+
+MISTAKES: dict[str, tuple[str, Callable[[Any], Any], str]] = {
+    "annotations of boxes": (
+        TRAIN, lambda c: c["annotations"][3].pop("keypoints") and None,
+        r"annotation 100003 has no keypoints: this needs the annotations of joints \(person_keypoints_\*\.json\)",
+    ),
+    "another skeleton": (
+        TRAIN, lambda c: c["annotations"][0].update(keypoints=[1.0] * 42),
+        r"42 numbers in keypoints; 17 joints have 51",
+    ),
+    "image id without entry": (
+        TRAIN, lambda c: c["annotations"][0].update(image_id=999),
+        r"annotation 100000 is of image 999, which the list of images lacks",
+    ),
+    "nan in a box": (
+        TRAIN, lambda c: c["annotations"][0].update(bbox=[float("nan"), 0, 5, 5]),
+        r"100000 has a number that is not finite",
+    ),
+    "box of two": (TRAIN, lambda c: c["annotations"][0].update(bbox=[1, 2]), r"2 numbers in bbox; a box has 4"),
+    "no person": (
+        TRAIN, lambda c: [each.update(category_id=2) for each in c["annotations"]] and None,
+        r"no annotation is of a person",
+    ),
+    "all joints invisible": (
+        TRAIN, lambda c: [each.update(keypoints=[0] * 51) for each in c["annotations"]] and None,
+        r"none of the 39 persons has a labelled joint, so there is nothing to learn from",
+    ),
+    "no annotations": (TRAIN, lambda c: c.pop("annotations") and None, r"no list 'annotations', so these are no annot"),
+    "a list": (TRAIN, lambda c: [c], r"no list 'images', so these are no annotations in COCO's form"),
+    "image without height": (VAL, lambda c: c["images"][0].pop("height") and None, r"val2017\.json: no 'height'"),
+    "images twice": (VAL, lambda c: c["images"].append(c["images"][0]), r"two images have one id"),
+    "file outside": (VAL, lambda c: c["images"][0].update(file_name="../a.png"), r"'\.\./a\.png' names no file below"),
+    "boxes of another part": (
+        BOXES, lambda c: [each.update(image_id=1) for each in c[:2]] and None,
+        r"2 of 21 boxes are in images that val does not have \(first: image 1\): these are boxes of another data set",
+    ),
+    "boxes without score": (BOXES, lambda c: c[0].pop("score") and None, r"a box without 'score'; needs a list of"),
+    "boxes in a mapping": (BOXES, lambda c: {"annotations": c}, r"no list of boxes as detectors write them"),
+    "no box of a person": (BOXES, lambda c: [{**c[0], "category_id": 5}], r"has no box of a person \(cat"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_wrong_files_are_one_line_with_file_entry_and_reason(name: str, tree: Path) -> None:
+    file, change, message = MISTAKES[name]
+    changed(tree / file, change)
+    with pytest.raises(DataError, match=message) as caught:
+        data(tree).read(tree)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("people: ")
+
+
+def test_damaged_and_missing_files_are_named(tree: Path) -> None:
+    (tree / TRAIN).write_text('{"images": [')
+    with pytest.raises(DataError, match=r"people: .*train2017\.json is no JSON file .*; get this file again"):
+        data(tree).read(tree)
+    (tree / TRAIN).unlink()
+    with pytest.raises(DataError, match=r"no .*train2017\.json, the annotations of train"):
+        data(tree).read(tree)
+    (tree / BOXES).unlink()
+    with pytest.raises(DataError, match=r"no boxes .*: name one in task.boxes_file, or set task.boxes: ground_truth"):
+        data(tree).read(tree)
+    assert data(tree, boxes="ground_truth").missing(tree) is None
+
+
+def test_an_image_id_without_file_is_found_before_training(tree: Path) -> None:
+    (tree / "val2017" / "000000000203.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 8 images that the annotations of val name are not below .*203\.png"):
+        data(tree).read(tree)
+
+
+def test_digests_follow_content_and_not_place(tree: Path, tmp_path: Path) -> None:
+    first = data(tree).planned(tree, [tmp_path])
+    other = trees.coco_tree(tmp_path / "elsewhere" / "people")
+    assert list(first["manifests"].values()) == list(data(other).planned(other, [tmp_path])["manifests"].values())
+    assert list(first["sizes"].values()) == [{"train": 39, "val": 21}, {"val": 21}]
+    joints, boxes = first["manifests"].values()
+    changed(tree / VAL, lambda content: content["annotations"][0]["keypoints"].__setitem__(0, 1.0))
+    assert [each == joints for each in data(tree).planned(tree, [tmp_path])["manifests"].values()] == [False, False]
+    changed(tree / BOXES, lambda content: content[0].update(score=0.111))
+    assert boxes not in data(tree).planned(tree, [tmp_path])["manifests"].values()
+
+
+def test_a_trial_refuses_other_data_than_it_was_planned_with(tree: Path, tmp_path: Path) -> None:
+    manifests = data(tree).planned(tree, [tmp_path])["manifests"]
+    data(tree, manifests=manifests).read(tree)
+    changed(tree / BOXES, lambda content: content[0].update(score=0.111))
+    with pytest.raises(DataError, match=r"the detected boxes are not those that the trial was planned with"):
+        data(tree, manifests=manifests).read(tree)
+    changed(tree / TRAIN, lambda content: content["annotations"][0].update(area=3.0))
+    with pytest.raises(DataError, match=r"the annotations are not those .* put those back, or submit the job again"):
+        data(tree, manifests=manifests).read(tree)
+
+
+def test_a_written_manifest_is_believed(tmp_path: Path) -> None:
+    root = trees.published_coco(tmp_path)
+    chosen = {"train": "train", "evaluate": "val", "boxes": "ground_truth", "boxes_file": None}
+    planned = PoseData.of(coco(), chosen).planned(root, [])
+    (written,) = (root / "splits").iterdir()
+    assert written.name == "coco-keypoints-official.jsonl"
+    assert planned["manifests"] == PoseData.of(coco(), chosen).planned(root, [])["manifests"]
+    assert planned["sizes"] == {"coco-keypoints/official": {"train": 39, "val": 21}}
+
+
+def test_the_commands_know_the_published_layouts(tmp_path: Path) -> None:
+    assert command(tmp_path, "check", "coco-keypoints").exit_code == 4
+    trees.published_coco(tmp_path)
+    trees.published_crowdpose(tmp_path)
+    checked = command(tmp_path, "check", "coco-keypoints", "--images")
+    assert "13 images of train that count, expected 56,599" in checked.stdout  # these are not COCO's own
+    assert "val: 21 detected boxes" in checked.stdout
+    assert "opened   21 images" in checked.stdout
+    assert checked.exit_code == 1
+    assert "crowdpose/official" in command(tmp_path, "check", "crowdpose").stdout
+    split = command(tmp_path, "split", "crowdpose")
+    assert split.exit_code == 0
+    assert "train 13, val 8, test 5" in split.output
+    (tmp_path / "crowdpose" / "images" / "000000000300.jpg").write_bytes(b"no image")
+    assert "1 of 26 images cannot be read" in command(tmp_path, "check", "crowdpose", "--images").stdout
+    listed = json.loads(command(tmp_path, "ls", "crowdpose", "-o", "json").stdout)
+    assert (listed["there"], listed["joints"], listed["test"]) == (True, 14, 8000)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"annotations": "a.json"}, r"must name the part: write \{part\}"),
+        ({"annotations": "../{part}.json"}, r"must lie below path"),
+        ({"images": "{set}/images"}, r"the one name in braces is \{part\}"),
+    ],
+)
+def test_descriptions_name_their_parts(fields: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CocoDescription.model_validate({"kind": "coco", "path": "x", **fields})
