@@ -7,9 +7,10 @@ from typing import TypeVar
 from tasks.datasets.info import DatasetInfo
 from tasks.datasets.labelled.catalog import LABELLED
 from tasks.datasets.photo_tiles import PHOTO_TILES
+from tasks.datasets.scenes.sets import SCENE_PEOPLE, SCENE_ROOMS
 from tasks.spelling import nearest
 
-DATASETS: dict[str, DatasetInfo] = {info.name: info for info in (*LABELLED, PHOTO_TILES)}
+DATASETS: dict[str, DatasetInfo] = {info.name: info for info in (*LABELLED, PHOTO_TILES, SCENE_PEOPLE, SCENE_ROOMS)}
 
 Info = TypeVar("Info", bound=DatasetInfo)
 

@@ -13,6 +13,8 @@ from tasks.datasets.scenes.shapes import CLASSES, Placement, drawn
 from tasks.datasets.scenes.textures import Pixels, Textures, blended
 
 NAME = "scene-crops"
+FILE = "images.npy"
+"""In the folder of the set: (n, SIDE, SIDE, 3), uint8, train first."""
 SIDE = 64
 SEED = 12
 COUNTS: dict[str, tuple[PhotoPart, int]] = {"train": ("pretrain", 8000), "val": ("val", 1000)}
@@ -71,9 +73,9 @@ def contrasted(above: Pixels, below: Pixels, mask: NDArray[np.bool_]) -> Pixels:
 
 
 def write(folder: Path) -> None:
-    """Writes images.npy (n, SIDE, SIDE, 3), uint8, train first. Raises OSError and DataError."""
+    """Writes FILE. Raises OSError and DataError."""
     whole = [(part, index) for part, (_, count) in COUNTS.items() for index in range(count)]
     images = np.empty((len(whole), SIDE, SIDE, 3), np.uint8)
     for row, (part, index) in enumerate(whole):
         images[row] = crop(part, index).pixels
-    np.save(folder / "images.npy", images)
+    np.save(folder / FILE, images)

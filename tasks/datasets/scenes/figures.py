@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.datasets.scenes.shapes import cover
-from tasks.datasets.scenes.textures import Floats, Pixels, Textures, blended, tinted
+from tasks.datasets.scenes.textures import Floats, Pixels, Textures, blended, shades, tinted
 
 JOINTS = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
@@ -69,6 +69,13 @@ class Look:
     right: Pixels
     skin: Pixels
     hair: Pixels
+
+    def of(self, fill: str | tuple[int, int, int], shape: tuple[int, ...]) -> Pixels:
+        """The picture that a part is filled with. `shape`: of the image."""
+        if isinstance(fill, str):
+            pixels: Pixels = getattr(self, fill)
+            return pixels
+        return np.broadcast_to(np.array(fill, np.uint8), shape)
 
 
 @dataclass(frozen=True)
@@ -132,10 +139,10 @@ def _direction(angle: float) -> Floats:
 
 def drawn_look(random: np.random.Generator, textures: Textures, width: int, height: int) -> Look:
     """Random colours on the texture of a random photograph; torso and both sides have clearly different ones."""
-    texture = textures.view(random, width, height, (0.5, 2))
+    lighter = shades(textures.view(random, width, height, (0.5, 2)))
 
     def filled(colour: Floats, strength: float) -> Pixels:
-        return tinted(texture, colour, strength)
+        return tinted(lighter, colour, strength)
 
     hue, step = random.uniform(0, 1), random.uniform(0.27, 0.4)
     bright = random.permutation([0.45, 0.7, 0.95])
@@ -254,8 +261,7 @@ class Canvas:
         for part in parts(figure):
             fill = None
             if look is not None:
-                plain = not isinstance(part.fill, str)
-                fill = np.broadcast_to(np.uint8(part.fill), self.pixels.shape) if plain else getattr(look, part.fill)
+                fill = look.of(part.fill, self.pixels.shape)
             self.paint(part.outline, fill, owner, part.joints)
 
     def visibility(self, figure: Figure, owner: int) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from tasks.errors import DataError
 FOLDER = "made"
 """Below the data root."""
 VERSIONS = {"scene-crops": 1, "scene-people": 1, "scene-rooms": 1}
-"""Raise a set's when its generator changes: the digests of its data, and so the keys of trials on it, change with it."""
+"""Raise a set's when its generator changes: the digests of its data, and so the keys of trials, change with it."""
 
 
 def recipe(name: str) -> str:

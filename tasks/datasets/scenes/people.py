@@ -140,7 +140,7 @@ def crowd_index(persons: Sequence[Person]) -> float:
 
 
 def annotation(person: Person, number: int, image: int) -> dict[str, Any]:
-    """COCO's entry of a person. `area` is the number of pixels that show it; joints outside of the image are 0, 0, 0."""
+    """COCO's entry of a person. `area`: the number of pixels that show it. Joints outside of the image are 0, 0, 0."""
     places = np.round(person.figure.joints, 2) * (person.flags > 0)[:, None]
     triples = [[x, y, flag] for (x, y), flag in zip(places.tolist(), person.flags.tolist(), strict=True)]
     return {

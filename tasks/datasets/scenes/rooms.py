@@ -1,4 +1,4 @@
-"""Rooms with boxes in them, seen in perspective, with the exact depth of every pixel; and one real stereo photograph."""
+"""Rooms with boxes in them, in perspective, with the exact depth of every pixel; and one real stereo photograph."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def drawn_room(random: np.random.Generator) -> tuple[Camera, list[Plane]]:
         corner = np.array([float(x), 0.0, z])
         half = np.array([size[0] / 2, 0, size[2] / 2])
         turn = random.uniform(-np.pi / 4, np.pi / 4)
-        planes += _block(-half, half + [0, size[1], 0], turn, corner, eye)
+        planes += _block(-half, half + np.array([0, size[1], 0]), turn, corner, eye)
     return Camera(eye, _rotation(yaw, pitch, roll)), planes
 
 
@@ -140,12 +140,12 @@ def nearest(planes: list[Plane], eye: Floats, rays: Floats) -> tuple[Floats, NDA
     best = np.full(rays.shape[:-1], np.inf)
     which = np.full(rays.shape[:-1], -1)
     for number, plane in enumerate(planes):
-        along = rays @ plane.normal
         with np.errstate(divide="ignore", invalid="ignore"):
-            far = (plane.distance - eye @ plane.normal) / along
-            places = (eye + far[..., None] * rays) @ plane.axes.T
-            inside = ((places >= plane.low) & (places <= plane.high)).all(axis=-1)
-        closer = inside & (far > 1e-6) & (far < best)
+            far = (plane.distance - eye @ plane.normal) / (rays @ plane.normal)
+            closer = (far > 1e-6) & (far < best)
+            for axis, low, high in zip(plane.axes, plane.low.tolist(), plane.high.tolist(), strict=True):
+                along = eye @ axis + far * (rays @ axis)
+                closer &= (along >= low) & (along <= high)
         best[closer], which[closer] = far[closer], number
     return best, which
 

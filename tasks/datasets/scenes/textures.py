@@ -54,7 +54,9 @@ class Texture:
         right, below = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
         upper = pixels[top, left] * (_ONE - across) + pixels[top, right] * across
         lower = pixels[below, left] * (_ONE - across) + pixels[below, right] * across
-        return ((upper * (_ONE - down) + lower * down + _ONE * _ONE // 2) // (_ONE * _ONE)).astype(np.uint8)
+        mean = (upper * (_ONE - down) + lower * down + _ONE * _ONE // 2) // (_ONE * _ONE)
+        colours: Pixels = mean.astype(np.uint8)
+        return colours
 
 
 def _mirrored(position: Floats, length: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
@@ -107,14 +109,23 @@ def recoloured(
     return np.stack([table[pixels[..., channel], channel] for channel in range(3)], axis=-1)
 
 
-def tinted(pixels: Pixels, colour: Floats, strength: float) -> Pixels:
-    """The pixels' light and dark around a colour. `strength`: part of the photograph's contrast that is kept."""
-    luma = pixels.astype(np.int64) @ np.array([299, 587, 114]) // 1000
-    shade = (luma - int(luma.mean())) * strength
-    return np.clip(np.rint(colour + shade[..., None]), 0, 255).astype(np.uint8)
+def shades(pixels: Pixels) -> NDArray[np.int32]:
+    """How much lighter than its mean each pixel is: (h, w), in levels of 256."""
+    red, green, blue = np.moveaxis(pixels.astype(np.int32), -1, 0)
+    luma = (299 * red + 587 * green + 114 * blue) // 1000
+    lighter: NDArray[np.int32] = luma - int(luma.mean())
+    return lighter
+
+
+def tinted(lighter: NDArray[np.int32], colour: Floats, strength: float) -> Pixels:
+    """A texture's light and dark (see `shades`) around a colour. `strength`: part of the contrast that is kept."""
+    shade = np.rint(lighter * strength)[..., None]
+    colours: Pixels = np.clip(np.rint(colour) + shade, 0, 255).astype(np.uint8)
+    return colours
 
 
 def blended(below: Pixels, above: Pixels, cover: Pixels) -> Pixels:
     """`above` over `below` where `cover` (h, w) is 255, in between where it is between 0 and 255."""
     weight = cover[..., None].astype(np.int32)
-    return ((above * weight + below * (255 - weight) + 127) // 255).astype(np.uint8)
+    mean: Pixels = ((above * weight + below * (255 - weight) + 127) // 255).astype(np.uint8)
+    return mean
