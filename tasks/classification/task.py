@@ -171,7 +171,7 @@ class Classify(Task):
 
     @property
     def opens(self) -> Mapping[str, str]:
-        return self._data.opens
+        return self._data.opens(self.reads_test)
 
     @property
     def train_samples(self) -> int:

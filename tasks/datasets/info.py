@@ -98,6 +98,9 @@ class DatasetInfo(ABC):
     """The rule of the split, in a sentence."""
     how_to_get: str
     licence: str
+    shows: tuple[str, ...] = ()
+    """Other sets whose test images show what images of this one show too: weights trained here are not measured
+    there."""
     needs: tuple[str, ...] = ()
     """Files and folders, under the data root, that must be there; a quick look, not a count."""
     downloads: tuple[Download, ...] = ()
@@ -109,6 +112,11 @@ class DatasetInfo(ABC):
     def options(self) -> tuple[SplitOption, ...]:
         """Choices that the split leaves open. The methods below take them as `choices`, by name."""
         return ()
+
+    @property
+    def shown(self) -> Mapping[str, str]:
+        """`shows` as a task that trains on this set and reads no test images adds it to Task.opens."""
+        return dict.fromkeys(self.shows, f"dataset: {self.name}")
 
     def missing(self, root: Path) -> str | None:
         """None when everything it needs is under `root`; else what is missing, and how to get it."""

@@ -81,7 +81,7 @@ class Pretrain(Task):
     kind: Literal["pretrain"] = "pretrain"
     dataset: LabelledField
     """Name or description of a data set that `classify` takes too (its labels are ignored), or photo-tiles: 612 tiles
-    of 14 photographs inside packages, 151 of 4 others held out."""
+    of 14 photographs inside packages, 89 of 2 others held out."""
     val_fraction: float = Field(default=0.02, gt=0, lt=1)
     """Part of the training images that is held out where there is no official val."""
     split_seed: int = Field(default=0, ge=0, le=MAX_NUMPY_SEED)
@@ -120,7 +120,9 @@ class Pretrain(Task):
         if {"dataset", *SPLIT_FIELDS} & cls.model_fields.keys() - info.data.keys():
             return value  # another field is wrong, and is reported
         dataset = _resolved(info.data["dataset"])
-        return {} if isinstance(dataset, PhotoTiles) else own_entries(value, dataset, info.data)
+        if isinstance(dataset, PhotoTiles):
+            return {name: entry for name, entry in value.items() if name in dataset.manifest_names}
+        return own_entries(value, dataset, info.data)
 
     @field_validator("norm_window")
     @classmethod
@@ -167,7 +169,7 @@ class Pretrain(Task):
 
     @property
     def opens(self) -> Mapping[str, str]:
-        return self._data.opens
+        return self._data.opens(self.reads_test)
 
     @property
     def _data(self) -> LabelledData | PhotoTiles:
@@ -224,6 +226,8 @@ class Pretrain(Task):
         from tasks.pretraining.masks import Masks
 
         masks = Masks(self.masking(context.image_size), context)
+        if isinstance(self._data, PhotoTiles):
+            self._data.check_planned(self.manifests)
         images = self._data.read(context.root, "train", "val")
         return labelled_loaders(images, ImageInput(self.augment.whole(), self.normalize), context, masks)
 

@@ -1,4 +1,4 @@
-"""Opens the images that need no download: photographs inside packages, and drawn signs."""
+"""Opens the images that need no download: photographs inside packages, drawn signs, and generated scenes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.datasets.labelled.card import LabelledCard
+from tasks.datasets.scenes import crops
+from tasks.datasets.scenes.made import made, recipe
 from tasks.datasets.splits import Indices, stratified
 from tasks.errors import DataError
 
@@ -25,7 +28,7 @@ class Part:
     """Images of one data set, with its fixed split."""
 
     images: NDArray[np.uint8]
-    """(n, height, width), grey."""
+    """(n, height, width), grey; or (n, height, width, 3)."""
     labels: NDArray[np.int64]
     train: Indices
     val: Indices
@@ -33,12 +36,13 @@ class Part:
 
 
 @cache
-def load_bundled(card: LabelledCard) -> Part:
-    """Opens a data set of source `wheel` or `made`; kept in memory for the next trial of this process.
+def load_bundled(card: LabelledCard, root: Path) -> Part:
+    """Opens a data set of source `wheel` or `made`; kept in memory for the next trial of this process. `root`: the data
+    root, below which large generated sets are kept.
 
-    Raises DataError when the counts in the package are not those of the card.
+    Raises DataError when the counts in the package are not those of the card, and as `scenes.made.made` does.
     """
-    part = _OPENERS[card.name](card)
+    part = _scene_crops(root) if card.name == crops.NAME else _OPENERS[card.name](card)
     expected, count = card.trainval + card.test, len(part.labels)
     if count != expected or len(np.unique(part.labels)) != card.classes:
         raise DataError(
@@ -139,9 +143,27 @@ def _drawn(level: int) -> Callable[[LabelledCard], Part]:
     return draw
 
 
-def content(card: LabelledCard) -> str:
-    """SHA-256 of the pixels, in their order."""
-    return hashlib.sha256(load_bundled(card).images.tobytes()).hexdigest()
+def _scene_crops(root: Path) -> Part:
+    """The generated crops, train first."""
+    path = made(crops.NAME, root) / crops.FILE
+    try:
+        images = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"{crops.NAME}: {path} cannot be read ({error}); remove its folder: it is made again"
+        ) from error
+    train, val = (count for _, count in crops.COUNTS.values())
+    labels = [crops.label_of(index) for _, count in crops.COUNTS.values() for index in range(count)]
+    rows = np.arange(train + val)
+    return Part(images, np.array(labels, np.int64), rows[:train], rows[train:], rows[:0])
+
+
+def content(card: LabelledCard, root: Path) -> str:
+    """SHA-256 of the pixels, in their order; of generated scenes, of what they are generated from (see
+    `scenes.made.recipe`)."""
+    if card.name == crops.NAME:
+        return recipe(crops.NAME)
+    return hashlib.sha256(load_bundled(card, root).images.tobytes()).hexdigest()
 
 
 _OPENERS: dict[str, Callable[[LabelledCard], Part]] = {

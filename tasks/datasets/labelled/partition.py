@@ -32,7 +32,7 @@ def make(card: LabelledCard, root: Path, split: SplitSpec) -> Manifest:
 
     of = split.of(card)
     if of.source != "folder":
-        return _of_memory(of, split)
+        return _of_memory(of, root, split)
     names: list[Part] = ["train", "val"] if of.official_val else ["trainval"]
     names += ["test"] if of.test else []
     images: list[str | int] = []
@@ -74,16 +74,16 @@ def _held_out(labels: list[Any], split: SplitSpec) -> list[str]:
     return parts
 
 
-def _of_memory(card: LabelledCard, split: SplitSpec) -> Manifest:
+def _of_memory(card: LabelledCard, root: Path, split: SplitSpec) -> Manifest:
     from tasks.datasets.labelled import bundled_images
 
-    part = bundled_images.load_bundled(card)
+    part = bundled_images.load_bundled(card, root)
     parts = [""] * len(part.labels)
     for name in PARTS:
         for index in getattr(part, name):
             parts[index] = name
     images = range(len(parts))
-    content = bundled_images.content(card)
+    content = bundled_images.content(card, root)
     return Manifest(split.rule(card), images, part.labels.tolist(), parts, card.classes, content, card.split)
 
 
@@ -172,10 +172,10 @@ def check(card: LabelledCard, split: SplitSpec, digest: str, expected: str, wher
     )
 
 
-def check_memory(card: LabelledCard, split: SplitSpec, expected: str) -> None:
-    """`check` for a data set that lies under no data root."""
+def check_memory(card: LabelledCard, root: Path, split: SplitSpec, expected: str) -> None:
+    """`check` for images inside packages, and for generated ones."""
     if expected:
-        check(card, split, _of_memory(card, split).digest, expected, "the installed packages")
+        check(card, split, _of_memory(card, root, split).digest, expected, "the installed packages")
 
 
 def digest(card: LabelledCard, root: Path, split: SplitSpec, others: Sequence[Path] = ()) -> str | None:

@@ -77,10 +77,10 @@ class LabelledData:
                 "this trial was not planned"
             )
 
-    @property
-    def opens(self) -> Mapping[str, str]:
-        """See Task.opens."""
-        return {self.whole.own.path if self.whole.own else self.whole.name: self.split.test_rule(self.whole)}
+    def opens(self, reads_test: bool) -> Mapping[str, str]:
+        """See Task.opens. `reads_test`: the task measures on test, so that nothing is learnt from it by others."""
+        own = {self.whole.own.path if self.whole.own else self.whole.name: self.split.test_rule(self.whole)}
+        return own if reads_test else {**self.whole.shown, **own}
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -121,8 +121,8 @@ class LabelledData:
         if card.source == "folder":
             both = partition.read_both(self.whole, root, self.split, train, evaluate, self.digest, self.any_count)
             return LabelledImages(card.name, root, *both)
-        partition.check_memory(card, self.split, self.digest)
-        part = bundled_images.load_bundled(card)
+        partition.check_memory(card, root, self.split, self.digest)
+        part = bundled_images.load_bundled(card, root)
         first, second = (LabelledPart(part.images[rows], part.labels[rows]) for rows in
                          (_rows(part, train), _rows(part, evaluate)))  # fmt: skip
         return LabelledImages(card.name, root, first, second, small=True)

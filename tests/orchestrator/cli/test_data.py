@@ -225,16 +225,17 @@ def test_a_folder_too_few_or_too_many_is_counted(tmp_path: Path, monkeypatch: py
 
 def test_unlabelled_data_are_listed_checked_and_split_too(tmp_path: Path) -> None:
     row = json.loads(command(tmp_path, "ls", "photo-tiles", "-o", "json").stdout)
-    assert (row["train"], row["val"], row["there"]) == (612, 151, True)
+    assert (row["train"], row["val"], row["there"]) == (612, 89, True)
     assert "classes" not in row
     assert any(line.split()[:2] == ["photo-tiles", "–"] for line in command(tmp_path, "ls").stdout.splitlines())
     result = command(tmp_path, "check", "photo-tiles")
     assert result.exit_code == 0
-    assert "images   763 of 763 expected\nparts    train 612, val 151, test 0" in result.stdout
+    assert "images   701 of 701 expected\nparts    train 612, val 89, test 0" in result.stdout
     path, digest = command(tmp_path, "split", "photo-tiles").stdout.splitlines()
     lines = Path(path).read_text().splitlines()
     assert json.loads(lines[0])["sha256"] == digest
-    assert json.loads(lines[1]) == {"index": 0, "part": "train"}
+    place = {"photograph": "astronaut.png", "scale": 0, "left": 0, "top": 0}
+    assert json.loads(lines[1]) == {"index": 0, **place, "part": "train"}
     assert "kept in arrays" in command(tmp_path, "pack", "photo-tiles").output
 
 

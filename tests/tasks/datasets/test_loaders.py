@@ -38,7 +38,7 @@ def place(**other: Any) -> DataContext:
 
 
 def from_memory(augment: Augment = PLAIN, evaluate: str = "val", colour: bool = False, **other: Any) -> Loaders:
-    part = bundled_images.load_bundled(trees.card_of("digits"))
+    part = bundled_images.load_bundled(trees.card_of("digits"), Path("/nowhere"))
     images = np.repeat(part.images[..., None], 3, axis=-1) if colour else part.images
     rows = part.train, getattr(part, evaluate)
     parts = (LabelledPart(images[row], part.labels[row]) for row in rows)
@@ -98,7 +98,7 @@ def test_what_is_seen_depends_on_seed_epoch_and_step_alone(make: Callable[..., L
 @pytest.mark.parametrize("augment", [BUSY, TIMM], ids=["busy", "timm"])
 def test_one_image_is_augmented_anew_under_every_seed_and_in_every_epoch(augment: Augment) -> None:
     """A training set of one image 40 times over: only the draws tell batches apart, whatever their order."""
-    part = bundled_images.load_bundled(trees.card_of("digits"))
+    part = bundled_images.load_bundled(trees.card_of("digits"), Path("/nowhere"))
     same_image = LabelledPart(np.repeat(part.images[:1], 40, axis=0), np.zeros(40, np.int64))
     unmixed = augment.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
 
@@ -166,7 +166,7 @@ def test_evaluation_shows_each_image_once_in_order(make: Callable[..., Loaders])
     assert all(same(one, other) for one, other in zip(first, second, strict=True))  # no augmentation here
     labels = torch.cat([batch["labels"] for batch in first]).tolist()
     if make is from_memory:
-        part = bundled_images.load_bundled(trees.card_of("digits"))
+        part = bundled_images.load_bundled(trees.card_of("digits"), Path("/nowhere"))
         assert labels == part.labels[part.val].tolist()
     else:
         assert labels == [0, 0, 1, 2] or sorted(labels) == labels

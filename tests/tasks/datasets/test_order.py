@@ -32,7 +32,7 @@ def context(batch: int, **other: Any) -> DataContext:
 
 def in_memory(how: ImageInput = PLAIN, **other: Any) -> MemoryLoaders:
     """Of 300 digits, 40 in a batch."""
-    part = bundled_images.load_bundled(trees.card_of("digits"))
+    part = bundled_images.load_bundled(trees.card_of("digits"), Path("/nowhere"))
     train, val = (LabelledPart(part.images[rows], part.labels[rows]) for rows in (part.train, part.val))
     return MemoryLoaders(
         LabelledImages("digits", Path("/nowhere"), train, val, small=True), how, context(40, **other), BatchTransform()

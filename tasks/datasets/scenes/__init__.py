@@ -1,0 +1,1 @@
+"""Generates scenes with exact ground truth from the photographs inside packages: synthetic data, said to be so."""
