@@ -32,7 +32,8 @@ SHADES = {"higher": _BEST, "lower": _BEST, "neither": "the column's lowest to it
 
 def terminal(report: Report, width: int = WIDTH) -> str:
     """Table, choices, heat maps of small studies, warnings."""
-    lines = [f"{report.name}{f' ({report.profile})' if report.profile else ''}  {report.job_id}  {report.state}"]
+    name = f"{report.name}{f' ({report.profile})' if report.profile else ''}"
+    lines = ["  ".join(filter(None, (name, "" if report.joined else report.job_id, report.state)))]
     for words in (report.message, report.caption, title(report)):
         lines += textwrap.wrap(words, width)
     lines.append("")
