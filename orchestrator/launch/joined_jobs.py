@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from orchestrator.errors import Conflict, NotFound, SpecError
 from orchestrator.launch.other_jobs import assume_all, resolve_weights
 from orchestrator.plan.durations import DurationModel
@@ -148,7 +150,8 @@ class _Jobs:
             return _Job()
         spec = load(file, column.profile)  # its mistakes name the spec file itself
         found = _Job(spec=spec)
-        _know(found, spec)
+        found.stage_names = [stage.name for stage in spec.stages]
+        found.table_stage = spec.report.stage or spec.stages[-1].name
         words = ["python", "-m", "orchestrator", "submit", _shown(file)]
         words += ["--profile", column.profile] if column.profile is not None else []
         found.remedy = shlex.join(words)
@@ -184,10 +187,13 @@ class _Jobs:
         found.table_stage = content["report"].get("stage") or found.stage_names[-1]
         try:
             found.spec = recorded(content, identity)
+            found.planner = Planner(assume_all(found.spec), DurationModel())
         except SpecError as error:
-            found.warning = f"not checked against the spec of its job: {error.problems[0]}"
-        else:
-            _know(found, found.spec)
+            found.spec, found.warning = None, error.problems[0]
+        except ValidationError as error:
+            found.spec, found.warning = None, f"{identity}: {error.errors()[0]['msg']}"
+        if found.warning:
+            found.warning = f"not checked against the spec of the job, which this version refuses: {found.warning}"
         return found
 
     def _by_id(self, column: TableColumn) -> str:
@@ -202,11 +208,6 @@ class _Jobs:
     def _report(self, n: int, column: TableColumn, what: str) -> None:
         place = self.root.place_of(["columns", n, "job"])
         self.problems.report(place, f"columns.{shorten(column.title)}.job", column.job, what)
-
-
-def _know(found: _Job, spec: JobSpec) -> None:
-    found.stage_names = [stage.name for stage in spec.stages]
-    found.table_stage = spec.report.stage or spec.stages[-1].name
 
 
 def _shown(file: Path) -> str:

@@ -264,10 +264,10 @@ def headings(report: Report) -> list[Heading]:
 
 
 def shows_several(report: Report) -> bool:
-    """True if the heads of the columns name figures: the table shows several of unlike units or directions, or those
-    that the spec lists, or joins jobs."""
+    """True if the heads of the columns name figures: the spec lists several, or the table shows some of unlike units or
+    directions."""
     shown = {figures.unit_key(cell.figure) for cell in report.cells if cell.figure.name}
-    return bool(report.joined) or len({column.figure for column in report.columns}) > 1 or len(shown) > 1
+    return len({column.figure for column in report.columns}) > 1 or len(shown) > 1
 
 
 def _figure_heading(column: Sequence[Cell | Mean], name: str) -> str:
@@ -304,23 +304,23 @@ def notes(report: Report) -> list[str]:
 
 
 def where_from(report: Report) -> list[str]:
-    """Of a table that joins jobs: where each column comes from, and which rows its job does not have."""
-    lines = []
+    """Of a table that joins jobs: where its columns come from, and which rows their jobs do not have."""
+    jobs: dict[str, list[str]] = {}
     for source in report.joined:
-        asked = f", {source.where}" if source.where else ""
-        figure = source.figure.title if source.figure.name else "its figure"
-        if not source.job_id:
-            lines.append(f"{source.column}: not run: {source.remedy}")
-            continue
-        where = f" on {source.split}" if source.split else ""
-        lines.append(f"{source.column}: {figure}{where}, stage {source.stage} of job {source.job_id}{asked}")
+        figure = f"{source.figure.title}{f' on {source.split}' if source.split else ''}" if source.figure.name else ""
+        told = ", ".join(filter(None, (figure, source.where)))
+        if source.job_id:
+            column = f"{source.column} ({told})" if told else source.column
+            jobs.setdefault(f"stage {source.stage} of job {source.job_id}", []).append(column)
+        else:
+            jobs.setdefault(f"not run: {source.remedy}", []).append(source.column)
+    lines = [f"{', '.join(columns)}: {job}" for job, columns in jobs.items()]
     absent: dict[tuple[str, ...], list[str]] = {}
     for n, source in enumerate(report.joined):
         own = report.cells[n :: len(report.joined)]
-        if rows := tuple(cell.row for cell in own if cell.state == "absent" and cell.reason and not cell.keys):
+        if rows := tuple(cell.row for cell in own if cell.state == "absent" and not cell.keys):
             absent.setdefault(rows, []).append(source.column)
-    lines += [f"no trial by the spec: {', '.join(rows)} on {', '.join(names)}" for rows, names in absent.items()]
-    return lines
+    return lines + [f"{', '.join(names)}: no trial of {', '.join(rows)} by its spec" for rows, names in absent.items()]
 
 
 def choices(report: Report) -> tuple[list[str], list[list[str]]]:
