@@ -41,7 +41,9 @@ def terminal(report: Report, width: int = WIDTH) -> str:
     lines += aligned(table.header, _marked(table.lines), width)
     leading = leading_note(report)
     for note in [*([f"{MARK} {leading}"] if leading else []), *notes(report)]:
-        lines += textwrap.wrap(note, width, initial_indent="  ", subsequent_indent="    ")
+        lines += textwrap.wrap(
+            note, width, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        )  # ids and commands stay whole
     lines += _claims(report, width)
     chosen, rows = choices(report)
     if rows:
