@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.launch.estimate import estimate, machines
+from orchestrator.launch.joined_jobs import joined_table as resolved
+from orchestrator.launch.joined_jobs import looked_at
 from orchestrator.launch.other_jobs import assume_weights
 from orchestrator.launch.submit import Options, Submitted
 from orchestrator.launch.submit import submit as launch
@@ -21,8 +24,8 @@ if TYPE_CHECKING:
     from orchestrator.store.store import Store
 
 __all__ = [
-    "Options", "Settings", "Submitted", "claims", "load", "measurements", "plan", "results", "settings", "submit",
-    "table",
+    "Options", "Settings", "Submitted", "claims", "joined_table", "load", "measurements", "plan", "results", "settings",
+    "submit", "table",
 ]  # fmt: skip
 
 
@@ -58,6 +61,19 @@ def table(job: JobSpec | str, where: Settings | None = None) -> pandas.DataFrame
     from orchestrator.report.dataframe import table as frame
 
     return _frame(frame, job, where)
+
+
+def joined_table(path: str | Path, where: Settings | None = None) -> pandas.DataFrame:
+    """The table of several jobs that a file describes (specs/tables/), a row per cell as in `table`, with its job and
+    stage; then the published rows. Raises SpecError for mistakes in the file."""
+    from orchestrator.report.dataframe import joined as frame
+
+    store = looked_at(where or settings())
+    try:
+        return frame(store, resolved(path, store))
+    finally:
+        if store is not None:
+            store.close()
 
 
 def _frame(

@@ -156,11 +156,12 @@ def validate(spec: Path, profile: str | None, overrides: tuple[str, ...]) -> Non
 
 
 @click.command()
-def schema() -> None:
+@click.option("--table", is_flag=True, help="Of a table file (report --table) instead.")
+def schema(table: bool) -> None:
     """Print the JSON Schema of a spec file, for editors."""
-    from orchestrator.spec.json_schema import json_schema
+    from orchestrator.spec.json_schema import json_schema, table_schema
 
-    show(json_schema())
+    show(table_schema() if table else json_schema())
 
 
 @click.command()

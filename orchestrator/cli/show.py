@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -118,9 +119,30 @@ class Form(click.ParamType):  # type: ignore[type-arg]
         return self._choice().convert(value, param, ctx)
 
 
+def _joined(path: Path, where: Settings, form: str, check: bool) -> None:
+    """Prints a table that joins several jobs, or checks it."""
+    from orchestrator.launch.joined_jobs import joined_table, looked_at
+    from orchestrator.report import publish
+    from orchestrator.report.joined import build_joined
+    from orchestrator.report.verify_joined import verify_joined
+
+    store = looked_at(where)
+    table = joined_table(path, store)
+    if check:
+        differences = verify_joined(store, table)
+        for line in differences:
+            echo(line)
+        if differences:
+            sys.exit(UNFINISHED)
+        echo(f"{table.name}: every cell follows from the recorded figures of the trials that the file asks for")
+        return
+    echo(publish.text(build_joined(store, table), form, where), end=form == "text")
+
+
 @click.command()
 @click.argument("job", required=False)
 @places("tracking_uri")
+@click.option("--table", type=click.Path(path_type=Path), help="Of several jobs: a table file, instead of JOB.")
 @click.option("-f", "--format", "form", type=Form(), default="text", help="What to print.")
 @click.option(
     "--verify",
@@ -128,8 +150,16 @@ class Form(click.ParamType):  # type: ignore[type-arg]
     is_flag=True,
     help="Check every number and choice against SQL; exit 1 on differences.",
 )
-def report(job: str | None, where: Settings, form: str, check: bool) -> None:
-    """Print the table, choices and warnings of a job [the newest]. `submit` also writes them to files, as does html."""
+def report(job: str | None, where: Settings, table: Path | None, form: str, check: bool) -> None:
+    """Print the table, choices and warnings of a job [the newest]. `submit` also writes them to files, as does html.
+
+    With --table: the table of several jobs that a file describes (specs/tables/).
+    """
+    if table is not None:
+        if job is not None:
+            raise click.UsageError("give a JOB or --table FILE, not both")
+        _joined(table, where, form, check)
+        return
     from orchestrator.report import publish
     from orchestrator.report.build import build
     from orchestrator.report.formats import FORMATS

@@ -17,10 +17,11 @@ from tasks.backbones.spec import FieldPath, FromStage, FromTrial
 from workers.trial import Span, TrialSpec
 
 
-def make_groups(job: JobSpec, state: PlanState, durations: DurationModel) -> list[TrialSpec]:
+def make_groups(job: JobSpec, state: PlanState, durations: DurationModel) -> list[tuple[str, TrialSpec]]:
     """Adds the groups of all stages to `state`, those of stages with `from` still without trials.
 
-    Returns the trials of those stages as they would be with the first trial of each source group as its winner.
+    Returns the trials of those stages, each with its stage's name, as they would be with the first trial of each source
+    group as its winner.
     Raises SpecError or pydantic's ValidationError for a job that `spec.load` would have refused.
     """
     builder = _Builder(state, durations)
@@ -44,7 +45,7 @@ class _Builder:
         self._first: dict[GroupId, TrialSpec] = {}
         self._replicates_of: dict[str, dict[tuple[FieldPath, str], int]] = {}
         """Stage -> steps to the sources of its trials' weights that have replicates, what they are -> their number."""
-        self.forecasts: list[TrialSpec] = []
+        self.forecasts: list[tuple[str, TrialSpec]] = []
 
     def add_expanded(self, job: JobSpec, stage: Stage) -> None:
         """The groups of a stage with one setting or a grid."""
@@ -84,7 +85,7 @@ class _Builder:
             centres = successors(winner, stage, stage.neighbourhood is None, workers)
             specs = neighbours(centres[0], stage.neighbourhood, winner)[0] if stage.neighbourhood else centres
             self._add_weight_edges(stage, centres)
-            self.forecasts += centres
+            self.forecasts += [(stage.name, spec) for spec in centres]
             trials = replicated(specs, self._state.stages.seeds.replicates(stage))
             self._add(stage, source.id, source.values, [trial.spec for trial in trials])
             self._first[stage.name, source.id] = centres[0]

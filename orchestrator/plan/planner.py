@@ -118,7 +118,17 @@ class Planner:
         """The trials that wait for weights or winners, as they would be with the first trial of a group as its winner:
         what the job needs later."""
         groups = self._state.groups.values()
-        return [trial.spec for group in groups for trial in group.waiting or ()] + self._forecasts
+        return [trial.spec for group in groups for trial in group.waiting or ()] + [spec for _, spec in self._forecasts]
+
+    def in_stage(self, stage: str) -> list[TrialSpec]:
+        """The trials of a stage: those not placed yet as `foreseen` has them, of a search one for each group."""
+        groups = [group for group in self._state.groups.values() if group.stage.name == stage]
+        return [
+            *(planned.spec for planned in self.placed if planned.stage == stage),
+            *(trial.spec for group in groups for trial in group.waiting or ()),
+            *(group.search.middle for group in groups if group.search and not group.trials),
+            *(spec for name, spec in self._forecasts if name == stage),
+        ]
 
 
 def _named(job: JobSpec) -> set[str]:

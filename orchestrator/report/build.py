@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from orchestrator.report.caveats import warnings
@@ -18,8 +18,9 @@ from orchestrator.report.model import FORM, Cell, Report, StageCount, TrialLine
 from orchestrator.report.pictures import chosen
 from orchestrator.report.plots import plots
 from orchestrator.report.provenance import provenance
+from orchestrator.report.submissions import with_submissions
 from orchestrator.report.table import table_cells, table_means
-from orchestrator.report.uncertainty import Number, with_leading, with_uncertainty
+from orchestrator.report.uncertainty import marked, with_uncertainty
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import PlacedRow, TrialRow
@@ -40,7 +41,9 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
     that a job of 20,000 trials takes well under a second. NotFound: no such job.
     """
     results = JobResults(store, job_id, full)
-    cells = _marked(results, with_uncertainty(store, table_cells(results)), len(results.columns))
+    cells = marked(
+        results.rows, with_uncertainty(store, with_submissions(store, table_cells(results))), len(results.columns)
+    )
     means = table_means(results, cells)
     groups = group_reports(results, cells)
     behind = _behind(results, cells)
@@ -63,7 +66,7 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
         rows=results.rows,
         columns=results.columns,
         cells=cells,
-        means=_marked(results, means, len(means) // max(1, len(results.rows))),
+        means=marked(results.rows, means, len(means) // max(1, len(results.rows))),
         scales=scales(groups),
         source=(results.table.get("reference") or {}).get("source", ""),
         groups=groups,
@@ -78,12 +81,6 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
         agreement=order,
         claims=claims(results),
     )
-
-
-def _marked(results: JobResults, numbers: Sequence[Number], each: int) -> tuple[Number, ...]:
-    """The cells or averages, `each` a row, with those marked that lead their column."""
-    rows = [numbers[n * each : (n + 1) * each] for n in range(len(results.rows))]
-    return tuple(number for row in with_leading(rows) for number in row)
 
 
 def _measured_on(results: JobResults) -> str:
@@ -131,10 +128,11 @@ def _early_stopping(results: JobResults) -> tuple[tuple[EpochsSaved, ...], tuple
 def _trial_lines(results: JobResults) -> tuple[TrialLine, ...]:
     order = {name: position for position, name in enumerate(results.stages)}
     placed = sorted(results.placed, key=lambda trial: (order[trial.stage], trial.group, trial.position))
-    return tuple(_trial_line(trial, results.runs.get(trial.key)) for trial in placed)
+    return tuple(trial_line(trial, results.runs.get(trial.key)) for trial in placed)
 
 
-def _trial_line(trial: PlacedRow, run_id: str | None) -> TrialLine:
+def trial_line(trial: PlacedRow, run_id: str | None) -> TrialLine:
+    """The line of a trial; `run_id`: of its MLflow run."""
     metric = metric_of(trial)
     return TrialLine(
         stage=trial.stage,

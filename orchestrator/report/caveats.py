@@ -36,6 +36,24 @@ def warnings(
     )
 
 
+def joined_warnings(
+    jobs: Sequence[JobRow], cells: Sequence[Cell], behind: Mapping[str, TrialRow], others: Sequence[str]
+) -> tuple[str, ...]:
+    """Of a table that joins several jobs; `others`: what was found out about these. The choices of each job have
+    their own warnings in its own report."""
+    unfinished = [job.id for job in jobs if job.state not in ("done", "incomplete")]
+    incomplete = [job.id for job in jobs if job.state == "incomplete"]
+    return (
+        *others,
+        *_without_value(cells),
+        *(f"job {name} has not ended" for name in unfinished),
+        *(f"job {name} is incomplete; see: python -m orchestrator report {name}" for name in incomplete),
+        *_unlike(cells, behind),
+        *dict.fromkeys(line for job in jobs for line in _code(job, {})),
+        *_commits(behind),
+    )
+
+
 def _failed(job: JobRow, placed: Sequence[PlacedRow]) -> Iterable[str]:
     lost = [trial for trial in placed if trial.state in ("failed", "cancelled")]
     for trial in lost[:SHOWN]:
@@ -53,7 +71,7 @@ def _without_value(cells: Sequence[Cell]) -> Iterable[str]:
     yield from dict.fromkeys(
         f"{cell.row} on {cell.column} has no value: {cell.reason or cell.state}" for cell in incomplete
     )
-    unfinished = [cell for cell in cells if cell.state in ("running", "pending")]
+    unfinished = [cell for cell in cells if cell.state in ("running", "pending", "not run")]
     waiting = {(cell.row, cell.column) for cell in (*empty, *unfinished)}
     waiting -= {(cell.row, cell.column) for cell in incomplete}
     if waiting:
@@ -126,6 +144,10 @@ def _code(job: JobRow, behind: Mapping[str, TrialRow]) -> Iterable[str]:
     dirty = sum(bool(trial.git_dirty) for trial in behind.values())
     if dirty and not job.git_dirty:
         yield f"{dirty} trials of the table ran from a working tree with uncommitted changes"
+    yield from _commits(behind)
+
+
+def _commits(behind: Mapping[str, TrialRow]) -> Iterable[str]:
     commits = {trial.git_commit for trial in behind.values() if trial.git_commit}
     if len(commits) > 1:
         short = ", ".join(sorted(commit[:10] for commit in commits))

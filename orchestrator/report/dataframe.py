@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import NotFound
 from orchestrator.report.build import build
 from orchestrator.report.formatting import moment
+from orchestrator.report.joined import build_joined
 from orchestrator.report.table_rows import table_rows
 
 if TYPE_CHECKING:
     import pandas
 
+    from orchestrator.records.joined import JoinedTable
     from orchestrator.store.store import Store
 
 MEASURED = (
@@ -66,6 +68,14 @@ def table(store: Store, job_id: str) -> pandas.DataFrame:
     import pandas
 
     return pandas.DataFrame(table_rows(build(store, job_id)))
+
+
+def joined(store: Store | None, table: JoinedTable) -> pandas.DataFrame:
+    """As `table`, of a table that joins several jobs: with `job` and `stage` of each cell, and the rows of published
+    values without trials. `store`: None where nothing was ever submitted."""
+    import pandas
+
+    return pandas.DataFrame(table_rows(build_joined(store, table)))
 
 
 def claims(store: Store, job_id: str) -> pandas.DataFrame:

@@ -31,16 +31,17 @@ class GroupCell:
 
 
 class JobResults:
-    """A job's rows. `full` False: without addresses of tracking runs."""
+    """A job's rows. `full` False: without addresses of tracking runs. `stage`: whose trials fill the table, where that
+    is not for the job's own spec to say."""
 
-    def __init__(self, store: Store, job_id: str, full: bool) -> None:
+    def __init__(self, store: Store, job_id: str, full: bool, stage: str = "") -> None:
         self.store = store
         self.full = full
         self.job: JobRow = store.jobs.get(job_id)
         self.spec: Mapping[str, Any] = store.jobs.spec(job_id)
         self.table: Mapping[str, Any] = self.spec["report"]
         self.stages = {stage["name"]: stage for stage in self.spec["stages"]}
-        self.stage: str = self.table.get("stage") or list(self.stages)[-1]
+        self.stage: str = stage or self.table.get("stage") or list(self.stages)[-1]
         """Whose trials fill the table."""
         self.row_path: str = self.table["rows"]
         self.column_path: str = self.table["columns"]

@@ -98,6 +98,8 @@ class Cell:
     reference: float | None = None
     difference: float | None = None
     """value - reference."""
+    submissions: tuple[str, ...] = ()
+    """Of a `submitted` cell: the file of each trial for the evaluation server."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +201,40 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where a column of a table that joins jobs comes from."""
+
+    column: str
+    figure: MetricRow
+    """Its first, where trials are chosen by unlike figures; without a name where nothing is known of it."""
+    job: str
+    """As the table's file names it: a spec file, a job's name or the beginning of its id."""
+    job_id: str = ""
+    """Empty: there is no such job in the store."""
+    stage: str = ""
+    split: str = ""
+    """On which the figure was measured, as recorded; several with a stroke between them."""
+    where: str = ""
+    """What the column asks of its trials, in words; empty: nothing."""
+    remedy: str = ""
+    """What to do about a job that was not submitted; empty: it was."""
+
+
+@dataclass(frozen=True)
+class OtherRow:
+    """A row of published values without trials."""
+
+    name: str
+    source: str
+    columns: tuple[float | None, ...]
+    """A value for each column of the table, None where none is published."""
+    means: tuple[float | None, ...] = ()
+    """As `columns`, for each average."""
+
+
+@dataclass(frozen=True)
 class Report:
-    """A job's table and everything behind it."""
+    """The table of a job, or one that joins several, and everything behind it."""
 
     form: int
     """Number of this form of the data; see `FORM`."""
@@ -238,6 +272,16 @@ class Report:
     saved: tuple[EpochsSaved, ...] = ()
     agreement: tuple[RankAgreement, ...] = ()
     claims: tuple[ClaimReport, ...] = ()
+    joined: tuple[Source, ...] = ()
+    """Of a table that joins several jobs: where each column comes from. Such a report has neither job nor stage of its
+    own, and no groups."""
+    others: tuple[OtherRow, ...] = ()
+    """Rows of published values below ours."""
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """The ids of its jobs."""
+        return tuple(dict.fromkeys(s.job_id for s in self.joined if s.job_id)) if self.joined else (self.job_id,)
 
     @cached_property
     def at(self) -> Mapping[tuple[str, str], Cell]:
@@ -271,9 +315,9 @@ class Report:
         return next(s for s in self.scales if (s.column, s.figure.name) == (group.column, drawn.figure.name))
 
 
-FORM = 4
+FORM = 5
 """1: before figures came with their metrics (until 2026-11); columns and choices had the name of a figure alone.
 2: without `Provenance.processors`. 3: before replicates and claims; two seeds had an interval, and a heat map showed
-the best seed."""
+the best seed. 4: without `joined`, `others` and `Cell.submissions`."""
 MAPS = 8
 """Largest number of groups for which a terminal shows the heat maps too."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.report.formatting import moment
-from orchestrator.report.model import Cell, Provenance, StageCount
+from orchestrator.report.model import Cell, Provenance, StageCount, TrialLine
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import JobRow, PlacedRow, TrialRow
@@ -19,29 +19,62 @@ def provenance(
     placed: Iterable[PlacedRow],
     counts: Iterable[StageCount],
 ) -> Provenance:
+    used = list(behind.values())
+    started = [trial.started for trial in placed if trial.started is not None]
+    ended = [trial.ended for trial in placed if trial.ended is not None]
+    return Provenance(
+        git_commit=job.git_commit or "",
+        git_dirty=bool(job.git_dirty),
+        versions=dict(job.versions),
+        commits=_commits(used),
+        hosts=tuple(sorted({trial.host for trial in used if trial.host})),
+        devices=tuple(sorted({trial.device for trial in used if trial.device})),
+        processors=tuple(sorted({text for trial in used for text in processors(trial)})),
+        seeds=tuple(sorted({trial.seed for trial in placed})),
+        data=_data(cells, behind),
+        first=moment(min(started, default=None)),
+        last=moment(max(ended, default=None)),
+        seconds=sum(count.seconds for count in counts),
+    )
+
+
+def joined_provenance(
+    jobs: Sequence[JobRow], cells: Iterable[Cell], behind: Mapping[str, TrialRow], lines: Iterable[TrialLine]
+) -> Provenance:
+    """Of a table that joins several jobs: of versions and times, those of its trials. `lines`: its trials."""
+    used = list(behind.values())
+    versions: dict[str, dict[str, None]] = {}
+    for job in jobs:
+        for name, version in job.versions.items():
+            versions.setdefault(name, {})[version] = None
+    return Provenance(
+        git_commit=", ".join(dict.fromkeys(job.git_commit for job in jobs if job.git_commit)),
+        git_dirty=any(job.git_dirty for job in jobs),
+        versions={name: " / ".join(each) for name, each in versions.items()},
+        commits=_commits(used),
+        hosts=tuple(sorted({trial.host for trial in used if trial.host})),
+        devices=tuple(sorted({trial.device for trial in used if trial.device})),
+        processors=tuple(sorted({text for trial in used for text in processors(trial)})),
+        seeds=tuple(sorted({trial.seed for trial in used})),
+        data=_data(cells, behind),
+        first=moment(min((trial.started for trial in used if trial.started is not None), default=None)),
+        last=moment(max((trial.ended for trial in used if trial.ended is not None), default=None)),
+        seconds=sum(line.seconds or 0.0 for line in lines),
+    )
+
+
+def _commits(used: Iterable[TrialRow]) -> tuple[str, ...]:
+    return tuple(sorted({f"{t.git_commit}{' (dirty)' if t.git_dirty else ''}" for t in used if t.git_commit}))
+
+
+def _data(cells: Iterable[Cell], behind: Mapping[str, TrialRow]) -> dict[str, tuple[str, ...]]:
+    """Column -> digests of the data that its trials were trained and evaluated on."""
     digests: dict[str, set[str]] = {}
     for cell in cells:
         digests.setdefault(cell.column, set()).update(
             behind[key].data_digest or "" for key in cell.keys if key in behind
         )
-    used = list(behind.values())
-    started = [trial.started for trial in placed if trial.started is not None]
-    ended = [trial.ended for trial in placed if trial.ended is not None]
-    commits = {f"{t.git_commit}{' (dirty)' if t.git_dirty else ''}" for t in used if t.git_commit}
-    return Provenance(
-        git_commit=job.git_commit or "",
-        git_dirty=bool(job.git_dirty),
-        versions=dict(job.versions),
-        commits=tuple(sorted(commits)),
-        hosts=tuple(sorted({trial.host for trial in used if trial.host})),
-        devices=tuple(sorted({trial.device for trial in used if trial.device})),
-        processors=tuple(sorted({text for trial in used for text in processors(trial)})),
-        seeds=tuple(sorted({trial.seed for trial in placed})),
-        data={name: tuple(sorted(values - {""})) for name, values in digests.items()},
-        first=moment(min(started, default=None)),
-        last=moment(max(ended, default=None)),
-        seconds=sum(count.seconds for count in counts),
-    )
+    return {name: tuple(sorted(values - {""})) for name, values in digests.items()}
 
 
 def processors(trial: TrialRow) -> list[str]:

@@ -16,7 +16,7 @@ from orchestrator.report.replicates import by_seed
 from orchestrator.report.wording import field_title
 
 if TYPE_CHECKING:
-    from orchestrator.records.rows import PlacedRow
+    from orchestrator.records.rows import MetricRow, PlacedRow
 
 Figures = Mapping[str, Mapping[str, float]]
 """Trial key -> its recorded figures by name."""
@@ -46,12 +46,18 @@ def table_cells(results: JobResults) -> tuple[Cell, ...]:
 def _source(results: JobResults, row: str, column: str, places: list[GroupCell]) -> CellSource:
     if not places:
         return CellSource(row, column, (), reason="not part of this study", absent=True)
+    return cell_source(results, row, column, places, [t for place in places for t in results.trials_in(place)])
+
+
+def cell_source(
+    results: JobResults, row: str, column: str, places: Sequence[GroupCell], trials: Sequence[PlacedRow]
+) -> CellSource:
+    """What a cell is made of. `places`: its groups; `trials`: those of the table's stage that it shows."""
     group = places[0].group
-    trials = [trial for place in places for trial in results.trials_in(place)]
     varied = [path for path in results.x_paths if len({label(trial.settings.get(path)) for trial in trials}) > 1]
     shown, best_of = (by_seed(trials), 1) if varied else shown_trials(trials)
     undecided = best_of > 1 and not has_direction(trials[0])
-    reason = "" if trials else _waits(results, group)
+    reason = "" if trials else waits(results, group)
     if undecided:
         shown, best_of, reason = [], 1, _alike(trials, best_of)
     known: PlacedRow | None = trials[0] if trials else results.first_trial(group)
@@ -97,12 +103,17 @@ def _cell(results: JobResults, source: CellSource, name: str, figures: Figures) 
     if metric is None:
         absent = replace(source, trials=(), absent=True, reason=f"its task has no figure {name}")
         return make_cell(absent, UNKNOWN, {}, None, {})
-    values: dict[str, float | None] = {
-        trial.key: trial.value if metric.name == trial.metric else figures.get(trial.key, {}).get(metric.name)
-        for trial in source.trials
-    }
+    values = recorded_values(source.trials, metric, figures)
     reference = published(results, source.row, name).get(source.column)
     return make_cell(source, metric, values, reference, results.runs)
+
+
+def recorded_values(trials: Iterable[PlacedRow], metric: MetricRow, figures: Figures) -> dict[str, float | None]:
+    """Trial key -> its recorded value of a metric. `figures`: of those trials that are not chosen by it."""
+    return {
+        trial.key: trial.value if metric.name == trial.metric else figures.get(trial.key, {}).get(metric.name)
+        for trial in trials
+    }
 
 
 def published(results: JobResults, row: str, figure: str) -> dict[str, float]:
@@ -129,8 +140,8 @@ def table_means(results: JobResults, cells: Iterable[Cell]) -> tuple[Mean, ...]:
     )
 
 
-def _waits(results: JobResults, group: str) -> str:
-    """Says why the table's stage has no trial of a group."""
+def waits(results: JobResults, group: str) -> str:
+    """Why the table's stage has no trial of a group."""
     for stage in results.chain[:-1]:
         trials = results.members.get((stage, group), [])
         states = Counter(str(trial.state) for trial in trials)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.report.model import Cell, Choice, Mean, Report
+from orchestrator.report.model import Cell, Choice, Mean, OtherRow, Report
 from orchestrator.report.wording import edge_text, mean_reason
 
 Row = dict[str, Any]
@@ -15,13 +15,37 @@ def table_rows(report: Report) -> list[Row]:
 
     Values are in `unit`, in full precision. `values`, `seeds`, `trials` and `mlflow_runs` are lists, of which the first
     two belong together. `chosen_value` is the best over `candidates` settings on `chosen_on`, so no result; below it
-    stand the chosen settings by their paths.
+    stand the chosen settings by their paths. A table that joins jobs names the job and stage of each cell too; a
+    published row has `published` alone.
     """
     paths = list(dict.fromkeys(path for cell in report.cells if cell.choice for path in cell.choice.settings))
     several = len({column.figure for column in report.columns}) > 1
-    return [
+    rows = [
         *(_cell(cell, paths) for cell in report.cells),
         *(_mean(mean, f"mean of {mean.figure.name}" if several else "mean", paths) for mean in report.means),
+        *(row for other in report.others for row in _other(report, other, paths)),
+    ]
+    if not report.joined:
+        return rows
+    of_column = {(source.column, source.figure.name): (source.job_id, source.stage) for source in report.joined}
+    for row in rows:
+        row["job"], row["stage"] = of_column.get((row["column"], row["metric"]), (None, None))
+    return rows
+
+
+def _other(report: Report, other: OtherRow, paths: list[str]) -> list[Row]:
+    """A row of published values without trials."""
+    first = report.rows[0]
+    numbers: list[Cell | Mean] = [*report.cells_of(first), *report.means_of(first)]
+    return [
+        {
+            **_mean(Mean(other.name, _name(number), number.figure, None, None, 0, ()), number.figure.name, paths),
+            "state": "published",
+            "reason": other.source,
+            "published": value,
+        }
+        for number, value in zip(numbers, [*other.columns, *other.means], strict=True)
+        if value is not None
     ]
 
 
@@ -57,7 +81,7 @@ def _mean(mean: Mean, metric: str, paths: list[str]) -> Row:
 def _number(shown: Cell | Mean, state: str, reason: str, metric: str) -> Row:
     return {
         "row": shown.row,
-        "column": shown.column if isinstance(shown, Cell) else shown.name,
+        "column": _name(shown),
         "state": state,
         "reason": reason,
         "value": shown.value,
@@ -69,6 +93,10 @@ def _number(shown: Cell | Mean, state: str, reason: str, metric: str) -> Row:
         "unit": shown.figure.unit,
         "metric": metric,
     }
+
+
+def _name(shown: Cell | Mean) -> str:
+    return shown.column if isinstance(shown, Cell) else shown.name
 
 
 def _chosen(choice: Choice | None, paths: list[str]) -> Row:

@@ -45,6 +45,12 @@ def _over_images(cell: Cell, facts: Mapping[str, Mapping[str, Any]]) -> Cell:
     return replace(cell, images=images, image_interval=(low * cell.figure.scale, high * cell.figure.scale))
 
 
+def marked(rows: Sequence[str], numbers: Sequence[Number], each: int) -> tuple[Number, ...]:
+    """The cells or averages of a table, `each` a row, with those marked that lead their column."""
+    lines = [numbers[n * each : (n + 1) * each] for n in range(len(rows))]
+    return tuple(number for line in with_leading(lines) for number in line)
+
+
 def with_leading(rows: Sequence[Sequence[Number]]) -> list[list[Number]]:
     """The rows of a table, in each column of which the best number and those not told apart from it are marked."""
     marks = [_leading(column) for column in zip(*rows, strict=True)]

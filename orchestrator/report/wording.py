@@ -11,7 +11,7 @@ from orchestrator.report import figures
 from orchestrator.report.drawings import HeatCell, Point
 from orchestrator.report.early_stopping import lines as saving_lines
 from orchestrator.report.formatting import short
-from orchestrator.report.model import Cell, Mean, Report
+from orchestrator.report.model import Cell, Mean, OtherRow, Report
 from orchestrator.report.pretraining import WORDS, Pretraining
 from orchestrator.report.statistics import FEWEST
 
@@ -90,8 +90,9 @@ def title(report: Report) -> str:
         names = " / ".join(metric.title for metric in shown.values()) + (f" ({note})" if note else "")
     else:
         names = " / ".join(map(directed_title, shown.values())) or figures.UNKNOWN.title
-    where = f" on {report.measured_on}" if report.measured_on else ""
-    return "; ".join([f"{names}{where}, stage {report.stage}", *_spread(report), *_pretraining(report)])
+    where = f" on {report.measured_on}" if report.measured_on and not report.joined else ""
+    stage = f", stage {report.stage}" if report.stage else ""
+    return "; ".join([f"{names}{where}{stage}", *_spread(report), *_pretraining(report)])
 
 
 def _spread(report: Report) -> list[str]:
@@ -167,10 +168,17 @@ class Heading:
 class Line:
     """A row of the table as text, its name first."""
 
-    kind: Literal["ours", "published", "difference"]
+    kind: Literal["ours", "published", "difference", "other"]
+    """`other`: a row of published values without trials."""
     texts: list[str]
     shown: Sequence[Cell | Mean]
-    """The cells and averages that the texts after the name belong to."""
+    """The cells and averages that the texts after the name belong to; of an `other` row none."""
+
+    @property
+    def bold(self) -> list[bool]:
+        """For each text, whether it stands out."""
+        numbers = range(1, len(self.texts))
+        return [False, *(self.kind == "ours" and self.shown[n - 1].leading for n in numbers)]
 
 
 @dataclass(frozen=True)
@@ -203,7 +211,20 @@ def grid(report: Report) -> Grid:
         if any(each.difference is not None for each in shown):
             differences = [difference_text(each) or "–" for each in shown]
             lines.append(Line("difference", ["difference", *differences], shown))
+    lines += [
+        Line("other", [row.name, *(text or "–" for text in other_texts(report, row))], ()) for row in report.others
+    ]
     return Grid(field_title(report.row_path), headings(report), lines)
+
+
+def other_texts(report: Report, row: OtherRow) -> list[str]:
+    """The published values of a row without trials, in the order of the columns; empty where there is none."""
+    texts = []
+    for position, value in enumerate([*row.columns, *row.means]):
+        below = (_numbers_of(report, name)[position].figure for name in report.rows)
+        metric = next((figure for figure in below if figure.name), None)
+        texts.append("" if value is None else f"{value:g}" if metric is None else figures.text(value, metric))
+    return texts
 
 
 def _numbers_of(report: Report, row: str) -> list[Cell | Mean]:
@@ -223,7 +244,7 @@ def difference_text(shown: Cell | Mean) -> str:
 
 def headings(report: Report) -> list[Heading]:
     """The heads of the table's columns, then those of its averages."""
-    several = len({column.figure for column in report.columns}) > 1
+    several = shows_several(report)
     means = [mean.name for mean in report.means_of(report.rows[0])] if report.rows else []
     names = [*(column.name for column in report.columns), *means]
     if not several:
@@ -233,10 +254,20 @@ def headings(report: Report) -> list[Heading]:
         for position, each in enumerate(_numbers_of(report, row)):
             below[position].append(each)
     listed = list(dict.fromkeys(column.figure for column in report.columns))
+    names_of_figures = [
+        report.columns[n].figure if n < len(report.columns) else listed[n % len(listed)] for n in range(len(names))
+    ]
     return [
-        Heading(name, _figure_heading(column, listed[position % len(listed)]))
+        Heading(name, _figure_heading(column, names_of_figures[position]))
         for position, (name, column) in enumerate(zip(names, below, strict=True))
     ]
+
+
+def shows_several(report: Report) -> bool:
+    """True if the heads of the columns name figures: the spec lists several, or the table shows some of unlike units or
+    directions."""
+    shown = {figures.unit_key(cell.figure) for cell in report.cells if cell.figure.name}
+    return len({column.figure for column in report.columns}) > 1 or len(shown) > 1
 
 
 def _figure_heading(column: Sequence[Cell | Mean], name: str) -> str:
@@ -254,8 +285,10 @@ def leading_note(report: Report) -> str:
 def notes(report: Report) -> list[str]:
     """Reasons for missing numbers, where published values are from, and what early stopping saved."""
     lines = []
+    remedies = {source.remedy for source in report.joined if source.remedy}  # in the notes on the columns
     for cell in report.cells:
-        if cell.value is None and cell.reason and cell.state != "absent":
+        shown = cell.state != "absent" and cell.reason not in remedies
+        if cell.value is None and cell.reason and shown:
             lines.append(f"{cell.row} on {cell.column}: {cell.state} ({cell.reason})")
     for mean in report.means:
         if reason := mean_reason(mean):
@@ -265,7 +298,29 @@ def notes(report: Report) -> list[str]:
     if report.source:
         computed = any(mean.reference_computed for mean in report.means)
         lines.append(f"published: {report.source}{'; its averages computed here' if computed else ''}")
+    lines += [f"{row.name}: {row.source}" for row in report.others]
+    lines += where_from(report)
     return [*dict.fromkeys(lines), *saving_lines(report.saved, report.agreement)]
+
+
+def where_from(report: Report) -> list[str]:
+    """Of a table that joins jobs: where its columns come from, and which rows their jobs do not have."""
+    jobs: dict[str, list[str]] = {}
+    for source in report.joined:
+        figure = f"{source.figure.title}{f' on {source.split}' if source.split else ''}" if source.figure.name else ""
+        told = ", ".join(filter(None, (figure, source.where)))
+        if source.job_id:
+            column = f"{source.column} ({told})" if told else source.column
+            jobs.setdefault(f"stage {source.stage} of job {source.job_id}", []).append(column)
+        else:
+            jobs.setdefault(f"not run: {source.remedy}", []).append(source.column)
+    lines = [f"{', '.join(columns)}: {job}" for job, columns in jobs.items()]
+    absent: dict[tuple[str, ...], list[str]] = {}
+    for n, source in enumerate(report.joined):
+        own = report.cells[n :: len(report.joined)]
+        if rows := tuple(cell.row for cell in own if cell.state == "absent" and not cell.keys):
+            absent.setdefault(rows, []).append(source.column)
+    return lines + [f"{', '.join(names)}: no trial of {', '.join(rows)} by its spec" for rows, names in absent.items()]
 
 
 def choices(report: Report) -> tuple[list[str], list[list[str]]]:

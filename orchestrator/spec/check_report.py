@@ -12,6 +12,7 @@ from orchestrator.spec.check_trials import CheckedTrial
 from orchestrator.spec.diagnostics import Problems, offer, shorten
 from orchestrator.spec.job import JobSpec, ReportSpec
 from orchestrator.spec.yaml_nodes import YamlNode
+from workers.trial import TrialSpec
 
 
 def check_figures(
@@ -62,13 +63,13 @@ def check_names(root: YamlNode, job: JobSpec, built: Mapping[str, Sequence[Check
                 place = root.place_of(["report", "averages", k, "over", n])
                 what = "no trial has this column; " + offer(name, columns, report.columns)
                 problems.report(place, "report.averages.over", shorten(name), what)
-    values = ["report", "reference", "values"]
+    values, averages = ["report", "reference", "values"], [average.name for average in report.averages]
     for row, row_values in (report.reference.values if report.reference else {}).items():
         if row not in rows:
             what = "no trial has this row; " + offer(row, rows, report.rows)
             problems.report(root.place_of([*values, row], key=True), "report.reference.values", shorten(row), what)
         for name in row_values:
-            if name not in columns:
+            if name not in columns and name not in averages:
                 what = "no trial has this column; " + offer(name, columns, report.columns)
                 place = root.place_of([*values, row, name], key=True)
                 problems.report(place, f"report.reference.values.{shorten(row)}", shorten(name), what)
@@ -87,7 +88,7 @@ def labels_of(trials: Sequence[CheckedTrial], path: str) -> list[str]:
     found: dict[str, None] = {}
     cheap: dict[str, str] = {}  # many trials share few values
     for trial in trials:
-        value = _at(trial, path)
+        value = value_at(trial.spec, path)
         text = repr(value)
         if text not in cheap:
             cheap[text] = label(value.model_dump(mode="json") if isinstance(value, BaseModel) else value)
@@ -95,9 +96,9 @@ def labels_of(trials: Sequence[CheckedTrial], path: str) -> list[str]:
     return list(found)
 
 
-def _at(trial: CheckedTrial, path: str) -> Any:
+def value_at(trial: TrialSpec, path: str) -> Any:
     """The value of a trial at a path, with defaults; None where it has no such field."""
-    value: Any = trial.spec
+    value: Any = trial
     for step in path.split("."):
         value = value.get(step) if isinstance(value, Mapping) else getattr(value, step, None)
     return value

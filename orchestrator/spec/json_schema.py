@@ -6,6 +6,7 @@ from typing import Any
 
 from orchestrator.spec.check_paths import trial_schema_paths
 from orchestrator.spec.job import MAX_NAME, MAX_PROFILES, PLANNER_ONLY, PROFILE, JobSpec
+from orchestrator.spec.table_file import TableFile
 from workers.trial import TrialSpec
 
 Schema = dict[str, Any]
@@ -58,6 +59,24 @@ def json_schema() -> Schema:
     }
 
 
+def table_schema() -> Schema:
+    """JSON Schema (draft 2020-12) of a table file, with single values for lists."""
+    table: Schema = TableFile.model_json_schema(by_alias=True)
+    definitions = table["$defs"]
+    paths = {"anyOf": [{"enum": trial_schema_paths()}, {"pattern": r"\.args\."}]}
+    definitions["TrialPath"] = {"description": "A field of the trial, by its dotted path.", **paths}
+    for name in ("TableColumn", "TableRow"):
+        conditions = _keyed_by_path(definitions[name]["properties"]["where"])
+        _or_single(conditions["additionalProperties"])
+    for name in ("weights", "model"):
+        _or_single(definitions["TableRow"]["properties"][name])
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **table,
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
 def _profiles(fields: Schema) -> Schema:
     """Profiles: the fields of a job but for its name and profile, and stages by their names."""
     changes = {key: field for key, field in fields.items() if key not in ("name", "profile", "stages")}
@@ -88,5 +107,5 @@ def _keyed_by_path(mapping: Schema) -> Schema:
 def _or_single(array: Schema) -> None:
     """Lets a list be written as its single item."""
     items = array["items"]
-    rest = {key: array.pop(key) for key in ("type", "items", "maxItems")}
+    rest = {key: array.pop(key) for key in ("type", "items", "minItems", "maxItems") if key in array}
     array["anyOf"] = [items, rest]

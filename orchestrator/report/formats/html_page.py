@@ -33,16 +33,19 @@ from orchestrator.report.wording import (
     leading_note,
     mean_reason,
     mean_text,
+    other_texts,
     point_text,
     published_text,
     run_link,
     seeds_text,
     title,
+    where_from,
 )
 
 SIGNS = {
     "done": "✓", "diverged": "≈", "failed": "✕", "cancelled": "–", "running": "▸", "pending": "…", "missing": "○",
     "stopped": "■", "undecided": "?", "absent": "",
+    "submitted": "↑", "not run": "○",
 }  # fmt: skip
 """Signs beside the word of a state, so that colour is not the only mark."""
 
@@ -78,10 +81,14 @@ def html(report: Report, tracking: str = "", storage: Path | None = None) -> str
         chosen_note=chosen_note(report),
         chosen_header=chosen_header,
         chosen_rows=chosen_rows,
+        others=[(row, other_texts(report, row)) for row in report.others],
+        where_from=where_from(report),
         columns=[
             (name, _scales(report, name), _groups(report, name, at))
             for name in dict.fromkeys(column.name for column in report.columns)
-        ],
+        ]
+        if not report.joined
+        else [],
         plots=[(plot, Markup(scatter_svg(plot))) for plot in report.plots],
         layer_caption=layer_words.caption,
         layers=[(figure, image(plotting.svg(figure), "svg+xml")) for figure in report.layers],

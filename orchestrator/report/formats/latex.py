@@ -34,7 +34,10 @@ def latex(report: Report) -> str:
         *(f"    {line}" for line in _header(table)),
         r"    \midrule",
     ]
-    lines += [f"    {' & '.join(_words(line))} " + r"\\" for line in table.lines]
+    for n, line in enumerate(table.lines):
+        if line.kind == "other" and table.lines[n - 1].kind != "other":
+            lines.append(r"    \midrule")
+        lines.append(f"    {' & '.join(_words(line))} " + r"\\")
     lines += [r"    \bottomrule", r"  \end{tabular}"]
     lines += [*_bold(report), *(rf"  \\ {{\footnotesize {_tex(note)}}}" for note in notes(report))]
     lines += [r"\end{table}", *_claims(report)]
@@ -96,6 +99,8 @@ def _bold(report: Report) -> list[str]:
 
 def _words(line: Line) -> list[str]:
     words = [_tex(text) for text in line.texts]
+    if line.kind == "other":
+        return words
     if line.kind != "ours":
         return [rf"\quad {words[0]}", *words[1:]]
     for i, shown in enumerate(line.shown, 1):

@@ -18,6 +18,7 @@ from orchestrator.report.wording import (
     leading_note,
     notes,
     run_link,
+    shows_several,
     title,
 )
 
@@ -45,7 +46,7 @@ def markdown(report: Report, tracking: str = "") -> str:
         header, body = layer_words.means(figure)
         lines += ["", f"### {_md(figure.title)}", "", f"![{_md(figure.title)}]({figure.name}.svg)", ""]
         lines += [_md(layer_words.caption(figure)), "", *_md_table(header, body, numbers_from=1)]
-    several, with_n = len({column.figure for column in report.columns}) > 1, counts_differ(report)
+    several, with_n = shows_several(report), counts_differ(report)
     behind = [
         [cell.row, cell.column, *([cell.figure.title] if several else []), cell_text(cell, with_n),
          " ".join(f"`{key[:12]}`" for key in cell.keys) or "–",
@@ -58,7 +59,11 @@ def markdown(report: Report, tracking: str = "") -> str:
     lines += ["", "### Trials behind each cell", "", *table_lines]
     source = report.provenance
     code = f"{source.git_commit or 'unknown'}{' (uncommitted changes)' if source.git_dirty else ''}"
-    lines += ["", f"Job `{report.job_id}`, code {code}, seeds {', '.join(map(str, source.seeds)) or '–'}."]
+    jobs = ", ".join(f"`{name}`" for name in report.jobs) or "not submitted"
+    lines += [
+        "",
+        f"Job{'s' * (len(report.jobs) > 1)} {jobs}, code {code}, seeds {', '.join(map(str, source.seeds)) or '–'}.",
+    ]
     if source.processors:
         ran = "; ".join(map(_md, source.processors))
         lines += ["", f"Computed on {ran}: another processor or number of threads may change last digits."]
@@ -67,8 +72,7 @@ def markdown(report: Report, tracking: str = "") -> str:
 
 def _words(line: Line) -> list[str]:
     """The texts of a row, as Markdown."""
-    leading = [False, *(line.kind == "ours" and shown.leading for shown in line.shown)]
-    return [f"**{_md(text)}**" if bold else _md(text) for text, bold in zip(line.texts, leading, strict=True)]
+    return [f"**{_md(text)}**" if bold else _md(text) for text, bold in zip(line.texts, line.bold, strict=True)]
 
 
 def _claims(report: Report) -> list[str]:

@@ -32,7 +32,8 @@ SHADES = {"higher": _BEST, "lower": _BEST, "neither": "the column's lowest to it
 
 def terminal(report: Report, width: int = WIDTH) -> str:
     """Table, choices, heat maps of small studies, warnings."""
-    lines = [f"{report.name}{f' ({report.profile})' if report.profile else ''}  {report.job_id}  {report.state}"]
+    name = f"{report.name}{f' ({report.profile})' if report.profile else ''}"
+    lines = ["  ".join(filter(None, (name, "" if report.joined else report.job_id, report.state)))]
     for words in (report.message, report.caption, title(report)):
         lines += textwrap.wrap(words, width)
     lines.append("")
@@ -40,7 +41,9 @@ def terminal(report: Report, width: int = WIDTH) -> str:
     lines += aligned(table.header, _marked(table.lines), width)
     leading = leading_note(report)
     for note in [*([f"{MARK} {leading}"] if leading else []), *notes(report)]:
-        lines += textwrap.wrap(note, width, initial_indent="  ", subsequent_indent="    ")
+        lines += textwrap.wrap(
+            note, width, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        )  # ids and commands stay whole
     lines += _claims(report, width)
     chosen, rows = choices(report)
     if rows:
