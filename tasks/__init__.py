@@ -10,12 +10,13 @@ from pydantic_core import CoreSchema, core_schema
 from tasks.analysis.task import Analyse
 from tasks.base import Task
 from tasks.classification.task import Classify
+from tasks.depth.task import Depth
 from tasks.pretraining.task import Pretrain
 
 if TYPE_CHECKING:
     import click
 
-TASKS: dict[str, type[Task]] = {"classify": Classify, "pretrain": Pretrain, "analysis": Analyse}
+TASKS: dict[str, type[Task]] = {"classify": Classify, "pretrain": Pretrain, "analysis": Analyse, "depth": Depth}
 """Every task by its kind."""
 
 

@@ -11,6 +11,7 @@ from tiny_task import Tiny
 from tasks import TASKS, AnyTask, task_class
 from tasks.analysis.task import Analyse
 from tasks.classification.task import Classify
+from tasks.depth.task import Depth
 from tasks.pretraining.task import Pretrain
 from workers.trial import TrialSpec
 
@@ -20,7 +21,7 @@ DIGITS = {"kind": "classify", "dataset": "digits"}
 class ByPydantic(BaseModel):
     """Pydantic's own union, to compare with."""
 
-    task: Annotated[Classify | Pretrain | Analyse, Field(discriminator="kind")]
+    task: Annotated[Classify | Pretrain | Analyse | Depth, Field(discriminator="kind")]
 
 
 class ByKind(BaseModel):
@@ -76,7 +77,7 @@ def test_a_task_that_is_added_later_is_a_kind_like_all_others(monkeypatch: pytes
         assert TrialSpec.model_validate(trial.model_dump(mode="json")) == trial
         assert {"$ref": "#/$defs/Added"} in TrialSpec.model_json_schema()["properties"]["task"]["oneOf"]
         (error,) = errors(TrialSpec, trial.model_dump() | {"task": {"kind": "x"}})
-        assert error["ctx"]["expected_tags"] == "'classify', 'pretrain', 'analysis', 'added'"
+        assert error["ctx"]["expected_tags"] == "'classify', 'pretrain', 'analysis', 'depth', 'added'"
     finally:
         monkeypatch.undo()
         TrialSpec.model_rebuild(force=True)
