@@ -200,8 +200,10 @@ class Depth(Task):
         return {name: value for name, value in kept.items() if name != "sizes"}
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
-        """`weights` are loaded into the backbone; the head is always drawn. Raises ValueError for an image size that is no
-        multiple of the stride."""
+        """`weights` are loaded into the backbone; the head is always drawn.
+
+        Raises ValueError for an image size that is no multiple of the stride.
+        """
         from tasks.backbones.features import feature_info
         from tasks.backbones.loading import load
         from tasks.backbones.model import build_backbone
@@ -268,7 +270,7 @@ class Depth(Task):
 
         images = batch["images"]
         for group in [images] if isinstance(images, Tensor) else [image[None] for image in images]:
-            windows = windows_for(*group.shape[-2:], self._windows)
+            windows = windows_for(group.shape[-2], group.shape[-1], self._windows)
             predicted = sliding_prediction(
                 model, group, windows, flip=self.flip_test, shortest=self._format.shortest, at_once=AT_ONCE
             )
@@ -314,6 +316,6 @@ def _check_stride(side: int, stride: int) -> None:
     if side != below:
         fitting = " or ".join(str(size) for size in (below, below + stride) if size)
         raise ValueError(
-            f"backbone.image_size {side} is no multiple of the stride {stride} of the map that the depth head takes, so "
-            f"that another number of pixels would be predicted: use {fitting}"
+            f"backbone.image_size {side} is no multiple of the stride {stride} of the map that the depth head takes, "
+            f"so that another number of pixels would be predicted: use {fitting}"
         )

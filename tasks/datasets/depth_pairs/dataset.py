@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,8 @@ class DepthDataset(DatasetInfo):
     counts: Mapping[Part, int]
     """Pairs that the published lists have (0: there is no such list); for cost before data are there."""
     format: DepthFormat
-    windows: int
-    """Square windows along the width of an image that is evaluated (appendix E)."""
+    windows: int | None
+    """Square windows along the width of an image that is evaluated (appendix E); None: as few as cover it."""
     apart: ListFile | None = None
     """A list of the set that is evaluated beside test, and whose figures stand apart."""
     apart_count: int = 0
@@ -78,15 +77,15 @@ class DepthDataset(DatasetInfo):
 class MadeRooms(DepthDataset):
     """The generated rooms: written below the data root when they are first opened."""
 
-    version: str
-    """Changes when the generator makes other images."""
+    recipe: Callable[[str], str]
+    """Name -> SHA-256 (hex) of what the set is generated from."""
     make: Callable[[str, Path], Path]
     """(name, data root) -> the folder of the set, which it writes first if it is missing. Raises DataError."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 that stands for the pairs before they are written: what is generated follows from the version."""
-        return hashlib.sha256(self.version.encode()).hexdigest()
+        """Stands for the pairs before they are written."""
+        return self.recipe(self.name)
 
     def base(self, root: Path) -> Path:
         return self.make(self.name, root)
@@ -102,8 +101,8 @@ NYUV2 = DepthDataset(
     split="official: 464 scenes, of which 249 train and 215 test, by your lists; val only if you write a list of it",
     how_to_get=(
         "Get NYU Depth V2 as GLPDepth and BTS prepare it: the training pairs (24,231) in nyu_depth_v2/sync, the "
-        "official test pairs (654) in nyu_depth_v2/official_splits/test, GLPDepth's train_list.txt and test_list.txt of "
-        "nyudepthv2 in nyu_depth_v2; a val_list.txt of your own there names pairs in sync"
+        "official test pairs (654) in nyu_depth_v2/official_splits/test, GLPDepth's train_list.txt and test_list.txt "
+        "of nyudepthv2 in nyu_depth_v2; a val_list.txt of your own there names pairs in sync"
     ),
     licence="NYU Depth V2: research; GLPDepth's lists: non-commercial",
     folder="nyu_depth_v2",

@@ -5,16 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
-import torch
-from depth_sets import COUNTS, described, shared, write_kitti, write_nyuv2, write_own
+from depth_sets import write_kitti, write_nyuv2
 
-from tasks.backbones.spec import BackboneSpec
-from tasks.base import DataContext, EvaluationShare
-from tasks.depth.metrics import image_figures
-from tasks.depth.task import CUT_DEPTH, Depth
-from tasks.errors import DataError
+from tasks.base import DataContext
+from tasks.depth.task import Depth
 from workers.messages import Report
 from workers.state import RankContext
 from workers.train import train
