@@ -10,6 +10,7 @@ from pydantic_core import CoreSchema, core_schema
 from tasks.analysis.task import Analyse
 from tasks.base import Task
 from tasks.classification.task import Classify
+from tasks.depth.task import Depth
 from tasks.pose.task import Pose
 from tasks.pretraining.task import Pretrain
 
@@ -21,6 +22,7 @@ TASKS: dict[str, type[Task]] = {
     "pretrain": Pretrain,
     "analysis": Analyse,
     "pose": Pose,
+    "depth": Depth,
 }
 """Every task by its kind."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from tasks.datasets.depth_pairs.dataset import DEPTH_SETS
 from tasks.datasets.info import DatasetInfo
 from tasks.datasets.labelled.catalog import LABELLED
 from tasks.datasets.persons.catalog import POSE
 from tasks.datasets.photo_tiles import PHOTO_TILES
 from tasks.spelling import nearest
 
-DATASETS: dict[str, DatasetInfo] = {info.name: info for info in (*LABELLED, PHOTO_TILES, *POSE)}
+DATASETS: dict[str, DatasetInfo] = {info.name: info for info in (*LABELLED, PHOTO_TILES, *POSE, *DEPTH_SETS)}
 
 Info = TypeVar("Info", bound=DatasetInfo)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from tasks.datasets.depth_pairs.window import Window, evaluated_part
 from tasks.metrics import Metric
 
 if TYPE_CHECKING:
@@ -16,12 +17,12 @@ paper's depth code, SwinTransformer/MIM-Depth-Estimation."""
 
 METRICS = (
     Metric("rmse", "RMSE", "lower", "m"),
-    Metric("rmse_log", "log RMSE", "lower"),
-    Metric("abs_rel", "absolute relative error", "lower"),
-    Metric("sq_rel", "squared relative error", "lower", "m"),
-    Metric("d1", "share of pixels within a factor of 1.25", "higher"),
-    Metric("d2", "share of pixels within a factor of 1.25^2", "higher"),
-    Metric("d3", "share of pixels within a factor of 1.25^3", "higher"),
+    Metric("log_rmse", "log RMSE", "lower"),
+    Metric("abs_rel", "AbsRel", "lower"),
+    Metric("sq_rel", "SqRel", "lower", "m"),
+    Metric("d1", "d1, share of pixels within a factor of 1.25", "higher"),
+    Metric("d2", "d2, within 1.25^2", "higher"),
+    Metric("d3", "d3, within 1.25^3", "higher"),
     Metric("silog", "SILog", "lower"),
     Metric("log10", "mean log10 error", "lower"),
 )
@@ -30,34 +31,6 @@ chosen by the first, which is Table 2's."""
 
 FACTOR = 1.25
 """d1, d2, d3: prediction and ground truth differ by a factor below this, its square, its cube."""
-
-Window = Literal["whole", "garg", "eigen", "nyu"]
-"""The part of an image that is evaluated.
-
-`garg`: KITTI in the paper's code. `eigen`: KITTI in older work. `nyu`: the part of an NYUv2 image that the Kinect's two
-cameras share, rows 45 to 470 and columns 41 to 600 of 480 x 640. `whole`: all of it.
-"""
-
-_FRACTIONS = {
-    "garg": ((0.40810811, 0.99189189), (0.03594771, 0.96405229)),
-    "eigen": ((0.3324324, 0.91351351), (0.0359477, 0.96405229)),
-}
-"""First row and that after the last as shares of the height, columns of the width; as in the public code."""
-_NYU = (480, 640), ((45, 471), (41, 601))
-"""Size of the map, and first row and column and those after the last."""
-
-
-def evaluated_part(window: Window, height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns of a map of this size that are evaluated. NYUv2's window shrinks and grows with the map."""
-    if window == "whole":
-        return slice(0, height), slice(0, width)
-    if window == "nyu":
-        (full_height, full_width), ((top, bottom), (left, right)) = _NYU
-        rows = slice(top * height // full_height, bottom * height // full_height)
-        return rows, slice(left * width // full_width, right * width // full_width)
-    (top_share, bottom_share), (left_share, right_share) = _FRACTIONS[window]
-    rows = slice(int(top_share * height), int(bottom_share * height))
-    return rows, slice(int(left_share * width), int(right_share * width))
 
 
 def evaluated_pixels(depth: Tensor, window: Window, shortest: float, longest: float) -> Tensor:
@@ -95,7 +68,7 @@ def image_figures(predicted: Tensor, depth: Tensor, pixels: Tensor) -> dict[str,
     squares = log_error.square().mean()
     figures = {
         "rmse": error.square().mean().sqrt(),
-        "rmse_log": squares.sqrt(),
+        "log_rmse": squares.sqrt(),
         "abs_rel": (error.abs() / truth).mean(),
         "sq_rel": (error.square() / truth).mean(),
         "silog": (squares - LAMBDA * log_error.mean().square()).sqrt(),

@@ -34,6 +34,13 @@ def window_starts(height: int, width: int, windows: int) -> list[int]:
     return [step * place for place in range(windows)]
 
 
+def uncovered_columns(height: int, width: int, windows: int) -> list[int]:
+    """Columns that no window covers. Raises ValueError as `window_starts`."""
+    starts = window_starts(height, width, windows)
+    covered = {column for start in starts for column in range(start, start + height)}
+    return [column for column in range(width) if column not in covered]
+
+
 def sliding_prediction(
     model: Callable[[Tensor], Tensor],
     images: Tensor,

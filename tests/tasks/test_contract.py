@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from batches import same
+from depth_sets import COUNTS, described
 from in_process_backend import Machine, drive_to_end
 from person_trees import shared_tree
 from registered_ships import registered_ships
@@ -34,6 +35,7 @@ from tasks.analysis.task import Analyse
 from tasks.backbones.spec import BackboneSpec
 from tasks.base import Batch, DataContext, EvaluationShare, Loaders, Task
 from tasks.classification.task import Classify
+from tasks.depth.task import Depth
 from tasks.metrics import Summary
 from tasks.pose.task import Pose
 from tasks.pretraining.task import Pretrain
@@ -61,6 +63,7 @@ SMALLEST: dict[str, tuple[Task, BackboneSpec]] = {
     "pretrain": (Pretrain(dataset="digits-pretrain", mask_patch=4, normalize="half"), VIT),
     "analysis": (Analyse(dataset="digits", normalize="half", images=30, cka_batch=10), VIT),
     "pose": (people(), VIT),
+    "depth": (Depth(dataset=described(), sizes={"rooms/lists": COUNTS}, augment={"cut_depth": 0.5}), VIT),
     "ships": (Ships(), BackboneSpec(model="resnet10t", image_size=64)),
 }
 """Kind -> its smallest instance; `ships` is a task of the tests alone."""

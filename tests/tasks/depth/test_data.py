@@ -1,0 +1,220 @@
+"""What is wrong with depth data is found before anything is trained: one line, with name, value and remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from depth_sets import SIDE, described, pair, spoil, write_own, write_pair
+from PIL import Image
+
+from tasks.base import DataContext
+from tasks.datasets.depth_pairs.dataset import KITTI_EIGEN, NYUV2
+from tasks.depth.data import nearest
+from tasks.depth.task import Depth
+from tasks.errors import DataError
+
+COUNTS = {"train": 4, "val": 3, "test": 2}
+
+
+def opened(folder: Path, side: int = SIDE, task: dict[str, Any] | None = None, **fields: Any) -> Any:
+    chosen = Depth.model_validate({"dataset": described(folder, **fields), **(task or {})})
+    return chosen.loaders(DataContext(folder, (side, side), device="cpu", seed=0, batch=2))
+
+
+def eight_bits(folder: Path) -> None:
+    path = folder / "val/depth_000.png"
+    Image.fromarray((np.asarray(Image.open(path)) >> 8).astype(np.uint8)).save(path)
+
+
+def nan(folder: Path) -> None:
+    values = pair(0)[1].astype(np.float32)
+    values[2, 3:5] = np.nan
+    Image.fromarray(values).save(folder / "val/depth.tif")
+    path = folder / "val.txt"
+    path.write_text(path.read_text().replace("val/depth_000.png", "val/depth.tif"))
+
+
+def other_size(folder: Path) -> None:
+    image, depth = pair(0, SIDE, SIDE + 4)
+    write_pair(folder / "other.png", folder / "val/depth_001.png", image, depth)
+
+
+def add(file: str, line: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        with (folder / file).open("a") as list_:
+            list_.write(f"{line}\n")
+
+    return change
+
+
+def rescaled(divisor: int) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        for path in folder.glob("*/depth_*.png"):
+            spoil(path, lambda depth: (depth // divisor).astype(np.uint16))
+
+    return change
+
+
+def no_truth(folder: Path) -> None:
+    spoil(folder / "val/depth_002.png", np.zeros_like)
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+BAD: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
+    "8 bits": (eight_bits, {}, r"rooms: cannot read depth map .*val/depth_000\.png \(its mode is L, 8 bits a channel, and a "
+               r"depth map has one channel of 16 bits\); it was converted on the way: take the original file"),
+    "NaN": (nan, {}, r"depth\.tif \(2 pixels are NaN or infinite\); write 0 where the depth is not known"),
+    "another size than the image": (
+        other_size, {}, r"rooms: image val/rgb_001\.png has 16 x 16 pixels and its depth map val/depth_001\.png 16 x 20 "
+        r"\(height x width\): these do not belong together"),
+    "missing files": (
+        lambda folder: (folder / "train/depth_003.png").unlink(), {},
+        r"rooms: 1 of 8 files that the list of train names are not there or empty: train/depth_003\.png"),
+    "a line without a pair": (add("train.txt", "a.png"), {}, r"train\.txt, line 5: 'a\.png' names no pair; write"),
+    "outside of the folder": (
+        add("train.txt", "../a.png b.png"), {}, r"line 5: '\.\./a\.png' names no file below the folder of the data"),
+    "an image twice": (
+        add("val.txt", "val/rgb_000.png val/depth_000.png"), {}, r"val\.txt names 1 images twice: val/rgb_000\.png"),
+    "an image in two lists": (
+        add("test.txt", "train/rgb_000.png train/depth_000.png"), {},
+        r"1 images are in two lists, so that the model would be measured on what it learnt from: train/rgb_000\.png"),
+    "metres for millimetres": (
+        nothing, {"steps_per_metre": 1},
+        r"rooms: the middle depth is 49\d\d m with steps_per_metre 1, and the range ends at 10 m; the numbers look like "
+        r"millimetres \(steps_per_metre 1000, middle depth 4\.9\d+ m\)"),
+    "millimetres for metres": (
+        rescaled(1000), {"longest": 300},
+        r"the middle depth is 0\.00\d+ m with steps_per_metre 1000, .* look like 16-bit maps that were read as 8-bit"),
+    "centimetres": (
+        rescaled(10), {"longest": 600}, r"the range ends at 600 m; the numbers look like metres \(steps_per_metre 1, "),
+    "no usual unit": (nothing, {"longest": 1e6}, r"no usual unit fits: correct longest"),
+    "no ground truth": (
+        no_truth, {}, r"rooms: 1 of 3 images to evaluate have no ground truth in the part that is evaluated "
+        r"\(window whole\) between 0\.001 and 10 m: val/rgb_002\.png; leave them out of the list"),
+    "kb crop": (nothing, {"kb_crop": True}, r"16 x 16 pixels, and the crop kb_crop is larger, 352 x 1216"),
+    "no list": (lambda folder: (folder / "val.txt").unlink(), {}, r"no list .*val\.txt; write a list of pairs, or evalu"),
+    "an empty list": (lambda folder: (folder / "val.txt").write_text("\n"), {}, r"val\.txt names no image with a depth"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_one_fault_is_one_line_before_anything_is_trained(name: str, tmp_path: Path) -> None:
+    change, fields, line = BAD[name]
+    folder = write_own(tmp_path / "rooms", COUNTS)
+    change(folder)
+    with pytest.raises(DataError, match=line) as caught:
+        opened(folder, **fields)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_crop_larger_than_the_image_is_refused(tmp_path: Path) -> None:
+    folder = write_own(tmp_path / "rooms", COUNTS)
+    crop = r"rooms: training crops of 32 x 32 pixels \(backbone\.image_size\) are larger than image train/rgb_000\.png of 16 x 16"
+    with pytest.raises(DataError, match=crop):
+        opened(folder, side=32)
+    assert next(iter(opened(folder, 32, {"resize": "height"}).epoch(0)))["images"].shape[-2:] == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("size", "windows", "line"),
+    [
+        (
+            (20, 24),
+            None,
+            r"image val/rgb_000\.png has 20 x 24 pixels \(height x width\), and windows of 16 x 16 pixels",
+        ),
+        ((24, 16), None, r"has 24 x 16 pixels"),
+        (
+            (16, 40),
+            2,
+            r"2 square windows leave 8 of 40 columns of images of 16 x 40 pixels .*set task\.windows to 3 or more",
+        ),
+        ((16, 17), 1, r"1 square windows leave 1 of 17 columns"),
+    ],
+)
+def test_windows_that_do_not_cover_an_image_are_refused(
+    size: tuple[int, int], windows: int | None, line: str, tmp_path: Path
+) -> None:
+    folder = write_own(tmp_path / "rooms", COUNTS, size)
+    with pytest.raises(DataError, match=line):
+        opened(folder, task={"windows": windows})
+
+
+def test_without_a_number_as_few_windows_as_cover_the_image(tmp_path: Path) -> None:
+    found = opened(write_own(tmp_path / "rooms", COUNTS, (16, 41))).preprocessing
+    assert (found["windows"], found["uncovered_columns"], found["uncovered_columns_evaluated"]) == ([3], 1, 1)
+
+
+def test_an_unreadable_training_pair_is_named_or_replaced(tmp_path: Path) -> None:
+    folder = write_own(tmp_path / "rooms", {"train": 130, "val": 1, "test": 1})
+    spoil(folder / "train/depth_001.png", lambda depth: depth.astype(np.uint8))  # not among those that are looked at
+    task = Depth(dataset=described(folder))
+    context = DataContext(folder, (SIDE, SIDE), device="cpu", seed=0, batch=10)
+    with pytest.raises(DataError, match=r"depth_001\.png \(its mode is L"):
+        list(task.loaders(context).epoch(0))
+    skips = DataContext(folder, (SIDE, SIDE), device="cpu", seed=0, batch=10, max_unreadable=0.1)
+    loaders = task.loaders(skips)
+    assert len(list(loaders.epoch(0))) == 13
+    assert len(loaders.unreadable) == 1
+
+
+def test_what_a_sample_looks_like_follows_from_seed_epoch_and_index(tmp_path: Path) -> None:
+    folder = write_own(tmp_path / "rooms", {"train": 6, "val": 1, "test": 1}, (20, 28))
+
+    def epoch(number: int, **other: Any) -> dict[str, torch.Tensor]:
+        task = Depth(dataset=described(folder), resize="none")
+        context = DataContext(folder, (SIDE, SIDE), device="cpu", seed=3, batch=2, **other)
+        # the look at evaluation is not what is asked here
+        how = task._prepared(SIDE)
+        from tasks.datasets.depth_pairs.pairs import read_pairs
+        from tasks.datasets.loaders import Pipeline, SampleLoaders
+        from tasks.depth.data import DepthSamples, collated
+
+        layout = task._data.whole.layout(folder)
+        samples = DepthSamples(layout, read_pairs("rooms", folder, layout.lists["train"]))
+        loaders = SampleLoaders(samples, samples, Pipeline(how.train, how.evaluate, collated), context)
+        return {name: image for batch in loaders.epoch(number)
+                for name, image in zip(batch["names"], batch["images"], strict=True)}  # fmt: skip
+
+    one, again, later = epoch(0), epoch(0), epoch(1)
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not all(torch.equal(one[name], later[name]) for name in one)
+    halves = [epoch(0, rank=rank, world=2) for rank in (0, 1)]
+    assert halves[0].keys() | halves[1].keys() == one.keys()
+    assert all(torch.equal(image, one[name]) for half in halves for name, image in half.items())
+
+
+def test_images_and_maps_are_resized_together(tmp_path: Path) -> None:
+    assert nearest(np.arange(16, dtype=np.float32).reshape(4, 4), 2, 2).tolist() == [[5, 7], [13, 15]]
+    folder = write_own(tmp_path / "rooms", COUNTS, (32, 48))
+    (batch,) = opened(folder, task={"resize": "height"}).evaluation()
+    assert tuple(batch["images"].shape) == (3, 3, 16, 24)
+    shade = batch["images"].mean(1)
+    inside = batch["depth"][:, 0, 2:, 2:]
+    assert torch.corrcoef(torch.stack([shade[:, 2:, 2:].flatten(), inside.flatten()]))[0, 1] > 0.9
+
+
+def test_pixels_go_in_from_0_to_1_and_depth_in_metres(tmp_path: Path) -> None:
+    folder = write_own(tmp_path / "rooms", COUNTS)
+    (batch,) = opened(folder).evaluation()
+    expected = np.asarray(Image.open(folder / "val/rgb_001.png")).transpose(2, 0, 1) / np.float32(255)
+    np.testing.assert_allclose(batch["images"][1].numpy(), expected)
+    metres = np.asarray(Image.open(folder / "val/depth_001.png")) / np.float32(1000)
+    np.testing.assert_array_equal(batch["depth"][1, 0].numpy(), metres)
+    assert metres[0, 0] == 0
+
+
+@pytest.mark.parametrize("info", [NYUV2, KITTI_EIGEN], ids=lambda info: info.name)
+def test_a_missing_set_says_where_it_was_looked_for_and_how_to_get_it(info: Any, tmp_path: Path) -> None:
+    problem = Depth(dataset=info.name).missing_data(tmp_path)
+    assert problem
+    assert re.search(rf"{info.name}: not found under .*: .*train_list\.txt\. Get ", problem)
