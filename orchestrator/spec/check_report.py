@@ -12,6 +12,7 @@ from orchestrator.spec.check_trials import CheckedTrial
 from orchestrator.spec.diagnostics import Problems, offer, shorten
 from orchestrator.spec.job import JobSpec, ReportSpec
 from orchestrator.spec.yaml_nodes import YamlNode
+from workers.trial import TrialSpec
 
 
 def check_figures(
@@ -87,17 +88,26 @@ def labels_of(trials: Sequence[CheckedTrial], path: str) -> list[str]:
     found: dict[str, None] = {}
     cheap: dict[str, str] = {}  # many trials share few values
     for trial in trials:
-        value = _at(trial, path)
+        value = _at(trial.spec, path)
         text = repr(value)
         if text not in cheap:
-            cheap[text] = label(value.model_dump(mode="json") if isinstance(value, BaseModel) else value)
+            cheap[text] = _label(value)
         found[cheap[text]] = None
     return list(found)
 
 
-def _at(trial: CheckedTrial, path: str) -> Any:
+def label_of(trial: TrialSpec, path: str) -> str:
+    """What one trial has at a path, as rows and columns name it."""
+    return _label(_at(trial, path))
+
+
+def _label(value: Any) -> str:
+    return label(value.model_dump(mode="json") if isinstance(value, BaseModel) else value)
+
+
+def _at(trial: TrialSpec, path: str) -> Any:
     """The value of a trial at a path, with defaults; None where it has no such field."""
-    value: Any = trial.spec
+    value: Any = trial
     for step in path.split("."):
         value = value.get(step) if isinstance(value, Mapping) else getattr(value, step, None)
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,6 +109,21 @@ class Subject:
         _ = self.attention, self.kernels
         if self.options.estimators:
             _ = self.blocks, self.other_blocks
+
+    def layers(self, estimators: Mapping[str, str]) -> dict[str, dict[int, list[str]]]:
+        """Figure -> the layers for which `results.summary` has values, each with the items of these. `estimators`: of
+        CKA, each with its figure."""
+        found: dict[str, dict[int, list[str]]] = {}
+        heads = [layer.heads for layer in self.attention]
+        if count := len(heads) or len(self.kernels):
+            names = ("attention_distance", "attention_entropy", "uniform_distance", "uniform_entropy")
+            found = {name: {layer: [""] for layer in range(count)} for name in names}
+            pairs = {layer: [str(head) for head in range(number)] for layer, number in enumerate(heads) if number > 1}
+            found["head_divergence"] = {layer: [""] for layer in range(count)} if self.kernels else pairs
+        for figure in estimators.values():
+            items = [str(item) for item in range(len((self.other_blocks or self.blocks).names))]
+            found[figure] = dict.fromkeys(range(len(self.blocks.names)), items)
+        return found
 
     def parts(self, batches: Iterable[Batch], total: int) -> Iterator[tuple[str, Any]]:
         """(item, JSON values) of each chunk. `total`: images of all chunks, for the log."""
