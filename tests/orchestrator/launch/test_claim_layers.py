@@ -94,7 +94,7 @@ def test_what_the_model_does_not_have(case: str, tmp_path: Path) -> None:
     field = said.partition(":")[0].partition(".")[2]
     (line,) = (n for n, text in enumerate(path.read_text().splitlines(), 1) if text.strip().startswith(f"{field}:"))
     for check in (check_claims, check_models):
-        with pytest.raises(SpecError, match="look.yaml") as caught:
+        with pytest.raises(SpecError, match=r"look\.yaml") as caught:
             check(load(path), path)
         (problem,) = caught.value.problems
         place, _, rest = problem.partition(": claims.far.")
