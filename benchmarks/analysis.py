@@ -1,18 +1,20 @@
 """Attention distance, entropy and divergence of ViT-B and SwinV2-B at 224 pixels, against hooks that keep all maps.
 
     python benchmarks/analysis.py                       512 images, CPU: an hour on 2 cores, and 40 GB for the plain one
-    python benchmarks/analysis.py --images 32 --plain-images 8 --speed-images 4          five minutes, under 4 GB
+    python benchmarks/analysis.py --threads 1 --plain-images 32                          20 minutes, under 5 GB
+    python benchmarks/analysis.py --images 32 --plain-images 8 --rounds 3                five minutes, under 4 GB
     python benchmarks/analysis.py --device cuda
 
 `plain` is what one writes by hand: a hook on every softmax keeps its map on the CPU, the maps of all images are joined,
 and each layer is measured in float32 over all of them, the divergence pair by pair of heads. Ours is the task of kind
 `analysis` with the images, batch and definitions of the plain one; both must give the same figures.
 
-Speed: the two take turns in one process, and the ratio is the median over neighbours in time. Memory: each in a process
-of its own, the most that was resident after the model was there (Linux: VmHWM), model and libraries included, and on a
-GPU what was allocated. Where `--plain-images` are fewer than `--images`, the plain one's memory beyond the model's is
-taken from these in proportion. Reach: at least
-as fast, and at most a tenth of the memory at 512 images. A table, and JSON in benchmarks/results/.
+Speed: the two take turns in one process, a few images at a time and in changing order, so that other work on the
+machine slows both alike; the ratio is the median over turns. Memory: each in a process of its own, the most that was
+resident after the model was there (Linux: VmHWM), model and libraries included, and on a GPU what was allocated. Ours
+is measured with all `--images`. Where `--plain-images` are fewer, the plain one is measured with these and with half of
+them, and the line through both is extended to `--images`: such a number is marked with ~. Reach: at least as fast, and
+at most a tenth of the memory at 512 images. A table, and JSON in benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -153,35 +155,43 @@ def memory(which: str, name: str, images: int, options: argparse.Namespace) -> t
             return result
 
 
-def speed(name: str, options: argparse.Namespace) -> tuple[float, float, float]:
-    """Images/s of ours and of the plain one, and the median ratio."""
+def speed(name: str, options: argparse.Namespace) -> tuple[float, float, list[float]]:
+    """Images/s of ours and of the plain one (medians), and the ratio of each turn."""
     model, images = model_of(name, options.device), options.speed_images
     rates: dict[Any, list[float]] = {ours: [], plain: []}
     for turn in range(options.rounds + 1):
-        for which in (ours, plain):
+        for which in (ours, plain)[:: 1 if turn % 2 else -1]:
             started = time.perf_counter()
             which(model, images, options.batch, options.device)
             if turn:  # the first warms up
                 rates[which].append(images / (time.perf_counter() - started))
     ratios = [one / other for one, other in zip(rates[ours], rates[plain], strict=True)]
-    return statistics.median(rates[ours]), statistics.median(rates[plain]), statistics.median(ratios)
+    return statistics.median(rates[ours]), statistics.median(rates[plain]), ratios
 
 
 def row(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    fast, slow, ratio = speed(name, options)
+    fast, slow, ratios = speed(name, options)
     fewer = min(options.plain_images or options.images, options.images)
     _, own, figures = memory("ours", name, options.images, options)
     before, theirs, by_plain = memory("plain", name, fewer, options)
-    _, _, same = (0, 0, figures) if fewer == options.images else memory("ours", name, fewer, options)
-    theirs = before + (theirs - before) * options.images / fewer
+    measured, whole = {fewer: theirs}, fewer == options.images
+    _, own_of_fewer, same = (0, own, figures) if whole else memory("ours", name, fewer, options)
+    if not whole:
+        _, measured[fewer // 2], _ = memory("plain", name, fewer // 2, options)
+        theirs += (theirs - measured[fewer // 2]) / (fewer - fewer // 2) * (options.images - fewer)
     for figure, one, other in zip(FIGURES, same, by_plain, strict=True):
         if abs(one - other) > 1e-3 * abs(other):
             raise SystemExit(f"{name}: {figure} is {one:g}, and {other:g} by hand")
-    print(f"{name:10}{fast:10.2f}{slow:10.2f}{ratio:10.2f}{own:12.0f}{theirs:12.0f}{own / theirs:10.3f}", flush=True)
+    ratio, mark = statistics.median(ratios), "" if whole else "~"
+    print(
+        f"{name:10}{fast:10.2f}{slow:10.2f}{ratio:10.2f}{own:12.0f}{mark + f'{theirs:.0f}':>12}{own / theirs:10.3f}",
+        flush=True,
+    )
     return {
         "model": name, "images_per_second": fast, "plain_images_per_second": slow, "speed_ratio": ratio,
-        "model_mib": before, "memory_mib": own, "plain_memory_mib": theirs, "memory_ratio": own / theirs,
-        "plain_memory_from_images": fewer, "figures": dict(zip(FIGURES, figures, strict=True)),
+        "speed_ratios": ratios, "model_mib": before, "memory_mib": own, f"memory_mib_of_{fewer}_images": own_of_fewer,
+        "plain_memory_mib": theirs, "memory_ratio": own / theirs, "plain_memory_extrapolated": not whole,
+        "plain_memory_mib_measured": measured, "figures": dict(zip(FIGURES, figures, strict=True)),
     }  # fmt: skip
 
 
@@ -197,9 +207,9 @@ def machine(device: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--plain-images", type=int, help="of the plain one's memory; by default --images")
-    parser.add_argument("--speed-images", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--plain-images", type=int, help="of the plain one's memory, at least 2; by default --images")
+    parser.add_argument("--speed-images", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--device", default="cpu")

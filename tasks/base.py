@@ -150,6 +150,11 @@ class Task(BaseModel, ABC):
         `item` names: image, class, sequence; head or layer, the other one of a pair; empty: nothing."""
         return {}
 
+    def measured_layers(self, model: nn.Module) -> Mapping[str, Mapping[int, Sequence[str]]]:
+        """Of figures with values per layer: the layers that have some, each with the items that its values name. Empty
+        where nothing is known of that. `model`: as `build` made it, perhaps on torch's meta device."""
+        return {}
+
     @property
     def metric(self) -> str:
         """Name of the figure that trials are chosen by."""

@@ -37,7 +37,7 @@ def initial_weights(init: Init, data_root: Path, parents: Mapping[str, Weights])
         if problem or init.sha256 is None:
             raise TrialError(ErrorClass.data, problem or f"weights {init.name}: sha256 is not filled in")
         initial = _from(Weights(str(init.local(data_root)), init.sha256))
-        _check_finite(initial.tensors, init.name)
+        check_finite(initial.tensors, init.name)
         return initial
     if isinstance(init, FromTrial):
         if init.trial not in parents:
@@ -58,7 +58,7 @@ def _from(weights: Weights) -> Initial:
     return Initial(tensors, safetensors_header.windows(safetensors_header.read(Path(weights.path))))
 
 
-def _check_finite(tensors: Mapping[str, torch.Tensor], name: str) -> None:
+def check_finite(tensors: Mapping[str, torch.Tensor], name: str) -> None:
     """Raises TrialError (data) for weights that are no numbers, with which a trial would diverge at its first step."""
     wrong = [each for each, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if wrong:

@@ -1,7 +1,8 @@
 """Checks, without memory or data, that the models of trials can be built and take their weight files.
 
 Runs as a process of its own (`python -m workers.model_check`), since its caller imports no torch: reads a JSON list of
-{trial, weights: path or null} from stdin and prints a JSON list with null or the problem of each.
+{trial, weights: path or null} from stdin and prints a JSON list with null or the problem of each. Of those that have
+`layers: true` and no problem it prints {layers: what `Task.measured_layers` says}.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from tasks.backbones import safetensors_header
 from tasks.backbones.model import build
@@ -34,6 +36,11 @@ def problem(trial: TrialSpec, weights: Path | None) -> str | None:
 
     Everything is on torch's meta device: shapes without content.
     """
+    return _checked(trial, weights)[0]
+
+
+def _checked(trial: TrialSpec, weights: Path | None) -> tuple[str | None, nn.Module | None]:
+    """The problem, and the model where it could be built."""
     try:
         with torch.device("meta"):
             shapes = None if weights is None else safetensors_header.shapes(weights)
@@ -45,10 +52,11 @@ def problem(trial: TrialSpec, weights: Path | None) -> str | None:
             if trial.trains:
                 parameter_groups(model, trial.optim)
     except (ValueError, DataError) as error:
-        return str(error)
+        return str(error), None
     except (RuntimeError, NotImplementedError) as error:  # something needs content: only a trial can show it
         log.warning("%s could not be checked: %s", trial.backbone.model, error)
-    return None
+        return None, None
+    return None, model
 
 
 def _is_known(trial: TrialSpec) -> bool:
@@ -56,14 +64,18 @@ def _is_known(trial: TrialSpec) -> bool:
     return not trial.task.trains or trial.task.train_samples > 0
 
 
-def problems(models: list[dict[str, Any]]) -> list[str | None]:
-    """The problem of each {trial, weights}; None where there is none, or where the time was over."""
+def problems(models: list[dict[str, Any]]) -> list[Any]:
+    """The problem of each {trial, weights}; None, or the layers if they are asked for, where there is none. None where
+    the time was over."""
     end = time.monotonic() + TIME_LIMIT_S
-    results: list[str | None] = []
+    results: list[Any] = []
     for model in models:
         path = Path(model["weights"]) if model["weights"] else None
         late = time.monotonic() > end
-        results.append(None if late else problem(TrialSpec.model_validate(model["trial"]), path))
+        trial = TrialSpec.model_validate(model["trial"])
+        wrong, built = (None, None) if late else _checked(trial, path)
+        asked = built is not None and model.get("layers")
+        results.append({"layers": trial.task.measured_layers(built)} if asked and built is not None else wrong)
     return results
 
 

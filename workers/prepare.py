@@ -23,7 +23,7 @@ from workers import distributed
 from workers.checkpoint import Folder, digest_in_name, load_state
 from workers.draws import Draws, draw_for_the_global_batch
 from workers.errors import Stopped
-from workers.initial_weights import initial_weights
+from workers.initial_weights import check_finite, initial_weights
 from workers.optim import Schedule, adamw, parameter_groups
 from workers.rounds import Rounds
 from workers.state import Numerics, Progress, RankContext, TrainingState
@@ -186,10 +186,12 @@ def _model(
 
 
 def _load_other(model: nn.Module, init: Init, place: RankContext) -> list[str]:
-    """Copies weights of another source than the trial's own into a model that its task built; returns notes."""
+    """Copies weights of another source than the trial's own into a model that its task built; returns notes. Raises
+    TrialError (data) where they are not finite: `workers.evaluation` looks at the trial's own model alone."""
     initial = initial_weights(init, place.data_root, place.parents)
     if initial is None:
         return []
+    check_finite(initial.tensors, init.name)
     notes = load(model, initial.tensors)
     check_same_windows(model, initial.windows)
     return initial.notes + notes

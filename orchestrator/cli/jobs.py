@@ -127,9 +127,13 @@ def plan(
     """Show what is left to run of a job and what it would cost. Starts and records nothing."""
     from orchestrator.cli.cost_table import lines
     from orchestrator.launch.estimate import estimate, machines
+    from orchestrator.launch.model_problems import check_claims
     from orchestrator.launch.other_jobs import assume_weights
 
-    job = assume_weights(load(spec, profile, overrides), where)
+    written = load(spec, profile, overrides)
+    for line in check_claims(written, spec):
+        say(line)
+    job = assume_weights(written, where)
     cost = estimate(job, where, machines(where, nodes, cpus, gpus))
     if form == "json":
         show({**cost.to_json(), "claims": [claim.model_dump(mode="json") for claim in job.claims]})

@@ -12,6 +12,7 @@ import click
 from orchestrator.cli.options import echo, output, show
 
 if TYPE_CHECKING:
+    from workers.optim_spec import OptimSpec
     from workers.trial import TrialSpec
 
 FIELDS: Mapping[str, str] = {
@@ -30,6 +31,9 @@ FIELDS: Mapping[str, str] = {
     "optim.eps": "Adam epsilon",
     "optim.betas": "Adam beta",
     "optim.schedule": "Learning rate scheduler",
+    "optim.up_epochs": "Rises for (epochs)",
+    "optim.up_iterations": "Rises for (steps)",
+    "optim.up_power": "Power of rise and fall",
     "optim.lr_lag": "Learning rate lags by (steps)",
     "optim.min_lr": "Lowest learning rate",
     "optim.clip": "Gradient clipping",
@@ -78,8 +82,19 @@ def _column(study: str, row: str, trials: Sequence[TrialSpec]) -> SettingsColumn
     for trial in trials:
         titles |= {f"task.{path}": title for path, title in trial.task.setting_titles.items()}
     dumped = [trial.model_dump(mode="json") for trial in trials]
+    for trial, optim in zip(dumped, (trial.optim for trial in trials), strict=True):
+        _of_up_down(trial["optim"], optim)
     values = {path: _tried([lookup(trial, path) for trial in dumped]) for path in titles}
     return SettingsColumn(study, row, titles, values)
+
+
+def _of_up_down(fields: dict[str, Any], optim: OptimSpec) -> None:
+    """Writes into `fields`, those of `optim`, how long the rise is where a default decides it; under another schedule,
+    that there is none."""
+    if optim.schedule != "up_down":
+        fields |= dict.fromkeys(("up_epochs", "up_iterations", "up_power"))
+    else:
+        fields["up_epochs" if optim.iterations is None else "up_iterations"] = optim.up_length
 
 
 def _tried(values: Iterable[Any]) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def layer_figures(results: JobResults) -> tuple[LayerFigure, ...]:
-    """The figures of `report.layers`, in its order."""
+    """The figures of `report.layers`, in its order; without `results.full`, of each layer the mean alone."""
     return tuple(_figure(results, wanted) for wanted in results.table.get("layers", []))
 
 
@@ -28,7 +28,11 @@ def _figure(results: JobResults, wanted: Mapping[str, Any]) -> LayerFigure:
     members = _by_row(results, trials, wanted)
     figures = [name for name in (wanted["figure"], wanted["anchor"]) if name]
     done = [trial.key for each in members.values() for trial in each if trial.state == "done"]
-    rows = results.store.measured.of(done, figures)
+    measured = results.store.measured
+    if results.full:
+        rows = measured.of(done, figures)
+    else:  # a terminal shows means alone
+        rows = measured.layer_means(done, figures, other_layers=wanted["form"] == "matrix")
     metric = _metric(trials, wanted["figure"])
     return LayerFigure(
         name=file_name(wanted["title"]),

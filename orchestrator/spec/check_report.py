@@ -91,9 +91,18 @@ def labels_of(trials: Sequence[CheckedTrial], path: str) -> list[str]:
         value = value_at(trial.spec, path)
         text = repr(value)
         if text not in cheap:
-            cheap[text] = label(value.model_dump(mode="json") if isinstance(value, BaseModel) else value)
+            cheap[text] = _label(value)
         found[cheap[text]] = None
     return list(found)
+
+
+def label_of(trial: TrialSpec, path: str) -> str:
+    """What one trial has at a path, as rows and columns name it."""
+    return _label(value_at(trial, path))
+
+
+def _label(value: Any) -> str:
+    return label(value.model_dump(mode="json") if isinstance(value, BaseModel) else value)
 
 
 def value_at(trial: TrialSpec, path: str) -> Any:

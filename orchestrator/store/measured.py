@@ -22,6 +22,20 @@ _OF_TRIALS = (
 )  # fmt: skip
 _OF_FIGURES = _OF_TRIALS.where(_measured.c.figure.in_(sa.bindparam("figures", expanding=True)))
 
+_LAYER_MEANS = (
+    sa.select(
+        _trials.c.key, _measured.c.figure, _measured.c.layer, sa.func.avg(_measured.c.value),
+        sa.func.count(), sa.func.count(_measured.c.value),
+    )
+    .join(_measured, _measured.c.trial_id == _trials.c.id)
+    .where(_trials.c.key.in_(sa.bindparam("keys", expanding=True)))
+    .where(_measured.c.figure.in_(sa.bindparam("figures", expanding=True)))
+    .where(_measured.c.layer.is_not(None))
+    .group_by(_trials.c.key, _measured.c.figure, _measured.c.layer)
+    .order_by(_trials.c.key, _measured.c.figure, _measured.c.layer)
+)  # fmt: skip
+_OF_OTHER_LAYERS = _LAYER_MEANS.where(_measured.c.item != sa.cast(_measured.c.layer, sa.String(20)))
+
 _NAMES = (
     sa.select(_measured.c.figure)
     .distinct()
@@ -55,6 +69,28 @@ class Measured:
             for some in chunks(wanted):
                 for key, *row in connection.execute(query, {"keys": some, **values}):
                     found.setdefault(key, []).append(MeasurementRow(*row))
+            return found
+
+        return self._db.read(read)
+
+    def layer_means(
+        self, keys: Iterable[str], figures: Sequence[str], other_layers: bool = False
+    ) -> dict[str, list[MeasurementRow]]:
+        """For each trial one row for each figure and layer: the mean of its values; None if one is not a number.
+
+        `other_layers`: without values whose item is the layer itself, as on the diagonal of a matrix.
+        """
+        wanted = list(dict.fromkeys(keys))
+        query = _OF_OTHER_LAYERS if other_layers else _LAYER_MEANS
+
+        def read(connection: sa.Connection) -> dict[str, list[MeasurementRow]]:
+            found: dict[str, list[MeasurementRow]] = {}
+            for some in chunks(wanted):
+                for key, figure, layer, mean, rows, numbers in connection.execute(
+                    query, {"keys": some, "figures": list(figures)}
+                ):
+                    value = None if mean is None or numbers < rows else float(mean)
+                    found.setdefault(key, []).append(MeasurementRow(figure, "", "", layer, None, value))
             return found
 
         return self._db.read(read)

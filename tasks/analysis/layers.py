@@ -84,8 +84,13 @@ def _attends(block: nn.Module) -> bool:
 
 def _window(block: Any, size: tuple[int, int]) -> tuple[Places, Tensor | None]:
     """The places in a window of a Swin or SwinV2 block, and what its shift lets queries see. Windows divide their map:
-    `tasks.backbones.model.build` refuses others. So what a shift wraps around the border is masked (by -100, a weight
-    of 1e-44), and places within a window are as far apart as in the image."""
+    `tasks.backbones.model.build` refuses others. So what a shift wraps around the border is masked, and places within a
+    window are as far apart as in the image.
+
+    A mask takes 100 from a logit. In Swin, whose logits are small, that leaves a weight of about e^-100. Logits of
+    SwinV2 are a cosine times up to 100 and a bias of up to 16, so a masked key may keep more where two heads' logits
+    lie far apart. The map is measured as the model applies it: such a weight counts at the key's place in the window.
+    """
     rows, columns = block.input_resolution
     high, wide = block.window_size
     mask = block.attn_mask

@@ -203,6 +203,9 @@ class Analyse(Task):
         attention = {m.name: items.get(m.name, "") for m in ATTENTION} if "attention" in self.measures else {}
         return attention | dict.fromkeys(self._figures.values(), "layer")
 
+    def measured_layers(self, model: nn.Module) -> Mapping[str, Mapping[int, Sequence[str]]]:
+        return self._subject(model).layers(self._figures)
+
     @property
     def model_options(self) -> Mapping[str, Any]:
         return self.model_dump(mode="json", include={"measures", "re_param", "other"})

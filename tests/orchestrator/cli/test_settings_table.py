@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from orchestrator.cli.settings_table import FIELDS, settings, settings_of
@@ -48,6 +49,23 @@ def test_what_is_searched_is_told_as_a_range() -> None:
     assert found["MIM"]["optim.lr"] == "0.000125 to 0.0025 (5 values)"
     assert found["MIM"]["optim.layer_decay"] == "0.75, 0.85, 0.95"
     assert found["MIM"]["backbone.drop_path"] == "0, 0.2"
+
+
+def test_up_down_says_how_long_it_rises_and_other_schedules_that_they_do_not(tmp_path: Path) -> None:
+    def told(**optim: object) -> tuple[str, str, str]:
+        trial = {
+            "task": {"kind": "classify", "dataset": "digits"}, "backbone": {"model": "resnet10t", "image_size": 32},
+            "optim": {"lr": 1e-3, "batch": 40, "warmup_epochs": 0, **optim},
+        }  # fmt: skip
+        path = tmp_path / "x.yaml"
+        path.write_text(yaml.safe_dump({"name": "x", "trial": trial, "stages": [{"name": "one"}]}))
+        (column,) = settings_of(path, None)
+        epochs, steps, power = (column.values[f"optim.up_{name}"] for name in ("epochs", "iterations", "power"))
+        return epochs, steps, power
+
+    assert told(schedule="up_down", epochs=25) == ("12", "–", "0.9")
+    assert told(schedule="up_down", epochs=25, up_epochs=2.5, up_power=1) == ("2.5", "–", "1")
+    assert told(epochs=25) == ("–", "–", "–")
 
 
 def test_the_command_prints_a_table_or_json() -> None:

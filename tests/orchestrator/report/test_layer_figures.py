@@ -52,6 +52,17 @@ def test_a_matrix_has_a_gap_where_a_value_is_no_number(figures: tuple[LayerFigur
     assert panel.mean(0) is None
 
 
+def test_a_terminal_reads_means_alone(store: Store, figures: tuple[LayerFigure, ...]) -> None:
+    """One row for each layer in place of one for each dot, and the same table."""
+    short = build(store, store.jobs.all()[0].id, full=False).layers
+    assert [panel.reason for figure in short for panel in figure.panels] == [
+        panel.reason for figure in figures for panel in figure.panels
+    ]
+    assert [means(figure) for figure in short] == [means(figure) for figure in figures]
+    assert [len(panel.values) for panel in short[0].panels] == [3 * LAYERS, 3 * LAYERS]
+    assert [panel.anchor for panel in short[0].panels] == [panel.anchor for panel in figures[0].panels]
+
+
 def test_a_row_without_measurements_says_why(store: Store) -> None:
     wanted = [{**FIGURES[0], "rows": ["MIM", "SUP"]}]
     report = build(store, record(store, wanted, failed=[("SUP", 0), ("SUP", 1), ("SUP", 2)]))

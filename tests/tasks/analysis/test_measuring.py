@@ -100,6 +100,18 @@ def test_chunks_change_attention_by_rounding_alone() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("estimators", "passes"), [((), 0), (("unbiased",), 1)])
+def test_a_forward_pass_ends_with_its_last_map_where_no_output_is_wanted(estimators: Any, passes: int) -> None:
+    """And the next pass of the chunk begins anew: 7 images are three passes of 3, and every layer has all of them."""
+    model, seen = drawn(ATTENTIVE["vit"]), []
+    model.norm.register_forward_hook(lambda *_: seen.append(1))  # type: ignore[union-attr]
+    subject = Subject(Analysed(model, None, (32, 32)), replace(OPTIONS, estimators=estimators))
+    with torch.no_grad():
+        part = subject.chunk(images(7))
+    assert len(seen) == passes
+    assert [layer["queries"] for layer in part["attention"]] == [7 * 64] * len(subject.attention)
+
+
 def test_figures_are_means_over_layers_of_means_over_heads() -> None:
     done = analysed(Subject(Analysed(drawn(ATTENTIVE["swin"]), None, (32, 32)), OPTIONS), images(6), [6])
     for figure in ("attention_distance", "attention_entropy", "head_divergence", "uniform_distance"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from analysed_models import ATTENTIVE, REPLKNET, RESNET, sharpen
 from PIL import Image
 from pydantic import ValidationError
+from safetensors.torch import save
 from tiny_task import run
 
 from tasks.analysis.images import Choice
@@ -21,7 +24,7 @@ from tasks.base import DataContext
 from tasks.classification.task import Classify
 from tasks.errors import DataError
 from workers.checkpoint import load_weights
-from workers.errors import Stopped
+from workers.errors import Stopped, TrialError
 from workers.messages import Outcome, Weights
 from workers.trial import TrialSpec
 
@@ -204,6 +207,20 @@ def test_weights_of_two_trials_are_compared(tmp_path: Path) -> None:
     assert [same["cka", i, None, str(i)] for i in range(2)] == pytest.approx([1, 1])
     assert differs["cka", 1, None, "1"] < 0.999
     assert [same[key] for key in same if key[0] != "cka"] == [differs[key] for key in differs if key[0] != "cka"]
+
+
+def test_weights_of_the_other_model_that_are_no_numbers_are_one_line(tmp_path: Path) -> None:
+    key, weights = learnt(tmp_path / "1", 1)
+    tensors = load_weights(weights)
+    tensors["blocks.0.norm1.weight"][0] = math.nan
+    Path(weights.path).write_bytes(save(dict(tensors)))
+    broken = Weights(weights.path, hashlib.sha256(Path(weights.path).read_bytes()).hexdigest())
+    other = {**VIT.model_dump(), "init": {"kind": "trial", "name": "MIM", "trial": key}}
+    spec = TrialSpec.model_validate(
+        {"task": {**SMALL, "kind": "analysis", "other": {"backbone": other}}, "backbone": VIT.model_dump()}
+    )
+    with pytest.raises(TrialError, match=r"weights MIM: 1 of them are not finite .*'blocks\.0\.norm1\.weight'"):
+        run(spec, tmp_path / "broken", parents={key: broken})
 
 
 def test_weights_of_a_trial_are_those_that_are_measured(tmp_path: Path) -> None:
