@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
@@ -126,14 +127,41 @@ def expected(spec: Mapping[str, Any], stages: Iterable[str]) -> list[dict[str, s
         if stage["name"] not in wanted or not stage.get("per"):
             continue
         for axes in stage["sweep"].get("grid") or [stage["sweep"].get("each", {})]:
-            found: list[dict[str, str]] = [{}]
-            for path in stage["per"]:
-                axis = axes.get(path, [stage.get("override", {}).get(path, lookup(spec["trial"], path))])
-                if isinstance(axis, list):
-                    found = [{**group, path: label(value)} for group in found for value in axis]
-            for group in found:
+            for point in along(axes, stage["per"]):
+                group = {}
+                for path in stage["per"]:
+                    fixed = label(setting_at(stage.get("override", {}), path, lookup(spec["trial"], path)))
+                    if path in point or axis_of(axes, path) is None:  # else along a spaced axis
+                        group[path] = point.get(path, fixed)
                 groups.setdefault(tuple(group.items()), group)
     return list(groups.values())
+
+
+def along(axes: Mapping[str, Any], paths: Iterable[str]) -> list[dict[str, str]]:
+    """What a grid tries at these paths: path -> label, for those that lie on a list of values, also on one of whole
+    mappings above the path (`task`, of task.dataset). Other paths are left out; without any, one empty combination."""
+    wanted = {path: axis for path in paths if (axis := axis_of(axes, path)) and isinstance(axes[axis], list)}
+    listed = list(dict.fromkeys(wanted.values()))
+    combinations = (
+        dict(zip(listed, values, strict=True)) for values in itertools.product(*(axes[axis] for axis in listed))
+    )
+    return [{path: label(setting_at(point, path)) for path in wanted} for point in combinations]
+
+
+def axis_of(axes: Mapping[str, Any], path: str) -> str | None:
+    """The axis that sets the field at a path: of that path, or of a mapping above it; None if none does."""
+    steps = path.split(".")
+    return next((name for n in range(len(steps), 0, -1) if (name := ".".join(steps[:n])) in axes), None)
+
+
+def setting_at(values: Mapping[str, Any], path: str, missing: Any = None) -> Any:
+    """The value at a path among settings by dotted path, of which one may be a whole mapping above it."""
+    axis = axis_of(values, path)
+    if axis is None or axis == path:
+        return missing if axis is None else values[path]
+    return (
+        lookup(values[axis], path.removeprefix(f"{axis}."), missing) if isinstance(values[axis], Mapping) else missing
+    )
 
 
 def lookup(values: Mapping[str, Any], path: str, missing: Any = None) -> Any:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.records.recorded_spec import expected, label, lookup, sources
+from orchestrator.records.recorded_spec import along, axis_of, expected, label, lookup, setting_at, sources
 from orchestrator.records.states import TrialState
 from orchestrator.report.figures import metric_of, scaled, unrecorded
 from orchestrator.report.model import Choice, Column
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
     from orchestrator.records.rows import ChoiceRow, JobRow, PlacedRow
     from orchestrator.store.store import Store
 
+
+_MISSING = object()
 
 LOST = (TrialState.failed, TrialState.cancelled)
 
@@ -92,37 +93,49 @@ class JobResults:
 
     def _groups(self) -> list[GroupCell]:
         """The groups of the table's stage, the spec's first, in its order."""
-        base = self.spec["trial"]
         groups: dict[str, GroupCell] = {}
         for values in expected(self.spec, self.chain):
             group = "/".join(values.values())
-            row = values.get(self.row_path) or label(lookup(base, self.row_path))
-            column = values.get(self.column_path) or label(lookup(base, self.column_path))
+            own = self.members.get((self.stage, group))
+            row, column = (
+                self.place_of(own[0])
+                if own
+                else (
+                    values.get(path) or label(self._fixed(self.stage, path))
+                    for path in (self.row_path, self.column_path)
+                )
+            )
             groups[group] = GroupCell(group, row, column)
         for (stage, group), trials in self.members.items():
             if stage in self.chain and group not in groups:
                 values = {**trials[0].settings, **trials[0].group_values}
-                row = values.get(self.row_path, lookup(base, self.row_path))
-                column = values.get(self.column_path, lookup(base, self.column_path))
-                groups[group] = GroupCell(group, label(row), label(column))
+                row, column = (
+                    label(setting_at(values, path, self._fixed(self.stage, path)))
+                    for path in (self.row_path, self.column_path)
+                )
+                groups[group] = GroupCell(group, row, column)
         return list(groups.values())
 
     def _cell_groups(self) -> list[GroupCell]:
-        """The cells of each group: one, or several if the table's own stage varies rows or columns (a chosen setting
-        that is applied to several data sets)."""
-        grids, varied = self.stages[self.stage]["sweep"].get("grid") or [], self._varied()
-        if not varied or not self.stages[self.stage].get("from"):
+        """The cells of each group: one, or several if the table's own stage varies rows or columns within it (a chosen
+        setting that is applied to several data sets)."""
+        if not self._varied():
             return self.groups
-        points = [
-            dict(zip(varied, map(label, values), strict=True))
-            for axes in grids
-            for values in itertools.product(*(axes.get(path, [lookup(self.spec["trial"], path)]) for path in varied))
-        ]
-        return [
-            GroupCell(place.group, point.get(self.row_path, place.row), point.get(self.column_path, place.column))
-            for place in self.groups
-            for point in points
-        ]
+        return list(dict.fromkeys(cell for place in self.groups for cell in self._cells_within(place)))
+
+    def _cells_within(self, place: GroupCell) -> Iterator[GroupCell]:
+        """The cells of a group: those that the grids of the table's own stage ask for, and those that trials have."""
+        stage, varied = self.stages[self.stage], self._varied()
+        own = {self.row_path: place.row, self.column_path: place.column}
+        fixed = {path: label(lookup(self.spec["trial"], path)) for path in varied}  # no axis of a grid
+        for axes in stage["sweep"].get("grid") or []:
+            spaced = any((axis := axis_of(axes, path)) and not isinstance(axes[axis], list) for path in varied)
+            for point in [] if spaced else along(axes, own):
+                if all(point.get(path, name) == name for path, name in own.items() if path not in varied):
+                    cell = {**own, **fixed, **point}
+                    yield GroupCell(place.group, cell[self.row_path], cell[self.column_path])
+        for trial in self.members.get((self.stage, place.group), []):
+            yield GroupCell(place.group, *self.place_of(trial))
 
     def trials_in(self, place: GroupCell) -> list[PlacedRow]:
         """The trials of the table's stage that belong to a cell."""
@@ -130,23 +143,34 @@ class JobResults:
         if self.cell_groups is self.groups:
             return trials
         wanted = {self.row_path: place.row, self.column_path: place.column}
-        missing = {path: label(lookup(self.spec["trial"], path)) for path in self._varied()}  # no axis of its grid
+        missing = {path: label(lookup(self.spec["trial"], path)) for path in self._varied()}
         return [
             trial
             for trial in trials
-            if all(label(trial.settings.get(path, missing.get(path, name))) == name for path, name in wanted.items())
+            if all(
+                label(setting_at(trial.settings, path, missing.get(path, name))) == name
+                for path, name in wanted.items()
+            )
         ]
 
     def _varied(self) -> list[str]:
-        """The paths of rows and columns that the table's own stage varies."""
-        grids = self.stages[self.stage]["sweep"].get("grid") or []
-        return [path for path in (self.row_path, self.column_path) if any(path in axes for axes in grids)]
+        """The paths of rows and columns that the table's own stage varies within a group."""
+        stage = self.stages[self.stage]
+        grids = stage["sweep"].get("grid") or []
+        grouped = () if stage.get("from") else stage.get("per") or ()
+        return [
+            path
+            for path in dict.fromkeys((self.row_path, self.column_path))
+            if path not in grouped and any(axis_of(axes, path) is not None for axes in grids)
+        ]
 
     def place_of(self, trial: PlacedRow) -> tuple[str, str]:
         """What the table calls the row and the column of any trial of the job."""
         values = {**trial.settings, **trial.group_values}
         row, column = (
-            label(values[path] if path in values else self._fixed(trial.stage, path))
+            label(
+                self._fixed(trial.stage, path) if (value := setting_at(values, path, _MISSING)) is _MISSING else value
+            )
             for path in (self.row_path, self.column_path)
         )
         return row, column

@@ -58,6 +58,8 @@ class _Check:
     def all(self) -> None:
         self._titles()
         self._names()
+        if len(self.problems):
+            return  # what refers to a name that stands twice would be reported too
         self._paths()
         self._averages()
         self._values()

@@ -1,4 +1,4 @@
-"""Tables that join several jobs: every form, what did not run, mistakes in the file, and the check against the store."""
+"""Tables that join several jobs: every form, what did not run, mistakes in the file, the check against the store."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ MISTAKES: dict[str, tuple[Callable[[str], str], str]] = {
 def test_a_mistake_is_one_line_with_place_value_and_remedy(name: str, tmp_path: Path) -> None:
     change, expected = MISTAKES[name]
     path = write(tmp_path, change(TABLE))
-    with pytest.raises(SpecError, match="both.yaml") as refused:
+    with pytest.raises(SpecError, match=r"both\.yaml") as refused:
         joined_table(path, None)
     (line,) = refused.value.problems
     assert line.startswith(f"{path}:{expected}")

@@ -21,10 +21,12 @@ import pytest
 HERE = Path(__file__).parent
 sys.path[:0] = [path for path in (str(HERE.parents[2]), str(HERE.parents[1] / "support")) if path not in sys.path]
 
+import two_specs  # noqa: E402
 from good_spec import FIGURES  # noqa: E402
 
 import orchestrator.spec  # noqa: E402
 from orchestrator.errors import SpecError  # noqa: E402
+from orchestrator.launch.joined_jobs import joined_table  # noqa: E402
 from orchestrator.spec.load import load, load_checking_profiles  # noqa: E402
 
 SOURCES = {str(path): path.name for path in Path(orchestrator.spec.__file__).parent.glob("*.py")}
@@ -41,6 +43,9 @@ OF_A_FILE = ("larger than", "no such file", "is a directory", "is not a file", "
 
 Case = tuple[str, bytes | Callable[[Path], object], str | None, tuple[str, ...]]
 """Name, the file's content or what makes it, profile, overrides."""
+
+TABLE = "table: "
+"""Begins the name of a case that is a table file."""
 
 REPORTS = {
     "unknown figure": "{figures: [top1, top2]}",
@@ -123,6 +128,11 @@ def cases() -> Iterator[Case]:
     yield "pipe", os.mkfifo, None, ()
     yield "socket", _socket, None, ()
     yield from _more(good, searches["POPULATION"])
+    tables = runpy.run_path(str(HERE / "test_load_table.py"))
+    for name, (old, new) in tables["MISTAKES"].items():
+        yield f"{TABLE}{name}", two_specs.TABLE.replace(old, new, 1).encode(), None, ()
+    for name in ("JOB", "LIST"):
+        yield f"{TABLE}{name.lower()}", tables[name].encode(), None, ()
 
 
 def _more(good: str, population: str) -> Iterator[Case]:
@@ -180,6 +190,10 @@ def problems_of(case: Case, folder: Path) -> list[str]:
     else:
         content(path)
     try:
+        if case[0].startswith(TABLE):
+            two_specs.write(folder)
+            joined_table(path, None)
+            return []
         load(path, profile, overrides)
     except SpecError as error:
         return [problem.replace(f"{folder}/", "") for problem in error.problems]
