@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from analysis_task import Trained, analysis, measured
 from points_task import Spread, SummedPoints
+from pose_trials import pose_trial
 from tiny_task import EXACT, after, assert_close, outcome_values, run, seen, trial, trial_of, weights_of
 
 from tasks.backbones.spec import FromTrial
@@ -52,6 +53,7 @@ def trials() -> dict[str, TrialSpec]:
         "mixed in pairs": swin({"mixup_mode": "pair"}),
         "mixed one by one": swin({"mixup_mode": "elem"}, parallel="fsdp"),
         "norm": trial({"batch_norm": True}, runtime={"sync_batchnorm": True}),
+        "pose": pose_trial(optim={"eps": 1e-2}, runtime={"sync_batchnorm": True}),
         "norm in shards": trial({"batch_norm": True}, runtime={"sync_batchnorm": True, **FSDP}),
     }
 
@@ -59,7 +61,7 @@ def trials() -> dict[str, TrialSpec]:
 MICRO_BATCHES = {
     "parts": 1, "oom": 1, "shard parts": 1, "swin": 50, "pretrain": 50, "sum parts": 1, "sums oom": 2,
     "sum shard parts": 3, "dropped parts": 3, "dropped oom": 2, "dropped shards": 2, "mixed in pairs": 20,
-    "mixed one by one": 20,
+    "mixed one by one": 20, "pose": 6,
 }  # fmt: skip
 
 
