@@ -17,7 +17,8 @@ SHOWN = 6
 """Images, at even distances through those that are evaluated."""
 COLOURS = "viridis"
 TITLES = ("image", "ground truth", "prediction", "error")
-DPI = 100
+DPI, WIDTH, TOP = 100, 9, 0.4
+"""Pixels per inch; inches of the picture, and above its first row."""
 
 Predict = Callable[[Batch], "Iterator[tuple[Tensor, Tensor]]"]
 """A batch -> each image (3, h, w) of it and the depth predicted for it (1, h, w)."""
@@ -61,9 +62,11 @@ def _drawn(rows: list[tuple[NDArray[np.float32], ...]], longest: float) -> NDArr
 
     height, width = rows[0][1].shape
     ratio = min(max(height / width, 0.25), 2.0)
-    figure = Figure(figsize=(9, 0.4 + 2 * ratio * len(rows)), dpi=DPI, layout="constrained")
+    tall = TOP + 2 * ratio * len(rows)
+    figure = Figure(figsize=(WIDTH, tall), dpi=DPI)
     canvas = FigureCanvasAgg(figure)  # no pyplot, whose figures live on in a warm worker
-    axes = figure.subplots(len(rows), len(TITLES), squeeze=False)
+    edges = {"left": 0.01, "right": 0.88, "bottom": 0.01, "top": 1 - TOP / tall, "wspace": 0.03, "hspace": 0.03}
+    axes = figure.subplots(len(rows), len(TITLES), squeeze=False, gridspec_kw=edges)
     scale = Normalize(0, longest)
     for line, row in zip(axes, rows, strict=True):
         for place, values in zip(line, row, strict=True):
@@ -71,7 +74,8 @@ def _drawn(rows: list[tuple[NDArray[np.float32], ...]], longest: float) -> NDArr
             place.set_axis_off()
     for place, title in zip(axes[0], TITLES, strict=True):
         place.set_title(title, fontsize=9)
-    bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=axes.ravel().tolist(), shrink=0.9, label="metres")
+    place = figure.add_axes((0.9, 0.05, 0.02, edges["top"] - 0.1))
+    bar = figure.colorbar(ScalarMappable(scale, COLOURS), cax=place, label="metres")
     bar.ax.tick_params(labelsize=8)
     canvas.draw()  # type: ignore[no-untyped-call]
     pixels: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]

@@ -15,7 +15,9 @@ from PIL import Image
 
 from tasks.base import DataContext
 from tasks.datasets.depth_pairs.dataset import KITTI_EIGEN, NYUV2
-from tasks.depth.data import nearest
+from tasks.datasets.depth_pairs.pairs import read_pairs
+from tasks.datasets.loaders import Pipeline, SampleLoaders
+from tasks.depth.data import DepthSamples, collated, nearest
 from tasks.depth.task import Depth
 from tasks.errors import DataError
 
@@ -70,12 +72,12 @@ def nothing(folder: Path) -> None:
 
 
 BAD: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
-    "8 bits": (eight_bits, {}, r"rooms: cannot read depth map .*val/depth_000\.png \(its mode is L, 8 bits a channel, and a "
-               r"depth map has one channel of 16 bits\); it was converted on the way: take the original file"),
+    "8 bits": (eight_bits, {}, r"rooms: cannot read depth map .*val/depth_000\.png \(its mode is L, 8 bits a channel, "
+               r"and a depth map has one channel of 16 bits\); it was converted on the way: take the original file"),
     "NaN": (nan, {}, r"depth\.tif \(2 pixels are NaN or infinite\); write 0 where the depth is not known"),
     "another size than the image": (
-        other_size, {}, r"rooms: image val/rgb_001\.png has 16 x 16 pixels and its depth map val/depth_001\.png 16 x 20 "
-        r"\(height x width\): these do not belong together"),
+        other_size, {}, r"rooms: image val/rgb_001\.png has 16 x 16 pixels and its depth map val/depth_001\.png 16 x 20"
+        r" \(height x width\): these do not belong together"),
     "missing files": (
         lambda folder: (folder / "train/depth_003.png").unlink(), {},
         r"rooms: 1 of 8 files that the list of train names are not there or empty: train/depth_003\.png"),
@@ -89,8 +91,8 @@ BAD: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
         r"1 images are in two lists, so that the model would be measured on what it learnt from: train/rgb_000\.png"),
     "metres for millimetres": (
         nothing, {"steps_per_metre": 1},
-        r"rooms: the middle depth is 49\d\d m with steps_per_metre 1, and the range ends at 10 m; the numbers look like "
-        r"millimetres \(steps_per_metre 1000, middle depth 4\.9\d+ m\)"),
+        r"rooms: the middle depth is 49\d\d m with steps_per_metre 1, and the range ends at 10 m; the numbers look "
+        r"like millimetres \(steps_per_metre 1000, middle depth 4\.9\d+ m\)"),
     "millimetres for metres": (
         rescaled(1000), {"longest": 300},
         r"the middle depth is 0\.00\d+ m with steps_per_metre 1000, .* look like 16-bit maps that were read as 8-bit"),
@@ -101,8 +103,8 @@ BAD: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
         no_truth, {}, r"rooms: 1 of 3 images to evaluate have no ground truth in the part that is evaluated "
         r"\(window whole\) between 0\.001 and 10 m: val/rgb_002\.png; leave them out of the list"),
     "kb crop": (nothing, {"kb_crop": True}, r"16 x 16 pixels, and the crop kb_crop is larger, 352 x 1216"),
-    "no list": (lambda folder: (folder / "val.txt").unlink(), {}, r"no list .*val\.txt; write a list of pairs, or evalu"),
-    "an empty list": (lambda folder: (folder / "val.txt").write_text("\n"), {}, r"val\.txt names no image with a depth"),
+    "no list": (lambda folder: (folder / "val.txt").unlink(), {}, r"no list .*val\.txt; write a list of pairs, or eva"),
+    "an empty list": (lambda folder: (folder / "val.txt").write_text("\n"), {}, r"val\.txt names no image with a dep"),
 }  # fmt: skip
 
 
@@ -118,7 +120,9 @@ def test_one_fault_is_one_line_before_anything_is_trained(name: str, tmp_path: P
 
 def test_a_crop_larger_than_the_image_is_refused(tmp_path: Path) -> None:
     folder = write_own(tmp_path / "rooms", COUNTS)
-    crop = r"rooms: training crops of 32 x 32 pixels \(backbone\.image_size\) are larger than image train/rgb_000\.png of 16 x 16"
+    crop = (
+        r"rooms: training crops of 32 x 32 pixels \(backbone\.image_size\) are larger than image train/rgb_000\.png of "
+    )
     with pytest.raises(DataError, match=crop):
         opened(folder, side=32)
     assert next(iter(opened(folder, 32, {"resize": "height"}).epoch(0)))["images"].shape[-2:] == (32, 32)
@@ -173,12 +177,7 @@ def test_what_a_sample_looks_like_follows_from_seed_epoch_and_index(tmp_path: Pa
     def epoch(number: int, **other: Any) -> dict[str, torch.Tensor]:
         task = Depth(dataset=described(folder), resize="none")
         context = DataContext(folder, (SIDE, SIDE), device="cpu", seed=3, batch=2, **other)
-        # the look at evaluation is not what is asked here
-        how = task._prepared(SIDE)
-        from tasks.datasets.depth_pairs.pairs import read_pairs
-        from tasks.datasets.loaders import Pipeline, SampleLoaders
-        from tasks.depth.data import DepthSamples, collated
-
+        how = task._prepared(SIDE)  # without the look at images to evaluate, which are too high here
         layout = task._data.whole.layout(folder)
         samples = DepthSamples(layout, read_pairs("rooms", folder, layout.lists["train"]))
         loaders = SampleLoaders(samples, samples, Pipeline(how.train, how.evaluate, collated), context)
