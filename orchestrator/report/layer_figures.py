@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from orchestrator.paths import file_name
 from orchestrator.report.figures import unrecorded
 from orchestrator.report.layer_panels import LayerFigure, Panel, SeedLayers, Value
 from orchestrator.report.replicates import by_setting
+from orchestrator.spec.job import JobSpec
+from orchestrator.spec.seeds import StageSeeds
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import MeasurementRow, MetricRow, PlacedRow
@@ -33,7 +37,7 @@ def _figure(results: JobResults, wanted: Mapping[str, Any]) -> LayerFigure:
         rows = measured.of(done, figures)
     else:  # a terminal shows means alone
         rows = measured.layer_means(done, figures, other_layers=wanted["form"] == "matrix")
-    metric = _metric(trials, wanted["figure"])
+    metric, seeds = _metric(trials, wanted["figure"]), _asked(results, stage)
     return LayerFigure(
         name=file_name(wanted["title"]),
         title=wanted["title"],
@@ -41,7 +45,7 @@ def _figure(results: JobResults, wanted: Mapping[str, Any]) -> LayerFigure:
         figure=metric,
         stage=stage,
         columns=tuple(wanted["columns"]),
-        panels=tuple(_panel(row, each, rows, wanted, metric.scale) for row, each in members.items()),
+        panels=tuple(_panel(row, each, rows, wanted, metric.scale, seeds) for row, each in members.items()),
         caption=wanted["caption"],
         low=wanted["low"],
         high=wanted["high"],
@@ -66,6 +70,16 @@ def _by_row(results: JobResults, trials: Sequence[PlacedRow], wanted: Mapping[st
     return panels
 
 
+def _asked(results: JobResults, stage: str) -> tuple[int, ...]:
+    """The seeds of the stage's replicates; empty without replicates, or for a spec that this version does not read."""
+    try:
+        job = JobSpec.model_validate(results.spec)
+    except ValidationError:
+        return ()
+    named = next((each for each in job.stages if each.name == stage), None)
+    return (StageSeeds(job).replicates(named) if named else None) or ()
+
+
 def _metric(trials: Sequence[PlacedRow], name: str) -> MetricRow:
     """How the figure is named and printed, as the trials recorded it; one of which they record the mean alone is named
     after that."""
@@ -82,7 +96,9 @@ def _panel(
     rows: Mapping[str, Sequence[MeasurementRow]],
     wanted: Mapping[str, Any],
     scale: float,
+    asked: Sequence[int] = (),
 ) -> Panel:
+    """`asked`: the seeds that each setting of the stage runs with; trials of some may not be placed yet."""
     if (settings := len(by_setting(trials))) > 1:  # a mean over them, with an interval, would be of nothing
         return Panel(row, reason=f"{settings} settings, of which a panel shows one")
     seeds, values, missing = [], [], []
@@ -104,6 +120,8 @@ def _panel(
             for m in rows[trial.key]
             if m.figure == wanted["anchor"] and m.layer is not None and m.value is not None
         )
+    placed = {trial.seed for trial in trials}
+    missing += [f"seed {seed}: not begun" for seed in asked if seed not in placed]
     if not seeds:
         return Panel(row, reason=_missing(trials, wanted["figure"]))
     return Panel(row, tuple(seeds), anchor, missing=tuple(missing), values=tuple(values))
