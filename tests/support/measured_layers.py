@@ -55,8 +55,8 @@ def record(
     replicates: int | None = None,
 ) -> str:
     """Fills the store; returns the job's id. `failed`: (row, seed) of trials that fail. `sizes`: of images, a setting
-    that is neither row nor column. `other_rate`: of those whose weights were trained at another learning rate. `replicates`: seeds that the stage asks for, in place
-    of an axis; only those in `seeds` are placed."""
+    that is neither row nor column. `other_rate`: of those whose weights were trained at another learning rate.
+    `replicates`: seeds that the stage asks for, in place of an axis; only those in `seeds` are placed."""
     inits = [{"kind": "none", "name": row} for row in rows]
     spec = JobSpec.model_validate(
         {
