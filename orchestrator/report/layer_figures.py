@@ -7,14 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from orchestrator.paths import file_name
 from orchestrator.report.figures import unrecorded
 from orchestrator.report.layer_panels import LayerFigure, Panel, SeedLayers, Value
 from orchestrator.report.replicates import by_setting
-from orchestrator.spec.job import JobSpec
-from orchestrator.spec.seeds import StageSeeds
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import MeasurementRow, MetricRow, PlacedRow
@@ -37,7 +33,7 @@ def _figure(results: JobResults, wanted: Mapping[str, Any]) -> LayerFigure:
         rows = measured.of(done, figures)
     else:  # a terminal shows means alone
         rows = measured.layer_means(done, figures, other_layers=wanted["form"] == "matrix")
-    metric, seeds = _metric(trials, wanted["figure"]), _asked(results, stage)
+    metric, seeds = _metric(trials, wanted["figure"]), _asked(results, stage, trials)
     return LayerFigure(
         name=file_name(wanted["title"]),
         title=wanted["title"],
@@ -70,14 +66,17 @@ def _by_row(results: JobResults, trials: Sequence[PlacedRow], wanted: Mapping[st
     return panels
 
 
-def _asked(results: JobResults, stage: str) -> tuple[int, ...]:
-    """The seeds of the stage's replicates; empty without replicates, or for a spec that this version does not read."""
-    try:
-        job = JobSpec.model_validate(results.spec)
-    except ValidationError:
+def _asked(results: JobResults, stage: str, trials: Sequence[PlacedRow]) -> tuple[str, ...]:
+    """The seeds with which the stage's replicates run, as text; those that no trial of the stage has yet, and whose
+    number the spec leaves open, are each `another seed`. Empty without replicates."""
+    wanted = results.stages.get(stage, {}).get("replicates")
+    if not wanted:
         return ()
-    named = next((each for each in job.stages if each.name == stage), None)
-    return (StageSeeds(job).replicates(named) if named else None) or ()
+    count, first = (wanted["n"], wanted.get("first")) if isinstance(wanted, Mapping) else (wanted, None)
+    if first is not None:
+        return tuple(f"seed {first + number}" for number in range(count))
+    placed = sorted({trial.seed for trial in trials})
+    return (*(f"seed {seed}" for seed in placed), *["another seed"] * (count - len(placed)))
 
 
 def _metric(trials: Sequence[PlacedRow], name: str) -> MetricRow:
@@ -96,7 +95,7 @@ def _panel(
     rows: Mapping[str, Sequence[MeasurementRow]],
     wanted: Mapping[str, Any],
     scale: float,
-    asked: Sequence[int] = (),
+    asked: Sequence[str] = (),
 ) -> Panel:
     """`asked`: the seeds that each setting of the stage runs with; trials of some may not be placed yet."""
     if (settings := len(by_setting(trials))) > 1:  # a mean over them, with an interval, would be of nothing
@@ -120,8 +119,8 @@ def _panel(
             for m in rows[trial.key]
             if m.figure == wanted["anchor"] and m.layer is not None and m.value is not None
         )
-    placed = {trial.seed for trial in trials}
-    missing += [f"seed {seed}: not begun" for seed in asked if seed not in placed]
+    placed = {f"seed {trial.seed}" for trial in trials}
+    missing += [f"{seed}: not begun" for seed in asked if seed not in placed]
     if not seeds:
         return Panel(row, reason=_missing(trials, wanted["figure"]))
     return Panel(row, tuple(seeds), anchor, missing=tuple(missing), values=tuple(values))

@@ -52,7 +52,7 @@ def record(
     job_id: str = "dark-12345678",
     sizes: Sequence[int] = (),
     other_rate: Collection[tuple[str, int]] = (),
-    replicates: int | None = None,
+    replicates: int | Mapping[str, int] | None = None,
 ) -> str:
     """Fills the store; returns the job's id. `failed`: (row, seed) of trials that fail. `sizes`: of images, a setting
     that is neither row nor column. `other_rate`: of those whose weights were trained at another learning rate.
