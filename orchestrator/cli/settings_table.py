@@ -82,9 +82,9 @@ def _column(study: str, row: str, trials: Sequence[TrialSpec]) -> SettingsColumn
     for trial in trials:
         titles |= {f"task.{path}": title for path, title in trial.task.setting_titles.items()}
     dumped = [trial.model_dump(mode="json") for trial in trials]
-    for trial, optim in zip(dumped, (trial.optim for trial in trials), strict=True):
-        _of_up_down(trial["optim"], optim)
-    values = {path: _tried([lookup(trial, path) for trial in dumped]) for path in titles}
+    for fields, trial in zip(dumped, trials, strict=True):
+        _of_up_down(fields["optim"], trial.optim)
+    values = {path: _tried([lookup(fields, path) for fields in dumped]) for path in titles}
     return SettingsColumn(study, row, titles, values)
 
 

@@ -33,7 +33,7 @@ def _figure(results: JobResults, wanted: Mapping[str, Any]) -> LayerFigure:
         rows = measured.of(done, figures)
     else:  # a terminal shows means alone
         rows = measured.layer_means(done, figures, other_layers=wanted["form"] == "matrix")
-    metric = _metric(trials, wanted["figure"])
+    metric, seeds = _metric(trials, wanted["figure"]), _asked(results, stage, trials)
     return LayerFigure(
         name=file_name(wanted["title"]),
         title=wanted["title"],
@@ -41,7 +41,7 @@ def _figure(results: JobResults, wanted: Mapping[str, Any]) -> LayerFigure:
         figure=metric,
         stage=stage,
         columns=tuple(wanted["columns"]),
-        panels=tuple(_panel(row, each, rows, wanted, metric.scale) for row, each in members.items()),
+        panels=tuple(_panel(row, each, rows, wanted, metric.scale, seeds) for row, each in members.items()),
         caption=wanted["caption"],
         low=wanted["low"],
         high=wanted["high"],
@@ -66,6 +66,19 @@ def _by_row(results: JobResults, trials: Sequence[PlacedRow], wanted: Mapping[st
     return panels
 
 
+def _asked(results: JobResults, stage: str, trials: Sequence[PlacedRow]) -> tuple[str, ...]:
+    """The seeds with which the stage's replicates run, as text; those that no trial of the stage has yet, and whose
+    number the spec leaves open, are each `another seed`. Empty without replicates."""
+    wanted = results.stages.get(stage, {}).get("replicates")
+    if not wanted:
+        return ()
+    count, first = (wanted["n"], wanted.get("first")) if isinstance(wanted, Mapping) else (wanted, None)
+    if first is not None:
+        return tuple(f"seed {first + number}" for number in range(count))
+    placed = sorted({trial.seed for trial in trials})
+    return (*(f"seed {seed}" for seed in placed), *["another seed"] * (count - len(placed)))
+
+
 def _metric(trials: Sequence[PlacedRow], name: str) -> MetricRow:
     """How the figure is named and printed, as the trials recorded it; one of which they record the mean alone is named
     after that."""
@@ -82,7 +95,9 @@ def _panel(
     rows: Mapping[str, Sequence[MeasurementRow]],
     wanted: Mapping[str, Any],
     scale: float,
+    asked: Sequence[str] = (),
 ) -> Panel:
+    """`asked`: the seeds that each setting of the stage runs with; trials of some may not be placed yet."""
     if (settings := len(by_setting(trials))) > 1:  # a mean over them, with an interval, would be of nothing
         return Panel(row, reason=f"{settings} settings, of which a panel shows one")
     seeds, values, missing = [], [], []
@@ -104,6 +119,8 @@ def _panel(
             for m in rows[trial.key]
             if m.figure == wanted["anchor"] and m.layer is not None and m.value is not None
         )
+    placed = {f"seed {trial.seed}" for trial in trials}
+    missing += [f"{seed}: not begun" for seed in asked if seed not in placed]
     if not seeds:
         return Panel(row, reason=_missing(trials, wanted["figure"]))
     return Panel(row, tuple(seeds), anchor, missing=tuple(missing), values=tuple(values))

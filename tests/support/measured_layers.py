@@ -52,17 +52,19 @@ def record(
     job_id: str = "dark-12345678",
     sizes: Sequence[int] = (),
     other_rate: Collection[tuple[str, int]] = (),
+    replicates: int | Mapping[str, int] | None = None,
 ) -> str:
     """Fills the store; returns the job's id. `failed`: (row, seed) of trials that fail. `sizes`: of images, a setting
-    that is neither row nor column. `other_rate`: of those whose weights were trained at another learning rate."""
+    that is neither row nor column. `other_rate`: of those whose weights were trained at another learning rate.
+    `replicates`: seeds that the stage asks for, in place of an axis; only those in `seeds` are placed."""
     inits = [{"kind": "none", "name": row} for row in rows]
     spec = JobSpec.model_validate(
         {
             "name": "dark",
             "trial": {"task": {"kind": "classify", "dataset": "digits"}, "backbone": {"init": inits[0]}},
             "stages": [
-                {"name": "analyse", "per": ["backbone.init"],
-                 "sweep": {"grid": {"backbone.init": inits, "seed": list(seeds),
+                {"name": "analyse", "per": ["backbone.init"], "replicates": replicates,
+                 "sweep": {"grid": {"backbone.init": inits, **({} if replicates else {"seed": list(seeds)}),
                                     **({"backbone.image_size": list(sizes)} if sizes else {})}}},
             ],
             "report": {"layers": list(figures)},

@@ -86,6 +86,17 @@ def test_a_panel_says_which_seeds_it_is_without_and_why(store: Store) -> None:
         assert "left out: SUP seed 1: failed." in text, form
 
 
+@pytest.mark.parametrize(
+    ("replicates", "missing"), [(3, "another seed: not begun"), ({"n": 3, "first": 0}, "seed 2: not begun")]
+)
+def test_a_panel_counts_the_seeds_that_are_not_placed_yet(
+    store: Store, replicates: int | dict[str, int], missing: str
+) -> None:
+    """Such as wait for the weights of a pre-training of the same seed."""
+    for panel in build(store, record(store, seeds=[0, 1], replicates=replicates)).layers[0].panels:
+        assert (panel.count, panel.missing) == ("2 of 3 seeds", (missing,))
+
+
 def test_one_seed_of_several_is_no_single_run(store: Store) -> None:
     sup, mim = build(store, record(store, failed=[("SUP", 0), ("SUP", 1)])).layers[0].panels
     assert (sup.count, mim.count) == ("1 of 3 seeds", "3 seeds")
