@@ -14,7 +14,7 @@ import pytest
 from orchestrator import api
 from orchestrator.cli.main import cli
 from orchestrator.launch.inputs import missing_data
-from orchestrator.launch.other_jobs import assume_all
+from orchestrator.launch.other_jobs import assume_all, assumed_snapshots
 from orchestrator.plan.cost import cost
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
@@ -133,7 +133,7 @@ def test_first_lines_have_the_cost_that_plan_estimates(name: str, profile: str) 
     for rate, (gpu_hours, on_eight) in CLAIMED[name, profile].items():
         job = load(path, profile)
         assert {(stage.resources or job.resources).images_per_second for stage in job.stages} == {rate}
-        found = cost(assume_all(job), lambda keys: {}, DurationModel(), [Node(cpus=64, gpus=8)] * 2).gpu_hours
+        found = cost(assume_all(job), assumed_snapshots, DurationModel(), [Node(cpus=64, gpus=8)] * 2).gpu_hours
         assert found == pytest.approx(float(gpu_hours.replace(",", "")), rel=0.02)
         assert re.search(rf"(?<![\d.,]){gpu_hours}(?!,?\d)", text)
         number, _, unit = on_eight.partition(" ")
