@@ -11,6 +11,7 @@ from orchestrator.report import figures
 from orchestrator.report.drawings import HeatCell, Point
 from orchestrator.report.early_stopping import lines as saving_lines
 from orchestrator.report.formatting import short
+from orchestrator.report.joined_words import where_from
 from orchestrator.report.model import Cell, Mean, OtherRow, Report
 from orchestrator.report.pretraining import WORDS, Pretraining
 from orchestrator.report.statistics import FEWEST
@@ -301,26 +302,6 @@ def notes(report: Report) -> list[str]:
     lines += [f"{row.name}: {row.source}" for row in report.others]
     lines += where_from(report)
     return [*dict.fromkeys(lines), *saving_lines(report.saved, report.agreement)]
-
-
-def where_from(report: Report) -> list[str]:
-    """Of a table that joins jobs: where its columns come from, and which rows their jobs do not have."""
-    jobs: dict[str, list[str]] = {}
-    for source in report.joined:
-        figure = f"{source.figure.title}{f' on {source.split}' if source.split else ''}" if source.figure.name else ""
-        told = ", ".join(filter(None, (figure, source.where)))
-        if source.job_id:
-            column = f"{source.column} ({told})" if told else source.column
-            jobs.setdefault(f"stage {source.stage} of job {source.job_id}", []).append(column)
-        else:
-            jobs.setdefault(f"not run: {source.remedy}", []).append(source.column)
-    lines = [f"{', '.join(columns)}: {job}" for job, columns in jobs.items()]
-    absent: dict[tuple[str, ...], list[str]] = {}
-    for n, source in enumerate(report.joined):
-        own = report.cells[n :: len(report.joined)]
-        if rows := tuple(cell.row for cell in own if cell.state == "absent" and not cell.keys):
-            absent.setdefault(rows, []).append(source.column)
-    return lines + [f"{', '.join(names)}: no trial of {', '.join(rows)} by its spec" for rows, names in absent.items()]
 
 
 def choices(report: Report) -> tuple[list[str], list[list[str]]]:

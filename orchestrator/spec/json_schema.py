@@ -60,14 +60,13 @@ def json_schema() -> Schema:
 
 
 def table_schema() -> Schema:
-    """JSON Schema (draft 2020-12) of a table file, with single values for lists."""
+    """JSON Schema (draft 2020-12) of a table file, with single values for lists. It does not list the fields of trials,
+    so that a new field of a task leaves it as it is."""
     table: Schema = TableFile.model_json_schema(by_alias=True)
     definitions = table["$defs"]
-    paths = {"anyOf": [{"enum": trial_schema_paths()}, {"pattern": r"\.args\."}]}
-    definitions["TrialPath"] = {"description": "A field of the trial, by its dotted path.", **paths}
     for name in ("TableColumn", "TableRow"):
-        conditions = _keyed_by_path(definitions[name]["properties"]["where"])
-        _or_single(conditions["additionalProperties"])
+        for values in definitions[name]["properties"]["where"]["patternProperties"].values():
+            _or_single(values)
     for name in ("weights", "model"):
         _or_single(definitions["TableRow"]["properties"][name])
     return {

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Share = Annotated[float, Field(gt=0, le=1)]
 """A part of an area."""
@@ -49,9 +49,12 @@ class Augment(BaseModel):
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a left-right flip."""
     color_jitter: float = Field(default=0.4, ge=0, le=100)
-    """Strength for brightness, contrast and saturation. timm ignores it while `rand_augment` is set."""
+    """Strength for brightness, contrast and saturation. timm ignores it beside `rand_augment` and `auto_augment`."""
     rand_augment: str = Field(default="rand-m9-mstd0.5-inc1", max_length=100)
     """timm's notation for RandAugment, or `none`."""
+    auto_augment: Literal["none", "original"] = "none"
+    """`original`: AutoAugment with the 25 policies that were learnt on ImageNet (Cubuk et al. 2019, Table 9), as timm
+    has them, which appendix B.1 of the paper uses. Needs `rand_augment: none`."""
     erasing: float = Field(default=0.25, ge=0, le=1)
     """Probability that a rectangle of an image is erased."""
     erasing_mode: Literal["pixel", "rand", "const"] = "pixel"
@@ -88,6 +91,14 @@ class Augment(BaseModel):
             raise ValueError(f"{value!r} is neither `none` nor timm's notation, for example rand-m9-mstd0.5-inc1")
         return value
 
+    @model_validator(mode="after")
+    def _one_policy(self) -> Augment:
+        if self.auto_augment != "none" and self.rand_augment != "none":
+            raise ValueError(
+                f"auto_augment {self.auto_augment} takes the place of rand_augment: write rand_augment: none"
+            )
+        return self
+
     @classmethod
     def none(cls) -> Augment:
         """No randomness, no label smoothing, evaluation on the whole image."""
@@ -108,4 +119,9 @@ class Augment(BaseModel):
     @property
     def per_image(self) -> bool:
         """True if an augmentation is asked for that exists only as timm's transform of one PIL image."""
-        return self.rand_augment != "none" or self.color_jitter > 0
+        return self.policy is not None or self.color_jitter > 0
+
+    @property
+    def policy(self) -> str | None:
+        """What timm calls `auto_augment`: the notation of either policy; None without one."""
+        return next((each for each in (self.rand_augment, self.auto_augment) if each != "none"), None)

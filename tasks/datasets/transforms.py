@@ -175,7 +175,7 @@ def single_image(size: Size, augment: Augment, normalize: Normalizing, training:
         transform = create_transform(
             size, is_training=True, scale=augment.crop_scale, ratio=augment.crop_ratio, hflip=augment.flip,
             color_jitter=augment.color_jitter or None,
-            auto_augment=None if augment.rand_augment == "none" else augment.rand_augment,
+            auto_augment=augment.policy,
             interpolation=augment.interpolation, mean=mean, std=std,
             re_prob=augment.erasing, re_mode=augment.erasing_mode, re_count=augment.erasing_count,
         )  # fmt: skip

@@ -13,6 +13,7 @@ from orchestrator.report import claim_words, figures, layer_words, plotting
 from orchestrator.report.drawings import HeatMap
 from orchestrator.report.early_stopping import lines as saving_lines
 from orchestrator.report.formatting import duration, short
+from orchestrator.report.joined_words import where_from
 from orchestrator.report.model import Cell, GroupReport, Mean, Report, StageCount, TrialLine
 from orchestrator.report.pictures import embedded, image
 from orchestrator.report.svg.curves import curves_svg
@@ -39,7 +40,6 @@ from orchestrator.report.wording import (
     run_link,
     seeds_text,
     title,
-    where_from,
 )
 
 SIGNS = {

@@ -315,6 +315,27 @@ def test_colour_jitter_is_ignored_beside_rand_augment() -> None:
     assert "ColorJitter" not in names["rand-m9-mstd0.5-inc1"]
 
 
+def test_auto_augment_is_timms_original_policy() -> None:
+    augment = Augment(auto_augment="original", rand_augment="none", color_jitter=0)
+    assert augment.per_image
+    assert not Augment(rand_augment="none", color_jitter=0).per_image
+    transform = transforms.single_image((16, 16), augment, "half", training=True)
+    (policies,) = [step.policy for step in transform.transforms if type(step).__name__ == "AutoAugment"]
+    assert len(policies) == 25
+    assert [operation.name for operation in policies[0]] == ["PosterizeOriginal", "Rotate"]
+    image = Image.fromarray(np.arange(1200, dtype=np.uint8).reshape(20, 20, 3))
+    with transforms.seeded(0):
+        seen = [transform(image) for _ in range(60)]
+    assert all(pixels.shape == (3, 16, 16) for pixels in seen)
+    with transforms.seeded(0):
+        assert torch.equal(transform(image), seen[0])
+
+
+def test_auto_augment_is_one_or_the_other() -> None:
+    with pytest.raises(ValidationError, match="auto_augment original takes the place of rand_augment: write rand_aug"):
+        Augment(auto_augment="original")
+
+
 def test_rand_augment_at_full_strength_runs_under_every_pillow() -> None:
     """Posterize down to 0 bits stopped it from Pillow 13 on; now it gives black, as it used to."""
     augment = PLAIN.model_copy(update={"rand_augment": "rand-m10-inc1-p1"})
