@@ -11,12 +11,15 @@ import pytest
 from in_process_backend import Machine, drive_to_end
 from pose_trials import STILL, SWIN
 
+from orchestrator.errors import NotFound
+from orchestrator.launch.data_manifests import with_manifests
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.records.states import JobState
 from orchestrator.report.build import build
 from orchestrator.report.formats import FORMATS, Links
 from orchestrator.report.verify import verify
+from orchestrator.settings import settings
 from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.store.store import open_store
 from workers.run import run_trial
@@ -75,6 +78,34 @@ def test_columns_of_boxes_are_cells_of_one_training() -> None:
     planner = Planner(both, DurationModel())
     epochs = [trial.optim.epochs for trial in (*planner.specs(), *planner.foreseen())]
     assert sorted(epochs) == [0, 0, 1]
+
+
+def both_boxes(dataset: Any, **task: Any) -> JobSpec:
+    """One stage that measures with annotated and with detected boxes."""
+    fields = {"kind": "pose", "dataset": dataset, "sigma": 1, "augment": STILL, **task}
+    stages = [{"name": "all", "sweep": {"grid": {"task.boxes": ["ground_truth", "detections"]}}}]
+    return job(trial={**job().trial, "task": fields}, stages=stages, report={"columns": "task.boxes"})
+
+
+def test_planning_gives_each_trial_the_digests_of_what_it_reads(tmp_path: Path) -> None:
+    trees.published_coco(tmp_path)
+    where = settings(folder=tmp_path / "runs", data_root=tmp_path)
+    planned = with_manifests(both_boxes("coco-keypoints"), where)
+    tasks: dict[str, Any] = {}
+    for trial in Planner(planned, DurationModel()).specs():
+        task: Any = trial.task
+        tasks[task.boxes] = task
+    assert set(tasks["ground_truth"].manifests) == {"coco-keypoints/official"}
+    assert set(tasks["detections"].manifests) == {"coco-keypoints/official", "coco-keypoints/val/published boxes"}
+    assert tasks["detections"].evaluation_samples == 21
+
+
+def test_described_data_without_boxes_are_one_line_at_planning(tmp_path: Path) -> None:
+    base = trees.coco_tree(tmp_path / "people")
+    (base / "person_detection_results" / "val2017_detections.json").unlink()
+    where = settings(folder=tmp_path / "runs", data_root=tmp_path)
+    with pytest.raises(NotFound, match=r"people: no boxes .* for val: name one in task.boxes_file, or set task.boxes"):
+        with_manifests(both_boxes({"kind": "coco", "path": "people"}), where)
 
 
 @pytest.mark.parametrize("dataset", ["coco-keypoints", "crowdpose"])
