@@ -68,4 +68,4 @@ class Summary:
     report of a single seed gives these an interval over samples."""
     submission: tuple[str, bytes] | None = None
     """Name and content of a file of predictions, where labels are not public and there are no figures. The loop writes
-    it into the trial's folder, and the fact `submission` says where; the trial is then done without a figure."""
+    it into the trial's folder, and the fact `submission` is its path; the trial is then done without a figure."""

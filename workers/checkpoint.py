@@ -155,11 +155,11 @@ class Folder:
         return MEASUREMENTS, _write(path, fill, self._check_owner)
 
     def save_submission(self, name: str, content: bytes) -> str:
-        """Writes a file of predictions for data without public labels; its name in this folder. Raises as `save`."""
+        """Writes a file of predictions for data without public labels; its path. Raises as `save`."""
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name.startswith("."):
             raise ValueError(f"submission {name!r}: the task must name it with letters, digits and _.- only")
         _write(self.path / name, lambda file: file.write(content), self._check_owner)
-        return name
+        return str(self.path / name)
 
     def finish(self, outcome: Outcome, reports: list[Report]) -> None:
         """Writes the outcome, then removes the checkpoints: until `clear`, a new attempt returns it at once."""

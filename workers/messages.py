@@ -72,7 +72,7 @@ class Outcome:
     the run, data included), images_per_second (both None where nothing was trained), resumed_at, notes, caveats (why
     its figures cannot be compared with published ones), data_digest, unreadable_images (those replaced), image_cache,
     versions, host, threads, parameters; shares (figures that are shares of samples -> how many), if there are any;
-    submission (a file of predictions in the trial's folder), where labels are not public and there are no figures."""
+    submission (the path of a file of predictions), where labels are not public and there are no figures."""
     weights: Weights | None = None
     """None if they were not kept. Of a trial whose span ends early, the same folder holds its whole state."""
     measurements: str | None = None

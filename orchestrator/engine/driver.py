@@ -21,7 +21,7 @@ from orchestrator.errors import ClusterLost, Conflict, LeaseLost, OrchestratorEr
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.state import RESULTS
 from orchestrator.plan.trials import PlannedTrial
-from orchestrator.records.states import JobState, TrialSnapshot, TrialState
+from orchestrator.records.states import SUBMISSION, JobState, TrialSnapshot, TrialState
 from orchestrator.records.writes import Failed, Finished, Reported, Write
 from orchestrator.search.searches import Searches, SearchStep
 from orchestrator.spec.job import JobSpec, Resources
@@ -345,8 +345,9 @@ class Driver:
             if snapshot.state is TrialState.pending:
                 continue
             step = self.searches.on_result(key, snapshot)
-            # The planner keeps a snapshot of every trial and reads no facts.
-            step.add(self.planner.update(key, replace(snapshot, facts={})))
+            # The planner keeps a snapshot of every trial and reads this fact alone.
+            facts = {name: value for name, value in snapshot.facts.items() if name == SUBMISSION}
+            step.add(self.planner.update(key, replace(snapshot, facts=facts)))
             self._apply(step)
 
     def _replay_reports(self, key: str, snapshot: TrialSnapshot) -> None:

@@ -19,7 +19,7 @@ from orchestrator.plan.trials import (
     with_weights_of,
 )
 from orchestrator.records.rows import Edge, MetricRow
-from orchestrator.records.states import TrialSnapshot, TrialState
+from orchestrator.records.states import SUBMISSION, TrialSnapshot, TrialState
 from orchestrator.rules import selection
 from orchestrator.spec.job import Stage
 from tasks.backbones.spec import FromTrial, inits
@@ -297,7 +297,7 @@ class PlanState:
         """True if the trial ended with a finite value of the metric that trials are chosen by, or with a submission in
         its place, where labels are not public."""
         snapshot = self.trials[key].snapshot
-        if snapshot.state is TrialState.done and snapshot.facts.get("submission"):
+        if snapshot.state is TrialState.done and snapshot.facts.get(SUBMISSION):
             return True
         value = self._figures(key).get(self.trials[key].planned.spec.task.metric)
         return value is not None and math.isfinite(value)

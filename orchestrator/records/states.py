@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+SUBMISSION = "submission"
+"""The fact that names the file of predictions of a trial that is done without figures, since labels are not public."""
+
 
 class TrialState(StrEnum):
     """`diverged` is a result; `failed` and `cancelled` can be retried.

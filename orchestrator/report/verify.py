@@ -75,7 +75,8 @@ def _table(report: Report, figures: Figures) -> Iterable[str]:
 def _repeated(placed: Sequence[PlacedRow], figures: Mapping[str, Mapping[str, float]]) -> Iterable[str]:
     for trial in placed:
         if trial.state == "done":
-            raw = figures.get(trial.key, {}).get(trial.metric)
+            # without any figure (a submission) the list has nan
+            raw = figures.get(trial.key, {trial.metric: math.nan}).get(trial.metric)
             if not _same(raw, trial.value):
                 yield f"{trial.name} ({trial.key[:12]}): listed with {trial.metric} {trial.value}, its figure is {raw}"
 

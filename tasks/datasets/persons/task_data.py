@@ -150,13 +150,10 @@ class PoseData:
             if self.whole.own is not None:
                 raise DataError(problem)
             return {}
-        from tasks.datasets.persons.detections import ground_truth
-
-        persons = self._read(root)
-        sizes = {self._official: {part: len(ground_truth(each).scores) for part, each in persons.items()}}
-        manifests = {self._official: self._digest(root, folders, persons)}
+        digest, sizes = self._annotated(root, folders)
+        manifests = {self._official: digest}
         if self.boxes == "detections":
-            found = self._boxes(root, persons[self.evaluate])
+            found = self._boxes(root, self.whole.read(root, self.evaluate))
             manifests[self._detected] = found.digest
             sizes[self._detected] = {self.evaluate: len(found.scores)}
         return {"manifests": manifests, "sizes": sizes}
@@ -169,21 +166,26 @@ class PoseData:
         """The parts that are used."""
         return {part: self.whole.read(root, part) for part in dict.fromkeys((*self._learnt, self.evaluate))}
 
-    def _digest(self, root: Path, folders: Sequence[Path], persons: Mapping[Part, Persons]) -> str:
-        """Of the written manifest; it is written first if it is not there. Described data are always read, because
-        they change."""
+    def _annotated(self, root: Path, folders: Sequence[Path]) -> tuple[str, dict[str, dict[str, int]]]:
+        """The digest of the annotations, and counts of persons as far as they were read for it.
+
+        A written manifest of a named set is believed; without one it is made and written. Described data are always
+        read, because they change.
+        """
+        from tasks.datasets.persons.detections import ground_truth
+
         if self.whole.made:
-            return self.whole.recipe()
-        own = self.whole.own is not None
+            return self.whole.recipe(), {}
         folders = [*([root / FOLDER] if root.is_dir() else []), *folders]
         saved = [folder / self.whole.manifest_file for folder in folders]
         path = next((each for each in saved if each.exists()), None)
-        if path is not None and not own:
-            return saved_digest(path)
+        if path is not None and self.whole.own is None:
+            return saved_digest(path), {}
+        persons = self._read(root)
         made = self.whole.manifest_of(root, persons)
-        if not own:
+        if self.whole.own is None:
             save_manifest(made, self.whole.manifest_file, folders)
-        return made.digest
+        return made.digest, {self._official: {part: len(ground_truth(each).scores) for part, each in persons.items()}}
 
     def _boxes(self, root: Path, persons: Persons) -> Boxes:
         from tasks.datasets.persons.detections import ground_truth, read_boxes

@@ -239,8 +239,11 @@ def test_a_written_manifest_is_believed(tmp_path: Path) -> None:
     planned = PoseData.of(coco(), chosen).planned(root, [])
     (written,) = (root / "splits").iterdir()
     assert written.name == "coco-keypoints-official.jsonl"
-    assert planned["manifests"] == PoseData.of(coco(), chosen).planned(root, [])["manifests"]
     assert planned["sizes"] == {"coco-keypoints/official": {"train": 39, "val": 21}}
+    (root / "coco" / TRAIN).write_text("it is not read again")
+    assert PoseData.of(coco(), chosen).planned(root, []) == {"manifests": planned["manifests"], "sizes": {}}
+    with pytest.raises(DataError, match="is no JSON file"):
+        PoseData.of(coco(), chosen).read(root)
 
 
 def test_the_commands_know_the_published_layouts(tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ def test_without_public_labels_the_result_is_a_submission(root: Path, tmp_path: 
     outcome, _ = run(trial, tmp_path, data_root=root)
     assert outcome.figures == {}
     name = outcome.facts["submission"]
-    with zipfile.ZipFile(tmp_path / name) as archive:
+    assert Path(name).parent == tmp_path
+    with zipfile.ZipFile(name) as archive:
         (entry,) = archive.namelist()
         results = json.loads(archive.read(entry))
     assert entry == "person_keypoints_test-dev2017_results.json"
