@@ -79,6 +79,9 @@ class Depth(Task):
     embedding: int | None = Field(default=None, ge=1, le=1 << 14)
     """Channels of the head after its deconvolutions. None: the width of the backbone's first stage, as in the depth
     code (128 for SwinV2-B)."""
+    head_std: float = Field(default=0.001, gt=0, le=1)
+    """Standard deviation of the head's initial weights (normal). 0.001 is the depth code's; in a training of a few
+    hundred steps the head then hardly begins to learn, and 0.05 is better (specs/depth.yaml)."""
     final_norm: bool = True
     """The head takes the map after the backbone's last norm, as in the depth code; false for models that have
     none (ResNet)."""
@@ -215,7 +218,9 @@ class Depth(Task):
         levels = feature_info(body)
         _check_stride(backbone.image_size, levels[-1].stride)
         embedding = self.embedding or levels[0].channels
-        return DepthModel(body, embedding=embedding, longest=self._format.longest, final_norm=self.final_norm)
+        return DepthModel(
+            body, embedding=embedding, longest=self._format.longest, final_norm=self.final_norm, std=self.head_std
+        )
 
     def _prepared(self, side: int) -> Prepared:
         from tasks.depth.data import Prepared
