@@ -28,6 +28,7 @@ class Texture:
         """`name`: of the data set, for messages. Raises DataError."""
         from PIL import Image
 
+        self.photo = photo
         image = open_photograph(photo, name)
         image.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX, reducing_gap=None)
         self.levels: list[NDArray[np.int32]] = []
