@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.datasets.photographs import PhotoPart
-from tasks.datasets.scenes.crops import contrasted
+from tasks.datasets.scenes.crops import parted
 from tasks.datasets.scenes.figures import JOINTS, Canvas, Figure, drawn_figure, drawn_look
 from tasks.datasets.scenes.shapes import CLASSES, OUTLINES, Placement, box_of
 from tasks.datasets.scenes.textures import Pixels, Textures
@@ -123,7 +123,8 @@ def _thing(random: np.random.Generator, textures: Textures, below: Pixels) -> tu
     x, y = random.uniform(0, SIDE, 2)
     place = Placement(float(x), float(y), random.uniform(10, 26), random.uniform(-np.pi, np.pi))
     fill = textures.view(random, SIDE, SIDE, (0.5, 3))
-    return place.of(outline), contrasted(fill, below, np.ones(below.shape[:2], bool))
+    fill, _ = parted(fill, below, np.ones(below.shape[:2], bool), lighter=bool(random.random() < 0.5))
+    return place.of(outline), fill
 
 
 def crowd_index(persons: Sequence[Person]) -> float:

@@ -28,6 +28,7 @@ class Texture:
         """`name`: of the data set, for messages. Raises DataError."""
         from PIL import Image
 
+        self.photo = photo
         image = open_photograph(photo, name)
         image.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX, reducing_gap=None)
         self.levels: list[NDArray[np.int32]] = []
@@ -77,9 +78,16 @@ class Textures:
         """One of the photographs."""
         return self.all[int(random.integers(len(self.all)))]
 
-    def view(self, random: np.random.Generator, width: int, height: int, zoom: tuple[float, float]) -> Pixels:
+    def view(
+        self,
+        random: np.random.Generator,
+        width: int,
+        height: int,
+        zoom: tuple[float, float],
+        contrast: tuple[float, float] = (0.6, 1.2),
+    ) -> Pixels:
         """A window (height, width, 3) on a random photograph at a random place and angle, with random colours. `zoom`:
-        least and greatest pixels of the photograph between two of the window's."""
+        least and greatest pixels of the photograph between two of the window's. `contrast`: see `recoloured`."""
         texture = self.drawn(random)
         step = float(np.exp(random.uniform(*np.log(zoom))))
         angle = random.uniform(-np.pi, np.pi) if random.random() < 0.5 else random.normal(0, 0.1)
@@ -88,7 +96,7 @@ class Textures:
         centre = [random.uniform(0, side) for side in texture.size]
         across = centre[0] + step * (np.cos(angle) * x - np.sin(angle) * y)
         down = centre[1] + step * (np.sin(angle) * x + np.cos(angle) * y)
-        return recoloured(texture.at(across, down, step), random)
+        return recoloured(texture.at(across, down, step), random, contrast)
 
 
 @cache
