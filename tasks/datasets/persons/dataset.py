@@ -14,8 +14,8 @@ from tasks.datasets.manifest import FOLDER, Manifest
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
+    from tasks.datasets.described import DatasetDescription
     from tasks.datasets.persons.annotations import Persons
-    from tasks.datasets.persons.described import CocoDescription
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -52,7 +52,7 @@ class PoseDataset(DatasetInfo):
     """Parts that need not be there."""
     made: bool = False
     """Generated: its folder is written below the data root when it is first asked for."""
-    own: CocoDescription | None = field(default=None, compare=False)
+    own: DatasetDescription | None = field(default=None, compare=False)
     """Where the data are described in a spec: the description."""
 
     @property
@@ -69,7 +69,7 @@ class PoseDataset(DatasetInfo):
         if self.own is not None:
             return self.own.base(root)
         if self.made:
-            from tasks.datasets.scenes.made import made  # type: ignore[import-untyped,import-not-found,unused-ignore]
+            from tasks.datasets.scenes.made import made
 
             return Path(made(self.name, root))
         return root
@@ -126,7 +126,7 @@ class PoseDataset(DatasetInfo):
 
     def recipe(self) -> str:
         """SHA-256 of what a generated set is made from, which stands for its content before it is made."""
-        from tasks.datasets.scenes.made import recipe  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        from tasks.datasets.scenes.made import recipe
 
         return str(recipe(self.name))
 
