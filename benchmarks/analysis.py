@@ -11,11 +11,11 @@ and each layer is measured in float32 over all of them, the divergence pair by p
 
 Speed: the two take turns in one process, a few images at a time and in changing order, so that other work on the
 machine slows both alike; the ratio is the median over turns. On one thread of a CPU it is time of the processor, user
-and system, which is that of the clock on a machine without other work. Memory: each in a process of its own, the most that was
-resident after the model was there (Linux: VmHWM), model and libraries included, and on a GPU what was allocated. Ours
-is measured with all `--images`. Where `--plain-images` are fewer, the plain one is measured with these and with half of
-them, and the line through both is extended to `--images`: such a number is marked with ~. Reach: at least as fast, and
-at most a tenth of the memory at 512 images. A table, and JSON in benchmarks/results/.
+and system, which is that of the clock on a machine without other work. Memory: each in a process of its own, the most
+that was resident after the model was there (Linux: VmHWM), model and libraries included, and on a GPU what was
+allocated. Ours is measured with all `--images`. Where `--plain-images` are fewer, the plain one is measured with these
+and with half of them, and the line through both is extended to `--images`: such a number is marked with ~. Reach: at
+least as fast, and at most a tenth of the memory at 512 images. A table, and JSON in benchmarks/results/.
 """
 
 from __future__ import annotations
