@@ -10,11 +10,12 @@ and each layer is measured in float32 over all of them, the divergence pair by p
 `analysis` with the images, batch and definitions of the plain one; both must give the same figures.
 
 Speed: the two take turns in one process, a few images at a time and in changing order, so that other work on the
-machine slows both alike; the ratio is the median over turns. Memory: each in a process of its own, the most that was
-resident after the model was there (Linux: VmHWM), model and libraries included, and on a GPU what was allocated. Ours
-is measured with all `--images`. Where `--plain-images` are fewer, the plain one is measured with these and with half of
-them, and the line through both is extended to `--images`: such a number is marked with ~. Reach: at least as fast, and
-at most a tenth of the memory at 512 images. A table, and JSON in benchmarks/results/.
+machine slows both alike; the ratio is the median over turns. On one thread of a CPU it is time of the processor, user
+and system, which is that of the clock on a machine without other work. Memory: each in a process of its own, the most
+that was resident after the model was there (Linux: VmHWM), model and libraries included, and on a GPU what was
+allocated. Ours is measured with all `--images`. Where `--plain-images` are fewer, the plain one is measured with these
+and with half of them, and the line through both is extended to `--images`: such a number is marked with ~. Reach: at
+least as fast, and at most a tenth of the memory at 512 images. A table, and JSON in benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -158,13 +159,15 @@ def memory(which: str, name: str, images: int, options: argparse.Namespace) -> t
 def speed(name: str, options: argparse.Namespace) -> tuple[float, float, list[float]]:
     """Images/s of ours and of the plain one (medians), and the ratio of each turn."""
     model, images = model_of(name, options.device), options.speed_images
+    alone = options.device == "cpu" and options.threads == 1
+    clock = time.process_time if alone else time.perf_counter
     rates: dict[Any, list[float]] = {ours: [], plain: []}
     for turn in range(options.rounds + 1):
         for which in (ours, plain)[:: 1 if turn % 2 else -1]:
-            started = time.perf_counter()
+            started = clock()
             which(model, images, options.batch, options.device)
             if turn:  # the first warms up
-                rates[which].append(images / (time.perf_counter() - started))
+                rates[which].append(images / (clock() - started))
     ratios = [one / other for one, other in zip(rates[ours], rates[plain], strict=True)]
     return statistics.median(rates[ours]), statistics.median(rates[plain]), ratios
 
