@@ -19,7 +19,7 @@ from orchestrator.report.pictures import chosen
 from orchestrator.report.plots import plots
 from orchestrator.report.provenance import provenance
 from orchestrator.report.submissions import with_submissions
-from orchestrator.report.table import table_cells, table_means
+from orchestrator.report.table import other_rows, table_cells, table_means
 from orchestrator.report.uncertainty import marked, with_uncertainty
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
         saved=stopping,
         agreement=order,
         claims=claims(results),
+        others=other_rows(results),
     )
 
 

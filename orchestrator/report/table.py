@@ -11,7 +11,7 @@ from orchestrator.records.recorded_spec import label
 from orchestrator.report.cells import CellSource, average, make_cell, shown_trials
 from orchestrator.report.figures import UNKNOWN, has_direction, metric_of
 from orchestrator.report.job_results import GroupCell, JobResults
-from orchestrator.report.model import Cell, Mean
+from orchestrator.report.model import Cell, Mean, OtherRow
 from orchestrator.report.replicates import by_seed
 from orchestrator.report.wording import field_title
 
@@ -123,6 +123,26 @@ def published(results: JobResults, row: str, figure: str) -> dict[str, float]:
         column: value if isinstance(value, Mapping) else {results.figures[0]: value} for column, value in values.items()
     }
     return {column: numbers[figure] for column, numbers in by_figure.items() if figure in numbers}
+
+
+def other_rows(results: JobResults) -> tuple[OtherRow, ...]:
+    """The published rows without trials."""
+    first = results.figures[0]
+
+    def value(values: Mapping[str, Any], name: str, figure: str) -> float | None:
+        number = values.get(name)
+        return number.get(figure) if isinstance(number, Mapping) else number if figure == first else None
+
+    averages = results.table.get("averages", [])
+    return tuple(
+        OtherRow(
+            row["name"],
+            row["source"],
+            tuple(value(row["values"], column.name, column.figure) for column in results.columns),
+            tuple(value(row["values"], each["name"], figure) for each in averages for figure in results.figures),
+        )
+        for row in (results.table.get("reference") or {}).get("rows", ())
+    )
 
 
 def table_means(results: JobResults, cells: Iterable[Cell]) -> tuple[Mean, ...]:

@@ -272,7 +272,8 @@ def shows_several(report: Report) -> bool:
 
 
 def _figure_heading(column: Sequence[Cell | Mean], name: str) -> str:
-    metric = next((each.figure for each in column if each.figure.name), None)
+    known = [each for each in column if isinstance(each, Cell) or not each.unlike]
+    metric = next((each.figure for each in known if each.figure.name), None)
     return name if metric is None else figures.title(metric) + ARROWS[metric.better]
 
 

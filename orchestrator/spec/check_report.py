@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from orchestrator.records.recorded_spec import label
 from orchestrator.spec.check_trials import CheckedTrial
-from orchestrator.spec.diagnostics import Problems, offer, shorten
+from orchestrator.spec.diagnostics import Problems, Steps, offer, shorten
 from orchestrator.spec.job import JobSpec, ReportSpec
 from orchestrator.spec.yaml_nodes import YamlNode
 from workers.trial import TrialSpec
@@ -73,6 +73,18 @@ def check_names(root: YamlNode, job: JobSpec, built: Mapping[str, Sequence[Check
                 what = "no trial has this column; " + offer(name, columns, report.columns)
                 place = root.place_of([*values, row, name], key=True)
                 problems.report(place, f"report.reference.values.{shorten(row)}", shorten(name), what)
+    named = list(rows)
+    for k, other in enumerate(report.reference.rows if report.reference else ()):
+        steps: Steps = ["report", "reference", "rows", k]
+        if other.name in named:
+            what = "another row has this name; give it another one"
+            problems.report(root.place_of([*steps, "name"]), "report.reference.rows.name", shorten(other.name), what)
+        named.append(other.name)
+        for name in other.values:
+            if name not in columns and name not in averages:
+                what = "no trial has this column; " + offer(name, columns, report.columns)
+                place = root.place_of([*steps, "values", name], key=True)
+                problems.report(place, f"report.reference.rows.{shorten(other.name)}", shorten(name), what)
 
 
 def leading(job: JobSpec, last: str) -> list[str]:
@@ -121,3 +133,7 @@ def _named(report: ReportSpec) -> Iterator[tuple[str, list[str | int], bool]]:
         for column, values in columns.items():
             for name in values if isinstance(values, dict) else ():
                 yield name, ["report", "reference", "values", row, column, name], True
+    for k, other in enumerate(report.reference.rows if report.reference else ()):
+        for column, value in other.values.items():
+            for name in value if isinstance(value, dict) else ():
+                yield name, ["report", "reference", "rows", k, "values", column, name], True

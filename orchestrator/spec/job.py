@@ -166,13 +166,25 @@ Published = Annotated[
 ]
 
 
+class PublishedRow(SpecModel):
+    """A row without trials: published values of another method."""
+
+    name: Label
+    source: Prose
+    values: dict[Label, Published] = Field(min_length=1, max_length=1000)
+    """Column, or name of an average -> value in the table's unit, or figure -> value. A bare number is of the first
+    figure."""
+
+
 class Reference(SpecModel):
-    """Published values, printed beside ours."""
+    """Published values, printed beside ours and below them."""
 
     source: Prose
-    values: dict[Label, Annotated[dict[Label, Published], Field(max_length=1000)]] = Field(max_length=1000)
+    values: dict[Label, Annotated[dict[Label, Published], Field(max_length=1000)]] = Field(default={}, max_length=1000)
     """Row -> column -> value, in the table's units (percent for accuracies). A table of several figures: the value of
     the first, or figure -> value."""
+    rows: list[PublishedRow] = Field(default=[], max_length=100)
+    """Below the table: rows of published values that have no trials."""
 
 
 class SecondAxis(SpecModel):

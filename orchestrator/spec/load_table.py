@@ -24,8 +24,8 @@ def load_table(path: str | Path) -> tuple[TableFile, YamlNode]:
     root = document.root
     problems.add(*document.problems)
     if not isinstance(root.value, dict):
-        if not len(problems):
-            problems.report(root.place, "a table is a mapping with name, columns and rows")
+        if not len(problems) or any("empty file" in problem.message for problem in problems):
+            problems.report_instead(root.place, "a table is a mapping with name, columns and rows")
         raise SpecError(problems.lines())
     if "columns" not in root.value and {"trial", "stages"} & root.value.keys():
         problems.report(root.place, "this is the spec of a job, not a table; print its table with: report JOB")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from orchestrator.spec.job import MAX_NAME, NAME, Published
+from orchestrator.spec.job import MAX_NAME, NAME, Published, PublishedRow
 from orchestrator.spec.model import SpecModel
 from orchestrator.spec.sweep import Path_, as_list
 from tasks.bounds import MAX_LABEL, Label, Prose
@@ -76,15 +76,6 @@ class TableAverage(SpecModel):
     """Titles of columns."""
 
 
-class PublishedValues(SpecModel):
-    """A row without trials: published values of another method."""
-
-    name: Label
-    source: Prose
-    values: dict[Label, Published] = Field(min_length=1, max_length=1000)
-    """Title of a column, or name of an average -> value in the table's unit, or figure -> value."""
-
-
 class TableReference(SpecModel):
     """Published values, printed beside ours and below them."""
 
@@ -93,7 +84,7 @@ class TableReference(SpecModel):
     values: dict[Label, Annotated[dict[Label, Published], Field(max_length=1000)]] = Field(default={}, max_length=1000)
     """Row -> title of a column, or name of an average -> value in the table's unit (percent for accuracies), or figure
     -> value. A bare number is of the first column of its title."""
-    rows: list[PublishedValues] = Field(default=[], max_length=100)
+    rows: list[PublishedRow] = Field(default=[], max_length=100)
 
 
 class TableFile(SpecModel):

@@ -51,6 +51,9 @@ REPORTS = {
     "unknown figure": "{figures: [top1, top2]}",
     "figure twice": "{figures: [top1, top1]}",
     "figure of a published value": "{reference: {source: x, values: {RAND: {faces: {topp1: 90}}}}}",
+    "published row of ours": "{reference: {source: x, rows: [{name: RAND, source: y, values: {faces: 1}}]}}",
+    "column of a published row": "{reference: {source: x, rows: [{name: A, source: y, values: {face: 1}}]}}",
+    "figure of a published row": "{reference: {source: x, rows: [{name: A, source: y, values: {faces: {tpo1: 1}}}]}}",
     "error of a loss": "{figures: [loss], plots: [{x: loss, y: error}]}",
 }
 TEXTS = {
