@@ -33,7 +33,8 @@ def figures(count: int) -> list[Figure]:
 def test_joints_are_cocos_and_pairs_are_mirrored() -> None:
     assert COCO.names == JOINTS
     assert list(FLIPPED) == COCO.flip_order
-    assert [tuple(i - 1 for i in edge) for edge in people.CATEGORY["skeleton"]]  # type: ignore[attr-defined]
+    edges: Any = people.CATEGORY["skeleton"]
+    assert {frozenset(i - 1 for i in edge) for edge in edges} == {frozenset(edge) for edge in COCO.edge_indices}
 
 
 def test_a_scene_depends_on_its_part_and_index_alone() -> None:
@@ -41,6 +42,16 @@ def test_a_scene_depends_on_its_part_and_index_alone() -> None:
     assert np.array_equal(again.pixels, SCENES[3].pixels)
     assert np.array_equal(again.persons[0].figure.joints, SCENES[3].persons[0].figure.joints)
     assert not np.array_equal(again.pixels, people.scene("test", 3).pixels)
+
+
+def test_scenes_are_what_version_1_made() -> None:
+    """Raise VERSIONS in made.py when this changes. Coarse, since JPEG and rounding differ a little between machines."""
+    means = np.array([scene.pixels.mean() for scene in SCENES[:4]])
+    assert np.abs(means - np.array([102.9, 53.6, 130.9, 163.7])).max() < 1
+    areas = [[person.mask.sum() for person in scene.persons] for scene in SCENES[:4]]
+    golden = [[451, 1341], [855, 1657], [1039, 1726], [557]]
+    assert [len(found) for found in areas] == [len(found) for found in golden]
+    assert np.abs(np.concatenate(areas) - np.concatenate(golden)).max() <= 5
 
 
 def test_visible_joints_lie_on_their_figures_pixels() -> None:
@@ -186,3 +197,18 @@ def test_files_are_in_cocos_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert {entry["image_id"] for entry in content["annotations"]} <= {entry["id"] for entry in content["images"]}
         detections = tmp_path / "person_detection_results" / f"{part}2017_detections.json"
         assert detections.exists() == (part != "train")
+
+
+def test_cocos_evaluator_takes_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ground truth as result has AP 1; masks decode to the areas."""
+    evaluator = pytest.importorskip("faster_coco_eval")
+    monkeypatch.setattr(people, "COUNTS", {"train": 1, "val": 8, "test": 1})
+    people.write(tmp_path)
+    truth = evaluator.COCO(str(tmp_path / "annotations" / "person_keypoints_val2017.json"))
+    whole = truth.loadAnns(truth.getAnnIds())
+    assert [int(truth.annToMask(entry).sum()) for entry in whole] == [entry["area"] for entry in whole]
+    fields = ("image_id", "category_id", "keypoints")
+    results = truth.loadRes([{**{name: entry[name] for name in fields}, "score": 0.9} for entry in whole])
+    run = evaluator.COCOeval_faster(truth, results, "keypoints")
+    run.run()
+    assert run.stats[0] == pytest.approx(1)
