@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.datasets.checks import compare_manifest, look_at_files
+from tasks.datasets.described import DatasetDescription
 from tasks.datasets.files import plain
 from tasks.datasets.info import DatasetInfo, Finding, Watch, unwatched
 from tasks.datasets.manifest import FOLDER, Manifest
@@ -15,7 +16,6 @@ from tasks.errors import DataError
 
 if TYPE_CHECKING:
     from tasks.datasets.persons.annotations import Persons
-    from tasks.datasets.persons.described import CocoDescription
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -52,7 +52,7 @@ class PoseDataset(DatasetInfo):
     """Parts that need not be there."""
     made: bool = False
     """Generated: its folder is written below the data root when it is first asked for."""
-    own: CocoDescription | None = field(default=None, compare=False)
+    own: DatasetDescription | None = field(default=None, compare=False)
     """Where the data are described in a spec: the description."""
 
     @property
