@@ -195,3 +195,35 @@ def test_drawn_layers_have_five_draws_and_the_first_blocks_as_baseline(profile: 
     assert {b.drop_last for b in finals} == {dropped}
     assert {b.sample_layers.order for b in finals if b.sample_layers} == {"drawn"}
     assert {stage.name: stage.override.get("backbone.drop_last") for stage in job.stages}["tune"] == dropped
+
+
+@pytest.mark.parametrize("profile", ["paper", "paper_384", "replknet"])
+def test_pose_is_trained_with_the_papers_recipe_and_measured_again_without_training(profile: str) -> None:
+    job = load(ROOT / "specs" / "pose.yaml", profile)
+    planner = Planner(job, DurationModel())
+    trials = [*planner.specs(), *planner.foreseen()]
+    rows = {"paper": 5, "paper_384": 1, "replknet": 2}[profile]
+    trained = [trial for trial in trials if trial.optim.epochs]
+    on_coco = [trial for trial in trained if trial.task.dataset == "coco-keypoints"]  # type: ignore[attr-defined]
+    assert len(on_coco) == rows
+    assert {trial.task.split for trial in on_coco} == {"val"}
+    for trial in trained:
+        optim = trial.optim
+        assert (optim.lr, optim.batch, optim.epochs, optim.step_epochs, optim.clip) == (5e-4, 512, 150, (120,), 0)
+        large = "large" in trial.backbone.model
+        assert (optim.layer_decay, trial.backbone.drop_path) == ((0.85, 0.5) if large else (0.9, 0.3))
+        assert trial.task.boxes == "detections"  # type: ignore[attr-defined]
+        windows = {"paper": 16, "paper_384": 24}.get(profile)
+        assert trial.backbone.args.get("window_size") == windows
+    crowded = [trial.task for trial in trained if trial not in on_coco]
+    assert {(task.train, task.split) for task in crowded} == {("trainval", "test")}  # type: ignore[attr-defined]
+    again = [trial.task for trial in trials if not trial.optim.epochs]
+    assert len(again) == {"paper": 5, "paper_384": 3, "replknet": 2}[profile]
+    assert {task.head for task in again} == {"keep"}  # type: ignore[attr-defined]
+
+
+def test_pose_prints_the_papers_values() -> None:
+    reference = load(ROOT / "specs" / "pose.yaml", "paper").report.reference
+    assert reference is not None
+    values = [row["coco-keypoints"] for row in reference.values.values()]
+    assert values == [75.2, 75.9, 77.6, 76.5, 78.1]  # Table 2, COCO val

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.datasets.checks import compare_manifest, look_at_files
+from tasks.datasets.described import DatasetDescription
 from tasks.datasets.files import plain
 from tasks.datasets.info import DatasetInfo, Finding, Watch, unwatched
 from tasks.datasets.manifest import FOLDER, Manifest
