@@ -66,7 +66,7 @@ def test_planning_makes_nothing_and_the_recipe_enters_the_key(asked: list[str], 
     assert spec(**fields).key != spec().key
     other = spec(manifests={"few-rooms/lists": "6" * 64})
     with pytest.raises(
-        DataError, match=r"few-rooms: the lists here have SHA-256 5+, and this trial was planned for 6+"
+        TrialError, match=r"few-rooms: the lists here have SHA-256 5+, and this trial was planned for 6+"
     ):
         run(other, tmp_path)
 
