@@ -14,6 +14,7 @@ from tasks.datasets import DATASETS
 from tasks.datasets.depth_pairs.dataset import MadeRooms
 from tasks.datasets.depth_pairs.layout import DepthFormat, ListFile
 from tasks.depth.task import Depth
+from workers.errors import TrialError
 from workers.trial import TrialSpec
 
 COUNTS = {"train": 6, "val": 2, "test": 3}
