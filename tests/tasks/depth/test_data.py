@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from depth_sets import SIDE, described, pair, spoil, write_own, write_pair
+from depth_sets import SIDE, described, pair, spoil, write_kitti, write_nyuv2, write_own, write_pair
 from PIL import Image
 
 from tasks.base import DataContext
@@ -217,3 +217,21 @@ def test_a_missing_set_says_where_it_was_looked_for_and_how_to_get_it(info: Any,
     problem = Depth(dataset=info.name).missing_data(tmp_path)
     assert problem
     assert re.search(rf"{info.name}: not found under .*: .*train_list\.txt\. Get ", problem)
+
+
+def test_data_check_counts_opens_and_notes_what_the_lists_leave_out(tmp_path: Path) -> None:
+    write_nyuv2(tmp_path)
+    write_kitti(tmp_path, (2, 1))
+    finding = NYUV2.check(tmp_path, {}, [], images=True)
+    assert (finding.problems, finding.counts, finding.opened) == ([], {"train": 6, "val": 0, "test": 3}, 9)
+    assert finding.notes == [
+        "6 pairs in train, 24,231 in the published list", "3 pairs in test, 654 in the published list"
+    ]  # fmt: skip
+    finding = KITTI_EIGEN.check(tmp_path, {}, [], images=False)
+    assert finding.problems == []
+    assert finding.notes[-1] == "1 images of test have no depth map (None in the list) and are left out"
+    for path in (tmp_path / "nyu_depth_v2").rglob("*depth*.png"):
+        spoil(path, lambda depth: (depth // 100).astype(np.uint16))
+    lines = NYUV2.check(tmp_path, {}, [], images=False).problems
+    assert len(lines) == 2, "a line for each list"
+    assert all("these look like 16-bit maps that were read as 8-bit" in line for line in lines)
