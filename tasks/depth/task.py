@@ -158,7 +158,9 @@ class Depth(Task):
     @property
     def opens(self) -> Mapping[str, str]:
         whole = self._data.whole
-        return {whole.path if isinstance(whole, DepthPairs) else whole.name: "the lists of pairs"}
+        if isinstance(whole, DepthPairs):
+            return {whole.path: "the lists of pairs"}
+        return {**({} if self.reads_test else whole.shown), whole.name: "the lists of pairs"}
 
     @property
     def caveats(self) -> tuple[str, ...]:

@@ -208,7 +208,8 @@ class Pose(Task):
     @property
     def opens(self) -> Mapping[str, str]:
         whole = self._data.whole
-        return {whole.own.path if whole.own else whole.name: "the makers' parts"}
+        own = {whole.own.path if whole.own else whole.name: "the makers' parts"}
+        return own if self.reads_test else {**whole.shown, **own}
 
     @property
     def train_samples(self) -> int:

@@ -116,11 +116,14 @@ CLAIMED = {
     ("imagenet_finetune", "replknet"): {112: ("318", "40 hours")},
     ("pretrain_supervised", "replknet"): {112: ("954", "5 days")},
     ("search", "paper"): {350: ("537", "")},
-    ("drop_layers", "paper"): {350: ("31", "4 hours")},
-    ("sampled_layers", "paper"): {350: ("27", "3.4 hours")},
     ("pose", "paper"): {190: ("222", "28 hours")},
     ("pose", "paper_384"): {50: ("210", "26 hours")},
     ("pose", "replknet"): {85: ("198", "25 hours")},
+    ("drop_layers", "paper"): {27: ("262", "33 hours")},
+    ("drop_layers", "cars"): {350: ("31", "4 hours")},
+    ("sampled_layers", "paper"): {27: ("224", "28 hours")},
+    ("sampled_layers", "cars"): {350: ("27", "3.4 hours")},
+    ("depth", "paper"): {20: ("82", "10 hours")},
     ("pretrain_simmim", "swinv2_b"): {586: ("486", "")},
     ("pretrain_simmim", "swinv2_l"): {302: ("943", "")},
     ("pretrain_simmim", "vit_b"): {1202: ("237", "")},
@@ -165,11 +168,11 @@ def test_k12_paper_profile_is_the_papers_protocol() -> None:
     assert {row: round(mean, 1) for row, mean in means.items()} == {"SUP": 89.7, "MIM": 86.1}  # as in Table 1
 
 
-@pytest.mark.parametrize("profile", ["laptop", "paper"])
+@pytest.mark.parametrize("profile", ["laptop", "cars"])
 def test_layers_are_dropped_with_one_recipe_for_every_depth(profile: str) -> None:
     job = load(ROOT / "specs" / "drop_layers.yaml", profile)
     final = points(job.stages[-1].sweep)
-    dropped = {"laptop": [None, 1, 2, 3, 4, 5], "paper": [None, 0, 2, 4, 6, 8, 9]}[profile]
+    dropped = {"laptop": [None, 1, 2, 3, 4, 5], "cars": [None, 0, 2, 4, 6, 8, 9]}[profile]
     assert [p["backbone.drop_last"] for p in final] == dropped
     tune = [trial for trial in Planner(job, DurationModel()).specs() if trial.backbone.init.name in ("SUP", "MIM")]
     assert {trial.backbone.drop_last for trial in tune} == {None}
@@ -180,7 +183,7 @@ def test_layers_are_dropped_with_one_recipe_for_every_depth(profile: str) -> Non
     assert not any(trial.task.reads_test for trial in tune)
 
 
-@pytest.mark.parametrize(("profile", "dropped"), [("laptop", 3), ("paper", 9)])
+@pytest.mark.parametrize(("profile", "dropped"), [("laptop", 3), ("cars", 9)])
 def test_drawn_layers_have_five_draws_and_the_first_blocks_as_baseline(profile: str, dropped: int) -> None:
     job = load(ROOT / "specs" / "sampled_layers.yaml", profile)
     planner = Planner(job, DurationModel())
@@ -227,3 +230,40 @@ def test_pose_prints_the_papers_values() -> None:
     assert reference is not None
     values = [row["coco-keypoints"] for row in reference.values.values()]
     assert values == [75.2, 75.9, 77.6, 76.5, 78.1]  # Table 2, COCO val
+
+
+def test_figure_5_and_drawn_layers_on_depth_are_the_papers_protocol() -> None:
+    """The recipe of specs/depth.yaml, the levels and draws of the paper, test opened once and nothing chosen."""
+    paper = Planner(load(ROOT / "specs/depth.yaml", "paper"), DurationModel()).specs()
+    table = {trial.backbone.init.name: trial for trial in paper if trial.task.model_dump()["dataset"] == "nyuv2"}
+    assert len(table) == 5
+    recipe = table["SwinV2-B 1K-MIM"]
+    for name, levels, draws in (
+        ("drop_layers", [None, 0, 2, 4, 6, 8, 9], {None}),
+        ("sampled_layers", [9], {None, *range(5)}),
+    ):
+        job = load(ROOT / f"specs/{name}.yaml", "paper")
+        assert [stage.name for stage in job.stages] == ["final"]
+        trials = Planner(job, DurationModel()).specs()
+        for init in ("SUP", "MIM"):
+            own = [trial for trial in trials if trial.backbone.init.name == init]
+            assert list(dict.fromkeys(trial.backbone.drop_last for trial in own)) == levels
+            assert {trial.backbone.sample_layers and trial.backbone.sample_layers.draw for trial in own} == draws
+            assert {trial.seed for trial in own} == {0, 1, 2}
+        for trial in trials:
+            assert (trial.optim, trial.task, trial.runtime) == (recipe.optim, recipe.task, recipe.runtime)
+            assert (trial.backbone.image_size, trial.backbone.norm_eps, trial.backbone.drop_path) == (480, 1e-6, 0.3)
+
+
+def test_depths_paper_profile_has_the_facts_of_appendix_e() -> None:
+    trials = Planner(load(ROOT / "specs/depth.yaml", "paper"), DurationModel()).specs()
+    assert len(trials) == 10
+    for trial in trials:
+        optim, backbone, task = trial.optim, trial.backbone, trial.task.model_dump()
+        large = backbone.model == "swinv2_large_window12_192"
+        assert (optim.batch, optim.epochs, optim.lr, optim.min_lr, optim.clip) == (24, 25, 5e-4, 3e-5, 0)
+        assert (optim.schedule, optim.up_length, optim.weight_decay) == ("up_down", 12, 0.05)
+        assert (optim.layer_decay, backbone.drop_path) == ((0.85, 0.5) if large else (0.9, 0.3))
+        side, window = {"nyuv2": (480, 30), "kitti-eigen": (352, 22)}[task["dataset"]]
+        assert (backbone.image_size, backbone.args["window_size"]) == (side, window)
+        assert task["evaluate"] == "test"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tasks.datasets.persons.dataset import Part, PartFiles, PoseDataset
+from tasks.datasets.photographs import SHOWS
 
 _BOXES = "person_detection_results"
 _OF_CROWDPOSE: dict[Part, int] = {"train": 10_000, "val": 2_000, "test": 8_000}
@@ -50,7 +51,7 @@ CROWDPOSE = PoseDataset(
     },
 )  # fmt: skip
 SCENE_PEOPLE = PoseDataset(
-    name="scene-people", title="Scene people", source="made", skeleton="coco", made=True,
+    name="scene-people", title="Generated people", source="made", skeleton="coco", made=True, shows=SHOWS,
     split="generated: train, val and test show other photographs and figures (tasks/datasets/scenes)",
     licence="as the photographs in scikit-image and scikit-learn",
     how_to_get="Drawn by this project over photographs in packages when it is first asked for.",

@@ -11,8 +11,10 @@ from tiny_task import run
 
 from tasks.base import DataContext
 from tasks.datasets import DATASETS
-from tasks.datasets.depth_pairs.dataset import MadeRooms
+from tasks.datasets.depth_pairs.dataset import SCENE_ROOMS, MadeRooms
 from tasks.datasets.depth_pairs.layout import DepthFormat, ListFile
+from tasks.datasets.photographs import SHOWS
+from tasks.datasets.scenes import rooms
 from tasks.depth.task import Depth
 from workers.errors import TrialError
 from workers.trial import TrialSpec
@@ -98,3 +100,10 @@ def test_data_check_makes_it_and_finds_no_fault(asked: list[str], tmp_path: Path
     (tmp_path / "made/few-rooms/val/depth_001.png").unlink()
     (fault,) = DATASETS["few-rooms"].check(tmp_path, {}, [], images=False).problems
     assert fault.startswith("1 of 4 files that the list of val names are not there or empty: val/depth_001.png")
+
+
+def test_the_counts_that_are_stated_are_the_generators() -> None:
+    assert {part: count for part, count in rooms.COUNTS.items() if part != "pretrain"} == SCENE_ROOMS.counts
+    assert SCENE_ROOMS.apart == ListFile(f"{rooms.STEREO}.txt")
+    assert SCENE_ROOMS.format.steps_per_metre == rooms.MILLIMETRES
+    assert Depth(dataset="scene-rooms").opens.keys() >= {"scene-rooms", *SHOWS}
