@@ -8,8 +8,13 @@ from tasks.datasets.photographs import SHOWS
 _BOXES = "person_detection_results"
 _OF_CROWDPOSE: dict[Part, int] = {"train": 10_000, "val": 2_000, "test": 8_000}
 """Images."""
-_OF_SCENES: dict[Part, tuple[int, int]] = {"train": (6_563, 0), "val": (649, 788), "test": (678, 827)}
-"""Persons and boxes of version 1."""
+_OF_SCENES: dict[Part, tuple[int, int, int]] = {
+    "train": (2_812, 4_758, 0),
+    "val": (300, 461, 579),
+    "test": (300, 488, 663),
+}
+"""Images (of train those with persons), persons and detected boxes; stated here too, so that they are known before the
+set is made. A test compares."""
 COCO_KEYPOINTS = PoseDataset(
     name="coco-keypoints", title="COCO", source="folder", skeleton="coco",
     split="COCO 2017's train, val and test-dev; labels of test-dev are not public: a submission is written",
@@ -57,8 +62,9 @@ SCENE_PEOPLE = PoseDataset(
     how_to_get="Drawn by this project over photographs in packages when it is first asked for.",
     part_files={
         part: PartFiles(f"annotations/person_keypoints_{part}2017.json", f"{part}2017",
-                        "" if part == "train" else f"{_BOXES}/{part}2017_detections.json", persons=persons, boxes=boxes)
-        for part, (persons, boxes) in _OF_SCENES.items()
+                        "" if part == "train" else f"{_BOXES}/{part}2017_detections.json", image_count=images,
+                        persons=persons, boxes=boxes)
+        for part, (images, persons, boxes) in _OF_SCENES.items()
     },
 )  # fmt: skip
 POSE = (COCO_KEYPOINTS, CROWDPOSE, SCENE_PEOPLE)

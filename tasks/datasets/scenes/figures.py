@@ -21,7 +21,7 @@ FLIPPED = (0, *(i + (1 if i % 2 else -1) for i in range(1, 17)))
 """For each joint the one that takes its place in a mirrored image."""
 HEAD = 0.105
 """Radius of the head, as a part of a standing figure's height; large, so that the face is several pixels wide."""
-THIN = {"arm": 0.034, "forearm": 0.028, "thigh": 0.047, "shin": 0.036}
+THIN = {"arm": 0.052, "forearm": 0.045, "thigh": 0.07, "shin": 0.056}
 """Half the width of limbs, as a part of the height."""
 
 
@@ -91,10 +91,10 @@ class Part:
 
 def drawn_figure(random: np.random.Generator, height: float, middle: tuple[float, float]) -> Figure:
     """A figure of random pose. `middle`: where the middle of its torso lies, in pixels."""
-    front = random.random() < 0.8
+    front = random.random() < 0.9
     side = 1.0 if front else -1.0
     turn = random.uniform(0.55, 1.0)
-    lean = float(np.clip(random.normal(0, 0.22), -0.7, 0.7))
+    lean = float(np.clip(random.normal(0, 0.15), -0.5, 0.5))
     spine = _direction(np.pi + lean)
     across = np.array([spine[1], -spine[0]]) * -1.0
     joints = dict[str, Floats]()
@@ -103,12 +103,12 @@ def drawn_figure(random: np.random.Generator, height: float, middle: tuple[float
         shoulder = neck + across * (sign * 0.115 * turn)
         hip = hips + across * (sign * 0.07 * turn)
         joints |= {f"{name}_shoulder": shoulder, f"{name}_hip": hip}
-        upper = sign * random.uniform(-0.3, 2.7) + lean
-        lower = upper + sign * random.uniform(-0.3, 2.2)
+        upper = sign * random.uniform(-0.1, 2.2) + lean
+        lower = upper + sign * random.uniform(-0.4, 1.2)
         joints[f"{name}_elbow"] = shoulder + _direction(upper) * (0.165 * random.uniform(0.7, 1))
         joints[f"{name}_wrist"] = joints[f"{name}_elbow"] + _direction(lower) * (0.15 * random.uniform(0.7, 1))
-        thigh = sign * random.uniform(-0.3, 1.0) + 0.5 * lean
-        shin = thigh - sign * random.uniform(-0.2, 0.9)
+        thigh = sign * random.uniform(-0.1, 0.8) + 0.5 * lean
+        shin = thigh - sign * random.uniform(-0.2, 0.6)
         joints[f"{name}_knee"] = hip + _direction(thigh) * (0.22 * random.uniform(0.7, 1))
         joints[f"{name}_ankle"] = joints[f"{name}_knee"] + _direction(shin) * (0.21 * random.uniform(0.75, 1))
     tilt = lean + float(np.clip(random.normal(0, 0.2), -0.5, 0.5))

@@ -22,12 +22,12 @@ SIDE = 128
 SEED = 1212
 COUNTS: dict[PhotoPart, int] = {"train": 3000, "val": 300, "test": 300}
 """Images of each part, made of the photographs of the same part."""
-HEIGHTS = (42.0, 112.0)
+HEIGHTS = (60.0, 115.0)
 """Of figures, in pixels."""
-MOST = 4
-EMPTY, CROWDED, OCCLUDED = 0.06, 0.35, 0.3
+MOST = 3
+EMPTY, CROWDED, OCCLUDED = 0.06, 0.3, 0.2
 """Shares of images: without persons; of several persons close together; with a thing in front."""
-LEAST_SHOWN = 0.3
+LEAST_SHOWN = 0.5
 """A figure of which less can be seen is not painted: its part of pixels that it would have if it were alone."""
 _EDGES = (
     (16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9), (8, 10), (9, 11),
