@@ -24,7 +24,7 @@ FOCAL = 1.1 * SIDE
 PER_METRE = 120.0
 """Pixels of a photograph on a metre of a surface; the same for all, so that fine detail tells distance too."""
 CONTRAST = 0.3
-"""Of a surface: how much lighter it is, as a part, where the photograph is a standard deviation lighter than its mean."""
+"""How much lighter a surface is, as a part, where the photograph is a standard deviation lighter than its mean."""
 HAZE, HAZE_METRES = np.array([190.0, 200.0, 215.0]), 5.0
 """What is farther looks hazier (aerial perspective): the haze's colour, and the distance at which a part 1 / e of a
 surface's own colour is left. A small model learns depth from this cue within minutes."""
@@ -160,7 +160,7 @@ def nearest(planes: list[Plane], eye: Floats, rays: Floats) -> tuple[Floats, NDA
 
 
 class _Paint:
-    """What a plane is painted with: a random colour, lighter and darker as a photograph is, which repeats as in mirrors.
+    """What a plane is painted with: a random colour, lighter and darker as a photograph is that repeats as in mirrors.
 
     Photographs differ in colour and contrast from part to part; a model that had learnt depth from those of train would
     know nothing of test.
