@@ -23,9 +23,9 @@ FOCAL = 1.1 * SIDE
 """Pixels; the same for all images, so that size tells distance: a view of 49 degrees."""
 PER_METRE = 120.0
 """Pixels of a photograph on a metre of a surface; the same for all, so that fine detail tells distance too."""
-CONTRAST = 0.3
+CONTRAST = 0.25
 """How much lighter a surface is, as a part, where the photograph is a standard deviation lighter than its mean."""
-HAZE, HAZE_METRES = np.array([190.0, 200.0, 215.0]), 5.0
+HAZE, HAZE_METRES = np.array([200.0, 210.0, 225.0]), 4.5
 """What is farther looks hazier (aerial perspective): the haze's colour, and the distance at which a part 1 / e of a
 surface's own colour is left. A small model learns depth from this cue within minutes."""
 FINE = 2
@@ -171,7 +171,7 @@ class _Paint:
         self._start = np.array([random.uniform(0, side) for side in self._texture.size])
         shade = _luma(self._texture.levels[0])
         self._mean, self._spread = float(shade.mean()), max(1.0, float(shade.std()))
-        hue, saturation, value = random.uniform(0, 1), random.uniform(0.2, 0.6), random.uniform(0.35, 0.5)
+        hue, saturation, value = random.uniform(0, 1), random.uniform(0.2, 0.6), random.uniform(0.32, 0.42)
         self._colour = np.array(colorsys.hsv_to_rgb(hue, saturation, value)) * 255
 
     def of(self, plane: Plane, points: Floats, far: Floats) -> Pixels:

