@@ -120,6 +120,8 @@ CLAIMED = {
     ("pose", "paper_384"): {50: ("210", "26 hours")},
     ("pose", "replknet"): {85: ("198", "25 hours")},
     ("drop_layers", "paper"): {27: ("262", "33 hours")},
+    ("drop_layers", "paper_pose"): {260: ("1,030", "5.4 days")},
+    ("sampled_layers", "paper_pose"): {260: ("884", "4.6 days")},
     ("drop_layers", "cars"): {350: ("31", "4 hours")},
     ("sampled_layers", "paper"): {27: ("224", "28 hours")},
     ("sampled_layers", "cars"): {350: ("27", "3.4 hours")},
@@ -253,6 +255,19 @@ def test_figure_5_and_drawn_layers_on_depth_are_the_papers_protocol() -> None:
         for trial in trials:
             assert (trial.optim, trial.task, trial.runtime) == (recipe.optim, recipe.task, recipe.runtime)
             assert (trial.backbone.image_size, trial.backbone.norm_eps, trial.backbone.drop_path) == (480, 1e-6, 0.3)
+
+
+def test_figure_5_and_drawn_layers_on_pose_have_the_recipe_of_the_pose_spec() -> None:
+    paper = Planner(load(ROOT / "specs/pose.yaml", "paper"), DurationModel()).specs()
+    recipe = next(trial for trial in paper if trial.backbone.init.name == "B 1K-MIM")
+    for name, trials in (("drop_layers", 2 * 7 * 3), ("sampled_layers", 2 * 6 * 3)):
+        planned = Planner(load(ROOT / f"specs/{name}.yaml", "paper_pose"), DurationModel()).specs()
+        assert len(planned) == trials
+        for trial in planned:
+            assert (trial.optim, trial.task, trial.runtime) == (recipe.optim, recipe.task, recipe.runtime)
+            assert trial.backbone.model_dump(
+                include={"image_size", "norm_eps", "drop_path"}
+            ) == recipe.backbone.model_dump(include={"image_size", "norm_eps", "drop_path"})
 
 
 def test_depths_paper_profile_has_the_facts_of_appendix_e() -> None:

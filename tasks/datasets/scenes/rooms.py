@@ -182,7 +182,8 @@ class _Paint:
         lighter = np.clip((shade - self._mean) / self._spread, -2, 2) * CONTRAST
         clear = np.exp(-far / HAZE_METRES)[:, None]
         colours = self._colour * (1 + lighter[:, None]) * clear + HAZE * (1 - clear)
-        return np.clip(np.rint(colours), 0, 255).astype(np.uint8)
+        pixels: Pixels = np.clip(np.rint(colours), 0, 255).astype(np.uint8)
+        return pixels
 
 
 def _luma(pixels: NDArray[Any]) -> Floats:
