@@ -93,8 +93,8 @@ def _row(info: DatasetInfo, root: Path) -> dict[str, Any]:
 @places("data_root")
 @output
 def check(info: DatasetInfo, where: Settings, choices: Mapping[str, Any], images: bool, form: str) -> None:
-    """Whether a data set, or your own at a path, is there and whole: a line for each fault, and exit code 1; 4 when it is
-    not there."""
+    """Whether a data set is there and whole, by its name or your own by its path: a line for each fault, and exit code
+    1; 4 when it is not there."""
     finding = info.check(where.data_root, choices, _splits(where), images, _watched)
     if form == "json":
         show({**vars(finding), "manifest": str(finding.manifest or "")})

@@ -9,8 +9,10 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from tasks.datasets.depth_pairs.dataset import DEPTH_SETS
+from tasks.datasets.described import DatasetDescription
 from tasks.datasets.info import DatasetInfo
 from tasks.datasets.labelled.catalog import LABELLED
+from tasks.datasets.labelled.described import LabelledDescription
 from tasks.datasets.labelled.kinds import KINDS, kind_of_path
 from tasks.datasets.persons.catalog import POSE
 from tasks.datasets.persons.described import CocoDescription
@@ -32,7 +34,7 @@ def find_dataset(name: str, *kinds: type[Info]) -> Info:
     raise ValueError(f"unknown data set {name!r}; {near}known: {', '.join(sorted(known))}")
 
 
-DESCRIBED = {**KINDS, "coco": CocoDescription}
+DESCRIBED: dict[str, type[DatasetDescription]] = {**KINDS, "coco": CocoDescription}
 """Kinds of data sets that the `data` commands take by their path."""
 
 
@@ -51,4 +53,7 @@ def describe(path: str, kind: str | None, fields: Mapping[str, str], root: Path)
         near = nearest(place, DESCRIBED[kind].model_fields) if wrong["type"] == "extra_forbidden" else []
         words = f"{wrong['msg'].removeprefix('Value error, ')}{f'; nearest: {near[0]}' if near else ''}"
         raise ValueError(f"{place}: {words}" if place else words) from error
-    return described.dataset() if isinstance(described, CocoDescription) else described.info(root)
+    if isinstance(described, CocoDescription):
+        return described.dataset()
+    assert isinstance(described, LabelledDescription)
+    return described.info(root)

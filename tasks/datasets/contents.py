@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tasks.datasets.files import first_few, is_filled, open_regular
+from tasks.datasets.images.cache_folder import CacheFolder, node_cache_folder
 from tasks.datasets.manifest import FOLDER
 from tasks.errors import DataError
 
@@ -128,5 +129,10 @@ def _save(folders: Sequence[Path], name: str, known: Known) -> None:
 
 
 def remembered_in(root: Path, others: Sequence[Path] = ()) -> list[Path]:
-    """Folders in which digests of contents, like manifests, may lie. `root`: the data root."""
-    return [*([root / FOLDER] if root.is_dir() else []), *others]
+    """Folders in which digests of contents may lie: those of manifests, and at last the node's folder of decoded images.
+    `root`: the data root."""
+    last: list[Path] = []
+    with contextlib.suppress(DataError):  # loaders say what is wrong with that folder
+        cache = node_cache_folder()
+        last += [cache.folder] if isinstance(cache, CacheFolder) else []
+    return [*([root / FOLDER] if root.is_dir() else []), *others, *last]
