@@ -129,7 +129,7 @@ def _save(folders: Sequence[Path], name: str, known: Known) -> None:
 
 
 def remembered_in(root: Path, others: Sequence[Path] = ()) -> list[Path]:
-    """Folders in which digests of contents may lie: those of manifests, and at last the node's folder of decoded images.
+    """Folders in which digests of contents may lie: those of manifests, and then the node's folder of decoded images.
     `root`: the data root."""
     last: list[Path] = []
     with contextlib.suppress(DataError):  # loaders say what is wrong with that folder

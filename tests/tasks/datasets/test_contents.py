@@ -88,7 +88,7 @@ def test_without_a_folder_that_can_be_written_all_is_read_each_time(tmp_path: Pa
 def test_missing_and_empty_files_are_named(tmp_path: Path, base: Path) -> None:
     (base / "a").write_text("")
     with pytest.raises(
-        DataError, match=r"^x: 2 of 3 files are not there or empty: a, d; they are looked for below .*data$"
+        DataError, match=r"^x: 2 of 3 files are not there or empty: a, d; they are looked for below .*a$"
     ):
         contents("x", base, ["a", "b", "d"], [])
 

@@ -95,7 +95,7 @@ def test_groups_stay_whole_and_classes_keep_their_shares() -> None:
     assert not inside & outside
     for number in range(3):
         total = sum(each == [number] for each in classes)
-        assert abs(sum(classes[i] == [number] for i in drawn) - 0.2 * total) < 2
+        assert abs(sum(classes[i] == [number] for i in drawn) - 0.2 * total) <= 4  # half of the largest group
     assert grouped(groups, classes, 100, seed=1).tolist() != grouped(groups, classes, 100, seed=2).tolist()
 
 

@@ -209,9 +209,7 @@ def test_a_class_whose_images_are_all_drawn_for_test_is_refused(tmp_path: Path, 
     for row in rows[:3]:
         row["label"] = "crow"
     tables.write_csv(tmp_path / "lab" / "birds.csv", rows)
-    with pytest.raises(
-        DataError, match=r"1 classes are in test and never trained: crow; .* draw another test \(test_s"
-    ):
+    with pytest.raises(DataError, match=r"1 classes are in test and never trained: crow; .* draw another test"):
         planned(tmp_path, {**TABLE, "test_fraction": 0.9})
 
 
@@ -248,7 +246,7 @@ def test_a_table_that_cannot_be_read_is_one_line(tmp_path: Path, name: str, cont
         ({"kind": "table", "path": "birds.csv"}, "no table .*birds.csv; task.dataset.path is absolute or below the"),
         (
             {"kind": "table", "path": "lab/birds.csv", "images": "nowhere"},
-            "no folder .*nowhere; task.dataset.images is",
+            "no folder .*nowhere; task.dataset.images",
         ),
         ({"kind": "folder", "path": "lab/birds.csv"}, "is a file, and kind folder reads folders; tables are of kind t"),
         ({"kind": "huggingface", "path": "lab/birds.csv"}, "is not a folder that `save_to_disk` .*: it is a file"),
@@ -278,7 +276,7 @@ def test_a_wrong_description_of_a_table_is_refused_with_the_spec(fields: dict[st
 
 
 def test_mixing_several_labels_is_refused_with_the_spec() -> None:
-    with pytest.raises(ValidationError, match="birds.csv has several labels per image, for which mixing"):
+    with pytest.raises(ValidationError, match=r"birds\.csv has several labels per image, for which mixing"):
         Classify.model_validate({"kind": "classify", "dataset": {**TABLE, "labels": "tags"}})
 
 
