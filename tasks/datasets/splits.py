@@ -82,9 +82,10 @@ def grouped(groups: Sequence[str], classes: Sequence[Sequence[int]], count: int,
     """Draws about `count` of the images and keeps groups whole: each is drawn entirely, or not at all.
 
     `classes`: those of each image, several or none. Each class gives about its share (where a group has one class: to
-    within half of its largest group): the largest groups are placed first, those of one size in the order that RandomState draws, and a group is taken where
-    that brings the counts of its classes nearer to their shares. Ascending order. In whole numbers, so that it is the
-    same on every machine; it depends on the groups' names and not on the order of the images.
+    within half of its largest group): the largest groups are placed first, those of one size in the order that
+    RandomState draws, and a group is taken where that brings the counts of its classes nearer to their shares. In
+    ascending order. In whole numbers, so that it is the same on every machine; it depends on the names of the groups
+    and not on the order of the images.
     """
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):

@@ -62,6 +62,8 @@ def check(
         compare_manifest(card.name, partition.file_name(card, split), [root / FOLDER, *folders], finding)
     else:  # planning lists them anew and writes another manifest
         finding.notes += _same_bytes(manifest)
+        if of.classes == 1 and not of.several_labels:
+            finding.notes.append("one class only: for tasks that read no labels (pretrain, analysis)")
         paths = of.own.opened(of.base(root), [str(image) for image in manifest.images])
     look_at_files(card.name, of.files_root(root), manifest, images, watch, finding, paths)
     return finding

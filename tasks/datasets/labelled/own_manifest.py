@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.datasets.contents import remembered_in
 from tasks.datasets.files import first_few
+from tasks.datasets.images.shards import FOLDER, INDEX
 from tasks.datasets.labelled.card import LabelledCard, OwnImages, SplitSpec, held_out_images
 from tasks.datasets.labelled.listing import Listing, Sizes
 from tasks.datasets.manifest import Manifest
@@ -70,10 +71,25 @@ def make(
     listing = listing or read_listing(own, root)
     parts = cut(own, listing, split)
     found = own.contents(root, listing.images, remembered_in(root, folders))
+    _check_packed(own, root, listing)
     return Manifest(
         split.rule(card), listing.images, listing.labels, parts, len(listing.names), rule=card.split,
         contents=tuple(found), names=tuple(listing.names),
     )  # fmt: skip
+
+
+def _check_packed(own: OwnImages, root: Path, listing: Listing) -> None:
+    """Raises DataError for images that were changed after they were packed: trials would read the packed ones."""
+    folder = own.base(root) / FOLDER
+    if not (folder / INDEX).is_file():
+        return
+    packed = (folder / INDEX).stat().st_mtime_ns
+    changed = [name for name in listing.images if (own.base(root) / name).stat().st_ctime_ns > packed]
+    if changed:
+        raise DataError(
+            f"{own.name}: {len(changed):,} images were changed since they were packed into {folder}: "
+            f"{first_few(changed)}; remove that folder (`data pack` makes it anew)"
+        )
 
 
 def sizes_of(own: OwnImages, listing: Listing, split: SplitSpec | None = None) -> Sizes:

@@ -171,15 +171,15 @@ def _edit(file: str, **changed: Any) -> Callable[[Path], Any]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_edit("dataset_dict.json", splits=["train", "extra"]), "splits train, extra are not read; a split"),
+        (_edit("dataset_dict.json", splits=["train", "extra"]), "splits train, extra are not read"),
         (_edit("dataset_dict.json", splits=["../x"]), "names no file below the folder of the data"),
-        (_edit("train/state.json", _indices_data_files=[{"filename": "i.arrow"}]), "list of indices; call flatten_ind"),
-        (_edit("test/dataset_info.json", features={"label": {"names": ["kite", "owl"]}}), "the splits of .* have other"),
-        (lambda base: (base / "train" / "state.json").write_text("[]"), "state.json is not as `save_to_disk`"),
+        (_edit("train/state.json", _indices_data_files=[{"filename": "i.arrow"}]), "list of indices"),
+        (_edit("test/dataset_info.json", features={"label": {"names": ["kite", "owl"]}}), "the splits of .* have"),
+        (lambda base: (base / "train" / "state.json").write_text("[]"), "state.json is not as `save_to"),
         (lambda base: (base / "train" / "state.json").unlink(), "No such file or directory.*state.json"),
         (lambda base: (base / "test" / "data-00000-of-00001.arrow").unlink(),
          "data-00000-of-00001.arrow"),
-        (lambda base: (base / "test" / "data-00000-of-00001.arrow").write_bytes(b"ARROW"), "birds: .*lab/birds must be"),
+        (lambda base: (base / "test" / "data-00000-of-00001.arrow").write_bytes(b"ARROW"), "lab/birds must be"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_the_folder_is_one_line(
