@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, model_validator
@@ -63,10 +62,9 @@ class ColumnsDescription(LabelledDescription):
     def chosen_by(self) -> Metric:
         return self.metric or ("map11" if self.several_labels else "top1")
 
-    @property
-    @abstractmethod
-    def row(self) -> Callable[[int], str]:
+    def row_name(self, row: int) -> str:
         """What a row is called in messages, by its position."""
+        return f"row {row + 1} of {self.path}"
 
     def wanted(self, there: Sequence[str]) -> dict[str, str]:
         """Role (image, label, labels, split, group) -> its column, of the columns that are there. Raises DataError."""
@@ -84,7 +82,7 @@ class ColumnsDescription(LabelledDescription):
                 )
         return roles
 
-    def of_columns(self, images: list[str], columns: Columns, class_names: Mapping[Any, str] | None = None) -> Listing:
+    def of_columns(self, images: list[str], columns: Columns, class_names: Mapping[str, str] | None = None) -> Listing:
         """The listing of these images. `columns`: by their role. `class_names`: of labels that are numbers of classes.
         Raises DataError for a cell that cannot be used."""
         parts = self._parts(columns["split"]) if "split" in columns else None
@@ -99,7 +97,7 @@ class ColumnsDescription(LabelledDescription):
         classes = _in_order({value for i in learnt or range(len(rows)) for value in rows[i]})
         ranks = {value: rank for rank, value in enumerate(classes)}
         self._refuse_unknown(rows, parts, ranks)
-        names = [str((class_names or {}).get(value, value)) for value in classes]
+        names = [(class_names or {}).get(value, value) for value in classes]
         if not self.several_labels:
             return Listing(images, [ranks[value] for (value,) in rows], names, parts, groups)
         if not classes:
@@ -107,7 +105,7 @@ class ColumnsDescription(LabelledDescription):
         numbers = [{ranks[value] for value in row} for row in rows]
         return Listing(images, [[int(n in row) for n in range(len(names))] for row in numbers], names, parts, groups)
 
-    def _refuse_unknown(self, rows: list[list[Any]], parts: list[str] | None, ranks: Mapping[Any, int]) -> None:
+    def _refuse_unknown(self, rows: list[list[str]], parts: list[str] | None, ranks: Mapping[str, int]) -> None:
         """Raises DataError for labels of val and test that no training image has."""
         for part in ("val", "test"):
             of_part = {value for i, row in enumerate(rows) if parts and parts[i] == part for value in row}
@@ -118,27 +116,27 @@ class ColumnsDescription(LabelledDescription):
                     "each some images to train on, or leave it out"
                 )
 
-    def _label(self, cell: Any, row: int) -> Any:
+    def _label(self, cell: Any, row: int) -> str:
         column = self.label or "label"
         if isinstance(cell, list):
             raise self._wrong(row, column, "holds a list", "name the column as `labels` for several labels per image")
         return self._value(cell, row, column)
 
-    def _several(self, cell: Any, row: int) -> list[Any]:
+    def _several(self, cell: Any, row: int) -> list[str]:
         if cell is None:
             raise self._wrong(row, self.labels, "is empty", "an image without labels has an empty list or empty text")
         if isinstance(cell, str):
             cell = [part for part in cell.split(self.separator) if part.strip()]
         return [self._value(value, row, self.labels) for value in (cell if isinstance(cell, list) else [cell])]
 
-    def _value(self, cell: Any, row: int, column: str | None) -> Any:
-        """A label: text without blanks at its ends, or a whole number."""
+    def _value(self, cell: Any, row: int, column: str | None) -> str:
+        """A label as text, without blanks at its ends. Tables differ in what they call a number."""
         value = cell.strip() if isinstance(cell, str) else cell
-        if value is None or value == "" or value != value or (value == -1 and not isinstance(value, bool)):
+        if value is None or value == "" or value != value:
             raise self._wrong(row, column, "has no label", "give every image its label, or leave it out")
         if not isinstance(value, str | int):
             raise self._wrong(row, column, f"holds {value!r}", "a class is text or a whole number")
-        return str(value).lower() if isinstance(value, bool) else value
+        return str(value).lower() if isinstance(value, bool) else str(value)
 
     def _parts(self, cells: Cells) -> list[str]:
         found = []
@@ -162,11 +160,11 @@ class ColumnsDescription(LabelledDescription):
         return found
 
     def _wrong(self, row: int, column: str | None, what: str, remedy: str) -> DataError:
-        return DataError(f"{self.name}: {self.row(row)} of {self.path}: column {column!r} {what}; {remedy}")
+        return DataError(f"{self.name}: {self.row_name(row)}: column {column!r} {what}; {remedy}")
 
 
-def _in_order(values: set[Any]) -> list[Any]:
-    """Numbers, also those written as text, by their value; else by their text."""
-    if all(isinstance(value, int) or (value.isascii() and value.isdigit()) for value in values):
-        return sorted(values, key=lambda value: (int(value), str(value)))
-    return sorted(values, key=str)
+def _in_order(values: set[str]) -> list[str]:
+    """By their value, if all are whole numbers; else by their text."""
+    if all(value.isascii() and value.isdigit() for value in values):
+        return sorted(values, key=lambda value: (int(value), value))
+    return sorted(values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -37,9 +37,9 @@ class SavedDataset(ColumnsDescription):
         what = f"no {SPLITS} or {STATE} in it" if base.is_dir() else "it is a file"
         return f"{self.name}: {base} is not {self.layout}: {what}; folders of image files are of kind folder"
 
-    @property
-    def row(self) -> Callable[[int], str]:
-        return lambda row: f"row {row + 1}"
+    def row_name(self, row: int) -> str:
+        """Rows of a DatasetDict are counted over train, validation and test."""
+        return f"{super().row_name(row)} (splits one after the other)"
 
     def listing(self, root: Path) -> Listing:
         base = self.base(root)
@@ -47,7 +47,7 @@ class SavedDataset(ColumnsDescription):
         images: list[str] = []
         parts: list[str] = []
         columns: dict[str, list[Any]] = {}
-        class_names: Mapping[int, str] = {}
+        class_names: Mapping[str, str] = {}
         for split, part in splits.items():
             for number, file in enumerate(_files(base, split)):
                 table = read_stream(base / file)
@@ -68,8 +68,8 @@ class SavedDataset(ColumnsDescription):
         return self.of_columns(images, columns, class_names)
 
     def _class_names(
-        self, base: Path, split: str, roles: Mapping[str, str], before: Mapping[int, str]
-    ) -> Mapping[int, str]:
+        self, base: Path, split: str, roles: Mapping[str, str], before: Mapping[str, str]
+    ) -> Mapping[str, str]:
         """Number -> name of the classes, of a column of type ClassLabel. Raises DataError where splits differ."""
         info = _json(base / split / INFO)
         feature: Any = info.get("features", {}).get(roles.get("labels") or roles.get("label") or "", {})
@@ -78,7 +78,7 @@ class SavedDataset(ColumnsDescription):
         feature = feature.get("feature", feature)
         if "names" not in feature:
             return before
-        names = dict(enumerate(feature["names"]))
+        names = {str(number): str(name) for number, name in enumerate(feature["names"])}
         if before and names != before:
             raise DataError(f"{self.name}: the splits of {base} have other names of classes: their numbers differ")
         return names

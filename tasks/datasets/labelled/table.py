@@ -55,10 +55,6 @@ class ImageTable(ColumnsDescription):
             return f"{self.name}: no folder {self.base(root)}; task.dataset.images is absolute or below the data root"
         return None
 
-    @property
-    def row(self) -> Callable[[int], str]:
-        return lambda row: f"row {row + 1}"
-
     def listing(self, root: Path) -> Listing:
         path, base = self.table(root), self.base(root)
         suffix = path.suffix.lower()

@@ -116,7 +116,7 @@ def test_a_folder_of_ones_own_with_two_models_and_three_replicates(tmp_path: Pat
     finals = store.trials.placed(job, "final")
     assert sorted(trial.group for trial in finals) == ["convnext_atto"] * 3 + ["resnet10t"] * 3
     seeds = {trial.key: store.trials.get(trial.key).spec["seed"] for trial in finals}
-    assert sorted(seeds.values()) == [0, 0, 1, 1, 2, 2]
+    assert sorted(seeds.values()) == [1, 1, 2, 2, 3, 3]
     for name, row in rows.items():
         values = [trial.value for trial in finals if trial.group == name]
         assert all(value is not None and 0 <= value <= 1 for value in values)

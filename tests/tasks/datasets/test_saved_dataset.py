@@ -140,7 +140,7 @@ def _no_bytes(rows: list[Row]) -> None:
         (
             lambda rows: rows[3].update(label=-1),
             {},
-            "row 4 of lab/birds: column 'label' has no label; give",
+            r"row 4 of lab/birds \(splits one after the other\): column 'label' has no",
         ),
         (
             None,
