@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from tasks.datasets.files import SUFFIXES, below, ignored
-from tasks.datasets.images.shards import FOLDER, INDEX
 from tasks.datasets.labelled.card import Metric
 from tasks.datasets.labelled.described import LabelledDescription
 from tasks.datasets.labelled.listing import PART_NAMES, Listing
@@ -82,6 +81,8 @@ def _check_names(base: Path) -> None:
 def _folders(folder: Path) -> list[str]:
     """The folders in it, without that of packed copies. Raises ValueError for images that lie beside them: they would
     be in no class."""
+    from tasks.datasets.images.shards import FOLDER, INDEX
+
     with os.scandir(folder) as entries:
         kept = [entry for entry in entries if not ignored(entry.name)]
     loose = sorted(entry.name for entry in kept if entry.name.lower().endswith(SUFFIXES) and not entry.is_dir())

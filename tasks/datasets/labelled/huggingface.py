@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tasks.datasets.contents import Content, contents, digest_of
 from tasks.datasets.files import plain, read_list
-from tasks.datasets.images.arrow import ArrowImages, encoded, read_stream
 from tasks.datasets.labelled.columns import Column, ColumnsDescription
 from tasks.datasets.labelled.listing import PART_NAMES, Listing
 from tasks.errors import DataError
+
+if TYPE_CHECKING:
+    from tasks.datasets.images.arrow import ArrowImages
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 """Files that `save_to_disk` writes."""
@@ -42,6 +44,8 @@ class SavedDataset(ColumnsDescription):
         return f"{super().row_name(row)} (splits one after the other)"
 
     def listing(self, root: Path) -> Listing:
+        from tasks.datasets.images.arrow import read_stream
+
         base = self.base(root)
         splits = _splits(base)
         images: list[str] = []
@@ -84,6 +88,8 @@ class SavedDataset(ColumnsDescription):
         return names
 
     def opened(self, base: Path, names: Sequence[str]) -> ArrowImages:
+        from tasks.datasets.images.arrow import ArrowImages
+
         rows = ((file, int(row)) for file, _, row in (name.rpartition("/") for name in names))
         return ArrowImages(self.name, base, self.image, list(rows))
 
@@ -98,6 +104,8 @@ class SavedDataset(ColumnsDescription):
 
     def _rows(self, path: Path) -> list[Content]:
         """The contents of every image in an Arrow file. Raises DataError."""
+        from tasks.datasets.images.arrow import encoded, read_stream
+
         found = []
         for row, cell in enumerate(read_stream(path).column(self.image)):
             try:

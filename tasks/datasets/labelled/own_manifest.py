@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.datasets.contents import remembered_in
 from tasks.datasets.files import first_few
-from tasks.datasets.images.shards import FOLDER, INDEX
 from tasks.datasets.labelled.card import LabelledCard, OwnImages, SplitSpec, held_out_images
 from tasks.datasets.labelled.listing import Listing, Sizes
 from tasks.datasets.manifest import Manifest
-from tasks.datasets.splits import Indices, grouped, stratified
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
@@ -80,6 +78,8 @@ def make(
 
 def _check_packed(own: OwnImages, root: Path, listing: Listing) -> None:
     """Raises DataError for images that were changed after they were packed: trials would read the packed ones."""
+    from tasks.datasets.images.shards import FOLDER, INDEX
+
     folder = own.base(root) / FOLDER
     if not (folder / INDEX).is_file():
         return
@@ -188,8 +188,9 @@ def _check_classes(own: OwnImages, listing: Listing, parts: Sequence[str]) -> No
 
 def _drawn(own: OwnImages, listing: Listing, pool: list[int], count: int, seed: int) -> list[int]:
     """About `count` rows of the pool, as `stratified` draws them, or as `grouped` does where groups stay whole."""
+    from tasks.datasets.splits import grouped, stratified
+
     labels = [listing.labels[i] for i in pool]
-    drawn: Indices
     if listing.groups is None and not own.several_labels:
         drawn = stratified(labels, [len(pool) - count, count], seed)[1]
     else:

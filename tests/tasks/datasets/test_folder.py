@@ -102,6 +102,7 @@ def test_an_official_val_may_serve_as_test(tmp_path: Path) -> None:
     own = task(tmp_path, official_val="test", val_fraction=0.25, train="trainval", evaluate="test")
     assert (own.train_samples, own.evaluation_samples) == (12, 12)
     chosen_on = task(tmp_path, official_val="test", val_fraction=0.25)
+    assert chosen_on.opens == own.opens != task(tmp_path).opens  # which chooses on what these report
     assert (chosen_on.train_samples, chosen_on.evaluation_samples) == (9, 3)
     plant(tmp_path, ("test",))
     with pytest.raises(ValidationError, match="insects has its own test images"):
