@@ -30,7 +30,7 @@ def read_listing(own: OwnImages, root: Path) -> Listing:
         raise
     except Exception as error:  # whatever pyarrow, json and csv raise on damaged files
         said = isinstance(error, OSError | ValueError) and str(error)
-        reason = " ".join((str(error) if said else f"{type(error).__name__}: {error}").split())
+        reason = " ".join((str(error) if said else f"{type(error).__name__}: {error}").split()).rstrip(".")
         raise DataError(f"{own.name}: {reason}. {own.path} must be {own.layout}") from error
     if not listing.images:
         raise DataError(f"{own.name}: no images. {own.path} must be {own.layout}")
