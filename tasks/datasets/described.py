@@ -27,19 +27,14 @@ class DatasetDescription(BaseModel, ABC):
     path: FilePath
     """Absolute, below the home folder (~), or below the data root."""
     name: str = Field(default="", max_length=100, pattern=ONE_LINE.replace("[^", "[^/"))
-    """Column in tables; none: the last part of the path, of a table without its suffix."""
+    """Column in tables; none: the last part of the path."""
 
     @model_validator(mode="before")
     @classmethod
     def _named(cls, fields: Any) -> Any:
         if isinstance(fields, Mapping) and not fields.get("name") and isinstance(fields.get("path"), str):
-            return {**fields, "name": cls.named_after(PurePath(fields["path"]))}
+            return {**fields, "name": PurePath(fields["path"]).name}
         return fields
-
-    @staticmethod
-    def named_after(path: PurePath) -> str:
-        """The name, where none is given."""
-        return path.name
 
     def base(self, root: Path) -> Path:
         """Where the data lie. `root`: the data root."""

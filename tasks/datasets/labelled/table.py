@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
 from tasks.bounds import FilePath
@@ -37,11 +37,6 @@ class ImageTable(ColumnsDescription):
     table. Absolute paths in the table must lie in it."""
 
     covered: ClassVar[frozenset[str]] = ColumnsDescription.covered | {"images"}
-
-    @staticmethod
-    def named_after(path: PurePath) -> str:
-        """birds, of birds.csv."""
-        return path.stem
 
     def table(self, root: Path) -> Path:
         return super().base(root)

@@ -147,15 +147,15 @@ def test_numbers_are_classes_in_their_order(tmp_path: Path, rows: list[Row]) -> 
 def test_a_table_without_labels_is_for_pretraining_and_analysis(tmp_path: Path, rows: list[Row]) -> None:
     tables.write_csv(tmp_path / "lab" / "birds.csv", [{"path": row["path"]} for row in rows])
     for written in (
-        {"kind": "pretrain", "mask_patch": 8, "val_fraction": 0.25, "dataset": {**TABLE, "label": ""}},
-        {"kind": "analysis", "images": 4, "val_fraction": 0.25, "dataset": {**TABLE, "label": ""}},
+        {"kind": "pretrain", "mask_patch": 8, "val_fraction": 0.25, "dataset": {**TABLE, "name": "birds", "label": ""}},
+        {"kind": "analysis", "images": 4, "val_fraction": 0.25, "dataset": {**TABLE, "name": "birds", "label": ""}},
     ):
         of = Pretrain if written["kind"] == "pretrain" else Analyse
         own = of.model_validate({**written, **of.model_validate(written).planned_fields(tmp_path)})
         assert own.evaluation_samples == (6 if of is Pretrain else 4)
         assert len(next(iter(own.loaders(context(tmp_path)).evaluation()))["images"])
     with pytest.raises(ValidationError, match="birds has one class only"):
-        planned(tmp_path, {**TABLE, "label": ""})
+        planned(tmp_path, {**TABLE, "name": "birds", "label": ""})
 
 
 def _row(**changed: Any) -> Callable[[list[Row]], Any]:
@@ -201,7 +201,7 @@ def test_what_is_wrong_in_a_table_is_one_line(
     tables.write_csv(tmp_path / "lab" / "birds.csv", rows)
     with pytest.raises(DataError, match=message) as caught:
         planned(tmp_path, {**TABLE, **fields})
-    assert str(caught.value).startswith("birds: ")
+    assert str(caught.value).startswith("birds.csv: ")
     assert "\n" not in str(caught.value)
 
 
@@ -217,7 +217,7 @@ def test_a_class_whose_images_are_all_drawn_for_test_is_refused(tmp_path: Path, 
     ("name", "content", "message"),
     [
         ("a.csv", b"", "no images: .*a.csv is empty"),
-        ("a.csv", b"path,label\n", "a: no images. a.csv must be a table"),
+        ("a.csv", b"path,label\n", "a.csv: no images. a.csv must be a table"),
         ("a.csv", b"path,label\n1.jpg\n", "a.csv: line 2 has 1 cells, and the first 2"),
         ("a.csv", b'path,label\n"1.jpg,x\n', "a.csv: line 2: unexpected end of data"),
         ("a.csv", b"path,path\n1.jpg,x\n", "two columns have one name; its columns: path, path"),
@@ -228,7 +228,7 @@ def test_a_class_whose_images_are_all_drawn_for_test_is_refused(tmp_path: Path, 
         ("a.jsonl", b'{"path": "1.jpg", "label": ["x"]}\n', "'label' holds a list; name the column as `labels`"),
         ("a.jsonl", b'{"path": "1.jpg"}\n{"path": "2.jpg", "label": "x"}\n', "row 1 .* 'label' has no label"),
         ("a.jsonl", b'{"path": 7, "label": "x"}\n', "row 1 .* 'path' names no file"),
-        ("a.parquet", b"PAR1 nothing", "a: .*[Pp]arquet"),
+        ("a.parquet", b"PAR1 nothing", "a.parquet: .*[Pp]arquet"),
         ("a.xlsx", b"PK", "a.xlsx is no table that is read; known: .csv, .tsv, .jsonl, .ndjson, .parquet"),
     ],
 )
@@ -276,7 +276,7 @@ def test_a_wrong_description_of_a_table_is_refused_with_the_spec(fields: dict[st
 
 
 def test_mixing_several_labels_is_refused_with_the_spec() -> None:
-    with pytest.raises(ValidationError, match="birds has several labels per image, for which mixing"):
+    with pytest.raises(ValidationError, match=r"birds\.csv has several labels per image, for which mixing"):
         Classify.model_validate({"kind": "classify", "dataset": {**TABLE, "labels": "tags"}})
 
 
