@@ -251,11 +251,11 @@ class Task(BaseModel, ABC):
         if not described:
             return content
         manifests = content.get("manifests")
-        dropped = {"name", "path"} if manifests else {"name"}
         kept = {name: value for name, value in content.items() if name != "sizes"}
         if manifests:
             kept["manifests"] = sorted(manifests.values())  # their names hold the place
         for name in described:
+            dropped = {"name", *(getattr(self, name).covered if manifests else ())}
             kept[name] = {key: value for key, value in content[name].items() if key not in dropped}
         return kept
 

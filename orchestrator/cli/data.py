@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.data_set import Cut, OneSet, found
 from orchestrator.cli.options import echo, output, places, say, show
 from orchestrator.errors import BackendUnreachable, NotFound
 from orchestrator.report.formatting import WIDTH, aligned
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
-    from tasks.datasets.info import Conversion, DatasetInfo, Finding, SplitOption
+    from tasks.datasets.info import Conversion, DatasetInfo, Finding
 
 FAULTY = 1
 COLUMNS = ("name", "classes", "train", "val", "test", "metric", "source", "there")
@@ -25,62 +26,6 @@ COLUMNS = ("name", "classes", "train", "val", "test", "metric", "source", "there
 @click.group()
 def data() -> None:
     """List, check, download and split data sets."""
-
-
-class _Cut(click.Command):
-    """A command on one data set, with the options that data sets offer for their splits. They are asked for when the
-    command is called: every other command starts faster without them."""
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        return [*super().get_params(ctx), *map(_click_option, _split_options())]
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Calls the command with `info`, the data set, and `choices` in place of the single options."""
-        info = ctx.params["info"] = _named(ctx.params.pop("name"))
-        given = {option: _choice(option, ctx.params.pop(option.name)) for option in _split_options()}
-        for option, value in given.items():
-            if option not in info.options and value != option.default:
-                offered = ", ".join(other.flag for other in info.options) or "none"
-                raise click.UsageError(f"{option.flag} is no option of {info.name}; its options: {offered}", ctx)
-        ctx.params["choices"] = {option.name: given[option] for option in info.options}
-        return super().invoke(ctx)
-
-
-def _split_options() -> list[SplitOption]:
-    from tasks.datasets import DATASETS
-
-    return list(dict.fromkeys(option for info in DATASETS.values() for option in info.options))
-
-
-def _click_option(option: SplitOption) -> click.Option:
-    if option.kind == "switch":
-        return click.Option([option.flag, option.name], is_flag=True, help=option.help)
-    kinds: dict[str, click.ParamType[Any]] = {
-        "fraction": click.FloatRange(0, 1, min_open=True, max_open=True),
-        "count": click.IntRange(0, option.most),
-        "word": click.Choice(option.words),
-    }
-    return click.Option(
-        [option.flag, option.name], type=kinds[option.kind], default=option.default, show_default=True,
-        help=option.help or None,
-    )  # fmt: skip
-
-
-def _choice(option: SplitOption, given: Any) -> Any:
-    """The value that a choice has by what was given for its flag."""
-    if option.kind != "switch":
-        return given
-    return not option.default if given else option.default
-
-
-def _named(name: str) -> DatasetInfo:
-    from tasks.datasets import find_dataset
-    from tasks.datasets.info import DatasetInfo
-
-    try:
-        return find_dataset(name, DatasetInfo)  # type: ignore[type-abstract]
-    except ValueError as error:
-        raise NotFound(str(error)) from error
 
 
 def _there(info: DatasetInfo, where: Settings) -> None:
@@ -108,18 +53,18 @@ def _splits(where: Settings) -> list[Path]:
     return [where.folder / FOLDER]
 
 
-@data.command("ls")
+@data.command("ls", cls=OneSet)
 @click.argument("name", required=False)
 @places("data_root")
 @output
-def list_sets(name: str | None, where: Settings, form: str) -> None:
-    """All data sets that are known, and which are there; with NAME everything about one."""
+def list_sets(info: DatasetInfo | None, where: Settings, form: str) -> None:
+    """All data sets that are known, and which are there; with NAME, or the path of your own, everything about one."""
     from tasks.datasets import DATASETS
 
-    rows = [_row(info, where.data_root) for info in ([_named(name)] if name else DATASETS.values())]
+    rows = [_row(each, where.data_root) for each in ([info] if info else DATASETS.values())]
     if form == "json":
-        show(rows[0] if name else rows)
-    elif name:
+        show(rows[0] if info else rows)
+    elif info:
         echo("\n".join(f"{field.replace('_', ' '):<13} {_text(value)}" for field, value in rows[0].items()))
     else:
         body = [[_text(row.get(column, "–")) for column in COLUMNS] for row in rows]
@@ -142,13 +87,14 @@ def _row(info: DatasetInfo, root: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@data.command(cls=_Cut)
+@data.command(cls=Cut)
 @click.argument("name")
 @click.option("--images", is_flag=True, help="Open every image, too.")
 @places("data_root")
 @output
 def check(info: DatasetInfo, where: Settings, choices: Mapping[str, Any], images: bool, form: str) -> None:
-    """Whether a data set is there and whole: a line for each fault, and exit code 1; 4 when it is not there."""
+    """Whether a data set is there and whole, by its name or your own by its path: a line for each fault, and exit code
+    1; 4 when it is not there."""
     finding = info.check(where.data_root, choices, _splits(where), images, _watched)
     if form == "json":
         show({**vars(finding), "manifest": str(finding.manifest or "")})
@@ -200,29 +146,29 @@ def fetch_command(name: str, where: Settings, keep: bool) -> None:
     get it by hand."""
     from orchestrator.assets.fetch_data import fetch
 
-    info = _named(name)
+    info = found(name)
     with _Bars() as bars:
         fetch(info, where.data_root, bars.show, keep)
     echo(f"{name}: there, below {where.data_root}; data check {name} looks whether it is whole")
 
 
-@data.command("pack")
+@data.command("pack", cls=OneSet)
 @click.argument("name")
 @places("data_root")
 @click.option("--shard-mb", type=click.IntRange(1), default=1024, show_default=True, help="Size of a tar file.")
-def pack_command(name: str, where: Settings, shard_mb: int) -> None:
+def pack_command(info: DatasetInfo, where: Settings, shard_mb: int) -> None:
     """Copy the images of a data set into tar files, which trials then read in the place of millions of small files."""
     from tasks.datasets.images import shards
 
-    info, root = _named(name), where.data_root
     _there(info, where)
+    root = info.files_root(where.data_root)
     with _data_errors():
-        paths, labels = info.files(root)
+        paths, labels = info.files(where.data_root)
         if not paths:
-            raise click.UsageError(f"{name} is kept in arrays, not in a file per image: nothing to pack")
+            raise click.UsageError(f"{info.name} is kept in arrays, not in a file per image: nothing to pack")
         out = root / paths[0].relative_to(root).parts[0] / shards.FOLDER
         index = shards.pack(root, paths, labels, out, shard_mb * 2**20)
-    echo(f"{name}: {len(index)} images in {len(index.shards)} tar files in {out}")
+    echo(f"{info.name}: {len(index)} images in {len(index.shards)} tar files in {out}")
 
 
 class _Bars:
@@ -252,7 +198,7 @@ class _Bars:
         self._bars.update(self._tasks[what], completed=done, total=total)
 
 
-@data.command(cls=_Cut)
+@data.command(cls=Cut)
 @click.argument("name")
 @places("data_root")
 def split(info: DatasetInfo, where: Settings, choices: Mapping[str, Any]) -> None:

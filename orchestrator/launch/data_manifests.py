@@ -162,8 +162,13 @@ def check_unchanged(store: Store, identity: str, job: JobSpec) -> None:
         for split, before in store.trials.get(row.key).spec["task"].get("manifests", {}).items():
             if now.get(split, before) != before:
                 name = split.partition("/")[0]
-                hint = f"Look at it with `data check {name}`; to" if name in DATASETS else "To"
+                hint = f"Look at it with `data check {name}`; to" if name in DATASETS else _OF_OWN_DATA
                 raise Conflict(
                     f"{identity} ran on other data: the split {split} had SHA-256 {before}, what is here has "
                     f"{now[split]}. {hint} run on the data as they are now, give the job another name"
                 )
+
+
+_OF_OWN_DATA = (
+    "(Manifests of your own data have held the bytes of files since 27 November 2026, and not names alone.) To"
+)

@@ -12,8 +12,10 @@ import torch
 
 from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare, Loaders
 from tasks.datasets import transforms
+from tasks.datasets.images.arrow import ArrowImages
 from tasks.datasets.images.open import open_images
 from tasks.datasets.labelled.loaders import ImageInput, LabelledImages, channels_first
+from tasks.datasets.labelled.parts import Images
 from tasks.datasets.reader import Reader
 from tasks.datasets.samples import Records, Sample, on_image
 from tasks.errors import DataError
@@ -58,7 +60,10 @@ class ChosenImages(Loaders):
         images = data.evaluation.images
         chosen = choice.of(len(images))
         self._chunks = choice.chunks(len(chosen))
-        mine = images[chosen] if isinstance(images, np.ndarray) else [images[i] for i in chosen]
+        if isinstance(images, ArrowImages):
+            mine: Images = images.taken(chosen)
+        else:
+            mine = images[chosen] if isinstance(images, np.ndarray) else [images[i] for i in chosen]
         self._in_memory = torch.empty(0)
         samples = Records(open_images(data.name, data.root, mine), None)
         if data.small:

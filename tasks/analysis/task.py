@@ -21,7 +21,7 @@ from tasks.datasets.augment import MEAN_STD, Augment
 from tasks.datasets.labelled.card import DIGEST
 from tasks.datasets.labelled.dataset import LabelledDataset
 from tasks.datasets.labelled.described import LabelledDescription, Sizes
-from tasks.datasets.labelled.folder import LabelledField
+from tasks.datasets.labelled.kinds import LabelledField
 from tasks.datasets.labelled.task_data import SPLIT_FIELDS, LabelledData, own_entries
 from tasks.errors import DataError
 from tasks.metrics import Metric, Summary

@@ -15,7 +15,7 @@ from tasks.datasets.augment import MEAN_STD, Augment
 from tasks.datasets.labelled.card import DIGEST
 from tasks.datasets.labelled.dataset import LabelledDataset
 from tasks.datasets.labelled.described import LabelledDescription, Sizes
-from tasks.datasets.labelled.folder import LabelledField
+from tasks.datasets.labelled.kinds import LabelledField
 from tasks.datasets.labelled.task_data import SPLIT_FIELDS, LabelledData, own_entries
 from tasks.errors import DataError
 from tasks.metrics import LOSS, Metric, Summary, percent
@@ -107,6 +107,8 @@ class Classify(Task):
     def _fits_the_data(self) -> Classify:
         data = self._data
         data.split.check(data.whole)
+        if data.known and data.whole.classes < 2 and not data.whole.several_labels:
+            raise ValueError(f"{data.whole.name} has one class only: there is nothing to classify")
         if data.whole.several_labels and (self.augment.mixes or self.augment.label_smoothing):
             raise ValueError(
                 f"{data.whole.name} has several labels per image, for which mixing and smoothing labels is not defined "

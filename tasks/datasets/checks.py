@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.datasets.files import first_few, is_filled
 from tasks.datasets.info import Finding, Watch
@@ -17,14 +17,18 @@ if TYPE_CHECKING:
     from tasks.datasets.images.source import Source
 
 
-def look_at_files(name: str, root: Path, manifest: Manifest, images: bool, watch: Watch, finding: Finding) -> None:
+def look_at_files(
+    name: str, root: Path, manifest: Manifest, images: bool, watch: Watch, finding: Finding, opened: Any = None
+) -> None:
     """Adds files that the lists name and that are missing (sets in arrays or tar files have none); with `images`, also
-    those that cannot be decoded."""
+    those that cannot be decoded. `opened`: the images, where they do not lie at their names below `root`."""
     from tasks.datasets.images.open import open_images
     from tasks.datasets.images.source import Files
 
-    paths = [root / image for image in manifest.images if isinstance(image, str)]
-    if not paths:
+    paths = opened
+    if paths is None:
+        paths = [root / image for image in manifest.images if isinstance(image, str)]
+    if not len(paths):
         return
     try:
         source = open_images(name, root, paths)

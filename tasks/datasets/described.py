@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,10 +15,13 @@ from tasks.bounds import ONE_LINE, FilePath
 class DatasetDescription(BaseModel, ABC):
     """Place and form (`kind`) of a data set of the user's own; each kind is a subclass.
 
-    `name` and `path` do not enter a trial's key: the digest of the data's manifest says what they are.
+    `name` and the fields in `covered` do not enter a trial's key: the digest of the data's manifest says what they are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    covered: ClassVar[frozenset[str]] = frozenset({"path"})
+    """Fields that say which data are read, and from where: the manifest's digest holds what they come to."""
 
     kind: str
     path: FilePath

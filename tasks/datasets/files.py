@@ -89,10 +89,10 @@ def is_filled(path: Path) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_size > 0
 
 
-def first_few(items: Sequence[Any]) -> str:
+def first_few(items: Sequence[Any], shown: int = SHOWN) -> str:
     """The first of the items, as they can be printed, and how many others there are."""
-    more = f", and {len(items) - SHOWN:,} others" if len(items) > SHOWN else ""
-    return printable(", ".join(map(str, items[:SHOWN])) + more)
+    more = f", and {len(items) - shown:,} others" if len(items) > shown else ""
+    return printable(", ".join(map(str, items[:shown])) + more)
 
 
 def ignored(name: str) -> bool:

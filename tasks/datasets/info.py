@@ -126,6 +126,10 @@ class DatasetInfo(ABC):
         place = f"{root}{'' if root.is_dir() else NO_FOLDER}"
         return f"{self.name}: not found under {place}: {', '.join(missing)}. {self.how_to_get}"
 
+    def files_root(self, root: Path) -> Path:
+        """The folder that files are named below where they are packed. `root`: the data root."""
+        return root
+
     @abstractmethod
     def facts(self) -> Mapping[str, Any]:
         """Further columns of `data ls`: images in train, val and test, split, classes."""

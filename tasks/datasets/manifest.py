@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ PARTS = ("train", "val", "test")
 class Manifest:
     """One entry per image, in the order in which the data set's own lists name them; training keeps that order.
 
-    On disk: JSON lines, the first a header; then {"file" or "index", what belongs to the image, "part"}.
+    On disk: JSON lines, the first a header; then {"file" or "index", what belongs to the image, "part"}, and of data
+    that a spec describes also "bytes" and "sha256" (its first half).
     """
 
     cut: str
@@ -49,6 +51,10 @@ class Manifest:
     """SHA-256 of the pixels, of the small sets that are the same for everybody."""
     rule: str = ""
     """In words; no part of the digest."""
+    contents: Sequence[tuple[int, str]] = ()
+    """Of data that a spec describes, which may change: bytes of each image, and the first half of their SHA-256."""
+    names: Sequence[str] = ()
+    """Of the classes, where the data give them."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -56,20 +62,22 @@ class Manifest:
 
     @cached_property
     def body(self) -> bytes:
-        rows = zip(self.images, self.annotations, self.parts, strict=True)
-        lines = "".join(_line(image, annotation, part) for image, annotation, part in rows)
+        contents = self.contents or repeat(None, len(self.images))
+        rows = zip(self.images, self.annotations, self.parts, contents, strict=True)
+        lines = "".join(_line(image, annotation, part, content) for image, annotation, part, content in rows)
         return lines.encode(errors="backslashreplace")  # bytes of a name that are no UTF-8 become JSON's own escapes
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of the cut's name, the counts, and every entry in order; what enters a trial's key."""
-        return _digest(self.cut, self.classes, self.counts, self.pixels, self.body)
+        """SHA-256 (hex) of the cut's name, the counts, the names of classes, and every entry in order; what enters a
+        trial's key."""
+        return _digest(self.cut, self.classes, self.counts, self.pixels, self.body, self.names)
 
     def write(self, path: Path) -> None:
         """All or nothing. Raises OSError."""
         header = {
             "manifest": VERSION, "cut": self.cut, "rule": self.rule, "classes": self.classes, "counts": self.counts,
-            "pixels": self.pixels, "sha256": self.digest,
+            "pixels": self.pixels, "sha256": self.digest, **({"names": list(self.names)} if self.names else {}),
         }  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}")
@@ -84,7 +92,7 @@ class Manifest:
             raise
 
 
-def _line(image: str | int, annotation: Any, part: str) -> str:
+def _line(image: str | int, annotation: Any, part: str, content: tuple[int, str] | None) -> str:
     entry: dict[str, Any] = {"file": image} if isinstance(image, str) else {"index": image}
     if isinstance(annotation, list):
         entry["labels"] = [number for number, value in enumerate(annotation) if value == 1]
@@ -93,6 +101,8 @@ def _line(image: str | int, annotation: Any, part: str) -> str:
         entry.update(annotation)
     elif annotation is not None:
         entry["label"] = annotation
+    if content is not None:
+        entry["bytes"], entry["sha256"] = content
     return json.dumps({**entry, "part": part}, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
@@ -109,8 +119,9 @@ def _annotation(entry: dict[str, Any], classes: int) -> Any:
     return row
 
 
-def _digest(cut: str, classes: int, counts: dict[str, int], pixels: str, body: bytes) -> str:
-    head = json.dumps([DIGEST_VERSION, cut, classes, sorted(counts.items()), pixels], separators=(",", ":"))
+def _digest(cut: str, classes: int, counts: dict[str, int], pixels: str, body: bytes, names: Sequence[str] = ()) -> str:
+    start = [DIGEST_VERSION, cut, classes, sorted(counts.items()), pixels, *([list(names)] if names else [])]
+    head = json.dumps(start, separators=(",", ":"))
     return hashlib.sha256(head.encode() + b"\n" + body).hexdigest()
 
 
@@ -134,7 +145,8 @@ def _opened(path: Path) -> tuple[dict[str, Any], bytes]:
     try:
         first, _, body = path.read_bytes().partition(b"\n")
         header = json.loads(first)
-        digest = _digest(header["cut"], header["classes"], header["counts"], header["pixels"], body)
+        names = header.get("names", ())
+        digest = _digest(header["cut"], header["classes"], header["counts"], header["pixels"], body, names)
         stated, version = header["sha256"], header["manifest"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error
@@ -167,6 +179,8 @@ def load(path: Path) -> Manifest:
             header["classes"],
             header["pixels"],
             header["rule"],
+            tuple((entry["bytes"], entry["sha256"]) for entry in entries if "bytes" in entry),
+            tuple(header.get("names", ())),
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error

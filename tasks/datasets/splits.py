@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -76,3 +76,38 @@ def _find_room(row: int, up: NDArray[np.bool_], free: NDArray[np.bool_], room: N
         for other in np.flatnonzero(up[:, column]).tolist():
             queue.extend((other, int(to), column) for to in np.flatnonzero(free[other] & ~up[other]))
     raise AssertionError("no shares in whole numbers")
+
+
+def grouped(groups: Sequence[str], classes: Sequence[Sequence[int]], count: int, seed: int) -> Indices:
+    """Draws about `count` of the images and keeps groups whole: each is drawn entirely, or not at all.
+
+    `classes`: those of each image, several or none. Each class gives about its share (where a group has one class: to
+    within half of its largest group): the largest groups are placed first, those of one size in the order that
+    RandomState draws, and a group is taken where that brings the counts of its classes nearer to their shares. In
+    ascending order. In whole numbers, so that it is the same on every machine; it depends on the names of the groups
+    and not on the order of the images.
+    """
+    members: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    held: dict[str, Counter[int]] = {
+        group: Counter(number for index in rows for number in classes[index] or (-1,))
+        for group, rows in members.items()
+    }
+    totals: Counter[int] = Counter()
+    for of_group in held.values():
+        totals.update(of_group)
+    names, images = sorted(members), len(groups)
+    order = [names[i] for i in np.random.RandomState(seed).permutation(len(names)).tolist()]
+    order.sort(key=lambda group: -len(members[group]))
+    taken: Counter[int] = Counter()
+    chosen: list[int] = []
+    for group in order:
+        nearer = sum(
+            many * (2 * (taken[number] * images - totals[number] * count) + many * images)
+            for number, many in held[group].items()
+        )  # what (taken - share)^2, summed over classes, grows by, times the number of images
+        if nearer < 0:
+            taken.update(held[group])
+            chosen += members[group]
+    return np.sort(np.array(chosen, dtype=np.int64))

@@ -16,7 +16,7 @@ from tasks.datasets.augment import MAX_SIDE, MEAN_STD, AspectRatio, Augment, Sha
 from tasks.datasets.labelled.card import DIGEST
 from tasks.datasets.labelled.dataset import LabelledDataset
 from tasks.datasets.labelled.described import LabelledDescription, Sizes
-from tasks.datasets.labelled.folder import LabelledField
+from tasks.datasets.labelled.kinds import LabelledField
 from tasks.datasets.labelled.task_data import SPLIT_FIELDS, LabelledData, own_entries
 from tasks.datasets.photo_tiles import PhotoTiles
 from tasks.metrics import LOSS, Metric, Summary

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from tasks.bounds import MAX_NUMPY_SEED
 from tasks.datasets.info import DatasetInfo, SplitOption
 from tasks.errors import DataError
+
+if TYPE_CHECKING:
+    from tasks.datasets.labelled.listing import Listing
 
 Metric = Literal["top1", "mean_per_class", "map11"]
 Card = TypeVar("Card", bound="LabelledCard")
@@ -36,17 +39,40 @@ OFFICIAL_VAL = SplitOption(
 class OwnImages(Protocol):
     """Images that a spec describes (see described.LabelledDescription)."""
 
+    layout: ClassVar[str]
+
     @property
     def kind(self) -> str: ...
 
     @property
+    def name(self) -> str: ...
+
+    @property
     def path(self) -> str: ...
+
+    @property
+    def place(self) -> str: ...
+
+    @property
+    def several_labels(self) -> bool: ...
+
+    @property
+    def test_fraction(self) -> float: ...
+
+    @property
+    def test_seed(self) -> int: ...
 
     def base(self, root: Path) -> Path: ...
 
     def missing(self, root: Path) -> str | None: ...
 
-    def listed(self, base: Path, part: Any) -> tuple[Any, list[Any]]: ...
+    def listing(self, root: Path) -> Listing: ...
+
+    def opened(self, base: Path, names: Sequence[str]) -> Any: ...
+
+    def contents(self, root: Path, names: Sequence[str], folders: Sequence[Path]) -> list[tuple[int, str]]: ...
+
+    def bytes_now(self, images: Any) -> list[int | None]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +129,10 @@ class LabelledCard(DatasetInfo):
     def base(self, root: Path) -> Path:
         """The folder that files are named below. `root`: the data root."""
         return self.own.base(root) if self.own else root
+
+    def files_root(self, root: Path) -> Path:
+        """The folder above that of the data, so that packed copies of described data lie in their own folder."""
+        return self.own.base(root).parent if self.own else root
 
     def missing(self, root: Path) -> str | None:
         return self.own.missing(root) if self.own else super().missing(root)
@@ -167,7 +197,7 @@ class SplitSpec:
         """The field that settles which images are test, with its value: splits that agree in it take no image for train
         or val that is test to another of them."""
         if card.own:
-            return f"dataset: {card.own.path}"
+            return "official_val: test" if self._val_is_test else f"dataset: {card.own.place}"
         if card.draws_test:
             return f"split_seed: {self.split_seed}"
         return f"dataset: {self.dataset}" if card.test else f"official_val: {self.official_val}"
@@ -179,7 +209,7 @@ class SplitSpec:
         """
         if not card.own:
             return self.rule(card)
-        place = hashlib.sha256(card.own.path.encode()).hexdigest()[:8]
+        place = hashlib.sha256(card.own.place.encode()).hexdigest()[:8]
         open_ = [f"{self.val_fraction:.12g}", str(self.split_seed), *([self.official_val] * self._val_is_test)]
         return "/".join([f"{card.name}-{place}", *open_])
 

@@ -34,11 +34,15 @@ def check(
     `folders`: where its manifest may lie beside root/splits.
     """
     finding, of = Finding(), split.of(card)
-    if of.missing(root):
+    problem = of.missing(root)
+    if problem and of.own:
+        finding.problems.append(problem.removeprefix(f"{card.name}: "))
+        return finding
+    if problem:
         finding.problems += [f"{root / name} is not there" for name in of.needs if not (root / name).exists()]
         return finding
     try:
-        manifest = partition.make(card, root, split)
+        manifest = partition.make(card, root, split, folders)
     except DataError as error:
         finding.problems.append(str(error).removeprefix(f"{card.name}: "))
         return finding
@@ -53,9 +57,26 @@ def check(
             what = f"the packages hold other images: SHA-256 {finding.digest}, expected {card.digest}"
             finding.problems.append(what)
         return finding
-    compare_manifest(card.name, partition.file_name(card, split), [root / FOLDER, *folders], finding)
-    look_at_files(card.name, root, manifest, images, watch, finding)
+    paths = None
+    if of.own is None:
+        compare_manifest(card.name, partition.file_name(card, split), [root / FOLDER, *folders], finding)
+    else:  # planning lists them anew and writes another manifest
+        finding.notes += _same_bytes(manifest)
+        if of.classes == 1 and not of.several_labels:
+            finding.notes.append("one class only: for tasks that read no labels (pretrain, analysis)")
+        paths = of.own.opened(of.base(root), [str(image) for image in manifest.images])
+    look_at_files(card.name, of.files_root(root), manifest, images, watch, finding, paths)
     return finding
+
+
+def _same_bytes(manifest: Manifest) -> list[str]:
+    """Says how many images of val and test are, byte for byte, among those to train on."""
+    by_part: dict[str, set[str]] = {}
+    for (_, digest), part in zip(manifest.contents, manifest.parts, strict=True):
+        by_part.setdefault(part, set()).add(digest)
+    pairs = [("test", "train"), ("test", "val"), ("val", "train")]
+    both = {(a, b): len(by_part.get(a, set()) & by_part.get(b, set())) for a, b in pairs}
+    return [f"{many:,} images of {a} have the very bytes of images of {b}" for (a, b), many in both.items() if many]
 
 
 def _count(card: LabelledCard, manifest: Manifest, finding: Finding) -> None:
@@ -87,7 +108,9 @@ def _faults_of_part(card: LabelledCard, part: Part, labels: list[Any]) -> list[s
         return [*faults, f"{len(classes)} folders of classes with images in {part}, expected {card.classes}"]
     if odd:
         faults.append(f"{part} has labels beyond the {card.classes} classes: {sorted(odd)[:SHOWN]}")
-    if len(classes - odd) < card.classes:
+    if len(classes - odd) < card.classes and not (
+        card.own and part in ("val", "test")
+    ):  # these need not have every one
         absent = sorted(set(range(card.classes)) - classes)
         faults.append(f"{len(absent)} of {card.classes} classes have no image in {part}: {first_few(absent)}")
     return faults

@@ -28,5 +28,9 @@ class LabelledDataset(LabelledCard):
 
     def files(self, root: Path) -> tuple[list[Path], list[int] | None]:
         manifest = partition.make(self, root, SplitSpec(self.name))
-        paths = [root / image for image in manifest.images if isinstance(image, str)]
+        if self.own is None:
+            paths = [root / image for image in manifest.images if isinstance(image, str)]
+        else:
+            images = self.own.opened(self.base(root), [str(image) for image in manifest.images])
+            paths = images if isinstance(images, list) else []
         return paths, None if self.several_labels else list(manifest.annotations)

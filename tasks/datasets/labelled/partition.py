@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.datasets.files import below, first_few
+from tasks.datasets.labelled import own_manifest
 from tasks.datasets.labelled.card import LabelledCard, SplitSpec, held_out_images
+from tasks.datasets.labelled.listing import Listing
 from tasks.datasets.manifest import FOLDER, PARTS, Manifest, load, save, saved_digest
 from tasks.errors import DataError
 
@@ -22,15 +24,20 @@ def file_name(card: LabelledCard, split: SplitSpec) -> str:
     return split.name(card).replace("/", "-") + ".jsonl"
 
 
-def make(card: LabelledCard, root: Path, split: SplitSpec) -> Manifest:
+def make(
+    card: LabelledCard, root: Path, split: SplitSpec, folders: Sequence[Path] = (), listing: Listing | None = None
+) -> Manifest:
     """The manifest by the data set's own lists, without opening an image: every image they name, present or not.
 
     Takes about 25 microseconds an image, and for sets that are folders of files (ImageNet, Caltech-101) one listing of
-    each folder. Raises DataError when lists are missing or damaged, name a file twice, or leave a part empty.
+    each folder; of described data see `own_manifest.make`, which takes `folders` and `listing`. Raises DataError when
+    lists are missing or damaged, name a file twice, or leave a part empty.
     """
     from tasks.datasets.labelled.readers import listed
 
     of = split.of(card)
+    if of.own is not None:
+        return own_manifest.make(of, root, split, folders, listing)
     if of.source != "folder":
         return _of_memory(of, root, split)
     names: list[Part] = ["train", "val"] if of.official_val else ["trainval"]
@@ -40,7 +47,7 @@ def make(card: LabelledCard, root: Path, split: SplitSpec) -> Manifest:
     parts: list[str] = []
     for name in names:
         its_images, its_labels = listed(of, root, name, split.split_seed)
-        images += _names(its_images, card.base(root), len(images))
+        images += _names(its_images, root, len(images))
         parts += _held_out(its_labels, split) if name == "trainval" else [name] * len(its_labels)
         labels += its_labels
     made = Manifest(split.rule(card), images, labels, parts, of.classes, rule=of.split)
@@ -132,10 +139,11 @@ def _images_of(card: LabelledCard, root: Path, manifest: Manifest, indices: list
     from tasks.datasets.labelled.readers import listed
 
     labels = [manifest.annotations[i] for i in indices]
+    if card.own is not None:
+        return LabelledPart(own_manifest.opened(card, root, manifest, indices), labels)
     chosen = [manifest.images[i] for i in indices]
     if all(isinstance(name, str) for name in chosen):
-        base = card.base(root)
-        return LabelledPart([base / str(name) for name in chosen], labels)
+        return LabelledPart([root / str(name) for name in chosen], labels)
     import numpy as np
 
     positions = np.array(chosen)
@@ -178,11 +186,14 @@ def check_memory(card: LabelledCard, root: Path, split: SplitSpec, expected: str
         check(card, split, _of_memory(card, root, split).digest, expected, "the installed packages")
 
 
-def digest(card: LabelledCard, root: Path, split: SplitSpec, others: Sequence[Path] = ()) -> str | None:
+def digest(
+    card: LabelledCard, root: Path, split: SplitSpec, others: Sequence[Path] = (), listing: Listing | None = None
+) -> str | None:
     """The digest of the manifest of the data under `root`; None when the data set is missing.
 
     A saved manifest in `root`/splits or in `others` counts. Without one, it is made from the lists and saved in the
-    first of these folders that can be written. Described data are always listed, because they change. Raises DataError.
+    first of these folders that can be written. Described data are always listed, because they change (`listing`: as
+    they were listed just now). Raises DataError.
     """
     if card.source != "folder":
         return card.digest
@@ -193,7 +204,7 @@ def digest(card: LabelledCard, root: Path, split: SplitSpec, others: Sequence[Pa
     saved = next((folder / name for folder in folders if (folder / name).exists()), None)
     if saved and card.own is None:
         return saved_digest(saved)
-    manifest = make(card, root, split)
+    manifest = make(card, root, split, others, listing)
     if saved is None or not _holds(saved, manifest.digest):
         save(manifest, name, folders)
     return manifest.digest

@@ -9,11 +9,12 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.datasets.images.arrow import ArrowImages
 from tasks.datasets.labelled.card import LabelledCard
 
 Part = Literal["train", "val", "trainval", "test"]
-Images: TypeAlias = Sequence[Path] | NDArray[np.uint8]
-"""Files; or pixels, grey (n, height, width) or colour (n, height, width, 3)."""
+Images: TypeAlias = Sequence[Path] | NDArray[np.uint8] | ArrowImages
+"""Files; pixels, grey (n, height, width) or colour (n, height, width, 3); or images in Arrow files."""
 Labels: TypeAlias = Sequence[Any] | NDArray[Any]
 """One class number for each image; or rows (n, classes) of 1, 0 and -1 (see LabelledCard.several_labels)."""
 Read = tuple[Images, list[Any]]

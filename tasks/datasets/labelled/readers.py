@@ -32,17 +32,15 @@ def listed(card: LabelledCard, root: Path, part: Part, split_seed: int) -> Read:
     if problem:
         raise DataError(problem)
     try:
-        base = card.base(root)
-        images, labels = card.own.listed(base, part) if card.own else _READERS[card.name](card, root, part, split_seed)
+        images, labels = _READERS[card.name](card, root, part, split_seed)
         if isinstance(images, list):
-            for _ in below(base, images):
+            for _ in below(root, images):
                 pass
         return images, labels
     except Exception as error:  # whatever json, scipy, torchvision and expat raise on a damaged list
         said = isinstance(error, OSError | ValueError | RuntimeError) and str(error)
         reason = error if said else f"{type(error).__name__}: {error}"
-        where = "" if card.own else f"lists under {root} cannot be read: "
-        raise DataError(f"{card.name}: {where}{reason}. {card.how_to_get}") from error
+        raise DataError(f"{card.name}: lists under {root} cannot be read: {reason}. {card.how_to_get}") from error
 
 
 def checked(card: LabelledCard, root: Path, part: Part, labels: list[Any], any_count: bool) -> None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.datasets.labelled import partition
+from tasks.datasets.labelled import own_manifest, partition
 from tasks.datasets.labelled.card import SplitSpec, held_out_images
 from tasks.datasets.labelled.dataset import LabelledDataset
-from tasks.datasets.labelled.described import LabelledDescription, Sizes
+from tasks.datasets.labelled.described import LabelledDescription
+from tasks.datasets.labelled.listing import Sizes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,16 +41,20 @@ class LabelledData:
     """Accept other counts of images than the published ones."""
     digest: str = ""
     """SHA-256 of the manifest that the trial was planned with; empty: it was planned without one."""
+    held_out: int | None = None
+    """Images that are held out as val, where planning counted them; None: as many as val_fraction says."""
 
     @classmethod
     def of(cls, dataset: LabelledDataset | LabelledDescription, options: Mapping[str, Any]) -> LabelledData:
         """`options`: fields of the task, by name; of these `SPLIT_FIELDS`, `counts`, `manifests` and `sizes` count."""
         chosen = {name: options[name] for name in SPLIT_FIELDS if name in options}
         any_count, digests = options.get("counts") == "any", list(options.get("manifests", {}).values())
+        held_out = None
         if isinstance(dataset, LabelledDescription):
             sizes: list[Sizes] = list(options.get("sizes", {}).values())
+            held_out = sizes[0].held_out if sizes else None
             dataset = dataset.dataset(sizes[0] if sizes else None)
-        return cls(dataset, SplitSpec(dataset.name, **chosen), any_count, digests[0] if digests else "")
+        return cls(dataset, SplitSpec(dataset.name, **chosen), any_count, digests[0] if digests else "", held_out)
 
     @property
     def card(self) -> LabelledDataset:
@@ -61,7 +66,8 @@ class LabelledData:
         card = self.card
         if part == "test":
             return card.test
-        val = card.val if card.official_val else held_out_images(card.trainval, self.split.val_fraction)
+        drawn = held_out_images(card.trainval, self.split.val_fraction) if self.held_out is None else self.held_out
+        val = card.val if card.official_val else drawn
         return {"val": val, "train": card.trainval - val, "trainval": card.trainval}[part]
 
     @property
@@ -98,11 +104,12 @@ class LabelledData:
 
     def planned(self, root: Path, folders: Sequence[Path]) -> Mapping[str, Mapping[str, Any]]:
         """See Task.planned_fields: `manifests`, and for described data also `sizes`."""
-        whole, sizes = self.whole, None
+        whole, sizes, listing = self.whole, None, None
         if isinstance(whole.own, LabelledDescription):
-            sizes = whole.own.sizes(root)
+            listing = own_manifest.read_listing(whole.own, root)
+            sizes = own_manifest.sizes_of(whole.own, listing, self.split)
             whole = whole.own.dataset(sizes)
-        digest = partition.digest(whole, root, self.split, folders)
+        digest = partition.digest(whole, root, self.split, folders, listing)
         if digest is None:
             return {}
         manifests = dict.fromkeys(self.manifest_names, digest)
@@ -120,7 +127,7 @@ class LabelledData:
         card = self.card
         if card.source == "folder":
             both = partition.read_both(self.whole, root, self.split, train, evaluate, self.digest, self.any_count)
-            return LabelledImages(card.name, root, *both)
+            return LabelledImages(card.name, card.files_root(root), *both)
         partition.check_memory(card, root, self.split, self.digest)
         part = bundled_images.load_bundled(card, root)
         first, second = (LabelledPart(part.images[rows], part.labels[rows]) for rows in

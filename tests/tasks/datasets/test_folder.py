@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,12 @@ def task(root: Path, dataset: dict[str, Any] | None = None, **options: Any) -> C
     described = {"kind": "folder", "path": "own/insects", **(dataset or {})}
     written = {"kind": "classify", "dataset": described, "augment": PLAIN, **options}
     return Classify.model_validate({**written, **Classify.model_validate(written).planned_fields(root)})
+
+
+def parts_of(manifest: Path) -> dict[str, str]:
+    """Part of each file in a written manifest."""
+    entries = [json.loads(line) for line in manifest.read_text().splitlines()[1:]]
+    return {entry["file"]: entry["part"] for entry in entries}
 
 
 def context(root: Path, **other: Any) -> DataContext:
@@ -95,6 +102,7 @@ def test_an_official_val_may_serve_as_test(tmp_path: Path) -> None:
     own = task(tmp_path, official_val="test", val_fraction=0.25, train="trainval", evaluate="test")
     assert (own.train_samples, own.evaluation_samples) == (12, 12)
     chosen_on = task(tmp_path, official_val="test", val_fraction=0.25)
+    assert chosen_on.opens == own.opens != task(tmp_path).opens  # which chooses on what these report
     assert (chosen_on.train_samples, chosen_on.evaluation_samples) == (9, 3)
     plant(tmp_path, ("test",))
     with pytest.raises(ValidationError, match="insects has its own test images"):
@@ -129,8 +137,8 @@ def test_what_is_wrong_with_a_folder_is_one_line(tmp_path: Path, damage: Any, me
 
 def test_images_are_named_when_they_cannot_be_read(tmp_path: Path) -> None:
     base = plant(tmp_path, ("train", "val"))
-    own = task(tmp_path)
     (base / "val" / "bee" / "2.jpg").write_bytes(b"cut short")
+    own = task(tmp_path)
     with pytest.raises(DataError, match=r"insects: cannot read image .*val/bee/2\.jpg"):
         list(own.loaders(context(tmp_path)).evaluation())
 
@@ -157,7 +165,7 @@ def test_a_key_has_the_content_and_neither_place_nor_name(tmp_path: Path) -> Non
 def test_a_trial_refuses_other_data_than_it_was_planned_for(tmp_path: Path) -> None:
     base = plant(tmp_path, ("train", "val"))
     own = task(tmp_path)
-    (written,) = (tmp_path / "splits").iterdir()
+    (written,) = (tmp_path / "splits").glob("*.jsonl")
     header = json.loads(written.read_text().splitlines()[0])
     assert (header["cut"], header["classes"], [header["sha256"]]) == ("folder/official", 3, [*own.manifests.values()])
     partition._planned.cache_clear()
@@ -173,12 +181,72 @@ def test_a_trial_refuses_other_data_than_it_was_planned_for(tmp_path: Path) -> N
         own.loaders(context(tmp_path))
 
 
+def test_an_image_that_is_replaced_under_its_name_is_noticed(tmp_path: Path) -> None:
+    """With other bytes, of the same number, and with the old time of modification: another key. A trial that was
+    planned before refuses a file of another size."""
+    base = plant(tmp_path, ("train", "val"))
+    own = task(tmp_path)
+    path = base / "train" / "bee" / "2.jpg"
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    changed = task(tmp_path)
+    assert changed.manifests != own.manifests
+    assert trial(changed).key != trial(own).key
+    path.write_bytes(content + b"more")
+    partition._planned.cache_clear()
+    with pytest.raises(DataError, match=r"insects: 1 of 12 images were changed since .*: train/bee/2.jpg; submit"):
+        changed.loaders(context(tmp_path))
+
+
+def test_a_folder_is_cut_into_three(tmp_path: Path) -> None:
+    """Test by its own seed, so that val can be drawn anew while test stays."""
+    plant(tmp_path, ("",), each=10)
+    dataset = {"test_fraction": 0.2}
+    tests = set()
+    for seed in (0, 1):
+        own = task(tmp_path, dataset, split_seed=seed, train="trainval", evaluate="test")
+        assert (own.train_samples, own.evaluation_samples) == (24, 6)
+        assert task(tmp_path, dataset, split_seed=seed).evaluation_samples == 5
+        images = own.loaders(context(tmp_path)).evaluation()
+        tests.add(tuple(label for batch in images for label in batch["labels"].tolist()))
+        (path,) = (tmp_path / "splits").glob(f"insects-*-{seed}.jsonl")
+        tests.add(tuple(name for name, part in parts_of(path).items() if part == "test"))
+    assert len(tests) == 2  # labels and names, the same for both seeds
+    assert task(tmp_path, {**dataset, "test_seed": 1}).opens != own.opens
+    with pytest.raises(DataError, match=r"test_fraction 0\.01 of 30 images leaves none in test; choose it so"):
+        task(tmp_path, {"test_fraction": 0.01})
+    plant(tmp_path, ("train", "val"))
+    with pytest.raises(DataError, match=r"test_fraction cuts data that name no parts, and these name train, val"):
+        task(tmp_path, dataset)
+
+
+def test_one_class_is_enough_for_pretraining_alone(tmp_path: Path) -> None:
+    base = plant(tmp_path, ("",))
+    for name in CLASSES[1:]:
+        shutil.rmtree(base / name)
+    with pytest.raises(ValidationError, match="insects has one class only: there is nothing to classify"):
+        task(tmp_path)
+    written = {"kind": "pretrain", "dataset": {"kind": "folder", "path": "own/insects"}, "mask_patch": 8,
+               "val_fraction": 0.25}  # fmt: skip
+    own = Pretrain.model_validate({**written, **Pretrain.model_validate(written).planned_fields(tmp_path)})
+    assert (own.train_samples, own.evaluation_samples) == (3, 1)
+
+
+def test_images_outside_the_data_root_are_read_from_where_they_are(tmp_path: Path) -> None:
+    base = plant(tmp_path / "disk", ("train", "val"))
+    (tmp_path / "root").mkdir()
+    own = task(tmp_path / "root", {"path": str(base)})
+    assert len(list(own.loaders(context(tmp_path / "root")).epoch(0))) == 6
+
+
 @pytest.mark.parametrize("content", ['{"manifest": 1}\n', "nonsense", ""])
 def test_a_manifest_that_cannot_be_used_is_written_anew(tmp_path: Path, content: str) -> None:
     """The folder is listed in any case."""
     plant(tmp_path, ("train", "val"))
     own = task(tmp_path)
-    (written,) = (tmp_path / "splits").iterdir()
+    (written,) = (tmp_path / "splits").glob("*.jsonl")
     before = written.read_bytes()
     written.write_text(content)
     assert task(tmp_path).manifests == own.manifests
@@ -208,9 +276,12 @@ def test_pretraining_takes_the_same_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        (5, "must be the name of a data set, or {kind: folder, path: ..}"),
-        ({"path": "x"}, "must be the name of a data set, or {kind: folder, path: ..}"),
-        ({"kind": "tabel", "path": "x"}, "must be the name of a data set, or {kind: folder, path: ..}"),
+        (5, "must be the name of a data set, or {kind: folder, table or huggingface, path: ..}"),
+        ({"path": "x"}, "must be the name of a data set, or {kind: folder, table or huggingface, path: ..}"),
+        (
+            {"kind": "tabel", "path": "x"},
+            "must be the name of a data set, or {kind: folder, table or huggingface, path: ..}",
+        ),
         ({"kind": "folder"}, "Field required"),
         ({"kind": "folder", "path": "x", "metrc": "top1"}, "Extra inputs are not permitted"),
         ({"kind": "folder", "path": "x", "name": "a/b"}, "String should match pattern"),

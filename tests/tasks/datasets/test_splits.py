@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from tasks.datasets.splits import stratified
+from tasks.datasets.splits import grouped, stratified
 
 
 def test_stratified_parts_are_disjoint_exhaustive_and_in_proportion() -> None:
@@ -83,3 +83,34 @@ def test_nothing_is_cut_into_nothing() -> None:
 def test_stratified_refuses_parts_that_do_not_add_up(counts: list[int]) -> None:
     with pytest.raises(ValueError, match=r"parts of \[.*\] images do not add up to the 10 there are"):
         stratified([0] * 10, counts, seed=0)
+
+
+def test_groups_stay_whole_and_classes_keep_their_shares() -> None:
+    random = np.random.RandomState(3)
+    sizes = random.randint(1, 9, 120)
+    groups = [f"g{group}" for group, size in enumerate(sizes) for _ in range(size)]
+    classes = [[group % 3] for group, size in enumerate(sizes) for _ in range(size)]
+    drawn = grouped(groups, classes, round(0.2 * len(groups)), seed=0)
+    inside, outside = ({groups[i] for i in rows} for rows in (drawn, np.setdiff1d(np.arange(len(groups)), drawn)))
+    assert not inside & outside
+    for number in range(3):
+        total = sum(each == [number] for each in classes)
+        assert abs(sum(classes[i] == [number] for i in drawn) - 0.2 * total) <= 4  # half of the largest group
+    assert grouped(groups, classes, 100, seed=1).tolist() != grouped(groups, classes, 100, seed=2).tolist()
+
+
+GROUPED = [3, 4, 5, 6, 7]
+
+
+def test_a_cut_by_groups_is_the_same_for_ever() -> None:
+    """On every machine and numpy; and in any order of the images."""
+    groups, classes = list("aaabbcccddeffg"), [[0, 1], [0], [], [1], [1], [0], [2], [0, 2], [1], [], [2], [2], [0], [1]]
+    drawn = grouped(groups, classes, 5, seed=0)
+    assert drawn.tolist() == GROUPED
+    order = np.random.RandomState(1).permutation(len(groups))
+    again = grouped([groups[i] for i in order], [classes[i] for i in order], 5, seed=0)
+    assert sorted(order[again].tolist()) == GROUPED
+
+
+def test_no_group_is_drawn_where_each_is_too_large() -> None:
+    assert grouped(["a", "a", "b", "b"], [[0]] * 4, 1, seed=0).tolist() == []

@@ -1,0 +1,125 @@
+"""The `data` commands about a user's own data, by their path: what they take a path for, and every fault in a line."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import own_tables as tables
+import pytest
+from data_commands import command, problems
+from dataset_trees import draw
+
+from tasks.datasets.images import open as opening
+from tasks.datasets.images.shards import Packed
+from tasks.datasets.images.source import Files
+from tasks.errors import DataError
+
+
+@pytest.fixture
+def insects(tmp_path: Path) -> Path:
+    for p, part in enumerate(("train", "val", "test")):
+        for c, name in enumerate(("ant", "bee")):
+            for i in range(4):
+                draw(tmp_path / "own" / "insects" / part / name / f"{i}.jpg", 100 * p + 10 * c + i)
+    return tmp_path / "own" / "insects"
+
+
+def test_a_folder_is_checked_by_its_path(tmp_path: Path, insects: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below the data root, absolute, and below the folder of the command: the same data, the same name of the split."""
+    monkeypatch.chdir(insects.parent)
+    outputs = set()
+    for path in ("own/insects", insects, "insects"):
+        result = command(tmp_path, "check", path, "--images")
+        assert result.exit_code == 0, result.output
+        outputs.add(result.stdout)
+    (output,) = outputs
+    assert output.startswith(
+        "insects: complete\nimages   24 of 24 expected, 2 classes\nparts    train 8, val 8, test 8\n"
+    )
+    assert "opened   24 images" in output
+    row = json.loads(command(tmp_path, "ls", "own/insects", "-o", "json").stdout)
+    assert (row["train"], row["val"], row["test"], row["there"], row["metric"]) == (8, 8, 8, True, "top1")
+
+
+def test_faults_of_a_folder_are_lines(tmp_path: Path, insects: Path) -> None:
+    shutil.copy(insects / "train" / "ant" / "0.jpg", insects / "test" / "ant" / "9.jpg")
+    (insects / "val" / "bee" / "3.jpg").write_bytes(b"cut short")
+    result = command(tmp_path, "check", "own/insects", "--images")
+    assert result.exit_code == 1
+    (line,) = problems(result, "insects")
+    assert line.startswith("insects: 1 of 25 images cannot be read: insects/val/bee/3.jpg (no whole image")
+    assert "1 images of test have the very bytes of images of train" in result.stdout
+    (insects / "val" / "bee" / "2.jpg").write_bytes(b"")
+    result = command(tmp_path, "check", "own/insects")
+    (line,) = problems(result, "insects")
+    assert (result.exit_code, line.partition(";")[0]) == (
+        1, "insects: 1 of 25 files are not there or empty: val/bee/2.jpg"
+    )  # fmt: skip
+
+
+def test_a_table_is_checked_with_its_fields(tmp_path: Path) -> None:
+    rows = tables.birds(tmp_path / "lab")
+    tables.write_csv(tmp_path / "lab" / "birds.csv", rows)
+    fields = ["--field", "test_fraction=0.25", "--field", "group=bird", "--val-fraction", 0.3]
+    result = command(tmp_path, "check", "lab/birds.csv", *fields)
+    assert result.exit_code == 0, result.output
+    assert "parts    train 12, val 6, test 6" in result.stdout
+    path, digest = command(tmp_path, "split", "lab/birds.csv", *fields).stdout.splitlines()
+    described = {"kind": "table", "path": "lab/birds.csv", "test_fraction": 0.25, "group": "bird"}
+    planned = tables.planned(tmp_path, described, val_fraction=0.3)
+    assert [*planned.manifests.values()] == [digest]
+    assert [entry["file"] for entry in tables.entries(tmp_path)] == [row["path"] for row in rows]
+    assert Path(path).parent == tmp_path / "splits"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["nowhere/insects"], 4, "no file or folder nowhere/insects here or below the data root"),
+        (["nowhere", "--kind", "folder"], 4, "no file or folder nowhere here .*; --kind and --field are for a path"),
+        (["petz"], 4, "unknown data set 'petz'; nearest: 'pets'"),
+        (["own/insects", "--kind", "foldr"], 2, "--kind foldr: known: folder, table, huggingface, coco"),
+        (["own/insects", "--kind", "table"], 4, "is a folder, and kind table reads a file"),
+        (["own/insects", "--field", "label"], 2, "--field label: must be FIELD=VALUE"),
+        (["own/insects", "--field", "metrics=top1"], 2, "metrics: Extra inputs are not permitted; nearest: metric"),
+        (["own/insects", "--field", "test_fraction=2"], 2, "test_fraction: Input should be less than 1"),
+        (["own/insects", "--field", "test_fraction=0.2"], 1, "test_fraction cuts data that name no parts"),
+        (["own/insects", "--official-val", "test"], 2, "--official-val is no option of insects"),
+        (["own"], 0, "one class only: for tasks that read no labels"),
+    ],
+)
+def test_what_cannot_be_is_said(tmp_path: Path, insects: Path, arguments: list[Any], code: int, said: str) -> None:
+    result = command(tmp_path, "check", *arguments)
+    assert (result.exit_code, bool(re.search(said, result.output))) == (code, True), result.output
+
+
+def test_options_of_a_path_are_refused_without_one(tmp_path: Path) -> None:
+    result = command(tmp_path, "ls", "--kind", "folder")
+    assert (result.exit_code, "--kind and --field are for a path" in result.output) == (2, True)
+
+
+def test_poses_of_ones_own_are_checked_too(tmp_path: Path) -> None:
+    (tmp_path / "people").mkdir()
+    result = command(tmp_path, "ls", "people", "--kind", "coco", "-o", "json")
+    assert json.loads(result.stdout)["joints"] == 17
+
+
+def test_a_packed_folder_is_read_from_tar_files(tmp_path: Path, insects: Path) -> None:
+    """The same images; and one that is changed afterwards is not taken from the tar file without a word."""
+    result = command(tmp_path, "pack", "own/insects")
+    assert result.exit_code == 0, result.output
+    assert f"insects: 24 images in 1 tar files in {insects / 'shards'}" in result.output
+    assert command(tmp_path, "check", "own/insects").exit_code == 0
+    data = tables.planned(tmp_path, {"kind": "folder", "path": "own/insects"})._data
+    images = data.read(tmp_path, "train", "val")
+    source = opening.open_images("insects", images.root, images.train.images)
+    assert isinstance(source, Packed)
+    plain = Files("insects", images.root, images.train.images)
+    assert [source.image(i).tobytes() for i in range(8)] == [plain.image(i).tobytes() for i in range(8)]
+    draw(insects / "train" / "bee" / "1.jpg", 77)
+    with pytest.raises(DataError, match=r"insects: 1 images were changed since they were packed .*train/bee/1.jpg"):
+        data.planned(tmp_path, [])
