@@ -22,7 +22,8 @@ from tasks.datasets.images.decode import Unreadable
 from tasks.datasets.images.source import Files, StringTable
 from tasks.datasets.loaders import BatchTransform, Pipeline, SampleLoaders
 from tasks.datasets.samples import Sample, Samples
-from tasks.depth.augment import DepthAugment, DepthScale, augmented
+from tasks.depth.augment import DepthScale, augmented
+from tasks.depth.options import DepthAugment
 from tasks.depth.sliding import uncovered_columns
 from tasks.errors import DataError
 

@@ -18,8 +18,8 @@ from tasks.datasets.depth_pairs.layout import DepthFormat
 from tasks.datasets.depth_pairs.task_data import DepthData
 from tasks.datasets.depth_pairs.window import Window
 from tasks.datasets.labelled.card import DIGEST
-from tasks.depth.augment import DepthAugment
 from tasks.depth.metrics import METRICS
+from tasks.depth.options import DepthAugment
 from tasks.errors import DataError
 from tasks.metrics import Measurement, Metric, Summary
 

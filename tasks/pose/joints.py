@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Skeleton:
     @property
     def is_upper(self) -> NDArray[np.bool_]:
         """(joints,): true for the upper half of the body."""
+        import numpy as np
+
         return np.isin(self.names, self.upper)
 
     @property

@@ -17,8 +17,8 @@ from tasks.datasets.persons.task_data import Opened
 from tasks.datasets.reader import Reader
 from tasks.datasets.samples import ArrayTargets, Records
 from tasks.datasets.transforms import Normalizing
-from tasks.pose.augment import PoseAugment
 from tasks.pose.joints import Skeleton
+from tasks.pose.options import PoseAugment
 from tasks.pose.samples import Cut, Warp, collate, rows
 
 EVALUATED_AT_ONCE = 128

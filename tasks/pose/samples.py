@@ -16,9 +16,10 @@ from tasks.datasets.loaders import BatchTransform
 from tasks.datasets.samples import Sample
 from tasks.datasets.transforms import Normalizing, Size, normalized
 from tasks.pose import boxes, pixels
-from tasks.pose.augment import Drawn, Person, PoseAugment, draw
+from tasks.pose.augment import Drawn, Person, draw
 from tasks.pose.boxes import Floats
 from tasks.pose.joints import Skeleton
+from tasks.pose.options import PoseAugment
 
 WARPED_AT_ONCE = 64
 """Images of one warp on a GPU: cut pieces of photographs differ in size, and are padded to the largest of so many."""

@@ -18,8 +18,8 @@ from tasks.datasets.persons.described import CocoDescription, PoseField
 from tasks.datasets.persons.task_data import BoxSource, Counts, Learnt, Measured, PoseData, own_entries
 from tasks.errors import DataError
 from tasks.metrics import Metric, Summary, percent
-from tasks.pose.augment import PoseAugment
 from tasks.pose.joints import COCO, CROWDPOSE, Skeleton
+from tasks.pose.options import PoseAugment
 
 if TYPE_CHECKING:
     import numpy as np
