@@ -14,18 +14,23 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from tasks.backbones.frozen import is_frozen, mark_frozen
 from workers.trial import RuntimeSpec
 
 T = TypeVar("T")
 
 
 def convert_batch_norm(model: nn.Module, runtime: RuntimeSpec, world: int, device: torch.device) -> nn.Module:
-    """The model with batch norm as `runtime.sync_batchnorm` asks for; parameters and names stay.
+    """The model with batch norm as `runtime.sync_batchnorm` asks for; parameters and names stay, and so does frozen
+    batch norm, whose statistics never change.
 
     Raises ValueError for a model with batch norm when that field is not set: each worker would normalise with the
     statistics of its own share, so the result would depend on the number of workers, which is not part of a trial.
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    still = {part for module in model.modules() if is_frozen(module) for part in module.modules()}
+    layers = {
+        name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm) and module not in still
+    }
     if world == 1 or not layers:
         return model
     if runtime.sync_batchnorm is None:
@@ -47,8 +52,13 @@ def convert_batch_norm(model: nn.Module, runtime: RuntimeSpec, world: int, devic
             )
         if device.type != "cuda":
             module.__class__ = _SummedBatchNorm
+    if device.type != "cuda":
+        return model
+    frozen = [name for name, module in model.named_modules() if is_frozen(module)]
     # torch's own conversion would drop the activation that timm's layer has inside
-    return model if device.type != "cuda" else cast("nn.Module", convert_sync_batchnorm(model))
+    converted = cast("nn.Module", convert_sync_batchnorm(model))
+    mark_frozen(converted, frozen)  # it makes new layers
+    return converted
 
 
 class _SummedBatchNorm(_BatchNorm):

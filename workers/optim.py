@@ -87,7 +87,7 @@ def parameter_groups(model: nn.Module, optim: OptimSpec) -> list[ParameterGroup]
 
     Parameters that take no gradient are left out; levels that share both numbers are one group, for fewer optimizer
     kernels. Raises ValueError when the scheme does not fit the model, also where `layer_decay` is 1: no result should
-    carry the name of a scheme with which it could not have been made.
+    carry the name of a scheme with which it could not have been made. Raises ValueError when everything is frozen.
     """
     plain = optim.layer_decay == 1 and optim.layer_decay_scheme == "timm"  # then any model fits
     level = {} if plain else levels(model, optim.layer_decay_scheme)
@@ -97,6 +97,10 @@ def parameter_groups(model: nn.Module, optim: OptimSpec) -> list[ParameterGroup]
         if parameter.requires_grad:
             scale = 1.0 if plain else optim.layer_decay ** level[name]
             table.setdefault((scale, 0.0 if name in spared else optim.weight_decay), []).append(name)
+    if not table:
+        raise ValueError(
+            "no weight of the model takes a gradient: freeze less in backbone.freeze, or set optim.epochs 0"
+        )
     return [ParameterGroup(scale, decay, tuple(names)) for (scale, decay), names in table.items()]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from tasks.backbones.frozen import train_mode
 from tasks.base import Batch
 from tasks.errors import DataError
 from tasks.metrics import Summary
@@ -96,7 +97,7 @@ def train(trial: TrialSpec, place: RankContext, emit: Callable[[Report], None], 
 def _train_round(run: TrainingState, batches: Iterator[Batch], stop: Callable[[], bool]) -> None:
     """Makes an optimizer step with each batch. Raises Stopped, or TrialError (timeout), after writing a checkpoint."""
     progress, limit = run.progress, run.place.time_limit_s
-    run.wrapped.train()
+    train_mode(run.model, run.wrapped.train)
     timed = throughput.TimedBatches(run, batches)
     batch = timed.take()
     while batch is not None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
 from tasks import AnyTask
-from tasks.backbones.spec import BackboneSpec, FromStage, FromTrial, inits
+from tasks.backbones.spec import BackboneSpec, Freeze, FromStage, FromTrial, inits
 from tasks.bounds import MAX_SEED
 from workers.key_content import key_content
 from workers.optim_spec import LONGEST_EPOCHS, Epochs, OptimSpec, Steps, without_default
@@ -126,11 +126,27 @@ class TrialSpec(BaseModel):
 
     @model_validator(mode="after")
     def _optim_where_it_trains(self) -> TrialSpec:
-        if not self.task.trains:
+        if not self.task.makes_steps:
             object.__setattr__(self, "optim", NO_TRAINING)  # frozen: this depends on another field
         elif "optim" not in self.model_fields_set:
             missing = InitErrorDetails(type="missing", loc=("optim",), input={})
             raise ValidationError.from_exception_data(type(self).__name__, [missing])
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_backbone(self) -> TrialSpec:
+        """Fields that mean nothing where the backbone is not trained get their default, so that they are in no key."""
+        unused: dict[str, Any] = {}
+        if self.backbone.freeze != Freeze() and (self.task.trains_head_alone or not self.trains):
+            unused["freeze"] = Freeze()
+        if self.task.trains_head_alone:
+            if self.backbone.drop_path:
+                unused["drop_path"] = 0.0
+            plain = {"layer_decay": 1.0, "layer_decay_scheme": "timm"}
+            if any(getattr(self.optim, name) != value for name, value in plain.items()):
+                object.__setattr__(self, "optim", self.optim.model_copy(update=plain))  # frozen: it follows from task
+        if unused:
+            object.__setattr__(self, "backbone", self.backbone.model_copy(update=unused))
         return self
 
     @model_validator(mode="after")
@@ -219,7 +235,7 @@ class TrialSpec(BaseModel):
     @property
     def trains(self) -> bool:
         """False: the initial weights are evaluated once, and no optimizer step is made."""
-        return self.task.trains and self.optim.trains
+        return self.task.makes_steps and self.optim.trains
 
     @property
     def rounds(self) -> int:

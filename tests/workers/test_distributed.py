@@ -54,6 +54,10 @@ def trials() -> dict[str, TrialSpec]:
         "mixed one by one": swin({"mixup_mode": "elem"}, parallel="fsdp"),
         "norm": trial({"batch_norm": True}, runtime={"sync_batchnorm": True}),
         "pose": pose_trial(optim={"eps": 1e-2}, runtime={"sync_batchnorm": True}),
+        "probe": probe(),
+        # without k-NN: rounding in a weight may change a neighbour
+        "frozen": probe({"probe": "none", "knn": None}, {"layer_decay": 0.8}, grad_checkpointing=True),
+        "frozen shards": probe({"probe": "none", "knn": None}, parallel="fsdp"),
         "norm in shards": trial({"batch_norm": True}, runtime={"sync_batchnorm": True, **FSDP}),
     }
 
@@ -61,7 +65,7 @@ def trials() -> dict[str, TrialSpec]:
 MICRO_BATCHES = {
     "parts": 1, "oom": 1, "shard parts": 1, "swin": 50, "pretrain": 50, "sum parts": 1, "sums oom": 2,
     "sum shard parts": 3, "dropped parts": 3, "dropped oom": 2, "dropped shards": 2, "mixed in pairs": 20,
-    "mixed one by one": 20, "pose": 6,
+    "mixed one by one": 20, "pose": 6, "probe": 30, "frozen": 30, "frozen shards": 30,
 }  # fmt: skip
 
 
@@ -83,6 +87,23 @@ def swin(mixing: dict[str, Any] | None = None, **runtime: Any) -> TrialSpec:
                 "batch": 100, "micro_batch": 20 if mixing else None,
             },
             "runtime": runtime,
+        }
+    )  # fmt: skip
+
+
+def probe(task: dict[str, Any] | None = None, optim: dict[str, Any] | None = None, **runtime: Any) -> TrialSpec:
+    """A linear probe, or a model of which a part is frozen; with k-NN."""
+    augment = {"rand_augment": "none", "color_jitter": 0, "mixup": 0, "cutmix": 0}
+    fields = {"kind": "classify", "dataset": "digits", "probe": "linear_bn", "knn": {}, "augment": augment}
+    return TrialSpec.model_validate(
+        {
+            "task": {**fields, **(task or {})},
+            "backbone": {
+                "model": "vit_tiny_patch16_224", "image_size": 16, "freeze": {"blocks": 1},
+                "args": {"patch_size": 4, "embed_dim": 16, "depth": 3, "num_heads": 2},
+            },
+            "optim": {"lr": 1e-3, "epochs": 1, "warmup_epochs": 0.5, "batch": 60, "eps": 1e-2, **(optim or {})},
+            "runtime": {"sync_batchnorm": True, **runtime},
         }
     )  # fmt: skip
 

@@ -207,11 +207,12 @@ PINNED: dict[str, dict[str, Any]] = {
         "head": "trunc_normal", "normalize": "imagenet", "preprocessing": "stated",
         "augment": Augment().model_dump(mode="json"),
         "caltech_background": True, "official_val": "val", "manifests": {},
-        "sizes": {},
+        "sizes": {}, "probe": "none", "knn": None,
     },
     "BackboneSpec": {
         "args": {}, "drop_path": 0.0, "norm_eps": None, "init": {"kind": "none", "name": "RAND"}, "drop_last": None,
         "cut": {"drop_path": "respaced", "final_norm": "fresh", "decay_levels": "cut"}, "sample_layers": None,
+        "freeze": {"stem": False, "blocks": 0, "norms": False},
     },
     "OptimSpec": {
         "lr_convention": "absolute", "layer_decay": 1.0, "layer_decay_scheme": "timm", "weight_decay": 0.05,
