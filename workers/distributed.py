@@ -221,6 +221,9 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
+GROUP_STEP = "step of the group"
+"""In the state of a parameter: the steps that timm's Lamb counts for its group."""
+
 # Checkpoints and weights hold whole tensors by the model's own names, whatever the number of workers.
 
 
@@ -239,6 +242,10 @@ def whole_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bo
         state = optimizer.state.get(parameter)
         if state:
             states[name] = {what: _whole(value, keep) for what, value in state.items()}
+    of_groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        if name in states and "step" in of_groups[id(parameter)]:
+            states[name][GROUP_STEP] = int(of_groups[id(parameter)]["step"])
     return _kept(states, keep)
 
 
@@ -252,6 +259,8 @@ def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, state: di
     unknown = set(state) - {names[id(parameter)] for parameter in order}
     if unknown:
         raise ValueError(f"the optimizer's state is of other parameters: {', '.join(sorted(unknown)[:4])}")
+    steps = {name: of_name.get(GROUP_STEP) for name, of_name in state.items()}
+    state = {name: {what: v for what, v in own.items() if what != GROUP_STEP} for name, own in state.items()}
     plain = optimizer.state_dict()
     plain["state"] = {
         number: {what: _like(value, parameter) for what, value in state[names[id(parameter)]].items()}
@@ -259,6 +268,10 @@ def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, state: di
         if names[id(parameter)] in state
     }
     optimizer.load_state_dict(plain)
+    for group in optimizer.param_groups:
+        known = [steps[names[id(parameter)]] for parameter in group["params"] if names[id(parameter)] in steps]
+        if known and known[0] is not None:
+            group["step"] = torch.tensor(float(known[0]))
 
 
 def _whole(value: Any, keep: bool) -> Any:

@@ -24,7 +24,7 @@ from workers.checkpoint import Folder, digest_in_name, load_state
 from workers.draws import Draws, draw_for_the_global_batch
 from workers.errors import Stopped
 from workers.initial_weights import check_finite, initial_weights
-from workers.optim import Schedule, adamw, parameter_groups
+from workers.optim import Schedule, optimizer_of, parameter_groups
 from workers.rounds import Rounds
 from workers.state import Numerics, Progress, RankContext, TrainingState
 from workers.trial import TrialSpec
@@ -61,7 +61,7 @@ def prepare(
     wrapped = model
     if place.world > 1 and (trial.trains or trial.runtime.parallel == "fsdp"):  # DDP only exchanges gradients
         wrapped = distributed.wrap_distributed(model, trial.runtime.parallel, numerics.device)
-    optimizer = adamw(model, groups, trial.optim)
+    optimizer = optimizer_of(model, groups, trial.optim)
     if state is not None:
         distributed.load_optimizer(model, optimizer, state["optimizer"])
     rounds = Rounds.of(trial, loaders.steps_per_epoch)

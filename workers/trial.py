@@ -201,6 +201,15 @@ class TrialSpec(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _optimizer_gets_whole_weights(self) -> TrialSpec:
+        if self.trains and self.runtime.parallel == "fsdp" and self.optim.optimizer in ("lars", "lamb"):
+            raise ValueError(
+                f"optim.optimizer {self.optim.optimizer} needs the norm of whole weights, which runtime.parallel fsdp "
+                "cuts into shards: set runtime.parallel to ddp, or use another optimizer"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _layer_decay_scheme_fits(self) -> TrialSpec:
         scheme, model = self.optim.layer_decay_scheme, self.backbone.model
         parts = _SCHEME_IS_FOR.get(scheme)

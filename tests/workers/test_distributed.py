@@ -58,6 +58,8 @@ def trials() -> dict[str, TrialSpec]:
         # without k-NN: rounding in a weight may change a neighbour
         "frozen": probe({"probe": "none", "knn": None}, {"layer_decay": 0.8}, grad_checkpointing=True),
         "frozen shards": probe({"probe": "none", "knn": None}, parallel="fsdp"),
+        "momentum in shards": trial(deep, optimizer="sgd", runtime=FSDP),
+        "lars": trial(deep, optimizer="lars", trust_coeff=0.1),
         "norm in shards": trial({"batch_norm": True}, runtime={"sync_batchnorm": True, **FSDP}),
     }
 
