@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
@@ -208,7 +208,7 @@ def clip(model: nn.Module, limit: float) -> torch.Tensor:
 
 def all_finite(model: nn.Module) -> bool:
     """True if every weight is finite, those of other workers' shards included; the same on every rank."""
-    own = [_local(weight.detach()) for weight in model.parameters()]
+    own = [local(weight.detach()) for weight in model.parameters()]
     if not own:
         return True
     bad = torch.stack([(~torch.isfinite(weight)).any() for weight in own]).any().float()
@@ -217,7 +217,8 @@ def all_finite(model: nn.Module) -> bool:
     return bad.item() == 0
 
 
-def _local(tensor: torch.Tensor) -> torch.Tensor:
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of a tensor that this worker has, sharing its memory; all of it where there are no shards."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
@@ -229,7 +230,12 @@ GROUP_STEP = "step of the group"
 
 def whole_weights(model: nn.Module, keep: bool) -> dict[str, torch.Tensor]:
     """The model's whole state dict (of shards: on the CPU), on ranks with `keep`; every rank must call."""
-    return _kept({name: _whole(value, keep) for name, value in model.state_dict().items()}, keep)
+    return whole_tensors(model.state_dict(), keep)
+
+
+def whole_tensors(tensors: Mapping[str, torch.Tensor], keep: bool) -> dict[str, torch.Tensor]:
+    """The tensors, whole (those of shards on the CPU), on ranks with `keep`; every rank must call."""
+    return _kept({name: _whole(value, keep) for name, value in tensors.items()}, keep)
 
 
 def whole_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bool) -> dict[str, dict[str, Any]]:
@@ -263,7 +269,7 @@ def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, state: di
     state = {name: {what: v for what, v in own.items() if what != GROUP_STEP} for name, own in state.items()}
     plain = optimizer.state_dict()
     plain["state"] = {
-        number: {what: _like(value, parameter) for what, value in state[names[id(parameter)]].items()}
+        number: {what: like(value, parameter) for what, value in state[names[id(parameter)]].items()}
         for number, parameter in enumerate(order)
         if names[id(parameter)] in state
     }
@@ -285,7 +291,7 @@ def _kept(values: dict[str, T], keep: bool) -> dict[str, T]:
     return values if keep else {}
 
 
-def _like(value: Any, parameter: torch.Tensor) -> Any:
+def like(value: Any, parameter: torch.Tensor) -> Any:
     """This worker's shard of a whole tensor, where the parameter is in shards."""
     if not (isinstance(parameter, DTensor) and isinstance(value, torch.Tensor) and value.shape == parameter.shape):
         return value

@@ -31,6 +31,35 @@ def without_default(schema: dict[str, Any]) -> None:
     del schema["default"]
 
 
+EMA = "ema_"
+"""Begins the names of figures of the averaged weights."""
+
+
+class EmaSpec(BaseModel):
+    """A moving average of the weights, measured in every evaluation: the figures `ema_top1` and so on.
+
+    As timm's ModelEmaV3: after every optimizer step the average moves by 1 - decay of its way to the weights; batch
+    norm's statistics too. After the first step it is these weights themselves.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    decay: float = Field(default=0.9998, gt=0, lt=1)
+    """timm's training script has 0.9998."""
+    warmup: bool = False
+    """The decay begins low: 1 - (n + 1) ** (-2 / 3) after n + 1 steps, until it reaches `decay`."""
+    choose: bool = False
+    """Trials are chosen by the figure of the averaged weights."""
+    hand_on: bool = False
+    """The averaged weights are those that the trial keeps and others start from; false: the trained ones."""
+
+    def decay_at(self, updates: int) -> float:
+        """The decay of an update; `updates`: optimizer steps so far, this one included."""
+        if updates <= 1:
+            return 0.0
+        return min(self.decay, 1 - updates ** (-2 / 3)) if self.warmup else self.decay
+
+
 class OptimSpec(BaseModel):
     """How the weights are trained: the optimizer, layer decay, a schedule per step.
 
@@ -133,6 +162,9 @@ class OptimSpec(BaseModel):
     """Samples per forward pass of one worker (none: all of the worker's share at once)."""
     clip: Rate = 5.0
     """Largest L2 norm of the gradient (0: not clipped)."""
+    ema: EmaSpec | None = None
+    """Also keep and measure a moving average of the weights. It takes the memory of one more copy of them, and every
+    evaluation is made twice."""
 
     @model_validator(mode="after")
     def _one_unit(self) -> OptimSpec:

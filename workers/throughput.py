@@ -205,6 +205,7 @@ def facts(run: TrainingState) -> dict[str, Any]:
         "threads": place.threads,
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "ran_on": [dict(attempt) for attempt in progress.ran_on],
+        **({"weights": "averaged" if run.trial.optim.ema.hand_on else "trained"} if run.trial.optim.ema else {}),
         "steps": progress.step,
         "train_images": run.loaders.train_samples,
         "train_seconds": progress.seconds,

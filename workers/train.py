@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +106,8 @@ def _train_round(run: TrainingState, batches: Iterator[Batch], stop: Callable[[]
         terms = gradients(run, batch)
         terms["grad_norm"] = distributed.clip(run.model, run.trial.optim.clip)
         run.optimizer.step()
+        if run.average is not None:
+            run.average.update(run.progress.step + 1)
         batch = timed.take()  # made while a GPU still computes
         requests = _close_step(run, terms, stop())
         timed.count()
@@ -122,7 +124,11 @@ def _keep(run: TrainingState, with_state: bool) -> Weights | None:
     """Writes the final weights, and the whole state where another span continues from it. None except on rank 0."""
     state = run.state() if with_state else {}
     needed = run.sharded or run.place.rank == 0
-    weights = distributed.whole_weights(run.model, keep=run.place.rank == 0) if needed else {}
+    ema = run.trial.optim.ema
+    with run.average.used() if run.average and ema and ema.hand_on else nullcontext():
+        weights = distributed.whole_weights(run.model, keep=run.place.rank == 0) if needed else {}
+        if run.average is not None:  # the model gets its own weights back
+            weights = {name: value.clone() for name, value in weights.items()}
     if run.place.rank > 0:
         return None
     if with_state:

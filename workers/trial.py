@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,8 +15,9 @@ from pydantic_core import InitErrorDetails
 from tasks import AnyTask
 from tasks.backbones.spec import BackboneSpec, Freeze, FromStage, FromTrial, inits
 from tasks.bounds import MAX_SEED
+from tasks.metrics import Metric
 from workers.key_content import key_content
-from workers.optim_spec import LONGEST_EPOCHS, Epochs, OptimSpec, Steps, without_default
+from workers.optim_spec import EMA, LONGEST_EPOCHS, Epochs, OptimSpec, Steps, without_default
 
 KEY_VERSION = 3
 """Part of every key: raise it when the same spec comes to mean another computation, as when a default changes. (Fields
@@ -240,6 +243,35 @@ class TrialSpec(BaseModel):
         content["runtime"] = {name: value for name, value in key_content(self.runtime).items() if name not in left_out}
         text = json.dumps([KEY_VERSION, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Every figure that the trial may end with; trials are chosen by the first. Those of the task, and with
+        `optim.ema` the same of the averaged weights."""
+        ema = self.optim.ema if self.trains else None
+        if ema is None:
+            return self.task.metrics
+        averaged = tuple(
+            replace(metric, name=f"{EMA}{metric.name}", title=f"{metric.title}, averaged weights")
+            for metric in self.task.metrics
+        )
+        return (*averaged, *self.task.metrics) if ema.choose else (*self.task.metrics, *averaged)
+
+    @property
+    def metric(self) -> str:
+        """Name of the figure that trials are chosen by."""
+        return self.metrics[0].name
+
+    @property
+    def mode(self) -> Literal["max", "min"]:
+        return self.metrics[0].mode
+
+    @property
+    def measured_figures(self) -> Mapping[str, str]:
+        """As `Task.measured_figures`, and with `optim.ema` the same of the averaged weights."""
+        own = self.task.measured_figures
+        averaged = {f"{EMA}{figure}": item for figure, item in own.items()}
+        return {**own, **averaged} if self.trains and self.optim.ema else own
 
     @property
     def trains(self) -> bool:

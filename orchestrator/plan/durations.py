@@ -56,7 +56,8 @@ class DurationModel:
         """
         batch = spec.optim.batch
         forward_only = spec.task.trains_head_alone
-        evaluated = (spec.task.evaluation_samples + spec.task.reference_samples) * _evaluations(spec)
+        models = 2 if spec.trains and spec.optim.ema else 1
+        evaluated = models * (spec.task.evaluation_samples + spec.task.reference_samples) * _evaluations(spec)
         step = self._median(_kind(spec, resources.workers, resources.gpus > 0))
         if step is not None:
             return Estimate(step * (_steps(spec) + evaluated * (1 if forward_only else EVALUATION_SHARE) / batch), True)

@@ -28,6 +28,7 @@ from workers.state import RankContext
 from workers.trial import RuntimeSpec, Span, TrialSpec
 
 FSDP = {"parallel": "fsdp"}
+EMA = {"decay": 0.8, "hand_on": True}
 
 
 def trials() -> dict[str, TrialSpec]:
@@ -59,6 +60,8 @@ def trials() -> dict[str, TrialSpec]:
         "frozen": probe({"probe": "none", "knn": None}, {"layer_decay": 0.8}, grad_checkpointing=True),
         "frozen shards": probe({"probe": "none", "knn": None}, parallel="fsdp"),
         "momentum in shards": trial(deep, optimizer="sgd", runtime=FSDP),
+        "averaged": trial({"batch_norm": True}, ema=EMA, runtime={"sync_batchnorm": True}),
+        "averaged shards": trial(deep, ema=EMA, runtime=FSDP),
         "lars": trial(deep, optimizer="lars", trust_coeff=0.1),
         "norm in shards": trial({"batch_norm": True}, runtime={"sync_batchnorm": True, **FSDP}),
     }
@@ -129,7 +132,7 @@ def pretraining(**runtime: Any) -> TrialSpec:
 
 def going_on() -> dict[str, TrialSpec]:
     """Trials that are stopped under one number of workers and end under another."""
-    return {"ddp": trial({"blocks": 1}), "fsdp": trial({"blocks": 1}, runtime=FSDP)}
+    return {"ddp": trial({"blocks": 1}, ema=EMA), "fsdp": trial({"blocks": 1}, ema=EMA, runtime=FSDP)}
 
 
 def spread() -> TrialSpec:
