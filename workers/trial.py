@@ -142,9 +142,10 @@ class TrialSpec(BaseModel):
         unused: dict[str, Any] = {}
         if self.backbone.freeze != Freeze() and (self.task.trains_head_alone or not self.trains):
             unused["freeze"] = Freeze()
+        frozen = self.task.trains_head_alone or self.task.makes_steps is not self.task.trains
+        if frozen and self.backbone.drop_path:
+            unused["drop_path"] = 0.0
         if self.task.trains_head_alone:
-            if self.backbone.drop_path:
-                unused["drop_path"] = 0.0
             plain = {"layer_decay": 1.0, "layer_decay_scheme": "timm"}
             if any(getattr(self.optim, name) != value for name, value in plain.items()):
                 object.__setattr__(self, "optim", self.optim.model_copy(update=plain))  # frozen: it follows from task
