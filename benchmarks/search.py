@@ -63,7 +63,7 @@ class Trials:
 
         def emit(report: Report) -> None:
             nonlocal enough
-            value = report.values.get(trial.task.metric)
+            value = report.values.get(trial.metric)
             if value is not None and not enough:
                 enough = hear(report.epoch, value)
 
@@ -72,7 +72,7 @@ class Trials:
             trial_folder(self._cache, trial.key).absolute(), Path("data"), threads=self._threads, token=token
         )
         try:
-            figure = train(trial, place, emit, lambda: enough).figures[trial.task.metric]
+            figure = train(trial, place, emit, lambda: enough).figures[trial.metric]
         except Stopped:
             return None
         return None if enough else figure

@@ -182,6 +182,24 @@ class Task(BaseModel, ABC):
         return {}
 
     @property
+    def makes_steps(self) -> bool:
+        """True if trials of this task make optimizer steps, as far as the task decides it: `trains`, unless an option
+        says otherwise."""
+        return self.trains
+
+    @property
+    def trains_head_alone(self) -> bool:
+        """True if the backbone is frozen, in eval mode, and the head alone trains. A step then costs a forward pass,
+        and `backbone.drop_path`, `backbone.freeze` and layer decay mean nothing."""
+        return False
+
+    @property
+    def protocol(self) -> str:
+        """In words, for plans: how the model is trained or measured where an option changes that (linear probe); else
+        empty."""
+        return ""
+
+    @property
     def makes_weights(self) -> bool:
         """True if this task is run for its weights: they are kept unless a stage says otherwise."""
         return False
@@ -217,6 +235,11 @@ class Task(BaseModel, ABC):
     @abstractmethod
     def evaluation_samples(self) -> int:
         """Samples evaluated on, likewise."""
+
+    @property
+    def reference_samples(self) -> int:
+        """Training samples that every evaluation passes through the model besides, likewise (k-NN)."""
+        return 0
 
     @abstractmethod
     def missing_data(self, root: Path) -> str | None:

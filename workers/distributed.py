@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
@@ -14,18 +14,23 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from tasks.backbones.frozen import is_frozen, mark_frozen
 from workers.trial import RuntimeSpec
 
 T = TypeVar("T")
 
 
 def convert_batch_norm(model: nn.Module, runtime: RuntimeSpec, world: int, device: torch.device) -> nn.Module:
-    """The model with batch norm as `runtime.sync_batchnorm` asks for; parameters and names stay.
+    """The model with batch norm as `runtime.sync_batchnorm` asks for; parameters and names stay, and so does frozen
+    batch norm, whose statistics never change.
 
     Raises ValueError for a model with batch norm when that field is not set: each worker would normalise with the
     statistics of its own share, so the result would depend on the number of workers, which is not part of a trial.
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    still = {part for module in model.modules() if is_frozen(module) for part in module.modules()}
+    layers = {
+        name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm) and module not in still
+    }
     if world == 1 or not layers:
         return model
     if runtime.sync_batchnorm is None:
@@ -47,8 +52,13 @@ def convert_batch_norm(model: nn.Module, runtime: RuntimeSpec, world: int, devic
             )
         if device.type != "cuda":
             module.__class__ = _SummedBatchNorm
+    if device.type != "cuda":
+        return model
+    frozen = [name for name, module in model.named_modules() if is_frozen(module)]
     # torch's own conversion would drop the activation that timm's layer has inside
-    return model if device.type != "cuda" else cast("nn.Module", convert_sync_batchnorm(model))
+    converted = cast("nn.Module", convert_sync_batchnorm(model))
+    mark_frozen(converted, frozen)  # it makes new layers
+    return converted
 
 
 class _SummedBatchNorm(_BatchNorm):
@@ -198,7 +208,7 @@ def clip(model: nn.Module, limit: float) -> torch.Tensor:
 
 def all_finite(model: nn.Module) -> bool:
     """True if every weight is finite, those of other workers' shards included; the same on every rank."""
-    own = [_local(weight.detach()) for weight in model.parameters()]
+    own = [local(weight.detach()) for weight in model.parameters()]
     if not own:
         return True
     bad = torch.stack([(~torch.isfinite(weight)).any() for weight in own]).any().float()
@@ -207,16 +217,25 @@ def all_finite(model: nn.Module) -> bool:
     return bad.item() == 0
 
 
-def _local(tensor: torch.Tensor) -> torch.Tensor:
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of a tensor that this worker has, sharing its memory; all of it where there are no shards."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
+
+GROUP_STEP = "step of the group"
+"""In the state of a parameter: the steps that timm's Lamb counts for its group."""
 
 # Checkpoints and weights hold whole tensors by the model's own names, whatever the number of workers.
 
 
 def whole_weights(model: nn.Module, keep: bool) -> dict[str, torch.Tensor]:
     """The model's whole state dict (of shards: on the CPU), on ranks with `keep`; every rank must call."""
-    return _kept({name: _whole(value, keep) for name, value in model.state_dict().items()}, keep)
+    return whole_tensors(model.state_dict(), keep)
+
+
+def whole_tensors(tensors: Mapping[str, torch.Tensor], keep: bool) -> dict[str, torch.Tensor]:
+    """The tensors, whole (those of shards on the CPU), on ranks with `keep`; every rank must call."""
+    return _kept({name: _whole(value, keep) for name, value in tensors.items()}, keep)
 
 
 def whole_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bool) -> dict[str, dict[str, Any]]:
@@ -229,6 +248,10 @@ def whole_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bo
         state = optimizer.state.get(parameter)
         if state:
             states[name] = {what: _whole(value, keep) for what, value in state.items()}
+    of_groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        if name in states and "step" in of_groups[id(parameter)]:
+            states[name][GROUP_STEP] = int(of_groups[id(parameter)]["step"])
     return _kept(states, keep)
 
 
@@ -242,13 +265,19 @@ def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, state: di
     unknown = set(state) - {names[id(parameter)] for parameter in order}
     if unknown:
         raise ValueError(f"the optimizer's state is of other parameters: {', '.join(sorted(unknown)[:4])}")
+    steps = {name: of_name.get(GROUP_STEP) for name, of_name in state.items()}
+    state = {name: {what: v for what, v in own.items() if what != GROUP_STEP} for name, own in state.items()}
     plain = optimizer.state_dict()
     plain["state"] = {
-        number: {what: _like(value, parameter) for what, value in state[names[id(parameter)]].items()}
+        number: {what: like(value, parameter) for what, value in state[names[id(parameter)]].items()}
         for number, parameter in enumerate(order)
         if names[id(parameter)] in state
     }
     optimizer.load_state_dict(plain)
+    for group in optimizer.param_groups:
+        known = [steps[names[id(parameter)]] for parameter in group["params"] if names[id(parameter)] in steps]
+        if known and known[0] is not None:
+            group["step"] = torch.tensor(float(known[0]))
 
 
 def _whole(value: Any, keep: bool) -> Any:
@@ -262,7 +291,7 @@ def _kept(values: dict[str, T], keep: bool) -> dict[str, T]:
     return values if keep else {}
 
 
-def _like(value: Any, parameter: torch.Tensor) -> Any:
+def like(value: Any, parameter: torch.Tensor) -> Any:
     """This worker's shard of a whole tensor, where the parameter is in shards."""
     if not (isinstance(parameter, DTensor) and isinstance(value, torch.Tensor) and value.shape == parameter.shape):
         return value

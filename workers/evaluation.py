@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from enum import IntEnum
 from typing import Any
 
@@ -18,6 +20,7 @@ from workers.errors import ErrorClass, Stopped, TrialError
 from workers.fault_injection import fault_point
 from workers.finished_items import FinishedItems, finished_items
 from workers.flags import FAILED, Flags
+from workers.optim_spec import EMA
 from workers.prepare import from_rank_0, seed_all
 from workers.state import TrainingState
 
@@ -39,19 +42,29 @@ def evaluate(run: TrainingState, stop: Callable[[], bool]) -> Summary:
     last = rounds == run.trial.last_round
     if not last and (task.reads_test or rounds % runtime.evaluate_every):
         return Summary({})
-    return _summary(run, stop)
+    summary = _summary(run, stop)
+    if run.average is None:
+        return summary
+    with run.average.used():
+        averaged = _summary(run, stop, EMA)
+    return Summary(
+        {**summary.figures, **{f"{EMA}{figure}": value for figure, value in averaged.figures.items()}},
+        itertools.chain(summary.measurements, (replace(row, figure=EMA + row.figure) for row in averaged.measurements)),
+        {**summary.shares, **{f"{EMA}{figure}": count for figure, count in averaged.shares.items()}},
+        summary.submission,
+    )
 
 
-def _summary(run: TrainingState, stop: Callable[[], bool]) -> Summary:
+def _summary(run: TrainingState, stop: Callable[[], bool], of: str = "") -> Summary:
     """Measures the items that no earlier attempt has measured; rank 0 then summarizes all, while the others wait for
-    its flag."""
-    place, known = run.place, _known(run)
+    its flag. `of`: tells finished items of the averaged weights from those of the trained ones."""
+    place, known = run.place, _known(run, of)
     name = from_rank_0(place, lambda: f"evaluation {secrets.token_hex(8)}")
     run.saved_state, done = from_rank_0(place, lambda: (run.saved_state, frozenset(known)))
     flags = Flags(place.world, name)
     summary = Summary({})
     with _failures_are_flagged(flags):
-        parts = _in_step(run, done, stop) if run.sharded else _shared_out(run, flags, done, stop)
+        parts = _in_step(run, done, stop, of) if run.sharded else _shared_out(run, flags, done, stop, of)
         if place.rank == 0:
             seed_all(run.trial.seed, "summarize", run.progress.step)
             summary = run.trial.task.summarize(_in_order([*known.items(), *parts]))
@@ -75,11 +88,11 @@ class _End(IntEnum):
         return cls.stopped if stop() else cls.late if limit is not None and run.seconds() > limit else cls.none
 
 
-def _in_step(run: TrainingState, done: frozenset[str], stop: Callable[[], bool]) -> list[Part]:
+def _in_step(run: TrainingState, done: frozenset[str], stop: Callable[[], bool], of: str) -> list[Part]:
     """Every rank measures everything: a model in shards needs all of them for every forward pass."""
     parts = []
     with _eval_mode(run):
-        for part in _measured(run, EvaluationShare(done=done), keep=run.place.rank == 0):
+        for part in _measured(run, EvaluationShare(done=done), run.place.rank == 0, of):
             parts.append(part)
             end = _End(distributed.greatest(run.place.world, _End.due(run, stop), run.numerics.device))
             if end:
@@ -87,7 +100,9 @@ def _in_step(run: TrainingState, done: frozenset[str], stop: Callable[[], bool])
     return parts
 
 
-def _shared_out(run: TrainingState, flags: Flags, done: frozenset[str], stop: Callable[[], bool]) -> list[Part]:
+def _shared_out(
+    run: TrainingState, flags: Flags, done: frozenset[str], stop: Callable[[], bool], of: str
+) -> list[Part]:
     """Each rank measures its share; rank 0 gets the parts of all. A rank that finishes before the others waits for
     their flags and not in a collective, however long they take."""
     place = run.place
@@ -102,7 +117,7 @@ def _shared_out(run: TrainingState, flags: Flags, done: frozenset[str], stop: Ca
     distributed.share_statistics(run.model, place.world)
     parts = []
     with _eval_mode(run):
-        for part in _measured(run, EvaluationShare(place.rank, place.world, done), keep=True):
+        for part in _measured(run, EvaluationShare(place.rank, place.world, done), True, of):
             parts.append(part)
             if look():
                 break
@@ -127,7 +142,7 @@ def _failures_are_flagged(flags: Flags) -> Iterator[None]:
         raise
 
 
-def _known(run: TrainingState) -> dict[str, Any]:
+def _known(run: TrainingState, of: str) -> dict[str, Any]:
     """Parts of items that earlier attempts measured with this very model; on rank 0.
 
     Writes a checkpoint first, so that a later attempt has the same model too: trained again from an earlier checkpoint,
@@ -137,15 +152,15 @@ def _known(run: TrainingState) -> dict[str, Any]:
         return {}
     if run.trial.trains:
         run.save()
-    return finished_items(run.folder, run.saved_state) if run.place.rank == 0 else {}
+    return finished_items(run.folder, run.saved_state, of) if run.place.rank == 0 else {}
 
 
-def _measured(run: TrainingState, share: EvaluationShare, keep: bool) -> Iterator[Part]:
+def _measured(run: TrainingState, share: EvaluationShare, keep: bool, of: str) -> Iterator[Part]:
     """Measures the items of the share one after the other, and writes each part to the trial's folder where the task
     resumes its evaluation (with `keep`)."""
     task = run.trial.task
     seed_all(run.trial.seed, "evaluate", run.progress.step)
-    with closing(FinishedItems(run.folder, run.saved_state, run.place.rank)) as file:
+    with closing(FinishedItems(run.folder, run.saved_state + of, run.place.rank)) as file:
         for item, part in task.measure(run.model, _seeded(run, run.loaders.evaluation(share))):
             kept = file.add(item, part) if task.resumes_evaluation and keep else part
             fault_point("item", f"{run.folder.key} {item}")
@@ -173,6 +188,8 @@ def _in_order(parts: list[Part]) -> list[Part]:
 
 def _leave(run: TrainingState, end: _End) -> None:
     """Ends the attempt so that the next one continues with this evaluation."""
+    if run.average is not None:
+        run.average.take_out()
     if run.trial.trains:
         run.save()
     if end is _End.stopped:

@@ -10,15 +10,15 @@ from typing import Any, BinaryIO
 from workers.checkpoint import EVALUATED, Folder, storage_refused
 
 
-def finished_items(folder: Folder, state: str) -> dict[str, Any]:
-    """Results, by item, that earlier attempts measured of the model in this state. Removes files of other states."""
+def finished_items(folder: Folder, state: str, of: str = "") -> dict[str, Any]:
+    """Results, by item, that earlier attempts measured of the model in this state, or of what `of` names in it. Removes
+    files of other states."""
     parts: dict[str, Any] = {}
     for path in sorted(folder.path.glob(EVALUATED)):
-        lines = (_entry(line) for line in path.read_bytes().splitlines())
-        own = {entry["item"]: entry["part"] for entry in lines if entry is not None and entry["state"] == state}
-        if not own:
+        lines = [entry for line in path.read_bytes().splitlines() if (entry := _entry(line)) is not None]
+        if not any(entry["state"].startswith(state) for entry in lines):
             path.unlink()
-        parts.update(own)
+        parts.update({entry["item"]: entry["part"] for entry in lines if entry["state"] == state + of})
     return parts
 
 

@@ -61,7 +61,7 @@ def _checked(trial: TrialSpec, weights: Path | None) -> tuple[str | None, nn.Mod
 
 def _is_known(trial: TrialSpec) -> bool:
     """False while nothing is known of the data, so that a head cannot be built yet (see `Task.evaluation_samples`)."""
-    return not trial.task.trains or trial.task.train_samples > 0
+    return not trial.task.makes_steps or trial.task.train_samples > 0
 
 
 def problems(models: list[dict[str, Any]]) -> list[Any]:

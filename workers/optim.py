@@ -1,4 +1,4 @@
-"""Parameter groups with layer decay, AdamW, and learning-rate schedules per step."""
+"""Parameter groups with layer decay, optimizers, and learning-rate schedules per step."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from workers.layer_decay import levels, no_weight_decay
 from workers.optim_spec import OptimSpec
@@ -87,7 +88,7 @@ def parameter_groups(model: nn.Module, optim: OptimSpec) -> list[ParameterGroup]
 
     Parameters that take no gradient are left out; levels that share both numbers are one group, for fewer optimizer
     kernels. Raises ValueError when the scheme does not fit the model, also where `layer_decay` is 1: no result should
-    carry the name of a scheme with which it could not have been made.
+    carry the name of a scheme with which it could not have been made. Raises ValueError when everything is frozen.
     """
     plain = optim.layer_decay == 1 and optim.layer_decay_scheme == "timm"  # then any model fits
     level = {} if plain else levels(model, optim.layer_decay_scheme)
@@ -97,12 +98,19 @@ def parameter_groups(model: nn.Module, optim: OptimSpec) -> list[ParameterGroup]
         if parameter.requires_grad:
             scale = 1.0 if plain else optim.layer_decay ** level[name]
             table.setdefault((scale, 0.0 if name in spared else optim.weight_decay), []).append(name)
+    if not table:
+        raise ValueError(
+            "no weight of the model takes a gradient: freeze less in backbone.freeze, or set optim.epochs 0"
+        )
     return [ParameterGroup(scale, decay, tuple(names)) for (scale, decay), names in table.items()]
 
 
-def adamw(model: nn.Module, groups: Sequence[ParameterGroup], optim: OptimSpec) -> torch.optim.AdamW:
-    """AdamW over `groups` with the fused kernel: the same bits in every run, and the fastest on CPU and GPU. In a trial
-    that does not train there are no groups."""
+def optimizer_of(model: nn.Module, groups: Sequence[ParameterGroup], optim: OptimSpec) -> torch.optim.Optimizer:
+    """The spec's optimizer over `groups`. In a trial that does not train there are no groups.
+
+    torch's own (AdamW, SGD) have the fused kernel: the same bits in every run, and the fastest on CPU and GPU.
+    SGD's takes no shards, whose last bits may so differ.
+    """
     parameters = dict(model.named_parameters())
     settings: list[dict[str, Any]] = [
         {
@@ -113,7 +121,23 @@ def adamw(model: nn.Module, groups: Sequence[ParameterGroup], optim: OptimSpec) 
         }
         for group in groups
     ]
-    return torch.optim.AdamW(settings or [{"params": []}], betas=optim.betas, eps=optim.eps, fused=True)
+    if optim.optimizer == "adamw" or not settings:
+        return torch.optim.AdamW(settings or [{"params": []}], betas=optim.betas, eps=optim.eps, fused=True)
+    from timm.optim import create_optimizer_v2  # imported late: it takes seconds
+
+    own: dict[str, Any] = {"momentum": optim.momentum, "nesterov": optim.uses_nesterov}
+    if optim.optimizer == "lamb":
+        own = {"betas": optim.betas, "eps": optim.eps, "max_grad_norm": None, "always_adapt": optim.always_adapt}
+    elif optim.optimizer == "lars":
+        own |= {"eps": optim.eps, "trust_coeff": optim.trust_coeff, "always_adapt": optim.always_adapt}
+    else:
+        own["fused"] = not any(isinstance(parameter, DTensor) for parameter in parameters.values())
+    if optim.optimizer == "momentum":
+        own.pop("nesterov")  # the name says it
+    made: torch.optim.Optimizer = create_optimizer_v2(
+        settings, opt=optim.optimizer, lr=optim.peak_lr, weight_decay=0.0, **own
+    )
+    return made
 
 
 def set_lr(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int) -> None:

@@ -19,13 +19,49 @@ Rate = Annotated[float, Field(ge=0, le=1e6)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+_ONLY_OF: dict[str, tuple[str, ...]] = {
+    "momentum": ("sgd", "momentum", "lars"), "nesterov": ("sgd", "momentum", "lars"), "trust_coeff": ("lars",),
+    "always_adapt": ("lars", "lamb"), "betas": ("adamw", "lamb"), "eps": ("adamw", "lamb", "lars"),
+}  # fmt: skip
+"""Fields that only some optimizers have."""
+
+
 def without_default(schema: dict[str, Any]) -> None:
     """Editors offer no default for a field whose default depends on others."""
     del schema["default"]
 
 
+EMA = "ema_"
+"""Begins the names of figures of the averaged weights."""
+
+
+class EmaSpec(BaseModel):
+    """A moving average of the weights, measured in every evaluation: the figures `ema_top1` and so on.
+
+    As timm's ModelEmaV3: after every optimizer step the average moves by 1 - decay of its way to the weights; batch
+    norm's statistics too. After the first step it is these weights themselves.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    decay: float = Field(default=0.9998, gt=0, lt=1)
+    """timm's training script has 0.9998."""
+    warmup: bool = False
+    """The decay begins low: 1 - (n + 1) ** (-2 / 3) after n + 1 steps, until it reaches `decay`."""
+    choose: bool = False
+    """Trials are chosen by the figure of the averaged weights."""
+    hand_on: bool = False
+    """The averaged weights are those that the trial keeps and others start from; false: the trained ones."""
+
+    def decay_at(self, updates: int) -> float:
+        """The decay of an update; `updates`: optimizer steps so far, this one included."""
+        if updates <= 1:
+            return 0.0
+        return min(self.decay, 1 - updates ** (-2 / 3)) if self.warmup else self.decay
+
+
 class OptimSpec(BaseModel):
-    """How the weights are trained: AdamW, layer decay, a schedule per step.
+    """How the weights are trained: the optimizer, layer decay, a schedule per step.
 
     Source of the defaults: appendix E and Table 7 of the paper; SimMIM's fine-tuning configuration for the rest.
     """
@@ -64,8 +100,25 @@ class OptimSpec(BaseModel):
     mask token and relative position tables decay.
     `one_dimensional`: no others, as in RepLKNet's code.
     """
+    optimizer: Literal["adamw", "sgd", "momentum", "lars", "lamb"] = "adamw"
+    """By timm's names. `adamw`: torch's. `sgd`: torch's with Nesterov momentum; `momentum`: with plain momentum. `lars`
+    and `lamb`: timm's; they are refused with fsdp, since they need the norm of whole weights; `lamb`
+    clips no gradient by itself (timm's default is a norm of 1), `clip` does. Weight decay is decoupled in `adamw`;
+    `sgd`, `momentum` and `lars` add it to the gradient, `lamb` to the step before its length is adapted."""
+    momentum: Beta = 0.9
+    """Of `sgd`, `momentum` and `lars`."""
+    nesterov: bool | None = None
+    """Of the same; null: true for `sgd`, false for the others."""
+    trust_coeff: float = Field(default=0.001, gt=0, le=1000)
+    """Of `lars`: the length of a step, relative to that of the weights, at a learning rate of 1."""
+    always_adapt: bool = False
+    """Of `lars` and `lamb`: adapt the step to the length of the weights also where their weight decay is 0. False, as
+    timm: norms and biases are not adapted, nor is anything if `weight_decay` is 0. MAE's public LARS adapts all weights
+    of more than one dimension whatever their decay."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Of `adamw` and `lamb`; not used by the others."""
     eps: float = Field(default=1e-8, gt=0, le=1)
+    """Of `adamw`, `lamb` and `lars`; not used by the others."""
     epochs: Epochs = 100
     """Length of the training. 0 where `iterations` gives the length; otherwise 0 means no training: the initial weights
     are evaluated once."""
@@ -109,6 +162,9 @@ class OptimSpec(BaseModel):
     """Samples per forward pass of one worker (none: all of the worker's share at once)."""
     clip: Rate = 5.0
     """Largest L2 norm of the gradient (0: not clipped)."""
+    ema: EmaSpec | None = None
+    """Also keep and measure a moving average of the weights. It takes the memory of one more copy of them, and every
+    evaluation is made twice."""
 
     @model_validator(mode="after")
     def _one_unit(self) -> OptimSpec:
@@ -132,6 +188,30 @@ class OptimSpec(BaseModel):
         if value and name in self.model_fields_set:
             raise ValueError(f"{name} {value:g} cannot be combined with {by}: leave {name} out, or set it to 0")
         object.__setattr__(self, name, nothing)  # frozen: this is a default that depends on another field
+
+    @model_validator(mode="after")
+    def _fits_the_optimizer(self) -> OptimSpec:
+        for name, optimizers in _ONLY_OF.items():
+            default = type(self).model_fields[name].default
+            if self.optimizer in optimizers or getattr(self, name) == default:
+                continue
+            if name in ("betas", "eps"):  # of every training so far: a stage may change the optimizer alone
+                object.__setattr__(self, name, default)  # frozen: without effect, so no part of the key
+                continue
+            raise ValueError(
+                f"{name} is of the optimizer{'s' * (len(optimizers) > 1)} {', '.join(optimizers)}, not of "
+                f"{self.optimizer}: leave {name} out"
+            )
+        if self.nesterov and self.optimizer == "momentum":
+            raise ValueError("optimizer momentum is without nesterov: write optimizer sgd, or leave nesterov out")
+        if self.uses_nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum: set momentum above 0, or nesterov to false")
+        return self
+
+    @property
+    def uses_nesterov(self) -> bool:
+        """Nesterov momentum, with the default of the optimizer's name."""
+        return self.optimizer == "sgd" if self.nesterov is None else self.nesterov
 
     @model_validator(mode="after")
     def _consistent(self) -> OptimSpec:

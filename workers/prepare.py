@@ -20,11 +20,12 @@ from tasks.backbones.swin_windows import check_same_windows
 from tasks.base import DataContext, Loaders
 from tasks.errors import DataError
 from workers import distributed
+from workers.averaged import Average
 from workers.checkpoint import Folder, digest_in_name, load_state
 from workers.draws import Draws, draw_for_the_global_batch
 from workers.errors import Stopped
 from workers.initial_weights import check_finite, initial_weights
-from workers.optim import Schedule, adamw, parameter_groups
+from workers.optim import Schedule, optimizer_of, parameter_groups
 from workers.rounds import Rounds
 from workers.state import Numerics, Progress, RankContext, TrainingState
 from workers.trial import TrialSpec
@@ -61,9 +62,12 @@ def prepare(
     wrapped = model
     if place.world > 1 and (trial.trains or trial.runtime.parallel == "fsdp"):  # DDP only exchanges gradients
         wrapped = distributed.wrap_distributed(model, trial.runtime.parallel, numerics.device)
-    optimizer = adamw(model, groups, trial.optim)
+    optimizer = optimizer_of(model, groups, trial.optim)
     if state is not None:
         distributed.load_optimizer(model, optimizer, state["optimizer"])
+    average = Average(model, trial.optim.ema) if trial.trains and trial.optim.ema else None
+    if average is not None and state is not None:
+        average.load(state.get("ema"))
     rounds = Rounds.of(trial, loaders.steps_per_epoch)
     progress = Progress(_micro_batch(trial, place.world), trial.first_round, step=rounds.first_step(trial.first_round))
     if path is not None and state is not None:
@@ -74,7 +78,7 @@ def prepare(
     _record_processor(progress, place, numerics.device)
     run = TrainingState(
         trial=trial, place=place, folder=folder, numerics=numerics, loaders=loaders, model=model, wrapped=wrapped,
-        groups=groups, optimizer=optimizer, schedule=schedule, draws=draws,
+        groups=groups, optimizer=optimizer, schedule=schedule, draws=draws, average=average,
         rounds=rounds, progress=progress, resumed_at=progress.step if path else None, saved_epoch=progress.epoch,
     )  # fmt: skip
     if path is not None:

@@ -16,6 +16,7 @@ from torch import nn
 from tasks.backbones.spec import BackboneSpec
 from tasks.base import Loaders
 from workers import distributed
+from workers.averaged import Average
 from workers.checkpoint import Folder
 from workers.draws import Draws
 from workers.messages import Assignment, Report, Weights
@@ -135,6 +136,8 @@ class TrainingState:
     rounds: Rounds
     progress: Progress
     draws: Draws
+    average: Average | None = None
+    """The moving average of the weights, if one is kept (`optim.ema`)."""
     resumed_at: int | None = None
     """Step of the checkpoint from which this attempt started."""
     draws_need_whole_batch: bool = False
@@ -193,7 +196,9 @@ class TrainingState:
         keep = self.place.rank == 0
         if not (keep or self.sharded):
             return {}
+        assert self.average is None or not self.average.in_model, "a checkpoint holds the weights that train"
         return {
+            **({"ema": self.average.whole(keep)} if self.average else {}),
             "model": distributed.whole_weights(self.model, keep),
             "optimizer": distributed.whole_optimizer(self.model, self.optimizer, keep),
             "progress": self.progress.plain(),

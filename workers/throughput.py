@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from tasks.backbones.dropped_layers import cut_facts
+from tasks.backbones.frozen import train_mode
 from tasks.base import Batch
 from workers.state import TrainingState
 from workers.trial import TrialSpec
@@ -150,7 +151,8 @@ def flops_per_image(trial: TrialSpec, batch: Batch) -> float:
     samples = len(next(iter(shapes.values())))
     counts = {torch.ops.aten.convolution_backward: _conv_backward_flops}
     with torch.device("meta"):
-        twin = trial.task.build(trial.backbone, None).train()
+        twin = trial.task.build(trial.backbone, None)
+        train_mode(twin)
         with FlopCounterMode(display=False, custom_mapping=counts) as counter:
             terms = trial.task.loss(twin, shapes)
             total = terms["loss"] if "loss" in terms else torch.stack(list(terms.values())).sum()
@@ -203,6 +205,7 @@ def facts(run: TrainingState) -> dict[str, Any]:
         "threads": place.threads,
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "ran_on": [dict(attempt) for attempt in progress.ran_on],
+        **({"weights": "averaged" if run.trial.optim.ema.hand_on else "trained"} if run.trial.optim.ema else {}),
         "steps": progress.step,
         "train_images": run.loaders.train_samples,
         "train_seconds": progress.seconds,

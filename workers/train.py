@@ -7,13 +7,14 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from tasks.backbones.frozen import train_mode
 from tasks.base import Batch
 from tasks.errors import DataError
 from tasks.metrics import Summary
@@ -96,7 +97,7 @@ def train(trial: TrialSpec, place: RankContext, emit: Callable[[Report], None], 
 def _train_round(run: TrainingState, batches: Iterator[Batch], stop: Callable[[], bool]) -> None:
     """Makes an optimizer step with each batch. Raises Stopped, or TrialError (timeout), after writing a checkpoint."""
     progress, limit = run.progress, run.place.time_limit_s
-    run.wrapped.train()
+    train_mode(run.model, run.wrapped.train)
     timed = throughput.TimedBatches(run, batches)
     batch = timed.take()
     while batch is not None:
@@ -105,6 +106,8 @@ def _train_round(run: TrainingState, batches: Iterator[Batch], stop: Callable[[]
         terms = gradients(run, batch)
         terms["grad_norm"] = distributed.clip(run.model, run.trial.optim.clip)
         run.optimizer.step()
+        if run.average is not None:
+            run.average.update(run.progress.step + 1)
         batch = timed.take()  # made while a GPU still computes
         requests = _close_step(run, terms, stop())
         timed.count()
@@ -121,7 +124,11 @@ def _keep(run: TrainingState, with_state: bool) -> Weights | None:
     """Writes the final weights, and the whole state where another span continues from it. None except on rank 0."""
     state = run.state() if with_state else {}
     needed = run.sharded or run.place.rank == 0
-    weights = distributed.whole_weights(run.model, keep=run.place.rank == 0) if needed else {}
+    ema = run.trial.optim.ema
+    with run.average.used() if run.average and ema and ema.hand_on else nullcontext():
+        weights = distributed.whole_weights(run.model, keep=run.place.rank == 0) if needed else {}
+        if run.average is not None:  # the model gets its own weights back
+            weights = {name: value.clone() for name, value in weights.items()}
     if run.place.rank > 0:
         return None
     if with_state:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
 from tasks import AnyTask
-from tasks.backbones.spec import BackboneSpec, FromStage, FromTrial, inits
+from tasks.backbones.spec import BackboneSpec, Freeze, FromStage, FromTrial, inits
 from tasks.bounds import MAX_SEED
+from tasks.metrics import Metric
 from workers.key_content import key_content
-from workers.optim_spec import LONGEST_EPOCHS, Epochs, OptimSpec, Steps, without_default
+from workers.optim_spec import EMA, LONGEST_EPOCHS, Epochs, OptimSpec, Steps, without_default
 
 KEY_VERSION = 3
 """Part of every key: raise it when the same spec comes to mean another computation, as when a default changes. (Fields
@@ -126,11 +129,28 @@ class TrialSpec(BaseModel):
 
     @model_validator(mode="after")
     def _optim_where_it_trains(self) -> TrialSpec:
-        if not self.task.trains:
+        if not self.task.makes_steps:
             object.__setattr__(self, "optim", NO_TRAINING)  # frozen: this depends on another field
         elif "optim" not in self.model_fields_set:
             missing = InitErrorDetails(type="missing", loc=("optim",), input={})
             raise ValidationError.from_exception_data(type(self).__name__, [missing])
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_backbone(self) -> TrialSpec:
+        """Fields that mean nothing where the backbone is not trained get their default, so that they are in no key."""
+        unused: dict[str, Any] = {}
+        if self.backbone.freeze != Freeze() and (self.task.trains_head_alone or not self.trains):
+            unused["freeze"] = Freeze()
+        frozen = self.task.trains_head_alone or self.task.makes_steps is not self.task.trains
+        if frozen and self.backbone.drop_path:
+            unused["drop_path"] = 0.0
+        if self.task.trains_head_alone:
+            plain = {"layer_decay": 1.0, "layer_decay_scheme": "timm"}
+            if any(getattr(self.optim, name) != value for name, value in plain.items()):
+                object.__setattr__(self, "optim", self.optim.model_copy(update=plain))  # frozen: it follows from task
+        if unused:
+            object.__setattr__(self, "backbone", self.backbone.model_copy(update=unused))
         return self
 
     @model_validator(mode="after")
@@ -185,6 +205,15 @@ class TrialSpec(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _optimizer_gets_whole_weights(self) -> TrialSpec:
+        if self.trains and self.runtime.parallel == "fsdp" and self.optim.optimizer in ("lars", "lamb"):
+            raise ValueError(
+                f"optim.optimizer {self.optim.optimizer} needs the norm of whole weights, which runtime.parallel fsdp "
+                "cuts into shards: set runtime.parallel to ddp, or use another optimizer"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _layer_decay_scheme_fits(self) -> TrialSpec:
         scheme, model = self.optim.layer_decay_scheme, self.backbone.model
         parts = _SCHEME_IS_FOR.get(scheme)
@@ -217,9 +246,38 @@ class TrialSpec(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Every figure that the trial may end with; trials are chosen by the first. Those of the task, and with
+        `optim.ema` the same of the averaged weights."""
+        ema = self.optim.ema if self.trains else None
+        if ema is None:
+            return self.task.metrics
+        averaged = tuple(
+            replace(metric, name=f"{EMA}{metric.name}", title=f"{metric.title}, averaged weights")
+            for metric in self.task.metrics
+        )
+        return (*averaged, *self.task.metrics) if ema.choose else (*self.task.metrics, *averaged)
+
+    @property
+    def metric(self) -> str:
+        """Name of the figure that trials are chosen by."""
+        return self.metrics[0].name
+
+    @property
+    def mode(self) -> Literal["max", "min"]:
+        return self.metrics[0].mode
+
+    @property
+    def measured_figures(self) -> Mapping[str, str]:
+        """As `Task.measured_figures`, and with `optim.ema` the same of the averaged weights."""
+        own = self.task.measured_figures
+        averaged = {f"{EMA}{figure}": item for figure, item in own.items()}
+        return {**own, **averaged} if self.trains and self.optim.ema else own
+
+    @property
     def trains(self) -> bool:
         """False: the initial weights are evaluated once, and no optimizer step is made."""
-        return self.task.trains and self.optim.trains
+        return self.task.makes_steps and self.optim.trains
 
     @property
     def rounds(self) -> int:

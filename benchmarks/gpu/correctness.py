@@ -34,7 +34,7 @@ from tasks.base import DataContext
 from workers import distributed
 from workers.checkpoint import Folder, load_weights
 from workers.messages import Weights
-from workers.optim import adamw
+from workers.optim import optimizer_of
 from workers.prepare import prepare, seed_all
 
 ROUNDING = 5.0
@@ -215,7 +215,7 @@ def _spread(bench: Bench, how: str) -> tuple[dict[str, torch.Tensor], bool]:
     run = prepare(trial, place_of(bench, bench.folder / "spread"), Folder(bench.folder / "spread", trial.key, 0))
     device = run.numerics.device
     wrapped = distributed.wrap_distributed(run.model, how, device) if how else run.model
-    optimizer = adamw(run.model, run.groups, trial.optim)
+    optimizer = optimizer_of(run.model, run.groups, trial.optim)
     half = trial.optim.batch // 2
     for batch in run.loaders.epoch(0):
         optimizer.zero_grad(set_to_none=True)
@@ -228,7 +228,7 @@ def _spread(bench: Bench, how: str) -> tuple[dict[str, torch.Tensor], bool]:
         distributed.clip(run.model, trial.optim.clip)
         optimizer.step()
     saved = distributed.whole_optimizer(run.model, optimizer, keep=True)
-    again = adamw(run.model, run.groups, trial.optim)
+    again = optimizer_of(run.model, run.groups, trial.optim)
     distributed.load_optimizer(run.model, again, saved)
     loaded = distributed.whole_optimizer(run.model, again, keep=True)
     same = saved.keys() == loaded.keys() and all(

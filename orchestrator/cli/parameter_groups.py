@@ -49,7 +49,7 @@ def table(store: Store, key: str) -> View:
     frozen = len(sizes) - sum(len(group.names) for group in groups)
     content = {
         "key": key, "layer_decay": optim.layer_decay, "layer_decay_scheme": optim.layer_decay_scheme,
-        "no_decay": optim.no_decay, "frozen": frozen, "groups": rows,
+        "optimizer": optim.optimizer, "no_decay": optim.no_decay, "frozen": frozen, "groups": rows,
     }  # fmt: skip
     body = [
         [f"{group.lr_scale:.4g}", f"{optim.peak_lr * group.lr_scale:.4g}", f"{group.weight_decay:g}",
@@ -62,7 +62,7 @@ def table(store: Store, key: str) -> View:
         + (f", {frozen} tensors frozen" if frozen else ""),
         f"layer decay {optim.layer_decay:g}, levels by {optim.layer_decay_scheme}: "
         f"{len({group.lr_scale for group in groups})} learning rates",
-        f"weight decay {optim.weight_decay:g}, exemptions by {optim.no_decay}",
+        f"{optim.optimizer}, weight decay {optim.weight_decay:g}, exemptions by {optim.no_decay}",
         "",
         *aligned(["lr x", "peak lr", "weight decay", "tensors", "parameters", "names"], body, 200),
     ]

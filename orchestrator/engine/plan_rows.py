@@ -9,7 +9,6 @@ from orchestrator.records.rows import ChoiceRow, Placement
 
 def placement_of(planned: PlannedTrial) -> Placement:
     """The row of a planned trial in its place."""
-    task = planned.spec.task
     return Placement(
         stage=planned.stage,
         group=planned.group,
@@ -19,12 +18,12 @@ def placement_of(planned: PlannedTrial) -> Placement:
         settings=planned.settings,
         name=planned.name,
         position=planned.position,
-        metric=task.metric,
-        mode=task.mode,
+        metric=planned.spec.metric,
+        mode=planned.spec.mode,
         seed=planned.spec.seed,
         epochs=planned.spec.last_round,
         metrics=metric_rows(planned.spec),
-        split=task.split,
+        split=planned.spec.task.split,
     )
 
 

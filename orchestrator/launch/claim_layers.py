@@ -41,7 +41,7 @@ def claim_problems(job: JobSpec, spec: Path, planner: Planner, layers: Layers) -
     for number, name, side, trials in _sides(job, planner):
         for trial in trials:
             known = layers.get(model_id(trial), {})
-            figure = side.figure or next(iter(job.report.figures), "") or trial.task.metric
+            figure = side.figure or next(iter(job.report.figures), "") or trial.metric
             if figure not in known:
                 continue
             try:
@@ -85,7 +85,7 @@ def _rows(layers: Mapping[str, list[str]], figure: str) -> list[MeasurementRow]:
 
 def _recorded(side: ClaimSide, trial: TrialSpec, figure: str) -> dict[str, Any]:
     """The side as a claim is recorded. Heads differ from each other wherever a figure of pairs of heads has rows."""
-    pairs_of_layers = trial.task.measured_figures.get(figure) == "layer"
+    pairs_of_layers = trial.measured_figures.get(figure) == "layer"
     return {**side.model_dump(mode="json"), "pairs": side.pairs if pairs_of_layers else "all"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -212,6 +212,8 @@ def _basis(ideal: Simulation, measured: int, sized: bool) -> list[str]:
         lines.append(
             f"time of {len(guessed)} trials: guessed, {speeds_text} images/s a worker (resources.images_per_second)"
         )
+    protocols = Counter(planned.spec.task.protocol for planned in ideal.ran)
+    lines += [f"{count} trials: {words}" for words, count in sorted(protocols.items()) if words]
     if ideal.forecast_points:
         many = f"{ideal.forecast_points} trials of searches: forecast in the middle of their ranges and in full"
         lines.append(f"{many}; savings from early stopping are not counted")

@@ -55,11 +55,13 @@ class DurationModel:
         Measured: the median step time of trials of the same kind. Else `resources.images_per_second` of each worker.
         """
         batch = spec.optim.batch
-        evaluated = spec.task.evaluation_samples * _evaluations(spec) * EVALUATION_SHARE
+        forward_only = spec.task.trains_head_alone
+        models = 2 if spec.trains and spec.optim.ema else 1
+        evaluated = models * (spec.task.evaluation_samples + spec.task.reference_samples) * _evaluations(spec)
         step = self._median(_kind(spec, resources.workers, resources.gpus > 0))
         if step is not None:
-            return Estimate(step * (_steps(spec) + evaluated / batch), True)
-        samples = _trained_samples(spec) + evaluated
+            return Estimate(step * (_steps(spec) + evaluated * (1 if forward_only else EVALUATION_SHARE) / batch), True)
+        samples = _trained_samples(spec) * (EVALUATION_SHARE if forward_only else 1) + evaluated * EVALUATION_SHARE
         return Estimate(samples / (resources.images_per_second * resources.workers), False)
 
     def parameters(self, spec: TrialSpec) -> int | None:
@@ -107,4 +109,5 @@ def architecture(backbone: BackboneSpec) -> str:
 
 
 def _kind(spec: TrialSpec, workers: int, on_gpu: bool) -> tuple[object, ...]:
-    return (type(spec.task).__name__, architecture(spec.backbone), spec.optim.batch, workers, on_gpu)
+    trained = (spec.task.trains_head_alone, spec.backbone.freeze.model_dump_json())
+    return (type(spec.task).__name__, architecture(spec.backbone), *trained, spec.optim.batch, workers, on_gpu)

@@ -64,7 +64,7 @@ class OpenSearches:
         snapshots = [now.get(key) or self._state.trials[key].snapshot for key in keys]
         if any(snapshot.state not in RESULTS for snapshot in snapshots):
             return []
-        metric = self._state.trials[keys[0]].planned.spec.task.metric
+        metric = self._state.trials[keys[0]].planned.spec.metric
         return [each.figures.get(metric) if each.state is TrialState.done else None for each in snapshots]
 
     def stop_early(self, group_id: GroupId, key: str) -> Changes:

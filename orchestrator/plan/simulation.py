@@ -131,5 +131,5 @@ def remaining_part(snapshot: TrialSnapshot, first_round: int) -> float:
 def _forecast_result(planned: PlannedTrial) -> TrialSnapshot:
     """A result worse than any recorded one; the first trial of a group has the best of them."""
     worst = 1e12 + planned.position
-    figure = -worst if planned.spec.task.mode == "max" else worst
-    return TrialSnapshot(TrialState.done, figures={planned.spec.task.metric: figure}, weights=("forecast", ""))
+    figure = -worst if planned.spec.mode == "max" else worst
+    return TrialSnapshot(TrialState.done, figures={planned.spec.metric: figure}, weights=("forecast", ""))

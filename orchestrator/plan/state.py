@@ -201,8 +201,8 @@ class PlanState:
         candidates = self._candidates(groups)
         if not candidates:
             return None
-        task = _trials_of(groups)[candidates[0].key].spec.task
-        return selection.best(candidates, task.metric, task.mode, groups[0].stage.ties)
+        spec = _trials_of(groups)[candidates[0].key].spec
+        return selection.best(candidates, spec.metric, spec.mode, groups[0].stage.ties)
 
     def decide(self, consumer: str, groups: list[GroupState]) -> tuple[Decision, PlannedTrial] | None:
         """The winner over all settings of complete groups, with its trial of the first seed; None if no setting has a
@@ -211,19 +211,19 @@ class PlanState:
         if winner is None:
             return None
         planned = _trials_of(groups)[winner.key]
-        task = planned.spec.task
+        spec = planned.spec
         sweeps = dict.fromkeys(name for group in groups for name in self.stages.sweeps(group.stage))
         swept = [planned.settings for name in sweeps for planned in self.groups[name, groups[0].id].trials.values()]
         axes = dict.fromkeys(path for name in sweeps for path in self.stages.grid_axes(self.stages.by_name[name]))
-        rule = {"metric": task.metric, "mode": task.mode, "ties": list(groups[0].stage.ties), "last": "key"}
+        rule = {"metric": spec.metric, "mode": spec.mode, "ties": list(groups[0].stage.ties), "last": "key"}
         decision = Decision(
             stage=consumer,
             group=groups[0].id,
             key=winner.key,
-            value=winner.figures[task.metric],
-            metric=task.metric,
+            value=winner.figures[spec.metric],
+            metric=spec.metric,
             edges=selection.edges(winner.settings, selection.axis_values(swept, axes), self.stages.ranges(sweeps)),
-            rule={**rule, **selection.seeds_of(winner, task.metric)},
+            rule={**rule, **selection.seeds_of(winner, spec.metric)},
             candidates=len(self._candidates(groups)),
             sources=[group.stage.name for group in groups],
         )
@@ -299,7 +299,7 @@ class PlanState:
         snapshot = self.trials[key].snapshot
         if snapshot.state is TrialState.done and snapshot.facts.get(SUBMISSION):
             return True
-        value = self._figures(key).get(self.trials[key].planned.spec.task.metric)
+        value = self._figures(key).get(self.trials[key].planned.spec.metric)
         return value is not None and math.isfinite(value)
 
     def _figures(self, key: str) -> dict[str, float]:

@@ -105,8 +105,8 @@ def with_weights_of(spec: TrialSpec, keys: Mapping[FieldPath, str]) -> TrialSpec
 
 
 def metric_rows(spec: TrialSpec) -> tuple[MetricRow, ...]:
-    """The metrics of the trial's task, as they are recorded; trials are chosen by the first."""
-    return tuple(MetricRow(**asdict(metric)) for metric in spec.task.metrics)
+    """The metrics of the trial, as they are recorded; trials are chosen by the first."""
+    return tuple(MetricRow(**asdict(metric)) for metric in spec.metrics)
 
 
 def trial_name(stage: str, group: str, settings: Mapping[str, Any], paths: Iterable[str]) -> str:

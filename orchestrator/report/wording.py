@@ -83,7 +83,8 @@ def mean_reason(mean: Mean) -> str:
 
 def title(report: Report) -> str:
     """The content of the table in a sentence."""
-    shown = {cell.figure.name: cell.figure for cell in report.cells if cell.figure.name}
+    # by title: a figure of one name may be that of a probe in one column, and of the whole model in another
+    shown = {cell.figure.title: cell.figure for cell in report.cells if cell.figure.name}
     units = {(metric.unit, metric.better) for metric in shown.values()}
     if len(units) == 1:
         ((unit, better),) = units

@@ -142,12 +142,11 @@ class Searches:
         if self._history is None:
             self._history = dict(self._recorded())
         middle = self._open.middle(group_id)
-        task = middle.task
-        self._metrics[group_id] = task.metric
+        self._metrics[group_id] = middle.metric
         search = self._stages[group_id[0]]
         kind: type[PointSearch | PopulationSearch] = PopulationSearch if search.population else PointSearch
         algorithm: SearchAlgorithm = kind(
-            search, task.metric, task.mode, middle.rounds, lambda body: self._open.key_at(group_id, body)
+            search, middle.metric, middle.mode, middle.rounds, lambda body: self._open.key_at(group_id, body)
         )
         self._algorithms[group_id] = algorithm
         events = self._history.pop(group_id, [])

@@ -112,9 +112,9 @@ class _Claim:
         trials = self.built.get(self.stage_of(side), ())
         if not trials:
             return
-        ended = list(dict.fromkeys(metric.name for trial in trials for metric in trial.spec.task.metrics))
-        parts = {figure: item for trial in trials for figure, item in trial.spec.task.measured_figures.items()}
-        first = next(iter(self.job.report.figures), "") or trials[0].spec.task.metric
+        ended = list(dict.fromkeys(metric.name for trial in trials for metric in trial.spec.metrics))
+        parts = {figure: item for trial in trials for figure, item in trial.spec.measured_figures.items()}
+        first = next(iter(self.job.report.figures), "") or trials[0].spec.metric
         asked: list[tuple[Steps, str]] = [([name, "figure"], side.figure or first)]
         asked += [(["sensitivity", n], figure) for n, figure in enumerate(self.claim.sensitivity)]
         for steps, figure in asked:
@@ -136,8 +136,8 @@ class _Claim:
             trials = self.built.get(self.stage_of(side), ())
             first = next(iter(self.job.report.figures), "")
             for trial in trials:
-                wanted = side.figure or first or trial.spec.task.metric
-                found.update((name, metric) for metric in trial.spec.task.metrics if metric.name == wanted)
+                wanted = side.figure or first or trial.spec.metric
+                found.update((name, metric) for metric in trial.spec.metrics if metric.name == wanted)
         if len(found) == 2 and len({(metric.unit, metric.scale) for metric in found.values()}) > 1:
             left, right = (found[name].unit or "no unit" for name in ("left", "right"))
             self.about(["right"], "", f"left is in {left}, right in {right}: compare figures of one unit")

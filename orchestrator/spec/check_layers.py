@@ -44,10 +44,14 @@ def check_second_axes(
             what = "no such stage; " + offer(stage, names, "stages")
             problems.report(root.place_of([*steps, "stage"]), "report.plots.second.stage", shorten(stage), what)
             continue
-        metrics = list(dict.fromkeys(m.name for trial in built.get(stage, ()) for m in trial.spec.task.metrics))
+        metrics = list(dict.fromkeys(m.name for trial in built.get(stage, ()) for m in trial.spec.metrics))
         if metrics and figure not in metrics:
             what = "no such figure; " + offer(figure, metrics, "figures")
             problems.report(root.place_of([*steps, "figure"]), "report.plots.second.figure", shorten(figure), what)
+
+
+LAYERED = ("", "head", "layer")
+"""What the items of a figure with values per layer name (see Task.measured_figures)."""
 
 
 def _check_figure(
@@ -59,7 +63,9 @@ def _check_figure(
     problems: Problems,
 ) -> None:
     """One figure against the trials of its stage."""
-    measured = list(dict.fromkeys(name for trial in trials for name in trial.spec.task.measured_figures))
+    measured = list(
+        dict.fromkeys(name for trial in trials for name, item in trial.spec.measured_figures.items() if item in LAYERED)
+    )
     for field in ("figure", "anchor"):
         name = getattr(figure, field)
         if name and name not in measured:

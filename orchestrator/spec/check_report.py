@@ -21,7 +21,7 @@ def check_figures(
     """The table's stage has a trial that measures each figure which the report names, and each plotted error exists."""
     report = job.report
     trials = built.get(report.stage or job.stages[-1].name, ())
-    metrics = {metric.name: metric for trial in trials for metric in trial.spec.task.metrics}
+    metrics = {metric.name: metric for trial in trials for metric in trial.spec.metrics}
     if not metrics:
         return  # the stage has problems of its own
     for name, steps, key in _named(report):
@@ -31,7 +31,7 @@ def check_figures(
     for k, name in enumerate(report.figures):
         if name in report.figures[:k]:
             problems.report(root.place_of(["report", "figures", k]), "report.figures", name, "listed twice; remove one")
-    shown = set(report.figures[:1]) or {trial.spec.task.metric for trial in trials}
+    shown = set(report.figures[:1]) or {trial.spec.metric for trial in trials}
     if any(metrics[name].complement for name in shown & set(metrics)):
         return
     others = [name for name, metric in metrics.items() if metric.complement]

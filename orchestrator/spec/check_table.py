@@ -64,7 +64,7 @@ def _check_column(root: YamlNode, table: TableFile, n: int, of_job: StageTrials,
     where = labelled(column.where)
     _check_values(root, ["columns", n], name, where, of_job.trials, f"stage {of_job.stage}", problems)
     trials = [trial for trial in of_job.trials if meets_spec(where, trial)]
-    figures = list(dict.fromkeys(metric.name for trial in trials for metric in trial.task.metrics))
+    figures = list(dict.fromkeys(metric.name for trial in trials for metric in trial.metrics))
     if column.figure and trials and column.figure not in figures:
         what = "its trials have no such figure; " + offer(column.figure, figures, "figures")
         problems.report(root.place_of(["columns", n, "figure"]), f"{name}.figure", column.figure, what)

@@ -15,7 +15,7 @@ from orchestrator.spec.yaml_nodes import YamlNode
 
 def undirected(built: Sequence[CheckedTrial]) -> str:
     """The figure by which one of these trials would be chosen although it has no better direction; empty: none."""
-    first = (trial.spec.task.metrics[0] for trial in built)
+    first = (trial.spec.metrics[0] for trial in built)
     return next((metric.name for metric in first if metric.better == "neither"), "")
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from tasks.backbones.dropped_layers import cut_of, finish
 from tasks.backbones.features import cut_after
+from tasks.backbones.frozen import freeze_parts
 from tasks.backbones.model_arguments import arguments, nearest_arguments
 from tasks.backbones.spec import BackboneSpec
 from tasks.backbones.swin_windows import check_windows
@@ -22,7 +23,7 @@ def build(spec: BackboneSpec, classes: int, input_size: tuple[int, int] | None =
 
     Raises ValueError when timm does not take the arguments, or a drop path that is not 0, when patches do not divide
     the input or a window its map, when `norm_eps` is set for a model without LayerNorm, or when the model does not have
-    the blocks that `drop_last` drops.
+    the blocks that `drop_last` drops or the parts that `freeze` names.
     """
     height, width = input_size or (spec.image_size, spec.image_size)
     model = _create(spec, classes, (height, width), any_size=False)
@@ -73,7 +74,8 @@ def draw_head(model: nn.Module, zero: bool = False) -> None:
 
 
 def _create(spec: BackboneSpec, classes: int, size: tuple[int, int], any_size: bool) -> nn.Module:
-    """timm's model without what `drop_last` drops, its patches checked and the spec's `norm_eps` set."""
+    """timm's model without what `drop_last` drops, its patches checked, the spec's `norm_eps` set and its parts
+    frozen."""
     if spec.drop_last is None:
         model = _from_timm(spec, classes, size, any_size)
     else:
@@ -90,6 +92,7 @@ def _create(spec: BackboneSpec, classes: int, size: tuple[int, int], any_size: b
             raise ValueError(f"timm model {spec.model} has no LayerNorm; leave backbone.norm_eps out")
         for norm in norms:
             norm.eps = spec.norm_eps
+    freeze_parts(model, spec)
     return model
 
 

@@ -226,6 +226,33 @@ class SampleLayers(BaseModel):
     """Number of the draw. The paper does not say how many it made."""
 
 
+class Freeze(BaseModel):
+    """Parts of the backbone that keep their initial weights.
+
+    They take no gradient and stay in eval mode: batch norm keeps its statistics, nothing is dropped. Layer decay counts
+    its levels as if nothing were frozen.
+    """
+
+    model_config = _strict
+
+    stem: bool = False
+    """What comes before the first block: patch embedding (or first convolutions), class token, position embedding."""
+    blocks: int = Field(default=0, ge=0, le=10_000)
+    """The first so many blocks, and with them the stem. Counted over all stages, as timm's layer decay counts: a block
+    of ViT, BEiT, Swin, SwinV2, ConvNeXt or ResNet, a patch merging with the block after it; two blocks of RepLKNet. Of
+    a backbone with `drop_last`, those that are left."""
+    norms: bool = False
+    """Every norm, also those of blocks that train: scale, shift and batch norm's statistics."""
+
+    @model_validator(mode="after")
+    def _from_below(self) -> Freeze:
+        if self.blocks and not self.stem:
+            if "stem" in self.model_fields_set:
+                raise ValueError(f"blocks {self.blocks} freezes the stem below them too: leave stem out")
+            object.__setattr__(self, "stem", True)  # frozen: it follows from blocks
+        return self
+
+
 class BackboneSpec(BaseModel):
     """A timm backbone and its initial weights."""
 
@@ -253,6 +280,8 @@ class BackboneSpec(BaseModel):
     """Not used where `drop_last` is null."""
     sample_layers: SampleLayers | None = None
     """Draw the pre-trained blocks that those left by `drop_last` start from, instead of taking the first ones."""
+    freeze: Freeze = Freeze()
+    """Not used where nothing is trained, or the head alone."""
 
     @model_validator(mode="after")
     def _sampling_has_a_pool(self) -> BackboneSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -10,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tasks.base import Batch, DataContext, Loaders, Task
 from tasks.bounds import MAX_NUMPY_SEED, Label
+from tasks.classification.neighbours import NearestNeighbours
 from tasks.datasets import find_dataset
 from tasks.datasets.augment import MEAN_STD, Augment
 from tasks.datasets.labelled.card import DIGEST
@@ -43,6 +45,13 @@ AUGMENT_TITLES = {
 """Rows of Table 7 (appendix E). Its "Mixup prob. 0.8" and "Cutmix prob. 1.0" are the two alphas, as in the public
 code."""
 MEAN_AP = percent("map11", "11-point mAP")
+KNN = percent("knn", "k-NN accuracy", complement="k-NN error rate")
+PROBES = {"none": "", "linear": "linear probe", "linear_bn": "linear probe with batch norm", "knn": "k-NN alone"}
+"""Words for `Classify.probe`."""
+CROP_AND_FLIP = {
+    "rand_augment": "none", "color_jitter": 0, "erasing": 0, "mixup": 0, "cutmix": 0, "label_smoothing": 0,
+}  # fmt: skip
+"""Augmentation of a probe, unless fields are written: random crop and flip alone, as MAE's main_linprobe.py."""
 
 
 class Classify(Task):
@@ -78,6 +87,19 @@ class Classify(Task):
     head: Literal["trunc_normal", "zero", "timm", "keep"] = "trunc_normal"
     """Initial head: normal with standard deviation 0.02 truncated at 2 (SimMIM's fine-tuning code), zero (Swin's code
     when the number of classes differs), timm's own for the model, or that of the initial weights."""
+    probe: Literal["none", "linear", "linear_bn", "knn"] = "none"
+    """How the backbone is judged. `none`: it is trained with the head.
+
+    `linear`: linear probe. The backbone is frozen and in eval mode (batch norm keeps its statistics, nothing is
+    dropped), and the head alone is trained. `linear_bn`: the same with a batch norm without scale and shift before the
+    head, as in MAE's public code (which begins with head weights of standard deviation 0.01, uses lars with a weight
+    decay of 0, and a learning rate of 0.1 for 256 images). In both, augmentation is random crop and flip; what is
+    written in `augment` is added to that.
+    `knn`: nothing is trained, there is no head, and the one figure is that of `knn`; `optim` is not used.
+    """
+    knn: NearestNeighbours | None = None
+    """Also measure k-NN classification in every evaluation, the figure `knn`; each passes all training images through
+    the model too."""
     normalize: Literal["imagenet", "half"] = "imagenet"
     """Mean and standard deviation for normalising pixels: ImageNet's, or 0.5 and 0.5."""
     preprocessing: Literal["stated", "weights"] = "stated"
@@ -104,6 +126,13 @@ class Classify(Task):
         return own_entries(value, _resolved(info.data["dataset"]), info.data)
 
     @model_validator(mode="after")
+    def _crop_and_flip(self) -> Classify:
+        if self.probe != "none":
+            less = {name: value for name, value in CROP_AND_FLIP.items() if name not in self.augment.model_fields_set}
+            object.__setattr__(self, "augment", self.augment.model_copy(update=less))  # frozen: it follows from probe
+        return self
+
+    @model_validator(mode="after")
     def _fits_the_data(self) -> Classify:
         data = self._data
         data.split.check(data.whole)
@@ -114,6 +143,21 @@ class Classify(Task):
                 f"{data.whole.name} has several labels per image, for which mixing and smoothing labels is not defined "
                 "here: set augment.mixup, augment.cutmix and augment.label_smoothing to 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _neighbours_fit(self) -> Classify:
+        if self.probe == "knn" and self.knn is None:
+            object.__setattr__(self, "knn", NearestNeighbours())  # frozen: it follows from probe
+        if self.knn is None:
+            return self
+        card, images = self._card, self.train_samples if self._data.known else None
+        if card.several_labels:
+            raise ValueError(
+                f"{card.name} has several labels per image, for which k-NN is not defined here: leave out knn"
+            )
+        if images is not None and self.knn.k > images:
+            raise ValueError(f"knn.k {self.knn.k} is more than the {images} training images of {card.name}: lower it")
         return self
 
     @model_validator(mode="after")
@@ -136,12 +180,37 @@ class Classify(Task):
     def metrics(self) -> tuple[Metric, ...]:
         if self._card.several_labels:
             return (MEAN_AP, LOSS)
-        first, second = (TOP1, MEAN_PER_CLASS) if self._card.metric == "top1" else (MEAN_PER_CLASS, TOP1)
-        return (first, second, LOSS)
+        if self.probe == "knn":
+            return (KNN,)
+        both = (TOP1, MEAN_PER_CLASS) if self._card.metric == "top1" else (MEAN_PER_CLASS, TOP1)
+        first, second = (_of_probe(each, PROBES[self.probe]) for each in both)
+        if self.knn is None:
+            return (first, second, LOSS)
+        return (KNN, first, second, LOSS) if self.knn.choose else (first, second, KNN, LOSS)
+
+    @property
+    def measured_figures(self) -> Mapping[str, str]:
+        if self.probe == "knn":
+            return {}
+        return {"map11" if self._card.several_labels else "mean_per_class": "class"}
+
+    @property
+    def makes_steps(self) -> bool:
+        return self.probe != "knn"
+
+    @property
+    def trains_head_alone(self) -> bool:
+        return self.probe in ("linear", "linear_bn")
+
+    @property
+    def protocol(self) -> str:
+        forward = {"none": "", "knn": ", nothing is trained"}.get(self.probe, ", a step costs a forward pass")
+        return PROBES[self.probe] + forward
 
     @property
     def model_options(self) -> Mapping[str, Any]:
-        return {"classes": self._card.classes, "head": self.head}
+        options = {"classes": self._card.classes, "head": self.head}
+        return options if self.probe == "none" else {**options, "probe": self.probe}
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -183,6 +252,10 @@ class Classify(Task):
     def evaluation_samples(self) -> int:
         return self._data.samples(self.evaluate)
 
+    @property
+    def reference_samples(self) -> int:
+        return 0 if self.knn is None else self.train_samples
+
     def missing_data(self, root: Path) -> str | None:
         return self._data.missing(root)
 
@@ -199,13 +272,23 @@ class Classify(Task):
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
         from tasks.backbones.loading import load
         from tasks.backbones.model import build, draw_head
+        from tasks.classification.probe import freeze_backbone, norm_before_head
 
+        if self.probe == "knn":
+            model = build(backbone, 0)
+            if weights is not None:
+                load(model, weights)
+            return model
         self._data.require_known()
         model = build(backbone, self._card.classes)
+        if self.probe == "linear_bn":
+            norm_before_head(model)
         if weights is not None:
             load(model, weights, keep_head=self.head == "keep")
         if self.head in ("trunc_normal", "zero"):
             draw_head(model, zero=self.head == "zero")
+        if self.trains_head_alone:
+            freeze_backbone(model)
         return model
 
     def loaders(self, context: DataContext) -> Loaders:
@@ -214,19 +297,20 @@ class Classify(Task):
                 f"{self._card.name}: test images are opened only by trials that come after every choice; "
                 "this one was not planned as such"
             )
-        from tasks.datasets.labelled.loaders import ImageInput, labelled_loaders, mixing
+        from tasks.datasets.labelled.loaders import ImageInput, NamedClasses, labelled_loaders, mixing
 
         images = self._data.read(context.root, self.train, self.evaluate)
-        batches = mixing(self._card.classes, self.augment, context)
+        batches = NamedClasses(mixing(self._card.classes, self.augment, context), images.train)
+        reference = self.knn is not None
         if self.preprocessing == "stated":
-            return labelled_loaders(images, ImageInput(self.augment, self.normalize), context, batches)
+            return labelled_loaders(images, ImageInput(self.augment, self.normalize), context, batches, reference)
         from tasks.backbones.preprocessing import required
 
         assert context.init is not None
         theirs = required(context.init)
         augment = self.augment.model_validate({**dict(self.augment), "interpolation": theirs.interpolation})
         how = ImageInput(augment, (theirs.mean, theirs.std))
-        loaders = labelled_loaders(images, how, context, batches)
+        loaders = labelled_loaders(images, how, context, batches, reference)
         loaders.preprocessing = theirs.plain()
         return loaders
 
@@ -235,43 +319,30 @@ class Classify(Task):
 
         logits = model(batch["images"])
         if self._card.several_labels:
-            return {"loss": _binary_loss(logits, batch["labels"])}
+            from tasks.classification.measuring import binary_loss
+
+            return {"loss": binary_loss(logits, batch["labels"])}
         if "targets" in batch:
             return {"loss": functional.cross_entropy(logits, batch["targets"])}
         smoothing = self.augment.label_smoothing
         return {"loss": functional.cross_entropy(logits, batch["labels"], label_smoothing=smoothing)}
 
     def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[str, Any]]:
-        from torch.nn import functional
+        from tasks.classification.measuring import measured
 
-        for batch in batches:
-            logits, labels = model(batch["images"]).float(), batch["labels"]
-            if self._card.several_labels:
-                yield batch["item"], (logits.cpu(), labels.cpu())
-                continue
-            right = labels[logits.argmax(1) == labels]
-            counts = [each.bincount(minlength=self._card.classes).cpu() for each in (right, labels)]
-            yield batch["item"], (*counts, functional.cross_entropy(logits, labels, reduction="sum").item())
+        yield from measured(model, batches, self._card, self.probe == "knn", self.knn is not None)
 
     def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
         """`top1` and `mean_per_class` as fractions, and `loss`: cross entropy without smoothing. For several labels per
-        image: `map11` as a fraction, and `loss`: binary cross entropy.
+        image: `map11` as a fraction, and `loss`: binary cross entropy. With `knn`: `knn` as a fraction.
 
         `mean_per_class` is the mean, over the classes that occur in the labels, of the part of their images that is
-        classified correctly. (torchmetrics' macro average also counts, as zero, a class that is predicted but absent.)
+        classified correctly; its measurements are these parts. (torchmetrics' macro average also counts, as zero, a
+        class that is predicted but absent.) Those of `map11` are the average precision of each class.
         """
-        if self._card.several_labels:
-            return _several([part for _, part in parts])
-        right, labels = (sum(part[i] for _, part in parts) for i in (0, 1))
-        loss, present = sum(part[2] for _, part in parts), labels > 0
-        return Summary(
-            {
-                "top1": right.sum().item() / labels.sum().item(),
-                "mean_per_class": (right[present].double() / labels[present]).mean().item(),
-                "loss": loss / labels.sum().item(),
-            },
-            shares={"top1": int(labels.sum().item())},
-        )
+        from tasks.classification.measuring import summarized
+
+        return summarized([part for _, part in parts], self._card, self.knn)
 
 
 def _resolved(dataset: str | LabelledDescription) -> LabelledDataset | LabelledDescription:
@@ -279,19 +350,9 @@ def _resolved(dataset: str | LabelledDescription) -> LabelledDataset | LabelledD
     return find_dataset(dataset, LabelledDataset) if isinstance(dataset, str) else dataset
 
 
-def _binary_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean binary cross entropy over images and classes, (n, classes) both; labels of -1 do not count."""
-    from torch.nn import functional
-
-    counted = labels >= 0
-    return functional.binary_cross_entropy_with_logits(logits[counted], labels[counted].to(logits.dtype))
-
-
-def _several(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Summary:
-    import torch
-
-    from tasks.classification.voc_precision import mean_average_precision
-
-    logits, labels = (torch.cat(tensors) for tensors in zip(*pairs, strict=True))
-    precision = mean_average_precision(logits.numpy(), labels.numpy())
-    return Summary({"map11": precision, "loss": _binary_loss(logits, labels).item()})
+def _of_probe(metric: Metric, words: str) -> Metric:
+    """The figure as a probe has it, with that in its title: linear probe, top-1 accuracy"""
+    if not words:
+        return metric
+    complement = f"{words}, {metric.complement}" if metric.complement else ""
+    return replace(metric, title=f"{words}, {metric.title}", complement=complement)

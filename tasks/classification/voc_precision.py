@@ -24,10 +24,3 @@ def average_precision(scores: NDArray[np.floating], labels: NDArray[np.floating]
     # Recalls are compared in whole numbers: 3 of 10 reach 0.3 also where 3 * 0.1 is a little more.
     reached = [(RECALLS - 1) * recalled >= tenth * recalled[-1] for tenth in range(RECALLS)]
     return float(np.mean([precision[points].max() for points in reached]))
-
-
-def mean_average_precision(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> float:
-    """The mean over the classes that an image shows; NaN when there are none. Both arguments: (n, classes)."""
-    each = [average_precision(scores[:, i], labels[:, i]) for i in range(scores.shape[1])]
-    present = [value for value in each if not np.isnan(value)]
-    return float(np.mean(present)) if present else float("nan")

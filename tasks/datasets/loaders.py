@@ -59,15 +59,26 @@ def share(batch: int, rank: int, world: int) -> Tensor:
     return torch.cat([front, batch - 1 - front.flip(0)])
 
 
-def evaluation_parts(samples: int, share: EvaluationShare, size: int = EVALUATION_BATCH) -> list[tuple[str, slice]]:
-    """(item, positions) of the evaluation batches in this share; an item is named by its first position."""
+def evaluation_parts(
+    samples: int, share: EvaluationShare, size: int = EVALUATION_BATCH, prefix: str = ""
+) -> list[tuple[str, slice]]:
+    """(item, positions) of the evaluation batches in this share; an item is named by its first position, after
+    `prefix`."""
     starts = range(0, samples, size)
-    named = [(f"{start:012d}", slice(start, min(start + size, samples))) for start in starts]
+    named = [(f"{prefix}{start:012d}", slice(start, min(start + size, samples))) for start in starts]
     return [part for position, part in enumerate(named) if share.wants(position, part[0])]
+
+
+REFERENCE = "train "
+"""Begins the items of training images that are measured; they sort after those to evaluate on."""
 
 
 class OrderedLoaders(Loaders):
     """Decides which samples make which batch: an order for each (seed, epoch), and the rank's share of it."""
+
+    measures_training: bool = False
+    """True: `evaluation` also yields the training images, prepared as those to evaluate on, in batches with
+    `reference`."""
 
     def __init__(self, train_samples: int, context: DataContext) -> None:
         """Raises DataError when the batch does not fit the data or the number of workers."""
@@ -108,7 +119,10 @@ class SampleLoaders(OrderedLoaders):
         skips = context.max_unreadable > 0
         self._training = Reader(train.over(train_images), pipeline.train, pipeline.collate, context, skips)
         # figures are over all samples, or there are none
-        self._measuring = Reader(evaluation.over(evaluation_images), pipeline.evaluate, pipeline.collate, context)
+        self._measuring, self._reference = (
+            Reader(samples.over(images), pipeline.evaluate, pipeline.collate, context)
+            for samples, images in ((evaluation, evaluation_images), (train, train_images))
+        )
         self._ahead: tuple[int, Iterator[tuple[Batch, Tensor]]] | None = None
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
@@ -144,9 +158,15 @@ class SampleLoaders(OrderedLoaders):
         self._ahead = epoch + 1, batches
 
     def evaluation(self, share: EvaluationShare = EVERYTHING) -> Iterable[Batch]:
-        parts = evaluation_parts(self._evaluation_samples, share, self._pipeline.evaluation_batch)
-        wanted = [[(0, index) for index in range(self._evaluation_samples)[part]] for _, part in parts]
-        for (item, _), (batch, indices) in zip(parts, self._measuring.read(wanted), strict=True):
+        yield from self._measured(self._measuring, self._evaluation_samples, share)
+        if self.measures_training:
+            for batch in self._measured(self._reference, self.train_samples, share, REFERENCE):
+                yield {**batch, "reference": True}
+
+    def _measured(self, reader: Reader, samples: int, share: EvaluationShare, prefix: str = "") -> Iterator[Batch]:
+        parts = evaluation_parts(samples, share, self._pipeline.evaluation_batch, prefix)
+        wanted = [[(0, index) for index in range(samples)[part]] for _, part in parts]
+        for (item, _), (batch, indices) in zip(parts, reader.read(wanted), strict=True):
             yield {**self._pipeline.batches.evaluate(batch, indices), "item": item}
 
 

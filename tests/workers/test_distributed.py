@@ -28,6 +28,7 @@ from workers.state import RankContext
 from workers.trial import RuntimeSpec, Span, TrialSpec
 
 FSDP = {"parallel": "fsdp"}
+EMA = {"decay": 0.8, "hand_on": True}
 
 
 def trials() -> dict[str, TrialSpec]:
@@ -54,6 +55,14 @@ def trials() -> dict[str, TrialSpec]:
         "mixed one by one": swin({"mixup_mode": "elem"}, parallel="fsdp"),
         "norm": trial({"batch_norm": True}, runtime={"sync_batchnorm": True}),
         "pose": pose_trial(optim={"eps": 1e-2}, runtime={"sync_batchnorm": True}),
+        "probe": probe(),
+        # without k-NN: rounding in a weight may change a neighbour
+        "frozen": probe({"probe": "none", "knn": None}, {"layer_decay": 0.8}, grad_checkpointing=True),
+        "frozen shards": probe({"probe": "none", "knn": None}, parallel="fsdp"),
+        "momentum in shards": trial(deep, optimizer="sgd", runtime=FSDP),
+        "averaged": trial({"batch_norm": True}, ema=EMA, runtime={"sync_batchnorm": True}),
+        "averaged shards": trial(deep, ema=EMA, runtime=FSDP),
+        "lars": trial(deep, optimizer="lars", trust_coeff=0.1),
         "norm in shards": trial({"batch_norm": True}, runtime={"sync_batchnorm": True, **FSDP}),
     }
 
@@ -61,7 +70,7 @@ def trials() -> dict[str, TrialSpec]:
 MICRO_BATCHES = {
     "parts": 1, "oom": 1, "shard parts": 1, "swin": 50, "pretrain": 50, "sum parts": 1, "sums oom": 2,
     "sum shard parts": 3, "dropped parts": 3, "dropped oom": 2, "dropped shards": 2, "mixed in pairs": 20,
-    "mixed one by one": 20, "pose": 6,
+    "mixed one by one": 20, "pose": 6, "probe": 30, "frozen": 30, "frozen shards": 30,
 }  # fmt: skip
 
 
@@ -87,6 +96,23 @@ def swin(mixing: dict[str, Any] | None = None, **runtime: Any) -> TrialSpec:
     )  # fmt: skip
 
 
+def probe(task: dict[str, Any] | None = None, optim: dict[str, Any] | None = None, **runtime: Any) -> TrialSpec:
+    """A linear probe, or a model of which a part is frozen; with k-NN."""
+    augment = {"rand_augment": "none", "color_jitter": 0, "mixup": 0, "cutmix": 0}
+    fields = {"kind": "classify", "dataset": "digits", "probe": "linear_bn", "knn": {}, "augment": augment}
+    return TrialSpec.model_validate(
+        {
+            "task": {**fields, **(task or {})},
+            "backbone": {
+                "model": "vit_tiny_patch16_224", "image_size": 16, "freeze": {"blocks": 1},
+                "args": {"patch_size": 4, "embed_dim": 16, "depth": 3, "num_heads": 2},
+            },
+            "optim": {"lr": 1e-3, "epochs": 1, "warmup_epochs": 0.5, "batch": 60, "eps": 1e-2, **(optim or {})},
+            "runtime": {"sync_batchnorm": True, **runtime},
+        }
+    )  # fmt: skip
+
+
 def pretraining(**runtime: Any) -> TrialSpec:
     """A model whose backbone is a part of it, and a loss that needs more of it than its forward pass."""
     return TrialSpec.model_validate(
@@ -106,7 +132,7 @@ def pretraining(**runtime: Any) -> TrialSpec:
 
 def going_on() -> dict[str, TrialSpec]:
     """Trials that are stopped under one number of workers and end under another."""
-    return {"ddp": trial({"blocks": 1}), "fsdp": trial({"blocks": 1}, runtime=FSDP)}
+    return {"ddp": trial({"blocks": 1}, ema=EMA), "fsdp": trial({"blocks": 1}, ema=EMA, runtime=FSDP)}
 
 
 def spread() -> TrialSpec:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from workers.optim import Schedule, adamw, parameter_groups, set_lr
+from workers.optim import Schedule, optimizer_of, parameter_groups, set_lr
 from workers.optim_spec import OptimSpec
 
 STEPS = 7  # per epoch
@@ -203,7 +203,7 @@ def test_layer_decay_of_a_model_without_levels_is_refused() -> None:
 def test_the_optimizer_follows_the_table(swin: nn.Module) -> None:
     optim = spec()
     groups = parameter_groups(swin, optim)
-    optimizer = adamw(swin, groups, optim)
+    optimizer = optimizer_of(swin, groups, optim)
     set_lr(optimizer, Schedule(optim, STEPS), 30)
     names = {id(parameter): name for name, parameter in swin.named_parameters()}
     assert sorted(name for group in groups for name in group.names) == sorted(names.values())
@@ -217,7 +217,7 @@ def test_the_optimizer_follows_the_table(swin: nn.Module) -> None:
 def test_the_optimizer_has_the_betas_and_epsilon_of_the_spec() -> None:
     model = nn.Linear(2, 2)
     optim = spec(layer_decay=1, betas=(0.8, 0.95), eps=1e-3)
-    optimizer = adamw(model, parameter_groups(model, optim), optim)
+    optimizer = optimizer_of(model, parameter_groups(model, optim), optim)
     assert optimizer.param_groups
     assert {(group["betas"], group["eps"]) for group in optimizer.param_groups} == {((0.8, 0.95), 1e-3)}
 

@@ -207,11 +207,12 @@ PINNED: dict[str, dict[str, Any]] = {
         "head": "trunc_normal", "normalize": "imagenet", "preprocessing": "stated",
         "augment": Augment().model_dump(mode="json"),
         "caltech_background": True, "official_val": "val", "manifests": {},
-        "sizes": {},
+        "sizes": {}, "probe": "none", "knn": None,
     },
     "BackboneSpec": {
         "args": {}, "drop_path": 0.0, "norm_eps": None, "init": {"kind": "none", "name": "RAND"}, "drop_last": None,
         "cut": {"drop_path": "respaced", "final_norm": "fresh", "decay_levels": "cut"}, "sample_layers": None,
+        "freeze": {"stem": False, "blocks": 0, "norms": False},
     },
     "OptimSpec": {
         "lr_convention": "absolute", "layer_decay": 1.0, "layer_decay_scheme": "timm", "weight_decay": 0.05,
@@ -219,6 +220,8 @@ PINNED: dict[str, dict[str, Any]] = {
         "warmup_lr": 2.5e-7, "warmup_prefix": False, "schedule": "cosine", "min_lr": 2.5e-7, "step_epochs": [],
         "step_factor": 0.1, "micro_batch": None, "clip": 5.0, "iterations": None, "warmup_iterations": None,
         "step_iterations": [], "lr_lag": 0, "up_epochs": None, "up_iterations": None, "up_power": 0.9,
+        "optimizer": "adamw", "momentum": 0.9, "nesterov": None, "trust_coeff": 0.001, "always_adapt": False,
+        "ema": None,
     },
     "RuntimeSpec": {
         "precision": "auto", "tf32": False, "channels_last": "auto", "compile": False, "deterministic": False,

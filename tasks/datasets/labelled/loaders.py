@@ -20,7 +20,15 @@ from tasks.datasets.augment import Augment
 from tasks.datasets.images.open import open_images
 from tasks.datasets.images.source import Resized, picture, shrunk
 from tasks.datasets.labelled.parts import LabelledPart, Labels
-from tasks.datasets.loaders import BatchTransform, OrderedLoaders, Pipeline, SampleLoaders, evaluation_parts, share
+from tasks.datasets.loaders import (
+    REFERENCE,
+    BatchTransform,
+    OrderedLoaders,
+    Pipeline,
+    SampleLoaders,
+    evaluation_parts,
+    share,
+)
 from tasks.datasets.samples import ArrayTargets, Records, Sample, on_image, stack
 from tasks.datasets.transforms import MixSeeds, Normalizing, derived_seed
 from tasks.errors import DataError
@@ -48,11 +56,42 @@ class ImageInput:
 
 
 def labelled_loaders(
-    data: LabelledImages, how: ImageInput, context: DataContext, batches: BatchTransform
+    data: LabelledImages, how: ImageInput, context: DataContext, batches: BatchTransform, reference: bool = False
 ) -> OrderedLoaders:
-    """Loaders of batches with `images` and `labels`, as `batches` changes them. Raises DataError."""
+    """Loaders of batches with `images` and `labels`, as `batches` changes them; `reference`: see
+    OrderedLoaders.measures_training. Raises DataError."""
     make = MemoryLoaders if data.small else file_loaders
-    return make(data, how, context, batches)
+    loaders = make(data, how, context, batches)
+    loaders.measures_training = reference
+    return loaders
+
+
+def class_names(part: LabelledPart) -> tuple[str, ...]:
+    """Names of the classes by number, where each has a folder of its own; else none."""
+    if isinstance(part.images, np.ndarray) or np.ndim(part.labels) != 1:
+        return ()
+    folders: dict[int, set[str]] = {}
+    for image, label in zip(part.images, part.labels, strict=True):
+        folders.setdefault(int(label), set()).add(image.parent.name)
+    names = [next(iter(folders[number])) for number in sorted(folders)]
+    whole = sorted(folders) == list(range(len(folders))) and all(len(each) == 1 for each in folders.values())
+    return tuple(names) if whole and len(set(names)) == len(names) else ()
+
+
+class NamedClasses(BatchTransform):
+    """Batches as another transform changes them; those of an evaluation with the names of the classes."""
+
+    def __init__(self, inner: BatchTransform, train: LabelledPart) -> None:
+        self._inner, self._train = inner, train
+        self._names: tuple[str, ...] | None = None
+
+    def train(self, batch: Batch, epoch: int, step: int, indices: Tensor) -> Batch:
+        return self._inner.train(batch, epoch, step, indices)
+
+    def evaluate(self, batch: Batch, indices: Tensor) -> Batch:
+        if self._names is None:  # at the first evaluation: a million paths take seconds
+            self._names = class_names(self._train)
+        return {**self._inner.evaluate(batch, indices), "class_names": self._names}
 
 
 def file_loaders(data: LabelledImages, how: ImageInput, context: DataContext, batches: BatchTransform) -> SampleLoaders:
@@ -91,11 +130,9 @@ class MemoryLoaders(OrderedLoaders):
         self._how, self._batches = how, batches
         self._labels = torch.from_numpy(labels).to(context.device)
         self._pixels = channels_first(train).to(context.device)
-        centred = transforms.centre(channels_first(evaluation), context.input_size, how.augment)
         self._evaluation = (
-            transforms.normalized(centred, how.normalize).to(context.device),
-            torch.from_numpy(evaluation_labels).to(context.device),
-        )
+            self._prepared(channels_first(evaluation)), torch.from_numpy(evaluation_labels).to(context.device)
+        )  # fmt: skip
         self._transform = None
         if how.augment.per_image:
             self._transform = transforms.single_image(context.input_size, how.augment, how.normalize, training=True)
@@ -103,6 +140,11 @@ class MemoryLoaders(OrderedLoaders):
         for images, targets in ((train, labels), (evaluation, evaluation_labels)):
             content.update(images.tobytes() + targets.tobytes())
         self.digest = content.hexdigest()
+
+    def _prepared(self, pixels: Tensor) -> Tensor:
+        """Images (n, channels, h, w) as the model takes them in an evaluation, on the device."""
+        centred = transforms.centre(pixels, self._context.input_size, self._how.augment)
+        return transforms.normalized(centred, self._how.normalize).to(self._context.device)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         for step, indices in enumerate(self.rows(epoch)[first_step:], first_step):
@@ -139,6 +181,11 @@ class MemoryLoaders(OrderedLoaders):
         for item, part in evaluation_parts(len(labels), share):
             batch = {"images": images[part], "labels": labels[part]}
             yield {**self._batches.evaluate(batch, positions[part]), "item": item}
+        if not self.measures_training:
+            return
+        for item, part in evaluation_parts(self.train_samples, share, prefix=REFERENCE):
+            batch = {"images": self._prepared(self._pixels[part]), "labels": self._labels[part]}
+            yield {**batch, "reference": True, "item": item}
 
 
 class Mixing(BatchTransform):

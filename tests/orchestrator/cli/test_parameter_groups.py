@@ -57,7 +57,7 @@ def test_the_table_as_it_is_typed(tmp_path: Path) -> None:
     assert said.returncode == 0, said.stderr
     lines = said.stdout.splitlines()
     assert lines[1] == "layer decay 0.5, levels by swin26: 7 learning rates"  # 5 blocks, input, head
-    assert lines[2] == "weight decay 0.05, exemptions by timm"
+    assert lines[2] == "adamw, weight decay 0.05, exemptions by timm"
     assert any(line.split()[:3] == ["0.01562", "1.563e-05", "0.05"] and "patch_embed.proj.weight" in line
                for line in lines)  # fmt: skip
 
@@ -76,11 +76,11 @@ def test_every_parameter_is_in_one_group(tmp_path: Path) -> None:
 
 def test_what_cannot_be_shown_is_said(tmp_path: Path) -> None:
     other = trial().model_dump(mode="json")
-    other["optim"]["momentum"] = 0.9
+    other["optim"]["dampening"] = 0.9
     unfit = trial(layer_decay_scheme="timm").model_dump(mode="json")
     unfit["backbone"]["args"]["depths"] = "many"
     store = recorded(tmp_path, [other, unfit])
-    with pytest.raises(OrchestratorError, match=r"(?s)other specs.*optim.momentum"):
+    with pytest.raises(OrchestratorError, match=r"(?s)other specs.*optim.dampening"):
         table(store, "a" * 64)
     with pytest.raises(OrchestratorError, match=r"trial bbbbbbbbbbbb: .*swinv2_base_window12_192"):
         table(store, "b" * 64)

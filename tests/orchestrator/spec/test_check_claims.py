@@ -80,7 +80,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "layer of a classifier": (
         LEFT,
         "left: {row: SUP, column: digits, layer: 3}",
-        "claims.sup-ahead.left.figure: top1: has no values per layer or item; figures that have: none",
+        "claims.sup-ahead.left.figure: top1: has no values per layer or item; figures that have: mean_per_class",
     ),
     "layers": (
         LEFT,
