@@ -17,6 +17,7 @@ from torch import Tensor
 from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare
 from tasks.datasets import transforms
 from tasks.datasets.augment import Augment
+from tasks.datasets.images.arrow import ArrowImages
 from tasks.datasets.images.open import open_images
 from tasks.datasets.images.source import Resized, picture, shrunk
 from tasks.datasets.labelled.parts import LabelledPart, Labels
@@ -68,7 +69,7 @@ def labelled_loaders(
 
 def class_names(part: LabelledPart) -> tuple[str, ...]:
     """Names of the classes by number, where each has a folder of its own; else none."""
-    if isinstance(part.images, np.ndarray) or np.ndim(part.labels) != 1:
+    if isinstance(part.images, np.ndarray | ArrowImages) or np.ndim(part.labels) != 1:
         return ()
     folders: dict[int, set[str]] = {}
     for image, label in zip(part.images, part.labels, strict=True):
