@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from tasks.backbones.spec import BackboneSpec
     from tasks.depth.data import Prepared
 
-OF_MEAN_MAP = Metric("mean_map_rmse", "RMSE of the mean training depth map", "lower", "m")
-APART = Metric("apart_rmse", "RMSE on the photograph that stands apart", "lower", "m")
+OF_MEAN_MAP = Metric("mean_map_rmse", "RMSE of the mean map", "lower", "m")
+APART = Metric("apart_rmse", "RMSE on the photograph apart", "lower", "m")
 CUT_DEPTH = (
     "CutDepth shows depth from black at 0 m to white at the longest depth; the paper's code copies the file's numbers "
     "into 8 bits, where they begin anew at every 256 (task.augment.cut_depth_values uint8_wrap)"
