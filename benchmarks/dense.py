@@ -5,7 +5,7 @@
     python benchmarks/dense.py --parts coco steps
 
 Loaders: samples/s from JPEGs (640 x 480, made here) to what the loss takes, against albumentations and OpenCV in
-torch's DataLoader with the same operations and probabilities: pose 256 x 256 with heat maps, depth 480 x 480 beside PNGs
+torch's DataLoader with the same operations and probabilities: pose 256 x 256 with heat maps, depth 480 x 480 and PNGs
 of 16 bits. `cached` is ours behind the node's cache of decoded images; `ours` decodes each time, as the other one does.
 Ours warps and colours poses where the model is, here the CPU of the main process; on a GPU that takes no worker's time.
 Evaluation: 6,352 boxes of 17 joints, against pycocotools, which must give the same figures. Step: the laptop profiles'
@@ -75,8 +75,9 @@ def machine() -> dict[str, Any]:
 def line(row: dict[str, Any]) -> str:
     cached = f"; cached {row['ours_cached']:.1f}, ratio {row['ratio_cached']:.2f}" if "ours_cached" in row else ""
     low, high = min(row["ratios"]), max(row["ratios"])
+    ratio = f"ratio {row['ratio']:.2f}"
     return (
-        f"{row['part']:11}{row['what']}: ours {row['ours']:.2f}, by hand {row['by_hand']:.2f}, ratio {row['ratio']:.2f} "
+        f"{row['part']:11}{row['what']}: ours {row['ours']:.2f}, by hand {row['by_hand']:.2f}, {ratio} "
         f"({low:.2f} to {high:.2f}; {row['aim']}; {row['clock']}){cached}"
     )
 

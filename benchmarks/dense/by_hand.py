@@ -1,7 +1,7 @@
 """The loaders that one writes by hand: albumentations and OpenCV, a sample at a time, in torch's DataLoader.
 
-Operations, their order and probabilities are those of our defaults, which are those of the public code: of pose mmpose's
-and PCT's transforms, of depth those of SwinTransformer/MIM-Depth-Estimation.
+Operations, their order and probabilities are those of our defaults, which are those of the public code: of pose
+mmpose's and PCT's transforms, of depth those of SwinTransformer/MIM-Depth-Estimation.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ def _tensors(sample: Sample, image: NDArray[np.uint8], depth: Depth) -> Sample:
 
 
 def collated(samples: Sequence[Sample]) -> Batch:
-    """`images` (n, 3, h, w) uint8, `depth` (n, 1, h, w) in metres; lists where sizes differ; `names` and `apart` as lists."""
+    """`images` (n, 3, h, w) uint8, `depth` (n, 1, h, w) in metres, lists where sizes differ; and `names`, `apart`."""
     images, depths = [sample.image for sample in samples], [sample.target.depth for sample in samples]
     alike = all(image.shape == images[0].shape for image in images)
     return {
