@@ -75,7 +75,7 @@ def compare(kind: str, timed: int, rounds: int, workers: int) -> dict[str, Any]:
     `timed`: batches of a turn. Without workers it is time of this process on its processor, else of the clock.
     """
     clock = time.perf_counter if workers else time.process_time
-    count = BATCH * (WARM + timed + AHEAD)
+    count = BATCH * (WARM + timed + (AHEAD if workers else 0))
     rates: dict[str, list[float]] = {"ours": [], "ours, cached": [], "by hand": []}
     with tempfile.TemporaryDirectory(prefix="dense-") as folder:
         root = Path(folder)
