@@ -14,6 +14,8 @@ from tasks.datasets.transforms import on_device
 
 _GREY = (0.2989, 0.587, 0.114)
 """ITU-R 601, as torchvision has it."""
+_LEAST_SPAN = 1e-30
+"""Grey has no hue: its span is 0, and so is what is divided by it."""
 
 
 def jittered(images: Tensor, colours: Tensor, order: Tensor) -> Tensor:
@@ -22,10 +24,12 @@ def jittered(images: Tensor, colours: Tensor, order: Tensor) -> Tensor:
     `colours` (n, 4) float, `order` (n, 4) int: see `augment.Drawn`; both on the CPU. Each operation is torchvision's of
     the same name (adjust_brightness, ...), without rounding.
     """
+    if not images.is_cuda:  # image by image, which stays in the processor's cache: 2.5 times as fast
+        each = zip(torch.split(images, 1), colours.tolist(), order.tolist(), strict=True)
+        return torch.cat([_one_jittered(image, strengths, kinds) for image, strengths, kinds in each])
     out = images.clone()
-    changes: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (_brighter, _contrasted, _saturated, _turned)
     for place in range(order.shape[1]):
-        for kind, change in enumerate(changes):
+        for kind, change in enumerate(_CHANGES):
             rows = torch.nonzero(order[:, place] == kind)[:, 0]
             if len(rows):
                 strength = on_device(colours[rows, kind].to(images.dtype), images.device).view(-1, 1, 1, 1)
@@ -34,8 +38,16 @@ def jittered(images: Tensor, colours: Tensor, order: Tensor) -> Tensor:
     return out
 
 
+def _one_jittered(image: Tensor, strengths: list[float], kinds: list[int]) -> Tensor:
+    for kind in kinds:
+        image = _CHANGES[kind](image, strengths[kind])
+    return image
+
+
 def with_holes(images: Tensor, grids: Tensor) -> Tensor:
-    """Images with the squares of their grids black (0). `grids` (n, 4) int: see `augment.Drawn`."""
+    """Images with the squares of their grids black (0). `grids` (n, 4) int: see `augment.Drawn`; on the CPU."""
+    if not grids.any():
+        return images
     unit, hole, x, y = (on_device(part, images.device)[:, None] for part in grids.unbind(1))
     step = unit.clamp(min=1)  # without a grid: holes of side 0
     columns = (torch.arange(images.shape[-1], device=images.device) - x) % step < hole
@@ -43,41 +55,46 @@ def with_holes(images: Tensor, grids: Tensor) -> Tensor:
     return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
 
 
-def _blend(images: Tensor, other: Tensor, share: Tensor) -> Tensor:
-    return (share * images + (1 - share) * other).clamp(0, 255)
+Strength = Tensor | float
+"""(n, 1, 1, 1), or the same for all images."""
+
+
+def _blend(images: Tensor, other: Tensor, share: Strength) -> Tensor:
+    return torch.lerp(other, images, share).clamp_(0, 255)
 
 
 def _grey(images: Tensor) -> Tensor:
     """(n, 1, h, w)"""
-    return sum((weight * images[:, i : i + 1] for i, weight in enumerate(_GREY)), torch.zeros_like(images[:, :1]))
+    red, green, blue = torch.split(images, 1, 1)
+    return (red * _GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
 
 
-def _brighter(images: Tensor, factor: Tensor) -> Tensor:
-    return (images * factor).clamp(0, 255)
+def _brighter(images: Tensor, factor: Strength) -> Tensor:
+    return (images * factor).clamp_(0, 255)
 
 
-def _contrasted(images: Tensor, factor: Tensor) -> Tensor:
+def _contrasted(images: Tensor, factor: Strength) -> Tensor:
     return _blend(images, _grey(images).mean((-3, -2, -1), keepdim=True), factor)
 
 
-def _saturated(images: Tensor, factor: Tensor) -> Tensor:
+def _saturated(images: Tensor, factor: Strength) -> Tensor:
     return _blend(images, _grey(images), factor)
 
 
-def _turned(images: Tensor, shift: Tensor) -> Tensor:
+def _turned(images: Tensor, shift: Strength) -> Tensor:
     """Hue moved by `shift` turns of the colour circle; greatest and least of the three channels stay."""
-    red, green, blue = images.unbind(1)
-    greatest, least = images.amax(1), images.amin(1)
+    red, green, blue = torch.split(images, 1, 1)
+    greatest, least = torch.maximum(torch.maximum(red, green), blue), torch.minimum(torch.minimum(red, green), blue)
     span = greatest - least
-    safe = torch.where(span > 0, span, torch.ones_like(span))
-    sixths = torch.where(
-        greatest == red,
-        (green - blue) / safe,
-        torch.where(greatest == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    sixths = sixths + 6 * shift[:, 0]
-    channels = []
-    for start in (5, 3, 1):
-        place = (start + sixths) % 6
-        channels.append(greatest - span * torch.minimum(place, 4 - place).clamp(0, 1))
-    return torch.stack(channels, 1)
+    rest = torch.where(greatest == green, (blue - red).add_(span, alpha=2), (red - green).add_(span, alpha=4))
+    sixths = torch.where(greatest == red, green - blue, rest)
+    sixths = sixths.div_(span.clamp(min=_LEAST_SPAN)).add_(6 * shift)
+    sixths.sub_(torch.floor(sixths / 6), alpha=6)  # 0 to 6: red 0, green 2, blue 4
+    parts = (sixths - 3).abs_().sub_(1), 2 - (sixths - 2).abs_(), 2 - (sixths - 4).abs_()
+    out = torch.empty_like(images)
+    for channel, part in zip(torch.split(out, 1, 1), parts, strict=True):
+        torch.addcmul(least, span, part.clamp_(0, 1), out=channel)
+    return out
+
+
+_CHANGES: tuple[Callable[[Tensor, Strength], Tensor], ...] = (_brighter, _contrasted, _saturated, _turned)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,15 +53,15 @@ class Cut:
         # the global generator is seeded for (seed, epoch, sample); all of it is drawn from it, augmented or not
         drawn = draw(self.augment, person, self.skeleton, self.size, np.random.default_rng(np.random.randint(2**62)))
         matrix = drawn.matrix(self.size)
-        image = np.asarray(sample.image)
-        window = boxes.source_window(matrix, self.size, (image.shape[0], image.shape[1]))
+        rows, columns = boxes.source_window(matrix, self.size, (sample.image.height, sample.image.width))
+        part = np.asarray(sample.image.crop((columns.start, rows.start, columns.stop, rows.stop)))
         places, labelled = drawn.joints(person, self.skeleton, self.size)
         target = {
-            "matrix": boxes.in_window(matrix, window), "back": boxes.inverse(matrix), "drawn": drawn,
+            "matrix": boxes.in_window(matrix, (rows, columns)), "back": boxes.inverse(matrix), "drawn": drawn,
             "joints": places.astype(np.float32), "visible": labelled.astype(np.float32), "score": float(score),
             "area": float(np.prod(person.scale)),
         }  # fmt: skip
-        cut = torch.from_numpy(np.ascontiguousarray(image[window].transpose(2, 0, 1)))
+        cut = torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1)))
         return replace(sample, image=cut, target=target)
 
 
@@ -99,23 +99,32 @@ class Warp(BatchTransform):
 
     def train(self, batch: Batch, epoch: int, step: int, indices: Tensor) -> Batch:
         numbers = batch["numbers"]
-        images = self._warped(batch["parts"], numbers["matrices"])
-        if self._jitters:
-            images = pixels.jittered(images, *(torch.from_numpy(numbers[name]) for name in ("colours", "order")))
-        images = pixels.with_holes(images, torch.from_numpy(numbers["grids"]))
-        return {"images": normalized(images, self._normalize), "joints": batch["joints"], "visible": batch["visible"]}
+        colours, order, grids = (torch.from_numpy(numbers[name]) for name in ("colours", "order", "grids"))
+
+        def changed(images: Tensor, piece: slice) -> Tensor:
+            if self._jitters:
+                images = pixels.jittered(images, colours[piece], order[piece])
+            return pixels.with_holes(images, grids[piece])
+
+        images = self._inputs(batch["parts"], numbers["matrices"], changed)
+        return {"images": images, "joints": batch["joints"], "visible": batch["visible"]}
 
     def evaluate(self, batch: Batch, indices: Tensor) -> Batch:
         numbers = batch["numbers"]
-        images = normalized(self._warped(batch["parts"], numbers["matrices"]), self._normalize)
         return {
-            "images": images, "joints": batch["joints"], "visible": batch["visible"],
+            "images": self._inputs(batch["parts"], numbers["matrices"], lambda images, piece: images),
+            "joints": batch["joints"], "visible": batch["visible"],
             "image_ids": self._image_ids[indices.numpy()],
             "back": numbers["back"], "scores": numbers["scores"], "areas": numbers["areas"],
         }  # fmt: skip
 
-    def _warped(self, parts: list[Tensor], matrices: Floats) -> Tensor:
-        """On a CPU one by one, so that an input does not depend in its last bits on what else is in the batch."""
+    def _inputs(self, parts: list[Tensor], matrices: Floats, changed: Callable[[Tensor, slice], Tensor]) -> Tensor:
+        """Warped, changed and normalised. On a CPU one by one: an input does not depend in its last bits on what else
+        is in the batch, and stays in the processor's cache from one operation to the next."""
         at_once = WARPED_AT_ONCE if parts[0].is_cuda else 1
-        pieces = [slice(start, start + at_once) for start in range(0, len(parts), at_once)]
-        return torch.cat([boxes.warped_images(boxes.padded(parts[p]), matrices[p], self._size) for p in pieces])
+        out = torch.empty(len(parts), 3, *self._size, device=parts[0].device)
+        for start in range(0, len(parts), at_once):
+            piece = slice(start, start + at_once)
+            images = boxes.warped_images(boxes.padded(parts[piece]), matrices[piece], self._size)
+            out[piece] = normalized(changed(images, piece), self._normalize)
+        return out

@@ -45,7 +45,10 @@ def _checked(path: Path) -> NDArray[np.float32]:
             )
         if image.width * image.height > MOST_PIXELS:
             raise _Refused(f"{image.width * image.height:,} pixels, more than {MOST_PIXELS:,}", "make it smaller")
-        values = np.asarray(image).astype(np.float32)
+        stored = np.asarray(image)
+    values = stored.astype(np.float32)
+    if stored.dtype.kind == "u":  # always a number, and never negative
+        return values
     if wrong := int((~np.isfinite(values)).sum()):
         raise _Refused(f"{wrong} pixels are NaN or infinite", "write 0 where the depth is not known")
     if wrong := int((values < 0).sum()):
