@@ -109,6 +109,8 @@ TRACKING_LAST_S = 60.0
 """Seconds that a finished job waits for its last curves to reach the tracking server."""
 AGAIN_S = 20.0
 """Seconds between two starts of a mirror that ends before its driver."""
+STARTS_AT_THE_END = 9
+"""How often a mirror that was killed while the job ended is started again."""
 
 
 def mirrored(store: Store, identity: str) -> bool:
@@ -142,8 +144,10 @@ class MirrorProcess:
             yield self
         finally:
             code = self._end()
-            if code is not None and code < 0:  # killed: what it has left open is closed by another
-                self._start()
+            for _ in range(STARTS_AT_THE_END):
+                if code is None or code >= 0:
+                    break
+                self._start()  # killed: what it has left open is closed by another
                 code = self._end()
             self._process = None
             if code != 0:

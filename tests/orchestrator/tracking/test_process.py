@@ -108,12 +108,23 @@ def test_a_mirror_that_dies_is_started_again_but_not_in_every_round(
 
 
 def test_a_mirror_that_was_killed_at_the_end_is_made_up_for(mirror: MirrorProcess, mirrors: Mirrors) -> None:
-    """Its runs would stay open; another process closes them."""
-    mirrors.programs = [DIES, WAITS]
+    """Its runs would stay open; another process closes them, and one after it if that is killed too."""
+    mirrors.programs = [DIES, DIES, DIES, WAITS]
     with mirror.running(True):
         mirrors.started[0].wait()
-    assert [each.returncode for each in mirrors.started] == [-9, 0]
+    assert [each.returncode for each in mirrors.started] == [-9, -9, -9, 0]
     assert mirror.problem is None
+
+
+def test_a_mirror_that_is_always_killed_does_not_hold_the_driver_for_ever(
+    mirror: MirrorProcess, mirrors: Mirrors
+) -> None:
+    mirrors.programs = [DIES]
+    with mirror.running(True):
+        mirrors.started[0].wait()
+    assert len(mirrors.started) == 1 + process.STARTS_AT_THE_END
+    assert mirror.problem is not None
+    assert "`track --sync job-1` fills it in" in mirror.problem
 
 
 def test_what_mlflow_lacks_in_the_end_is_said(mirror: MirrorProcess, mirrors: Mirrors) -> None:
