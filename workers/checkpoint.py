@@ -126,8 +126,7 @@ class Folder:
         """Writes a picture (height, width, 3) as PNG; returns its path below this folder. Raises as `save`."""
         from PIL import Image
 
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name.startswith("."):
-            raise ValueError(f"picture {name!r}: the task must name it with letters, digits and _.- only")
+        _check_name("picture", name)
         encoded = io.BytesIO()
         Image.fromarray(pixels).save(encoded, "PNG")
         path = self.path / "pictures" / f"{name}-{epoch:04d}.png"
@@ -156,8 +155,7 @@ class Folder:
 
     def save_submission(self, name: str, content: bytes) -> str:
         """Writes a file of predictions for data without public labels; its path. Raises as `save`."""
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name.startswith("."):
-            raise ValueError(f"submission {name!r}: the task must name it with letters, digits and _.- only")
+        _check_name("submission", name)
         _write(self.path / name, lambda file: file.write(content), self._check_owner)
         return str(self.path / name)
 
@@ -285,6 +283,12 @@ class _Hashed:
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._sha256.hexdigest()
+
+
+def _check_name(what: str, name: str) -> None:
+    """Raises ValueError for a name that could lead out of the trial's folder."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name.startswith("."):
+        raise ValueError(f"{what} {name!r}: the task must name it with letters, digits and _.- only")
 
 
 def _write(path: Path, fill: Callable[[Any], object], commit: Callable[[], None]) -> str:

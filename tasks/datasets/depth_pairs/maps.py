@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.datasets.files import open_regular
-from tasks.datasets.images.decode import MOST_PIXELS, Unreadable
+from tasks.datasets.images.decode import MOST_BYTES, MOST_PIXELS, Unreadable
 
 DEEP = ("I;16", "I;16B", "I;16L", "I", "F")
 """Pillow's modes with one channel of more than 8 bits."""
@@ -37,6 +37,8 @@ def read_raw(path: Path, name: str) -> NDArray[np.float32]:
 def _checked(path: Path) -> NDArray[np.float32]:
     from PIL import Image
 
+    if path.stat().st_size > MOST_BYTES:
+        raise _Refused(f"{path.stat().st_size:,} bytes, more than {MOST_BYTES:,}", "make it smaller")
     with open_regular(path) as file, Image.open(file, formats=("PNG", "TIFF")) as image:
         if image.mode not in DEEP:
             raise _Refused(

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -16,8 +15,8 @@ from tasks.datasets.depth_pairs.layout import KB_CROP, DepthFormat, DepthLayout
 from tasks.datasets.depth_pairs.maps import MOST_IN_8_BITS, read_raw
 from tasks.datasets.depth_pairs.pairs import Pairs
 from tasks.datasets.depth_pairs.window import evaluated_part
-from tasks.datasets.files import first_few, is_filled, open_regular
-from tasks.datasets.images.decode import FORMATS, Unreadable
+from tasks.datasets.files import first_few, is_filled
+from tasks.datasets.images.decode import Unreadable, image_size
 from tasks.errors import DataError
 
 Depth = NDArray[np.float32]
@@ -85,17 +84,6 @@ def _has_truth(raw: Depth, format: DepthFormat) -> bool:
     rows, columns = evaluated_part(format.window, *raw.shape)
     part = raw[rows, columns] / np.float32(format.steps_per_metre)
     return bool(((part > format.shortest) & (part < format.longest)).any())
-
-
-def image_size(path: Path, name: str) -> tuple[int, int]:
-    """(height, width) as the image's header states them. Raises Unreadable."""
-    from PIL import Image
-
-    try:
-        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
-            return image.height, image.width
-    except Exception as error:
-        raise Unreadable(f"{name}: cannot read image {path} ({error}); get this file again") from error
 
 
 def check_sizes(name: str, image: str, size: tuple[int, ...], depth: str, of_depth: tuple[int, ...]) -> None:

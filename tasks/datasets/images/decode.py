@@ -1,4 +1,5 @@
-"""Decodes images: the only place that opens one, so that every mode, format and size has one rule.
+"""Decodes images: the only place that opens one, so that every mode, format and size has one rule. (Depth maps, whose
+numbers stay as they are, have theirs in depth_pairs/maps.py.)
 
 | mode of the file | becomes |
 |---|---|
@@ -60,6 +61,17 @@ def opened(file: Path | bytes, name: str, where: str) -> Image.Image:
     except Exception as error:  # whatever a decoder raises on damaged bytes: RuntimeError, MemoryError, struct.error ..
         reason, remedy = str(error) or type(error).__name__, "get this file again"
     raise Unreadable(f"{name}: cannot read image {where} ({reason}); {remedy}")
+
+
+def image_size(path: Path, name: str) -> tuple[int, int]:
+    """(height, width) as the image's header states them. Raises Unreadable."""
+    from PIL import Image
+
+    try:
+        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
+            return image.height, image.width
+    except Exception as error:
+        raise Unreadable(f"{name}: cannot read image {path} ({error}); get this file again") from error
 
 
 def _decoded(content: BinaryIO) -> Image.Image:
