@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,8 @@ class JobResults:
         for trial in self.placed:
             self.members.setdefault((trial.stage, trial.group), []).append(trial)
         self._fixed_values: dict[tuple[str, str], Any] = {}
+        self._within: dict[str, list[tuple[str | None, str | None]]] = {}
+        """Group of the table's stage -> row and column of each of its trials, as `_named` has them."""
         self.choices = {(row.stage, row.group): self._choice(row) for row in store.choices.of(job_id)}
         self.groups = self._groups()
         self.cell_groups = self._cell_groups()
@@ -142,15 +144,22 @@ class JobResults:
         trials = self.members.get((self.stage, place.group), [])
         if self.cell_groups is self.groups:
             return trials
-        wanted = {self.row_path: place.row, self.column_path: place.column}
-        missing = {path: label(lookup(self.spec["trial"], path)) for path in self._varied()}
+        if place.group not in self._within:
+            self._within[place.group] = self._named(trials)
         return [
             trial
-            for trial in trials
-            if all(
-                label(setting_at(trial.settings, path, missing.get(path, name))) == name
-                for path, name in wanted.items()
-            )
+            for trial, (row, column) in zip(trials, self._within[place.group], strict=True)
+            if row in (None, place.row) and column in (None, place.column)
+        ]
+
+    def _named(self, trials: Iterable[PlacedRow]) -> list[tuple[str | None, str | None]]:
+        """Row and column of each trial within its group; None: that of the group."""
+        missing = {path: lookup(self.spec["trial"], path) for path in self._varied()}
+        paths = [(path, missing.get(path, _MISSING)) for path in (self.row_path, self.column_path)]
+        found = ([setting_at(trial.settings, path, otherwise) for path, otherwise in paths] for trial in trials)
+        return [
+            (None if row is _MISSING else label(row), None if column is _MISSING else label(column))
+            for row, column in found
         ]
 
     def _varied(self) -> list[str]:
