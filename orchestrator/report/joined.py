@@ -31,7 +31,7 @@ class Joined:
     def __init__(self, store: Store | None, table: JoinedTable) -> None:
         self.store, self.table = store, table
         self._results: dict[tuple[str, str], JobResults] = {}
-        self._specs: dict[str, Mapping[str, Any]] = {}
+        self._trials: dict[str, TrialRow] = {}
 
     def results(self, column: JoinedColumn) -> JobResults | None:
         """The rows of a column's job; None if it was not submitted."""
@@ -51,10 +51,14 @@ class Joined:
         for values in (trial.settings, trial.group_values):
             if path in values:
                 return values[path]
+        return lookup(self.trial(trial.key).spec, path)
+
+    def trial(self, key: str) -> TrialRow:
+        """Everything recorded of a trial, read once."""
         assert self.store is not None
-        if trial.key not in self._specs:
-            self._specs[trial.key] = self.store.trials.get(trial.key).spec
-        return lookup(self._specs[trial.key], path)
+        if key not in self._trials:
+            self._trials[key] = self.store.trials.get(key)
+        return self._trials[key]
 
     def counts(self, trial: PlacedRow, where: Where) -> bool:
         """True if a trial has what is asked."""
@@ -117,7 +121,7 @@ def build_joined(store: Store | None, table: JoinedTable) -> Report:
     names = tuple(row.name for row in table.rows)
     cells = marked(names, cells, len(table.columns))
     means = marked(names, _means(table, cells), len(table.averages))
-    behind = _behind(store, cells)
+    behind = _behind(joined, cells)
     lines = _lines(joined, cells)
     return Report(
         form=FORM,
@@ -197,10 +201,10 @@ def _others(table: JoinedTable) -> tuple[OtherRow, ...]:
     )
 
 
-def _behind(store: Store | None, cells: Iterable[Cell]) -> dict[str, TrialRow]:
+def _behind(joined: Joined, cells: Iterable[Cell]) -> dict[str, TrialRow]:
     """The trials whose figures are in the table, with everything recorded of them."""
     keys = dict.fromkeys(key for cell in cells for key in cell.keys if cell.values)
-    return {key: store.trials.get(key) for key in keys} if store is not None else {}
+    return {key: joined.trial(key) for key in keys}
 
 
 def _columns(joined: Joined, cells: Sequence[Cell], behind: Mapping[str, TrialRow]) -> tuple[Source, ...]:

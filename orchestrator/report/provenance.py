@@ -19,47 +19,52 @@ def provenance(
     placed: Iterable[PlacedRow],
     counts: Iterable[StageCount],
 ) -> Provenance:
-    used = list(behind.values())
-    started = [trial.started for trial in placed if trial.started is not None]
-    ended = [trial.ended for trial in placed if trial.ended is not None]
-    return Provenance(
-        git_commit=job.git_commit or "",
-        git_dirty=bool(job.git_dirty),
-        versions=dict(job.versions),
-        commits=_commits(used),
-        hosts=tuple(sorted({trial.host for trial in used if trial.host})),
-        devices=tuple(sorted({trial.device for trial in used if trial.device})),
-        processors=tuple(sorted({text for trial in used for text in processors(trial)})),
-        seeds=tuple(sorted({trial.seed for trial in placed})),
-        data=_data(cells, behind),
-        first=moment(min(started, default=None)),
-        last=moment(max(ended, default=None)),
-        seconds=sum(count.seconds for count in counts),
-    )
+    return _provenance(
+        job.git_commit or "", bool(job.git_dirty), dict(job.versions), cells, behind, list(placed),
+        sum(count.seconds for count in counts),
+    )  # fmt: skip
 
 
 def joined_provenance(
     jobs: Sequence[JobRow], cells: Iterable[Cell], behind: Mapping[str, TrialRow], lines: Iterable[TrialLine]
 ) -> Provenance:
     """Of a table that joins several jobs: of versions and times, those of its trials. `lines`: its trials."""
-    used = list(behind.values())
     versions: dict[str, dict[str, None]] = {}
     for job in jobs:
         for name, version in job.versions.items():
             versions.setdefault(name, {})[version] = None
+    return _provenance(
+        ", ".join(dict.fromkeys(job.git_commit for job in jobs if job.git_commit)),
+        any(job.git_dirty for job in jobs),
+        {name: " / ".join(each) for name, each in versions.items()},
+        cells, behind, list(behind.values()), sum(line.seconds or 0.0 for line in lines),
+    )  # fmt: skip
+
+
+def _provenance(
+    git_commit: str,
+    git_dirty: bool,
+    versions: Mapping[str, str],
+    cells: Iterable[Cell],
+    behind: Mapping[str, TrialRow],
+    trials: Sequence[PlacedRow | TrialRow],
+    seconds: float,
+) -> Provenance:
+    """`trials`: whose seeds and times are told; `seconds`: what they took."""
+    used = list(behind.values())
     return Provenance(
-        git_commit=", ".join(dict.fromkeys(job.git_commit for job in jobs if job.git_commit)),
-        git_dirty=any(job.git_dirty for job in jobs),
-        versions={name: " / ".join(each) for name, each in versions.items()},
+        git_commit=git_commit,
+        git_dirty=git_dirty,
+        versions=versions,
         commits=_commits(used),
         hosts=tuple(sorted({trial.host for trial in used if trial.host})),
         devices=tuple(sorted({trial.device for trial in used if trial.device})),
         processors=tuple(sorted({text for trial in used for text in processors(trial)})),
-        seeds=tuple(sorted({trial.seed for trial in used})),
+        seeds=tuple(sorted({trial.seed for trial in trials})),
         data=_data(cells, behind),
-        first=moment(min((trial.started for trial in used if trial.started is not None), default=None)),
-        last=moment(max((trial.ended for trial in used if trial.ended is not None), default=None)),
-        seconds=sum(line.seconds or 0.0 for line in lines),
+        first=moment(min((trial.started for trial in trials if trial.started is not None), default=None)),
+        last=moment(max((trial.ended for trial in trials if trial.ended is not None), default=None)),
+        seconds=seconds,
     )
 
 
