@@ -69,7 +69,7 @@ def _sides(job: JobSpec, planner: Planner) -> Iterator[tuple[int, str, ClaimSide
                 continue
             trials = [
                 trial
-                for trial in planner.of_stage(stage)
+                for trial in planner.in_stage(stage)
                 if side.row in ("", label_of(trial, job.report.rows))
                 and side.column in ("", label_of(trial, job.report.columns))
             ]

@@ -114,13 +114,6 @@ class Planner:
         empty_searches = [group.search.middle for group in groups if group.search and not group.trials]
         return [planned.spec for planned in self.placed] + empty_searches
 
-    def of_stage(self, stage: str) -> list[TrialSpec]:
-        """The trials of a stage as far as they are known: placed ones, such as wait for weights, the middle of a
-        search. None of a stage that takes winners, whose settings are not known yet."""
-        groups = [group for (name, _), group in self._state.groups.items() if name == stage]
-        found = [trial.spec for group in groups for trial in (*group.trials.values(), *(group.waiting or ()))]
-        return found + [group.search.middle for group in groups if group.search and not group.trials]
-
     def foreseen(self) -> list[TrialSpec]:
         """The trials that wait for weights or winners, as they would be with the first trial of a group as its winner:
         what the job needs later."""

@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
-
 from orchestrator.records.joined import Where, in_words, meets
 from orchestrator.records.recorded_spec import label
-from orchestrator.spec.check_report import value_at
+from orchestrator.spec.check_report import label_of
 from orchestrator.spec.diagnostics import Problems, Steps, offer, shorten
 from orchestrator.spec.table_file import MODEL, WEIGHTS, TableFile
 from orchestrator.spec.yaml_nodes import YamlNode
@@ -30,7 +28,7 @@ class StageTrials:
 
 def meets_spec(where: Where, trial: TrialSpec) -> bool:
     """True if a trial of a spec has what is asked."""
-    return meets(where, lambda path: _plain(value_at(trial, path)))
+    return meets(where, lambda path: label_of(trial, path))
 
 
 def labelled(conditions: Mapping[str, Sequence[Any]]) -> dict[str, tuple[str, ...]]:
@@ -96,8 +94,4 @@ def _check_values(
 
 
 def _labels(trials: Iterable[TrialSpec], path: str) -> list[str]:
-    return list(dict.fromkeys(label(_plain(value_at(trial, path))) for trial in trials))
-
-
-def _plain(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return list(dict.fromkeys(label_of(trial, path) for trial in trials))
