@@ -101,8 +101,8 @@ def _make_file(path: Path) -> None:
     with open(private_file(lock), "a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         if not path.exists():
-            for stale in (unfinished, Path(f"{unfinished}-wal"), Path(f"{unfinished}-shm")):
-                stale.unlink(missing_ok=True)
+            for suffix in ("", "-journal", "-wal", "-shm"):
+                Path(f"{unfinished}{suffix}").unlink(missing_ok=True)
             private_file(unfinished)
             engine = create_sqlalchemy_engine(f"sqlite:///{quote(str(unfinished))}")
             try:

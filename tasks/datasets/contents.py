@@ -38,12 +38,9 @@ def digest_of(content: bytes) -> Content:
 
 def digest_of_file(path: Path) -> list[Content]:
     """Raises OSError."""
-    found, count = hashlib.sha256(), 0
     with open_regular(path) as file:
-        while block := file.read(2**20):
-            found.update(block)
-            count += len(block)
-    return [(count, found.hexdigest()[:32])]
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return [(file.tell(), digest[:32])]
 
 
 def contents(

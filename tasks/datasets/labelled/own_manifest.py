@@ -93,8 +93,8 @@ def _check_packed(own: OwnImages, root: Path, listing: Listing) -> None:
 
 
 def sizes_of(own: OwnImages, listing: Listing, split: SplitSpec | None = None) -> Sizes:
-    """Classes and images of the parts. `split`: the cut of val; without, as `held_out` would be for whole groups is not
-    found. Raises DataError."""
+    """Classes and images of the parts. `split`: how val is cut; without it, `held_out` stays None for whole groups too.
+    Raises DataError."""
     counts = Counter(_named_parts(own, listing))
     val = counts["val"] if counts["val"] else None
     by_groups = val is None and (listing.groups is not None or own.several_labels)
