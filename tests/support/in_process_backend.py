@@ -133,11 +133,11 @@ class ThreadBackend:
             self.workers.append(answer.worker)
 
 
-def prepared_driver(store: Store, job: JobSpec, folder: Path, **options: Any) -> Driver:
-    """A driver of a job that is recorded and prepared."""
+def prepared_driver(store: Store, job: JobSpec, folder: Path, planned: JobSpec | None = None, **options: Any) -> Driver:
+    """A driver of a job that is recorded and prepared. `planned`: the job with the manifests of its data."""
     record_job(store, job, job_id(job))
     site = RunSite(folder / "storage", folder / "data", "machine")
-    driver = Driver(store, job, job_id(job), Planner(job, DurationModel()), site, **options)
+    driver = Driver(store, job, job_id(job), Planner(planned or job, DurationModel()), site, **options)
     driver.prepare()
     return driver
 

@@ -11,12 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_commands import trees
-from in_process_backend import Machine, ThreadBackend
+from in_process_backend import Machine, drive_to_end
 from PIL import Image
 
 from orchestrator import spec
-from orchestrator.engine.backend import RunSite
-from orchestrator.engine.driver import Driver
 from orchestrator.errors import Conflict, NotFound, SpecError
 from orchestrator.launch.data_manifests import check_unchanged, with_manifests
 from orchestrator.launch.submit import record_job
@@ -98,11 +96,8 @@ def at(folder: Path, root: Path) -> Settings:
 def test_from_spec_to_table(tmp_path: Path, root: Path, store: Store) -> None:
     job = load(tmp_path, ONE_SET)
     planned = with_manifests(job, at(tmp_path, root))
-    record_job(store, job, job_id(job))
-    site = RunSite(tmp_path / "storage", root, "machine")
-    driver = Driver(store, job, job_id(job), Planner(planned, DurationModel()), site)
-    driver.prepare()
-    assert driver.run(ThreadBackend(Machine(execute=run_trial), driver.id)) is JobState.done
+    state, _ = drive_to_end(store, job, Machine(execute=run_trial), tmp_path, planned=planned)
+    assert state is JobState.done
     report = build(store, job_id(job))
     assert [column.name for column in report.columns] == ["stripes"]
     cells = {row["column"]: row for row in csv.DictReader(io.StringIO(csv_table.csv(report)))}

@@ -10,16 +10,11 @@ from pathlib import Path
 import numpy as np
 import own_tables as tables
 import pytest
-from in_process_backend import Machine, ThreadBackend
+from in_process_backend import Machine, drive_to_end
 from PIL import Image
 
 from orchestrator import spec
-from orchestrator.engine.backend import RunSite
-from orchestrator.engine.driver import Driver
 from orchestrator.launch.data_manifests import with_manifests
-from orchestrator.launch.submit import record_job
-from orchestrator.plan.durations import DurationModel
-from orchestrator.plan.planner import Planner
 from orchestrator.records.states import JobState
 from orchestrator.report.build import build
 from orchestrator.report.formats import csv_table
@@ -95,11 +90,8 @@ def run(tmp_path: Path, store: Store, text: str) -> tuple[str, dict[str, dict[st
     (tmp_path / "study.yaml").write_text(text)
     job = spec.load(tmp_path / "study.yaml", None, ())
     planned = with_manifests(job, settings(folder=tmp_path / "runs", data_root=tmp_path / "data"))
-    record_job(store, job, job_id(job))
-    site = RunSite(tmp_path / "storage", tmp_path / "data", "machine")
-    driver = Driver(store, job, job_id(job), Planner(planned, DurationModel()), site)
-    driver.prepare()
-    assert driver.run(ThreadBackend(Machine(execute=run_trial), driver.id)) is JobState.done
+    state, _ = drive_to_end(store, job, Machine(execute=run_trial), tmp_path, planned=planned)
+    assert state is JobState.done
     report = build(store, job_id(job))
     (column,) = [column.name for column in report.columns]
     cells = csv.DictReader(io.StringIO(csv_table.csv(report)))
