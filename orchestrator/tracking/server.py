@@ -15,10 +15,10 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from orchestrator.errors import BackendUnreachable, Conflict
-from orchestrator.settings import private_file, private_folder
+from orchestrator.settings import private_file, private_folder, sqlite_url
 
 ENVIRONMENT = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -104,7 +104,7 @@ def _make_file(path: Path) -> None:
             for suffix in ("", "-journal", "-wal", "-shm"):
                 Path(f"{unfinished}{suffix}").unlink(missing_ok=True)
             private_file(unfinished)
-            engine = create_sqlalchemy_engine(f"sqlite:///{quote(str(unfinished))}")
+            engine = create_sqlalchemy_engine(sqlite_url(unfinished))
             try:
                 _initialize_tables(engine)
                 if not _on_network(path):
