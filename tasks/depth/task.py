@@ -300,8 +300,10 @@ class Depth(Task):
 
     def pictures(self, model: nn.Module, loaders: Loaders) -> dict[str, NDArray[np.uint8]]:
         """`depth`: images, their depth, the prediction and its error, in one scale of colours."""
+        from tasks.datasets.loaders import SampleLoaders
         from tasks.depth.pictures import sheet
 
+        assert isinstance(loaders, SampleLoaders)  # see `loaders`
         return {"depth": sheet(loaders, lambda batch: self._predicted(model, batch))}
 
     def facts(self, model: nn.Module) -> dict[str, Any]:
