@@ -308,10 +308,8 @@ class Depth(Task):
 
     def facts(self, model: nn.Module) -> dict[str, Any]:
         """`depth_head`: the size of the head, where it follows from the backbone."""
-        net: Any = getattr(model, "module", model)
-        head = net.head
-        deconvolutions = head.deconvolutions.count
-        return {"depth_head": {"embedding": head.embed[0].out_channels, "deconvolutions": deconvolutions}}
+        head: Any = model.head
+        return {"depth_head": {"embedding": head.embed[0].out_channels, "deconvolutions": head.deconvolutions.count}}
 
 
 def _resolved(dataset: str | DepthPairs) -> DepthDataset | DepthPairs:
