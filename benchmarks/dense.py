@@ -26,7 +26,6 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -46,12 +45,11 @@ PACKAGES = {"cv2": "opencv-python-headless"}
 
 
 def rows_of(part: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    makers: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "coco": lambda: [evaluation.compare(options.boxes, options.rounds)],
-        "steps": lambda: [steps.compare(kind, options.steps, options.rounds) for kind in ("pose", "depth")],
-    }
-    loader = lambda: [loaders.compare(part, options.batches, options.rounds, options.workers)]  # noqa: E731
-    return makers.get(part, loader)()
+    if part == "coco":
+        return [evaluation.compare(options.boxes, options.rounds)]
+    if part == "steps":
+        return [steps.compare(kind, options.steps, options.rounds) for kind in ("pose", "depth")]
+    return [loaders.compare(part, options.batches, options.rounds, options.workers)]
 
 
 def missing(part: str) -> list[str]:
@@ -75,10 +73,9 @@ def machine() -> dict[str, Any]:
 def line(row: dict[str, Any]) -> str:
     cached = f"; cached {row['ours_cached']:.1f}, ratio {row['ratio_cached']:.2f}" if "ours_cached" in row else ""
     low, high = min(row["ratios"]), max(row["ratios"])
-    ratio = f"ratio {row['ratio']:.2f}"
     return (
-        f"{row['part']:11}{row['what']}: ours {row['ours']:.2f}, by hand {row['by_hand']:.2f}, {ratio} "
-        f"({low:.2f} to {high:.2f}; {row['aim']}; {row['clock']}){cached}"
+        f"{row['part']:11}{row['what']}: ours {row['ours']:.2f}, by hand {row['by_hand']:.2f}, "
+        f"ratio {row['ratio']:.2f} ({low:.2f} to {high:.2f}; {row['aim']}; {row['clock']}){cached}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -21,17 +22,17 @@ class Average:
     def __init__(self, model: nn.Module, spec: EmaSpec) -> None:
         """`model`: on its device, in shards if it will be."""
         self._model, self._spec = model, spec
-        self._tensors = {name: value.detach().clone() for name, value in self._values().items()}
+        named = {name for name, _ in itertools.chain(model.named_parameters(), model.named_buffers())}
+        values = model.state_dict().items()
+        self._tensors = {name: value.detach().clone() for name, value in values if name in named}
+        """Of tied weights one name, the same on every rank."""
         self.in_model = False
         """True while the model has the averaged weights, and this object those that train."""
 
     def _values(self) -> dict[str, Tensor]:
-        """The model's state dict, of tied weights one name."""
+        """The model's own tensors, in the order of the averaged ones."""
         values = self._model.state_dict()
-        first = {(local.data_ptr(), local.shape): name for name, local in
-                 ((name, distributed.local(value)) for name, value in reversed(values.items()))}  # fmt: skip
-        kept = set(first.values())
-        return {name: value for name, value in values.items() if name in kept or not value.numel()}
+        return {name: values[name] for name in self._tensors}
 
     @torch.no_grad()
     def update(self, updates: int) -> None:

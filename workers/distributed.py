@@ -244,14 +244,13 @@ def whole_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, keep: bo
     By name, so that it also fits when parameters are grouped in another way.
     """
     states = {}
+    of_groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
     for name, parameter in model.named_parameters():
         state = optimizer.state.get(parameter)
         if state:
             states[name] = {what: _whole(value, keep) for what, value in state.items()}
-    of_groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
-    for name, parameter in model.named_parameters():
-        if name in states and "step" in of_groups[id(parameter)]:
-            states[name][GROUP_STEP] = int(of_groups[id(parameter)]["step"])
+            if "step" in of_groups[id(parameter)]:
+                states[name][GROUP_STEP] = int(of_groups[id(parameter)]["step"])
     return _kept(states, keep)
 
 

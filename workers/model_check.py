@@ -74,8 +74,10 @@ def problems(models: list[dict[str, Any]]) -> list[Any]:
         late = time.monotonic() > end
         trial = TrialSpec.model_validate(model["trial"])
         wrong, built = (None, None) if late else _checked(trial, path)
-        asked = built is not None and model.get("layers")
-        results.append({"layers": trial.task.measured_layers(built)} if asked and built is not None else wrong)
+        if built is not None and model.get("layers"):
+            results.append({"layers": trial.task.measured_layers(built)})
+        else:
+            results.append(wrong)
     return results
 
 

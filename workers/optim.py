@@ -123,19 +123,17 @@ def optimizer_of(model: nn.Module, groups: Sequence[ParameterGroup], optim: Opti
     ]
     if optim.optimizer == "adamw" or not settings:
         return torch.optim.AdamW(settings or [{"params": []}], betas=optim.betas, eps=optim.eps, fused=True)
-    from timm.optim import create_optimizer_v2  # imported late: it takes seconds
+    moving: dict[str, Any] = {"momentum": optim.momentum, "nesterov": optim.uses_nesterov}
+    if optim.optimizer in ("sgd", "momentum"):
+        in_shards = any(isinstance(parameter, DTensor) for parameter in parameters.values())
+        return torch.optim.SGD(settings, **moving, fused=not in_shards)
+    from timm.optim import Lamb, Lars  # imported late: it takes seconds
 
-    own: dict[str, Any] = {"momentum": optim.momentum, "nesterov": optim.uses_nesterov}
-    if optim.optimizer == "lamb":
-        own = {"betas": optim.betas, "eps": optim.eps, "max_grad_norm": None, "always_adapt": optim.always_adapt}
-    elif optim.optimizer == "lars":
-        own |= {"eps": optim.eps, "trust_coeff": optim.trust_coeff, "always_adapt": optim.always_adapt}
-    else:
-        own["fused"] = not any(isinstance(parameter, DTensor) for parameter in parameters.values())
-    if optim.optimizer == "momentum":
-        own.pop("nesterov")  # the name says it
-    made: torch.optim.Optimizer = create_optimizer_v2(
-        settings, opt=optim.optimizer, lr=optim.peak_lr, weight_decay=0.0, **own
+    adapted: dict[str, Any] = {"lr": optim.peak_lr, "eps": optim.eps, "always_adapt": optim.always_adapt}
+    made: torch.optim.Optimizer = (
+        Lars(settings, **moving, **adapted, trust_coeff=optim.trust_coeff)
+        if optim.optimizer == "lars"
+        else Lamb(settings, **adapted, betas=optim.betas, max_grad_norm=None)
     )
     return made
 

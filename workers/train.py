@@ -125,9 +125,10 @@ def _keep(run: TrainingState, with_state: bool) -> Weights | None:
     state = run.state() if with_state else {}
     needed = run.sharded or run.place.rank == 0
     ema = run.trial.optim.ema
-    with run.average.used() if run.average and ema and ema.hand_on else nullcontext():
+    averaged = run.average if ema and ema.hand_on else None
+    with averaged.used() if averaged else nullcontext():
         weights = distributed.whole_weights(run.model, keep=run.place.rank == 0) if needed else {}
-        if run.average is not None:  # the model gets its own weights back
+        if averaged:  # the model gets its own weights back
             weights = {name: value.clone() for name, value in weights.items()}
     if run.place.rank > 0:
         return None

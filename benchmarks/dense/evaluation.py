@@ -16,8 +16,7 @@ from tasks.pose.joints import COCO
 from . import made
 
 FIGURES = ("ap", "ap50", "ap75", "apm", "apl", "ar")
-_PLACES = (0, 1, 2, 3, 4, 5)
-"""Of these in pycocotools' stats."""
+"""In the order of pycocotools' stats, which have more."""
 Persons = list[dict[str, Any]]
 
 
@@ -62,7 +61,7 @@ def by_pycocotools(truth: list[evaluation.Truth], found: list[evaluation.Result]
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
-    return [float(evaluator.stats[place]) for place in _PLACES]
+    return [float(value) for value in evaluator.stats[: len(FIGURES)]]
 
 
 def compare(boxes: int, rounds: int) -> dict[str, Any]:

@@ -24,7 +24,8 @@ def votes(
     """The vote for each class, (n, classes), of the k training images most similar to each of n queries.
 
     `queries` (n, channels) and `bank` (m, channels) have length 1, so that a product is a cosine; `labels` (m,). A
-    neighbour of similarity s X
+    neighbour of cosine s adds exp((s - t) / temperature) to its class, where t is that of the nearest one: in DINO's
+    code exp(s / temperature), which ranks the classes alike and overflows at low temperatures.
     Source: eval_knn.py of facebookresearch/dino.
     """
     given = []

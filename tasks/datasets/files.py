@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from tasks.errors import printable
 
+Name = TypeVar("Name", bound=Hashable)
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif")
 """Of images, in lower case; files with another suffix are no images."""
 SHOWN = 3
@@ -94,6 +96,11 @@ def first_few(items: Sequence[Any], shown: int = SHOWN) -> str:
     """The first of the items, as they can be printed, and how many others there are."""
     more = f", and {len(items) - shown:,} others" if len(items) > shown else ""
     return printable(", ".join(map(str, items[:shown])) + more)
+
+
+def repeated(names: Iterable[Name]) -> list[Name]:
+    """The names that occur more than once, each once, in their order."""
+    return [name for name, times in Counter(names).items() if times > 1]
 
 
 def ignored(name: str) -> bool:

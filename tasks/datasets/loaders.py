@@ -163,6 +163,10 @@ class SampleLoaders(OrderedLoaders):
             for batch in self._measured(self._reference, self.train_samples, share, REFERENCE):
                 yield {**batch, "reference": True}
 
+    def evaluated(self) -> list[tuple[str, slice]]:
+        """(item, positions of its samples) of the batches of `evaluation`, without those of training images."""
+        return evaluation_parts(self._evaluation_samples, EVERYTHING, self._pipeline.evaluation_batch)
+
     def _measured(self, reader: Reader, samples: int, share: EvaluationShare, prefix: str = "") -> Iterator[Batch]:
         parts = evaluation_parts(samples, share, self._pipeline.evaluation_batch, prefix)
         wanted = [[(0, index) for index in range(samples)[part]] for _, part in parts]

@@ -134,6 +134,14 @@ def saved_digest(path: Path) -> str:
     return _saved_digest(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
 
+def is_saved(path: Path, digest: str) -> bool:
+    """True if there is a manifest with this digest, and it is whole."""
+    try:
+        return saved_digest(path) == digest
+    except DataError:
+        return False
+
+
 @lru_cache(maxsize=64)
 def _saved_digest(path: Path, *version: int) -> str:
     """Read once per version of the file: a job asks for it once per task, and that of ImageNet is large."""

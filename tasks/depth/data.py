@@ -186,13 +186,12 @@ class WithMeanMap(FromZeroToOne):
 
     def evaluate(self, batch: Batch, indices: Tensor) -> Batch:
         """Raises DataError for an image that counts and has another size than the training maps."""
-        maps = []
+        mean = self._mean.to(batch["depth"][0].device)
         for depth, name, apart in zip(batch["depth"], batch["names"], batch["apart"], strict=True):
-            if depth.shape != self._mean.shape and not apart:
-                sizes = " and the training maps ".join(str(tuple(each.shape[1:])) for each in (depth, self._mean))
+            if depth.shape != mean.shape and not apart:
+                sizes = " and the training maps ".join(str(tuple(each.shape[1:])) for each in (depth, mean))
                 raise DataError(f"image {name} has {sizes} pixels (height, width): set task.baseline none")
-            maps.append(self._mean.to(depth.device))
-        return {**super().evaluate(batch, indices), "mean_map": maps}
+        return {**super().evaluate(batch, indices), "mean_map": [mean] * len(batch["names"])}
 
 
 def depth_loaders(
@@ -257,7 +256,8 @@ def _windows_of(
         if len(left) >= max(count, 2) or (count == 1 and left):
             raise DataError(
                 f"{name}: {count} square windows leave {len(left)} of {width} columns of images of {height} x {width} "
-                f"pixels (height x width) without a prediction: set task.windows to {-(-width // height)} or more"
+                "pixels (height x width) without a prediction: set task.windows to "
+                f"{windows_for(height, width, None)} or more"
             )
         columns = evaluated_part(format.window, height, width)[1]
         most = max(most, len(left))

@@ -77,7 +77,8 @@ def image_figures(predicted: Tensor, depth: Tensor, pixels: Tensor) -> dict[str,
     figures |= {f"d{power}": (factor < FACTOR**power).double().mean() for power in (1, 2, 3)}
     if log_error.isnan().any():  # such a pixel is not just one that lies outside of every factor, or even within
         figures |= dict.fromkeys(("d1", "d2", "d3"), log_error.new_tensor(torch.nan))
-    return {name: value.item() for name, value in figures.items()}
+    values = torch.stack(list(figures.values())).tolist()  # a GPU is waited for once
+    return dict(zip(figures, values, strict=True))
 
 
 def mean_over_images(images: Sequence[Mapping[str, float]]) -> dict[str, float]:

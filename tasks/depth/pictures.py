@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base import Batch, Loaders
+from tasks.base import Batch, EvaluationShare
+from tasks.datasets.loaders import SampleLoaders
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,7 @@ Predict = Callable[[Batch], "Iterator[tuple[Tensor, Tensor]]"]
 """A batch -> each image (3, h, w) of it and the depth predicted for it (1, h, w)."""
 
 
-def sheet(loaders: Loaders, predict: Predict) -> NDArray[np.uint8]:
+def sheet(loaders: SampleLoaders, predict: Predict) -> NDArray[np.uint8]:
     """(height, width, 3): a row for each image; one bar of colours, in metres, for ground truth, prediction, and the
     absolute error. Pixels without ground truth are white in the second and the last column."""
     chosen = _chosen(loaders, predict)
@@ -32,18 +33,19 @@ def sheet(loaders: Loaders, predict: Predict) -> NDArray[np.uint8]:
     return _drawn([_row(*each) for each in chosen], longest)
 
 
-def _chosen(loaders: Loaders, predict: Predict) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Image, ground truth and prediction of the images that are shown."""
-    total = sum(len(batch["names"]) for batch in loaders.evaluation())
+def _chosen(loaders: SampleLoaders, predict: Predict) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Image, ground truth and prediction of the images that are shown; batches without one of them are not read."""
+    parts = loaders.evaluated()
+    total = parts[-1][1].stop
     wanted = set(np.linspace(0, total - 1, min(SHOWN, total)).round().astype(int).tolist())
-    chosen, first = [], 0
-    for batch in loaders.evaluation():
-        rows = [row for row in range(len(batch["names"])) if first + row in wanted]
-        first += len(batch["names"])
-        if rows:
-            taken = {"images": [batch["images"][row] for row in rows]}
-            for row, (image, predicted) in zip(rows, predict(taken), strict=True):
-                chosen.append((image, batch["depth"][row], predicted))
+    places = {item: [row for row, number in enumerate(range(total)[part]) if number in wanted] for item, part in parts}
+    others = frozenset(item for item, rows in places.items() if not rows)
+    chosen = []
+    for batch in loaders.evaluation(EvaluationShare(done=others)):
+        rows = places[batch["item"]]
+        taken = {"images": [batch["images"][row] for row in rows]}
+        for row, (image, predicted) in zip(rows, predict(taken), strict=True):
+            chosen.append((image, batch["depth"][row], predicted))
     return chosen
 
 

@@ -300,16 +300,16 @@ class Depth(Task):
 
     def pictures(self, model: nn.Module, loaders: Loaders) -> dict[str, NDArray[np.uint8]]:
         """`depth`: images, their depth, the prediction and its error, in one scale of colours."""
+        from tasks.datasets.loaders import SampleLoaders
         from tasks.depth.pictures import sheet
 
+        assert isinstance(loaders, SampleLoaders)  # see `loaders`
         return {"depth": sheet(loaders, lambda batch: self._predicted(model, batch))}
 
     def facts(self, model: nn.Module) -> dict[str, Any]:
         """`depth_head`: the size of the head, where it follows from the backbone."""
-        net: Any = getattr(model, "module", model)
-        head = net.head
-        deconvolutions = head.deconvolutions.count
-        return {"depth_head": {"embedding": head.embed[0].out_channels, "deconvolutions": deconvolutions}}
+        head: Any = model.head
+        return {"depth_head": {"embedding": head.embed[0].out_channels, "deconvolutions": head.deconvolutions.count}}
 
 
 def _resolved(dataset: str | DepthPairs) -> DepthDataset | DepthPairs:

@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from analysis_task import Trained, measured
 from timm.utils import ModelEmaV3
 from tiny_task import after, digest, outcome_values, run, trial, trial_of, weights_of
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from tasks.backbones.spec import FromTrial
 from workers.averaged import Average
@@ -74,6 +78,18 @@ def test_a_model_gets_its_weights_back_to_the_bit_also_tied_ones() -> None:
         assert torch.equal(value, moved[name])
     assert not average.in_model
     assert average.whole(keep=True).keys() < before.keys()
+
+
+def test_weights_of_which_a_rank_has_no_row_are_averaged_there_too() -> None:
+    """Three rows on four ranks: to the last one all tensors of a shape look the same, empty, and none may be left out,
+    since all ranks put each together."""
+    dist.init_process_group("fake", rank=3, world_size=4, store=FakeStore())
+    try:
+        model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+        fully_shard(model, mesh=init_device_mesh("cpu", (4,)))
+        assert list(Average(model, EmaSpec()).whole(keep=True)) == list(model.state_dict())
+    finally:
+        dist.destroy_process_group()
 
 
 def test_its_figures_stand_beside_the_others(tmp_path: Path) -> None:

@@ -41,15 +41,11 @@ class DepthDataset(DatasetInfo):
         return root / self.folder
 
     def missing(self, root: Path) -> str | None:
-        base = self.base(root)
-        missing = [str(base / self.lists[part].file) for part in ("train",) if not self._there(base, part)]
-        if not missing:
+        path = self.base(root) / self.lists["train"].file
+        if path.is_file():
             return None
         place = f"{root}{'' if root.is_dir() else NO_FOLDER}"
-        return f"{self.name}: not found under {place}: {', '.join(missing)}. {self.how_to_get}"
-
-    def _there(self, base: Path, part: Part) -> bool:
-        return (base / self.lists[part].file).is_file()
+        return f"{self.name}: not found under {place}: {path}. {self.how_to_get}"
 
     def facts(self) -> Mapping[str, Any]:
         counts = {part: self.counts.get(part, 0) for part in ("train", "val", "test")}  # type: ignore[call-overload]

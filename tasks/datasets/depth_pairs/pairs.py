@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.datasets.depth_pairs.layout import DepthLayout, ListFile, Part
-from tasks.datasets.files import first_few, list_lines, plain
+from tasks.datasets.files import first_few, list_lines, plain, repeated
 from tasks.datasets.manifest import Manifest
 from tasks.errors import DataError
 
@@ -57,7 +56,7 @@ def read_pairs(name: str, base: Path, listed: ListFile) -> Pairs:
         depths.append(depth)
     if not images:
         raise DataError(f"{name}: the list {path} names no image with a depth map")
-    twice = [image for image, times in Counter(images).items() if times > 1]
+    twice = repeated(images)
     if twice:
         raise DataError(f"{name}: {path} names {len(twice)} images twice: {first_few(twice)}")
     return Pairs(images, depths, without)
@@ -78,7 +77,7 @@ def manifest(layout: DepthLayout) -> Manifest:
         images += pairs.images
         depths += [{"depth": depth} for depth in pairs.depths]
         parts += [part] * len(pairs)
-    twice = [image for image, times in Counter(images).items() if times > 1]
+    twice = repeated(images)
     if twice:
         raise DataError(
             f"{layout.name}: {len(twice)} images are in two lists, so that the model would be measured on what it "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from tasks.datasets.depth_pairs.dataset import DepthDataset, MadeRooms
 from tasks.datasets.depth_pairs.described import DepthPairs, PairCounts
 from tasks.datasets.depth_pairs.layout import DepthFormat, DepthLayout, Part
 from tasks.datasets.depth_pairs.pairs import Pairs, file_name, manifest, read_pairs
-from tasks.datasets.manifest import FOLDER, Manifest, save, saved_digest
+from tasks.datasets.manifest import FOLDER, Manifest, is_saved, save
 from tasks.errors import DataError
 
 Evaluated = Literal["val", "test"]
@@ -79,7 +78,7 @@ class DepthData:
             return {}
         made = manifest(whole.layout(root))
         folders = [*([root / FOLDER] if root.is_dir() else []), *folders]
-        if not any(_holds(folder / file_name(self.name), made.digest) for folder in folders):
+        if not any(is_saved(folder / file_name(self.name), made.digest) for folder in folders):
             save(made, file_name(self.name), folders)
         return {"manifests": {self.manifest_name: made.digest}, "sizes": {self.manifest_name: made.counts}}
 
@@ -103,7 +102,7 @@ class DepthData:
                 "other data than where the job was submitted; compare the lists, or submit again here"
             )
 
-    @cached_property
+    @property
     def caveats(self) -> tuple[str, ...]:
         """See Task.caveats."""
         if isinstance(self.whole, DepthPairs):
@@ -116,10 +115,3 @@ class DepthData:
         return (
             f"{found:,} test images of {self.whole.title} in the list that was used, {stated:,} in the published one",
         )
-
-
-def _holds(path: Path, digest: str) -> bool:
-    try:
-        return path.exists() and saved_digest(path) == digest
-    except DataError:
-        return False

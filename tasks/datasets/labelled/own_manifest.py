@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.datasets.contents import remembered_in
-from tasks.datasets.files import first_few
+from tasks.datasets.files import first_few, repeated
 from tasks.datasets.labelled.card import LabelledCard, OwnImages, SplitSpec, held_out_images
 from tasks.datasets.labelled.listing import Listing, Sizes
 from tasks.datasets.manifest import Manifest
@@ -41,7 +41,7 @@ def read_listing(own: OwnImages, root: Path) -> Listing:
 
 def _refuse_twice(own: OwnImages, listing: Listing) -> None:
     """Raises DataError for images that are listed more than once: they may come into two parts."""
-    twice = [name for name, times in Counter(listing.images).items() if times > 1]
+    twice = repeated(listing.images)
     labels: dict[str, list[Any]] = {name: [] for name in twice}
     for name, label in zip(listing.images, listing.labels, strict=True):
         if name in labels and label not in labels[name]:

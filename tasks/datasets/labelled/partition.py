@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.datasets.files import below, first_few
+from tasks.datasets.files import below, first_few, repeated
 from tasks.datasets.labelled import own_manifest
 from tasks.datasets.labelled.card import LabelledCard, SplitSpec, held_out_images
 from tasks.datasets.labelled.listing import Listing
-from tasks.datasets.manifest import FOLDER, PARTS, Manifest, load, save, saved_digest
+from tasks.datasets.manifest import FOLDER, PARTS, Manifest, is_saved, load, save, saved_digest
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def _names(images: Any, base: Path, first: int) -> Iterable[str | int]:
 def _check_parts(card: LabelledCard, made: Manifest, split: SplitSpec) -> None:
     """Raises DataError for an image that is listed twice, which may put it into two parts, and for an empty part."""
     if len(set(made.images)) < len(made.images):
-        twice = [name for name, times in Counter(made.images).items() if times > 1]
+        twice = repeated(made.images)
         raise DataError(f"{card.name}: {len(twice)} images are listed twice: {first_few(twice)}")
     counts = made.counts
     if not card.official_val:
@@ -205,14 +204,6 @@ def digest(
     if saved and card.own is None:
         return saved_digest(saved)
     manifest = make(card, root, split, others, listing)
-    if saved is None or not _holds(saved, manifest.digest):
+    if saved is None or not is_saved(saved, manifest.digest):
         save(manifest, name, folders)
     return manifest.digest
-
-
-def _holds(saved: Path, digest: str) -> bool:
-    """True if a written manifest is whole and has this digest."""
-    try:
-        return saved_digest(saved) == digest
-    except DataError:
-        return False

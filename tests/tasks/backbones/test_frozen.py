@@ -100,7 +100,7 @@ def test_a_model_without_norms_has_none_to_freeze() -> None:
 
 
 def test_frozen_parts_stay_in_eval_mode_while_the_rest_trains() -> None:
-    model = build(spec({**RESNET}, blocks=2, norms=True), 5)
+    model = build(spec(RESNET, blocks=2, norms=True), 5)
     train_mode(model)
     for path in ("conv1", "bn1", "layer1", "layer1.0.bn1", "layer2.0", "layer3.0.bn1", "layer4.0.bn2"):
         assert not model.get_submodule(path).training, path
@@ -114,7 +114,7 @@ def test_frozen_blocks_drop_nothing_and_keep_their_statistics() -> None:
     for fields, part in ((vit, lambda model, x: model.blocks[:2](model.pos_drop(model.patch_embed(x)))),
                          (RESNET, lambda model, x: model.layer2(model.layer1(model.bn1(model.conv1(x)))))):  # fmt: skip
         model = build(spec(fields, blocks=2), 5)
-        images = torch.randn(4, 3, model.default_cfg and fields["image_size"], fields["image_size"])
+        images = torch.randn(4, 3, fields["image_size"], fields["image_size"])
         before = {name: value.clone() for name, value in model.state_dict().items()}
         train_mode(model)
         assert torch.equal(part(model, images), part(model, images))

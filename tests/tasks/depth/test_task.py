@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ from depth_sets import COUNTS, SIDE, described, shared, write_kitti, write_nyuv2
 from pydantic import ValidationError
 from tiny_task import after, digest, run, seen
 
-from tasks.base import DataContext
+from tasks.base import Batch, DataContext
+from tasks.datasets.loaders import SampleLoaders
 from tasks.depth.losses import silog
 from tasks.depth.metrics import evaluated_pixels, image_figures
-from tasks.depth.pictures import DPI, SHOWN, TOP, WIDTH
+from tasks.depth.pictures import DPI, SHOWN, TOP, WIDTH, _chosen
 from tasks.depth.task import CUT_DEPTH, Depth
 from tasks.errors import DataError
 from workers.errors import Stopped
@@ -102,48 +105,38 @@ def test_a_stopped_trial_ends_with_the_weights_of_an_undisturbed_one(tmp_path: P
     assert seen(again) == seen(reports)
 
 
-def on_two_ranks(rank: int, folder: str) -> None:
+def on_two_ranks(rank: int, folder: str, pairs: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
     for name in ("measured", "trained"):
-        outcome, reports = run(shared_out(name), Path(folder) / name, rank=rank, world=2)
+        outcome, reports = run(shared_out(name, Path(pairs)), Path(folder) / name, rank=rank, world=2)
         if rank == 0:
             said = {"figures": dict(outcome.figures), "loss": reports[0].values.get("train_loss")}
             (Path(folder) / f"{name}.json").write_text(json.dumps(said))
     dist.destroy_process_group()
 
 
-def shared_out(name: str, workers: int = 2) -> TrialSpec:
+def shared_out(name: str, pairs: Path, workers: int = 2) -> TrialSpec:
     """`measured`: the weights as drawn; `trained`: one step that learns nothing. On 8 pairs of val."""
     optim = {"epochs": 0} if name == "measured" else {"lr": 1e-30, "min_lr": 0, "weight_decay": 0, "batch": 30}
-    spec = trial({**described(), "path": str(_FOLDER[0] if _FOLDER else shared())}, VIT, optim)
+    spec = trial(described(pairs), VIT, optim)
     runtime = spec.runtime.model_copy(update={"sync_batchnorm": True})
     return spec.model_copy(update={"runtime": runtime, "batch_workers": workers if name == "trained" else 1})
 
 
-_FOLDER: list[Path] = []
-
-
 def test_two_ranks_measure_what_one_does_and_their_loss_is_the_mean_of_both(tmp_path: Path) -> None:
-    (tmp_path / "rooms").mkdir()
-    torch.multiprocessing.spawn(_with_folder, (str(tmp_path), str(shared())), nprocs=2)
-    alone, _ = run(shared_out("measured"), tmp_path / "alone")
+    torch.multiprocessing.spawn(on_two_ranks, (str(tmp_path), str(shared())), nprocs=2)
+    alone, _ = run(shared_out("measured", shared()), tmp_path / "alone")
     two = json.loads((tmp_path / "measured.json").read_text())
     assert two["figures"] == dict(alone.figures)
-    spec = shared_out("trained")
-    torch.manual_seed(0)
+    spec = shared_out("trained", shared())
     losses = []
     for rank in (0, 1):
         (batch,) = spec.task.loaders(DataContext(tmp_path, (SIDE, SIDE), "cpu", spec.seed, 30, rank, 2)).epoch(0)
         losses.append(silog(torch.full_like(batch["depth"], 5.0), batch["depth"]).item())
     # the head predicts half of the longest depth everywhere when training begins
     assert json.loads((tmp_path / "trained.json").read_text())["loss"] == pytest.approx(sum(losses) / 2, abs=2e-3)
-    assert spec.key != shared_out("trained", 1).key
-
-
-def _with_folder(rank: int, folder: str, pairs: str) -> None:
-    _FOLDER.append(Path(pairs))
-    on_two_ranks(rank, folder)
+    assert spec.key != shared_out("trained", shared(), 1).key
 
 
 def test_figures_are_means_of_values_per_image_that_measurements_keep(tmp_path: Path) -> None:
@@ -213,6 +206,27 @@ def test_pictures_have_four_columns_and_one_bar(tmp_path: Path) -> None:
     assert pixels.shape == (round((TOP + 2 * SHOWN) * DPI), WIDTH * DPI, 3)
     other = task.pictures(lambda images: images.mean(1, keepdim=True) * 5, loaders)["depth"]  # type: ignore[arg-type]
     assert (other != pixels).any()
+
+
+def test_pictures_read_the_batches_of_the_images_that_they_show_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaders = Depth(dataset=described()).loaders(context(tmp_path))
+    assert isinstance(loaders, SampleLoaders)
+    (whole,) = loaders.evaluation()
+    # as many as a large set has: 8 of val in batches of 1, of which 6 are shown
+    monkeypatch.setattr(loaders, "_pipeline", replace(loaders._pipeline, evaluation_batch=1))
+    read: list[int] = []
+
+    def predict(batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        read.append(len(batch["images"]))
+        return zip(batch["images"], (image[:1] for image in batch["images"]), strict=True)
+
+    shown = _chosen(loaders, predict)
+    assert read == [1] * SHOWN
+    for (image, truth, _), row in zip(shown, (0, 1, 3, 4, 6, 7), strict=True):
+        assert torch.equal(image, whole["images"][row])
+        assert torch.equal(truth, whole["depth"][row])
 
 
 def test_test_pairs_are_opened_only_after_every_choice(tmp_path: Path) -> None:
