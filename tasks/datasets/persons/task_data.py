@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Learnt = Literal["train", "trainval"]
 Measured = Literal["val", "test"]
 BoxSource = Literal["ground_truth", "detections"]
+PART_FIELDS = ("train", "evaluate", "boxes", "boxes_file")
+"""Fields of a task that say which persons and boxes are used."""
 BOXES = "boxes"
 """In the key: the name of the digest of detected boxes, wherever they lie."""
 
@@ -64,8 +66,7 @@ class PoseData:
     def of(cls, dataset: PoseDataset | CocoDescription, options: Mapping[str, Any]) -> PoseData:
         """`options`: fields of the task, by name."""
         whole = dataset.dataset() if isinstance(dataset, CocoDescription) else dataset
-        names = ("train", "evaluate", "boxes", "boxes_file")
-        chosen = {name: options[name] for name in names}
+        chosen = {name: options[name] for name in PART_FIELDS}
         return cls(whole, **chosen, manifests=options.get("manifests", {}), sizes=options.get("sizes", {}))
 
     @property
@@ -75,12 +76,30 @@ class PoseData:
         return files is None or files.labelled
 
     @property
+    def name(self) -> str:
+        return self.whole.name
+
+    @property
+    def _place(self) -> str:
+        return self.whole.own.path if self.whole.own else self.whole.name
+
+    @property
     def _official(self) -> str:
-        return f"{self.whole.own.path if self.whole.own else self.whole.name}/official"
+        return f"{self._place}/official"
 
     @property
     def _detected(self) -> str:
-        return f"{self._official[: -len('official')]}{self.evaluate}/{self.boxes_file or 'published boxes'}"
+        return f"{self._place}/{self.evaluate}/{self.boxes_file or 'published boxes'}"
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """See Task.caveats."""
+        return ("images are generated: compare with nothing published",) if self.whole.made else ()
+
+    def opens(self, reads_test: bool) -> Mapping[str, str]:
+        """See TaskData.opens."""
+        own = {self._place: "the makers' parts"}
+        return own if reads_test else {**self.whole.shown, **own}
 
     @property
     def manifest_names(self) -> tuple[str, ...]:
@@ -96,8 +115,7 @@ class PoseData:
     @property
     def train_samples(self) -> int:
         """Persons that are trained on, as stated or planned; 0 while nothing is known."""
-        parts: tuple[Part, ...] = ("train",) if self.train == "train" else ("train", "val")
-        return sum(self._count(self._official, part, "persons") for part in parts)
+        return sum(self._count(self._official, part, "persons") for part in self._learnt)
 
     @property
     def evaluation_samples(self) -> int:
@@ -251,11 +269,3 @@ def _listed(folder: Path) -> set[str]:
         return {path.name for path in folder.iterdir()}
     except OSError:
         return set()
-
-
-def own_entries(
-    entries: Mapping[str, Any], dataset: PoseDataset | CocoDescription, options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Those that a task uses among entries of `manifests` or `sizes`."""
-    names = PoseData.of(dataset, options).manifest_names if entries else ()
-    return {name: value for name, value in entries.items() if name in names}
