@@ -135,6 +135,19 @@ def saved_digest(path: Path) -> str:
 
 
 @lru_cache(maxsize=64)
+def holds(path: Path, digest: str) -> bool:
+    """True if a manifest is there, whole, and has this digest."""
+    try:
+        return saved_digest(path) == digest
+    except DataError:
+        return False
+
+
+def folders_of(root: Path, others: Sequence[Path]) -> list[Path]:
+    """Where manifests lie: in the data root, if it is there, and in the others."""
+    return [*([root / FOLDER] if root.is_dir() else []), *others]
+
+
 def _saved_digest(path: Path, *version: int) -> str:
     """Read once per version of the file: a job asks for it once per task, and that of ImageNet is large."""
     return str(_opened(path)[0]["sha256"])

@@ -12,7 +12,7 @@ from tasks.datasets.depth_pairs.dataset import DepthDataset, MadeRooms
 from tasks.datasets.depth_pairs.described import DepthPairs, PairCounts
 from tasks.datasets.depth_pairs.layout import DepthFormat, DepthLayout, Part
 from tasks.datasets.depth_pairs.pairs import Pairs, file_name, manifest, read_pairs
-from tasks.datasets.manifest import FOLDER, Manifest, save, saved_digest
+from tasks.datasets.manifest import Manifest, folders_of, holds, save
 from tasks.errors import DataError
 
 Evaluated = Literal["val", "test"]
@@ -92,8 +92,8 @@ class DepthData:
         if problem:
             return {}
         made = manifest(whole.layout(root))
-        folders = [*([root / FOLDER] if root.is_dir() else []), *folders]
-        if not any(_holds(folder / file_name(self.name), made.digest) for folder in folders):
+        folders = folders_of(root, folders)
+        if not any(holds(folder / file_name(self.name), made.digest) for folder in folders):
             save(made, file_name(self.name), folders)
         names = self.manifest_names
         return {"manifests": dict.fromkeys(names, made.digest), "sizes": dict.fromkeys(names, made.counts)}
@@ -132,10 +132,3 @@ class DepthData:
         return (
             f"{found:,} test images of {self.whole.title} in the list that was used, {stated:,} in the published one",
         )
-
-
-def _holds(path: Path, digest: str) -> bool:
-    try:
-        return path.exists() and saved_digest(path) == digest
-    except DataError:
-        return False

@@ -12,7 +12,7 @@ from tasks.datasets.files import below, first_few
 from tasks.datasets.labelled import own_manifest
 from tasks.datasets.labelled.card import LabelledCard, SplitSpec, held_out_images
 from tasks.datasets.labelled.listing import Listing
-from tasks.datasets.manifest import FOLDER, PARTS, Manifest, load, save, saved_digest
+from tasks.datasets.manifest import FOLDER, PARTS, Manifest, folders_of, holds, load, save, saved_digest
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
@@ -199,20 +199,12 @@ def digest(
         return card.digest
     if split.of(card).missing(root):
         return None
-    folders = [*([root / FOLDER] if root.is_dir() else []), *others]
+    folders = folders_of(root, others)
     name = file_name(card, split)
     saved = next((folder / name for folder in folders if (folder / name).exists()), None)
     if saved and card.own is None:
         return saved_digest(saved)
     manifest = make(card, root, split, others, listing)
-    if saved is None or not _holds(saved, manifest.digest):
+    if saved is None or not holds(saved, manifest.digest):
         save(manifest, name, folders)
     return manifest.digest
-
-
-def _holds(saved: Path, digest: str) -> bool:
-    """True if a written manifest is whole and has this digest."""
-    try:
-        return saved_digest(saved) == digest
-    except DataError:
-        return False

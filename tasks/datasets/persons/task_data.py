@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.datasets.files import first_few
-from tasks.datasets.manifest import FOLDER, saved_digest
+from tasks.datasets.manifest import folders_of, saved_digest
 from tasks.datasets.manifest import save as save_manifest
 from tasks.datasets.persons.dataset import Part, PoseDataset
 from tasks.datasets.persons.described import CocoDescription
@@ -194,7 +194,7 @@ class PoseData:
 
         if self.whole.made:
             return self.whole.recipe(), {}
-        folders = [*([root / FOLDER] if root.is_dir() else []), *folders]
+        folders = folders_of(root, folders)
         saved = [folder / self.whole.manifest_file for folder in folders]
         path = next((each for each in saved if each.exists()), None)
         if path is not None and self.whole.own is None:
