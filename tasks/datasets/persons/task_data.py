@@ -168,10 +168,15 @@ class PoseData:
             if self.whole.own is not None:
                 raise DataError(problem)
             return {}
-        digest, sizes = self._annotated(root, folders)
-        manifests = {self._official: digest}
+        from tasks.datasets.persons.detections import ground_truth
+
+        digest, persons = self._annotated(root, folders)
+        manifests, sizes = {self._official: digest}, dict[str, dict[str, int]]()
+        if persons:
+            sizes[self._official] = {part: len(ground_truth(each).scores) for part, each in persons.items()}
         if self.boxes == "detections":
-            found = self._boxes(root, self.whole.read(root, self.evaluate))
+            evaluated = persons.get(self.evaluate) or self.whole.read(root, self.evaluate)
+            found = self._boxes(root, evaluated)
             manifests[self._detected] = found.digest
             sizes[self._detected] = {self.evaluate: len(found.scores)}
         return {"manifests": manifests, "sizes": sizes}
@@ -184,14 +189,12 @@ class PoseData:
         """The parts that are used."""
         return {part: self.whole.read(root, part) for part in dict.fromkeys((*self._learnt, self.evaluate))}
 
-    def _annotated(self, root: Path, folders: Sequence[Path]) -> tuple[str, dict[str, dict[str, int]]]:
-        """The digest of the annotations, and counts of persons as far as they were read for it.
+    def _annotated(self, root: Path, folders: Sequence[Path]) -> tuple[str, Mapping[Part, Persons]]:
+        """The digest of the annotations, and the parts that are used, where they were read for it.
 
         A written manifest of a named set is believed; without one it is made and written. Described data are always
         read, because they change.
         """
-        from tasks.datasets.persons.detections import ground_truth
-
         if self.whole.made:
             return self.whole.recipe(), {}
         folders = folders_of(root, folders)
@@ -203,7 +206,7 @@ class PoseData:
         made = self.whole.manifest_of(root, persons)
         if self.whole.own is None:
             save_manifest(made, self.whole.manifest_file, folders)
-        return made.digest, {self._official: {part: len(ground_truth(each).scores) for part, each in persons.items()}}
+        return made.digest, persons
 
     def _boxes(self, root: Path, persons: Persons) -> Boxes:
         from tasks.datasets.persons.detections import ground_truth, read_boxes
