@@ -7,14 +7,13 @@ its code was never published: every choice is a field here, and recorded with th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tasks.analysis.figures import ATTENTION, cka_metrics
 from tasks.backbones.spec import BackboneSpec, Init
-from tasks.base import Batch, DataContext, Loaders, Task
+from tasks.base import Batch, DataContext, Loaders
 from tasks.bounds import MAX_NUMPY_SEED, Label
 from tasks.datasets import find_dataset
 from tasks.datasets.augment import MEAN_STD, Augment
@@ -22,8 +21,8 @@ from tasks.datasets.labelled.card import DIGEST
 from tasks.datasets.labelled.dataset import LabelledDataset
 from tasks.datasets.labelled.described import LabelledDescription, Sizes
 from tasks.datasets.labelled.kinds import LabelledField
-from tasks.datasets.labelled.task_data import SPLIT_FIELDS, LabelledData, own_entries
-from tasks.errors import DataError
+from tasks.datasets.labelled.task_data import SPLIT_FIELDS, LabelledData
+from tasks.datasets.one_set import OneDataSet
 from tasks.metrics import Metric, Summary
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class Other(BaseModel):
     """Its weights may come from anywhere, and from another stage too. Random ones are other ones than the trial's."""
 
 
-class Analyse(Task):
+class Analyse(OneDataSet[LabelledData]):
     """Measures what the weights of `backbone` do with images: one row per layer and head in the table `measurements`.
 
     Rows: `attention_distance`, `attention_entropy` (layer, head); `head_divergence` (layer, head, item: the other head;
@@ -59,6 +58,7 @@ class Analyse(Task):
     trains: ClassVar[bool] = False
     resumes_evaluation: ClassVar[bool] = True
     split_field: ClassVar[str] = "evaluate"
+    part_fields: ClassVar[tuple[str, ...]] = SPLIT_FIELDS
 
     kind: Literal["analysis"] = "analysis"
     dataset: LabelledField = Field(default="imagenet", validate_default=True)
@@ -124,13 +124,6 @@ class Analyse(Task):
     def _known(cls, value: str | LabelledDescription) -> str | LabelledDescription:
         return find_dataset(value, LabelledDataset).name if isinstance(value, str) else value
 
-    @field_validator("manifests", "sizes")
-    @classmethod
-    def _own_entries(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if {"dataset", *SPLIT_FIELDS} - info.data.keys():
-            return value  # another field is wrong, and is reported
-        return own_entries(value, _resolved(info.data["dataset"]), info.data)
-
     @model_validator(mode="after")
     def _fits_the_data(self) -> Analyse:
         data = self._data
@@ -185,9 +178,9 @@ class Analyse(Task):
         """Estimator of CKA -> name of its figure."""
         return {each: "cka" if each == self.cka else f"cka_{each}" for each in self._estimators}
 
-    @property
-    def _data(self) -> LabelledData:
-        return LabelledData.of(_resolved(self.dataset), dict(self))
+    @classmethod
+    def data_of(cls, fields: Mapping[str, Any]) -> LabelledData:
+        return LabelledData.of(_resolved(fields["dataset"]), fields)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -211,10 +204,6 @@ class Analyse(Task):
         return self.model_dump(mode="json", include={"measures", "re_param", "other"})
 
     @property
-    def caveats(self) -> tuple[str, ...]:
-        return self._data.caveats
-
-    @property
     def prepares(self) -> Preprocessing | None:
         from tasks.backbones.preprocessing import Preprocessing
 
@@ -235,33 +224,12 @@ class Analyse(Task):
             )
 
     @property
-    def reads_test(self) -> bool:
-        return self.evaluate == "test"
-
-    @property
-    def opens(self) -> Mapping[str, str]:
-        return self._data.opens(self.reads_test)
-
-    @property
     def train_samples(self) -> int:
         return 0
 
     @property
     def evaluation_samples(self) -> int:
         return self.images or (self._data.samples(self.evaluate) if self._data.known else 0)
-
-    def missing_data(self, root: Path) -> str | None:
-        return self._data.missing(root)
-
-    @property
-    def manifest_names(self) -> tuple[str, ...]:
-        return self._data.manifest_names
-
-    def data_manifests(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, str]:
-        return self.planned_fields(root, folders).get("manifests", {})
-
-    def planned_fields(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, Mapping[str, Any]]:
-        return self._data.planned(root, folders)
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
         """The backbone without a head, and the other model, whose weights `load_others` loads."""
@@ -285,11 +253,7 @@ class Analyse(Task):
             load(second, self.other.backbone.init)
 
     def loaders(self, context: DataContext) -> Loaders:
-        if self.reads_test and not context.may_test:
-            raise DataError(
-                f"{self._data.card.name}: test images are opened only by trials that come after every choice; "
-                "this one was not planned as such"
-            )
+        self.check_may_test(context)
         from tasks.analysis.images import Choice, ChosenImages
         from tasks.datasets.labelled.loaders import ImageInput
 

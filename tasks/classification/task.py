@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from tasks.base import Batch, DataContext, Loaders, Task
+from tasks.base import Batch, DataContext, Loaders
 from tasks.bounds import MAX_NUMPY_SEED, Label
 from tasks.classification.neighbours import NearestNeighbours
 from tasks.datasets import find_dataset
@@ -18,8 +17,8 @@ from tasks.datasets.labelled.card import DIGEST
 from tasks.datasets.labelled.dataset import LabelledDataset
 from tasks.datasets.labelled.described import LabelledDescription, Sizes
 from tasks.datasets.labelled.kinds import LabelledField
-from tasks.datasets.labelled.task_data import SPLIT_FIELDS, LabelledData, own_entries
-from tasks.errors import DataError
+from tasks.datasets.labelled.task_data import SPLIT_FIELDS, LabelledData
+from tasks.datasets.one_set import OneDataSet
 from tasks.metrics import LOSS, Metric, Summary, percent
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ CROP_AND_FLIP = {
 """Augmentation of a probe, unless fields are written: random crop and flip alone, as MAE's main_linprobe.py."""
 
 
-class Classify(Task):
+class Classify(OneDataSet[LabelledData]):
     """One label per image (VOC 2007: several); a linear head on the pooled features of a timm backbone.
 
     Protocol of the paper's K12 study (appendix): settings are chosen on `val` after training on `train`; the chosen
@@ -62,6 +61,7 @@ class Classify(Task):
     """
 
     split_field: ClassVar[str] = "evaluate"
+    part_fields: ClassVar[tuple[str, ...]] = SPLIT_FIELDS
     changeable: ClassVar[tuple[str, ...]] = ("augment.",)
     setting_titles: ClassVar[Mapping[str, str]] = AUGMENT_TITLES
 
@@ -118,13 +118,6 @@ class Classify(Task):
     def _known(cls, value: str | LabelledDescription) -> str | LabelledDescription:
         return find_dataset(value, LabelledDataset).name if isinstance(value, str) else value
 
-    @field_validator("manifests", "sizes")
-    @classmethod
-    def _own_entries(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if {"dataset", *SPLIT_FIELDS} - info.data.keys():
-            return value  # another field is wrong, and is reported
-        return own_entries(value, _resolved(info.data["dataset"]), info.data)
-
     @model_validator(mode="after")
     def _crop_and_flip(self) -> Classify:
         if self.probe != "none":
@@ -168,9 +161,9 @@ class Classify(Task):
             raise ValueError(f"{self._card.name} has no test images; evaluate on val")
         return self
 
-    @property
-    def _data(self) -> LabelledData:
-        return LabelledData.of(_resolved(self.dataset), dict(self))
+    @classmethod
+    def data_of(cls, fields: Mapping[str, Any]) -> LabelledData:
+        return LabelledData.of(_resolved(fields["dataset"]), fields)
 
     @property
     def _card(self) -> LabelledDataset:
@@ -213,10 +206,6 @@ class Classify(Task):
         return options if self.probe == "none" else {**options, "probe": self.probe}
 
     @property
-    def caveats(self) -> tuple[str, ...]:
-        return self._data.caveats
-
-    @property
     def prepares(self) -> Preprocessing | None:
         from tasks.backbones.preprocessing import Preprocessing
 
@@ -237,14 +226,6 @@ class Classify(Task):
         return 2 * workers, "mixup and cutmix pair the images of each worker's share"
 
     @property
-    def reads_test(self) -> bool:
-        return self.evaluate == "test"
-
-    @property
-    def opens(self) -> Mapping[str, str]:
-        return self._data.opens(self.reads_test)
-
-    @property
     def train_samples(self) -> int:
         return self._data.samples(self.train)
 
@@ -255,19 +236,6 @@ class Classify(Task):
     @property
     def reference_samples(self) -> int:
         return 0 if self.knn is None else self.train_samples
-
-    def missing_data(self, root: Path) -> str | None:
-        return self._data.missing(root)
-
-    @property
-    def manifest_names(self) -> tuple[str, ...]:
-        return self._data.manifest_names
-
-    def data_manifests(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, str]:
-        return self.planned_fields(root, folders).get("manifests", {})
-
-    def planned_fields(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, Mapping[str, Any]]:
-        return self._data.planned(root, folders)
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
         from tasks.backbones.loading import load
@@ -292,11 +260,7 @@ class Classify(Task):
         return model
 
     def loaders(self, context: DataContext) -> Loaders:
-        if self.reads_test and not context.may_test:
-            raise DataError(
-                f"{self._card.name}: test images are opened only by trials that come after every choice; "
-                "this one was not planned as such"
-            )
+        self.check_may_test(context)
         from tasks.datasets.labelled.loaders import ImageInput, NamedClasses, labelled_loaders, mixing
 
         images = self._data.read(context.root, self.train, self.evaluate)

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from tasks.datasets.files import first_few, is_filled, open_regular
 from tasks.datasets.images.cache_folder import CacheFolder, node_cache_folder
-from tasks.datasets.manifest import FOLDER
+from tasks.datasets.manifest import folders_of
 from tasks.errors import DataError
 
 Content: TypeAlias = tuple[int, str]
@@ -132,4 +132,4 @@ def remembered_in(root: Path, others: Sequence[Path] = ()) -> list[Path]:
     with contextlib.suppress(DataError):  # loaders say what is wrong with that folder
         cache = node_cache_folder()
         last += [cache.folder] if isinstance(cache, CacheFolder) else []
-    return [*([root / FOLDER] if root.is_dir() else []), *others, *last]
+    return [*folders_of(root, others), *last]

@@ -142,6 +142,11 @@ def is_saved(path: Path, digest: str) -> bool:
         return False
 
 
+def folders_of(root: Path, others: Sequence[Path]) -> list[Path]:
+    """Where manifests lie: in the data root, if it is there, and in the others."""
+    return [*([root / FOLDER] if root.is_dir() else []), *others]
+
+
 @lru_cache(maxsize=64)
 def _saved_digest(path: Path, *version: int) -> str:
     """Read once per version of the file: a job asks for it once per task, and that of ImageNet is large."""

@@ -56,8 +56,13 @@ class PhotoTiles(DatasetInfo):
         """How many tiles all photos of this part give."""
         return sum(len(corners(photo)) for photo in PHOTOS[part])
 
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """See Task.caveats."""
+        return ()
+
     def opens(self, reads_test: bool) -> Mapping[str, str]:
-        """See Task.opens."""
+        """See TaskData.opens."""
         return {} if reads_test else self.shown
 
     @property

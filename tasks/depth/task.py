@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from tasks.base import Batch, DataContext, Loaders, Task
+from tasks.base import Batch, DataContext, Loaders
 from tasks.bounds import Label
 from tasks.datasets import find_dataset
 from tasks.datasets.depth_pairs.dataset import DepthDataset
@@ -18,9 +17,9 @@ from tasks.datasets.depth_pairs.layout import DepthFormat
 from tasks.datasets.depth_pairs.task_data import DepthData
 from tasks.datasets.depth_pairs.window import Window
 from tasks.datasets.labelled.card import DIGEST
+from tasks.datasets.one_set import OneDataSet
 from tasks.depth.metrics import METRICS
 from tasks.depth.options import DepthAugment
-from tasks.errors import DataError
 from tasks.metrics import Measurement, Metric, Summary
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ AT_ONCE = 32
 """Crops of one forward pass in evaluation."""
 
 
-class Depth(Task):
+class Depth(OneDataSet[DepthData]):
     """Depth from a single image, trained with SILog over the batch (appendix E of the paper; Table 2, Figure 5).
 
     Images are square crops of `backbone.image_size` in training; in evaluation square windows of that height slide
@@ -53,6 +52,7 @@ class Depth(Task):
 
     loss_over: ClassVar[Literal["samples", "batch"]] = "batch"
     split_field: ClassVar[str] = "evaluate"
+    part_fields: ClassVar[tuple[str, ...]] = ("evaluate",)
     changeable: ClassVar[tuple[str, ...]] = ("augment.",)
 
     kind: Literal["depth"] = "depth"
@@ -102,14 +102,6 @@ class Depth(Task):
     def _known(cls, value: str | DepthPairs) -> str | DepthPairs:
         return find_dataset(value, DepthDataset).name if isinstance(value, str) else value
 
-    @field_validator("manifests", "sizes")
-    @classmethod
-    def _own_entries(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if "dataset" not in info.data:
-            return value  # another field is wrong, and is reported
-        name = DepthData(_resolved(info.data["dataset"])).manifest_name
-        return {key: entry for key, entry in value.items() if key == name}
-
     @model_validator(mode="after")
     def _fits_the_data(self) -> Depth:
         data, format = self._data, self._format
@@ -122,10 +114,9 @@ class Depth(Task):
             raise ValueError(f"apart is for scene-rooms, and {data.name} has no photograph apart: set it to false")
         return self
 
-    @property
-    def _data(self) -> DepthData:
-        digests, sizes = list(self.manifests.values()), list(self.sizes.values())
-        return DepthData(_resolved(self.dataset), digests[0] if digests else "", sizes[0] if sizes else None)
+    @classmethod
+    def data_of(cls, fields: Mapping[str, Any]) -> DepthData:
+        return DepthData.of(_resolved(fields["dataset"]), fields)
 
     @property
     def _format(self) -> DepthFormat:
@@ -152,22 +143,11 @@ class Depth(Task):
         return {"rmse": "image"}
 
     @property
-    def reads_test(self) -> bool:
-        return self.evaluate == "test"
-
-    @property
-    def opens(self) -> Mapping[str, str]:
-        whole = self._data.whole
-        if isinstance(whole, DepthPairs):
-            return {whole.path: "the lists of pairs"}
-        return {**({} if self.reads_test else whole.shown), whole.name: "the lists of pairs"}
-
-    @property
     def caveats(self) -> tuple[str, ...]:
-        data = self._data
-        made = isinstance(data.whole, DepthDataset) and data.whole.caveat
+        whole = self._data.whole
+        made = isinstance(whole, DepthDataset) and whole.caveat
         scaled = self.augment.cut_depth > 0 and self.augment.cut_depth_values == "scaled"
-        return (*data.caveats, *((CUT_DEPTH,) if scaled and not made else ()))
+        return (*super().caveats, *((CUT_DEPTH,) if scaled and not made else ()))
 
     @property
     def prepares(self) -> Preprocessing | None:
@@ -186,23 +166,6 @@ class Depth(Task):
         whole = self._data.whole
         apart = whole.apart_count if self._with_apart and isinstance(whole, DepthDataset) else 0
         return self._data.samples(self.evaluate) + apart
-
-    def missing_data(self, root: Path) -> str | None:
-        return self._data.missing(root, self.evaluate)
-
-    @property
-    def manifest_names(self) -> tuple[str, ...]:
-        return (self._data.manifest_name,)
-
-    def data_manifests(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, str]:
-        return self.planned_fields(root, folders).get("manifests", {})
-
-    def planned_fields(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, Mapping[str, Any]]:
-        return self._data.planned(root, folders)
-
-    def key_content(self, content: dict[str, Any]) -> dict[str, Any]:
-        kept = super().key_content(content)
-        return {name: value for name, value in kept.items() if name != "sizes"}
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
         """`weights` are loaded into the backbone; the head is always drawn.
@@ -230,15 +193,10 @@ class Depth(Task):
         return Prepared(self._data.name, self._format, side, self.resize, self.augment)
 
     def loaders(self, context: DataContext) -> Loaders:
+        self.check_may_test(context)
         from tasks.depth.data import depth_loaders
 
-        data = self._data
-        if self.reads_test and not context.may_test:
-            raise DataError(
-                f"{data.name}: test images are opened only by trials that come after every choice; "
-                "this one was not planned as such"
-            )
-        pairs = data.read(context.root, self.evaluate, self._with_apart)
+        pairs = self._data.read(context.root, self._with_apart)
         how = self._prepared(context.image_size)
         return depth_loaders(pairs, how, self._windows, self.baseline == "mean_map", context)
 

@@ -147,15 +147,15 @@ def similarities(found: Iterable[Result], truth: Iterable[Truth], rules: Rules) 
         persons = [p for p in image["persons"] or () if p["num_keypoints"] and not p["iscrowd"]]
         if not persons:
             continue
-        poses = by_image.get(image["id"])
-        values = [0.0 if poses is None else _best(np.stack(poses), person, rules) for person in persons]
+        poses = np.stack(by_image[image["id"]]) if image["id"] in by_image else None
+        values = [0.0 if poses is None else _best(poses, person, rules) for person in persons]
         rows.append(Measurement("oks", float(np.mean(values)), item=str(image["id"])))
     return rows
 
 
 def _best(poses: Floats, person: Mapping[str, Any], rules: Rules) -> float:
     joints = np.array(person["keypoints"]).reshape(-1, 3)
-    area = 0.53 * person["bbox"][2] * person["bbox"][3] if rules.crowd else person["area"]
+    area = scores.CROWD_AREA * person["bbox"][2] * person["bbox"][3] if rules.crowd else person["area"]
     alike = scores.oks(poses, joints[:, :2], np.full(len(poses), area), rules.skeleton.sigmas, joints[:, 2])
     return float(alike.max())
 

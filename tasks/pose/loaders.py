@@ -20,6 +20,7 @@ from tasks.datasets.transforms import Normalizing
 from tasks.pose.joints import Skeleton
 from tasks.pose.options import PoseAugment
 from tasks.pose.samples import Cut, Warp, collate, rows
+from tasks.pose.scores import CROWD_AREA, Floats
 
 EVALUATED_AT_ONCE = 128
 """Boxes of one forward pass in evaluation."""
@@ -78,7 +79,7 @@ class PoseLoaders(SampleLoaders):
         count = len(self._shown.boxes.scores)
         starts = range(0, count, EVALUATED_AT_ONCE)
         wanted = [[(0, i) for i in range(start, min(start + EVALUATED_AT_ONCE, count))] for start in starts]
-        areas = _areas(self._shown.persons)[_usable(self._shown)]
+        areas = _areas(self._shown.persons)
         for batch, indices in self._pictures.read(wanted):
             yield {**self._warp_pictures.evaluate(batch, indices), "person_areas": areas[indices.numpy()]}
 
@@ -89,15 +90,15 @@ def truth(persons: Persons, start: int, stop: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     first, last = np.searchsorted(persons.image_of, [start, stop])
     by_image: dict[int, list[dict[str, Any]]] = {image: [] for image in range(start, stop)}
-    areas = _areas(persons)
-    for row in range(first, last):
+    areas = _areas(persons, slice(first, last))
+    for row, area in enumerate(areas.tolist(), int(first)):
         by_image[int(persons.image_of[row])].append(
             {
                 "id": int(persons.person_ids[row]),
                 "bbox": persons.boxes[row].tolist(),
                 "keypoints": persons.joints[row].ravel().tolist(),
                 "num_keypoints": int((persons.joints[row, :, 2] > 0).sum()),
-                "area": float(areas[row]),
+                "area": area,
                 "iscrowd": int(persons.crowd[row]),
             }
         )
@@ -113,9 +114,10 @@ def truth(persons: Persons, start: int, stop: int) -> list[dict[str, Any]]:
     return found
 
 
-def _areas(persons: Persons) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(p,) square pixels; 0.53 of the box where the annotations say none, as CrowdPose's evaluator has it."""
-    return np.where(np.isnan(persons.areas), 0.53 * persons.boxes[:, 2] * persons.boxes[:, 3], persons.areas)
+def _areas(persons: Persons, rows: slice = slice(None)) -> Floats:
+    """(p,) square pixels; that part of the box which CrowdPose's evaluator takes where the annotations say none."""
+    areas, (width, height) = persons.areas[rows], persons.boxes[rows, 2:].T
+    return np.where(np.isnan(areas), CROWD_AREA * width * height, areas)
 
 
 def _usable(opened: Opened) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -123,8 +125,8 @@ def _usable(opened: Opened) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def _annotated(opened: Opened) -> Records:
-    """Persons in their annotated boxes."""
-    found = ground_truth(opened.persons)
+    """Persons, where the boxes are the annotated ones."""
+    found = opened.boxes
     targets = rows(found.boxes, found.scores, opened.persons.joints[_usable(opened)])
     return Records(opened.images, ArrayTargets(targets), found.image_of)
 
@@ -140,10 +142,7 @@ def _pictured(opened: Opened) -> Opened:
     """The persons that pictures may show, each in its annotated box."""
     persons, usable = opened.persons, _usable(opened)
     kept = usable[np.linspace(0, len(usable) - 1, min(PICTURED, len(usable))).round().astype(int)]
-    some = Persons(
-        persons.files, persons.ids, persons.sizes, persons.crowd_index, persons.labelled, persons.image_of[kept],
-        persons.person_ids[kept], persons.boxes[kept], persons.joints[kept], persons.areas[kept], persons.crowd[kept],
-    )  # fmt: skip
+    some = persons.only(kept)
     return Opened(opened.images, some, ground_truth(some))
 
 

@@ -11,6 +11,8 @@ OKS_LIMIT = 0.9
 """Poses more alike than this are taken for one person."""
 MOST_POSES = 20
 """Poses of one image that COCO's and CrowdPose's evaluators look at."""
+CROWD_AREA = 0.53
+"""Area of a person as a part of its box, in CrowdPose's evaluator."""
 LEAST_JOINT_SCORE = 0.2
 """Joints up to this score do not count in the score of a pose."""
 

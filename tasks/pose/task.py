@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from tasks.base import Batch, DataContext, Loaders, Task
+from tasks.base import Batch, DataContext, Loaders
 from tasks.bounds import FilePath, Label
 from tasks.datasets import find_dataset
 from tasks.datasets.augment import MAX_SIDE, MEAN_STD
 from tasks.datasets.labelled.card import DIGEST
+from tasks.datasets.one_set import OneDataSet
 from tasks.datasets.persons.dataset import PoseDataset
 from tasks.datasets.persons.described import CocoDescription, PoseField
-from tasks.datasets.persons.task_data import BoxSource, Counts, Learnt, Measured, PoseData, own_entries
-from tasks.errors import DataError
+from tasks.datasets.persons.task_data import BOXES, PART_FIELDS, BoxSource, Counts, Learnt, Measured, PoseData
 from tasks.metrics import Metric, Summary, percent
 from tasks.pose.joints import COCO, CROWDPOSE, Skeleton
 from tasks.pose.options import PoseAugment
@@ -42,16 +41,16 @@ METRICS = {
     ),
 }  # fmt: skip
 Side = Annotated[int, Field(ge=8, le=MAX_SIDE, multiple_of=STRIDE)]
-_SPLIT = ("dataset", "train", "evaluate", "boxes", "boxes_file")
 
 
-class Pose(Task):
+class Pose(OneDataSet[PoseData]):
     """Heat maps of joints by deconvolutions on the last feature map, as the paper (appendix E) and Simple Baseline.
 
     What the paper leaves open follows PCT's public code, by its co-first author; each is a field.
     """
 
     split_field: ClassVar[str] = "evaluate"
+    part_fields: ClassVar[tuple[str, ...]] = PART_FIELDS
     changeable: ClassVar[tuple[str, ...]] = ("augment.",)
     setting_titles: ClassVar[Mapping[str, str]] = {
         "augment.flip": "Random horizontal flip",
@@ -121,13 +120,6 @@ class Pose(Task):
             raise ValueError(f"blur {value} has no middle pixel: use {value - 1} or {value + 1}")
         return value
 
-    @field_validator("manifests", "sizes")
-    @classmethod
-    def _own_entries(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if set(_SPLIT) - info.data.keys():
-            return value  # another field is wrong, and is reported
-        return own_entries(value, _resolved(info.data["dataset"]), info.data)
-
     @model_validator(mode="after")
     def _parts_fit(self) -> Pose:
         data = self._data
@@ -144,9 +136,9 @@ class Pose(Task):
             raise ValueError("boxes_file names detected boxes, and boxes is ground_truth: leave one of the two out")
         return self
 
-    @property
-    def _data(self) -> PoseData:
-        return PoseData.of(_resolved(self.dataset), dict(self))
+    @classmethod
+    def data_of(cls, fields: Mapping[str, Any]) -> PoseData:
+        return PoseData.of(_resolved(fields["dataset"]), fields)
 
     @property
     def skeleton(self) -> Skeleton:
@@ -173,11 +165,6 @@ class Pose(Task):
         }
 
     @property
-    def caveats(self) -> tuple[str, ...]:
-        made = self._data.whole.made
-        return ("images are generated: compare with nothing published",) if made else ()
-
-    @property
     def prepares(self) -> Preprocessing:
         from tasks.backbones.preprocessing import Preprocessing
 
@@ -202,16 +189,6 @@ class Pose(Task):
             raise ValueError("task.head keep takes the head of an earlier trial, and backbone.init is of kind none")
 
     @property
-    def reads_test(self) -> bool:
-        return self.evaluate == "test"
-
-    @property
-    def opens(self) -> Mapping[str, str]:
-        whole = self._data.whole
-        own = {whole.own.path if whole.own else whole.name: "the makers' parts"}
-        return own if self.reads_test else {**whole.shown, **own}
-
-    @property
     def train_samples(self) -> int:
         return self._data.train_samples
 
@@ -219,27 +196,13 @@ class Pose(Task):
     def evaluation_samples(self) -> int:
         return self._data.evaluation_samples
 
-    def missing_data(self, root: Path) -> str | None:
-        return self._data.missing(root)
-
-    @property
-    def manifest_names(self) -> tuple[str, ...]:
-        return self._data.manifest_names
-
-    def data_manifests(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, str]:
-        return self.planned_fields(root, folders).get("manifests", {})
-
-    def planned_fields(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, Mapping[str, Any]]:
-        return self._data.planned(root, folders)
-
     def key_content(self, content: dict[str, Any]) -> dict[str, Any]:
         """The base's; and detected boxes by their digest, wherever they lie."""
-        kept = {name: value for name, value in content.items() if name != "sizes"}
-        if not kept.get("manifests"):
-            return super().key_content(kept)
-        by_role = self._data.in_key(kept["manifests"])
-        if "boxes" in by_role:
-            kept.pop("boxes_file", None)
+        if not content.get("manifests"):
+            return super().key_content(content)
+        by_role = self._data.in_key(content["manifests"])
+        left_out = "boxes_file" if BOXES in by_role else ""
+        kept = {name: value for name, value in content.items() if name != left_out}
         return super().key_content({**kept, "manifests": by_role})
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
@@ -265,11 +228,7 @@ class Pose(Task):
         return model
 
     def loaders(self, context: DataContext) -> Loaders:
-        if self.reads_test and not context.may_test:
-            raise DataError(
-                f"{self._data.whole.name}: test images are opened only by trials that come after every choice; this "
-                "one was not planned as such"
-            )
+        self.check_may_test(context)
         from tasks.pose.loaders import PoseInput, PoseLoaders
 
         how = PoseInput(self.padding, self.skeleton, self.augment, self.normalize)

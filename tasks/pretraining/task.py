@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tasks.base import Batch, DataContext, Loaders, Task
+from tasks.base import Batch, DataContext, Loaders
 from tasks.bounds import MAX_NUMPY_SEED, Label
 from tasks.datasets import find_dataset
 from tasks.datasets.augment import MAX_SIDE, MEAN_STD, AspectRatio, Augment, Share, is_range
@@ -17,7 +16,8 @@ from tasks.datasets.labelled.card import DIGEST
 from tasks.datasets.labelled.dataset import LabelledDataset
 from tasks.datasets.labelled.described import LabelledDescription, Sizes
 from tasks.datasets.labelled.kinds import LabelledField
-from tasks.datasets.labelled.task_data import SPLIT_FIELDS, LabelledData, own_entries
+from tasks.datasets.labelled.task_data import SPLIT_FIELDS, LabelledData
+from tasks.datasets.one_set import OneDataSet
 from tasks.datasets.photo_tiles import PhotoTiles
 from tasks.metrics import LOSS, Metric, Summary
 from tasks.pretraining.masking import Masking, check_patch, expected_distance
@@ -69,7 +69,7 @@ class Crop(BaseModel):
         return Augment.none().model_copy(update=self.model_dump())
 
 
-class Pretrain(Task):
+class Pretrain(OneDataSet[LabelledData | PhotoTiles]):
     """SimMIM on any backbone that it is written for: timm's SwinV2, Swin, BEiT, plain ViT, and RepLKNet.
 
     Labels are not read, and neither are test images. Weights end as `encoder.` and the backbone's own names,
@@ -77,6 +77,7 @@ class Pretrain(Task):
     """
 
     changeable: ClassVar[tuple[str, ...]] = ("augment.",)
+    part_fields: ClassVar[tuple[str, ...]] = SPLIT_FIELDS
 
     kind: Literal["pretrain"] = "pretrain"
     dataset: LabelledField
@@ -114,16 +115,6 @@ class Pretrain(Task):
     def _known(cls, value: str | LabelledDescription) -> str | LabelledDescription:
         return find_dataset(value, LabelledDataset, PhotoTiles).name if isinstance(value, str) else value
 
-    @field_validator("manifests", "sizes")
-    @classmethod
-    def _own_entries(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if {"dataset", *SPLIT_FIELDS} & cls.model_fields.keys() - info.data.keys():
-            return value  # another field is wrong, and is reported
-        dataset = _resolved(info.data["dataset"])
-        if isinstance(dataset, PhotoTiles):
-            return {name: entry for name, entry in value.items() if name in dataset.manifest_names}
-        return own_entries(value, dataset, info.data)
-
     @field_validator("norm_window")
     @classmethod
     def _is_odd(cls, value: int) -> int:
@@ -149,11 +140,6 @@ class Pretrain(Task):
         return {"mask_patch": self.mask_patch}
 
     @property
-    def caveats(self) -> tuple[str, ...]:
-        data = self._data
-        return data.caveats if isinstance(data, LabelledData) else ()
-
-    @property
     def prepares(self) -> Preprocessing:
         from tasks.backbones.preprocessing import Preprocessing
 
@@ -163,18 +149,10 @@ class Pretrain(Task):
     def makes_weights(self) -> bool:
         return True
 
-    @property
-    def reads_test(self) -> bool:
-        return False
-
-    @property
-    def opens(self) -> Mapping[str, str]:
-        return self._data.opens(self.reads_test)
-
-    @property
-    def _data(self) -> LabelledData | PhotoTiles:
-        dataset = _resolved(self.dataset)
-        return dataset if isinstance(dataset, PhotoTiles) else LabelledData.of(dataset, dict(self))
+    @classmethod
+    def data_of(cls, fields: Mapping[str, Any]) -> LabelledData | PhotoTiles:
+        dataset = _resolved(fields["dataset"])
+        return dataset if isinstance(dataset, PhotoTiles) else LabelledData.of(dataset, fields)
 
     @property
     def evaluation_samples(self) -> int:
@@ -183,19 +161,6 @@ class Pretrain(Task):
     @property
     def train_samples(self) -> int:
         return self._data.samples("train")
-
-    def missing_data(self, root: Path) -> str | None:
-        return self._data.missing(root)
-
-    @property
-    def manifest_names(self) -> tuple[str, ...]:
-        return self._data.manifest_names
-
-    def data_manifests(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, str]:
-        return self.planned_fields(root, folders).get("manifests", {})
-
-    def planned_fields(self, root: Path, folders: Sequence[Path] = ()) -> Mapping[str, Mapping[str, Any]]:
-        return self._data.planned(root, folders)
 
     def masking(self, image_size: int) -> Masking:
         """Raises ValueError when the mask patch does not fit the image."""

@@ -11,7 +11,7 @@ from tasks.datasets.files import below, first_few, repeated
 from tasks.datasets.labelled import own_manifest
 from tasks.datasets.labelled.card import LabelledCard, SplitSpec, held_out_images
 from tasks.datasets.labelled.listing import Listing
-from tasks.datasets.manifest import FOLDER, PARTS, Manifest, is_saved, load, save, saved_digest
+from tasks.datasets.manifest import FOLDER, PARTS, Manifest, folders_of, is_saved, load, save, saved_digest
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def digest(
         return card.digest
     if split.of(card).missing(root):
         return None
-    folders = [*([root / FOLDER] if root.is_dir() else []), *others]
+    folders = folders_of(root, others)
     name = file_name(card, split)
     saved = next((folder / name for folder in folders if (folder / name).exists()), None)
     if saved and card.own is None:

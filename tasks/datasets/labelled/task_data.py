@@ -57,6 +57,10 @@ class LabelledData:
         return cls(dataset, SplitSpec(dataset.name, **chosen), any_count, digests[0] if digests else "", held_out)
 
     @property
+    def name(self) -> str:
+        return self.whole.name
+
+    @property
     def card(self) -> LabelledDataset:
         """The data set with the counts and classes that the split has of it."""
         return self.split.of(self.whole)
@@ -84,7 +88,7 @@ class LabelledData:
             )
 
     def opens(self, reads_test: bool) -> Mapping[str, str]:
-        """See Task.opens. `reads_test`: the task measures on test, so that nothing is learnt from it by others."""
+        """See TaskData.opens."""
         own = {self.whole.own.path if self.whole.own else self.whole.name: self.split.test_rule(self.whole)}
         return own if reads_test else {**self.whole.shown, **own}
 
@@ -133,14 +137,6 @@ class LabelledData:
         first, second = (LabelledPart(part.images[rows], part.labels[rows]) for rows in
                          (_rows(part, train), _rows(part, evaluate)))  # fmt: skip
         return LabelledImages(card.name, root, first, second, small=True)
-
-
-def own_entries(
-    entries: Mapping[str, Any], dataset: LabelledDataset | LabelledDescription, options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Those of a task's own split among entries by the name of a split (`manifests`, `sizes`)."""
-    names = LabelledData.of(dataset, options).manifest_names if entries else ()
-    return {name: value for name, value in entries.items() if name in names}
 
 
 def _rows(part: Part, name: Learnt | Measured) -> NDArray[np.int64]:

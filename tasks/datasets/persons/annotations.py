@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -84,12 +84,15 @@ class Persons:
         place = np.full(len(self.ids), -1)
         place[images] = np.arange(len(images))
         rows = np.flatnonzero(place[self.image_of] >= 0)
-        rows = rows[np.argsort(place[self.image_of[rows]], kind="stable")]
-        return Persons(
-            [self.files[i] for i in images.tolist()], self.ids[images], self.sizes[images], self.crowd_index[images],
-            self.labelled, place[self.image_of[rows]], self.person_ids[rows], self.boxes[rows], self.joints[rows],
-            self.areas[rows], self.crowd[rows],
+        found = self.only(rows[np.argsort(place[self.image_of[rows]], kind="stable")])
+        return replace(
+            found, files=[self.files[i] for i in images.tolist()], ids=self.ids[images], sizes=self.sizes[images],
+            crowd_index=self.crowd_index[images], image_of=place[found.image_of],
         )  # fmt: skip
+
+    def only(self, rows: NDArray[np.int64]) -> Persons:
+        """These persons alone, with all images."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in _OF_PERSONS})
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """For each image what a manifest says of it: its id, and SHA-256 of its size and of all persons."""
@@ -102,6 +105,10 @@ class Persons:
             )  # fmt: skip
             content = b"".join(np.asarray(each, dtype=np.float64).tobytes() for each in numbers)
             yield {"id": int(self.ids[image]), "persons": hashlib.sha256(content).hexdigest()}
+
+
+_OF_PERSONS = ("image_of", "person_ids", "boxes", "joints", "areas", "crowd")
+"""Fields of `Persons` with one row a person."""
 
 
 def together(parts: Sequence[Persons]) -> Persons:

@@ -56,7 +56,7 @@ CROWDPOSE = PoseDataset(
     },
 )  # fmt: skip
 SCENE_PEOPLE = PoseDataset(
-    name="scene-people", title="Generated people", source="made", skeleton="coco", made=True, shows=SHOWS,
+    name="scene-people", title="Generated people", source="made", skeleton="coco", shows=SHOWS,
     split="generated: train, val and test show other photographs and figures (tasks/datasets/scenes)",
     licence="as the photographs in scikit-image and scikit-learn",
     how_to_get="Drawn by this project over photographs in packages when it is first asked for.",

@@ -51,10 +51,13 @@ class PoseDataset(DatasetInfo):
     part_files: Mapping[Part, PartFiles]
     optional: tuple[str, ...] = ()
     """Parts that need not be there."""
-    made: bool = False
-    """Generated: its folder is written below the data root when it is first asked for."""
     own: DatasetDescription | None = field(default=None, compare=False)
     """Where the data are described in a spec: the description."""
+
+    @property
+    def made(self) -> bool:
+        """Generated: its folder is written below the data root when it is first asked for."""
+        return self.source == "made"
 
     @property
     def joints(self) -> int:

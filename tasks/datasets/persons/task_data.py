@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.datasets.files import first_few
-from tasks.datasets.manifest import FOLDER, saved_digest
+from tasks.datasets.manifest import folders_of, saved_digest
 from tasks.datasets.manifest import save as save_manifest
 from tasks.datasets.persons.dataset import Part, PoseDataset
 from tasks.datasets.persons.described import CocoDescription
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Learnt = Literal["train", "trainval"]
 Measured = Literal["val", "test"]
 BoxSource = Literal["ground_truth", "detections"]
+PART_FIELDS = ("train", "evaluate", "boxes", "boxes_file")
+"""Fields of a task that say which persons and boxes are used."""
 BOXES = "boxes"
 """In the key: the name of the digest of detected boxes, wherever they lie."""
 
@@ -64,8 +66,7 @@ class PoseData:
     def of(cls, dataset: PoseDataset | CocoDescription, options: Mapping[str, Any]) -> PoseData:
         """`options`: fields of the task, by name."""
         whole = dataset.dataset() if isinstance(dataset, CocoDescription) else dataset
-        names = ("train", "evaluate", "boxes", "boxes_file")
-        chosen = {name: options[name] for name in names}
+        chosen = {name: options[name] for name in PART_FIELDS}
         return cls(whole, **chosen, manifests=options.get("manifests", {}), sizes=options.get("sizes", {}))
 
     @property
@@ -75,12 +76,30 @@ class PoseData:
         return files is None or files.labelled
 
     @property
+    def name(self) -> str:
+        return self.whole.name
+
+    @property
+    def _place(self) -> str:
+        return self.whole.own.path if self.whole.own else self.whole.name
+
+    @property
     def _official(self) -> str:
-        return f"{self.whole.own.path if self.whole.own else self.whole.name}/official"
+        return f"{self._place}/official"
 
     @property
     def _detected(self) -> str:
-        return f"{self._official[: -len('official')]}{self.evaluate}/{self.boxes_file or 'published boxes'}"
+        return f"{self._place}/{self.evaluate}/{self.boxes_file or 'published boxes'}"
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """See Task.caveats."""
+        return ("images are generated: compare with nothing published",) if self.whole.made else ()
+
+    def opens(self, reads_test: bool) -> Mapping[str, str]:
+        """See TaskData.opens."""
+        own = {self._place: "the makers' parts"}
+        return own if reads_test else {**self.whole.shown, **own}
 
     @property
     def manifest_names(self) -> tuple[str, ...]:
@@ -96,8 +115,7 @@ class PoseData:
     @property
     def train_samples(self) -> int:
         """Persons that are trained on, as stated or planned; 0 while nothing is known."""
-        parts: tuple[Part, ...] = ("train",) if self.train == "train" else ("train", "val")
-        return sum(self._count(self._official, part, "persons") for part in parts)
+        return sum(self._count(self._official, part, "persons") for part in self._learnt)
 
     @property
     def evaluation_samples(self) -> int:
@@ -150,10 +168,15 @@ class PoseData:
             if self.whole.own is not None:
                 raise DataError(problem)
             return {}
-        digest, sizes = self._annotated(root, folders)
-        manifests = {self._official: digest}
+        from tasks.datasets.persons.detections import ground_truth
+
+        digest, persons = self._annotated(root, folders)
+        manifests, sizes = {self._official: digest}, dict[str, dict[str, int]]()
+        if persons:
+            sizes[self._official] = {part: len(ground_truth(each).scores) for part, each in persons.items()}
         if self.boxes == "detections":
-            found = self._boxes(root, self.whole.read(root, self.evaluate))
+            evaluated = persons.get(self.evaluate) or self.whole.read(root, self.evaluate)
+            found = self._boxes(root, evaluated)
             manifests[self._detected] = found.digest
             sizes[self._detected] = {self.evaluate: len(found.scores)}
         return {"manifests": manifests, "sizes": sizes}
@@ -166,17 +189,15 @@ class PoseData:
         """The parts that are used."""
         return {part: self.whole.read(root, part) for part in dict.fromkeys((*self._learnt, self.evaluate))}
 
-    def _annotated(self, root: Path, folders: Sequence[Path]) -> tuple[str, dict[str, dict[str, int]]]:
-        """The digest of the annotations, and counts of persons as far as they were read for it.
+    def _annotated(self, root: Path, folders: Sequence[Path]) -> tuple[str, Mapping[Part, Persons]]:
+        """The digest of the annotations, and the parts that are used, where they were read for it.
 
         A written manifest of a named set is believed; without one it is made and written. Described data are always
         read, because they change.
         """
-        from tasks.datasets.persons.detections import ground_truth
-
         if self.whole.made:
             return self.whole.recipe(), {}
-        folders = [*([root / FOLDER] if root.is_dir() else []), *folders]
+        folders = folders_of(root, folders)
         saved = [folder / self.whole.manifest_file for folder in folders]
         path = next((each for each in saved if each.exists()), None)
         if path is not None and self.whole.own is None:
@@ -185,7 +206,7 @@ class PoseData:
         made = self.whole.manifest_of(root, persons)
         if self.whole.own is None:
             save_manifest(made, self.whole.manifest_file, folders)
-        return made.digest, {self._official: {part: len(ground_truth(each).scores) for part, each in persons.items()}}
+        return made.digest, persons
 
     def _boxes(self, root: Path, persons: Persons) -> Boxes:
         from tasks.datasets.persons.detections import ground_truth, read_boxes
@@ -251,11 +272,3 @@ def _listed(folder: Path) -> set[str]:
         return {path.name for path in folder.iterdir()}
     except OSError:
         return set()
-
-
-def own_entries(
-    entries: Mapping[str, Any], dataset: PoseDataset | CocoDescription, options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Those that a task uses among entries of `manifests` or `sizes`."""
-    names = PoseData.of(dataset, options).manifest_names if entries else ()
-    return {name: value for name, value in entries.items() if name in names}

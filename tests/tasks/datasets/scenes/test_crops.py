@@ -9,9 +9,8 @@ import dataset_trees as trees
 import numpy as np
 import pytest
 
-from tasks.base import DataContext
+from tasks.base import DataContext, Task
 from tasks.classification.task import Classify
-from tasks.datasets.augment import Augment
 from tasks.datasets.labelled import bundled_images, partition
 from tasks.datasets.labelled.card import SplitSpec
 from tasks.datasets.scenes import crops
@@ -89,17 +88,19 @@ def test_the_digest_is_that_of_the_card(few: None, tmp_path: Path, monkeypatch: 
     assert partition.make(card, tmp_path, SplitSpec("scene-crops")).digest == card.digest
 
 
-def test_both_tasks_read_the_same_crops_one_without_labels(few: None, tmp_path: Path) -> None:
-    card = replace(trees.card_of("scene-crops"), train=40, val=20)
-    part = bundled_images.load_bundled(card, tmp_path)
+def test_the_set_holds_its_crops_with_their_classes(few: None, tmp_path: Path) -> None:
+    part = bundled_images.load_bundled(replace(trees.card_of("scene-crops"), train=40, val=20), tmp_path)
     assert np.array_equal(part.images[5], crops.crop("train", 5).pixels)
     assert np.array_equal(part.images[43], crops.crop("val", 3).pixels)
+    assert [part.labels[5], part.labels[43]] == [crops.crop("train", 5).label, crops.crop("val", 3).label]
+
+
+@pytest.mark.parametrize("task", [Classify(dataset="scene-crops"), Pretrain(dataset="scene-crops", mask_patch=8)])
+def test_both_tasks_refuse_a_set_of_other_counts(few: None, tmp_path: Path, task: Task) -> None:
     context = DataContext(tmp_path, input_size=(64, 64), device="cpu", seed=0, batch=10)
-    plain = Augment.none()
     with pytest.raises(DataError, match="60 images of 10 classes in the installed package, expected 9000"):
-        Classify(dataset="scene-crops", augment=plain).loaders(context)
-    assert Classify(dataset="scene-crops").opens["photos"] == "dataset: scene-crops"
-    assert Pretrain(dataset="scene-crops").opens["textures"] == "dataset: scene-crops"
+        task.loaders(context)
+    assert [task.opens[name] for name in ("photos", "textures")] == ["dataset: scene-crops"] * 2
 
 
 def test_damaged_crops_are_named(few: None, tmp_path: Path) -> None:
