@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, Self
 
 from orchestrator.errors import BadInput
+from orchestrator.printable import printable
 from tasks.datasets.files import open_regular, plain
-from tasks.errors import printable
 
 MOST_FILES = 2_000_000
 """Of one archive; that of iNaturalist 2018, the largest known, has 461,939."""
@@ -59,7 +59,7 @@ def unpack(path: Path, folder: Path) -> list[Path]:
             reason = str(error)
         except Exception as error:  # whatever tarfile, zipfile, gzip and zlib raise on damaged bytes
             reason = f"it is damaged: {error or type(error).__name__}"
-    raise BadInput(f"{path} is not unpacked: {printable(reason)}")
+    raise BadInput(f"{path} is not unpacked: {printable(reason, 1000)}")
 
 
 def move_into(unpacked: Path, folder: Path) -> None:
@@ -80,6 +80,11 @@ def move_into(unpacked: Path, folder: Path) -> None:
             part = folder / f".{entry.name}.part"
             shutil.copyfile(entry, part)
             part.replace(target)
+
+
+def _shown(name: str) -> str:
+    """A name in the archive for a message: a stranger may have given it 65,535 characters."""
+    return f"'{printable(name, 120)}'"
 
 
 class _DiskError(Exception):
@@ -106,9 +111,9 @@ class _Room:
         try:
             below = plain(name)
         except ValueError:
-            raise _Refused(f"{name!r} is not below its folder") from None
+            raise _Refused(f"{_shown(name)} is not below its folder") from None
         if below.count("/") > DEEPEST:
-            raise _Refused(f"{name[:100]!r} .. lies more than {DEEPEST} folders deep")
+            raise _Refused(f"{_shown(name)} lies more than {DEEPEST} folders deep")
         return self._folder / below
 
     def write(self, name: str, content: IO[bytes]) -> Path:
@@ -134,7 +139,7 @@ def _disk(name: str) -> Iterator[None]:
     try:
         yield
     except (FileExistsError, NotADirectoryError):
-        raise _Refused(f"{name!r} is in it twice, or as a file and as a folder") from None
+        raise _Refused(f"{_shown(name)} is in it twice, or as a file and as a folder") from None
     except OSError as error:
         raise _DiskError(error) from error
 
@@ -161,13 +166,15 @@ def _zip(file: BinaryIO, room: _Room) -> Iterator[Path]:
         for member in archive.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise _Refused(f"{member.filename!r} is neither a file nor a folder")
+                raise _Refused(f"{_shown(member.filename)} is neither a file nor a folder")
             if member.flag_bits & 1:
-                raise _Refused(f"{member.filename!r} is encrypted")
+                raise _Refused(f"{_shown(member.filename)} is encrypted")
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise _Refused(f"{member.filename!r} is compressed in a way ({member.compress_type}) that is not read")
+                raise _Refused(
+                    f"{_shown(member.filename)} is compressed in a way ({member.compress_type}) that is not read"
+                )
             if "\0" in member.orig_filename:
-                raise _Refused(f"{member.orig_filename!r} is no name of a file")
+                raise _Refused(f"{_shown(member.orig_filename)} is no name of a file")
             if member.is_dir():
                 room.make(member.filename)
                 continue
@@ -202,7 +209,7 @@ def _tar(file: Any, room: _Room) -> Iterator[Path]:
             if member.isdir():
                 room.make(member.name)
             elif not member.isreg() or member.sparse is not None:
-                raise _Refused(f"{member.name!r} is neither a plain file nor a folder")
+                raise _Refused(f"{_shown(member.name)} is neither a plain file nor a folder")
             else:
                 yield room.write(member.name, archive.extractfile(member))
         while chunk := archive.fileobj.read(CHUNK):  # to the end: there gzip has its sum

@@ -215,6 +215,18 @@ def test_a_name_that_no_terminal_can_show_is_escaped(place: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"), [("../" + "e" * 60_000, "is not below its folder"), ("e" * 60_000 + "/..", "not below")]
+)
+@pytest.mark.parametrize("make", [tar, zipped])
+def test_a_name_of_60000_letters_is_shown_by_its_beginning(make: object, name: str, reason: str, place: Path) -> None:
+    """`make fuzz` found one."""
+    (place / "x").write_bytes(make([(name, b"1", {})]))  # type: ignore[operator]
+    with pytest.raises(BadInput, match=reason) as caught:
+        unpack(place / "x", place / "out")
+    assert len(str(caught.value)) < 500
+
+
 @pytest.mark.parametrize("content", [b"", b"hi", b"PK\x03\x04", b"\x1f\x8b", b"<html>", bytes(512), bytes(10240)])
 def test_what_is_no_archive_is_refused(content: bytes, place: Path) -> None:
     if content == bytes(10240):
