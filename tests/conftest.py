@@ -18,6 +18,8 @@ import pytest
 UNFINISHED = 70
 """Exit code of a run of tests that was ended in its middle."""
 HERE = Path(__file__).parent
+CLUSTER = HERE / "end_to_end"
+"""Its tests run commands on the session's cluster and kill processes."""
 
 
 def pytest_configure() -> None:
@@ -39,9 +41,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under `pytest -n`, the longest piece is begun first."""
+    """One process has the cluster: its tests lie in end_to_end/, and begin first under `pytest -n`."""
+    for item in items:
+        if "ray_cluster" in getattr(item, "fixturenames", ()) and not on_cluster(item):
+            raise pytest.UsageError(f"{item.nodeid} uses the session's cluster: move it to {CLUSTER}")
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: HERE / "end_to_end" not in item.path.parents)
+        items.sort(key=lambda item: not on_cluster(item))
+
+
+def on_cluster(item: pytest.Item) -> bool:
+    return CLUSTER in item.path.parents
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -115,7 +115,7 @@ def on_two_ranks(rank: int, folder: str, pairs: str) -> None:
             (Path(folder) / f"{name}.json").write_text(json.dumps(said))
     dist.barrier()
     dist.destroy_process_group()
-    # As in tests/workers/test_distributed.py: gloo's threads may still be closing connections when the interpreter ends,
+    # As in tests/workers/test_distributed.py: gloo's threads may still be closing connections at the interpreter's end,
     # and C++ aborts over that. Seen on a busy machine. The test reads the files.
     os._exit(0)
 
