@@ -18,8 +18,6 @@ import pytest
 UNFINISHED = 70
 """Exit code of a run of tests that was ended in its middle."""
 HERE = Path(__file__).parent
-CLUSTER = HERE / "end_to_end"
-"""Its tests run commands on the session's cluster and kill processes."""
 
 
 def pytest_configure() -> None:
@@ -34,23 +32,21 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)  # without pytest-xdist, `pytest` alone still runs
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """`pytest -n 2`, as `make test` does: whole files are shared out, and all of end_to_end/ runs in one process."""
+    """`pytest -n 2`, as `make test` does: whole files are shared out, those on the cluster to one process."""
     from shared_out import ByFile
 
     return ByFile(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """One process has the cluster: its tests lie in end_to_end/, and begin first under `pytest -n`."""
+    """One process has the session's cluster: its tests lie together, and begin first under `pytest -n`."""
+    from cluster_tests import FOLDER, on_cluster
+
     for item in items:
-        if "ray_cluster" in getattr(item, "fixturenames", ()) and not on_cluster(item):
-            raise pytest.UsageError(f"{item.nodeid} uses the session's cluster: move it to {CLUSTER}")
+        if "ray_cluster" in getattr(item, "fixturenames", ()) and not on_cluster(item.nodeid):
+            raise pytest.UsageError(f"{item.nodeid} uses the session's cluster: move it to {FOLDER}")
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: not on_cluster(item))
-
-
-def on_cluster(item: pytest.Item) -> bool:
-    return CLUSTER in item.path.parents
+        items.sort(key=lambda item: not on_cluster(item.nodeid))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
