@@ -8,6 +8,7 @@ PROFILE ?= laptop
 FUZZ_SECONDS ?= 600
 FUZZ_EXAMPLES ?= 2000
 HOURS ?= 1
+PROCESSES ?= 2
 
 .PHONY: install demo studies test fuzz soak check mutants fmt ui help
 
@@ -26,8 +27,8 @@ demo: $(INSTALLED)  ## Run the main study on this machine's CPU: plan, trials, t
 studies: $(INSTALLED)  ## Run every spec's laptop profile and write README's tables (PROFILE=smoke: a trial run of this)
 	$(BIN)/python benchmarks/studies.py --profile $(PROFILE)
 
-test: $(INSTALLED)  ## Run all tests; they start their own Ray cluster and PostgreSQL
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## Run all tests, in PROCESSES (2); they start their own Ray cluster and PostgreSQL
+	$(BIN)/python -m pytest -n $(PROCESSES)
 
 fuzz: $(INSTALLED)  ## Try made-up specs, checkpoints, images and archives for FUZZ_SECONDS (600), FUZZ_EXAMPLES a round
 	@end=$$(($$(date +%s) + $(FUZZ_SECONDS))); while [ $$(date +%s) -lt $$end ]; do \

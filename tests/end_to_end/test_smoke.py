@@ -13,6 +13,8 @@ from small_job import NOBODY, environment
 
 from orchestrator.cli.main import cli
 from orchestrator.spec import load
+from tasks.datasets.scenes import people, rooms
+from tasks.datasets.scenes.made import made
 
 SPECS = sorted((Path(__file__).parents[2] / "specs").glob("*.yaml"))
 
@@ -22,6 +24,17 @@ def without_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """No environment variable sends a command elsewhere."""
     for name in set(os.environ) - set(environment()):
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its generated sets have a few images each, drawn as all are: to draw the thousands takes longer than a job."""
+    root = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        for scenes in (people, rooms):
+            patch.setattr(scenes, "COUNTS", {"train": 80, "val": 20, "test": 20})
+            made(scenes.NAME, root)
+    return root
 
 
 def call(*arguments: str | Path) -> Result:
@@ -38,8 +51,11 @@ def trials_started(submitted: Result) -> int:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda path: path.stem)
-def test_smoke_profile_runs_to_the_end_and_only_once(spec: Path, ray_cluster: str, tmp_path: Path) -> None:
+def test_smoke_profile_runs_to_the_end_and_only_once(
+    spec: Path, ray_cluster: str, data_root: Path, tmp_path: Path
+) -> None:
     submit = ["submit", spec, "--profile", "smoke", "--runs", tmp_path, "--no-tracking", "--no-ship", "--quiet"]
+    submit += ["--data-root", data_root]
     first = call(*submit, "--address", ray_cluster)
     status = json.loads(call("status", "--runs", tmp_path, "-o", "json").stdout)
     assert status["state"] == "done"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -214,18 +214,46 @@ def _head(figure: Figure) -> Iterator[Part]:
     yield Part(_disc(figure.named("nose"), 0.18 * radius), (200, 70, 60), ("nose",))
 
 
+_ANGLES = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+_CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=-1)
+_HALF_TURN = np.linspace(np.pi / 2, 3 * np.pi / 2, 9)
+
+
 def _disc(centre: Floats, radius: float) -> Floats:
-    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-    disc: Floats = centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    disc: Floats = centre + radius * _CIRCLE
     return disc
 
 
 def _capsule(start: Floats, end: Floats, radius: float) -> Floats:
     """A bar with round ends."""
     along = np.arctan2(*(end - start)[::-1])
-    half = np.linspace(np.pi / 2, 3 * np.pi / 2, 9) + along
+    half = _HALF_TURN + along
     cap = radius * np.stack([np.cos(half), np.sin(half)], axis=-1)
     return np.concatenate([start + cap, end - cap])
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A piece as it lies in an image: the pixels around it, and how much of each it covers, 0..255."""
+
+    window: tuple[slice, slice]
+    cover: Pixels
+
+
+def placed(outline: Floats, width: int, height: int) -> Patch | None:
+    """The piece in an image of this size. None: it lies outside."""
+    low = np.clip(np.floor(outline.min(axis=0)) - 1, 0, [width, height]).astype(int)
+    high = np.clip(np.ceil(outline.max(axis=0)) + 2, 0, [width, height]).astype(int)
+    if (high <= low).any():
+        return None
+    window = np.s_[low[1] : high[1], low[0] : high[0]]
+    return Patch(window, cover([outline], *(high - low).tolist(), *low.tolist()))
+
+
+def placed_parts(figure: Figure, width: int, height: int) -> list[tuple[Part, Patch]]:
+    """The pieces of a figure that lie in an image of this size, the lowest first."""
+    found = ((part, placed(part.outline, width, height)) for part in parts(figure))
+    return [(part, patch) for part, patch in found if patch is not None]
 
 
 class Canvas:
@@ -239,30 +267,22 @@ class Canvas:
         self._piece: NDArray[np.int32] = np.zeros(pixels.shape[:2], np.int32)
         self._shows: list[tuple[str, ...]] = [()]
 
-    def paint(self, outline: Floats, fill: Pixels | None, owner: int, joints: tuple[str, ...] = ()) -> None:
+    def paint(self, patch: Patch, fill: Pixels | None, owner: int, joints: tuple[str, ...] = ()) -> None:
         """Paints a piece over all that is there. `fill`: of the size of the image; None: only says whose pixels these
         are."""
-        height, width = self.owner.shape
-        low = np.clip(np.floor(outline.min(axis=0)) - 1, 0, [width, height]).astype(int)
-        high = np.clip(np.ceil(outline.max(axis=0)) + 2, 0, [width, height]).astype(int)
-        if (high <= low).any():
-            return
-        window = np.s_[low[1] : high[1], low[0] : high[0]]
-        covers = cover([outline], *(high - low).tolist(), *low.tolist())
+        window = patch.window
         if fill is not None:
-            self.pixels[window] = blended(self.pixels[window], fill[window], covers)
-        mask = covers > 127
+            self.pixels[window] = blended(self.pixels[window], fill[window], patch.cover)
+        mask = patch.cover > 127
         self.owner[window][mask] = owner
         self._piece[window][mask] = len(self._shows)
         self._shows.append(joints)
 
-    def paint_figure(self, figure: Figure, look: Look | None, owner: int) -> None:
-        """Paints a figure over all that is there. `look`: None: only says whose pixels these are."""
-        for part in parts(figure):
-            fill = None
-            if look is not None:
-                fill = look.of(part.fill, self.pixels.shape)
-            self.paint(part.outline, fill, owner, part.joints)
+    def paint_figure(self, pieces: Sequence[tuple[Part, Patch]], look: Look | None, owner: int) -> None:
+        """Paints a figure's pieces over all that is there. `look`: None: only says whose pixels these are."""
+        for part, patch in pieces:
+            fill = None if look is None else look.of(part.fill, self.pixels.shape)
+            self.paint(patch, fill, owner, part.joints)
 
     def visibility(self, figure: Figure, owner: int) -> NDArray[np.int64]:
         """COCO's flag of each joint: 2 where the pixel at it shows a piece of the figure that ends there, 1 where

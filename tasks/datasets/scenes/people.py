@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tasks.datasets.photographs import PhotoPart
 from tasks.datasets.scenes.crops import parted
-from tasks.datasets.scenes.figures import JOINTS, Canvas, Figure, drawn_figure, drawn_look
+from tasks.datasets.scenes.figures import JOINTS, Canvas, Figure, Patch, drawn_figure, drawn_look, placed, placed_parts
 from tasks.datasets.scenes.shapes import CLASSES, OUTLINES, Placement, box_of
 from tasks.datasets.scenes.textures import Pixels, Textures
 
@@ -67,18 +67,21 @@ def scene(part: PhotoPart, index: int) -> Scene:
     random = np.random.default_rng([SEED, list(COUNTS).index(part), index])
     textures = Textures(part, NAME)
     background = textures.view(random, SIDE, SIDE, (0.5, 3))
-    figures = [(figure, drawn_look(random, textures, SIDE, SIDE)) for figure in _figures(random)]
+    figures = [
+        (figure, placed_parts(figure, SIDE, SIDE), drawn_look(random, textures, SIDE, SIDE))
+        for figure in _figures(random)
+    ]
     thing = _thing(random, textures, background) if random.random() < OCCLUDED else None
 
     chosen, alone = list(range(len(figures))), []
-    for figure, _ in figures:
+    for _, pieces, _ in figures:
         canvas = Canvas(background)
-        canvas.paint_figure(figure, None, 1)
+        canvas.paint_figure(pieces, None, 1)
         alone.append(int(canvas.owner.sum()))
     while True:
         canvas = Canvas(background)
         for number in chosen:
-            canvas.paint_figure(*figures[number], number + 1)
+            canvas.paint_figure(*figures[number][1:], number + 1)
         if thing is not None:
             canvas.paint(*thing, -1)
         shown = {number: int((canvas.owner == number + 1).sum()) / max(1, alone[number]) for number in chosen}
@@ -116,15 +119,16 @@ def _place(random: np.random.Generator, height: float) -> NDArray[np.float64]:
     return np.array([random.uniform(aside, SIDE - 1 - aside), random.uniform(above, below)])
 
 
-def _thing(random: np.random.Generator, textures: Textures, below: Pixels) -> tuple[Any, Pixels]:
-    """A cut-out that may hide parts of persons: (outline, what it is filled with)."""
+def _thing(random: np.random.Generator, textures: Textures, below: Pixels) -> tuple[Patch, Pixels] | None:
+    """A cut-out that may hide parts of persons, and what it is filled with. None: it lies outside of the image."""
     solid = [name for name in CLASSES if len(OUTLINES[name]) == 1]
     outline = OUTLINES[solid[int(random.integers(len(solid)))]][0]
     x, y = random.uniform(0, SIDE, 2)
     place = Placement(float(x), float(y), random.uniform(10, 26), random.uniform(-np.pi, np.pi))
     fill = textures.view(random, SIDE, SIDE, (0.5, 3))
     fill, _ = parted(fill, below, np.ones(below.shape[:2], bool), lighter=bool(random.random() < 0.5))
-    return place.of(outline), fill
+    patch = placed(place.of(outline), SIDE, SIDE)
+    return None if patch is None else (patch, fill)
 
 
 def crowd_index(persons: Sequence[Person]) -> float:
@@ -207,7 +211,7 @@ def write(folder: Path) -> None:
         persons: list[tuple[Person, ...]] = []
         for index in range(count):
             made, file = scene(part, index), f"{index + 1:012d}.png"
-            Image.fromarray(made.pixels).save(folder / f"{part}2017" / file)
+            Image.fromarray(made.pixels).save(folder / f"{part}2017" / file, compress_level=3)
             persons.append(made.persons)
             crowd = round(crowd_index(made.persons), 4)
             images.append({"id": index + 1, "file_name": file, "width": SIDE, "height": SIDE, "crowdIndex": crowd})

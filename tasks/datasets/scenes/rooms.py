@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +170,7 @@ class _Paint:
     def __init__(self, random: np.random.Generator, textures: Textures) -> None:
         self._texture: Texture = textures.drawn(random)
         self._start = np.array([random.uniform(0, side) for side in self._texture.size])
-        shade = _luma(self._texture.levels[0])
-        self._mean, self._spread = float(shade.mean()), max(1.0, float(shade.std()))
+        self._mean, self._spread = _shade(self._texture)
         hue, saturation, value = random.uniform(0, 1), random.uniform(0.2, 0.6), random.uniform(0.32, 0.42)
         self._colour = np.array(colorsys.hsv_to_rgb(hue, saturation, value)) * 255
 
@@ -184,6 +184,13 @@ class _Paint:
         colours = self._colour * (1 + lighter[:, None]) * clear + HAZE * (1 - clear)
         pixels: Pixels = np.clip(np.rint(colours), 0, 255).astype(np.uint8)
         return pixels
+
+
+@cache
+def _shade(texture: Texture) -> tuple[float, float]:
+    """Mean and standard deviation, at least 1, of how light a photograph's pixels are."""
+    shade = _luma(texture.levels[0])
+    return float(shade.mean()), max(1.0, float(shade.std()))
 
 
 def _luma(pixels: NDArray[Any]) -> Floats:
@@ -228,6 +235,6 @@ def _saved(folder: Path, below: str, rooms: Iterator[Room]) -> Iterator[str]:
 
     for number, made in enumerate(rooms, 1):
         image, depth = f"{below}/{number:05d}.png", f"{below}/{number:05d}_depth.png"
-        Image.fromarray(made.pixels).save(folder / image)
-        Image.fromarray(np.rint(made.depth * MILLIMETRES).astype(np.uint16)).save(folder / depth)
+        Image.fromarray(made.pixels).save(folder / image, compress_level=3)
+        Image.fromarray(np.rint(made.depth * MILLIMETRES).astype(np.uint16)).save(folder / depth, compress_level=3)
         yield f"{image} {depth}"

@@ -17,7 +17,8 @@ LARGEST = 512
 """A photograph is first made smaller until its longer side is no longer than this."""
 SMALLEST = 32
 """Levels of half the size follow until the shorter side would be less than this."""
-_ONE = 256
+_BITS = 8
+_ONE = 1 << _BITS
 """Weights of the bilinear interpolation are whole numbers of this part."""
 
 
@@ -32,6 +33,7 @@ class Texture:
         image = open_photograph(photo, name)
         image.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX, reducing_gap=None)
         self.levels: list[NDArray[np.int32]] = []
+        """(height, width, 3)"""
         while True:
             self.levels.append(np.asarray(image, dtype=np.int32))
             if min(image.size) < 2 * SMALLEST:
@@ -52,10 +54,12 @@ class Texture:
         height, width = pixels.shape[:2]
         left, across = _mirrored((x + 0.5) * shrink - 0.5, width)
         top, down = _mirrored((y + 0.5) * shrink - 0.5, height)
-        right, below = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
-        upper = pixels[top, left] * (_ONE - across) + pixels[top, right] * across
-        lower = pixels[below, left] * (_ONE - across) + pixels[below, right] * across
-        mean = (upper * (_ONE - down) + lower * down + _ONE * _ONE // 2) // (_ONE * _ONE)
+        right, below = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1) * width
+        top *= width
+        flat = pixels.reshape(-1, 3)
+        upper = _between(flat.take(top + left, axis=0), flat.take(top + right, axis=0), across)
+        lower = _between(flat.take(below + left, axis=0), flat.take(below + right, axis=0), across)
+        mean = (_between(upper, lower, down) + (1 << 2 * _BITS - 1)) >> 2 * _BITS
         colours: Pixels = mean.astype(np.uint8)
         return colours
 
@@ -64,7 +68,16 @@ def _mirrored(position: Floats, length: int) -> tuple[NDArray[np.int64], NDArray
     """The pixel at or before each position, mirrored into 0..length-1, and the part of the way to the next one."""
     fixed = np.floor(position * _ONE).astype(np.int64) % (2 * (length - 1) * _ONE)
     fixed = np.minimum(fixed, 2 * (length - 1) * _ONE - fixed)
-    return fixed // _ONE, (fixed % _ONE).astype(np.int32)[..., None]
+    return fixed >> _BITS, (fixed & _ONE - 1).astype(np.int32)[..., None]
+
+
+def _between(first: NDArray[np.int32], second: NDArray[np.int32], part: NDArray[np.int32]) -> NDArray[np.int32]:
+    """_ONE times the values that lie `part` of _ONE on the way from the first to the second."""
+    second -= first  # both are ours
+    second *= part
+    first <<= _BITS
+    first += second
+    return first
 
 
 class Textures:
@@ -127,13 +140,15 @@ def shades(pixels: Pixels) -> NDArray[np.int32]:
 
 def tinted(lighter: NDArray[np.int32], colour: Floats, strength: float) -> Pixels:
     """A texture's light and dark (see `shades`) around a colour. `strength`: part of the contrast that is kept."""
-    shade = np.rint(lighter * strength)[..., None]
-    colours: Pixels = np.clip(np.rint(colour) + shade, 0, 255).astype(np.uint8)
+    shade = np.rint(np.arange(-255, 256) * strength)[:, None]
+    table = np.clip(np.rint(colour) + shade, 0, 255).astype(np.uint8)
+    colours: Pixels = table.take(lighter + 255, axis=0)
     return colours
 
 
 def blended(below: Pixels, above: Pixels, cover: Pixels) -> Pixels:
     """`above` over `below` where `cover` (h, w) is 255, in between where it is between 0 and 255."""
     weight = cover[..., None].astype(np.int32)
-    mean: Pixels = ((above * weight + below * (255 - weight) + 127) // 255).astype(np.uint8)
+    below = below.astype(np.int32)
+    mean: Pixels = ((below * 255 + (above - below) * weight + 127) // 255).astype(np.uint8)
     return mean

@@ -1,4 +1,4 @@
-"""Run by test_ray.py in a process of its own: a cluster of two nodes, to which the project's code is sent.
+"""Run by test_two_nodes.py in a process of its own: a cluster of two nodes, to which the project's code is sent.
 
 A job of small trials, then one of a single trial over both nodes, of which one dies and is replaced. Prints one line of
 JSON: where each small trial ran, where it imported the project from, how the jobs ended, and what the death cost.
@@ -30,7 +30,7 @@ from orchestrator.settings import Settings, settings
 
 KILL_AFTER = 2
 """Reported epochs of the trial over both nodes."""
-LIMIT_S = 260
+LIMIT_S = 500
 """Then it ends by itself: killed, it would leave the cluster's processes."""
 
 

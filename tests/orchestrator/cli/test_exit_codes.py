@@ -148,5 +148,5 @@ def test_ctrl_c_ends_with_130_and_no_word(runs: Path, tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == b"epoch 1\n"
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=30) == (b"", b"\n")
+    assert process.communicate(timeout=120) == (b"", b"\n")
     assert process.returncode == 130

@@ -85,7 +85,7 @@ def test_nobody_can_claim_a_trial_while_its_files_go(lab: Lab) -> None:
         seen.append(any(taken))
 
     assert lab.store.weights.with_unclaimed(key, 1, (TrialState.pending,), work)
-    claiming.join(20)
+    claiming.join(60)
     assert seen == [False]
     assert other.leases.claim(lab.driver.id, [key]) == {key: 2} or taken == [{key: 2}]
     other.close()
@@ -107,7 +107,7 @@ def test_a_child_that_is_placed_while_weights_are_forgotten_sees_that_they_are_g
 
     monkeypatch.setattr(weights, "reasons", reasons_while_placing)
     assert lab.store.weights.forget([key_of(2)]) == {key_of(2)}
-    placing.join(20)
+    placing.join(60)
     assert lab.store.trials.snapshots([key_of(2)])[key_of(2)].weights is None
     assert lab.store.trials.snapshots([key_of(20)])[key_of(20)].state == TrialState.pending
     other.store.close()
@@ -161,6 +161,6 @@ def test_two_at_once_remove_the_same(lab: Lab) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert [lab.weights(key_of(number)) for number in range(1, 7)] == [True, False, True, False, True, True]
     other.close()

@@ -215,10 +215,10 @@ def test_two_jobs_share_a_trial_and_run_it_once(store: Store, tmp_path: Path) ->
     for thread in threads:
         thread.start()
     for _ in range(3):
-        assert gate.inside.acquire(timeout=20)
+        assert gate.inside.acquire(timeout=60)
     gate.open.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert states == {"one": JobState.done, "two": JobState.done}
     assert set(machine.ran.values()) == {1}
     assert len(machine.ran) == 3
@@ -369,7 +369,7 @@ def test_a_driver_that_lost_its_trials_does_not_write(
 
     def watch(driver: Driver) -> None:
         if driver.backend.running() and not taken:
-            assert gate.inside.acquire(timeout=10)
+            assert gate.inside.acquire(timeout=60)
             store.leases.unregister(driver.id)
             store.leases.register(leases.driver_here("other", driver.job_id, "machine"))
             taken.update(store.leases.claim("other", [driver.backend.running()[0].key]))

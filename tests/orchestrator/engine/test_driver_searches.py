@@ -333,7 +333,7 @@ def test_a_trial_that_another_job_runs_is_judged_by_what_that_records(
 
     thread = threading.Thread(target=other)
     thread.start()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not any(row.epoch for row in store.trials.placed(job_id(full))) and time.monotonic() < until:
         time.sleep(0.01)
     try:
@@ -345,7 +345,7 @@ def test_a_trial_that_another_job_runs_is_judged_by_what_that_records(
         assert [e.kind for e in log_of(store, study) if e.key == bad.key] == ["asked", "stopped"]
     finally:
         held.set()
-        thread.join(30)
+        thread.join(60)
     assert states == [JobState.done]
     assert store.trials.get(bad.key).state is TrialState.done
 

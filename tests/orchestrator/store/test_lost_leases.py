@@ -89,7 +89,7 @@ def test_a_commit_waits_for_a_take_over_and_is_then_refused(three: Store, databa
     begun, ended = threading.Event(), threading.Event()
 
     def commit() -> None:
-        begun.wait(20)
+        begun.wait(60)
         try:
             other.trials.commit("d1", [Failed(key_of(1), token, "code", "late")])
         except LeaseLost as error:
@@ -107,7 +107,7 @@ def test_a_commit_waits_for_a_take_over_and_is_then_refused(three: Store, databa
         assert not ended.wait(0.5)  # it waits for this transaction
 
     three._db.write(take_over)
-    thread.join(20)
+    thread.join(60)
     assert [str(error).partition(":")[0] for error in refused] == [f"trial {key_of(1)[:12]} was taken over"]
     assert three.trials.snapshots([key_of(1)])[key_of(1)].state is TrialState.running
     other.close()

@@ -150,7 +150,7 @@ def test_the_process_beside_the_driver_writes_the_rest_when_it_ends(world: World
             parent.kill()
         else:
             beside.terminate()
-        assert beside.wait(timeout=60) == 0
+        assert beside.wait(timeout=150) == 0
     finally:
         beside.kill()
         parent.kill()

@@ -80,7 +80,7 @@ def test_a_server_that_was_down_gets_everything_once_it_is_up(world: World, monk
         stranger.add_header("Host", "10.evil.example:80")
         stranger.add_header("Authorization", f"Bearer {server.token}")
         with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(stranger, timeout=5)
+            urllib.request.urlopen(stranger, timeout=30)
         run = world.run_of("grid", "digits", key)
         assert run.info.status == "FINISHED"
         assert math.isnan(run.data.metrics["final/top1"])
@@ -94,4 +94,4 @@ def test_a_server_that_was_down_gets_everything_once_it_is_up(world: World, monk
 def test_mlflow_is_not_imported_before_it_is_needed() -> None:
     heavy = ("mlflow", "sqlalchemy", "yaml", "torch", "ray")
     code = f"import sys, orchestrator.tracking.process; sys.exit(any(name in sys.modules for name in {heavy}))"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=150).returncode == 0

@@ -137,7 +137,7 @@ def test_several_processes_decode_each_image_once(tmp_path: Path, folder: Path) 
         behind, words = cache.cached(source)
         assert words.startswith("8 of 8 files")
         assert pixels(behind) == expected
-        all_read.wait(30)  # those who wait must not wait for those who read
+        all_read.wait(100)  # those who wait must not wait for those who read
 
     all_read = PROCESSES.Barrier(3)
     processes = [PROCESSES.Process(target=trial) for _ in range(3)]

@@ -11,7 +11,16 @@ import pytest
 
 from tasks.datasets.persons.catalog import SCENE_PEOPLE
 from tasks.datasets.scenes import people
-from tasks.datasets.scenes.figures import FLIPPED, JOINTS, Canvas, Figure, drawn_figure, drawn_look
+from tasks.datasets.scenes.figures import (
+    FLIPPED,
+    JOINTS,
+    Canvas,
+    Figure,
+    drawn_figure,
+    drawn_look,
+    placed,
+    placed_parts,
+)
 from tasks.datasets.scenes.people import Person
 from tasks.datasets.scenes.textures import Textures
 from tasks.pose.joints import COCO
@@ -23,7 +32,7 @@ GREY = np.full((128, 128, 3), 128, np.uint8)
 
 def alone(figure: Figure) -> Canvas:
     canvas = Canvas(GREY)
-    canvas.paint_figure(figure, None, 1)
+    canvas.paint_figure(placed_parts(figure, 128, 128), None, 1)
     return canvas
 
 
@@ -81,7 +90,9 @@ def test_a_thing_in_front_hides_joints() -> None:
     figure = figures(1)[0]
     canvas = alone(figure)
     before = canvas.visibility(figure, 1)
-    canvas.paint(np.array([[-1.0, -1], [128, -1], [128, 64], [-1, 64]]), None, -1)
+    thing = placed(np.array([[-1.0, -1], [128, -1], [128, 64], [-1, 64]]), 128, 128)
+    assert thing is not None
+    canvas.paint(thing, None, -1)
     after = canvas.visibility(figure, 1)
     above = figure.joints[:, 1] < 63
     assert (after[above] <= 1).all()
