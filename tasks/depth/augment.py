@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tasks.depth.options import DepthAugment
@@ -103,11 +104,15 @@ def apply(
         first, end = (max(0, column - drawn.left) for column in drawn.strip)
         image[:, first:end] = depth_as_pixels(depth[:, first:end], values, scale)[..., None]
     if drawn.flip:
-        image, depth = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(depth[:, ::-1])
-    if drawn.contrast_brightness is not None:
-        image = contrast_brightness(image, *drawn.contrast_brightness)
-    if drawn.gamma is not None:
-        image = gamma(image, drawn.gamma)
+        image, depth = (
+            torch.from_numpy(pixels).flip(1).numpy() for pixels in (image, depth)
+        )  # NumPy: ten times as slow
+    tables = [
+        *([contrast_brightness_table(*drawn.contrast_brightness)] if drawn.contrast_brightness is not None else []),
+        *([gamma_table(drawn.gamma)] if drawn.gamma is not None else []),
+    ]
+    if tables:
+        image = looked_up(image, tables[0] if len(tables) == 1 else tables[1][tables[0]])
     if drawn.hsv is not None:
         image = shifted_hsv(image, *drawn.hsv)
     return image, depth
@@ -123,21 +128,23 @@ def depth_as_pixels(depth: Depth, values: Literal["scaled", "uint8_wrap"], scale
     return shown
 
 
-def contrast_brightness(image: Image, factor: float, added: float) -> Image:
-    """Every pixel times `factor`, plus `added` times 255, cut off at 0 and 255, rounded down as in albumentations."""
+def contrast_brightness_table(factor: float, added: float) -> NDArray[np.uint8]:
+    """(256,): every pixel times `factor`, plus `added` times 255, cut off at 0 and 255, rounded down as in
+    albumentations."""
     table = np.arange(256, dtype=np.float32) * np.float32(factor) + np.float32(added * 255)
-    return _looked_up(image, np.clip(table, 0, 255).astype(np.uint8))
+    limited: NDArray[np.uint8] = np.clip(table, 0, 255).astype(np.uint8)
+    return limited
 
 
-def gamma(image: Image, exponent: float) -> Image:
-    """Every pixel, as a share of white, to this power; rounded down as in albumentations."""
-    table = (np.arange(0, 256 / 255, 1 / 255) ** exponent) * 255
-    return _looked_up(image, table.astype(np.uint8))
+def gamma_table(exponent: float) -> NDArray[np.uint8]:
+    """(256,): every pixel, as a share of white, to this power; rounded down as in albumentations."""
+    table: NDArray[np.uint8] = ((np.arange(0, 256 / 255, 1 / 255) ** exponent) * 255).astype(np.uint8)[:256]
+    return table
 
 
-def _looked_up(image: Image, table: NDArray[np.uint8]) -> Image:
+def looked_up(image: Image, table: NDArray[np.uint8]) -> Image:
     """`table[image]`, which takes NumPy twice as long."""
-    return np.frombuffer(bytearray(image).translate(table[:256].tobytes()), np.uint8).reshape(image.shape)
+    return np.frombuffer(bytearray(image).translate(table.tobytes()), np.uint8).reshape(image.shape)
 
 
 def _hue_weights() -> NDArray[np.float32]:
