@@ -79,13 +79,13 @@ def check_path(path: str, place: Location, name: str, problems: Problems, kind: 
 def only_kind(job: JobSpec) -> str | None:
     """The kind of task of all trials of the job; None where stages set several."""
     task = job.trial.get("task")
-    stated = {task.get("kind")} if isinstance(task, Mapping) else set()
+    stated = [task.get("kind")] if isinstance(task, Mapping) else []
     for stage in job.stages:
-        stated |= {value if path == "task.kind" else None for path, value in stage.override.items() if path in _KINDS}
+        stated += [value if path == "task.kind" else None for path, value in stage.override.items() if path in _KINDS]
         for axes in stage.sweep.grid if isinstance(stage.sweep, Grid) else ():
-            stated |= {None for path in axes if path in _KINDS}
-    kind = next(iter(stated)) if len(stated) == 1 else None
-    return kind if isinstance(kind, str) else None
+            stated += [None for path in axes if path in _KINDS]
+    kind = stated[0] if stated else None
+    return kind if isinstance(kind, str) and all(other == kind for other in stated) else None
 
 
 def check_effect(root: YamlNode, job: JobSpec, problems: Problems) -> None:
