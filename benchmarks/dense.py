@@ -9,7 +9,9 @@ torch's DataLoader with the same operations and probabilities: pose 256 x 256 wi
 of 16 bits. `cached` is ours behind the node's cache of decoded images; `ours` decodes each time, as the other one does.
 Ours warps and colours poses where the model is, here the CPU of the main process; on a GPU that takes no worker's time.
 Evaluation: 6,352 boxes of 17 joints, against pycocotools, which must give the same figures. Step: the laptop profiles'
-model in our loop against a loop written by hand, on batches in memory, heat maps ready for the latter.
+model in our loop against a loop written by hand, on batches in memory. Both make the heat maps of a batch in its step;
+the loaders' part counts them for both too. (Until 27 November 2026 those of the loop by hand lay ready, made before its
+time began, while ours were counted twice.)
 
 The sides take turns, and a ratio is of neighbours in time, so that other work on the machine slows both alike. All in
 one thread a process. Without worker processes a time is that of the processor, else of the clock.

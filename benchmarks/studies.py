@@ -3,13 +3,15 @@
     python benchmarks/studies.py                       all specs that have one; an hour on 2 free cores
     python benchmarks/studies.py specs/cog.yaml        one of them; the other tables stay
     python benchmarks/studies.py --profile smoke       tries the script out in minutes; README.md stays
+    python benchmarks/studies.py specs/drop_layers.yaml --profile laptop_depth      a further study of a spec
 
 Each study is the command that a user types, in a folder of its own, with a local Ray of its own and tracking on.
 README.md has a place for each, between `<!-- study: NAME -->` (the spec's file name without .yaml) and
-`<!-- end of study -->`. The place gets the report's table and choices, then seconds, machine, versions and commit.
-README.md is written when all studies are done; with another profile than laptop, the new text goes into the folder
-of the studies instead. Figures over layers are copied to benchmarks/results/ (or into that folder) as NAME-FIGURE.png;
-their tables of numbers stay in the report.
+`<!-- end of study -->`; for another profile than laptop it may have one, `<!-- study: NAME PROFILE -->`. The place gets
+the report's table and choices, then seconds, machine, versions and commit. README.md is written when all studies are
+done. What has no place goes into a README.md in the folder of the studies instead. Figures over layers are copied to
+benchmarks/results/ (or into that folder) as NAME-FIGURE.png or NAME-PROFILE-FIGURE.png; their tables of numbers stay in
+the report.
 """
 
 from __future__ import annotations
@@ -40,8 +42,16 @@ VERSIONS = ("python", "torch", "torchvision", "timm")
 """Packages that digits depend on."""
 
 
-def study(spec: Path, profile: str, folder: Path, cpus: int) -> str:
-    """Runs one study in a fresh folder; returns what README says of it."""
+def place(readme: str, spec: Path, profile: str) -> str | None:
+    """The name of the study's place in README; None: it has none, and need not have one."""
+    if profile == "laptop":
+        return spec.stem
+    name = f"{spec.stem} {profile}"
+    return name if f"<!-- study: {name} -->" in readme else None
+
+
+def study(spec: Path, profile: str, folder: Path, cpus: int, shown: str | None) -> str:
+    """Runs one study in a fresh folder; returns what README says of it. `shown`: its place in README, if it has one."""
     from job import submit  # both bring Ray, which a test of this script does not need
     from noop import end_cluster
 
@@ -52,14 +62,15 @@ def study(spec: Path, profile: str, folder: Path, cpus: int) -> str:
         end_cluster(folder)
     report = json.loads(printed("report", folder, "-f", "json"))
     trial = json.loads(printed("describe", folder, report["cells"][0]["keys"][0], "-o", "json"))
-    pictures = RESULTS if profile == "laptop" else folder
+    pictures = folder if shown is None else RESULTS
+    named = (shown or spec.stem).replace(" ", "-")
     for figure in sorted((folder / "reports" / report["job_id"]).glob("*.png")):
-        shutil.copyfile(figure, pictures / f"{spec.stem}-{figure.name}")
+        shutil.copyfile(figure, pictures / f"{named}-{figure.name}")
     trials = len({line["key"] for line in report["trials"]})
     count = f"{trials} trial{'s' * (trials != 1)}"
     return "\n\n".join(
         [
-            results(printed("report", folder, "-f", "md"), f"benchmarks/results/{spec.stem}-"),
+            results(printed("report", folder, "-f", "md"), f"benchmarks/results/{named}-"),
             f"{count} in {ended - began:.0f} s (load of the machine before: {load:.1f}), "
             f"{machine(report['provenance'], trial['facts'], cpus)}",
         ]
@@ -127,17 +138,29 @@ def main() -> None:
     given = parser.parse_args()
     specs = given.specs or [path for path in sorted((ROOT / "specs").glob("*.yaml")) if "laptop" in profiles(path)]
     readme = README.read_text()
-    for spec in specs:
-        readme = written(readme, spec.stem, "")  # a missing place is an error before anything runs
+    places = {spec: place(readme, spec, given.profile) for spec in specs}
+    for spec, shown in places.items():
+        written(readme, shown or spec.stem, "")  # a missing place is an error before anything runs
     folder = given.runs.resolve() / f"{given.profile}-{datetime.now():%Y%m%d-%H%M%S}"
-    for spec in specs:
+    texts: dict[Path, str] = {}
+    for spec, shown in places.items():
         print(f"{spec.stem}, {given.profile}: running", flush=True)
-        text = study(spec.resolve(), given.profile, folder / spec.stem, given.cpus)
-        readme = written(readme, spec.stem, text)
-        print(f"{text}\n", flush=True)
-    target = README if given.profile == "laptop" else folder / README.name
-    target.write_text(readme)
-    print(f"written: {target}")
+        texts[spec] = study(spec.resolve(), given.profile, folder / spec.stem, given.cpus, shown)
+        print(f"{texts[spec]}\n", flush=True)
+    for target, in_readme in ((README, True), (folder / README.name, False)):
+        chosen = {
+            places[spec] or spec.stem: text for spec, text in texts.items() if (places[spec] is not None) is in_readme
+        }
+        if chosen:
+            target.write_text(with_all(README.read_text(), chosen))
+            print(f"written: {target}")
+
+
+def with_all(readme: str, texts: dict[str, str]) -> str:
+    """README with every text in the place of its name."""
+    for name, text in texts.items():
+        readme = written(readme, name, text)
+    return readme
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestrator.rules.selection import read_tie
-from orchestrator.spec.diagnostics import Problems, Steps, dotted, nearest_hint
-from orchestrator.spec.field_paths import leaf_paths, missing_step
+from orchestrator.spec.diagnostics import Problems, Steps, dotted, offer_fields
+from orchestrator.spec.field_paths import leaf_paths, missing_step, names
 from orchestrator.spec.job import PLANNER_ONLY, JobSpec, Stage
 from orchestrator.spec.seeds import SEED, given_first
 from orchestrator.spec.sweep import Grid, Search
@@ -23,34 +23,40 @@ def trial_schema_paths() -> list[str]:
 def check_paths(root: YamlNode, job: JobSpec, problems: Problems) -> set[str]:
     """Checks all paths of the job. Returns the stages whose trials cannot be built for an unknown axis or override."""
     bad: set[str] = set()
+    kind = only_kind(job)
     for i, stage in enumerate(job.stages):
         at: Steps = ["stages", i]
         for k, path in enumerate([] if isinstance(stage.sweep, Search) else stage.per):
-            check_path(path, root.place_of([*at, "per", k]), f"stages.{stage.name}.per", problems)
+            check_path(path, root.place_of([*at, "per", k]), f"stages.{stage.name}.per", problems, kind)
         for k, tie in enumerate(stage.ties):
             _check_tie(tie, root.place_of([*at, "ties", k]), f"stages.{stage.name}.ties", problems)
         if stage.neighbourhood is not None:
             near = [*at, "neighbourhood", "near"]
             for path in stage.neighbourhood.near:
-                check_path(path, root.place_of([*near, path], key=True), dotted(root, near), problems)
+                check_path(path, root.place_of([*near, path], key=True), dotted(root, near), problems, kind)
         named = [*axis_paths(root, stage, at), *(([*at, "override"], path) for path in stage.override)]
         good = [
-            check_path(path, root.place_of([*steps, path], key=True), dotted(root, steps), problems)
+            check_path(path, root.place_of([*steps, path], key=True), dotted(root, steps), problems, kind)
             for steps, path in named
         ]
         if not all(good):
             bad.add(stage.name)
         _check_clashes(root, stage, at, problems)
     for name, path in (("rows", job.report.rows), ("columns", job.report.columns)):
-        check_path(path, root.place_of(["report", name]), f"report.{name}", problems)
+        check_path(path, root.place_of(["report", name]), f"report.{name}", problems, kind)
     for k, plot in enumerate(job.report.plots):
         if "." in plot.x:  # else the name of a figure
-            check_path(plot.x, root.place_of(["report", "plots", k, "x"]), "report.plots.x", problems)
+            check_path(plot.x, root.place_of(["report", "plots", k, "x"]), "report.plots.x", problems, kind)
     return bad
 
 
-def check_path(path: str, place: Location, name: str, problems: Problems) -> bool:
-    """True if `path` is a field of a trial that a user may name; reports it otherwise."""
+_KINDS = ("task", "task.kind")
+"""Paths that set the kind of task."""
+
+
+def check_path(path: str, place: Location, name: str, problems: Problems, kind: str | None = None) -> bool:
+    """True if `path` is a field of a trial that a user may name; reports it otherwise. `kind`: the kind of task whose
+    fields the message names; None: those of all."""
     if path in PLANNER_ONLY:
         problems.report(place, name, path, "set by the planner alone; remove it")
         return False
@@ -59,11 +65,27 @@ def check_path(path: str, place: Location, name: str, problems: Problems) -> boo
         return True
     index, siblings = missing
     steps = path.split(".")
-    parent = ".".join(steps[:index]) or "a trial"
-    known = ", ".join(each for each in siblings if each not in PLANNER_ONLY) or "none"
-    hint = nearest_hint(path, trial_schema_paths())
-    problems.report(place, name, path, f"no such field of a trial; fields of {parent}: {known}{hint}")
+    known = [each for each in siblings if each not in PLANNER_ONLY]
+    fields = f"fields of {'.'.join(steps[:index]) or 'a trial'}"
+    paths = trial_schema_paths()
+    if kind is not None and steps[:index] == ["task"]:
+        known = [each for each in known if each in names(TrialSpec, ["task", kind])]
+        fields += f" ({kind})"
+        paths = [each for each in paths if not each.startswith("task.") or each.split(".")[1] in known]
+    problems.report(place, name, path, f"no such field of a trial; {offer_fields(path, known, fields, paths)}")
     return False
+
+
+def only_kind(job: JobSpec) -> str | None:
+    """The kind of task of all trials of the job; None where stages set several."""
+    task = job.trial.get("task")
+    stated = [task.get("kind")] if isinstance(task, Mapping) else []
+    for stage in job.stages:
+        stated += [value if path == "task.kind" else None for path, value in stage.override.items() if path in _KINDS]
+        for axes in stage.sweep.grid if isinstance(stage.sweep, Grid) else ():
+            stated += [None for path in axes if path in _KINDS]
+    kind = stated[0] if stated else None
+    return kind if isinstance(kind, str) and all(other == kind for other in stated) else None
 
 
 def check_effect(root: YamlNode, job: JobSpec, problems: Problems) -> None:

@@ -13,6 +13,7 @@ from orchestrator.printable import printable
 from orchestrator.spec.field_paths import kinds, names, nearest
 from orchestrator.spec.job import PLANNER_ONLY, JobSpec
 from orchestrator.spec.yaml_nodes import Location, Problem, YamlNode, parse
+from tasks import spelling
 from tasks.bounds import ONE_LINE, SEVERAL_LINES
 
 MAX_WORD = 200
@@ -141,7 +142,7 @@ def wording(model: type[BaseModel], error: Any) -> str:
     if kind == "extra_forbidden":
         allowed = [name for name in names(model, loc[:-1]) if name not in PLANNER_ONLY]
         allowed += ["profiles"] if model is JobSpec and len(loc) == 1 else []
-        return f"{show(error['input'])}: no such field; " + offer(str(loc[-1]), allowed, "fields")
+        return f"{show(error['input'])}: no such field; " + offer_fields(str(loc[-1]), allowed)
     if kind == "union_tag_invalid":
         tag = error["input"]["kind"]
         return f"{show(tag)}: no such kind; {offer(str(tag), _quoted(context['expected_tags']), 'kinds')}"
@@ -212,6 +213,20 @@ def offer(word: str, allowed: Collection[str], what: str) -> str:
     listed = [shorten(name) for name in itertools.islice(allowed, MAX_OFFERED)]
     more = f", ... ({len(allowed)} in all)" if len(allowed) > MAX_OFFERED else ""
     return f"{what}: {', '.join(listed) or 'none'}{more}{nearest_hint(word, allowed)}"
+
+
+FEW_FIELDS = 12
+"""Of more fields than this, a message names those that are spelt like the wrong one, if there are any."""
+
+
+def offer_fields(word: str, allowed: Collection[str], what: str = "fields", near: Collection[str] | None = None) -> str:
+    """As `offer`, shorter: "fields of task: dataset, ... (31 in all); nearest: task.dataset".
+
+    `near`: the names of which the nearest one is told, where those are not `allowed`, but whole paths.
+    """
+    alike = spelling.nearest(word.rpartition(".")[2][:MAX_WORD], allowed, count=3) if len(allowed) > FEW_FIELDS else []
+    shown = f"{', '.join(alike)}, ... ({len(allowed)} in all)" if alike else ", ".join(allowed) or "none"
+    return f"{what}: {shown}{nearest_hint(word, allowed if near is None else near)}"
 
 
 def nearest_hint(word: str, allowed: Collection[str]) -> str:

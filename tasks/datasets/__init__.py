@@ -9,10 +9,11 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from tasks.datasets.depth_pairs.dataset import DEPTH_SETS
+from tasks.datasets.depth_pairs.described import DepthPairs
 from tasks.datasets.described import DatasetDescription
+from tasks.datasets.files import list_lines
 from tasks.datasets.info import DatasetInfo
 from tasks.datasets.labelled.catalog import LABELLED
-from tasks.datasets.labelled.described import LabelledDescription
 from tasks.datasets.labelled.kinds import KINDS, kind_of_path
 from tasks.datasets.persons.catalog import POSE
 from tasks.datasets.persons.described import CocoDescription
@@ -34,8 +35,21 @@ def find_dataset(name: str, *kinds: type[Info]) -> Info:
     raise ValueError(f"unknown data set {name!r}; {near}known: {', '.join(sorted(known))}")
 
 
-DESCRIBED: dict[str, type[DatasetDescription]] = {**KINDS, "coco": CocoDescription}
-"""Kinds of data sets that the `data` commands take by their path."""
+DESCRIBED: dict[str, type[DatasetDescription]] = {**KINDS, "coco": CocoDescription, "depth_pairs": DepthPairs}
+"""Every kind of data set that a spec describes; the `data` commands take these by their path."""
+_DEPTH_FILES = (".png", ".tif", ".tiff")
+
+
+def _looks_like(path: Path) -> str:
+    """The kind of the data at a path: annotations in COCO's place, a train.txt that names depth maps, or labels."""
+    if next((path / "annotations").glob("person_keypoints_*.json"), None):
+        return "coco"
+    try:
+        first = next((line for _, line in list_lines(path / DepthPairs.model_fields["train"].default)), "")
+    except (OSError, ValueError):
+        first = ""
+    words = first.split()
+    return "depth_pairs" if len(words) > 1 and words[1].lower().endswith(_DEPTH_FILES) else kind_of_path(path)
 
 
 def describe(path: str, kind: str | None, fields: Mapping[str, str], root: Path) -> DatasetInfo:
@@ -44,7 +58,7 @@ def describe(path: str, kind: str | None, fields: Mapping[str, str], root: Path)
 
     Raises ValueError naming a field that is wrong.
     """
-    kind = kind or kind_of_path(root / Path(path).expanduser())
+    kind = kind or _looks_like(root / Path(path).expanduser())
     try:
         described = DESCRIBED[kind].model_validate({"kind": kind, "path": path, **fields})
     except ValidationError as error:
@@ -53,7 +67,4 @@ def describe(path: str, kind: str | None, fields: Mapping[str, str], root: Path)
         near = nearest(place, DESCRIBED[kind].model_fields) if wrong["type"] == "extra_forbidden" else []
         words = f"{wrong['msg'].removeprefix('Value error, ')}{f'; nearest: {near[0]}' if near else ''}"
         raise ValueError(f"{place}: {words}" if place else words) from error
-    if isinstance(described, CocoDescription):
-        return described.dataset()
-    assert isinstance(described, LabelledDescription)
     return described.info(root)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.bounds import ONE_LINE, FilePath
+
+if TYPE_CHECKING:
+    from tasks.datasets.info import DatasetInfo
 
 
 class DatasetDescription(BaseModel, ABC):
@@ -39,6 +42,10 @@ class DatasetDescription(BaseModel, ABC):
     def base(self, root: Path) -> Path:
         """Where the data lie. `root`: the data root."""
         return root / Path(self.path).expanduser()
+
+    @abstractmethod
+    def info(self, root: Path) -> DatasetInfo:
+        """The data set for the `data` commands. `root`: the data root."""
 
     def missing(self, root: Path) -> str | None:
         """None when the data are there; else what is missing, and what to do."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from tasks.base import Batch
 from tasks.datasets.images.source import Source
@@ -24,7 +25,8 @@ class Sample:
     """One thing to train on or to measure."""
 
     image: Any
-    """A PIL image in RGB (a tuple of them where a sample has several); after the transform a float tensor (3, h, w)."""
+    """A PIL image in RGB, or its pixels (h, w, 3) in an array that may not be written to; a tuple of them where a
+    sample has several. After the transform a tensor (3, h, w)."""
     target: Any
     """Label, boxes, key points, maps, or None."""
     index: int
@@ -132,12 +134,15 @@ class Samples(ABC):
 class Records(Samples):
     """One image and one target each; several may show the same image (persons in a photograph)."""
 
-    def __init__(self, images: Source, targets: Targets | None, image_of: NDArray[np.int64] | None = None) -> None:
+    def __init__(
+        self, images: Source, targets: Targets | None, image_of: NDArray[np.int64] | None = None, pixels: bool = False
+    ) -> None:
         """`targets`: None where samples have none. `image_of`: the image that each record shows; None: one each.
+        `pixels`: samples have arrays for images, which are read faster.
 
         Raises ValueError when there is not one target for each record.
         """
-        self.images, self.targets, self._image_of = images, targets, image_of
+        self.images, self.targets, self._image_of, self._pixels = images, targets, image_of, pixels
         if targets is not None and len(targets) != len(self):
             raise ValueError(f"{images.name}: {len(targets)} targets for {len(self)} records")
 
@@ -146,7 +151,8 @@ class Records(Samples):
 
     def sample(self, index: int) -> Sample:
         image = index if self._image_of is None else int(self._image_of[index])
-        return Sample(self.images.image(image), None if self.targets is None else self.targets[index], index)
+        shown = self.images.pixels(image) if self._pixels else self.images.image(image)
+        return Sample(shown, None if self.targets is None else self.targets[index], index)
 
     def content(self) -> Iterator[bytes]:
         yield from self.images.content()
@@ -165,7 +171,7 @@ def stack(samples: Sequence[Sample]) -> Batch:
     """The default collate: `images` (n, ...), and `targets` stacked if they are tensors, arrays or numbers, all of one
     shape; else as a list."""
     return {
-        "images": torch.stack([sample.image for sample in samples]),
+        "images": stacked([sample.image for sample in samples]),
         "targets": _stacked([sample.target for sample in samples]),
     }
 
@@ -173,15 +179,21 @@ def stack(samples: Sequence[Sample]) -> Batch:
 def stack_images(samples: Sequence[Sample]) -> Batch:
     """The collate for targets that vary in size: `images` (n, ...), `targets` as a list."""
     return {
-        "images": torch.stack([sample.image for sample in samples]),
+        "images": stacked([sample.image for sample in samples]),
         "targets": [sample.target for sample in samples],
     }
+
+
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """torch.stack, which in a worker process writes into memory that is shared, so that nothing is copied again."""
+    out: Tensor = default_collate(list(tensors))
+    return out
 
 
 def _stacked(targets: list[Any]) -> Any:
     """Decided by the type of the first target, never by whether shapes happen to agree in this batch."""
     if isinstance(targets[0], Tensor):
-        return torch.stack(targets)
+        return stacked(targets)
     if isinstance(targets[0], np.ndarray | np.generic | bool | int | float):
         return torch.from_numpy(np.stack(targets))
     return targets

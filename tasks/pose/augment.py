@@ -59,9 +59,12 @@ class Drawn:
         """(2, 3): from pixels of the image to pixels of the input."""
         return input_matrices(self.centre, self.scale, self.rotation, size, self.mirrored)
 
-    def joints(self, person: Person, skeleton: Skeleton, size: Size) -> tuple[Floats, NDArray[np.bool_]]:
-        """(k, 2) pixels of the input, and (k,) which are labelled; left and right changed places if mirrored."""
-        places = warped_points(person.joints, self.matrix(size))
+    def joints(self, person: Person, skeleton: Skeleton, matrix: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+        """(k, 2) pixels of the input, and (k,) which are labelled; left and right changed places if mirrored.
+
+        `matrix`: of this for the size of the input.
+        """
+        places = warped_points(person.joints, matrix)
         order = skeleton.flip_order if self.mirrored else list(range(len(skeleton)))
         return places[order], person.labelled[order]
 

@@ -82,14 +82,15 @@ def warped_points(points: Values, matrices: Values) -> Values:
     return points[..., :1] * across + points[..., 1:] * down + shift
 
 
-def source_window(matrix: Floats, size: Size, image: Size) -> tuple[slice, slice]:
-    """(rows, columns) of an image of size `image` that an input of `size` is made of, given the input's matrix (2, 3).
+def source_window(back: Floats, size: Size, image: Size) -> tuple[slice, slice]:
+    """(rows, columns) of an image of size `image` that an input of `size` is made of, given `back` (2, 3): from pixels
+    of the input to pixels of the image.
 
     Cut this before images go into a batch, and shift the matrix by `in_window`: the warp is the same, from fewer
     pixels. At least one pixel, also where the input lies beside the image.
     """
     corners = np.array([[x, y] for x in (0, size[1] - 1) for y in (0, size[0] - 1)], dtype=np.float64)
-    on_image = warped_points(corners, inverse(matrix))
+    on_image = warped_points(corners, back)
     limits = np.array([image[1], image[0]])
     low = np.clip(np.floor(on_image.min(0)), 0, limits - 1).astype(int)
     high = np.clip(np.floor(on_image.max(0)) + 2, low + 1, limits).astype(int)
@@ -108,6 +109,8 @@ def padded(images: Sequence[Tensor]) -> Tensor:
 
     A warp reads zeros outside an image too, so padding changes none of its results.
     """
+    if len(images) == 1:
+        return images[0][None]
     height, width = (max(image.shape[side] for image in images) for side in (-2, -1))
     out = images[0].new_zeros(len(images), images[0].shape[0], height, width)
     for row, image in zip(out, images, strict=True):

@@ -128,14 +128,14 @@ def _annotated(opened: Opened) -> Records:
     """Persons, where the boxes are the annotated ones."""
     found = opened.boxes
     targets = rows(found.boxes, found.scores, opened.persons.joints[_usable(opened)])
-    return Records(opened.images, ArrayTargets(targets), found.image_of)
+    return Records(opened.images, ArrayTargets(targets), found.image_of, pixels=True)
 
 
 def _unlabelled(opened: Opened, joints: int) -> Records:
     """Boxes to evaluate, whoever is in them."""
     found = opened.boxes
     targets = rows(found.boxes, found.scores, np.zeros((len(found.scores), joints, 3)))
-    return Records(opened.images, ArrayTargets(targets), found.image_of)
+    return Records(opened.images, ArrayTargets(targets), found.image_of, pixels=True)
 
 
 def _pictured(opened: Opened) -> Opened:

@@ -14,7 +14,7 @@ from torch import Tensor
 from tasks.base import Batch
 from tasks.datasets.loaders import BatchTransform
 from tasks.datasets.samples import Sample
-from tasks.datasets.transforms import Normalizing, Size, normalized
+from tasks.datasets.transforms import Normalizing, Size, mean_std, on_device
 from tasks.pose import boxes, pixels
 from tasks.pose.augment import Drawn, Person, draw
 from tasks.pose.boxes import Floats
@@ -53,27 +53,29 @@ class Cut:
         # the global generator is seeded for (seed, epoch, sample); all of it is drawn from it, augmented or not
         drawn = draw(self.augment, person, self.skeleton, self.size, np.random.default_rng(np.random.randint(2**62)))
         matrix = drawn.matrix(self.size)
-        rows, columns = boxes.source_window(matrix, self.size, (sample.image.height, sample.image.width))
-        part = np.asarray(sample.image.crop((columns.start, rows.start, columns.stop, rows.stop)))
-        places, labelled = drawn.joints(person, self.skeleton, self.size)
+        back = boxes.inverse(matrix)
+        rows, columns = boxes.source_window(back, self.size, sample.image.shape[:2])
+        places, labelled = drawn.joints(person, self.skeleton, matrix)
         target = {
-            "matrix": boxes.in_window(matrix, (rows, columns)), "back": boxes.inverse(matrix), "drawn": drawn,
+            "matrix": boxes.in_window(matrix, (rows, columns)), "back": back, "drawn": drawn,
             "joints": places.astype(np.float32), "visible": labelled.astype(np.float32), "score": float(score),
             "area": float(np.prod(person.scale)),
         }  # fmt: skip
-        cut = torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1)))
+        cut = torch.from_numpy(np.ascontiguousarray(sample.image[rows, columns].transpose(2, 0, 1)))
         return replace(sample, image=cut, target=target)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """The cut parts as a list, and numbers by name; what the CPU needs of them stays in arrays, which are not moved."""
+    """The cut parts one after the other in one tensor, which is passed on and moved at once; and numbers by name. What
+    the CPU needs of them stays in arrays, which are not moved."""
     targets: list[dict[str, Any]] = [sample.target for sample in samples]
     drawn: list[Drawn] = [target["drawn"] for target in targets]
     return {
-        "parts": [sample.image for sample in samples],
+        "parts": torch.cat([sample.image.flatten() for sample in samples]),
         "joints": torch.from_numpy(np.stack([target["joints"] for target in targets])),
         "visible": torch.from_numpy(np.stack([target["visible"] for target in targets])),
         "numbers": {
+            "sizes": [tuple(sample.image.shape[1:]) for sample in samples],
             "matrices": np.stack([target["matrix"] for target in targets]),
             "back": np.stack([target["back"] for target in targets]),
             "scores": np.array([target["score"] for target in targets]),
@@ -106,25 +108,29 @@ class Warp(BatchTransform):
                 images = pixels.jittered(images, colours[piece], order[piece])
             return pixels.with_holes(images, grids[piece])
 
-        images = self._inputs(batch["parts"], numbers["matrices"], changed)
+        images = self._inputs(batch["parts"], numbers, changed)
         return {"images": images, "joints": batch["joints"], "visible": batch["visible"]}
 
     def evaluate(self, batch: Batch, indices: Tensor) -> Batch:
         numbers = batch["numbers"]
         return {
-            "images": self._inputs(batch["parts"], numbers["matrices"], lambda images, piece: images),
+            "images": self._inputs(batch["parts"], numbers, lambda images, piece: images),
             "joints": batch["joints"], "visible": batch["visible"],
             "image_ids": self._image_ids[indices.numpy()],
             "back": numbers["back"], "scores": numbers["scores"], "areas": numbers["areas"],
         }  # fmt: skip
 
-    def _inputs(self, parts: list[Tensor], matrices: Floats, changed: Callable[[Tensor, slice], Tensor]) -> Tensor:
+    def _inputs(self, joined: Tensor, numbers: Batch, changed: Callable[[Tensor, slice], Tensor]) -> Tensor:
         """Warped, changed and normalised. On a CPU one by one: an input does not depend in its last bits on what else
         is in the batch, and stays in the processor's cache from one operation to the next."""
-        at_once = WARPED_AT_ONCE if parts[0].is_cuda else 1
-        out = torch.empty(len(parts), 3, *self._size, device=parts[0].device)
+        device, sizes, matrices = joined.device, numbers["sizes"], numbers["matrices"]
+        mean, std = (on_device(torch.tensor(v).view(1, 3, 1, 1) * 255, device) for v in mean_std(self._normalize))
+        pieces = torch.split(joined, [3 * height * width for height, width in sizes])
+        parts = [piece.view(3, *size) for piece, size in zip(pieces, sizes, strict=True)]
+        at_once = WARPED_AT_ONCE if joined.is_cuda else 1
+        out = torch.empty(len(parts), 3, *self._size, device=device)
         for start in range(0, len(parts), at_once):
             piece = slice(start, start + at_once)
             images = boxes.warped_images(boxes.padded(parts[piece]), matrices[piece], self._size)
-            out[piece] = normalized(changed(images, piece), self._normalize)
+            torch.sub(changed(images, piece), mean, out=out[piece]).div_(std)
         return out

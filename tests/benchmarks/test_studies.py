@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -67,13 +68,29 @@ def studies(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return studies
 
 
-def test_readme_has_one_place_for_every_laptop_profile(studies: ModuleType) -> None:
+def test_readme_has_one_place_for_every_laptop_profile_and_further_ones_for_other_profiles(studies: ModuleType) -> None:
     readme = (ROOT / "README.md").read_text()
-    names = [path.stem for path in sorted((ROOT / "specs").glob("*.yaml")) if "laptop" in profiles(path)]
+    specs = sorted((ROOT / "specs").glob("*.yaml"))
+    names = [path.stem for path in specs if "laptop" in profiles(path)]
+    further = {f"{path.stem} {profile}" for path in specs for profile in profiles(path) if profile != "laptop"}
+    places = re.findall("<!-- study: (.*) -->", readme)
     assert names
-    for name in names:
+    assert set(names) <= set(places) <= set(names) | further
+    for name in places:
         assert "\nnew table\n" in studies.written(readme, name, "new table")
-    assert readme.count("<!-- study: ") == readme.count(studies.END) == len(names)
+    assert readme.count(studies.END) == len(places)
+
+
+def test_another_profile_is_shown_in_a_place_of_its_own_where_there_is_one(studies: ModuleType) -> None:
+    both = README.replace("Between.\n", "Between.\n<!-- study: cog laptop_depth -->\nmetres\n<!-- end of study -->\n")
+    cog = Path("specs/cog.yaml")
+    assert studies.place(both, cog, "laptop") == "cog"
+    assert studies.place(both, cog, "laptop_depth") == "cog laptop_depth"
+    assert studies.place(README, cog, "laptop_depth") is None
+    assert studies.place(both, cog, "smoke") is None
+    texts = {"cog laptop_depth": "new metres", "cog": "new table"}
+    wanted = both.replace("metres", "new metres").replace("old table", "new table")
+    assert studies.with_all(both, texts) == wanted
 
 
 def test_only_the_studys_own_place_is_written(studies: ModuleType) -> None:

@@ -23,7 +23,8 @@ class DepthDataset(DatasetInfo):
     """Below the data root."""
     lists: Mapping[Part, ListFile]
     counts: Mapping[Part, int]
-    """Pairs that the published lists have (0: there is no such list); for cost before data are there."""
+    """Pairs that the published lists have (0: there is no such list); for cost before data are there. Those of NYUv2
+    and KITTI are the lines of GLPDepth's lists (vinvino02/GLPDepth, commit a048528)."""
     format: DepthFormat
     windows: int | None
     """Square windows along the width of an image that is evaluated (appendix E); None: as few as cover it."""

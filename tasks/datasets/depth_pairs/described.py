@@ -8,9 +8,11 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from tasks.bounds import FilePath, Label
-from tasks.datasets.depth_pairs.layout import DepthFormat, DepthLayout, ListFile
+from tasks.datasets.depth_pairs.dataset import DepthDataset
+from tasks.datasets.depth_pairs.layout import DepthFormat, DepthLayout, ListFile, Part
 from tasks.datasets.depth_pairs.window import Window
 from tasks.datasets.described import DatasetDescription, kind_of
+from tasks.errors import DataError
 
 Metres = Annotated[float, Field(gt=0, le=1e6)]
 MAX_PAIRS = 10**10
@@ -53,8 +55,28 @@ class DepthPairs(DatasetDescription):
         return DepthFormat(self.steps_per_metre, self.shortest, self.longest, self.window, self.kb_crop)
 
     def layout(self, root: Path) -> DepthLayout:
-        lists = {"train": ListFile(self.train), "val": ListFile(self.val), "test": ListFile(self.test)}
-        return DepthLayout(self.name, self.base(root), lists, self.format)  # type: ignore[arg-type]
+        return DepthLayout(self.name, self.base(root), self._lists, self.format)
+
+    @property
+    def _lists(self) -> dict[Part, ListFile]:
+        return {"train": ListFile(self.train), "val": ListFile(self.val), "test": ListFile(self.test)}
+
+    def info(self, root: Path) -> DepthDataset:
+        """The data set for the `data` commands; its counts are those of the lists that are there."""
+        from tasks.datasets.depth_pairs.pairs import read_pairs
+
+        layout, counts = self.layout(root), {}
+        for part in layout.parts:
+            try:
+                counts[part] = len(read_pairs(self.name, layout.base, layout.lists[part]))
+            except DataError:
+                continue  # which `check` says
+        return DepthDataset(
+            name=self.name, title=self.name, source="folder", split="by the lists of pairs", licence="",
+            how_to_get=f"{self.path} must be a folder with lists of pairs: `image depth` in each line",
+            folder=str(Path(self.path).expanduser()), lists=self._lists, counts=counts, format=self.format,
+            windows=None,
+        )  # fmt: skip
 
 
 class PairCounts(BaseModel):

@@ -55,10 +55,17 @@ class Cached(Source):
         return self._count
 
     def image(self, index: int) -> Image.Image:
+        kept = self._kept(index)
+        return self._inner.image(index) if kept is None else sources.picture(kept)
+
+    def pixels(self, index: int) -> sources.Pixels:
+        kept = self._kept(index)
+        return self._inner.pixels(index) if kept is None else kept
+
+    def _kept(self, index: int) -> sources.Pixels | None:
         number, row = divmod(index, self._per_file)
         pixels = self._mapped(number)
-        image = None if pixels is None else pixels.image(row)
-        return self._inner.image(index) if image is None else sources.picture(image)
+        return None if pixels is None else pixels.image(row)
 
     def where(self, index: int) -> str:
         return self._inner.where(index)
@@ -245,7 +252,7 @@ class _Builder:
         offset = 0
         for row, index in enumerate(self._range(number)):
             try:
-                pixels = np.asarray(self.source.image(index))
+                pixels = self.source.pixels(index)
             except Unreadable:
                 continue  # the source raises it again when the image is asked for
             file.write(pixels.tobytes())

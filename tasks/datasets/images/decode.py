@@ -17,10 +17,12 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.datasets.files import open_regular
 from tasks.errors import DataError
@@ -36,6 +38,9 @@ MOST_BYTES = 2**29
 """Of a file: six (16-bit RGB) for each of the most pixels."""
 _EIGHT_BITS = frozenset({"1", "L", "P", "RGB", "YCbCr", "CMYK", "HSV", "LAB", "LA", "PA", "RGBA", "RGBX"})
 _MULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
+_AS_THEY_ARE = frozenset({"L", "RGB"})
+"""JPEGs that torchvision and Pillow decode alike. (Colours for print they turn into RGB in different ways.)"""
+Decoded = TypeVar("Decoded")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 """TIFF's numbers of its fields."""
 
@@ -53,9 +58,19 @@ class _Refused(Exception):
 
 def opened(file: Path | bytes, name: str, where: str) -> Image.Image:
     """The image in a file, or in the bytes of one, decoded to RGB. Raises Unreadable naming set and place."""
+    return _read(file, name, where, _decoded)
+
+
+def opened_pixels(file: Path | bytes, name: str, where: str) -> NDArray[np.uint8]:
+    """The pixels (height, width, 3) of the image that `opened` gives, to the bit; of a JPEG a fifth faster, because
+    they are not copied on the way. May not be written to. Raises Unreadable as `opened`."""
+    return _read(file, name, where, _pixels)
+
+
+def _read(file: Path | bytes, name: str, where: str, decode: Callable[[BinaryIO], Decoded]) -> Decoded:
     try:
         with io.BytesIO(file) if isinstance(file, bytes) else open_regular(file) as content:
-            return _decoded(content)
+            return decode(content)
     except _Refused as error:
         reason, remedy = error.args
     except Exception as error:  # whatever a decoder raises on damaged bytes: RuntimeError, MemoryError, struct.error ..
@@ -72,6 +87,35 @@ def image_size(path: Path, name: str) -> tuple[int, int]:
             return image.height, image.width
     except Exception as error:
         raise Unreadable(f"{name}: cannot read image {path} ({error}); get this file again") from error
+
+
+def _pixels(content: BinaryIO) -> NDArray[np.uint8]:
+    plain = _plain_jpeg(content)
+    return np.asarray(_decoded(content)) if plain is None else plain
+
+
+def _plain_jpeg(content: BinaryIO) -> NDArray[np.uint8] | None:
+    """The pixels of a JPEG of a usual kind and size. None: for Pillow to decode, or to say what is wrong with it."""
+    import torch
+    from PIL import Image
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    try:
+        image = Image.open(content, formats=("JPEG",))
+    except Exception:
+        return None
+    if image.format != "JPEG" or image.mode not in _AS_THEY_ARE or image.width * image.height > MOST_PIXELS:
+        return None
+    content.seek(0)
+    encoded = content.read(MOST_BYTES + 1)
+    if len(encoded) > MOST_BYTES:
+        return None
+    try:
+        planes = decode_jpeg(torch.frombuffer(bytearray(encoded), dtype=torch.uint8), ImageReadMode.RGB)
+    except RuntimeError:
+        return None
+    pixels: NDArray[np.uint8] = planes.permute(1, 2, 0).numpy()
+    return pixels
 
 
 def _decoded(content: BinaryIO) -> Image.Image:

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.datasets.files import below, open_regular
-from tasks.datasets.images.decode import Unreadable, opened
-from tasks.datasets.images.source import Source, StringTable
+from tasks.datasets.images.decode import Unreadable, opened, opened_pixels
+from tasks.datasets.images.source import Pixels, Source, StringTable
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
@@ -200,14 +200,19 @@ class Packed(Source):
         return len(self._names)
 
     def image(self, index: int) -> Image.Image:
+        return opened(self._encoded(index), self.name, self.where(index))
+
+    def pixels(self, index: int) -> Pixels:
+        return opened_pixels(self._encoded(index), self.name, self.where(index))
+
+    def _encoded(self, index: int) -> bytes:
         shard, size = int(self._shard[index]), int(self._size[index])
         try:
             if shard not in self._open:
                 self._open[shard] = os.open(self._folder / self._shards[shard], os.O_RDONLY)
-            data = os.pread(self._open[shard], size, int(self._offset[index]))
+            return os.pread(self._open[shard], size, int(self._offset[index]))
         except OSError as error:
             raise Unreadable(f"{self.name}: cannot read image {self.where(index)} ({error}); see its disk") from error
-        return opened(data, self.name, self.where(index))
 
     def where(self, index: int) -> str:
         return f"{self._names[index]} in {self._folder / self._shards[int(self._shard[index])]}"

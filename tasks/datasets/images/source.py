@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.datasets.images.decode import opened
+from tasks.datasets.images.decode import opened, opened_pixels
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,6 +35,10 @@ class Source(ABC):
     @abstractmethod
     def image(self, index: int) -> Image.Image:
         """Decoded, RGB. Raises Unreadable."""
+
+    def pixels(self, index: int) -> Pixels:
+        """(height, width, 3): the pixels of `image`, in an array that may not be written to. Raises Unreadable."""
+        return np.asarray(self.image(index))
 
     @abstractmethod
     def where(self, index: int) -> str:
@@ -89,6 +93,9 @@ class Files(Source):
 
     def image(self, index: int) -> Image.Image:
         return opened(self.root / self._names[index], self.name, self.where(index))
+
+    def pixels(self, index: int) -> Pixels:
+        return opened_pixels(self.root / self._names[index], self.name, self.where(index))
 
     def where(self, index: int) -> str:
         return str(self.root / self._names[index])

@@ -25,7 +25,8 @@ COCO_KEYPOINTS = PoseDataset(
     "coco; for test-dev also test2017.zip and image_info_test2017.zip. Detected boxes: person_detection_results of "
     "Simple Baseline and HRNet (their README links it) into coco/person_detection_results.",
     part_files={
-        # 149,813 persons in 56,599 images, 6,352 and 104,125 boxes: the counts that HRNet's and mmpose's logs show
+        # 149,813 and 6,352 persons: "=> load .. samples" in the logs of HRNet's code; 104,125 boxes: "Total boxes" in
+        # those of Simple Baseline's code. 56,599 images of train with a person that has a joint: not looked up
         "train": PartFiles("coco/annotations/person_keypoints_train2017.json", "coco/train2017", image_count=56_599,
                            persons=149_813),
         "val": PartFiles("coco/annotations/person_keypoints_val2017.json", "coco/val2017",

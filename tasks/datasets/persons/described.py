@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Discriminator, Tag, field_validator
@@ -40,6 +41,9 @@ class CocoDescription(DatasetDescription):
         if _PART not in value:
             raise ValueError(f"{value!r} must name the part: write {_PART} where train, val or test stands")
         return value
+
+    def info(self, root: Path) -> PoseDataset:
+        return self.dataset()
 
     def dataset(self) -> PoseDataset:
         """The data as a data set like the named ones, without counts."""

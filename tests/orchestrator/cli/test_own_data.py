@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import own_tables as tables
 import pytest
 from data_commands import command, problems
 from dataset_trees import draw
+from depth_sets import write_own
 
+from tasks.datasets import DESCRIBED
+from tasks.datasets.depth_pairs.described import DepthPairs
+from tasks.datasets.depth_pairs.task_data import DepthData
+from tasks.datasets.described import DatasetDescription
 from tasks.datasets.images import open as opening
 from tasks.datasets.images.shards import Packed
 from tasks.datasets.images.source import Files
@@ -82,7 +88,7 @@ def test_a_table_is_checked_with_its_fields(tmp_path: Path) -> None:
         (["nowhere/insects"], 4, "no file or folder nowhere/insects here or below the data root"),
         (["nowhere", "--kind", "folder"], 4, "no file or folder nowhere here .*; --kind and --field are for a path"),
         (["petz"], 4, "unknown data set 'petz'; nearest: 'pets'"),
-        (["own/insects", "--kind", "foldr"], 2, "--kind foldr: known: folder, table, huggingface, coco"),
+        (["own/insects", "--kind", "foldr"], 2, "--kind foldr: known: folder, table, huggingface, coco, depth_pairs"),
         (["own/insects", "--kind", "table"], 4, "is a folder, and kind table reads a file"),
         (["own/insects", "--field", "label"], 2, "--field label: must be FIELD=VALUE"),
         (["own/insects", "--field", "metrics=top1"], 2, "metrics: Extra inputs are not permitted; nearest: metric"),
@@ -106,6 +112,44 @@ def test_poses_of_ones_own_are_checked_too(tmp_path: Path) -> None:
     (tmp_path / "people").mkdir()
     result = command(tmp_path, "ls", "people", "--kind", "coco", "-o", "json")
     assert json.loads(result.stdout)["joints"] == 17
+
+
+def test_depth_of_ones_own_is_checked_and_listed_by_its_path(tmp_path: Path) -> None:
+    write_own(tmp_path / "rooms")
+    result = command(tmp_path, "check", "rooms")
+    assert result.exit_code == 0, result.output
+    assert "parts    train 30, val 8, test 6" in result.stdout
+    row = json.loads(command(tmp_path, "ls", tmp_path / "rooms", "--kind", "depth_pairs", "-o", "json").stdout)
+    assert (row["train"], row["val"], row["test"], row["there"], row["metric"]) == (30, 8, 6, True, "rmse")
+    path, digest = command(tmp_path, "split", "rooms").stdout.splitlines()
+    planned = DepthPairs.model_validate({"kind": "depth_pairs", "path": "rooms"})
+    assert digest == DepthData.of(planned, {"evaluate": "val"}).planned(tmp_path, [])["manifests"]["rooms/lists"]
+    assert Path(path).parent == tmp_path / "splits"
+
+
+def test_faults_of_depth_of_ones_own_are_lines(tmp_path: Path) -> None:
+    write_own(tmp_path / "rooms")
+    result = command(tmp_path, "check", "rooms", "--field", "steps_per_metre=1")
+    assert result.exit_code == 1
+    assert "steps_per_metre" in problems(result, "rooms")[0]
+    (tmp_path / "rooms" / "train.txt").unlink()
+    result = command(tmp_path, "check", "rooms", "--kind", "depth_pairs")
+    assert result.exit_code != 0
+    assert "train.txt" in result.output
+    result = command(tmp_path, "check", "rooms", "--kind", "depth_pairs", "--field", "steps_per_meter=1000")
+    assert (result.exit_code, "nearest: steps_per_metre" in result.output) == (2, True)
+
+
+def test_every_kind_of_description_is_one_of_the_data_commands() -> None:
+    """Of any task: a kind that a spec describes is known to `data check` and `data ls`."""
+
+    def kinds(described: type[DatasetDescription]) -> set[type[DatasetDescription]]:
+        return {described}.union(*(kinds(each) for each in described.__subclasses__()))
+
+    concrete = {each for each in kinds(DatasetDescription) if not inspect.isabstract(each)}
+    assert concrete == set(DESCRIBED.values())
+    for name, described in DESCRIBED.items():
+        assert get_args(described.model_fields["kind"].annotation) == (name,)
 
 
 def test_a_packed_folder_is_read_from_tar_files(tmp_path: Path, insects: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import socket
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -234,3 +235,54 @@ def test_a_message_can_be_printed_on_every_terminal() -> None:
     error = DataError("image \udce9t\u00e9 \x1b]0;title\x07 \u202egpj.exe")
     assert str(error) == r"image \udce9té \x1b]0;title\x07 \u202egpj.exe"
     assert str(error).encode().decode() == str(error)
+
+
+def jpegs() -> dict[str, bytes]:
+    random = np.random.default_rng(0)
+    smooth = np.add.outer(np.arange(53), np.arange(71))[..., None] * np.array([1, 2, 3]) % 256
+    pixels = (0.7 * smooth + 0.3 * random.integers(0, 256, smooth.shape)).astype(np.uint8)
+    made = {f"subsampling {kind}": saved(pixels, "JPEG", quality=80, subsampling=kind) for kind in (0, 1, 2)}
+    return {
+        **made,
+        "progressive": saved(pixels, "JPEG", quality=60, progressive=True),
+        "coarse": saved(pixels, "JPEG", quality=5),
+        "stored in RGB": saved(pixels, "JPEG", keep_rgb=True),
+        "turned by EXIF": saved(pixels, "JPEG", exif=turned_exif()),
+        "grey": saved(pixels[..., 0], "JPEG"),
+        "CMYK": saved(Image.fromarray(pixels).convert("CMYK"), "JPEG"),
+        "one pixel": saved(pixels[:1, :1], "JPEG"),
+        "PNG": saved(pixels, "PNG"),
+    }
+
+
+def turned_exif() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif.tobytes()
+
+
+@pytest.mark.parametrize("name", jpegs())
+def test_pixels_are_those_of_the_image_to_the_bit(name: str, tmp_path: Path) -> None:
+    content = jpegs()[name]
+    wanted = np.asarray(decode.opened(content, "x", "here"))
+    path = tmp_path / "image"
+    path.write_bytes(content)
+    for place in (content, path):
+        pixels = decode.opened_pixels(place, "x", "here")
+        assert pixels.dtype == np.uint8
+        assert np.array_equal(pixels, wanted)
+
+
+def test_jpegs_of_the_usual_kinds_are_not_left_to_pillow() -> None:
+    fast = {name for name, content in jpegs().items() if decode._plain_jpeg(io.BytesIO(content)) is not None}
+    assert fast == jpegs().keys() - {"CMYK", "PNG"}
+
+
+@pytest.mark.parametrize("spoilt", [lambda b: b[: len(b) // 2], lambda b: b[:20], lambda b: b"", lambda b: b"\0" * 99])
+def test_pixels_of_a_damaged_jpeg_are_refused_as_its_image_is(spoilt: Callable[[bytes], bytes]) -> None:
+    content = spoilt(jpegs()["coarse"])
+    with pytest.raises(Unreadable, match="x: cannot read image here") as by_pillow:
+        decode.opened(content, "x", "here")
+    with pytest.raises(Unreadable, match="x: cannot read image here") as ours:
+        decode.opened_pixels(content, "x", "here")
+    assert str(ours.value) == str(by_pillow.value)

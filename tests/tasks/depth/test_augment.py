@@ -16,10 +16,11 @@ from tasks.depth.augment import (
     Drawn,
     apply,
     augmented,
-    contrast_brightness,
+    contrast_brightness_table,
     depth_as_pixels,
     draw,
-    gamma,
+    gamma_table,
+    looked_up,
     shifted_hsv,
 )
 
@@ -54,9 +55,9 @@ def test_brightness_contrast_and_gamma_are_albumentations(golden: dict[str, NDAr
     for (factor, added), expected in zip(
         golden["brightness_contrast"], golden["brightness_contrast_images"], strict=True
     ):
-        assert np.array_equal(contrast_brightness(image, factor, added), expected)
+        assert np.array_equal(looked_up(image, contrast_brightness_table(factor, added)), expected)
     for exponent, expected in zip(golden["gamma"], golden["gamma_images"], strict=True):
-        assert np.array_equal(gamma(image, float(exponent)), expected)
+        assert np.array_equal(looked_up(image, gamma_table(float(exponent))), expected)
 
 
 def test_shifts_of_hue_saturation_and_value_are_albumentations(golden: dict[str, NDArray[Any]]) -> None:
@@ -105,7 +106,8 @@ def test_colours_change_the_image_alone() -> None:
     plain, its_depth = after(NOTHING)
     assert np.array_equal(depth, its_depth)
     assert not np.array_equal(image, plain)
-    assert np.array_equal(image, shifted_hsv(gamma(contrast_brightness(plain, 0.9, 0.2), 1.2), 10, 0, 0))
+    bright = looked_up(plain, contrast_brightness_table(0.9, 0.2))
+    assert np.array_equal(image, shifted_hsv(looked_up(bright, gamma_table(1.2)), 10, 0, 0))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_a_strip_lies_in_the_whole_image_over_its_whole_height(strip: tuple[int,
     mirrored, _ = after(Drawn(2, 5, True, strip, None, None, None))
     assert np.array_equal(mirrored, expected[:, ::-1])
     darker, _ = after(Drawn(2, 5, False, strip, (0.5, 0), None, None))
-    assert np.array_equal(darker, contrast_brightness(expected, 0.5, 0))
+    assert np.array_equal(darker, looked_up(expected, contrast_brightness_table(0.5, 0)))
 
 
 def test_depth_is_shown_from_black_to_white() -> None:

@@ -48,7 +48,7 @@ def test_without_augmentation_the_box_is_what_it_was() -> None:
         np.testing.assert_array_equal(each.matrix(SIZE), input_matrices(who.centre, who.scale, 0, SIZE))
         assert each.colours.tolist() == list(NEUTRAL)
         assert not each.grid.any()
-        places, labelled = each.joints(who, COCO, SIZE)
+        places, labelled = each.joints(who, COCO, each.matrix(SIZE))
         np.testing.assert_array_equal(places, warped_points(who.joints, each.matrix(SIZE)))
         assert labelled.all()
 
@@ -139,8 +139,8 @@ def test_half_body_of_joints_in_one_place_leaves_the_box() -> None:
 def test_a_mirrored_person_has_left_and_right_exchanged() -> None:
     who = replace(person(), labelled=np.arange(17) != 9)  # no left wrist
     mirrored, plain = some(only(flip=1), who, count=1)[0], some(only(), who, count=1)[0]
-    there, labelled = mirrored.joints(who, COCO, SIZE)
-    places, _ = plain.joints(who, COCO, SIZE)
+    there, labelled = mirrored.joints(who, COCO, mirrored.matrix(SIZE))
+    places, _ = plain.joints(who, COCO, plain.matrix(SIZE))
     np.testing.assert_allclose(there[COCO.names.index("left_hip")], [191, 0] + places[12] * [-1, 1], atol=1e-9)
     assert [name for name, known in zip(COCO.names, labelled, strict=True) if not known] == ["right_wrist"]
 

@@ -165,7 +165,7 @@ def test_the_window_of_an_input_holds_all_that_the_warp_reads() -> None:
     image, size = some_image(), (10, 14)
     smaller = 0
     for matrix in some_matrices(20, size):
-        window = boxes.source_window(matrix, size, (40, 48))
+        window = boxes.source_window(boxes.inverse(matrix), size, (40, 48))
         cut = image[:, window[0], window[1]]
         smaller += cut.numel() < image.numel()
         ours = boxes.warped_images(cut[None], boxes.in_window(matrix, window)[None], size)
@@ -176,7 +176,7 @@ def test_the_window_of_an_input_holds_all_that_the_warp_reads() -> None:
 @pytest.mark.parametrize("centre", [[-500, 20], [500, 20], [20, -500], [20, 500]])
 def test_a_box_beside_the_image_is_black(centre: list[float]) -> None:
     matrix = boxes.input_matrices(centre, [30, 30], 0, (10, 10))
-    window = boxes.source_window(matrix, (10, 10), (40, 48))
+    window = boxes.source_window(boxes.inverse(matrix), (10, 10), (40, 48))
     cut = some_image()[:, window[0], window[1]]
     assert cut.numel() > 0
     assert not boxes.warped_images(cut[None], boxes.in_window(matrix, window)[None], (10, 10)).any()

@@ -38,7 +38,7 @@ def inside(places: Floats) -> NDArray[np.bool_]:
 def test_decoded_joints_of_augmented_samples_are_the_annotated_ones() -> None:
     seen = mirrored = 0
     for who, drawn in some_draws():
-        places, labelled = drawn.joints(who, COCO, SIZE)
+        places, labelled = drawn.joints(who, COCO, drawn.matrix(SIZE))
         maps, weights = heat_maps.targets(
             torch.from_numpy(places)[None], torch.from_numpy(labelled)[None].float(), SIZE, MAP
         )
