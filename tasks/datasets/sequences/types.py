@@ -75,7 +75,7 @@ class SequenceSet(ABC):
         """Reads the annotations of a sequence. Raises DataError naming file, value and remedy."""
 
     def image(self, path: str) -> Pixels:
-        """(height, width, 3): a frame in RGB. Raises Unreadable (a DataError) for a frame that is missing or damaged."""
+        """(height, width, 3): a frame in RGB. Raises Unreadable for one that is missing or damaged."""
         from tasks.datasets.images.decode import opened
 
         return np.asarray(opened(self.root / path, self.name, str(self.root / path)))
