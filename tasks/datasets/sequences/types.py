@@ -32,7 +32,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Sequence:
-    """One object in consecutive frames; or, still, in one image."""
+    """One object in consecutive frames; or, still, all objects of one image."""
 
     name: str
     frames: tuple[str, ...]
@@ -50,7 +50,7 @@ class Sequence:
     fps: float
     """Frames per second."""
     still: bool = False
-    """One frame, which is paired with itself (COCO)."""
+    """One image (COCO): `frames` names it once for each object in it, and a row is paired with itself."""
 
 
 class SequenceSet(ABC):
@@ -63,7 +63,7 @@ class SequenceSet(ABC):
     part: Part
     protocol: Protocol
     lengths: NDArray[np.int64]
-    """(sequences,): frames of each; read when the set is opened, without its boxes."""
+    """(sequences,): frames (of a still image: objects) of each; read when the set is opened, without its boxes."""
 
     def __len__(self) -> int:
         return len(self.lengths)
