@@ -1,10 +1,10 @@
 """The sequences that are known by name.
 
-Sources of the counts. GOT-10k: Huang et al. 2021 (180 of its 420 test sequences are published), its lists, and frames as
-users counted them. TrackingNet: Muller et al. 2018, and its development kit (12 chunks of 2,511 sequences). LaSOT: Fan et
-al. 2019; testing_set.txt and the boxes in its evaluation toolkit, of which the 280 test sequences have 685,360; train has
-the other 2,831,982 frames. COCO: images with an object that is no group (1,021 of 118,287 have none), and such objects,
-as Detectron2's logs of COCO 2017 count them.
+Sources of the counts. GOT-10k: Huang et al. 2021 (180 of its 420 test sequences are published), its lists, and frames
+as users counted them. TrackingNet: Muller et al. 2018, and its development kit (12 chunks of 2,511 sequences). LaSOT:
+Fan et al. 2019; testing_set.txt and the boxes in its evaluation toolkit, of which the 280 test sequences have
+685,360; train has the other 2,831,982 frames. COCO: images with an object that is no group (1,021 of 118,287 have
+none), and such objects, as Detectron2's logs of COCO 2017 count them.
 """
 
 from __future__ import annotations
