@@ -1,8 +1,8 @@
 """Checks, without memory or data, that the models of trials can be built and take their weight files.
 
 Runs as a process of its own (`python -m workers.model_check`), since its caller imports no torch: reads JSON from
-stdin, {plugins: `PluginCode.plain` of each, models: list of {trial, weights: path or null}}, and prints a JSON list with
-null or the problem of each model. Of those that have `layers: true` and no problem it prints {layers: what
+stdin, {plugins: `PluginCode.plain` of each, models: list of {trial, weights: path or null}}, and prints a JSON list
+with null or the problem of each model. Of those that have `layers: true` and no problem it prints {layers: what
 `Task.measured_layers` says}.
 """
 

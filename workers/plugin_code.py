@@ -89,6 +89,12 @@ def installed(names: Iterable[str]) -> dict[str, str]:
     return versions
 
 
+def plugin_versions(plugins: Iterable[Plugin]) -> dict[str, str]:
+    """The plugins beside the versions of packages: "plugin birds.model" -> its digest, shortened. (In whole, with the
+    versions of what it imports, it is in the trial's spec.)"""
+    return {f"plugin {plugin.module}": plugin.digest[:12] for plugin in plugins}
+
+
 def mark(plugins: Sequence[PluginCode]) -> str:
     """A short name for these plugins in this order, each with its digest; empty for none. A process that has imported
     some serves trials with the same mark alone."""

@@ -305,12 +305,11 @@ def _ancestry(store: Store, key: str) -> Iterator[tuple[str, TrialSpec]]:
         except ValidationError:
             if recorded.get("plugins"):  # what it opened is asked of its task, whose code is not here
                 modules = ", ".join(plugin["module"] for plugin in recorded["plugins"])
-                raise SpecError(
-                    [
-                        f"initial weights: trial {key[:12]}, from which they come, ran with the plugins {modules}, without "
-                        f"which it cannot be told which images it opened: write plugins: [{modules}] in this spec too"
-                    ]
-                ) from None
+                what = (
+                    f"initial weights: trial {key[:12]}, from which they come, ran with the plugins {modules}, without "
+                    f"which it cannot be told which images it opened: write plugins: [{modules}] in this spec too"
+                )
+                raise SpecError([what]) from None
             continue
         yield key, spec
         waiting += spec.parents

@@ -30,7 +30,7 @@ from orchestrator.settings import Settings, private_folder
 from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.store.store import Store, open_store
 from orchestrator.tracking.process import MirrorProcess, mirrored
-from workers.plugin_code import PluginCode
+from workers.plugin_code import PluginCode, plugin_versions
 from workers.trial import TrialSpec
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ def record_job(store: Store, job: JobSpec, identity: str) -> None:
     store.jobs.put(
         JobRecord(
             identity, job.name, job.profile, spec, yaml.safe_dump(spec, sort_keys=False, allow_unicode=True),
-            job.priority, commit, dirty, provenance.versions(),
+            job.priority, commit, dirty, {**provenance.versions(), **plugin_versions(job.plugins)},
         )
     )  # fmt: skip
     store.jobs.put_stages(identity, [(stage["name"], position, stage) for position, stage in enumerate(spec["stages"])])

@@ -75,7 +75,10 @@ def _job(root: YamlNode, profile: str | None, overrides: Sequence[str], problems
     rest = Problems()
     job = check(applied, rest, unreadable)
     if job is None or job.profile:
-        check_unapplied(without_profiles(root), rest)
+        whole = without_profiles(root)
+        if _plugins(whole, rest) is not None:
+            check_unapplied(whole, rest)
+        ready(plugins)  # the profile may have others than the file
     problems.add(*(problem for problem in rest if problem.place not in unreadable))
     problems.leave_out(rest.left_out)
     return job.model_copy(update={"plugins": plugins}) if job is not None and plugins else job

@@ -75,10 +75,10 @@ def _root(module: str, package: str, folders: Sequence[Path]) -> Path:
         return found
     if bare is not None:
         raise PluginError(module, f"{bare} has no __init__.py: add an empty one")
-    places = ", ".join(dict.fromkeys(str(folder.absolute()) for folder in folders))
+    places = [f"./{package}.py", *dict.fromkeys(str(folder / f"{package}.py") for folder in folders[1:])]
     raise PluginError(
-        module, f"no {package}.py and no folder {package} in {places}, and no such package is installed: put it into "
-        "one of them, change to its folder, or add that to PYTHONPATH"
+        module, f"not found: neither {' nor '.join(places)} (or a folder {package} with __init__.py), nor installed: "
+        "put it there, change to its folder, or add that to PYTHONPATH"
     )  # fmt: skip
 
 
@@ -86,9 +86,7 @@ def _not_installed(module: str, root: Path, folders: Sequence[Path]) -> Path:
     """`root`; refuses one that has the name of another package that is installed, which other code may import."""
     other = _installed_root(root.stem, folders)
     if other is not None and other.resolve() != root.resolve():
-        raise PluginError(
-            module, f"{root} has the name of an installed package, {other}: rename one, or uninstall that"
-        )
+        raise PluginError(module, f"{root} has the name of an installed package: rename it, or uninstall that")
     return root
 
 
@@ -105,7 +103,7 @@ def _installed_root(package: str, without: Sequence[Path]) -> Path | None:
         return None
     origin = Path(spec.origin)
     if origin.suffix != ".py":
-        raise PluginError(package, f"{origin} is not Python source: name a package of .py files")
+        raise PluginError(package, f"{package} is not Python source: name a package of .py files")
     return origin.parent if origin.name == "__init__.py" else origin
 
 
@@ -154,11 +152,11 @@ def _imports(module: str, root: Path, files: dict[str, str], known: Collection[s
             found = _distributions().get(package)
             if found:
                 names.update(dict.fromkeys(found))
-            elif _is_somewhere(package):
+            elif _is_somewhere(package, root.parent):
                 raise PluginError(
-                    module, f"{file}, line {line_number}: imports {package}, which belongs neither to the plugin nor to "
-                    f"an installed package, so that it would not reach the nodes: put it into the package {root.stem} "
-                    f"(import {root.stem}.{package}), or name it in `plugins` too"
+                    module, f"{file}, line {line_number}: imports {package}, which belongs neither to the plugin nor "
+                    f"to an installed package, so that it would not reach the nodes: put it into the package "
+                    f"{root.stem} (import {root.stem}.{package}), or name it in `plugins` too"
                 )  # fmt: skip
             elif optional:
                 names[package] = None
@@ -221,7 +219,9 @@ def _distributions() -> dict[str, list[str]]:
     return {package: sorted(set(names)) for package, names in metadata.packages_distributions().items()}
 
 
-def _is_somewhere(package: str) -> bool:
+def _is_somewhere(package: str, folder: Path) -> bool:
+    if (folder / f"{package}.py").is_file() or (folder / package).is_dir():
+        return True
     try:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):
