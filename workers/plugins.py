@@ -122,7 +122,7 @@ def _imported(code: PluginCode) -> ModuleType:
     finder = None
     if known is None:
         _check(code)
-        finder = _Finder(code)
+        finder = PluginFinder(code)
         sys.meta_path.insert(0, finder)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # output of commands may be JSON
@@ -159,7 +159,7 @@ def _check(code: PluginCode) -> None:
         raise PluginError(plugin.module, f"its files do not have the digest {plugin.digest[:12]}: submit the job again")
 
 
-class _Finder(MetaPathFinder):
+class PluginFinder(MetaPathFinder):
     """Finds the modules of one plugin in the text of its files."""
 
     def __init__(self, code: PluginCode) -> None:

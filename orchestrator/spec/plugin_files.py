@@ -15,6 +15,7 @@ from pathlib import Path
 from tasks.backbones.timm_names import own_names
 from tasks.errors import PluginError
 from workers.plugin_code import Plugin, PluginCode, digest_of, installed
+from workers.plugins import PluginFinder
 
 OURS = ("orchestrator", "workers", "tasks")
 """Packages of this project: a plugin may import them, and their commit is recorded with every trial."""
@@ -91,14 +92,15 @@ def _not_installed(module: str, root: Path, folders: Sequence[Path]) -> Path:
 
 
 def _installed_root(package: str, without: Sequence[Path]) -> Path | None:
-    """The folder or file of a package on Python's path, these folders left out. Raises PluginError for one that has no
-    source."""
-    left_out = {str(folder.absolute()) for folder in [*without, *([Path.cwd()] if without else [])]}
-    path = [entry for entry in sys.path if os.path.abspath(entry or os.curdir) not in left_out]
+    """The folder or file of a package that Python finds itself, below none of these folders. Raises PluginError for one
+    that has no source."""
     if without:
+        left_out = {str(folder.absolute()) for folder in [*without, Path.cwd()]}
+        path = [entry for entry in sys.path if os.path.abspath(entry or os.curdir) not in left_out]
         spec = PathFinder.find_spec(package, path)
     else:
-        spec = importlib.util.find_spec(package) if package not in sys.modules else _spec_of(package)
+        finders = [finder for finder in sys.meta_path if not isinstance(finder, PluginFinder)]
+        spec = next((found for finder in finders if (found := finder.find_spec(package, None)) is not None), None)
     if spec is None or spec.origin is None:
         return None
     origin = Path(spec.origin)
@@ -107,17 +109,13 @@ def _installed_root(package: str, without: Sequence[Path]) -> Path | None:
     return origin.parent if origin.name == "__init__.py" else origin
 
 
-def _spec_of(package: str) -> importlib.machinery.ModuleSpec | None:
-    return getattr(sys.modules[package], "__spec__", None)
-
-
 def _texts(module: str, root: Path) -> dict[str, str]:
     """Path from the folder that holds the package -> text, of all .py files; those in hidden folders do not count."""
     paths = [root] if root.is_file() else sorted(root.rglob("*.py"))
     inside = [(path, path.relative_to(root.parent)) for path in paths]
     kept = [(path, name) for path, name in inside if path.is_file() and not any(p.startswith(".") for p in name.parts)]
     if len(kept) > MAX_FILES or sum(path.stat().st_size for path, _ in kept) > MAX_BYTES:
-        raise PluginError(
+        raise PluginError(  # too_large
             module, f"{root} has {len(kept)} .py files; at most {MAX_FILES:,} files and {MAX_BYTES >> 20} MB can be "
             "sent to the nodes: name a smaller package"
         )  # fmt: skip

@@ -27,10 +27,8 @@ def ready(plugins: Sequence[Plugin], folders: Sequence[Path] = ()) -> tuple[Plug
     be had, or is there in another version than the one that is asked for.
     """
     if plugins and forbidden():
-        raise PluginError(
-            plugins[0].module, f"plugins are switched off here ({SWITCH}): remove `plugins` from the spec, or ask "
-            "whoever runs this service"
-        )  # fmt: skip
+        was_off = f"plugins are switched off here ({SWITCH}): remove `plugins` from the spec, or ask whoever runs this"
+        raise PluginError(plugins[0].module, was_off)
     packages = {plugin.package for plugin in plugins}
     codes = tuple(
         _found.get((plugin.module, plugin.digest)) or find(plugin, [Path.cwd(), *folders], packages)

@@ -87,7 +87,7 @@ def forget() -> None:
             del registry._model_entrypoints[name]
     for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
         del sys.modules[name]
-    sys.meta_path[:] = [each for each in sys.meta_path if not isinstance(each, plugins._Finder)]
+    sys.meta_path[:] = [each for each in sys.meta_path if not isinstance(each, plugins.PluginFinder)]
     plugins._process.digests.clear()
     of_specs._found.clear()
 
