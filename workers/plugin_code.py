@@ -25,7 +25,7 @@ class Plugin(BaseModel):
 
     module: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$", max_length=200)
     """As it is imported: package.module, or the name of a single file."""
-    digest: str = Field(default="", pattern="^([0-9a-f]{64})?$")
+    digest: str = Field(default="", max_length=64, pattern="^([0-9a-f]{64})?$")
     """SHA-256 of all .py files of the top-level package (or of the single file) and of the versions of the packages
     that these import. `submit` fills it in; written in a spec, any other plugin is refused."""
     versions: dict[Label, Label] = Field(default={}, max_length=1000)

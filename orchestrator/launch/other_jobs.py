@@ -273,7 +273,7 @@ def check_test_data_unseen(store: Store, origins: Iterable[ResolvedWeightsRow], 
     spec/check_test_access.py refuses the same within a job.
     """
     test_rules = sorted({item for spec in specs if spec.task.reads_test for item in spec.task.opens.items()})
-    for origin in origins:
+    for origin in origins if test_rules else ():
         for key, ancestor in _ancestry(store, origin.key):
             for name, rule in test_rules:
                 if ancestor.task.opens.get(name, rule) != rule:
@@ -288,7 +288,8 @@ def check_test_data_unseen(store: Store, origins: Iterable[ResolvedWeightsRow], 
 def _ancestry(store: Store, key: str) -> Iterator[tuple[str, TrialSpec]]:
     """The trial and all trials from whose weights it started, directly or not: keys and specs.
 
-    Leaves out those that are deleted or recorded in an older form of spec, and what only they lead to.
+    Leaves out those that are deleted or recorded in an older form of spec, and what only they lead to. Raises SpecError
+    for one of a plugin that this process does not have.
     """
     waiting, seen = [key], set[str]()
     while waiting:

@@ -54,8 +54,8 @@ def _another(plugin: Plugin, root: Path, digest: str, versions: dict[str, str]) 
     words = ", ".join(changed)
     return (
         f"{root} has digest {digest[:12]}, and {plugin.digest[:12]} was asked for"
-        f"{f' ({words})' if words else ''}: bring back the files and packages of then, or submit the "
-        "spec file again, which makes another job with trials of its own"
+        f"{f' ({words})' if words else ''}: bring back the files and packages of then; to run it as it is now, submit "
+        "a spec file without that digest, which is another job with trials of its own"
     )
 
 
