@@ -45,6 +45,8 @@ class _Process:
 
     digests: dict[str, str] = field(default_factory=dict)
     """Package -> digest."""
+    models: dict[str, str] = field(default_factory=dict)
+    """Model that was registered with timm -> package."""
     used: list[tuple[str, str]] = field(default_factory=list)
     """(module, digest) of the plugins that count now."""
     tasks: dict[str, type[Task]] = field(default_factory=dict)
@@ -75,15 +77,17 @@ def use(plugins: Sequence[PluginCode]) -> None:
             return
         if plugins and forbidden():
             raise PluginError(plugins[0].plugin.module, f"{SWITCH} is off where this runs: remove it, or `plugins`")
+        modules = _modules(plugins)
         tasks: dict[str, type[Task]] = {}
         models: dict[str, str] = {}
         metrics: dict[str, tuple[str, FromLogits]] = {}
-        for code in plugins:
-            module = _imported(code)
+        for code, module in zip(plugins, modules, strict=True):
             _add(tasks, _tasks(code, module), code, "the task kind")
             found = {metric.metric.name: (code.plugin.module, metric) for metric in _metrics(code, module)}
             _add(metrics, found, code, "the metric")
-            models.update(_models(code, models))
+            models.update(
+                {name: code.plugin.module for name, whose in _process.models.items() if whose == code.plugin.package}
+            )
         _count(tasks, models, metrics)
         _process.used = wanted
 
@@ -110,31 +114,42 @@ def _add(all_: dict[str, Any], found: Mapping[str, Any], code: PluginCode, what:
     all_.update(found)
 
 
+def _modules(plugins: Sequence[PluginCode]) -> list[ModuleType]:
+    """The modules, from the text that the plugins hold: neither a file that changed since nor another of its name. All
+    can be found before the first is imported, which may import another one."""
+    added: dict[str, PluginFinder] = {}
+    for code in plugins:
+        package, digest = code.plugin.package, code.plugin.digest
+        known = added[package].digest if package in added else _process.digests.get(package)
+        if known is None:
+            _check(code)
+            added[package] = PluginFinder(code)
+        elif known != digest:
+            raise PluginError(
+                code.plugin.module, f"this process has imported {package} with digest {known[:12]}, and now it has "
+                f"{digest[:12]}: start a new Python process"
+            )  # fmt: skip
+    sys.meta_path[:0] = added.values()
+    try:
+        modules = [_imported(code) for code in plugins]
+    except PluginError:  # leave nothing half imported
+        sys.meta_path[:] = [finder for finder in sys.meta_path if finder not in added.values()]
+        for name in [name for name in sys.modules if name.partition(".")[0] in added]:
+            del sys.modules[name]
+        _process.models = {model: package for model, package in _process.models.items() if package not in added}
+        raise
+    _process.digests.update({package: finder.digest for package, finder in added.items()})
+    return modules
+
+
 def _imported(code: PluginCode) -> ModuleType:
-    """The module, from the text that `code` holds: neither a file that changed since nor another of its name."""
-    module, package, digest = code.plugin.module, code.plugin.package, code.plugin.digest
-    known = _process.digests.get(package)
-    if known is not None and known != digest:
-        raise PluginError(
-            module, f"this process has imported {package} with digest {known[:12]}, and now it has {digest[:12]}: "
-            "start a new Python process"
-        )  # fmt: skip
-    finder = None
-    if known is None:
-        _check(code)
-        finder = PluginFinder(code)
-        sys.meta_path.insert(0, finder)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # output of commands may be JSON
-            imported = importlib.import_module(module)
+            module = importlib.import_module(code.plugin.module)
     except (Exception, SystemExit) as error:
-        if finder is not None:  # leave nothing half imported
-            sys.meta_path.remove(finder)
-            for name in [name for name in sys.modules if name.partition(".")[0] == package]:
-                del sys.modules[name]
-        raise PluginError(module, _of_import(code, error)) from error
-    _process.digests[package] = digest
-    return imported
+        raise PluginError(code.plugin.module, _of_import(code, error)) from error
+    _note_models(code)  # before the next plugin registers another one over it
+    return module
 
 
 def _check(code: PluginCode) -> None:
@@ -164,6 +179,7 @@ class PluginFinder(MetaPathFinder):
 
     def __init__(self, code: PluginCode) -> None:
         self._code = code
+        self.digest = code.plugin.digest
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if fullname.partition(".")[0] != self._code.plugin.package:
@@ -282,20 +298,17 @@ def _wrong_metric(metric: Metric) -> str | None:
     return None
 
 
-def _models(code: PluginCode, others: Mapping[str, str]) -> dict[str, str]:
-    """Models that the plugin's package has registered with timm. Raises PluginError for a name that timm has."""
+def _note_models(code: PluginCode) -> None:
+    """Notes what the plugin's package has registered with timm. Raises PluginError for a name that is taken."""
     registry = sys.modules.get("timm.models._registry")
-    names = [] if registry is None else list(_registered(registry, code.plugin.package))
-    for name in names:
+    package = code.plugin.package
+    for name in [] if registry is None else list(_registered(registry, package)):
         if name in own_names():
-            raise PluginError(
-                code.plugin.module, f"{code.file}: the model {name} is one of timm's or ours: choose another name"
-            )
-        if others.get(name, code.plugin.package).partition(".")[0] != code.plugin.package:
-            raise PluginError(
-                code.plugin.module, f"{code.file}: {others[name]} registers the model {name} too: rename one"
-            )
-    return dict.fromkeys(names, code.plugin.module)
+            what = f"the model {name} is one of timm's or ours: choose another name"
+            raise PluginError(code.plugin.module, f"{code.file}: {what}")
+        if (other := _process.models.setdefault(name, package)) != package:
+            what = f"{other} registers the model {name} too: rename one"
+            raise PluginError(code.plugin.module, f"{code.file}: {what}")
 
 
 def _registered(registry: Any, package: str) -> Iterator[str]:

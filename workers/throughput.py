@@ -16,8 +16,8 @@ import torch
 from tasks.backbones.dropped_layers import cut_facts
 from tasks.backbones.frozen import train_mode
 from tasks.base import Batch
-from workers.state import TrainingState
 from workers.plugin_code import plugin_versions
+from workers.state import TrainingState
 from workers.trial import TrialSpec
 
 PREFIX = "system_"

@@ -89,6 +89,7 @@ def forget() -> None:
         del sys.modules[name]
     sys.meta_path[:] = [each for each in sys.meta_path if not isinstance(each, plugins.PluginFinder)]
     plugins._process.digests.clear()
+    plugins._process.models.clear()
     of_specs._found.clear()
 
 

@@ -12,10 +12,11 @@ import plugin_files as made
 import pytest
 import torch
 
+from orchestrator.spec.plugin_files import find
 from tasks import TASKS, plugged
 from tasks.backbones.timm_names import check_timm_name
 from tasks.errors import PluginError
-from workers.plugin_code import PluginCode, digest_of, mark
+from workers.plugin_code import Plugin, PluginCode, digest_of, mark
 from workers.plugins import use
 from workers.trial import TrialSpec
 
@@ -48,7 +49,7 @@ def test_a_plugin_adds_a_model_a_metric_and_a_task_while_its_job_lasts(tmp_path:
     use([])
     assert "mine" not in TASKS
     assert plugged.MODELS == plugged.METRICS == {}
-    with pytest.raises(ValueError, match="no such kind|does not match any"):
+    with pytest.raises(ValueError, match="does not match any of the expected tags"):
         TrialSpec.model_validate(own)
     use([plugin])
     assert TrialSpec.model_validate(own) == trial
@@ -72,6 +73,17 @@ def test_a_package_imports_its_own_modules(tmp_path: Path) -> None:
     }  # fmt: skip
     use([made.code(made.write(tmp_path, files), "plug_c.of")])
     assert sys.modules["plug_c.of"].NAME == sys.modules["plug_c.of"].values.NAME == 3
+
+
+def test_plugins_of_one_job_may_import_each_other(tmp_path: Path) -> None:
+    """In any order, and one that fails leaves none of them behind."""
+    made.write(tmp_path, {"plug_1.py": "import plug_2\nX = plug_2.X\n", "plug_2.py": "X = 5\n", "plug_3.py": "1 / 0\n"})
+    first, second = (find(Plugin(module=name), [tmp_path], {"plug_2"}) for name in ("plug_1", "plug_2"))
+    with pytest.raises(PluginError, match=r"plug_3\.py, line 1: ZeroDivisionError"):
+        use([first, second, made.code(tmp_path, "plug_3")])
+    assert {"plug_1", "plug_2", "plug_3"}.isdisjoint(sys.modules)
+    use([first, second])
+    assert sys.modules["plug_1"].X == 5
 
 
 def test_a_process_serves_one_version_alone(tmp_path: Path) -> None:
@@ -172,7 +184,7 @@ def test_a_plugin_that_failed_can_be_mended_in_the_same_process(tmp_path: Path) 
 def test_two_plugins_cannot_have_one_name(text: str, tmp_path: Path) -> None:
     made.write(tmp_path, {"plug_j.py": text, "plug_k.py": text})
     with pytest.raises(
-        PluginError, match=r"plug_k\.py: .*(the metric hits|the task kind mine|plug_j registers the mod)"
+        PluginError, match=r"plug_k\.py: .*(the metric hits|the task kind mine|plug_j registers the model)"
     ):
         use([made.code(tmp_path, "plug_j"), made.code(tmp_path, "plug_k")])
 

@@ -130,7 +130,7 @@ def test_another_version_than_the_one_asked_for_says_what_changed(tmp_path: Path
     ):
         find(asked, [tmp_path])
     with pytest.raises(
-        PluginError, match=r"and 000000000000 was asked for: bring back the files and packages of then, o"
+        PluginError, match=r"and 000000000000 was asked for: bring back the files and packages of then; to run"
     ):
         find(found.model_copy(update={"digest": "0" * 64}), [tmp_path])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -30,12 +30,11 @@ def second(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @pytest.fixture(autouse=True)
-def metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     SEEN.clear()
     for better in ("higher", "lower", "neither"):
         metric = Metric(f"second_{better}", f"second guess, {better}", better)  # type: ignore[arg-type]
         monkeypatch.setitem(plugged.METRICS, metric.name, ("plug_y", FromLogits(metric, second)))
-    yield
 
 
 def classify(dataset: str = "digits", **fields: Any) -> Classify:
