@@ -176,7 +176,7 @@ def _imported(body: Sequence[ast.stmt], optional: bool = False) -> Iterator[tupl
         elif isinstance(node, ast.If) and _of_type_checkers(node.test):
             yield from _imported(node.orelse, optional)
             continue
-        guarded = optional or (isinstance(node, ast.Try) and any(map(_takes_absence, node.handlers)))
+        guarded = optional or (isinstance(node, ast.Try | ast.TryStar) and any(map(_takes_absence, node.handlers)))
         for name, value in ast.iter_fields(node):
             if isinstance(value, list):
                 inner = [each for each in value if isinstance(each, ast.stmt)]
