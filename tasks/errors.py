@@ -1,4 +1,4 @@
-"""The error for data that are missing, unreadable or wrong."""
+"""The errors for data that are missing, unreadable or wrong, and for plugins that cannot be used."""
 
 from __future__ import annotations
 
@@ -11,6 +11,18 @@ class DataError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
+
+
+class PluginError(Exception):
+    """A plugin cannot be found, imported or used. The message is one line: file, what is wrong, remedy."""
+
+    def __init__(self, module: str, what: str) -> None:
+        super().__init__(module, what)
+        self.module = module
+        self.what = printable(what)
+
+    def __str__(self) -> str:
+        return f"plugin {printable(self.module)}: {self.what}"
 
 
 def printable(text: str) -> str:

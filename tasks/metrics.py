@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,21 @@ def percent(name: str, title: str, complement: str = "") -> Metric:
 
 LOSS = Metric("loss", "loss", "lower")
 """The mean loss on the split that is evaluated."""
+
+
+@dataclass(frozen=True)
+class FromLogits:
+    """A figure that a plugin computes from the outputs of a classifier; see `METRICS` in docs/plugins.md."""
+
+    metric: Metric
+    compute: Callable[[Tensor, Tensor], float]
+    """(logits, labels) -> one finite number, a Python float or a tensor of one element.
+
+    logits: (images, classes), float32, before softmax; labels: (images,), int64, from 0. Both are on the CPU and hold
+    all images that are evaluated, in the order of the loaders. Where the data have several labels per image, labels are
+    (images, classes): 1 for a label that the image has, 0 for one that it has not, -1 for one that does not count
+    (VOC 2007 calls such objects difficult).
+    """
 
 
 @dataclass(frozen=True)

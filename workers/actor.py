@@ -57,7 +57,7 @@ class TrialActor:
                 raise RuntimeError(f"busy with {self._assignment.name if self._assignment else '?'}")
             self._tidy()
             self._assignment, self._events, self._dropped, self._ended = assignment, [], 0, False
-            self._key, self._begun = assignment.trial.key, time.monotonic()
+            self._key, self._begun = assignment.key, time.monotonic()
             self._stop.clear()
             threading.Thread(target=self._run, args=(assignment,), daemon=True, name=assignment.name).start()
         return self.poll(0, wait_s)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import pickle
 import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.errors import DataError
+from tasks.errors import DataError, PluginError
 from workers.errors import ErrorClass, TrialError
+from workers.plugin_code import PluginCode
+from workers.plugins import use
 from workers.trial import TrialSpec
 
 
@@ -22,7 +25,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class Assignment:
-    """A trial that a node is to run, and everything about the run that is not part of the trial."""
+    """A trial that a node is to run, and everything about the run that is not part of the trial.
+
+    The trial travels as bytes of its own, which the first look at `trial` reads, after the plugins are imported: where
+    its classes cannot be imported, that is an error of the trial and not of the process that received it.
+    """
 
     trial: TrialSpec
     name: str
@@ -38,6 +45,35 @@ class Assignment:
     workers: int = 1
     keep_weights: bool = False
     time_limit_s: float | None = None
+    plugins: tuple[PluginCode, ...] = ()
+    """Of the trial, in its order."""
+
+    @property
+    def key(self) -> str:
+        """That of the trial, which is not read for it."""
+        packed: tuple[str, bytes] | None = self.__dict__.get("_packed")
+        return packed[0] if packed else self.trial.key
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        trial = state.pop("trial", None)
+        if "_packed" not in state:
+            state["_packed"] = (trial.key, pickle.dumps(trial))
+        return state
+
+    def __getattr__(self, name: str) -> Any:
+        """`trial`, of an assignment that has travelled. Raises PluginError; TrialError (code) where this node lacks the
+        classes of the trial."""
+        if name != "trial" or "_packed" not in self.__dict__:
+            raise AttributeError(name)
+        use(self.plugins)
+        try:
+            trial: TrialSpec = pickle.loads(self.__dict__["_packed"][1])
+        except (ImportError, AttributeError) as error:
+            what = f"the trial's classes cannot be imported on its node: {type(error).__name__}: {error}"
+            raise TrialError(ErrorClass.code, f"{what}; the nodes need the driver's code and packages") from error
+        self.__dict__["trial"] = trial
+        return trial
 
 
 @dataclass(frozen=True)
@@ -122,6 +158,8 @@ def classify_error(error: BaseException) -> Failure:
         return Failure(ErrorClass.storage, first)
     if isinstance(error, DataError):
         return Failure(ErrorClass.data, str(error))
+    if isinstance(error, PluginError):
+        return Failure(ErrorClass.code, str(error))
     if isinstance(error, MemoryError):
         return Failure(ErrorClass.out_of_memory, first)
     if _from_another_worker(error):

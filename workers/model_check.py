@@ -1,12 +1,14 @@
 """Checks, without memory or data, that the models of trials can be built and take their weight files.
 
-Runs as a process of its own (`python -m workers.model_check`), since its caller imports no torch: reads a JSON list of
-{trial, weights: path or null} from stdin and prints a JSON list with null or the problem of each. Of those that have
-`layers: true` and no problem it prints {layers: what `Task.measured_layers` says}.
+Runs as a process of its own (`python -m workers.model_check`), since its caller imports no torch: reads JSON from
+stdin, {plugins: `PluginCode.plain` of each, models: list of {trial, weights: path or null}}, and prints a JSON list
+with null or the problem of each model. Of those that have `layers: true` and no problem it prints {layers: what
+`Task.measured_layers` says}.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -22,6 +24,8 @@ from tasks.backbones.model import build
 from tasks.backbones.swin_windows import check_same_windows
 from tasks.errors import DataError
 from workers.optim import parameter_groups
+from workers.plugin_code import PluginCode
+from workers.plugins import use
 from workers.prepare import enable_grad_checkpointing
 from workers.trial import TrialSpec
 
@@ -83,4 +87,8 @@ def problems(models: list[dict[str, Any]]) -> list[Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps(problems(json.load(sys.stdin))))
+    given = json.load(sys.stdin)
+    use([PluginCode.from_plain(plain) for plain in given["plugins"]])
+    with contextlib.redirect_stdout(sys.stderr):  # of code that prints
+        answers = problems(given["models"])
+    print(json.dumps(answers))

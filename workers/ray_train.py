@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -58,7 +59,8 @@ ends_of_workers: list[Event] = []
 
 def outcome_of_workers(events: list[Event], died: Exception | None) -> Outcome:
     """The outcome reported first. Raises the first failure (TrialError) or Stopped instead; "another worker is gone"
-    counts only if nothing else was reported, because it only follows from that."""
+    counts only if nothing else was reported, because it only follows from that. A worker that could not even read what
+    it was given, because its node lacks that code, reports nothing: that is an error in code, as it is in every try."""
     lost = [event for event in events if isinstance(event, Failure) and event.error_class is ErrorClass.node_lost]
     for event in [*(event for event in events if event not in lost), *lost]:
         if isinstance(event, Outcome):
@@ -66,6 +68,11 @@ def outcome_of_workers(events: list[Event], died: Exception | None) -> Outcome:
         if isinstance(event, Failure):
             raise TrialError(event.error_class, event.message) from died
         raise Stopped
+    lacks = r"(ModuleNotFoundError|ImportError): .*|AttributeError: Can't get attribute .*"
+    missing = re.search(lacks, str(died or ""))
+    if missing:
+        said = f"the workers cannot be started on their nodes, which need the driver's code: {missing[0]}"
+        raise TrialError(ErrorClass.code, said) from died
     reason = str(died).splitlines()[0] if died else "no worker reported how it ended"
     raise TrialError(ErrorClass.node_lost, f"a worker process died: {reason}") from died
 

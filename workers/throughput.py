@@ -16,6 +16,7 @@ import torch
 from tasks.backbones.dropped_layers import cut_facts
 from tasks.backbones.frozen import train_mode
 from tasks.base import Batch
+from workers.plugin_code import plugin_versions
 from workers.state import TrainingState
 from workers.trial import TrialSpec
 
@@ -224,5 +225,6 @@ def facts(run: TrainingState) -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("torch", "torchvision", "timm", "numpy")},
+            **plugin_versions(run.trial.plugins),
         },
     }

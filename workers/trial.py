@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from tasks.bounds import MAX_SEED
 from tasks.metrics import Metric
 from workers.key_content import key_content
 from workers.optim_spec import EMA, LONGEST_EPOCHS, Epochs, OptimSpec, Steps, without_default
+from workers.plugin_code import Plugin
 
 KEY_VERSION = 3
 """Part of every key: raise it when the same spec comes to mean another computation, as when a default changes. (Fields
@@ -126,6 +128,8 @@ class TrialSpec(BaseModel):
     """Workers among which the loss is computed, each over its own share of the batch. Set by the planner alone, to the
     stage's workers. It counts where the task's loss needs a whole share at once (`Task.loss_over` is `batch`): another
     number of shares is then another loss. It becomes 1 for every other trial, whose result does not depend on it."""
+    plugins: tuple[Plugin, ...] = Field(default=(), exclude_if=operator.not_)
+    """The job's plugins, each with its digest. Set by the planner alone. Modules and digests enter the key."""
 
     @model_validator(mode="after")
     def _optim_where_it_trains(self) -> TrialSpec:
@@ -230,7 +234,7 @@ class TrialSpec(BaseModel):
 
         Left out: fields at their default, labels of initial weights, `NOT_IN_KEY`, and `optim` of a trial that does not
         train. Weights made by another trial enter by that trial's key, so a key covers its whole lineage; a file's by
-        their digest, wherever it lies.
+        their digest, wherever it lies; a plugin by its module and digest.
         Raises ValueError while a source of weights still names a stage instead of a trial.
         """
         for steps, init in inits(self):
@@ -238,6 +242,8 @@ class TrialSpec(BaseModel):
                 raise ValueError(f"{'.'.join(map(str, steps))} still names stage {init.stage!r}: plan it first")
         content = key_content(self)
         content["task"] = self.task.key_content(content["task"])
+        if self.plugins:
+            content["plugins"] = [[plugin.module, plugin.digest] for plugin in self.plugins]
         if not self.trains:
             content.pop("optim", None)
         left_out = NOT_IN_KEY if self.optim.iterations is not None else (*NOT_IN_KEY, "report_iterations")

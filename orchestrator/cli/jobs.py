@@ -51,13 +51,14 @@ def submit(
 @click.option("-q", "--quiet", is_flag=True, help="No live table and no progress lines.")
 def retry(job: str, where: Settings, cpus: int | None, no_tracking: bool, no_ship: bool, quiet: bool) -> None:
     """Run a job's failed and cancelled trials again, and the trials that waited for them."""
+    from orchestrator.launch.job_plugins import with_plugins
     from orchestrator.launch.recorded_trials import check_recorded_trials
     from orchestrator.spec.load import recorded
     from orchestrator.store.store import open_existing
 
     store = open_existing(where)
     identity = store.jobs.find(job)
-    spec = recorded(store.jobs.spec(identity), identity)  # before anything is pending again
+    spec, _ = with_plugins(recorded(store.jobs.spec(identity), identity), identity)  # before anything is pending again
     check_recorded_trials(spec, identity)
     count = store.jobs.retry(identity)
     store.close()

@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.launch.job_plugins import use_recorded
 from orchestrator.report.formatting import aligned
 from orchestrator.report.status import View
 from workers.optim import parameter_groups
@@ -27,8 +28,10 @@ def table(store: Store, key: str) -> View:
 
     Raises NotFound, and OrchestratorError if this version cannot read the recorded spec or build its model.
     """
+    spec = store.trials.get(key).spec
+    use_recorded(spec, f"trial {key[:12]}")
     try:
-        trial = TrialSpec.model_validate(store.trials.get(key).spec)
+        trial = TrialSpec.model_validate(spec)
     except ValidationError as error:
         raise OrchestratorError(f"trial {key[:12]} was recorded by a version with other specs: {error}") from error
     try:

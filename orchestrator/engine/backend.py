@@ -13,6 +13,7 @@ from orchestrator.records.trial_files import trial_folder
 from orchestrator.spec.job import Resources
 from workers.errors import ErrorClass
 from workers.messages import Assignment, Failure, TrialUpdate, Weights
+from workers.plugin_code import PluginCode
 
 
 class Backend(Protocol):
@@ -68,6 +69,8 @@ class RunSite:
     data_root: Path
     cluster: str
     """Address of the cluster, or `local:FOLDER`; drivers with the same one share its slots."""
+    plugins: tuple[PluginCode, ...] = ()
+    """Of the job; they are sent with every trial."""
 
 
 def assignment_of(
@@ -87,6 +90,7 @@ def assignment_of(
         workers=resources.workers,
         keep_weights=planned.keep_weights,
         time_limit_s=hours * 3600 if hours else None,
+        plugins=site.plugins,
     )
 
 

@@ -8,12 +8,13 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayError, RaySystemError, RuntimeEnvSetupError
 
+from orchestrator.engine.actor_handle import ActorHandle, WorkerUpdate, held_by, name_of, of_name
 from orchestrator.engine.cluster_calls import ClusterCalls
 from orchestrator.engine.ray_errors import first_line, last_line, plain_lines
 from orchestrator.engine.watch import FROZEN_S, AnswerWatch
@@ -36,60 +37,17 @@ FREE_FOR_S = 0.5
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class ActorHandle:
-    """An actor and the trial it runs, if any."""
-
-    name: str
-    handle: Any
-    resources: Resources
-    assignment: Assignment | None = None
-    """None while idle, and for an actor that got its trial from an earlier driver."""
-    key: str = ""
-    token: int = 0
-    settled: bool = False
-    """True once it has answered; until then the cluster may still count its resources as free."""
-    call: Any = None
-    """The call whose answer is awaited; None while idle."""
-    ended: int | None = None
-    """Token of its last trial, whose end is recorded; None once the worker knows that, or has another trial."""
-    unavailable_since: float | None = None
-    former_owner: str = ""
-    """Id of the driver from which it was, or is to be, taken over; an answer that was on its way names that one."""
-    answers: AnswerWatch = field(default_factory=lambda: AnswerWatch(time.monotonic()), compare=False)
-
-    @property
-    def idle(self) -> bool:
-        return self.call is None
-
-
-@dataclass(frozen=True)
-class WorkerUpdate:
-    """The answer of a worker: an update of its trial, or None and the reason if its process died."""
-
-    worker: ActorHandle
-    update: TrialUpdate | None
-    reason: str = ""
-
-
-def _held(resources: Resources) -> Resources:
-    """What an actor holds: resources without speed and time limit, so that trials that differ in these share actors."""
-    default = Resources()
-    return resources.model_copy(
-        update={"images_per_second": default.images_per_second, "time_limit_hours": default.time_limit_hours}
-    )
-
-
 class RayBackend:
     """The actors of one driver on the connected cluster."""
 
     def __init__(
         self, prefix: str, execute: Execute | None = None, orphan_s: float = 300.0, owner: str = "",
-        gone: Callable[[], str | None] = lambda: None,
+        gone: Callable[[], str | None] = lambda: None, plugins: str = "",
     ) -> None:  # fmt: skip
         """`prefix`: begins the names of one store's actors. `execute`: runs a trial in an actor; None: run_trial.
         `orphan_s`: seconds after which an idle actor that no driver asks ends. `owner`: id of the driver. `gone`: why
-        the cluster is known to be gone, without asking Ray."""
+        the cluster is known to be gone, without asking Ray. `plugins`: their mark (`workers.plugin_code.mark`); the
+        driver's trials run on actors of the same one alone."""
         self._calls = ClusterCalls(gone)
         self._silent: dict[str, AnswerWatch] = {}
         """Actors of other drivers that did not answer."""
@@ -97,6 +55,7 @@ class RayBackend:
         self._owner = owner
         self._execute = execute
         self._orphan_s = orphan_s
+        self._plugins = plugins
         self._class = ray.remote(TrialActor)
         self._workers: dict[str, ActorHandle] = {}
         self._free: tuple[float, list[dict[str, float]]] = (0.0, [])
@@ -117,9 +76,8 @@ class RayBackend:
         return [worker for worker in self._workers.values() if not worker.idle]
 
     def has_room(self, resources: Resources) -> bool:
-        """True if a trial of these resources can start now; retires idle actors of other resources to make room."""
-        held = _held(resources)
-        if any(worker.idle and worker.resources == held for worker in self._workers.values()):
+        """True if a trial of these resources can start now; retires idle actors that do not suit it to make room."""
+        if self._suiting(held_by(resources)) is not None:
             return True
         if self._fits(resources):
             return True
@@ -129,6 +87,12 @@ class RayBackend:
         for worker in idle:
             self.retire(worker)
         return self._fits(resources)
+
+    def _suiting(self, held: Resources) -> ActorHandle | None:
+        """An idle actor that holds these resources and has imported what this driver's trials need, and nothing else:
+        one that was taken over may have another job's plugins."""
+        idle = (worker for worker in self._workers.values() if worker.idle)
+        return next((each for each in idle if each.resources == held and each.plugins == self._plugins), None)
 
     def _fits(self, resources: Resources) -> bool:
         needs = worker_needs(resources)
@@ -154,11 +118,9 @@ class RayBackend:
     # Trials
 
     def start(self, assignment: Assignment, resources: Resources) -> ActorHandle:
-        """Gives a trial to an idle actor of its resources, or to a new one; `poll` returns its updates."""
-        held = _held(resources)
-        worker = next((w for w in self._workers.values() if w.idle and w.resources == held), None)
-        if worker is None:
-            worker = self._create(held)
+        """Gives a trial to an idle actor that suits it, or to a new one; `poll` returns its updates."""
+        held = held_by(resources)
+        worker = self._suiting(held) or self._create(held)
         worker.assignment, worker.key, worker.token = assignment, assignment.trial.key, assignment.token
         worker.ended = None  # the worker learns of the recorded end from the next assignment
         worker.answers.answered(time.monotonic())
@@ -311,10 +273,10 @@ class RayBackend:
             name, handle = calls[call]
             with contextlib.suppress(RayError):
                 update: TrialUpdate = ray.get(call)
-                resources = Resources.model_validate_json(name.rsplit("|", 1)[1])
+                plugins, resources = of_name(name.removeprefix(self._prefix))
                 worker = ActorHandle(
                     name, handle, resources, key=update.key, token=update.token, settled=True, call=call,
-                    former_owner=update.owner,
+                    former_owner=update.owner, plugins=plugins,
                 )  # fmt: skip
                 answers.append(WorkerUpdate(worker, update))
         return answers
@@ -358,8 +320,7 @@ class RayBackend:
                 self._workers[worker.name] = worker
 
     def _create(self, resources: Resources) -> ActorHandle:
-        # The name carries the resources, so that the next driver knows what the actor holds.
-        name = f"{self._prefix}{uuid.uuid4().hex[:8]}|{resources.model_dump_json(exclude_defaults=True)}"
+        name = self._prefix + name_of(uuid.uuid4().hex[:8], self._plugins, resources)
         several = resources.workers > 1  # then Ray Train takes the resources, worker by worker
         options = self._class.options(
             name=name,
@@ -371,7 +332,7 @@ class RayBackend:
             max_restarts=0,
         )
         handle = self._calls.ask(lambda: options.remote(self._execute, self._orphan_s, self._owner))
-        worker = ActorHandle(name, handle, resources)
+        worker = ActorHandle(name, handle, resources, plugins=self._plugins)
         self._workers[name] = worker
         return worker
 

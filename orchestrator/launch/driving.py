@@ -19,6 +19,7 @@ from orchestrator.errors import BackendUnreachable, ClusterLost, OrchestratorErr
 from orchestrator.records.states import JobState
 from orchestrator.settings import Settings
 from orchestrator.store.store import Store
+from workers.plugin_code import mark
 
 CLUSTERS = 5
 """So many clusters may be lost in a row, without a report of any trial in between, before the driver gives up."""
@@ -138,7 +139,7 @@ def _on_cluster(driver: Driver, connection: Connection, first: bool) -> JobState
         with _state_recorded(store, driver.job_id, JobState.interrupted, "Ray did not start: "):
             joining = ray_cluster.connected(where, namespace, connection.cpus, connection.ship)
             cluster = stack.enter_context(joining)
-        backend = RayBackend(f"{namespace}/", owner=driver.id, gone=cluster.gone)
+        backend = RayBackend(f"{namespace}/", owner=driver.id, gone=cluster.gone, plugins=mark(driver.site.plugins))
         with refusal_recorded(store, driver.job_id):
             require(backend, {stage.name: stage.resources or driver.job.resources for stage in driver.job.stages})
             if first:

@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.errors import NotFound, SpecError
 from orchestrator.launch.data_manifests import with_manifests
+from orchestrator.launch.job_plugins import with_plugins
 from orchestrator.launch.other_jobs import assumed_snapshots, assumptions
 from orchestrator.launch.submit import recorded_durations
 from orchestrator.plan.cost import Cost, cost
@@ -31,6 +32,7 @@ def estimate(job: JobSpec, where: Settings, nodes: list[Node]) -> Cost:
 
     `job`: as `assume_weights` returns it. Writes nothing but the split manifests of data that have none yet.
     """
+    job, _ = with_plugins(job)
     planned_job = with_manifests(job, where)
     try:
         store = open_to_look(where)

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from orchestrator.errors import Conflict, NotFound, SpecError
+from orchestrator.launch.job_plugins import with_plugins
 from orchestrator.launch.other_jobs import assume_all, resolve_weights
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
@@ -58,6 +59,7 @@ class _Job:
         if self.spec is None:
             return []
         if stage not in self.trials:
+            self.spec, _ = with_plugins(self.spec, self.job_id)
             self.planner = self.planner or Planner(assume_all(self.spec), DurationModel())
             self.trials[stage] = self.planner.in_stage(stage)
         return self.trials[stage]
@@ -186,14 +188,14 @@ class _Jobs:
         found.stage_names = [stage["name"] for stage in content["stages"]]
         found.table_stage = content["report"].get("stage") or found.stage_names[-1]
         try:
-            found.spec = recorded(content, identity)
+            found.spec, _ = with_plugins(recorded(content, identity), identity)
             found.planner = Planner(assume_all(found.spec), DurationModel())
         except SpecError as error:
             found.spec, found.warning = None, error.problems[0]
         except ValidationError as error:
             found.spec, found.warning = None, f"{identity}: {error.errors()[0]['msg']}"
         if found.warning:
-            found.warning = f"not checked against the spec of the job, which this version refuses: {found.warning}"
+            found.warning = f"not checked against the spec of the job, which cannot be read here: {found.warning}"
         return found
 
     def _by_id(self, column: TableColumn) -> str:

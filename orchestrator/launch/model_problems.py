@@ -11,8 +11,9 @@ from typing import Any
 
 from orchestrator.errors import SpecError
 from orchestrator.launch.claim_layers import claim_problems, claimed_models
+from orchestrator.launch.job_plugins import with_plugins
 from orchestrator.launch.other_jobs import assume_all
-from orchestrator.launch.preflight import CHECK, TIMEOUT_S, different_models
+from orchestrator.launch.preflight import CHECK, TIMEOUT_S, asked, different_models
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.spec.job import JobSpec
@@ -29,8 +30,8 @@ def check_models(job: JobSpec, spec: Path) -> list[str]:
     """
     planner = Planner(assume_all(job), DurationModel())
     checks = different_models([*planner.specs(), *planner.foreseen()], DurationModel(), None)
-    asked = claimed_models(job, planner)
-    results = _answers([*checks, *asked.values()])
+    models = claimed_models(job, planner)
+    results = _answers(job, [*checks, *models.values()])
     if isinstance(results, str):
         return [f"models were not built: {results}"]
     wrong: dict[str, None] = {}
@@ -40,18 +41,18 @@ def check_models(job: JobSpec, spec: Path) -> list[str]:
             wrong[f"{_place(spec, model)}: backbone.model: {model}: {result}"] = None
     if wrong:
         raise SpecError(list(wrong))
-    _refuse(job, spec, planner, dict(zip(asked, results[len(checks) :], strict=True)))
+    _refuse(job, spec, planner, dict(zip(models, results[len(checks) :], strict=True)))
     return []
 
 
 def check_claims(job: JobSpec, spec: Path) -> list[str]:
     """As `check_models`, for claims alone. A job whose claims name no layer, item or pair starts no process."""
     planner = Planner(assume_all(job), DurationModel())
-    asked = claimed_models(job, planner)
-    results = _answers(list(asked.values())) if asked else []
+    models = claimed_models(job, planner)
+    results = _answers(job, list(models.values())) if models else []
     if isinstance(results, str):
         return [f"layers of claims were not checked: {results}"]
-    _refuse(job, spec, planner, dict(zip(asked, results, strict=True)))
+    _refuse(job, spec, planner, dict(zip(models, results, strict=True)))
     return []
 
 
@@ -62,13 +63,14 @@ def _refuse(job: JobSpec, spec: Path, planner: Planner, answers: Mapping[str, An
         raise SpecError(problems)
 
 
-def _answers(checks: list[dict[str, Any]]) -> list[Any] | str:
+def _answers(job: JobSpec, checks: list[dict[str, Any]]) -> list[Any] | str:
     """What the process that builds models says of each; text: why it says nothing."""
     if not checks:
         return []
+    _, plugins = with_plugins(job)
     try:
         child = subprocess.run(
-            [sys.executable, "-c", CHECK], input=json.dumps(checks), capture_output=True, text=True,
+            [sys.executable, "-c", CHECK], input=asked(checks, plugins), capture_output=True, text=True,
             timeout=TIMEOUT_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

@@ -273,7 +273,7 @@ def check_test_data_unseen(store: Store, origins: Iterable[ResolvedWeightsRow], 
     spec/check_test_access.py refuses the same within a job.
     """
     test_rules = sorted({item for spec in specs if spec.task.reads_test for item in spec.task.opens.items()})
-    for origin in origins:
+    for origin in origins if test_rules else ():
         for key, ancestor in _ancestry(store, origin.key):
             for name, rule in test_rules:
                 if ancestor.task.opens.get(name, rule) != rule:
@@ -288,7 +288,8 @@ def check_test_data_unseen(store: Store, origins: Iterable[ResolvedWeightsRow], 
 def _ancestry(store: Store, key: str) -> Iterator[tuple[str, TrialSpec]]:
     """The trial and all trials from whose weights it started, directly or not: keys and specs.
 
-    Leaves out those that are deleted or recorded in an older form of spec, and what only they lead to.
+    Leaves out those that are deleted or recorded in an older form of spec, and what only they lead to. Raises SpecError
+    for one of a plugin that this process does not have.
     """
     waiting, seen = [key], set[str]()
     while waiting:
@@ -297,8 +298,19 @@ def _ancestry(store: Store, key: str) -> Iterator[tuple[str, TrialSpec]]:
             continue
         seen.add(key)
         try:
-            spec = TrialSpec.model_validate(store.trials.get(key).spec)
-        except (NotFound, ValidationError):
+            recorded = store.trials.get(key).spec
+        except NotFound:
+            continue
+        try:
+            spec = TrialSpec.model_validate(recorded)
+        except ValidationError:
+            if recorded.get("plugins"):  # what it opened is asked of its task, whose code is not here
+                modules = ", ".join(plugin["module"] for plugin in recorded["plugins"])
+                what = (
+                    f"initial weights: trial {key[:12]}, from which they come, ran with the plugins {modules}, without "
+                    f"which it cannot be told which images it opened: write plugins: [{modules}] in this spec too"
+                )
+                raise SpecError([what]) from None
             continue
         yield key, spec
         waiting += spec.parents

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SpecError
 from orchestrator.plan.durations import DurationModel, model_id
 from tasks.backbones.spec import FromFile
+from workers.plugin_code import PluginCode
 from workers.trial import TrialSpec
 
 TIMEOUT_S = 120.0
@@ -28,7 +29,9 @@ class ModelPreflight:
     A single new model without a file starts no process: its first trial fails just as soon.
     """
 
-    def __init__(self, specs: Iterable[TrialSpec], durations: DurationModel, data_root: Path) -> None:
+    def __init__(
+        self, specs: Iterable[TrialSpec], durations: DurationModel, data_root: Path, plugins: Sequence[PluginCode] = ()
+    ) -> None:
         self._checks = different_models(specs, durations, data_root)
         self._process: subprocess.Popen[str] | None = None
         if len(self._checks) > 1 or any(check["weights"] for check in self._checks):
@@ -37,7 +40,7 @@ class ModelPreflight:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             )  # fmt: skip
             assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(self._checks))
+            self._process.stdin.write(asked(self._checks, plugins))
             self._process.stdin.close()
             self._process.stdin = None
 
@@ -64,6 +67,11 @@ class ModelPreflight:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+
+
+def asked(checks: list[dict[str, Any]], plugins: Sequence[PluginCode]) -> str:
+    """What `workers.model_check` reads from its standard input."""
+    return json.dumps({"plugins": [code.plain() for code in plugins], "models": checks})
 
 
 def different_models(

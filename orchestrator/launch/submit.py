@@ -19,6 +19,7 @@ from orchestrator.launch import provenance
 from orchestrator.launch.data_manifests import check_unchanged, with_manifests
 from orchestrator.launch.driving import Connection, drive
 from orchestrator.launch.inputs import missing_data
+from orchestrator.launch.job_plugins import with_plugins
 from orchestrator.launch.other_jobs import check_test_data_unseen, resolve_weights
 from orchestrator.launch.preflight import ModelPreflight
 from orchestrator.plan.durations import DurationModel
@@ -29,6 +30,7 @@ from orchestrator.settings import Settings, private_folder
 from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.store.store import Store, open_store
 from orchestrator.tracking.process import MirrorProcess, mirrored
+from workers.plugin_code import PluginCode, plugin_versions
 from workers.trial import TrialSpec
 
 log = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
     options = options or Options()
     make_folder(where.folder)
     with contextlib.closing(open_store(where.database_url)) as store:
+        job, plugins = with_plugins(job)
         job, origins = resolve_weights(job, store)
         planned_job = with_manifests(job, where)
         durations = recorded_durations(store)
@@ -89,7 +92,7 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
         check_unchanged(store, identity, planned_job)
         record_job(store, job, identity)
         store.lineage.put_origins(identity, origins)
-        result = _drive(_Study(store, job, planned_job, identity, where, options), planner, durations)
+        result = _drive(_Study(store, job, planned_job, identity, where, options, plugins), planner, durations)
         result.message = store.jobs.get(identity).message
         from orchestrator.report.publish import publish
 
@@ -108,6 +111,7 @@ class _Study:
     identity: str
     where: Settings
     options: Options
+    plugins: tuple[PluginCode, ...]
 
 
 def _drive(study: _Study, planner: Planner, durations: DurationModel) -> Submitted:
@@ -120,13 +124,13 @@ def _drive(study: _Study, planner: Planner, durations: DurationModel) -> Submitt
         options.watch(driver)
 
     def driver_of(planner: Planner) -> Driver:
-        return Driver(store, study.job, identity, planner, _site(where), watch)
+        return Driver(store, study.job, identity, planner, _site(where, study.plugins), watch)
 
     first = driver_of(planner)
     result = Submitted(identity, JobState.running, first.tally)
     unfinished = first.prepare()
     record_claims(store, identity)  # when every trial that can be known is placed, and before any of them starts
-    preflight = ModelPreflight(planner.specs() if unfinished else [], durations, where.data_root)
+    preflight = ModelPreflight(planner.specs() if unfinished else [], durations, where.data_root, study.plugins)
 
     def ready(cluster: Any) -> None:
         result.dashboard = cluster.dashboard
@@ -146,8 +150,8 @@ def _drive(study: _Study, planner: Planner, durations: DurationModel) -> Submitt
     return result
 
 
-def _site(where: Settings) -> RunSite:
-    return RunSite(where.storage, where.data_root, where.address or f"local:{where.folder}")
+def _site(where: Settings, plugins: tuple[PluginCode, ...]) -> RunSite:
+    return RunSite(where.storage, where.data_root, where.address or f"local:{where.folder}", plugins)
 
 
 def record_job(store: Store, job: JobSpec, identity: str) -> None:
@@ -157,7 +161,7 @@ def record_job(store: Store, job: JobSpec, identity: str) -> None:
     store.jobs.put(
         JobRecord(
             identity, job.name, job.profile, spec, yaml.safe_dump(spec, sort_keys=False, allow_unicode=True),
-            job.priority, commit, dirty, provenance.versions(),
+            job.priority, commit, dirty, {**provenance.versions(), **plugin_versions(job.plugins)},
         )
     )  # fmt: skip
     store.jobs.put_stages(identity, [(stage["name"], position, stage) for position, stage in enumerate(spec["stages"])])

@@ -26,7 +26,7 @@ Seeds = tuple[int, ...] | None
 def expand(job: JobSpec, stage: Stage, seeds: Seeds, may_test: bool) -> list[WaitingTrial]:
     """The trials of a stage with its own sweep, in the order of the spec, the replicates of a setting one after the
     other. Raises pydantic's ValidationError."""
-    base, workers = apply(job.trial, stage.override), job.resources_of(stage).workers
+    base, workers = apply(job.base, stage.override), job.resources_of(stage).workers
     trials = [_trial(apply(base, point), may_test, workers) for point in points(stage.sweep)]
     return replicated(trials, seeds)
 
@@ -60,7 +60,7 @@ class SearchGroup:
 def searches(job: JobSpec, stage: Stage, seeds: Seeds) -> list[SearchGroup]:
     """The groups of a stage that searches, in the order of the spec. Raises pydantic's ValidationError."""
     assert isinstance(stage.sweep, Search)
-    base, workers, groups = apply(job.trial, stage.override), job.resources_of(stage).workers, []
+    base, workers, groups = apply(job.base, stage.override), job.resources_of(stage).workers, []
     for values in groups_of(stage.sweep):
         fields = apply(base, values)
         centre = _trial(apply(fields, middle(stage.sweep.search)), False, workers)

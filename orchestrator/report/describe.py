@@ -181,9 +181,11 @@ def _attempt_lines(attempts: Iterable[AttemptRow]) -> list[str]:
 
 
 def _pairs(values: Mapping[str, Any], before: str = "") -> list[str]:
-    """Nested mappings as `path: value` lines."""
+    """Nested mappings, also those in lists, as `path: value` lines."""
     lines: list[str] = []
     for name, value in values.items():
+        if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            value = {str(number): item for number, item in enumerate(value)}
         if isinstance(value, Mapping) and value:
             lines += _pairs(value, f"{before}{name}.")
         else:

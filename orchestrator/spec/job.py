@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
@@ -17,6 +18,7 @@ from orchestrator.spec.search_space import MAX_NUMBER, Number
 from orchestrator.spec.sweep import Path_, SingleSetting, Sweep, as_list
 from tasks import TASKS, task_class
 from tasks.bounds import Label, Prose
+from workers.plugin_code import Plugin, PluginField
 from workers.trial import KEY_VERSION
 
 NAME = r"^[a-z0-9][a-z0-9-]*$"
@@ -26,7 +28,7 @@ MAX_NAME = 60
 MAX_STAGES = 100
 MAX_PROFILES = 50
 
-PLANNER_ONLY = ("may_test", "batch_workers")
+PLANNER_ONLY = ("may_test", "batch_workers", "plugins")
 """The fields of a trial that no spec may set."""
 
 
@@ -241,6 +243,9 @@ class JobSpec(SpecModel):
     name: str = Field(pattern=NAME, max_length=MAX_NAME)
     profile: str = Field(default="", pattern=PROFILE.replace("^", "^(").replace("$", ")?$"), max_length=MAX_NAME)
     """The profile that is applied (in a file: the default profile)."""
+    plugins: list[PluginField] = Field(default=[], max_length=20, exclude_if=operator.not_)
+    """Modules of your own that driver and nodes import, in this order, by name or {module, digest}: they may register
+    timm models and have TASKS and METRICS (docs/plugins.md). A changed plugin makes another job and other trials."""
     trial: dict[str, Any]
     """The base trial, a part of TrialSpec: task, backbone, optim, runtime, seed."""
     stages: list[Stage] = Field(min_length=1, max_length=MAX_STAGES)
@@ -270,6 +275,21 @@ class JobSpec(SpecModel):
             return fields
         data_field = next(iter(task_class(kind).data_fields), "kind")
         return {**fields, "report": {**report, "columns": f"task.{data_field}"}}
+
+    @field_validator("plugins")
+    @classmethod
+    def _each_once(cls, plugins: list[Plugin]) -> list[Plugin]:
+        modules = [plugin.module for plugin in plugins]
+        if twice := next((module for module in modules if modules.count(module) > 1), None):
+            raise ValueError(f"{twice} stands there twice: remove one")
+        return plugins
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """The base trial with the job's plugins, from which trials are made."""
+        if not self.plugins:
+            return self.trial
+        return {**self.trial, "plugins": [plugin.model_dump(mode="json") for plugin in self.plugins]}
 
     def resources_of(self, stage: Stage) -> Resources:
         """The resources of each trial of a stage."""

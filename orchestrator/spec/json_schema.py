@@ -49,6 +49,7 @@ def json_schema() -> Schema:
         definitions["ReportSpec"]["properties"][key] = {
             "$ref": "#/$defs/TrialPath", "default": field["default"], "title": field["title"],
         }  # fmt: skip
+    fields["plugins"]["items"] = {"anyOf": [definitions["Plugin"]["properties"]["module"], fields["plugins"]["items"]]}
     fields["trial"] = {"$ref": "#/$defs/TrialSpec"}
     fields["stages"]["items"] = {"$ref": "#/$defs/Stage", "required": ["name"]}
     fields["profiles"] = _profiles(fields)

@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.errors import SpecError
 from orchestrator.spec.check import check, check_unapplied
 from orchestrator.spec.diagnostics import Problems, causes, exact, wording
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.overrides import with_overrides, with_profile, without_profiles
+from orchestrator.spec.plugins import ready
 from orchestrator.spec.yaml_nodes import YamlNode, read
+from tasks.errors import PluginError
+from workers.plugin_code import Plugin, PluginField
 
 
 def load(path: str | Path, profile: str | None = None, overrides: Sequence[str] = ()) -> JobSpec:
@@ -42,6 +45,7 @@ def load_checking_profiles(path: str | Path, profile: str | None = None, overrid
         problems.add(*(problem for problem in others if problem.place not in places))
     if job is None or len(problems):
         raise SpecError(problems.lines())
+    ready(job.plugins)  # another profile may have others
     return job
 
 
@@ -61,6 +65,9 @@ def _job(root: YamlNode, profile: str | None, overrides: Sequence[str], problems
     applied, profile_problems = with_profile(root, profile)
     applied, override_problems = with_overrides(applied, overrides)
     problems.add(*profile_problems, *override_problems)
+    plugins = _plugins(applied, problems)  # first: the rest may name what they hold
+    if plugins is None:
+        return None
     if profile_problems:
         check_unapplied(applied, problems)
         return None
@@ -68,10 +75,36 @@ def _job(root: YamlNode, profile: str | None, overrides: Sequence[str], problems
     rest = Problems()
     job = check(applied, rest, unreadable)
     if job is None or job.profile:
-        check_unapplied(without_profiles(root), rest)
+        whole = without_profiles(root)
+        if _plugins(whole, rest) is not None:
+            check_unapplied(whole, rest)
+        ready(plugins)  # the profile may have others than the file
     problems.add(*(problem for problem in rest if problem.place not in unreadable))
     problems.leave_out(rest.left_out)
-    return job
+    return job.model_copy(update={"plugins": plugins}) if job is not None and plugins else job
+
+
+_PLUGINS = TypeAdapter(list[PluginField])
+
+
+def _plugins(root: YamlNode, problems: Problems) -> list[Plugin] | None:
+    """The job's plugins with their digests, imported; the current folder and that of the spec are looked at. None where
+    one of them cannot be had: it is added to `problems`, and without it nothing else can be said. Fields that are wrong
+    by themselves count as no plugin, and are reported as every other field."""
+    node = root.child("plugins")
+    try:
+        written = _PLUGINS.validate_python(node.plain() if node else [])
+    except ValidationError:
+        written = []
+    folder = Path(root.place.source).absolute().parent
+    try:
+        return [code.plugin for code in ready(written, [folder])]
+    except PluginError as error:
+        named = [item.plain() for item in node.value] if node and isinstance(node.value, list) else []
+        names = [each["module"] if isinstance(each, dict) else each for each in named]
+        steps: list[str | int] = ["plugins", *([names.index(error.module)] if error.module in names else [])]
+        problems.report(root.place_of(steps), "plugins", error.module, error.what)
+        return None
 
 
 def profiles(path: str | Path) -> list[str]:

@@ -165,11 +165,17 @@ def trial_tags(job: JobRow, row: PlacedRow, trial: TrialRow, parent_run_id: str,
         **cut_tags(
             {
                 PARENT_TAG: parent_run_id, "level": "trial", "trial": row.key, "seed": trial.seed,
-                "metric": row.metric, "better": better, "split": row.split,
+                "metric": row.metric, "better": better, "split": row.split, "plugins": _plugins(trial),
                 **_commit(trial.git_commit, trial.git_dirty),
             }
         ),
     }  # fmt: skip
+
+
+def _plugins(trial: TrialRow) -> str | None:
+    """Module and digest of each plugin; None without any."""
+    each = [f"{plugin['module']} {plugin['digest'][:12]}" for plugin in trial.spec.get("plugins", ())]
+    return ", ".join(each) or None
 
 
 def end_tags(trial: TrialRow, state: str, before: RunStatus | None) -> dict[str, str]:

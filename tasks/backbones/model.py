@@ -57,8 +57,14 @@ def build_backbone(
 
 
 def head_names(model: nn.Module) -> tuple[str, ...]:
-    """Names of the modules that map features to classes, for example `head`, or `head.fc`."""
-    names = model.pretrained_cfg["classifier"]  # type: ignore[index]
+    """Names of the modules that map features to classes, for example `head`, or `head.fc`. Raises ValueError for a
+    model that does not say so, which a plugin may have."""
+    names = (getattr(model, "pretrained_cfg", None) or {}).get("classifier")
+    if not names:
+        raise ValueError(
+            f"the model {type(model).__name__} does not say which of its modules is the classifier: build it by "
+            "timm.models.build_model_with_cfg, with `classifier` in its default_cfgs"
+        )
     return (names,) if isinstance(names, str) else tuple(names)
 
 

@@ -58,9 +58,12 @@ def nearest_arguments(model: str, given: Iterable[str]) -> str:
 
 
 def usual_image_size(model: str) -> int:
-    """Side in pixels of the input for which timm made this model."""
+    """Side in pixels of the input for which timm made this model. Raises ValueError where it does not say so."""
     import timm
 
     import tasks.backbones.replknet  # noqa: F401 (makes it known to timm)
 
-    return int(timm.get_pretrained_cfg_value(model, "input_size")[-1])
+    size = timm.get_pretrained_cfg_value(model, "input_size")
+    if not size:
+        raise ValueError(f"the model {model} was registered with timm without an input_size: write backbone.image_size")
+    return int(size[-1])

@@ -8,14 +8,20 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from tasks import plugged
 from tasks.spelling import nearest
 
 _REGISTERED = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
 
 
-@cache
 def timm_names() -> frozenset[str]:
-    """Every name that timm.create_model takes (without pre-training tag), read from timm's source files and ours."""
+    """Every name that timm.create_model takes (without pre-training tag), those of the job's plugins too."""
+    return own_names() | plugged.MODELS.keys()
+
+
+@cache
+def own_names() -> frozenset[str]:
+    """The same without plugins, read from timm's source files and ours."""
     package = importlib.util.find_spec("timm")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("timm is not installed, though this project requires it")

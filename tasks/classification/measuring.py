@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from tasks.base import Batch
 from tasks.classification.nearest import classified, unit
+from tasks.classification.plugin_metrics import of_plugin
 from tasks.classification.probe import features_of, forward
 from tasks.classification.voc_precision import average_precision
 from tasks.metrics import Measurement, Summary
@@ -45,12 +46,15 @@ class Answers:
     """Summed over the images."""
     names: Sequence[str]
     """Of the classes, where the data have them."""
+    outputs: tuple[Tensor, Tensor] | None = None
+    """Logits (n, classes) in fp32 and labels of the images, on the CPU; None where no plugin's metric needs them."""
 
 
 def measured(
-    model: nn.Module, batches: Iterable[Batch], card: LabelledCard, headless: bool, knn: bool
+    model: nn.Module, batches: Iterable[Batch], card: LabelledCard, headless: bool, knn: bool, outputs: bool = False
 ) -> Iterator[tuple[str, tuple[Answers | None, Features | None]]]:
-    """The part of each batch, see `Task.measure`. `headless`: the model has no classifier and gives features."""
+    """The part of each batch, see `Task.measure`. `headless`: the model has no classifier and gives features.
+    `outputs`: keep all logits."""
     with features_of(model) if knn and not headless else nullcontext() as kept:
         for batch in batches:
             output, labels = forward(model, batch["images"]) if knn else model(batch["images"]), batch["labels"]
@@ -59,7 +63,10 @@ def measured(
                 pooled = output.flatten(1) if kept is None else kept.take()
                 features = Features(unit(pooled), labels.cpu(), bool(batch.get("reference")))
             asked = not headless and not batch.get("reference")
-            yield batch["item"], (_answers(output.float(), batch, card) if asked else None, features)
+            answers = _answers(output.float(), batch, card) if asked else None
+            if answers is not None and outputs:
+                answers = replace(answers, outputs=(output.float().cpu(), labels.cpu()))
+            yield batch["item"], (answers, features)
 
 
 def _answers(logits: Tensor, batch: Batch, card: LabelledCard) -> Answers:
@@ -72,13 +79,21 @@ def _answers(logits: Tensor, batch: Batch, card: LabelledCard) -> Answers:
 
 
 def summarized(
-    parts: Sequence[tuple[Answers | None, Features | None]], card: LabelledCard, knn: NearestNeighbours | None
+    parts: Sequence[tuple[Answers | None, Features | None]],
+    card: LabelledCard,
+    knn: NearestNeighbours | None,
+    metrics: Sequence[str] = (),
 ) -> Summary:
-    """The figures of all parts; see `Classify.summarize`."""
+    """The figures of all parts; see `Classify.summarize`. `metrics`: names of those of plugins to compute too."""
     answers = [answer for answer, _ in parts if answer is not None]
     summary = Summary({})
     if answers:
         summary = _several(answers) if card.several_labels else _single(answers)
+    kept = [answer.outputs for answer in answers if answer.outputs is not None]
+    if metrics and kept:
+        logits, labels = (torch.cat([pair[n] for pair in kept]) for n in (0, 1))
+        more = {name: of_plugin(name, logits, labels) for name in metrics}
+        summary = replace(summary, figures={**summary.figures, **more})
     if knn is None:
         return summary
     features = [each for _, each in parts if each is not None]

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tasks.base import Batch, DataContext, Loaders
 from tasks.bounds import MAX_NUMPY_SEED, Label
+from tasks.classification.chosen import check_chosen, of_plugins, ordered
 from tasks.classification.neighbours import NearestNeighbours
 from tasks.datasets import find_dataset
 from tasks.datasets.augment import MEAN_STD, Augment
@@ -100,6 +101,11 @@ class Classify(OneDataSet[LabelledData]):
     knn: NearestNeighbours | None = None
     """Also measure k-NN classification in every evaluation, the figure `knn`; each passes all training images through
     the model too."""
+    plugin_metrics: tuple[Label, ...] = Field(default=(), max_length=50)
+    """Names of metrics of the job's plugins that every evaluation computes too (docs/plugins.md)."""
+    choose_by: Label = ""
+    """The figure that trials are chosen by, one of a plugin or of ours; empty: the first of ours, or of `knn` if that
+    says so."""
     normalize: Literal["imagenet", "half"] = "imagenet"
     """Mean and standard deviation for normalising pixels: ImageNet's, or 0.5 and 0.5."""
     preprocessing: Literal["stated", "weights"] = "stated"
@@ -154,6 +160,13 @@ class Classify(OneDataSet[LabelledData]):
         return self
 
     @model_validator(mode="after")
+    def _metrics_exist(self) -> Classify:
+        check_chosen(self.plugin_metrics, self.choose_by, self.metrics, bool(self.knn and self.knn.choose))
+        if self.plugin_metrics and self.probe == "knn":
+            raise ValueError("probe knn has no classifier, and plugin_metrics are computed from logits: leave one out")
+        return self
+
+    @model_validator(mode="after")
     def _parts_fit(self) -> Classify:
         if self.train == "trainval" and self.evaluate == "val":
             raise ValueError("train: trainval holds the images of evaluate: val; evaluate on test, or train on train")
@@ -171,6 +184,10 @@ class Classify(OneDataSet[LabelledData]):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
+        return ordered((*self._own_metrics, *of_plugins(self.plugin_metrics)), self.choose_by)
+
+    @property
+    def _own_metrics(self) -> tuple[Metric, ...]:
         if self._card.several_labels:
             return (MEAN_AP, LOSS)
         if self.probe == "knn":
@@ -294,11 +311,13 @@ class Classify(OneDataSet[LabelledData]):
     def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[str, Any]]:
         from tasks.classification.measuring import measured
 
-        yield from measured(model, batches, self._card, self.probe == "knn", self.knn is not None)
+        outputs = bool(self.plugin_metrics)
+        yield from measured(model, batches, self._card, self.probe == "knn", self.knn is not None, outputs)
 
     def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
         """`top1` and `mean_per_class` as fractions, and `loss`: cross entropy without smoothing. For several labels per
-        image: `map11` as a fraction, and `loss`: binary cross entropy. With `knn`: `knn` as a fraction.
+        image: `map11` as a fraction, and `loss`: binary cross entropy. With `knn`: `knn` as a fraction. And
+        `plugin_metrics`, which raise PluginError where they return no finite number.
 
         `mean_per_class` is the mean, over the classes that occur in the labels, of the part of their images that is
         classified correctly; its measurements are these parts. (torchmetrics' macro average also counts, as zero, a
@@ -306,7 +325,7 @@ class Classify(OneDataSet[LabelledData]):
         """
         from tasks.classification.measuring import summarized
 
-        return summarized([part for _, part in parts], self._card, self.knn)
+        return summarized([part for _, part in parts], self._card, self.knn, self.plugin_metrics)
 
 
 def _resolved(dataset: str | LabelledDescription) -> LabelledDataset | LabelledDescription:

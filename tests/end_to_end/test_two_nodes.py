@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import plugin_files
 import pytest
 import yaml
 from digits_trial import TRIAL, spec_file
@@ -24,7 +25,9 @@ def on_two_nodes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What tests/end_to_end/scripts/two_nodes.py said; `folder`: where it ran."""
     folder = tmp_path_factory.mktemp("nodes")
     grid = {"optim.lr": [1e-3, 2e-3, 3e-3, 4e-3]}
-    small = spec_file(folder, name="small", stages=[{"name": "grid", "sweep": {"grid": grid}}])
+    plugin_files.write(folder, {"own_hits.py": plugin_files.METRICS})
+    own = {"name": "grid", "sweep": {"grid": grid}, "override": {"task.plugin_metrics": ["hits"]}}
+    small = spec_file(folder, name="small", plugins=["own_hits"], stages=[own])
     large = spec_file(folder, name="large", stages=[{"name": "only"}], resources={"workers": 2})
     large.write_text(yaml.safe_dump({**yaml.safe_load(large.read_text()), "trial": OVER_BOTH}))
     script = Path(__file__).parent / "scripts" / "two_nodes.py"
@@ -51,6 +54,20 @@ def test_the_code_travels_to_the_nodes_of_a_cluster(on_two_nodes: dict[str, Any]
     assert (said["state"], said["started"]) == ("done", 4)
     assert len({place["node"] for place in said["places"]}) == 2
     assert all("py_modules" in place["code"] for place in said["places"])
+
+
+def test_a_plugin_travels_to_the_nodes_of_a_cluster(on_two_nodes: dict[str, Any]) -> None:
+    """It lies in the driver's folder alone, and the job after it has none: its processes are others."""
+    from orchestrator.store.store import open_store
+
+    where = settings(folder=on_two_nodes["folder"] / "runs")
+    with contextlib.closing(open_store(where.database_url)) as store:
+        small, large = (store.trials.placed(store.jobs.find(name)) for name in ("small", "large"))
+        figures = store.trials.figures([row.key for row in (*small, *large)])
+        versions = [store.trials.get(row.key).versions for row in small]
+    assert all(figures[row.key]["hits"] == figures[row.key]["top1"] for row in small)
+    assert all(len(each["plugin own_hits"]) == 12 for each in versions)
+    assert "hits" not in figures[large[0].key]
 
 
 def test_a_lost_node_costs_one_checkpoint_interval_and_no_number(on_two_nodes: dict[str, Any], tmp_path: Path) -> None:

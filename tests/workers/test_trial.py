@@ -207,7 +207,7 @@ PINNED: dict[str, dict[str, Any]] = {
         "head": "trunc_normal", "normalize": "imagenet", "preprocessing": "stated",
         "augment": Augment().model_dump(mode="json"),
         "caltech_background": True, "official_val": "val", "manifests": {},
-        "sizes": {}, "probe": "none", "knn": None,
+        "sizes": {}, "probe": "none", "knn": None, "plugin_metrics": [], "choose_by": "",
     },
     "BackboneSpec": {
         "args": {}, "drop_path": 0.0, "norm_eps": None, "init": {"kind": "none", "name": "RAND"}, "drop_last": None,

@@ -47,7 +47,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run(command: list[str], input: str, **_: object) -> subprocess.CompletedProcess[str]:
         assert command[1:] == ["-c", CHECK]
-        return subprocess.CompletedProcess(command, 0, json.dumps(problems(json.loads(input))), "")
+        return subprocess.CompletedProcess(command, 0, json.dumps(problems(json.loads(input)["models"])), "")
 
     monkeypatch.setattr(subprocess, "run", run)
 

@@ -123,6 +123,22 @@ def test_ancestors_count_that_a_trial_names_beside_its_backbone(
             check_test_data_unseen(store, [origin], specs)
 
 
+def test_an_ancestor_of_a_plugin_that_is_not_here_is_not_taken_for_one_that_saw_nothing(store: Store) -> None:
+    record_job(store, giving(), job_id(giving()))
+    (placement, *_) = [placement_of(planned) for planned in Planner(giving(), DurationModel()).placed]
+    plugins = [{"module": "birds.task", "digest": "ab" * 32, "versions": {}}]
+    unread = {**BASE, "task": {"kind": "focal", "dataset": "digits"}, "plugins": plugins}
+    store.trials.place(job_id(giving()), [replace(placement, key="ab" * 32, spec=unread)])
+    origin = ResolvedWeightsRow("", "", "pre", "pretrain", "all", "ab" * 32, "top1", 1.0, 1)
+    task = {"kind": "classify", "dataset": "digits", "train": "trainval", "evaluate": "test"}
+    reading = TrialSpec.model_validate({**BASE, "may_test": True, "task": task})
+    with pytest.raises(
+        SpecError, match=r"trial abababababab, .* ran with the plugins birds\.task, .*: write plugins: \[bi"
+    ):
+        check_test_data_unseen(store, [origin], [reading])
+    check_test_data_unseen(store, [origin], [TrialSpec.model_validate(BASE)])  # reads no test images
+
+
 def test_references_are_resolved_wherever_they_stand(store: Store, tmp_path: Path) -> None:
     run(store, giving(), tmp_path)
     override = {"task.others": [FROM_OTHER, {"kind": "none"}], "task.more": {"deep": {"init": FROM_OTHER}}}

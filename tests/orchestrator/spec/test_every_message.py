@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import os
 import runpy
+import shutil
 import socket
 import sys
 import tempfile
@@ -21,6 +22,7 @@ import pytest
 HERE = Path(__file__).parent
 sys.path[:0] = [path for path in (str(HERE.parents[2]), str(HERE.parents[1] / "support")) if path not in sys.path]
 
+import plugin_files  # noqa: E402
 import two_specs  # noqa: E402
 from good_spec import FIGURES  # noqa: E402
 
@@ -35,6 +37,8 @@ WORDS = {"report", "report_instead", "about", "_report", "Problem", "_broken", "
 ELSEWHERE = {
     'f"{name}: {path}: {words}; {remedy}"': "test_load.py: of a job that the store has",
     "resources.min_workers": "test_fields_of_tasks.py, with a task whose loss is over a batch",
+    "was_off": "test_plugins.py, which switches plugins off",
+    "too_large": "test_plugin_files.py, with lower limits",
     '"not YAML: " + " ".join(str(error).split())': "no text is known that comes to it: libyaml names places",
 }
 """Part of a statement -> why no case here comes to it."""
@@ -172,8 +176,42 @@ def _more(good: str, population: str) -> Iterator[Case]:
     )
     span = "    override: {span: {first_epoch: 0, last_epoch: 5}}\n  - name: final"
     yield "population of spans", population.replace("  - name: final", span).encode(), None, ()
+    yield from _plugins(good)
     again = "    from: search\n    sweep: {grid: {seed: [0, 1]}}\n"
     yield "population and then a sweep", population.replace("    from: search\n", again).encode(), None, ()
+
+
+PLUGINS: dict[str, tuple[str, dict[str, str]]] = {
+    "twice": ("[m, m]", {"m.py": ""}),
+    "no name": ("[a-b]", {}),
+    "of Python": ("[json]", {}),
+    "of ours": ("[tasks.mine]", {}),
+    "not there": ("[no_such]", {}),
+    "bare folder": ("[m]", {"m/a.py": ""}),
+    "installed too": ("[yaml]", {"yaml.py": ""}),
+    "no source": ("[_cffi_backend]", {}),
+    "no such module": ("[m.modle]", {"m/__init__.py": "", "m/model.py": ""}),
+    "another digest": (f"[{{module: m, digest: {'a' * 64}}}]", {"m.py": ""}),
+    "syntax": ("[m.a]", {"m/__init__.py": "", "m/a.py": "", "m/b.py": "x = (\n"}),
+    "bytes": ("[m]", {"m.py": "\udcff"}),
+    "not installed": ("[m]", {"m.py": "import no_such\n"}),
+    "beside it": ("[m]", {"m.py": "import other\n", "other.py": ""}),
+    "timm's model": ("[m]", {"m.py": "import timm\n@timm.models.register_model\ndef resnet18(): pass\n"}),
+    "broken": ("[m]", {"m.py": "1 / 0\n"}),
+}
+"""What a spec names, and the files beside it."""
+
+
+def _plugins(good: str) -> Iterator[Case]:
+    for name, (named, files) in PLUGINS.items():
+
+        def write(path: Path, named: str = named, files: dict[str, str] = files) -> None:
+            path.write_text(good.replace("profile: small\n", f"profile: small\nplugins: {named}\n", 1))
+            for inside, text in files.items():
+                (path.parent / inside).parent.mkdir(exist_ok=True)
+                (path.parent / inside).write_bytes(text.encode("utf-8", "surrogateescape"))
+
+        yield f"plugins: {name}", write, None, ()
 
 
 def _socket(path: Path) -> None:
@@ -184,10 +222,15 @@ def _socket(path: Path) -> None:
 def problems_of(case: Case, folder: Path) -> list[str]:
     """The lines for a case, with spec.yaml for the file."""
     _, content, profile, overrides = case
+    plugin_files.forget()
     path = folder / "spec.yaml"
     if path.is_dir():
         path.rmdir()
-    path.unlink(missing_ok=True)
+    for child in list(folder.iterdir()):
+        if child.is_dir():
+            shutil.rmtree(child)
+        else:
+            child.unlink()
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
