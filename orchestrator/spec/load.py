@@ -13,6 +13,7 @@ from orchestrator.spec.check import check, check_unapplied
 from orchestrator.spec.diagnostics import Problems, causes, exact, wording
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.overrides import with_overrides, with_profile, without_profiles
+from orchestrator.spec.presets import resolve
 from orchestrator.spec.yaml_nodes import YamlNode, read
 
 
@@ -92,4 +93,4 @@ def _mapping(path: str | Path, problems: Problems) -> YamlNode:
         if not len(problems):
             problems.report(document.root.place, "a spec is a mapping with name, trial and stages")
         raise SpecError(problems.lines())
-    return document.root
+    return resolve(document.root, problems)
