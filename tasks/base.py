@@ -231,6 +231,10 @@ class Task(BaseModel, ABC):
 
         return (*self.caveats, *differences(backbone.init, self.prepares))
 
+    def training_caveats(self, backbone: BackboneSpec) -> tuple[str, ...]:
+        """Likewise, where a model of this backbone is trained: settings with which it can hardly learn."""
+        return ()
+
     @property
     @abstractmethod
     def train_samples(self) -> int:

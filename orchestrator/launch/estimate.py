@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from orchestrator.errors import NotFound, SpecError
 from orchestrator.launch.data_manifests import with_manifests
+from orchestrator.launch.notes import caveats
 from orchestrator.launch.other_jobs import assumed_snapshots, assumptions
 from orchestrator.launch.submit import recorded_durations
 from orchestrator.plan.cost import Cost, cost
 from orchestrator.plan.durations import DurationModel
-from orchestrator.plan.planner import Planner
 from orchestrator.plan.resource_fit import Node
 from orchestrator.records.states import TrialSnapshot
 from orchestrator.settings import Settings
@@ -44,24 +42,7 @@ def estimate(job: JobSpec, where: Settings, nodes: list[Node]) -> Cost:
 
             durations, history = recorded_durations(store), store.search_log.events(job_id(job))
             result = cost(planned_job, snapshots, durations, nodes, parameters, history)
-    return replace(result, basis=[*result.basis, *assumptions(job), *_caveats(planned_job)])
-
-
-def _caveats(planned_job: JobSpec) -> list[str]:
-    """What figures of the job's trials will be noted for in its tables, where it starts from weights of timm."""
-    if not _names_timm(planned_job.model_dump(mode="json")):
-        return []
-    planner = Planner(planned_job, DurationModel())
-    specs = {json.dumps([spec.task.model_dump(mode="json"), spec.backbone.init.model_dump(mode="json")]): spec
-             for spec in [*planner.specs(), *planner.foreseen()]}  # fmt: skip
-    return list(dict.fromkeys(line for spec in specs.values() for line in spec.task.all_caveats(spec.backbone)))
-
-
-def _names_timm(value: Any) -> bool:
-    """True if weights that timm publishes are named anywhere in a job, as JSON."""
-    if isinstance(value, dict):
-        return value.get("kind") == "timm" or any(map(_names_timm, value.values()))
-    return isinstance(value, list) and any(map(_names_timm, value))
+    return replace(result, basis=[*result.basis, *assumptions(job), *caveats(planned_job)])
 
 
 def parameters(spec: TrialSpec) -> int | None:

@@ -215,9 +215,9 @@ class Classify(OneDataSet[LabelledData]):
             return None
         return Preprocessing(*MEAN_STD[self.normalize], self.augment.interpolation, self.augment.eval_crop)
 
-    def all_caveats(self, backbone: BackboneSpec) -> tuple[str, ...]:
-        strong = self.augment.too_strong_for(*self.input_size(backbone)) if self.makes_steps else None
-        return (*super().all_caveats(backbone), *([strong] if strong else []))
+    def training_caveats(self, backbone: BackboneSpec) -> tuple[str, ...]:
+        strong = self.augment.too_strong_for(*self.input_size(backbone))
+        return (strong,) if strong else ()
 
     def check(self, backbone: BackboneSpec) -> None:
         if self.preprocessing == "weights" and backbone.init.kind != "timm":
