@@ -74,7 +74,7 @@ def machines(where: Settings, nodes: int, cpus: float | None, gpus: float | None
         with ray_cluster.connected(where, "orchestrator-plan", ship=False):
             return [_node(resources) for resources in RayBackend("").nodes()]
     own_cpus = float(os.cpu_count() or 1)
-    return [Node(own_cpus if cpus is None else cpus, _own_gpus() if gpus is None else gpus)] * nodes
+    return [Node(own_cpus if cpus is None else cpus, own_gpus() if gpus is None else gpus)] * nodes
 
 
 def _node(resources: Mapping[str, float]) -> Node:
@@ -84,7 +84,7 @@ def _node(resources: Mapping[str, float]) -> Node:
     return Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0), custom)
 
 
-def _own_gpus() -> float:
+def own_gpus() -> float:
     """Number of this machine's NVIDIA GPUs, without importing torch."""
     devices = Path("/proc/driver/nvidia/gpus")
     return float(len(list(devices.iterdir()))) if devices.is_dir() else 0.0
