@@ -170,10 +170,18 @@ def validate(spec: Path, profile: str | None, overrides: tuple[str, ...], where:
 
 @click.command()
 @click.option("--table", is_flag=True, help="Of a table file (report --table) instead.")
-def schema(table: bool) -> None:
+@click.option("--markdown", "as_text", is_flag=True, help="All fields with their descriptions, to be read.")
+def schema(table: bool, as_text: bool) -> None:
     """Print the JSON Schema of a spec file, for editors."""
     from orchestrator.spec.json_schema import json_schema, table_schema
 
+    if as_text:
+        from orchestrator.spec.field_reference import markdown
+
+        if table:
+            raise click.UsageError("--markdown is of a spec: leave --table out")
+        echo(markdown(), end=False)
+        return
     show(table_schema() if table else json_schema())
 
 
