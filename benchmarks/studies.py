@@ -1,14 +1,14 @@
-"""Runs the laptop profile of every spec, one after another, and writes README's tables of results.
+"""Runs the laptop profile of every spec, one after another, and writes the tables of README and docs/studies.md.
 
-    python benchmarks/studies.py                       all specs that have one; an hour on 2 free cores
+    python benchmarks/studies.py                       all specs that have one; two hours on 2 free cores
     python benchmarks/studies.py specs/cog.yaml        one of them; the other tables stay
-    python benchmarks/studies.py --profile smoke       tries the script out in minutes; README.md stays
+    python benchmarks/studies.py --profile smoke       tries the script out in minutes; both pages stay
 
 Each study is the command that a user types, in a folder of its own, with a local Ray of its own and tracking on.
-README.md has a place for each, between `<!-- study: NAME -->` (the spec's file name without .yaml) and
-`<!-- end of study -->`. The place gets the report's table and choices, then seconds, machine, versions and commit.
-README.md is written when all studies are done; with another profile than laptop, the new text goes into the folder
-of the studies instead. Figures over layers are copied to benchmarks/results/ (or into that folder) as NAME-FIGURE.png;
+One of the two pages has a place for each, between `<!-- study: NAME -->` (the spec's file name without .yaml) and
+`<!-- end of study -->`. The place gets the report's table and choices, then seconds, machine, versions and commit. The
+pages are written when all studies are done; with another profile than laptop, the new texts go into the folder of
+the studies instead. Figures over layers are copied to benchmarks/results/ (or into that folder) as NAME-FIGURE.png;
 their tables of numbers stay in the report.
 """
 
@@ -32,16 +32,17 @@ from orchestrator.spec.load import profiles
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "studies.md")
+"""Each study has its place in one of them."""
 END = "<!-- end of study -->"
 LEFT_OUT = ("Warnings", "Trials behind each cell")
-"""Sections of a report that README does not repeat."""
+"""Sections of a report that the pages do not repeat."""
 VERSIONS = ("python", "torch", "torchvision", "timm")
 """Packages that digits depend on."""
 
 
-def study(spec: Path, profile: str, folder: Path, cpus: int) -> str:
-    """Runs one study in a fresh folder; returns what README says of it."""
+def study(spec: Path, profile: str, folder: Path, cpus: int, page: Path) -> str:
+    """Runs one study in a fresh folder; returns what the page says of it."""
     from job import submit  # both bring Ray, which a test of this script does not need
     from noop import end_cluster
 
@@ -59,7 +60,7 @@ def study(spec: Path, profile: str, folder: Path, cpus: int) -> str:
     count = f"{trials} trial{'s' * (trials != 1)}"
     return "\n\n".join(
         [
-            results(printed("report", folder, "-f", "md"), f"benchmarks/results/{spec.stem}-"),
+            results(printed("report", folder, "-f", "md"), f"{os.path.relpath(RESULTS, page.parent)}/{spec.stem}-"),
             f"{count} in {ended - began:.0f} s (load of the machine before: {load:.1f}), "
             f"{machine(report['provenance'], trial['facts'], cpus)}",
         ]
@@ -108,14 +109,24 @@ def processor() -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
-def written(readme: str, name: str, text: str) -> str:
-    """README with the text in the study's place. ValueError unless there is exactly one."""
+def written(page: str, name: str, text: str) -> str:
+    """A page with the text in the study's place. ValueError unless there is exactly one."""
     begin = f"<!-- study: {name} -->"
-    before, *after = readme.split(begin)
+    before, *after = page.split(begin)
     old, end, rest = after[0].partition(END) if len(after) == 1 else ("", "", "")
     if not end or "<!-- study: " in old:
-        raise ValueError(f"README.md needs one place for {name}: a line {begin} and below it a line {END}")
+        raise ValueError(f"a page needs one place for {name}: a line {begin} and below it a line {END}")
     return f"{before}{begin}\n{text}\n{END}{rest}"
+
+
+def page_of(pages: dict[Path, str], name: str) -> Path:
+    """The page that has the study's place. ValueError unless exactly one of them has exactly one."""
+    found = [path for path, text in pages.items() if f"<!-- study: {name} -->" in text]
+    if len(found) != 1:
+        listed = " or ".join(path.name for path in pages)
+        raise ValueError(f"one page, {listed}, needs one place for {name}: a line <!-- study: {name} -->, then {END}")
+    written(pages[found[0]], name, "")
+    return found[0]
 
 
 def main() -> None:
@@ -126,18 +137,19 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "studies", help="where each call makes a folder")
     given = parser.parse_args()
     specs = given.specs or [path for path in sorted((ROOT / "specs").glob("*.yaml")) if "laptop" in profiles(path)]
-    readme = README.read_text()
-    for spec in specs:
-        readme = written(readme, spec.stem, "")  # a missing place is an error before anything runs
+    pages = {path: path.read_text() for path in PAGES}
+    place = {spec: page_of(pages, spec.stem) for spec in specs}  # a missing place is an error before anything runs
     folder = given.runs.resolve() / f"{given.profile}-{datetime.now():%Y%m%d-%H%M%S}"
     for spec in specs:
         print(f"{spec.stem}, {given.profile}: running", flush=True)
-        text = study(spec.resolve(), given.profile, folder / spec.stem, given.cpus)
-        readme = written(readme, spec.stem, text)
+        page = place[spec]
+        text = study(spec.resolve(), given.profile, folder / spec.stem, given.cpus, page)
+        pages[page] = written(pages[page], spec.stem, text)
         print(f"{text}\n", flush=True)
-    target = README if given.profile == "laptop" else folder / README.name
-    target.write_text(readme)
-    print(f"written: {target}")
+    for page in dict.fromkeys(place.values()):
+        target = page if given.profile == "laptop" else folder / page.name
+        target.write_text(pages[page])
+        print(f"written: {target}")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def test_it_has_the_command_and_the_licence(wheel: zipfile.ZipFile) -> None:
 
 
 def test_other_files_that_are_no_code_would_be_noticed(wheel: zipfile.ZipFile) -> None:
-    """Each file below the packages that is no Python code is in the wheel: a new kind needs a line in pyproject.toml."""
+    """Each file below the packages that is no Python code is in the wheel: a new kind needs a line in pyproject."""
     tracked = subprocess.run(
         ["git", "ls-files", *PACKAGES], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.split()  # fmt: skip

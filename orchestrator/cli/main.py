@@ -22,8 +22,8 @@ from orchestrator.cli.weights import weights
 from orchestrator.errors import NotFound, OrchestratorError
 
 COMMANDS = (
-    init, specs, submit, plan, validate, schema, list_jobs, status, describe, logs, report, cancel, retry, data, weights, gc, pin,
-    unpin, settings, track, ui,
+    init, specs, submit, plan, validate, schema, list_jobs, status, describe, logs, report, cancel, retry, data,
+    weights, gc, pin, unpin, settings, track, ui,
 )  # fmt: skip
 
 

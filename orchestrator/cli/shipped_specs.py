@@ -92,7 +92,9 @@ def _copy(name: str, target: Path | None) -> None:
         raise BadInput(f"cannot write {target}: {error.strerror}; choose another --output") from error
     say(f"written: {target}")
     if name.startswith("tables/"):
-        say("a table names its jobs' specs from its own folder: to have them beside it, orchestrator specs --all FOLDER")
+        say(
+            "a table names its jobs' specs from its own folder: to have them beside it, orchestrator specs --all FOLDER"
+        )
 
 
 def _copy_all(target: Path) -> None:

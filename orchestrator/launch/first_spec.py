@@ -22,7 +22,8 @@ from tasks.datasets.labelled.overview import Overview, overview
 from tasks.errors import DataError
 
 STEPS = 2000
-"""Optimizer steps of a trial that is proposed, within 10 to 100 epochs: minutes for a small model on a CPU. Our choice."""
+"""Optimizer steps of a trial that is proposed, within 10 to 100 epochs: minutes for a small model on a
+CPU. Our choice."""
 STEPS_PER_EPOCH = 20
 """At least so many, by the batch that is proposed, for batches from 8 to 128."""
 MANY_IMAGES = 5000
@@ -112,8 +113,11 @@ class _Draft:
             "  task:",
             "    kind: classify",
             *_line("    dataset", self._dataset()),
-            *(["    official_val: test # the data have no test: val is opened once, and others are held out"]
-              if self.val_is_test else []),
+            *(
+                ["    official_val: test # the data have no test: val is opened once, and others are held out"]
+                if self.val_is_test
+                else []
+            ),
             *_line("    augment", self._augment()),
             *self._preprocessing(),
             *self._backbones_in_base(),
@@ -230,7 +234,9 @@ def _init(weights: str | None, root: Path) -> dict[str, Any] | None:
         except ValueError as error:
             raise BadInput(f"--weights {weights}: {error}") from error
         if not tag:
-            raise BadInput(f"--weights {model}: write MODEL.TAG of timm (all: timm.list_pretrained()), or a .safetensors file")
+            raise BadInput(
+                f"--weights {model}: write MODEL.TAG of timm (all: timm.list_pretrained()), or a .safetensors file"
+            )
         return {"kind": "timm", "name": tag, "tag": weights}
     file = Path(weights).expanduser()
     path = file if file.is_file() else root / file
@@ -245,7 +251,11 @@ def _backbone(model: str, side: int, init: Mapping[str, Any] | None) -> tuple[di
     """A backbone for images of this side, and why. Raises BadInput for a model that cannot be built at all."""
     usual = usual_image_size(model)
     if init is not None:
-        return {"model": model, "image_size": usual, "init": dict(init)}, "images in the size that the model is made for"
+        return {
+            "model": model,
+            "image_size": usual,
+            "init": dict(init),
+        }, "images in the size that the model is made for"
     size = max(16, round(side / 16) * 16)
     if size < usual:
         for args, why in _smaller(model, size):

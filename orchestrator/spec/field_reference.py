@@ -16,12 +16,12 @@ FIRST = ("TrialSpec", "BackboneSpec", "OptimSpec", "RuntimeSpec", "Stage", "Reso
 HEAD = """\
 # Fields of a spec
 
-Written by `python -m orchestrator schema --markdown`; `python -m orchestrator schema` prints the same as JSON Schema, with
-which editors complete and check a spec.
+Written by `python -m orchestrator schema --markdown`; `python -m orchestrator schema` prints the same as JSON Schema,
+with which editors complete and check a spec.
 
-A field is written at its path: `optim.lr` is `lr` of [OptimSpec](#optimspec) in `trial.optim`. A field without a default
-must be set, in `trial`, or as an axis or override of each stage. Fields named in an override, an axis or `--set` have no
-`trial.` before them.
+A field is written at its path: `optim.lr` is `lr` of [OptimSpec](#optimspec) in `trial.optim`. A field without a
+default must be set, in `trial`, or as an axis or override of each stage. Fields named in an override, an axis or
+`--set` have no `trial.` before them.
 """
 
 
@@ -96,4 +96,6 @@ def _short(value: Any) -> str:
 
 def _text(text: str) -> str:
     """A docstring in one line of a table; its paragraphs stay apart."""
-    return re.sub(r"<(?!br>)", "&lt;", "<br>".join(" ".join(part.split()) for part in re.split(r"\n\s*\n", text.strip())))
+    return re.sub(
+        r"<(?!br>)", "&lt;", "<br>".join(" ".join(part.split()) for part in re.split(r"\n\s*\n", text.strip()))
+    )

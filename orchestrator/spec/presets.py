@@ -66,7 +66,9 @@ class _Resolver:
             self.problems.report(named.place, name, show(named.plain()), what)
             return YamlNode(node.place, {}, {})
         fields = _nodes(presets[named.value], named.place)
-        written = {key: child for key, child in node.value.items() if key != KEY} if isinstance(node.value, dict) else {}
+        written = (
+            {key: child for key, child in node.value.items() if key != KEY} if isinstance(node.value, dict) else {}
+        )
         return YamlNode(node.place, {**fields, **written}, {**dict.fromkeys(fields, named.place), **node.keys})
 
 

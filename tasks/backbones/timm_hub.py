@@ -22,7 +22,7 @@ FILES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
 
 def uncached(init: FromTimm) -> str | None:
     """None if this machine has the weights, so that no network is needed; else what to do. Imports timm, which takes
-    seconds; looks for files, and asks nobody. (Where timm has them from an address of their own, its cache is looked at.)
+    seconds; looks for files, in the hub's cache and where timm keeps what has an address of its own, and asks nobody.
     """
     import timm
     from huggingface_hub import try_to_load_from_cache
@@ -43,7 +43,7 @@ def uncached(init: FromTimm) -> str | None:
 
 
 def _fetch(tag: str) -> str:
-    return f"python -c \"import timm; timm.create_model({tag!r}, pretrained=True)\""
+    return f'python -c "import timm; timm.create_model({tag!r}, pretrained=True)"'
 
 
 def pretrained(init: FromTimm) -> tuple[dict[str, torch.Tensor], dict[str, Any], str]:

@@ -39,9 +39,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "label_smoothing": 0.1, "eval_crop": 0.875,
     },
 }  # fmt: skip
-"""Name -> the fields of `Augment` that it stands for, as they are written in a spec. `none`: as `Augment.none`. `light`:
-our choice for small images, the crop and flip of specs/k12_grid.yaml's laptop profile. `table7`: the defaults, Table 7 of
-the paper. Recorded specs hold the fields; a preset is still never changed, so that a spec file means the same for ever."""
+"""Name -> the fields of `Augment` that it stands for, as they are written in a spec. `none`: `Augment.none`. `light`:
+our choice for small images, a gentle crop (the area of specs/k12_grid.yaml's laptop profile) and a flip. `table7`: the
+defaults, Table 7 of the paper. A preset is never changed, so that a spec file means the same for ever."""
 
 MADE_FOR = 192
 """Pixels of the smallest side at which the paper trains with Table 7's augmentation (Figure 2a)."""
@@ -143,8 +143,8 @@ class Augment(BaseModel):
         if not strong or min(height, width) >= MADE_FOR / 2:
             return None
         return (
-            f"images of {height} x {width} pixels under augmentation made for {MADE_FOR} and more ({', '.join(strong)}): "
-            "a model may learn next to nothing; small images: task.augment: light"
+            f"images of {height} x {width} pixels under augmentation made for {MADE_FOR} and more "
+            f"({', '.join(strong)}): a model may learn next to nothing; small images: task.augment: light"
         )
 
     def evaluation_side(self, side: int) -> int:

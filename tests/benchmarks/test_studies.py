@@ -1,4 +1,4 @@
-"""benchmarks/studies.py: what README shows of a report, and where."""
+"""benchmarks/studies.py: what README and docs/studies.md show of a report, and where."""
 
 from __future__ import annotations
 
@@ -67,13 +67,22 @@ def studies(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return studies
 
 
-def test_readme_has_one_place_for_every_laptop_profile(studies: ModuleType) -> None:
-    readme = (ROOT / "README.md").read_text()
+def test_the_pages_have_one_place_for_every_laptop_profile(studies: ModuleType) -> None:
+    pages = {path: path.read_text() for path in studies.PAGES}
     names = [path.stem for path in sorted((ROOT / "specs").glob("*.yaml")) if "laptop" in profiles(path)]
     assert names
+    places = {name: studies.page_of(pages, name).name for name in names}
+    assert [name for name, page in places.items() if page == "README.md"] == ["k12_grid"]
     for name in names:
-        assert "\nnew table\n" in studies.written(readme, name, "new table")
-    assert readme.count("<!-- study: ") == readme.count(studies.END) == len(names)
+        assert "\nnew table\n" in studies.written(pages[studies.page_of(pages, name)], name, "new table")
+    text = "".join(pages.values())
+    assert text.count("<!-- study: ") == text.count(studies.END) == len(names)
+
+
+def test_a_place_on_two_pages_or_none_is_an_error(studies: ModuleType) -> None:
+    for pages in ({Path("a.md"): README, Path("b.md"): README}, {Path("a.md"): "", Path("b.md"): ""}):
+        with pytest.raises(ValueError, match=r"one page, a.md or b.md, needs one place for cog"):
+            studies.page_of(pages, "cog")
 
 
 def test_only_the_studys_own_place_is_written(studies: ModuleType) -> None:

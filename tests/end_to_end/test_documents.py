@@ -1,4 +1,4 @@
-"""Studies of a stranger, from the pages of docs/ alone: their specs and their commands, in a folder with their images."""
+"""Studies of a stranger, from the pages of docs/ alone: their specs and commands, in a folder with their images."""
 
 from __future__ import annotations
 

@@ -59,7 +59,13 @@ def overview(info: LabelledDataset, root: Path) -> Overview:
         images, labels = part.images[:LOOKED_AT], part.labels.tolist()
     side = _side(images, info, root)
     return Overview(
-        info.classes, info.trainval + info.test, info.train if info.official_val else info.trainval, parts, side, *_balance(labels), several_labels=info.several_labels
+        info.classes,
+        info.trainval + info.test,
+        info.train if info.official_val else info.trainval,
+        parts,
+        side,
+        *_balance(labels),
+        several_labels=info.several_labels,
     )
 
 

@@ -23,7 +23,7 @@ SPEC = """\
 name: rand
 trial:
   task: {kind: classify, dataset: digits, augment: light}
-  backbone: {model: vit_tiny_patch16_224, image_size: 16, args: {patch_size: 4, embed_dim: 16, depth: 1, num_heads: 2}INIT}
+  backbone: {model: vit_tiny_patch16_224, image_size: 16, args: {patch_size: 4, embed_dim: 16, num_heads: 2}INIT}
   optim: {lr: 1e-3, batch: 20, epochs: 1, warmup_epochs: 0}
 stages:
   - {name: grid, per: [task.dataset, backbone.init], SWEEP}

@@ -34,7 +34,7 @@ BAD = {
                       "trial.task.probe: lineal: not allowed", "nearest: linear"),
     "misspelt preset": ("dataset: digits}\n  back", "dataset: digits, augment: §lihgt}\n  back",
                         "trial.task.augment: lihgt: no such preset; presets: none, light, table7; nearest: light"),
-    "preset by its own path": ("{task.dataset: digits-pretrain", "{§task.augment.preset: light, task.dataset: digits-pretrain",
+    "preset by its own path": ("{task.dataset: digits-", "{§task.augment.preset: light, task.dataset: digits-",
                                "a preset is the value of the field itself: task.augment: none"),
     "more neighbours than images": ("dataset: digits}\n  back", "dataset: digits, knn: {k: §100001}}\n  back",
                                     "trial.task.knn.k: 100001: must be less than or equal to 100000"),
