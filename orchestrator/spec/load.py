@@ -67,6 +67,7 @@ def _job(root: YamlNode, profile: str | None, overrides: Sequence[str], problems
         return None
     unreadable = problems.places()  # a value that could not be read is reported once, not also as a wrong one
     rest = Problems()
+    applied = resolve(applied, rest)  # again: its task may be known only now
     job = check(applied, rest, unreadable)
     if job is None or job.profile:
         check_unapplied(without_profiles(root), rest)

@@ -18,7 +18,7 @@ def resolve(root: YamlNode, problems: Problems) -> YamlNode:
     `preset` wins. Done before profiles and overrides are applied, which therefore change single fields of a preset.
 
     A field may be written by its name (in a task) or by its path (`task.augment`: in an override, or with a list of
-    values as an axis). Adds a preset that does not exist to `problems`.
+    values as an axis). Adds a preset that does not exist to `problems`. What is resolved stays as it is.
     """
     return _Resolver(root, problems).below(root, ())
 
@@ -75,10 +75,11 @@ class _Resolver:
 def presets_of(key: str, kind: Any = None) -> Presets | None:
     """The presets of the field that a key names, by its own name or its path in a trial; None if it has none.
 
-    `kind`: that of the task that the key is in, where it stands beside it; None: of any task.
+    `kind`: that of the task that the key is in, where it stands beside it; None: of any task. (One that is not known, or
+    not yet, has no presets.)
     """
     field = key.removeprefix("task.")
-    tasks = [TASKS[kind]] if isinstance(kind, str) and kind in TASKS else TASKS.values()
+    tasks = TASKS.values() if kind is None else [TASKS[kind]] if isinstance(kind, str) and kind in TASKS else []
     return next((task.presets[field] for task in tasks if field in task.presets), None)
 
 

@@ -13,6 +13,7 @@ from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
 from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.spec.load import load
+from orchestrator.spec.presets import presets_of
 from tasks.datasets.augment import PRESETS, Augment
 from workers.trial import TrialSpec
 
@@ -144,6 +145,12 @@ def test_one_mistake_is_one_message(tmp_path: Path, augment: str, stage: str, se
     with pytest.raises(SpecError, match=message) as caught:
         job_of(tmp_path, augment, stage, "", *sets)
     assert len(caught.value.problems) == 1
+
+
+def test_the_presets_are_those_of_the_kind_beside_the_field() -> None:
+    assert presets_of("augment", "classify") is presets_of("augment") is presets_of("task.augment") is PRESETS
+    assert presets_of("augment", "pretrain") is presets_of("augment", "mine") is presets_of("augment", ["x"]) is None
+    assert presets_of("task.dataset") is presets_of("dataset", "classify") is None
 
 
 def test_tasks_without_presets_take_none(tmp_path: Path) -> None:
