@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,21 @@ import own_tables as tables
 import pytest
 from click.testing import CliRunner, Result
 from dataset_trees import draw
+from in_process_backend import Machine, drive_to_end
 
 from orchestrator.cli import first_spec
 from orchestrator.cli.main import cli
 from orchestrator.launch.data_manifests import with_manifests
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
+from orchestrator.records.states import JobState
+from orchestrator.report.build import build
+from orchestrator.report.formats.markdown import markdown
 from orchestrator.settings import settings
-from orchestrator.spec.job import JobSpec
+from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.spec.load import load
+from orchestrator.store.store import open_store
+from workers.run import run_trial
 
 VIT = "--model=vit_tiny_patch16_224"
 
@@ -61,6 +68,18 @@ def test_small_images_in_a_folder(tmp_path: Path) -> None:
     assert "Table 7's is for 192 pixels and more" in text
     assert text.count("\n") <= 20
     assert "13 training images: 1 steps an epoch" in text
+
+
+def test_what_is_written_runs_to_its_table(tmp_path: Path) -> None:
+    insects(tmp_path / "data")
+    init(tmp_path / "data", "--data", "insects", VIT)
+    short = ["optim.epochs=1", "optim.warmup_epochs=0", "backbone.args.depth=1"]
+    job = load(tmp_path / "data" / "study.yaml", None, short)
+    planned = with_manifests(job, settings(folder=tmp_path / "runs", data_root=tmp_path / "data"))
+    with contextlib.closing(open_store(f"sqlite:///{tmp_path / 'store.db'}")) as store:
+        state, _ = drive_to_end(store, job, Machine(execute=run_trial), tmp_path, planned=planned)
+        assert state is JobState.done
+        assert "| RAND |" in markdown(build(store, job_id(job)))
 
 
 def test_several_models_with_seeds_are_rows_of_one_table(tmp_path: Path) -> None:
