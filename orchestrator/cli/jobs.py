@@ -143,7 +143,8 @@ def plan(
         claims = [claim.model_dump(mode="json") for claim in job.claims]
         show({**cost.to_json(), "missing": absent, "claims": claims})
     else:
-        echo("\n".join([lines(job, cost), *(f"missing here: {line}" for line in absent)]))
+        below = ["", *(f"missing here: {line}" for line in absent)] if absent else []
+        echo("\n".join([lines(job, cost), *below]))
 
 
 @click.command()

@@ -75,8 +75,8 @@ class _Resolver:
 def presets_of(key: str, kind: Any = None) -> Presets | None:
     """The presets of the field that a key names, by its own name or its path in a trial; None if it has none.
 
-    `kind`: that of the task that the key is in, where it stands beside it; None: of any task. (One that is not known yet
-    has no presets.)
+    `kind`: that of the task that the key is in, where it stands beside it; None: of any task. (One that is not known
+    yet has no presets.)
     """
     field = key.removeprefix("task.")
     tasks = TASKS.values() if kind is None else [TASKS[kind]] if isinstance(kind, str) and kind in TASKS else []
