@@ -3,13 +3,15 @@
     python benchmarks/studies.py                       all specs that have one; two hours on 2 free cores
     python benchmarks/studies.py specs/cog.yaml        one of them; the other tables stay
     python benchmarks/studies.py --profile smoke       tries the script out in minutes; both pages stay
+    python benchmarks/studies.py specs/drop_layers.yaml --profile laptop_depth      a further study of a spec
 
 Each study is the command that a user types, in a folder of its own, with a local Ray of its own and tracking on.
 One of the two pages has a place for each, between `<!-- study: NAME -->` (the spec's file name without .yaml) and
-`<!-- end of study -->`. The place gets the report's table and choices, then seconds, machine, versions and commit. The
-pages are written when all studies are done; with another profile than laptop, the new texts go into the folder of
-the studies instead. Figures over layers are copied to benchmarks/results/ (or into that folder) as NAME-FIGURE.png;
-their tables of numbers stay in the report.
+`<!-- end of study -->`; for another profile than laptop it may have one, `<!-- study: NAME PROFILE -->`. The place gets
+the report's table and choices, then seconds, machine, versions and commit. The pages are written when all studies are
+done. What has no place goes into pages of the same names in the folder of the studies instead. Figures over layers are
+copied to benchmarks/results/ (or into that folder) as NAME-FIGURE.png or NAME-PROFILE-FIGURE.png; their tables of
+numbers stay in the report.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -41,7 +44,34 @@ VERSIONS = ("python", "torch", "torchvision", "timm")
 """Packages that digits depend on."""
 
 
-def study(spec: Path, profile: str, folder: Path, cpus: int, page: Path) -> str:
+Pages = dict[Path, str]
+"""Page -> its text."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study's text goes."""
+
+    page: Path
+    name: str
+    """NAME or NAME PROFILE; that of the laptop profile, if there is none of its own."""
+    own: bool
+    """False: the study has no place of its own, so the page is not written, but a copy."""
+
+
+def place(pages: Pages, spec: Path, profile: str) -> Place:
+    """The study's place. ValueError unless exactly one page has exactly one."""
+    own = profile == "laptop" or any(f"<!-- study: {spec.stem} {profile} -->" in text for text in pages.values())
+    name = f"{spec.stem} {profile}" if own and profile != "laptop" else spec.stem
+    found = [page for page, text in pages.items() if f"<!-- study: {name} -->" in text]
+    if len(found) != 1:
+        listed = " or ".join(page.name for page in pages)
+        raise ValueError(f"one page, {listed}, needs one place for {name}: a line <!-- study: {name} -->, then {END}")
+    written(pages[found[0]], name, "")
+    return Place(found[0], name, own)
+
+
+def study(spec: Path, profile: str, folder: Path, cpus: int, place: Place) -> str:
     """Runs one study in a fresh folder; returns what the page says of it."""
     from job import submit  # both bring Ray, which a test of this script does not need
     from noop import end_cluster
@@ -53,14 +83,15 @@ def study(spec: Path, profile: str, folder: Path, cpus: int, page: Path) -> str:
         end_cluster(folder)
     report = json.loads(printed("report", folder, "-f", "json"))
     trial = json.loads(printed("describe", folder, report["cells"][0]["keys"][0], "-o", "json"))
-    pictures = RESULTS if profile == "laptop" else folder
+    pictures = RESULTS if place.own else folder
+    named = place.name.replace(" ", "-")
     for figure in sorted((folder / "reports" / report["job_id"]).glob("*.png")):
-        shutil.copyfile(figure, pictures / f"{spec.stem}-{figure.name}")
+        shutil.copyfile(figure, pictures / f"{named}-{figure.name}")
     trials = len({line["key"] for line in report["trials"]})
     count = f"{trials} trial{'s' * (trials != 1)}"
     return "\n\n".join(
         [
-            results(printed("report", folder, "-f", "md"), f"{os.path.relpath(RESULTS, page.parent)}/{spec.stem}-"),
+            results(printed("report", folder, "-f", "md"), f"{os.path.relpath(RESULTS, place.page.parent)}/{named}-"),
             f"{count} in {ended - began:.0f} s (load of the machine before: {load:.1f}), "
             f"{machine(report['provenance'], trial['facts'], cpus)}",
         ]
@@ -119,16 +150,6 @@ def written(page: str, name: str, text: str) -> str:
     return f"{before}{begin}\n{text}\n{END}{rest}"
 
 
-def page_of(pages: dict[Path, str], name: str) -> Path:
-    """The page that has the study's place. ValueError unless exactly one of them has exactly one."""
-    found = [path for path, text in pages.items() if f"<!-- study: {name} -->" in text]
-    if len(found) != 1:
-        listed = " or ".join(path.name for path in pages)
-        raise ValueError(f"one page, {listed}, needs one place for {name}: a line <!-- study: {name} -->, then {END}")
-    written(pages[found[0]], name, "")
-    return found[0]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("specs", type=Path, nargs="*", help="spec files (none: all that have a laptop profile)")
@@ -138,18 +159,27 @@ def main() -> None:
     given = parser.parse_args()
     specs = given.specs or [path for path in sorted((ROOT / "specs").glob("*.yaml")) if "laptop" in profiles(path)]
     pages = {path: path.read_text() for path in PAGES}
-    place = {spec: page_of(pages, spec.stem) for spec in specs}  # a missing place is an error before anything runs
+    places = {
+        spec: place(pages, spec, given.profile) for spec in specs
+    }  # a missing one is an error before anything runs
     folder = given.runs.resolve() / f"{given.profile}-{datetime.now():%Y%m%d-%H%M%S}"
-    for spec in specs:
+    texts: dict[Place, str] = {}
+    for spec, where in places.items():
         print(f"{spec.stem}, {given.profile}: running", flush=True)
-        page = place[spec]
-        text = study(spec.resolve(), given.profile, folder / spec.stem, given.cpus, page)
-        pages[page] = written(pages[page], spec.stem, text)
-        print(f"{text}\n", flush=True)
-    for page in dict.fromkeys(place.values()):
-        target = page if given.profile == "laptop" else folder / page.name
-        target.write_text(pages[page])
+        texts[where] = study(spec.resolve(), given.profile, folder / spec.stem, given.cpus, where)
+        print(f"{texts[where]}\n", flush=True)
+    for page, own in dict.fromkeys((where.page, where.own) for where in texts):
+        chosen = {where.name: text for where, text in texts.items() if (where.page, where.own) == (page, own)}
+        target = page if own else folder / page.name
+        target.write_text(with_all(page.read_text(), chosen))
         print(f"written: {target}")
+
+
+def with_all(page: str, texts: dict[str, str]) -> str:
+    """A page with every text in the place of its name."""
+    for name, text in texts.items():
+        page = written(page, name, text)
+    return page
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -67,22 +68,44 @@ def studies(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return studies
 
 
-def test_the_pages_have_one_place_for_every_laptop_profile(studies: ModuleType) -> None:
-    pages = {path: path.read_text() for path in studies.PAGES}
-    names = [path.stem for path in sorted((ROOT / "specs").glob("*.yaml")) if "laptop" in profiles(path)]
+def test_the_pages_have_one_place_for_every_laptop_profile_and_further_ones_for_others(studies: ModuleType) -> None:
+    pages = {page: page.read_text() for page in studies.PAGES}
+    specs = sorted((ROOT / "specs").glob("*.yaml"))
+    names = [path.stem for path in specs if "laptop" in profiles(path)]
+    further = {f"{path.stem} {profile}" for path in specs for profile in profiles(path) if profile != "laptop"}
+    places = [name for text in pages.values() for name in re.findall("<!-- study: (.*) -->", text)]
     assert names
-    places = {name: studies.page_of(pages, name).name for name in names}
-    assert [name for name, page in places.items() if page == "README.md"] == ["k12_grid"]
-    for name in names:
-        assert "\nnew table\n" in studies.written(pages[studies.page_of(pages, name)], name, "new table")
-    text = "".join(pages.values())
-    assert text.count("<!-- study: ") == text.count(studies.END) == len(names)
+    assert set(names) <= set(places) <= set(names) | further
+    for place in places:
+        name, _, profile = place.partition(" ")
+        found = studies.place(pages, Path(f"{name}.yaml"), profile or "laptop")
+        assert (found.name, found.own) == (place, True)
+        assert (found.page.name == "README.md") is (place == "k12_grid")
+        assert "\nnew table\n" in studies.written(pages[found.page], place, "new table")
+    assert sum(text.count(studies.END) for text in pages.values()) == len(places)
+
+
+def test_another_profile_is_shown_in_a_place_of_its_own_where_there_is_one(studies: ModuleType) -> None:
+    both = README.replace("Between.\n", "Between.\n<!-- study: cog laptop_depth -->\nmetres\n<!-- end of study -->\n")
+    first, second, cog = Path("README.md"), Path("studies.md"), Path("specs/cog.yaml")
+
+    def place(text: str, profile: str) -> tuple[Path, str, bool]:
+        found = studies.place({first: "", second: text}, cog, profile)
+        return found.page, found.name, found.own
+
+    assert place(both, "laptop") == (second, "cog", True)
+    assert place(both, "laptop_depth") == (second, "cog laptop_depth", True)
+    assert place(README, "laptop_depth") == (second, "cog", False)
+    assert place(both, "smoke") == (second, "cog", False)
+    texts = {"cog laptop_depth": "new metres", "cog": "new table"}
+    wanted = both.replace("metres", "new metres").replace("old table", "new table")
+    assert studies.with_all(both, texts) == wanted
 
 
 def test_a_place_on_two_pages_or_none_is_an_error(studies: ModuleType) -> None:
     for pages in ({Path("a.md"): README, Path("b.md"): README}, {Path("a.md"): "", Path("b.md"): ""}):
         with pytest.raises(ValueError, match=r"one page, a.md or b.md, needs one place for cog"):
-            studies.page_of(pages, "cog")
+            studies.place(pages, Path("specs/cog.yaml"), "laptop")
 
 
 def test_only_the_studys_own_place_is_written(studies: ModuleType) -> None:
