@@ -131,7 +131,8 @@ class _Draft:
 
     def _data_words(self) -> str:
         found = self.found
-        of_class = f", {found.fewest:,} to {found.most:,} of each" if found.most else ""
+        least = f"{found.fewest:,} to " if found.fewest < found.most else ""
+        of_class = f", {least}{found.most:,} of each" if found.most else ""
         return f"{found.images:,} images of {found.classes:,} classes{of_class}, about {found.side} pixels high or wide"
 
     def _dataset(self) -> _Choice:

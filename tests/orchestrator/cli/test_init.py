@@ -63,7 +63,7 @@ def test_small_images_in_a_folder(tmp_path: Path) -> None:
     assert backbone["args"]["patch_size"] == backbone["image_size"] // 8
     assert [stage.name for stage in job.stages] == ["grid", "final"]
     assert job.stages[1].override == {"task.train": "trainval", "task.evaluate": "test"}
-    assert "# 20 images of 2 classes, 10 to 10 of each" in text
+    assert "# 20 images of 2 classes, 10 of each" in text
     assert "a fifth is cut off" in text
     assert "Table 7's is for 192 pixels and more" in text
     assert text.count("\n") <= 20
