@@ -1,17 +1,17 @@
-"""Runs the laptop profile of every spec, one after another, and writes README's tables of results.
+"""Runs the laptop profile of every spec, one after another, and writes the tables of README and docs/studies.md.
 
-    python benchmarks/studies.py                       all specs that have one; an hour on 2 free cores
+    python benchmarks/studies.py                       all specs that have one; two hours on 2 free cores
     python benchmarks/studies.py specs/cog.yaml        one of them; the other tables stay
-    python benchmarks/studies.py --profile smoke       tries the script out in minutes; README.md stays
+    python benchmarks/studies.py --profile smoke       tries the script out in minutes; both pages stay
     python benchmarks/studies.py specs/drop_layers.yaml --profile laptop_depth      a further study of a spec
 
 Each study is the command that a user types, in a folder of its own, with a local Ray of its own and tracking on.
-README.md has a place for each, between `<!-- study: NAME -->` (the spec's file name without .yaml) and
+One of the two pages has a place for each, between `<!-- study: NAME -->` (the spec's file name without .yaml) and
 `<!-- end of study -->`; for another profile than laptop it may have one, `<!-- study: NAME PROFILE -->`. The place gets
-the report's table and choices, then seconds, machine, versions and commit. README.md is written when all studies are
-done. What has no place goes into a README.md in the folder of the studies instead. Figures over layers are copied to
-benchmarks/results/ (or into that folder) as NAME-FIGURE.png or NAME-PROFILE-FIGURE.png; their tables of numbers stay in
-the report.
+the report's table and choices, then seconds, machine, versions and commit. The pages are written when all studies are
+done. What has no place goes into pages of the same names in the folder of the studies instead. Figures over layers are
+copied to benchmarks/results/ (or into that folder) as NAME-FIGURE.png or NAME-PROFILE-FIGURE.png; their tables of
+numbers stay in the report.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -34,24 +35,44 @@ from orchestrator.spec.load import profiles
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "studies.md")
+"""Each study has its place in one of them."""
 END = "<!-- end of study -->"
 LEFT_OUT = ("Warnings", "Trials behind each cell")
-"""Sections of a report that README does not repeat."""
+"""Sections of a report that the pages do not repeat."""
 VERSIONS = ("python", "torch", "torchvision", "timm")
 """Packages that digits depend on."""
 
 
-def place(readme: str, spec: Path, profile: str) -> str | None:
-    """The name of the study's place in README; None: it has none, and need not have one."""
-    if profile == "laptop":
-        return spec.stem
-    name = f"{spec.stem} {profile}"
-    return name if f"<!-- study: {name} -->" in readme else None
+Pages = dict[Path, str]
+"""Page -> its text."""
 
 
-def study(spec: Path, profile: str, folder: Path, cpus: int, shown: str | None) -> str:
-    """Runs one study in a fresh folder; returns what README says of it. `shown`: its place in README, if it has one."""
+@dataclass(frozen=True)
+class Place:
+    """Where a study's text goes."""
+
+    page: Path
+    name: str
+    """NAME or NAME PROFILE; that of the laptop profile, if there is none of its own."""
+    own: bool
+    """False: the study has no place of its own, so the page is not written, but a copy."""
+
+
+def place(pages: Pages, spec: Path, profile: str) -> Place:
+    """The study's place. ValueError unless exactly one page has exactly one."""
+    own = profile == "laptop" or any(f"<!-- study: {spec.stem} {profile} -->" in text for text in pages.values())
+    name = f"{spec.stem} {profile}" if own and profile != "laptop" else spec.stem
+    found = [page for page, text in pages.items() if f"<!-- study: {name} -->" in text]
+    if len(found) != 1:
+        listed = " or ".join(page.name for page in pages)
+        raise ValueError(f"one page, {listed}, needs one place for {name}: a line <!-- study: {name} -->, then {END}")
+    written(pages[found[0]], name, "")
+    return Place(found[0], name, own)
+
+
+def study(spec: Path, profile: str, folder: Path, cpus: int, place: Place) -> str:
+    """Runs one study in a fresh folder; returns what the page says of it."""
     from job import submit  # both bring Ray, which a test of this script does not need
     from noop import end_cluster
 
@@ -62,15 +83,15 @@ def study(spec: Path, profile: str, folder: Path, cpus: int, shown: str | None) 
         end_cluster(folder)
     report = json.loads(printed("report", folder, "-f", "json"))
     trial = json.loads(printed("describe", folder, report["cells"][0]["keys"][0], "-o", "json"))
-    pictures = folder if shown is None else RESULTS
-    named = (shown or spec.stem).replace(" ", "-")
+    pictures = RESULTS if place.own else folder
+    named = place.name.replace(" ", "-")
     for figure in sorted((folder / "reports" / report["job_id"]).glob("*.png")):
         shutil.copyfile(figure, pictures / f"{named}-{figure.name}")
     trials = len({line["key"] for line in report["trials"]})
     count = f"{trials} trial{'s' * (trials != 1)}"
     return "\n\n".join(
         [
-            results(printed("report", folder, "-f", "md"), f"benchmarks/results/{named}-"),
+            results(printed("report", folder, "-f", "md"), f"{os.path.relpath(RESULTS, place.page.parent)}/{named}-"),
             f"{count} in {ended - began:.0f} s (load of the machine before: {load:.1f}), "
             f"{machine(report['provenance'], trial['facts'], cpus)}",
         ]
@@ -119,13 +140,13 @@ def processor() -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
-def written(readme: str, name: str, text: str) -> str:
-    """README with the text in the study's place. ValueError unless there is exactly one."""
+def written(page: str, name: str, text: str) -> str:
+    """A page with the text in the study's place. ValueError unless there is exactly one."""
     begin = f"<!-- study: {name} -->"
-    before, *after = readme.split(begin)
+    before, *after = page.split(begin)
     old, end, rest = after[0].partition(END) if len(after) == 1 else ("", "", "")
     if not end or "<!-- study: " in old:
-        raise ValueError(f"README.md needs one place for {name}: a line {begin} and below it a line {END}")
+        raise ValueError(f"a page needs one place for {name}: a line {begin} and below it a line {END}")
     return f"{before}{begin}\n{text}\n{END}{rest}"
 
 
@@ -137,30 +158,28 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "studies", help="where each call makes a folder")
     given = parser.parse_args()
     specs = given.specs or [path for path in sorted((ROOT / "specs").glob("*.yaml")) if "laptop" in profiles(path)]
-    readme = README.read_text()
-    places = {spec: place(readme, spec, given.profile) for spec in specs}
-    for spec, shown in places.items():
-        written(readme, shown or spec.stem, "")  # a missing place is an error before anything runs
+    pages = {path: path.read_text() for path in PAGES}
+    places = {
+        spec: place(pages, spec, given.profile) for spec in specs
+    }  # a missing one is an error before anything runs
     folder = given.runs.resolve() / f"{given.profile}-{datetime.now():%Y%m%d-%H%M%S}"
-    texts: dict[Path, str] = {}
-    for spec, shown in places.items():
+    texts: dict[Place, str] = {}
+    for spec, where in places.items():
         print(f"{spec.stem}, {given.profile}: running", flush=True)
-        texts[spec] = study(spec.resolve(), given.profile, folder / spec.stem, given.cpus, shown)
-        print(f"{texts[spec]}\n", flush=True)
-    for target, in_readme in ((README, True), (folder / README.name, False)):
-        chosen = {
-            places[spec] or spec.stem: text for spec, text in texts.items() if (places[spec] is not None) is in_readme
-        }
-        if chosen:
-            target.write_text(with_all(README.read_text(), chosen))
-            print(f"written: {target}")
+        texts[where] = study(spec.resolve(), given.profile, folder / spec.stem, given.cpus, where)
+        print(f"{texts[where]}\n", flush=True)
+    for page, own in dict.fromkeys((where.page, where.own) for where in texts):
+        chosen = {where.name: text for where, text in texts.items() if (where.page, where.own) == (page, own)}
+        target = page if own else folder / page.name
+        target.write_text(with_all(page.read_text(), chosen))
+        print(f"written: {target}")
 
 
-def with_all(readme: str, texts: dict[str, str]) -> str:
-    """README with every text in the place of its name."""
+def with_all(page: str, texts: dict[str, str]) -> str:
+    """A page with every text in the place of its name."""
     for name, text in texts.items():
-        readme = written(readme, name, text)
-    return readme
+        page = written(page, name, text)
+    return page
 
 
 if __name__ == "__main__":

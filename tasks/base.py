@@ -27,6 +27,9 @@ Batch = dict[str, Any]
 axis of every training value is the sample: the loop slices all of them alike, lists too, into micro-batches. Evaluation
 batches also carry `item`, a string: the name of what the batch belongs to (see `Task.measure`)."""
 
+Presets = Mapping[str, Mapping[str, Any]]
+"""Name of a preset -> fields and their values, as they are written in a spec."""
+
 
 @dataclass(frozen=True)
 class DataContext:
@@ -133,6 +136,9 @@ class Task(BaseModel, ABC):
     setting_titles: ClassVar[Mapping[str, str]] = {}
     """Fields of the task, by dotted path, that a table of training settings shows (Table 7 of the paper), and their
     titles there."""
+    presets: ClassVar[Mapping[str, Presets]] = {}
+    """Fields of the task whose value in a spec may be the name of a preset, or {preset: NAME, ..}. Loading a spec puts
+    the preset's fields in its place, so that nothing later knows of it."""
     changeable: ClassVar[tuple[str, ...]] = ()
     """Paths within the task (a trailing dot: all below) that population-based training may change on the way."""
 
@@ -224,6 +230,10 @@ class Task(BaseModel, ABC):
         from tasks.backbones.preprocessing import differences
 
         return (*self.caveats, *differences(backbone.init, self.prepares))
+
+    def training_caveats(self, backbone: BackboneSpec) -> tuple[str, ...]:
+        """Likewise, where a model of this backbone is trained: settings with which it can hardly learn."""
+        return ()
 
     @property
     @abstractmethod

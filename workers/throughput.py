@@ -192,7 +192,7 @@ def facts(run: TrainingState) -> dict[str, Any]:
     return {
         **run.trial.task.facts(run.model),
         **cut_facts(run.model),
-        "caveats": list(run.trial.task.all_caveats(run.trial.backbone)),
+        "caveats": list(run.trial.caveats),
         **({"preprocessing": dict(run.loaders.preprocessing)} if run.loaders.preprocessing else {}),
         "device": torch.cuda.get_device_name(numerics.device) if on_cuda else "cpu",
         "precision": "bf16" if numerics.dtype == torch.bfloat16 else "fp32",

@@ -281,6 +281,12 @@ class TrialSpec(BaseModel):
         return {**own, **averaged} if self.trains and self.optim.ema else own
 
     @property
+    def caveats(self) -> tuple[str, ...]:
+        """What its figures are noted for in tables: see `Task.all_caveats` and `Task.training_caveats`."""
+        training = self.task.training_caveats(self.backbone) if self.trains else ()
+        return (*self.task.all_caveats(self.backbone), *training)
+
+    @property
     def trains(self) -> bool:
         """False: the initial weights are evaluated once, and no optimizer step is made."""
         return self.task.makes_steps and self.optim.trains

@@ -131,6 +131,7 @@ def plan(
     from orchestrator.cli.cost_table import lines
     from orchestrator.launch.estimate import estimate, machines
     from orchestrator.launch.model_problems import check_claims
+    from orchestrator.launch.notes import missing
     from orchestrator.launch.other_jobs import assume_weights
 
     written = load(spec, profile, overrides)
@@ -138,18 +139,23 @@ def plan(
         say(line)
     job = assume_weights(written, where)
     cost = estimate(job, where, machines(where, nodes, cpus, gpus))
+    absent = missing(job, where.data_root)
     if form == "json":
-        show({**cost.to_json(), "claims": [claim.model_dump(mode="json") for claim in job.claims]})
+        claims = [claim.model_dump(mode="json") for claim in job.claims]
+        show({**cost.to_json(), "missing": absent, "claims": claims})
     else:
-        echo(lines(job, cost))
+        below = ["", *(f"missing here: {line}" for line in absent)] if absent else []
+        echo("\n".join([lines(job, cost), *below]))
 
 
 @click.command()
 @a_spec
-def validate(spec: Path, profile: str | None, overrides: tuple[str, ...]) -> None:
+@places("data_root")
+def validate(spec: Path, profile: str | None, overrides: tuple[str, ...], where: Settings) -> None:
     """Check a spec in all its profiles and build its models without memory: lists every mistake with its line, or names
-    the job."""
+    the job. Notes on standard error say which data and weights this machine lacks, and what tables will note."""
     from orchestrator.launch.model_problems import check_models
+    from orchestrator.launch.notes import caveats, missing
     from orchestrator.launch.other_jobs import references_to_other_jobs
     from orchestrator.spec.job import job_id
     from orchestrator.spec.load import load_checking_profiles
@@ -157,6 +163,8 @@ def validate(spec: Path, profile: str | None, overrides: tuple[str, ...]) -> Non
     job = load_checking_profiles(spec, profile, overrides)
     for line in check_models(job, spec):
         say(line)
+    for line in [*caveats(job), *(f"missing here: {each}" for each in missing(job, where.data_root))]:
+        say(f"note: {line}")
     by_others = f"{job.name} (its id depends on the trials of other jobs that it starts from)"
     name = by_others if references_to_other_jobs(job) else job_id(job)
     echo(f"{spec}: valid; job {name}, stages {', '.join(stage.name for stage in job.stages)}")
@@ -164,10 +172,18 @@ def validate(spec: Path, profile: str | None, overrides: tuple[str, ...]) -> Non
 
 @click.command()
 @click.option("--table", is_flag=True, help="Of a table file (report --table) instead.")
-def schema(table: bool) -> None:
+@click.option("--markdown", "as_text", is_flag=True, help="All fields with their descriptions, to be read.")
+def schema(table: bool, as_text: bool) -> None:
     """Print the JSON Schema of a spec file, for editors."""
     from orchestrator.spec.json_schema import json_schema, table_schema
 
+    if as_text:
+        from orchestrator.spec.field_reference import markdown
+
+        if table:
+            raise click.UsageError("--markdown is of a spec: leave --table out")
+        echo(markdown(), end=False)
+        return
     show(table_schema() if table else json_schema())
 
 

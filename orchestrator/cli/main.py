@@ -11,17 +11,19 @@ import click
 
 from orchestrator.cli.cleanup import gc, pin, unpin
 from orchestrator.cli.data import data
+from orchestrator.cli.first_spec import init
 from orchestrator.cli.jobs import cancel, plan, retry, schema, submit, validate
 from orchestrator.cli.options import INTERRUPTED, say
 from orchestrator.cli.services import track, ui
 from orchestrator.cli.settings_table import settings
+from orchestrator.cli.shipped_specs import specs
 from orchestrator.cli.show import describe, list_jobs, logs, report, status
 from orchestrator.cli.weights import weights
 from orchestrator.errors import NotFound, OrchestratorError
 
 COMMANDS = (
-    submit, plan, validate, schema, list_jobs, status, describe, logs, report, cancel, retry, data, weights, gc, pin,
-    unpin, settings, track, ui,
+    init, specs, submit, plan, validate, schema, list_jobs, status, describe, logs, report, cancel, retry, data,
+    weights, gc, pin, unpin, settings, track, ui,
 )  # fmt: skip
 
 
@@ -42,6 +44,7 @@ class Commands(click.Group):
         return super().get_command(ctx, cmd_name) or self._of_tasks.get(cmd_name)
 
 
+@click.version_option(package_name="orchestrator", prog_name="orchestrator", message="%(prog)s %(version)s")
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 def cli() -> None:
     """Run studies of visual pre-training: one spec, trials on Ray, curves in MLflow, results in SQL, tables."""

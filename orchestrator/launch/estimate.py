@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from orchestrator.errors import NotFound, SpecError
 from orchestrator.launch.data_manifests import with_manifests
 from orchestrator.launch.job_plugins import with_plugins
+from orchestrator.launch.notes import caveats
 from orchestrator.launch.other_jobs import assumed_snapshots, assumptions
 from orchestrator.launch.submit import recorded_durations
 from orchestrator.plan.cost import Cost, cost
 from orchestrator.plan.durations import DurationModel
-from orchestrator.plan.planner import Planner
 from orchestrator.plan.resource_fit import Node
 from orchestrator.records.states import TrialSnapshot
 from orchestrator.settings import Settings
@@ -46,24 +44,7 @@ def estimate(job: JobSpec, where: Settings, nodes: list[Node]) -> Cost:
 
             durations, history = recorded_durations(store), store.search_log.events(job_id(job))
             result = cost(planned_job, snapshots, durations, nodes, parameters, history)
-    return replace(result, basis=[*result.basis, *assumptions(job), *_caveats(planned_job)])
-
-
-def _caveats(planned_job: JobSpec) -> list[str]:
-    """What figures of the job's trials will be noted for in its tables, where it starts from weights of timm."""
-    if not _names_timm(planned_job.model_dump(mode="json")):
-        return []
-    planner = Planner(planned_job, DurationModel())
-    specs = {json.dumps([spec.task.model_dump(mode="json"), spec.backbone.init.model_dump(mode="json")]): spec
-             for spec in [*planner.specs(), *planner.foreseen()]}  # fmt: skip
-    return list(dict.fromkeys(line for spec in specs.values() for line in spec.task.all_caveats(spec.backbone)))
-
-
-def _names_timm(value: Any) -> bool:
-    """True if weights that timm publishes are named anywhere in a job, as JSON."""
-    if isinstance(value, dict):
-        return value.get("kind") == "timm" or any(map(_names_timm, value.values()))
-    return isinstance(value, list) and any(map(_names_timm, value))
+    return replace(result, basis=[*result.basis, *assumptions(job), *caveats(planned_job)])
 
 
 def parameters(spec: TrialSpec) -> int | None:
@@ -95,7 +76,7 @@ def machines(where: Settings, nodes: int, cpus: float | None, gpus: float | None
         with ray_cluster.connected(where, "orchestrator-plan", ship=False):
             return [_node(resources) for resources in RayBackend("").nodes()]
     own_cpus = float(os.cpu_count() or 1)
-    return [Node(own_cpus if cpus is None else cpus, _own_gpus() if gpus is None else gpus)] * nodes
+    return [Node(own_cpus if cpus is None else cpus, own_gpus() if gpus is None else gpus)] * nodes
 
 
 def _node(resources: Mapping[str, float]) -> Node:
@@ -105,7 +86,7 @@ def _node(resources: Mapping[str, float]) -> Node:
     return Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0), custom)
 
 
-def _own_gpus() -> float:
+def own_gpus() -> float:
     """Number of this machine's NVIDIA GPUs, without importing torch."""
     devices = Path("/proc/driver/nvidia/gpus")
     return float(len(list(devices.iterdir()))) if devices.is_dir() else 0.0

@@ -20,6 +20,7 @@ from orchestrator.launch.data_manifests import check_unchanged, with_manifests
 from orchestrator.launch.driving import Connection, drive
 from orchestrator.launch.inputs import missing_data
 from orchestrator.launch.job_plugins import with_plugins
+from orchestrator.launch.notes import training_caveats
 from orchestrator.launch.other_jobs import check_test_data_unseen, resolve_weights
 from orchestrator.launch.preflight import ModelPreflight
 from orchestrator.plan.durations import DurationModel
@@ -90,6 +91,8 @@ def submit(job: JobSpec, where: Settings, options: Options | None = None) -> Sub
             raise NotFound(missing)
         identity = job_id(job)
         check_unchanged(store, identity, planned_job)
+        for line in training_caveats(job):
+            log.warning("%s", line)
         record_job(store, job, identity)
         store.lineage.put_origins(identity, origins)
         result = _drive(_Study(store, job, planned_job, identity, where, options, plugins), planner, durations)

@@ -15,6 +15,10 @@ its job, whose weights are kept. A recorded spec does not say which fields of it
 where that axis forms its groups, as the table's rows or columns do, each group's best trial is kept as such."""
 
 
+RANDOM: Mapping[str, str] = {"kind": "none", "name": "RAND"}
+"""Random initial weights, whose name a spec may leave out, as it may leave out `backbone.init`."""
+
+
 def last_stages(spec: Mapping[str, Any]) -> list[str]:
     """The ends of a job: stages with one setting (any seeds, any data sets) on which no other stage builds."""
     built_on = {init.get("stage") for init in initial_weights(spec) if init.get("kind") == "stage"}
@@ -130,7 +134,7 @@ def expected(spec: Mapping[str, Any], stages: Iterable[str]) -> list[dict[str, s
             for point in along(axes, stage["per"]):
                 group = {}
                 for path in stage["per"]:
-                    fixed = label(setting_at(stage.get("override", {}), path, lookup(spec["trial"], path)))
+                    fixed = label(setting_at(stage.get("override", {}), path, base_value(spec["trial"], path)))
                     if path in point or axis_of(axes, path) is None:  # else along a spaced axis
                         group[path] = point.get(path, fixed)
                 groups.setdefault(tuple(group.items()), group)
@@ -160,7 +164,9 @@ def setting_at(values: Mapping[str, Any], path: str, missing: Any = None) -> Any
     if axis is None or axis == path:
         return missing if axis is None else values[path]
     return (
-        lookup(values[axis], path.removeprefix(f"{axis}."), missing) if isinstance(values[axis], Mapping) else missing
+        lookup(values[axis], path.removeprefix(f"{axis}."), unwritten(path) or missing)
+        if isinstance(values[axis], Mapping)
+        else missing
     )
 
 
@@ -172,6 +178,16 @@ def lookup(values: Mapping[str, Any], path: str, missing: Any = None) -> Any:
             return missing
         value = value[step]
     return value
+
+
+def base_value(trial: Mapping[str, Any], path: str) -> Any:
+    """The value at a path of the base trial as it is written; random initial weights where none are."""
+    return lookup(trial, path, unwritten(path))
+
+
+def unwritten(path: str) -> Any:
+    """What a field at a path is where its section does not have it: random initial weights; None for other fields."""
+    return lookup({"backbone": {"init": RANDOM}}, path)
 
 
 def sources(stages: Mapping[str, Mapping[str, Any]], stage: str) -> list[str]:
@@ -188,6 +204,8 @@ def label(value: Any) -> str:
     digits."""
     if isinstance(value, Mapping):
         last = PurePath(str(value.get("path") or "")).name
+        if value.get("kind") == RANDOM["kind"]:
+            value = {**RANDOM, **value}
         return str(value.get("name") or last or value.get("kind") or dict(value))
     if isinstance(value, float):
         return f"{value:g}"

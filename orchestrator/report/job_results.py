@@ -6,7 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.records.recorded_spec import along, axis_of, expected, label, lookup, setting_at, sources
+from orchestrator.records.recorded_spec import (
+    along,
+    axis_of,
+    base_value,
+    expected,
+    label,
+    lookup,
+    setting_at,
+    sources,
+    unwritten,
+)
 from orchestrator.records.states import TrialState
 from orchestrator.report.figures import metric_of, scaled, unrecorded
 from orchestrator.report.model import Choice, Column
@@ -129,7 +139,7 @@ class JobResults:
         """The cells of a group: those that the grids of the table's own stage ask for, and those that trials have."""
         stage, varied = self.stages[self.stage], self._varied()
         own = {self.row_path: place.row, self.column_path: place.column}
-        fixed = {path: label(lookup(self.spec["trial"], path)) for path in varied}  # no axis of a grid
+        fixed = {path: label(base_value(self.spec["trial"], path)) for path in varied}  # no axis of a grid
         for axes in stage["sweep"].get("grid") or []:
             spaced = any((axis := axis_of(axes, path)) and not isinstance(axes[axis], list) for path in varied)
             for point in [] if spaced else along(axes, own):
@@ -154,7 +164,7 @@ class JobResults:
 
     def _named(self, trials: Iterable[PlacedRow]) -> list[tuple[str | None, str | None]]:
         """Row and column of each trial within its group; None: that of the group."""
-        missing = {path: lookup(self.spec["trial"], path) for path in self._varied()}
+        missing = {path: base_value(self.spec["trial"], path) for path in self._varied()}
         paths = [(path, missing.get(path, _MISSING)) for path in (self.row_path, self.column_path)]
         found = ([setting_at(trial.settings, path, otherwise) for path, otherwise in paths] for trial in trials)
         return [
@@ -196,8 +206,8 @@ class JobResults:
                 if at == path:
                     return value
                 if path.startswith(f"{at}.") and isinstance(value, Mapping):
-                    return lookup(value, path.removeprefix(f"{at}."))
-        return lookup(self.spec["trial"], path)
+                    return lookup(value, path.removeprefix(f"{at}."), unwritten(path))
+        return base_value(self.spec["trial"], path)
 
     def chosen_trials(self, choice: Choice) -> Replicates | None:
         """The trial that was chosen, with those of its other seeds if it was chosen by their mean; None if it is not

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.records.recorded_spec import expected, label, lookup, replicates, setting_at, sources
+from orchestrator.records.recorded_spec import base_value, expected, label, lookup, replicates, setting_at, sources
 from orchestrator.records.states import TrialState
 from orchestrator.report.figures import UNKNOWN, has_direction, metric_of
 from orchestrator.report.formatting import WIDTH, aligned, duration, moment
@@ -228,7 +228,7 @@ def _position(spec: Mapping[str, Any], values: Mapping[str, Any], settings: Mapp
     texts = []
     for path in (spec["report"]["rows"], spec["report"]["columns"]):
         value = setting_at(values, path, setting_at(settings, path))
-        texts.append(label(lookup(spec["trial"], path) if value is None else value))
+        texts.append(label(base_value(spec["trial"], path) if value is None else value))
     return texts[0], texts[1]
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from orchestrator.spec.check_paths import trial_schema_paths
 from orchestrator.spec.job import MAX_NAME, MAX_PROFILES, PLANNER_ONLY, PROFILE, JobSpec
+from orchestrator.spec.presets import KEY
 from orchestrator.spec.table_file import TableFile
+from tasks import TASKS
 from workers.trial import TrialSpec
 
 Schema = dict[str, Any]
@@ -26,6 +28,9 @@ def json_schema() -> Schema:
     definitions["TrialSpec"] = trial
     for definition in definitions.values():
         definition.pop("required", None)
+    for task in TASKS.values():
+        for field, presets in task.presets.items():
+            _or_preset(definitions, definitions[task.__name__]["properties"][field], list(presets))
     paths = {"anyOf": [{"enum": trial_schema_paths()}, {"pattern": r"\.args\."}]}
     definitions["TrialPath"] = {"description": "A field of the trial, by its dotted path.", **paths}
 
@@ -95,6 +100,15 @@ def _profiles(fields: Schema) -> Schema:
         "propertyNames": {"pattern": PROFILE, "maxLength": MAX_NAME},
         "additionalProperties": overlay,
     }
+
+
+def _or_preset(definitions: Schema, field: Schema, names: list[str]) -> None:
+    """Lets a field be written as the name of a preset, or as that and what differs from it."""
+    reference = field.pop("$ref")
+    preset = {"description": "Stands for the fields of the preset; what is written beside it wins.", "enum": names}
+    definition = definitions[reference.rpartition("/")[2]]
+    definition["properties"] = {KEY: preset, **definition["properties"]}
+    field["anyOf"] = [{"enum": names}, {"$ref": reference}]
 
 
 def _keyed_by_path(mapping: Schema) -> Schema:

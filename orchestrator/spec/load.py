@@ -14,6 +14,7 @@ from orchestrator.spec.diagnostics import Problems, causes, exact, wording
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.overrides import with_overrides, with_profile, without_profiles
 from orchestrator.spec.plugins import ready
+from orchestrator.spec.presets import resolve
 from orchestrator.spec.yaml_nodes import YamlNode, read
 from tasks.errors import PluginError
 from workers.plugin_code import Plugin, PluginField
@@ -73,6 +74,7 @@ def _job(root: YamlNode, profile: str | None, overrides: Sequence[str], problems
         return None
     unreadable = problems.places()  # a value that could not be read is reported once, not also as a wrong one
     rest = Problems()
+    applied = resolve(applied, rest)  # again: its task may be known only now
     job = check(applied, rest, unreadable)
     if job is None or job.profile:
         whole = without_profiles(root)
@@ -125,4 +127,4 @@ def _mapping(path: str | Path, problems: Problems) -> YamlNode:
         if not len(problems):
             problems.report(document.root.place, "a spec is a mapping with name, trial and stages")
         raise SpecError(problems.lines())
-    return document.root
+    return resolve(document.root, problems)

@@ -6,9 +6,11 @@ import re
 from collections.abc import Sequence
 
 from orchestrator.printable import printable
-from orchestrator.spec.diagnostics import offer, shorten
+from orchestrator.spec.diagnostics import Problems, offer, shorten
 from orchestrator.spec.diagnostics import show as shown
 from orchestrator.spec.job import MAX_NAME, MAX_PROFILES, PROFILE, JobSpec
+from orchestrator.spec.presets import KEY as PRESET
+from orchestrator.spec.presets import presets_of, resolve
 from orchestrator.spec.yaml_nodes import MAX_DEPTH, Location, Problem, YamlNode, parse_value
 from tasks.bounds import control_character
 
@@ -89,8 +91,12 @@ def with_overrides(root: YamlNode, overrides: Sequence[str]) -> tuple[YamlNode, 
             continue
         if steps[0] not in JobSpec.model_fields:
             steps = ["trial", *steps]
+        if steps[-1] == PRESET and len(steps) > 2 and presets_of(steps[-2]):
+            steps = steps[:-1]  # a preset sets the whole field
+        found = Problems()
         try:
-            root = _put(root, steps, value.root)
+            root = resolve(_put(root, steps, value.root), found)
+            problems += found
         except _NoSuch as error:
             problems.append(Problem(Location(source), f"{path}: {error}"))
     return root, problems

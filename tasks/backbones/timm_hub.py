@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from tasks.backbones.swin_windows import reference_windows
 from tasks.errors import DataError
@@ -12,6 +14,36 @@ if TYPE_CHECKING:
     import torch
 
     from tasks.backbones.spec import FromTimm
+
+
+FILES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
+"""Names of weights in a repository of the hub, as timm looks for them."""
+
+
+def uncached(init: FromTimm) -> str | None:
+    """None if this machine has the weights, so that no network is needed; else what to do. Imports timm, which takes
+    seconds; looks for files, in the hub's cache and where timm keeps what has an address of its own, and asks nobody.
+    """
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+    from torch.hub import get_dir
+
+    try:
+        config = timm.get_pretrained_cfg(init.tag)
+    except RuntimeError:
+        config = None
+    if config is None or not config.has_weights:
+        return f"weights {init.name}: this timm has no weights {init.tag} (all: timm.list_pretrained())"
+    names = (config.hf_hub_filename,) if config.hf_hub_filename else FILES
+    if config.hf_hub_id and any(isinstance(try_to_load_from_cache(config.hf_hub_id, name), str) for name in names):
+        return None
+    if config.url and (Path(get_dir()) / "checkpoints" / Path(urlsplit(config.url).path).name).is_file():
+        return None
+    return f"weights {init.name}: {init.tag} is not in timm's cache here; trials fetch it, or once: {_fetch(init.tag)}"
+
+
+def _fetch(tag: str) -> str:
+    return f'python -c "import timm; timm.create_model({tag!r}, pretrained=True)"'
 
 
 def pretrained(init: FromTimm) -> tuple[dict[str, torch.Tensor], dict[str, Any], str]:
@@ -30,8 +62,8 @@ def pretrained(init: FromTimm) -> tuple[dict[str, torch.Tensor], dict[str, Any],
         reason = str(error).strip().partition("\n")[0]
         raise DataError(
             f"weights {init.name}: timm could not load {init.tag} ({type(error).__name__}: {reason}); a node without "
-            f'network needs it in its cache: run python -c "import timm; timm.create_model({init.tag!r}, '
-            'pretrained=True)" where there is one, with HF_HOME on storage that the nodes see'
+            f"network needs it in its cache: run {_fetch(init.tag)} where there is one, with HF_HOME on storage that "
+            "the nodes see"
         ) from error
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     digest = hashlib.sha256(save(tensors)).hexdigest()

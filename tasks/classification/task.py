@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tasks.base import Batch, DataContext, Loaders
+from tasks.base import Batch, DataContext, Loaders, Presets
 from tasks.bounds import MAX_NUMPY_SEED, Label
 from tasks.classification.chosen import check_chosen, of_plugins, ordered
 from tasks.classification.neighbours import NearestNeighbours
 from tasks.datasets import find_dataset
-from tasks.datasets.augment import MEAN_STD, Augment
+from tasks.datasets.augment import MEAN_STD, PRESETS, Augment
 from tasks.datasets.labelled.card import DIGEST
 from tasks.datasets.labelled.dataset import LabelledDataset
 from tasks.datasets.labelled.described import LabelledDescription, Sizes
@@ -65,6 +65,7 @@ class Classify(OneDataSet[LabelledData]):
     part_fields: ClassVar[tuple[str, ...]] = SPLIT_FIELDS
     changeable: ClassVar[tuple[str, ...]] = ("augment.",)
     setting_titles: ClassVar[Mapping[str, str]] = AUGMENT_TITLES
+    presets: ClassVar[Mapping[str, Presets]] = {"augment": PRESETS}
 
     kind: Literal["classify"] = "classify"
     dataset: LabelledField
@@ -113,6 +114,7 @@ class Classify(OneDataSet[LabelledData]):
     are those that timm states for the tag of backbone.init (of kind timm), and neither of these two fields is used; the
     fact `preprocessing` records them."""
     augment: Augment = Augment()
+    """Also `none`, `light` or `table7`, or {preset: light, flip: 0}."""
     manifests: dict[Label, Annotated[str, Field(pattern=DIGEST)]] = Field(default={})
     """Name of a split -> SHA-256 of its manifest (see tasks/datasets/manifest.py). `submit` fills it in from the data
     that are there; a trial keeps the entry of its own split, and refuses other data. Empty: not compared."""
@@ -229,6 +231,10 @@ class Classify(OneDataSet[LabelledData]):
         if self.preprocessing == "weights":
             return None
         return Preprocessing(*MEAN_STD[self.normalize], self.augment.interpolation, self.augment.eval_crop)
+
+    def training_caveats(self, backbone: BackboneSpec) -> tuple[str, ...]:
+        strong = self.augment.too_strong_for(*self.input_size(backbone))
+        return (strong,) if strong else ()
 
     def check(self, backbone: BackboneSpec) -> None:
         if self.preprocessing == "weights" and backbone.init.kind != "timm":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -21,6 +22,31 @@ MEAN_STD: dict[Normalize, tuple[Channels, Channels]] = {
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 """Mean and standard deviation of pixels from 0 to 1, for red, green and blue."""
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "none": {
+        "crop_scale": [1, 1], "crop_ratio": [1, 1], "flip": 0, "color_jitter": 0, "rand_augment": "none",
+        "auto_augment": "none", "erasing": 0, "mixup": 0, "cutmix": 0, "label_smoothing": 0, "eval_crop": 1,
+    },
+    "light": {
+        "crop_scale": [0.6, 1], "crop_ratio": [0.75, 1.3333333333333333], "flip": 0.5, "color_jitter": 0,
+        "rand_augment": "none", "auto_augment": "none", "erasing": 0, "mixup": 0, "cutmix": 0, "label_smoothing": 0,
+        "eval_crop": 1,
+    },
+    "table7": {
+        "crop_scale": [0.08, 1], "crop_ratio": [0.75, 1.3333333333333333], "flip": 0.5, "color_jitter": 0.4,
+        "rand_augment": "rand-m9-mstd0.5-inc1", "auto_augment": "none", "erasing": 0.25, "mixup": 0.8, "cutmix": 1,
+        "label_smoothing": 0.1, "eval_crop": 0.875,
+    },
+}  # fmt: skip
+"""Name -> the fields of `Augment` that it stands for, as they are written in a spec. `none`: `Augment.none`. `light`:
+our choice for small images, a gentle crop (the area of specs/k12_grid.yaml's laptop profile) and a flip. `table7`: the
+defaults, Table 7 of the paper. A preset is never changed, so that a spec file means the same for ever."""
+
+MADE_FOR = 192
+"""Pixels of the smallest side at which the paper trains with Table 7's augmentation (Figure 2a)."""
+SMALL_CROP = 0.2
+"""Crops down to less of an image's area than this count as strong; Table 7 has 0.08, SimMIM's pre-training 0.67."""
 
 _RAND = re.compile(r"rand(-(mstd\d+(\.\d+)?|mmax\d+|m\d+|n\d+|p\d+(\.\d+)?|inc[01]|t[a-z]+))*")
 
@@ -106,6 +132,20 @@ class Augment(BaseModel):
             crop_scale=(1, 1), crop_ratio=(1, 1), flip=0, color_jitter=0, rand_augment="none", erasing=0,
             mixup=0, cutmix=0, label_smoothing=0, eval_crop=1,
         )  # fmt: skip
+
+    def too_strong_for(self, height: int, width: int) -> str | None:
+        """What of this augmentation is made for larger images than these (pixels), in words; None where nothing is.
+
+        Images count as small below half of `MADE_FOR`. Mixing and erasing are shares of an image, whatever its size.
+        """
+        strong = [f"crops down to {100 * self.crop_scale[0]:g} % of the area"] * (self.crop_scale[0] < SMALL_CROP)
+        strong += [f"{self.policy}"] if self.policy else []
+        if not strong or min(height, width) >= MADE_FOR / 2:
+            return None
+        return (
+            f"images of {height} x {width} pixels under augmentation made for {MADE_FOR} and more "
+            f"({', '.join(strong)}): a model may learn next to nothing; small images: task.augment: light"
+        )
 
     def evaluation_side(self, side: int) -> int:
         """Pixels that evaluation resizes a side of the image to, before it takes the central `side` pixels."""

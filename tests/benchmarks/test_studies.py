@@ -1,4 +1,4 @@
-"""benchmarks/studies.py: what README shows of a report, and where."""
+"""benchmarks/studies.py: what README and docs/studies.md show of a report, and where."""
 
 from __future__ import annotations
 
@@ -68,29 +68,44 @@ def studies(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return studies
 
 
-def test_readme_has_one_place_for_every_laptop_profile_and_further_ones_for_other_profiles(studies: ModuleType) -> None:
-    readme = (ROOT / "README.md").read_text()
+def test_the_pages_have_one_place_for_every_laptop_profile_and_further_ones_for_others(studies: ModuleType) -> None:
+    pages = {page: page.read_text() for page in studies.PAGES}
     specs = sorted((ROOT / "specs").glob("*.yaml"))
     names = [path.stem for path in specs if "laptop" in profiles(path)]
     further = {f"{path.stem} {profile}" for path in specs for profile in profiles(path) if profile != "laptop"}
-    places = re.findall("<!-- study: (.*) -->", readme)
+    places = [name for text in pages.values() for name in re.findall("<!-- study: (.*) -->", text)]
     assert names
     assert set(names) <= set(places) <= set(names) | further
-    for name in places:
-        assert "\nnew table\n" in studies.written(readme, name, "new table")
-    assert readme.count(studies.END) == len(places)
+    for place in places:
+        name, _, profile = place.partition(" ")
+        found = studies.place(pages, Path(f"{name}.yaml"), profile or "laptop")
+        assert (found.name, found.own) == (place, True)
+        assert (found.page.name == "README.md") is (place == "k12_grid")
+        assert "\nnew table\n" in studies.written(pages[found.page], place, "new table")
+    assert sum(text.count(studies.END) for text in pages.values()) == len(places)
 
 
 def test_another_profile_is_shown_in_a_place_of_its_own_where_there_is_one(studies: ModuleType) -> None:
     both = README.replace("Between.\n", "Between.\n<!-- study: cog laptop_depth -->\nmetres\n<!-- end of study -->\n")
-    cog = Path("specs/cog.yaml")
-    assert studies.place(both, cog, "laptop") == "cog"
-    assert studies.place(both, cog, "laptop_depth") == "cog laptop_depth"
-    assert studies.place(README, cog, "laptop_depth") is None
-    assert studies.place(both, cog, "smoke") is None
+    first, second, cog = Path("README.md"), Path("studies.md"), Path("specs/cog.yaml")
+
+    def place(text: str, profile: str) -> tuple[Path, str, bool]:
+        found = studies.place({first: "", second: text}, cog, profile)
+        return found.page, found.name, found.own
+
+    assert place(both, "laptop") == (second, "cog", True)
+    assert place(both, "laptop_depth") == (second, "cog laptop_depth", True)
+    assert place(README, "laptop_depth") == (second, "cog", False)
+    assert place(both, "smoke") == (second, "cog", False)
     texts = {"cog laptop_depth": "new metres", "cog": "new table"}
     wanted = both.replace("metres", "new metres").replace("old table", "new table")
     assert studies.with_all(both, texts) == wanted
+
+
+def test_a_place_on_two_pages_or_none_is_an_error(studies: ModuleType) -> None:
+    for pages in ({Path("a.md"): README, Path("b.md"): README}, {Path("a.md"): "", Path("b.md"): ""}):
+        with pytest.raises(ValueError, match=r"one page, a.md or b.md, needs one place for cog"):
+            studies.place(pages, Path("specs/cog.yaml"), "laptop")
 
 
 def test_only_the_studys_own_place_is_written(studies: ModuleType) -> None:

@@ -34,9 +34,9 @@ def test_trials_and_table_are_frames(tmp_path: Path) -> None:
         api.table("nobody", where)
 
 
-README = (Path(__file__).parents[2] / "README.md").read_text().partition("### Questions in SQL")[2]
+PAGE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text()
 JOB = "figures-paper-1a2b3c4d"
-"""The job that README asks about."""
+"""The job that docs/sql.md asks about."""
 
 
 @pytest.fixture
@@ -51,13 +51,13 @@ def where(tmp_path: Path) -> api.Settings:
 def test_readmes_question_has_one_answer_in_sql_and_as_a_frame(
     where: api.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (query,) = re.findall(r"```sql\n(.+?)```", README, re.DOTALL)
+    (query,) = re.findall(r"```sql\n(.+?)```", PAGE, re.DOTALL)
     with sa.create_engine(where.database_url).connect() as connection:
         answer = [tuple(row) for row in connection.execute(sa.text(query))]
     # SUP: 20 + 10 x 9 + heads 0, 1, 2 + 0.5 x seed; MIM without the 10 a layer, and without seed 1
     assert answer == [("MIM", pytest.approx(21.5), 2), ("SUP", pytest.approx(111.5), 3)]
 
-    code = next(part for part in re.findall(r"```python\n(.+?)```", README, re.DOTALL) if "layer == 9" in part)
+    code = next(part for part in re.findall(r"```python\n(.+?)```", PAGE, re.DOTALL) if "layer == 9" in part)
     monkeypatch.delenv("DATABASE_URL", raising=False)
     monkeypatch.setenv("ORCHESTRATOR_RUNS", str(Path(where.database_url.removeprefix("sqlite:///")).parent))
     names: dict[str, Any] = {"api": api}

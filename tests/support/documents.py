@@ -1,0 +1,36 @@
+"""Reads what a page of docs/ tells a user to write and to type, so that tests do exactly that."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Language and text of every fenced block of a page."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [(language, text) for language, text in found]
+
+
+def files(page: Path) -> dict[str, str]:
+    """The files whose text a page has in full, by their names: blocks that begin with `# NAME`."""
+    named = [(re.match(r"# ([\w.-]+\.(?:yaml|py|csv))\n", text), text) for _, text in blocks(page)]
+    return {match[1]: text for match, text in named if match}
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The arguments of every `python -m orchestrator ..` and `orchestrator ..` of a page's blocks, in their order."""
+    lines = [line for _, text in blocks(page) for line in text.replace("\\\n", " ").splitlines()]
+    found = [re.match(r"(?:python -m )?orchestrator +(.+)", line) for line in lines]
+    return [shlex.split(match[1].partition(" > ")[0], comments=True) for match in found if match]
+
+
+def without_blocks(page: Path) -> str:
+    """The text of a page without its fenced blocks and code."""
+    text = re.sub(r"^```\w*\n.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"`[^`\n]+`", "", text)
