@@ -15,13 +15,14 @@ from orchestrator.cli.jobs import cancel, plan, retry, schema, submit, validate
 from orchestrator.cli.options import INTERRUPTED, say
 from orchestrator.cli.services import track, ui
 from orchestrator.cli.settings_table import settings
-from orchestrator.cli.show import describe, list_jobs, logs, report, status
+from orchestrator.cli.show import describe, list_jobs, report
+from orchestrator.cli.watch import logs, status, trials
 from orchestrator.cli.weights import weights
 from orchestrator.errors import NotFound, OrchestratorError
 
 COMMANDS = (
-    submit, plan, validate, schema, list_jobs, status, describe, logs, report, cancel, retry, data, weights, gc, pin,
-    unpin, settings, track, ui,
+    submit, plan, validate, schema, list_jobs, status, trials, describe, logs, report, cancel, retry, data, weights, gc,
+    pin, unpin, settings, track, ui,
 )  # fmt: skip
 
 

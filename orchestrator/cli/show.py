@@ -1,4 +1,4 @@
-"""Commands that show jobs, trials, logs and reports."""
+"""Commands that show jobs, trials and reports."""
 
 from __future__ import annotations
 
@@ -21,19 +21,6 @@ def list_jobs(where: Settings, form: str) -> None:
     from orchestrator.store.store import open_to_look
 
     printed(views.ls(open_to_look(where)), form)
-
-
-@click.command()
-@click.argument("job", required=False)
-@places()
-@output
-def status(job: str | None, where: Settings, form: str) -> None:
-    """Show the progress of a job [the newest]."""
-    from orchestrator.report import status as views
-    from orchestrator.store.store import open_to_look
-
-    store = open_to_look(where)
-    printed(views.status(store, store.jobs.find(job) if job else newest(store)), form)
 
 
 def newest(store: Any) -> str:
@@ -68,38 +55,6 @@ def describe(name: str, where: Settings, form: str, parameters: bool) -> None:
     except NotFound:
         view = everything.trial(store, store.trials.find(name), where.storage)
     printed(view, form)
-
-
-@click.command()
-@click.argument("trial")
-@places("storage")
-@click.option("-f", "--follow", is_flag=True, help="Keep printing while the trial runs.")
-def logs(trial: str, where: Settings, follow: bool) -> None:
-    """Print the log of a trial, all its attempts."""
-    import time
-
-    from orchestrator.errors import NotFound
-    from orchestrator.records.trial_files import trial_folder
-    from orchestrator.store.store import open_to_look
-
-    store = open_to_look(where)
-    key = store.trials.find(trial)
-    path = trial_folder(where.storage, key) / "log.txt"
-    if not path.exists():
-        raise NotFound(f"trial {key[:12]} has written no log yet ({path})")
-    with open(path, encoding="utf-8", errors="replace") as log:
-        while True:
-            _print_log(log.read())
-            if not follow or store.trials.snapshots([key])[key].state.ended:
-                break
-            time.sleep(1.0)
-        _print_log(log.read())
-
-
-def _print_log(text: str) -> None:
-    """Progress bars, which return to the beginning of their line, become lines of their own."""
-    if text:
-        echo(text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n"))
 
 
 class Form(click.ParamType):  # type: ignore[type-arg]

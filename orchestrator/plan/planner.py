@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.failures import incomplete_reason
@@ -12,6 +12,7 @@ from orchestrator.plan.placing import Changes, Placing
 from orchestrator.plan.ready_queue import ReadyTrials
 from orchestrator.plan.stage_graph import StageGraph
 from orchestrator.plan.state import PENDING, RESULTS, PlanState, Progress
+from orchestrator.plan.time_left import seconds_left
 from orchestrator.plan.trials import PlannedTrial
 from orchestrator.records.recorded_spec import initial_weights
 from orchestrator.records.states import TrialSnapshot, TrialState
@@ -107,6 +108,10 @@ class Planner:
     def progress(self) -> list[Progress]:
         """Counts per stage and group, in the order of the spec."""
         return [self._state.progress(group) for group in self._state.groups.values()]
+
+    def seconds_left(self, slots: int, pace: Callable[[str], float], begun: Mapping[str, float]) -> float:
+        """Seconds until the job ends on so many slots; the other arguments as those of `time_left.seconds_left`."""
+        return seconds_left(self._state, slots, pace, begun)
 
     def specs(self) -> list[TrialSpec]:
         """The placed trials, and one for each group of a search without trials: what the job needs to begin."""

@@ -11,6 +11,7 @@ from orchestrator.store.jobs import Jobs
 from orchestrator.store.leases import Leases
 from orchestrator.store.lineage import Lineage
 from orchestrator.store.measured import Measured
+from orchestrator.store.progress import TrialProgress
 from orchestrator.store.search_log import SearchLog
 from orchestrator.store.tracked_runs import TrackedRuns
 from orchestrator.store.trials import Trials
@@ -27,6 +28,7 @@ class Store:
         self._db = database
         self.jobs = Jobs(database)
         self.trials = Trials(database)
+        self.progress = TrialProgress(database)
         self.choices = Choices(database)
         self.claims = Claims(database)
         self.leases = Leases(database)
