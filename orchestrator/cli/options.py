@@ -73,13 +73,14 @@ def a_spec(command: F) -> F:
     return click.argument("spec", type=click.Path(path_type=Path))(command)
 
 
-def flags(where: Settings) -> str:
+def flags(where: Settings, *names: str) -> str:
     """The options, each after a space, with which a command typed here finds these places; empty where it finds them
-    without. A password is replaced by ***."""
+    without. `names`: of the options besides --runs and --database-url that the command has; none: all. A password is
+    replaced by ***."""
     usual = settings()
     by_folder = settings(folder=where.folder)
     told = [] if where.folder == usual.folder else ["--runs", str(where.folder)]
-    for name in ("database_url", "tracking_uri", "data_root", "storage", "address"):
+    for name in ("database_url", *(names or ("tracking_uri", "data_root", "storage", "address"))):
         value = getattr(where, name)
         if value is not None and value != getattr(by_folder, name):
             told += [f"--{name.replace('_', '-')}", shown(str(value))]

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.options import UNFINISHED, echo, output, places, printed, say
+from orchestrator.cli.options import UNFINISHED, echo, output, places, printed, say, working
 from orchestrator.settings import Settings
 
 
@@ -34,13 +34,13 @@ def newest(store: Any) -> str:
 
 
 @click.command()
-@click.argument("name", metavar="JOB|TRIAL")
+@click.argument("name", metavar="JOB|TRIAL|GROUP")
 @places("storage")
 @output
 @click.option("--parameters", is_flag=True, help="For a trial: learning rate and weight decay of every parameter.")
 def describe(name: str, where: Settings, form: str, parameters: bool) -> None:
-    """Show everything about a job or a trial."""
-    from orchestrator.errors import NotFound
+    """Show everything about a job or a trial, or the trials of a group by its name in MLflow (grid/digits)."""
+    from orchestrator.cli.names import named
     from orchestrator.report import describe as everything
     from orchestrator.store.store import open_to_look
 
@@ -50,10 +50,15 @@ def describe(name: str, where: Settings, form: str, parameters: bool) -> None:
 
         printed(table(store, store.trials.find(name)), form)
         return
-    try:
-        view: Any = everything.job(store, store.jobs.find(name))
-    except NotFound:
-        view = everything.trial(store, store.trials.find(name), where.storage)
+    found = named(store, name)
+    if found.kind == "job":
+        view: Any = everything.job(store, found.job)
+    elif found.kind == "trial":
+        view = everything.trial(store, found.key, where.storage)
+    else:
+        from orchestrator.report.trial_list import trials
+
+        view = trials(store, found.job, group=found.group)
     printed(view, form)
 
 
@@ -131,14 +136,16 @@ def report(job: str | None, where: Settings, table: Path | None, form: str, chec
             say("no saved report to compare with: checking figures and choices alone")
         elif written.get("form") != FORM:
             say("the saved report is of an earlier version: comparing its numbers, not its words")
-        differences = verify(store, identity, written)
+        with working(f"checking every number of {identity}"):
+            differences = verify(store, identity, written)
         for line in differences:
             echo(line)
         if differences:
             sys.exit(UNFINISHED)
         echo(f"{identity}: every number and every choice follows from the recorded figures")
         return
-    text = publish.text(build(store, identity, full=bool(FORMATS[form].suffix)), form, where)
+    with working(f"building the report of {identity}"):
+        text = publish.text(build(store, identity, full=bool(FORMATS[form].suffix)), form, where)
     echo(text, end=form == "text")
     if form == "html" and sys.stdout.isatty():
         say(f"written: {publish.publish(store, identity, where)['html']}")

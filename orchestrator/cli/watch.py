@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-import time
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.names import Named, named
 from orchestrator.cli.options import echo, flags, output, places, printed, say
 from orchestrator.cli.show import newest
+from orchestrator.errors import NotFound
 from orchestrator.records.states import JobState, TrialState
 from orchestrator.settings import Settings
 
@@ -62,7 +64,7 @@ def _watch(view: Any) -> None:
             drawn = text
             if now.content["state"] in (JobState.done, JobState.incomplete, JobState.cancelled):
                 return
-            time.sleep(WATCH_S)
+            sleep(WATCH_S)
     except KeyboardInterrupt:
         return
 
@@ -85,7 +87,6 @@ def _watch(view: Any) -> None:
 )
 def trials(job: str | None, where: Settings, states: tuple[str, ...], group: str | None, sort: str, form: str) -> None:
     """List the trials of a job [the newest], or of a group by its name in MLflow (grid/digits)."""
-    from orchestrator.errors import NotFound
     from orchestrator.report import trial_list
     from orchestrator.store.store import open_to_look
 
@@ -93,18 +94,25 @@ def trials(job: str | None, where: Settings, states: tuple[str, ...], group: str
     if job is None:
         identity = newest(store)
     else:
-        try:
-            identity = store.jobs.find(job)
-        except NotFound:
-            if "/" not in job or group is not None:
-                raise
-            identity, stage, name = store.progress.find_group(job)
-            group = f"{stage}/{name}"
+        found = _job_or_group(store, job)
+        if found.kind == "trial":
+            raise click.UsageError(f"{job} is a trial: describe {job} shows it")
+        identity, group = found.job, group or found.group or None
     view = trial_list.trials(store, identity, states, group, sort)
     if form == "csv":
         echo(trial_list.as_csv(view.content), end=False)
     else:
         printed(view, form)
+
+
+def _job_or_group(store: Store, name: str) -> Named:
+    """As `named`; where nothing has the name, the error is about jobs, unless it looks like that of a group."""
+    try:
+        return named(store, name)
+    except NotFound:
+        if "/" not in name:
+            store.jobs.find(name)
+        raise
 
 
 @click.command()
@@ -116,12 +124,11 @@ def logs(name: str, where: Settings, failed: bool, follow: bool) -> None:
     """Print the log of a trial, all its attempts; or the logs of all trials of a job or group, each line after its
     trial's key and name."""
     from orchestrator.cli.trial_logs import Log, print_logs
-    from orchestrator.errors import NotFound
     from orchestrator.records.trial_files import trial_folder
     from orchestrator.store.store import open_to_look
 
     store = open_to_look(where)
-    one, found = _named(store, name)
+    one, found = _trials_of(store, name)
     if failed:
         states = store.trials.snapshots(found)
         found = {key: title for key, title in found.items() if states[key].state is TrialState.failed}
@@ -136,24 +143,14 @@ def logs(name: str, where: Settings, failed: bool, follow: bool) -> None:
     print_logs(opened, _running(store, list(found)) if follow else None, FOLLOW_S)
 
 
-def _named(store: Store, name: str) -> tuple[bool, dict[str, str]]:
+def _trials_of(store: Store, name: str) -> tuple[bool, dict[str, str]]:
     """Whether the name is that of one trial; and key -> name of the trials that it stands for, in the order of the
     spec. Raises NotFound, Conflict."""
-    from orchestrator.errors import NotFound
-
-    try:
-        identity, group = store.jobs.find(name), None
-    except NotFound:
-        try:
-            key = store.trials.find(name)
-            return True, {key: name}
-        except NotFound:
-            if "/" not in name:
-                raise
-            identity, stage, rest = store.progress.find_group(name)
-            group = (stage, rest)
-    placed = store.trials.placed(identity)
-    return False, {trial.key: trial.name for trial in placed if group in (None, (trial.stage, trial.group))}
+    found = named(store, name)
+    if found.kind == "trial":
+        return True, {found.key: name}
+    placed = store.trials.placed(found.job)
+    return False, {trial.key: trial.name for trial in placed if found.group in ("", f"{trial.stage}/{trial.group}")}
 
 
 def _running(store: Store, keys: list[str]) -> Any:

@@ -94,7 +94,7 @@ class Planner:
 
     def paused(self) -> list[str]:
         """A line for each stage that is paused because the same error came up again and again."""
-        return self._ready.errors.lines(self.job.name)
+        return self._ready.errors.lines()
 
     def incomplete(self) -> list[str]:
         """A line for each group without a winner or result, with the reason; empty if nothing has gone wrong."""
@@ -103,7 +103,8 @@ class Planner:
             (group, incomplete_reason(self._state, group, group_id in taken))
             for group_id, group in self._state.groups.items()
         ]
-        return [f"{group.stage.name} {group.id}: {reason}" for group, reason in reasons if reason] + self.paused()
+        lines = [f"{group.stage.name} {group.id}: {reason}" for group, reason in reasons if reason]
+        return lines + self._ready.errors.paused_stages()
 
     def progress(self) -> list[Progress]:
         """Counts per stage and group, in the order of the spec."""

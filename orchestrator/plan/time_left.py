@@ -11,21 +11,25 @@ from dataclasses import dataclass, field
 from orchestrator.plan.state import RETRIABLE, GroupState, PlanState
 from orchestrator.plan.trials import GroupId
 
+_Trial = tuple[float, str]
+"""Seconds that a trial takes, and its key; the key is empty for one that is forecast."""
+
 
 @dataclass
 class _Left:
     """What is left of a group."""
 
-    ready: list[float] = field(default_factory=list)
-    """Seconds of each trial that has not begun, forecast ones included."""
+    ready: list[_Trial] = field(default_factory=list)
+    """Trials that have not begun, forecast ones included."""
     tail: float = 0.0
     """Seconds of the longest chain that follows the group."""
     at_once: float = math.inf
     """How many of its trials may run at the same time: a search asks for a few at a time."""
     unfinished: int = 0
+    running: int = 0
     waits_for: set[GroupId] = field(default_factory=set)
     fails: bool = False
-    """True if a trial of it has failed: what needs its winner does not run."""
+    """True if a trial of it has failed, or none has a figure: what needs its winner does not run."""
 
 
 def seconds_left(state: PlanState, slots: int, pace: Callable[[str], float], begun: Mapping[str, float]) -> float:
@@ -35,72 +39,100 @@ def seconds_left(state: PlanState, slots: int, pace: Callable[[str], float], beg
     `pace`: name of a stage -> seconds that its trials take for each estimated second. `begun`: key of a trial that
     runs, or stopped at a checkpoint -> seconds that it still takes. Trials that have failed, and what waits for them,
     do not count. It differs from the simulation of `plan` in two ways, for speed: slots are all alike, and a group
-    waits for whole groups.
+    whose trials are not known yet waits for whole groups.
     """
-    left, running = _left(state, pace, begun)
-    followers: dict[GroupId, list[GroupId]] = defaultdict(list)
-    for group_id, group in left.items():
-        group.waits_for = {other for other in group.waits_for if left[other].unfinished or left[other].fails}
-        for other in group.waits_for:
-            followers[other].append(group_id)
-    queue: list[tuple[float, float, GroupId]] = []
-    inside: dict[GroupId, int] = defaultdict(int)
+    return _Play(state, pace, begun).end(max(1, slots))
 
-    def feed(group_id: GroupId) -> None:
+
+class _Play:
+    """A play of what is left; seconds count from now."""
+
+    def __init__(self, state: PlanState, pace: Callable[[str], float], begun: Mapping[str, float]) -> None:
+        self._state, self._begun = state, begun
+        self._left: dict[GroupId, _Left] = {}
+        self._running: list[tuple[float, str, GroupId]] = []
+        self._queue: list[tuple[float, float, str, GroupId]] = []
+        self._held: dict[str, list[list[str]]] = defaultdict(list)
+        """Key of a trial that is not done -> for each trial that needs its weights, the keys that it still waits for,
+        its own last."""
+        self._waiting: dict[str, tuple[GroupId, float]] = {}
+        """Key of a trial that waits for weights -> its group and its seconds."""
+        for group_id, group in state.groups.items():
+            self._left[group_id] = self._of(group, pace(group.stage.name))
+        self._followers: dict[GroupId, list[GroupId]] = defaultdict(list)
+        for group_id, left in self._left.items():
+            left.waits_for = {o for o in left.waits_for if self._left[o].unfinished or self._left[o].fails}
+            for other in left.waits_for:
+                self._followers[other].append(group_id)
+
+    def end(self, slots: int) -> float:
+        """When the last trial ends."""
+        for group_id in self._left:
+            self._feed(group_id)
+        heapq.heapify(self._running)
+        now = 0.0
+        while True:
+            while self._queue and len(self._running) < slots:
+                _, seconds, key, group_id = heapq.heappop(self._queue)
+                heapq.heappush(self._running, (now + seconds, key, group_id))
+            if not self._running:
+                return now
+            now, key, group_id = heapq.heappop(self._running)
+            self._ended(key, group_id)
+
+    def _ended(self, key: str, group_id: GroupId) -> None:
+        group = self._left[group_id]
+        group.unfinished -= 1
+        group.running -= 1
+        for waits in self._held.pop(key, ()):
+            waits.remove(key)
+            if len(waits) == 1:
+                its_group, seconds = self._waiting.pop(waits[0])
+                self._left[its_group].ready.append((seconds, waits[0]))
+                self._feed(its_group)
+        self._feed(group_id)
+        if not group.unfinished and not group.fails:
+            for follower in self._followers[group_id]:
+                self._left[follower].waits_for.discard(group_id)
+                self._feed(follower)
+
+    def _feed(self, group_id: GroupId) -> None:
         """Queues as many trials of a group as may run at once."""
-        group = left[group_id]
-        while not group.waits_for and group.ready and inside[group_id] < group.at_once:
-            seconds = group.ready.pop()
-            inside[group_id] += 1
-            heapq.heappush(queue, (-(seconds + group.tail), seconds, group_id))
+        group = self._left[group_id]
+        while not group.waits_for and group.ready and group.running < group.at_once:
+            seconds, key = group.ready.pop()
+            group.running += 1
+            heapq.heappush(self._queue, (-(seconds + group.tail), seconds, key, group_id))
 
-    for _, group_id in running:
-        inside[group_id] += 1
-    for group_id in left:
-        feed(group_id)
-    now = 0.0
-    heapq.heapify(running)
-    while True:
-        while queue and len(running) < max(1, slots):
-            _, seconds, group_id = heapq.heappop(queue)
-            heapq.heappush(running, (now + seconds, group_id))
-        if not running:
-            return now
-        now, group_id = heapq.heappop(running)
-        left[group_id].unfinished -= 1
-        inside[group_id] -= 1
-        feed(group_id)
-        if not left[group_id].unfinished and not left[group_id].fails:
-            for follower in followers[group_id]:
-                left[follower].waits_for.discard(group_id)
-                feed(follower)
-
-
-def _left(
-    state: PlanState, pace: Callable[[str], float], begun: Mapping[str, float]
-) -> tuple[dict[GroupId, _Left], list[tuple[float, GroupId]]]:
-    """What is left of each group; and (seconds, group) of the trials that run. A trial of several groups counts in the
-    first of them."""
-    left: dict[GroupId, _Left] = {}
-    running: list[tuple[float, GroupId]] = []
-    for group_id, group in state.groups.items():
-        stage_pace = pace(group.stage.name)
-        each = left[group_id] = _Left(tail=group.tail * stage_pace, waits_for=_waits_for(state, group))
-        if group.search is not None or group.rounds > 1:
-            each.at_once = math.ceil(group.expected / max(1, group.rounds))
+    def _of(self, group: GroupState, pace: float) -> _Left:
+        """What is left of a group. A trial of several groups counts in the first of them."""
+        state, left = self._state, _Left(tail=group.tail * pace, waits_for=_waits_for(self._state, group))
+        if group.rounds > 1:
+            left.at_once = math.ceil(group.expected / group.rounds)
         for key, planned in group.trials.items():
             trial = state.trials[key]
-            each.fails |= trial.snapshot.state in RETRIABLE
+            left.fails |= trial.snapshot.state in RETRIABLE
             if trial.groups[0] is not group:
                 continue
+            seconds = self._begun.get(key, planned.seconds * pace)
             if trial.in_flight:
-                running.append((begun.get(key, planned.seconds * stage_pace), group_id))
-                each.unfinished += 1
-            elif trial.unfinished or state.must_rerun(trial):
-                each.ready.append(begun.get(key, planned.seconds * stage_pace))
-        each.ready += [group.longest * stage_pace] * max(0, group.expected - len(group.trials))
-        each.unfinished += len(each.ready)
-    return left, running
+                self._running.append((seconds, key, group.full_id))
+                left.running += 1
+            elif not (trial.unfinished or state.must_rerun(trial)):
+                continue
+            elif missing := [parent for parent in planned.needs if not state.has_weights(parent)]:
+                waits = [*missing, key]
+                self._waiting[key] = (group.full_id, seconds)
+                for parent in missing:
+                    self._held[parent].append(waits)
+            else:
+                left.ready.append((seconds, key))
+            left.unfinished += 1
+        left.fails |= group.complete and not any(map(state.has_result, group.trials))
+        forecast = max(0, group.expected - len(group.trials))
+        left.ready += [(group.longest * pace, "")] * forecast
+        left.unfinished += forecast
+        return left
 
 
 def _waits_for(state: PlanState, group: GroupState) -> set[GroupId]:
@@ -108,7 +140,7 @@ def _waits_for(state: PlanState, group: GroupState) -> set[GroupId]:
     if group.waiting is not None and not group.waiting and (group.search is None or group.trials):
         return set()
     waits = set() if group.waiting is not None else {other.full_id for other in state.sources(group.stage, group.id)}
-    for name in state.by_stage:
+    for name in list(state.by_stage):
         if group.stage.name in state.stages.weight_consumers(name):
             waits |= {other.full_id for other in state.by_stage[name]}
     return waits - {group.full_id}

@@ -27,7 +27,7 @@ def warnings(
 ) -> tuple[str, ...]:
     """A line each, the gravest first. `behind`: the trials whose figures are in the table (none: not looked at)."""
     return (
-        *_failed(job, placed),
+        *_failed(placed),
         *_without_value(cells),
         *_edges(groups),
         *_diverged(counts),
@@ -54,23 +54,25 @@ def joined_warnings(
     )
 
 
-def _failed(job: JobRow, placed: Sequence[PlacedRow]) -> Iterable[str]:
+def _failed(placed: Sequence[PlacedRow]) -> Iterable[str]:
     lost = [trial for trial in placed if trial.state in ("failed", "cancelled")]
     for trial in lost[:SHOWN]:
         cause = f" ({trial.error_class}: {trial.error.splitlines()[0]})" if trial.error else ""
         yield f"{trial.name}: {trial.state}{cause}"
     if len(lost) > SHOWN:
         yield f"and {len(lost) - SHOWN} more failed or cancelled trials"
-    if lost:
-        yield f"run what failed again: python -m orchestrator retry {job.id}"
+
+
+def _why(cell: Cell) -> str:
+    """Why a cell has no value, without the error of a trial that failed, which stands with the trial."""
+    reason = cell.reason or cell.state
+    return reason.partition("; ")[0] if cell.state in ("failed", "cancelled") else reason
 
 
 def _without_value(cells: Sequence[Cell]) -> Iterable[str]:
     empty = [cell for cell in cells if cell.state in ("failed", "cancelled", "diverged", "missing", "undecided")]
     incomplete = [cell for cell in empty if cell.state != "missing" or cell.reason.startswith("incomplete")]
-    yield from dict.fromkeys(
-        f"{cell.row} on {cell.column} has no value: {cell.reason or cell.state}" for cell in incomplete
-    )
+    yield from dict.fromkeys(f"{cell.row} on {cell.column} has no value: {_why(cell)}" for cell in incomplete)
     unfinished = [cell for cell in cells if cell.state in ("running", "pending", "not run")]
     waiting = {(cell.row, cell.column) for cell in (*empty, *unfinished)}
     waiting -= {(cell.row, cell.column) for cell in incomplete}

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import BadInput, NotFound
-from orchestrator.records.recorded_spec import label, setting_at
+from orchestrator.records.recorded_spec import label, setting_at, sources
 from orchestrator.report import figures
 from orchestrator.report.figures import metric_of, scaled
 from orchestrator.report.formatting import aligned, duration, moment, short
@@ -44,23 +44,25 @@ def members(store: Store, job_id: str, placed: Sequence[PlacedRow], name: str) -
     """The trials of a group by any of its names: grid/digits/MIM (MLflow), digits/MIM (the spec), or the row, the
     column or both of the table: MIM, digits, "MIM digits". Raises NotFound, with the names most like it."""
     spec = store.jobs.spec(job_id)
-    names: dict[tuple[str, str], set[str]] = {}
+    stages = {stage["name"]: stage for stage in spec["stages"]}
+    in_table = sources(stages, spec["report"].get("stage") or list(stages)[-1])
+    groups: dict[str, None] = {}
     found = []
     known: dict[str, None] = {}
     for trial in placed:
-        row, column = position(spec, trial.group_values, trial.settings)
-        here = names.get((trial.stage, trial.group))
-        if here is None:
-            here = names[trial.stage, trial.group] = {trial.stage, trial.group, f"{trial.stage}/{trial.group}"}
-        own = {*here, row, column, f"{row} {column}", f"{column} {row}", f"{row}/{column}", f"{column}/{row}"}
+        groups[f"{trial.stage}/{trial.group}"] = None
+        own = {trial.stage, trial.group, f"{trial.stage}/{trial.group}"}
+        if trial.stage in in_table:
+            row, column = position(spec, trial.group_values, trial.settings)
+            own |= {row, column, f"{row} {column}", f"{column} {row}", f"{row}/{column}", f"{column}/{row}"}
         known |= dict.fromkeys(own)
         if name in own:
             found.append(trial)
     if not found:
         near = get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-        groups = ", ".join(f"{stage}/{group}" for stage, group in list(names)[:6])
-        raise NotFound(f"job {job_id} has no group {name!r}{hint} (its groups: {groups or 'none yet'})")
+        some = ", ".join(list(groups)[:6]) or "none yet"
+        raise NotFound(f"job {job_id} has no group {name!r}{hint} (its groups: {some})")
     return found
 
 

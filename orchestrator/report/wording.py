@@ -376,5 +376,8 @@ def seeds_text(values: Sequence[float], seeds: Sequence[int], metric: MetricRow)
 
 
 def run_link(run_id: str, tracking: str = "") -> str:
-    """Where the MLflow UI shows a run; without the address of a UI, the path below it."""
+    """Where the MLflow UI shows a run; without the address of a UI, the path below it. `tracking` may be the page that
+    leads on to the UI (see `ui_page`)."""
+    if tracking.endswith(".html"):
+        return f"{tracking}#/runs/{run_id}"
     return f"{tracking.rstrip('/')}/#/runs/{run_id}"

@@ -275,7 +275,7 @@ def test_track_fills_in_what_the_server_missed(copied: Path, tmp_path: Path) -> 
     assert "0 runs made, 0 metric values written, 0 runs closed" in again.stderr
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
         states = database.execute("SELECT status, count(*) FROM runs GROUP BY status").fetchall()
-        epochs = database.execute("SELECT count(*) FROM metrics WHERE key = 'train_loss'").fetchone()[0]
+        epochs = database.execute("SELECT count(*) FROM metrics WHERE key = 'train/loss'").fetchone()[0]
     assert states == [("FINISHED", TRIALS + groups)]
     assert epochs == TRIALS * EPOCHS
     for text in (down.stderr, done.stderr, again.stderr):
