@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.options import UNFINISHED, echo, output, places, printed, say, working
+from orchestrator.cli.options import UNFINISHED, echo, flags, output, places, printed, say, working
+from orchestrator.records.states import TrialState
 from orchestrator.settings import Settings
 
 
@@ -147,5 +148,8 @@ def report(job: str | None, where: Settings, table: Path | None, form: str, chec
     with working(f"building the report of {identity}"):
         text = publish.text(build(store, identity, full=bool(FORMATS[form].suffix)), form, where)
     echo(text, end=form == "text")
+    counts = store.jobs.get(identity).counts
+    if form == "text" and counts[TrialState.failed] + counts[TrialState.cancelled]:
+        say(f"to run what failed again:\n  python -m orchestrator retry {identity}{flags(where, 'tracking_uri')}")
     if form == "html" and sys.stdout.isatty():
         say(f"written: {publish.publish(store, identity, where)['html']}")

@@ -17,6 +17,7 @@ from orchestrator.report.matrix import ENDED, LOST, Part, arrange, best, cell_te
 from orchestrator.report.replicates import best_first
 from orchestrator.report.running import lines as running_lines
 from orchestrator.report.running import running
+from orchestrator.report.time_left import seconds_left
 from orchestrator.report.wording import field_title
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def status(store: Store, job_id: str, flags: str = "") -> View:
     spec = store.jobs.spec(job_id)
     placed = store.trials.placed(job_id)
     counts = _stage_counts(spec, placed)
-    left = _seconds_left(store, job)
+    left = seconds_left(store, job)
     stages = {stage["name"]: stage for stage in spec["stages"]}
     last = spec["report"].get("stage") or list(stages)[-1]
     parts = _parts(spec, placed, sources(stages, last))
@@ -167,18 +168,6 @@ def _points(sweep: Mapping[str, Any], epochs: Any) -> int:
     population = sweep.get("population")
     generations = 1 if not population else max(1, int(epochs or 0) // population["every_epochs"])
     return int(each * sweep.get("trials", 1) * generations)
-
-
-def _seconds_left(store: Store, job: JobRow) -> float | None:
-    """What the job's driver estimated, less the time since; of a job without a driver, what was left when it had
-    one."""
-    if job.state not in ("running", "queued", "interrupted"):
-        return None
-    known = store.jobs.seconds_left(job.id)
-    if known is None:
-        return None
-    seconds, ago = known
-    return max(0.0, seconds - ago) if job.state == "running" else seconds
 
 
 def _parts(spec: Mapping[str, Any], placed: Iterable[PlacedRow], chain: Sequence[str]) -> list[Part]:

@@ -50,13 +50,14 @@ def test_results_have_split_unit_and_dates(tmp_path: Path) -> None:
     assert (set(frame.unit), set(frame.better), set(frame.metric)) == ({"%"}, {"higher"}, {"top1"})
     first = finals[(finals.group == "digits/SUP") & (finals.seed == 0)].iloc[0]
     assert (first["value"], first["figure.top1"]) == (pytest.approx(95.0), pytest.approx(95.0)), "both in percent"
-    assert str(frame["ended"].dtype) == str(frame["started"].dtype) == "datetime64[ns, UTC]"
+    for name in ("started", "ended"):
+        assert (frame[name].dtype.kind, str(frame[name].dtype.tz)) == ("M", "UTC")
     assert (frame["ended"] >= frame["started"]).all()
     assert frame[frame.state == "diverged"]["value"].isna().all()
-    curves = api.curves(job, "final", where)
-    assert set(curves.stage) == {"final"}
+    curves = api.curves(job, "grid", where)
+    assert set(curves.stage) == {"grid"}
     top1 = curves[curves.figure == "top1"]
-    assert (set(top1.split), set(top1.unit)) == ({"test"}, {"%"})
+    assert (set(top1.split), set(top1.unit), top1["value"].max()) == ({"val"}, {"%"}, pytest.approx(96.0))
     assert curves[curves.figure == "train_loss"].split.isna().all()
     with pytest.raises(NotFound, match="has no stage fine; its stages: pretrain, grid, refine, final"):
         api.curves(job, "fine", where)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import pty
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -15,9 +18,13 @@ import pytest
 from recorded_study import Plot, Study
 
 from orchestrator.cli import watch
+from orchestrator.cli.jobs import finish
 from orchestrator.cli.main import main
 from orchestrator.cli.options import flags
 from orchestrator.cli.trial_logs import Log
+from orchestrator.engine.tally import Tally
+from orchestrator.launch.submit import Submitted
+from orchestrator.records.states import JobState
 from orchestrator.records.trial_files import trial_folder
 from orchestrator.settings import settings
 from orchestrator.store.store import open_store
@@ -175,3 +182,33 @@ def test_a_log_that_grows_is_printed_in_whole_lines(tmp_path: Path) -> None:
     assert log.news(False) == "a | twö"
     assert log.news(True) == "a | three"
     assert log.news(True) == ""
+
+
+WORKS = "from orchestrator.cli.options import working\nwith working('reading the spec'): pass"
+
+
+def test_commands_say_what_they_do_on_a_terminal_alone() -> None:
+    plain = subprocess.run([sys.executable, "-c", WORKS], capture_output=True, text=True, check=True)
+    assert plain.stdout + plain.stderr == ""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm"}
+    subprocess.run([sys.executable, "-c", WORKS], stdout=subprocess.DEVNULL, stderr=theirs, check=True, env=environment)
+    os.close(theirs)
+    assert b"reading the spec" in os.read(ours, 4096)
+    os.close(ours)
+
+
+def test_the_end_of_a_submit_says_a_fault_once_and_the_remedy(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ORCHESTRATOR_RUNS", raising=False)
+    where = settings(folder=runs)
+    with closing(open_store(where.database_url)) as store:
+        identity = store.jobs.find("k12-grid")
+    done = Submitted(identity, JobState.incomplete, Tally(), "grid faces/RAND: trial x failed", files={"html": runs})
+    assert finish(done, where) == 1
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("ValueError: <img> & co") == 1
+    assert (told.out + told.err).count("retry") == 1
+    assert f"to run what failed again:\n  python -m orchestrator retry {identity} --runs {runs}\n" in told.err
+    assert f"in a browser:  python -m orchestrator ui --runs {runs}\n" in told.err
