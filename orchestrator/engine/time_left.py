@@ -12,7 +12,7 @@ from orchestrator.plan.trials import PlannedTrial
 from orchestrator.records.writes import Finished, Reported, Write
 
 ESTIMATE_S = 3.0
-"""Seconds between two estimates of the time left: of 20,000 trials one takes about a twentieth of a second."""
+"""Seconds between two estimates of the time left: one of 12,000 trials takes 0.06 s."""
 
 
 @dataclass

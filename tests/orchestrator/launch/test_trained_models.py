@@ -262,3 +262,41 @@ def test_paths_of_earlier_versions_are_found_in_a_moved_storage(tmp_path: Path) 
     assert stored_file(new, recorded_path(new, file)) == file
     assert recorded_path(new, "/other/weights") == "/other/weights"
     assert Weights(str(stored_file(new, "trials/x")), "0").path == f"{new}/trials/x"
+
+
+def test_classes_of_ones_own_data_have_their_names(tmp_path: Path) -> None:
+    """In the loaded model and in timm's config; the data may be gone by then."""
+    where = settings(folder=tmp_path / "runs", data_root=tmp_path)
+    for part, images in (("train", 8), ("val", 4)):
+        for shade, name in enumerate(("calm", "loud")):
+            folder = tmp_path / "pets" / part / name
+            folder.mkdir(parents=True)
+            for number in range(images):
+                Image.new("RGB", (16, 16), (60 * number, 200 * shade, number)).save(folder / f"{number}.png")
+    data = {"kind": "folder", "path": "pets"}
+    task = spec_of({"dataset": data}).task
+    fields = task.planned_fields(tmp_path)
+    spec = spec_of({"dataset": data, **fields}, optim={"batch": 8})
+    key, outcome = record(where, spec)
+    model = api.load_model(key, where)
+    assert model.class_names == ("calm", "loud")
+    assert measured_on_files(model, tmp_path / "pets" / "val") == pytest.approx(outcome.figures["top1"])
+    api.export_weights(key, tmp_path / "out", where)
+    import timm
+
+    again = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True)
+    assert list(again.pretrained_cfg["label_names"]) == ["calm", "loud"]
+    assert "label_names" in (tmp_path / "out" / "README.md").read_text()
+    shutil.rmtree(tmp_path / "pets")
+    assert api.load_model(key, where).class_names == ()
+
+
+def measured_on_files(model: TrainedModel, folder: Path) -> float:
+    """Accuracy over the image files of a folder with a folder for each class."""
+    assert model.transform is not None
+    right = []
+    for file in sorted(folder.rglob("*.png")):
+        with torch.no_grad():
+            number = int(model.module(model.transform(Image.open(file).convert("RGB"))[None]).argmax())
+        right.append(model.class_names[number] == file.parent.name)
+    return sum(right) / len(right)
