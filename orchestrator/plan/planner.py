@@ -110,9 +110,11 @@ class Planner:
         """Counts per stage and group, in the order of the spec."""
         return [self._state.progress(group) for group in self._state.groups.values()]
 
-    def seconds_left(self, slots: int, pace: Callable[[str], float], begun: Mapping[str, float]) -> float:
+    def seconds_left(
+        self, slots: int, pace: Callable[[str], float], begun: Mapping[str, float], start_s: float = 0.0
+    ) -> float:
         """Seconds until the job ends on so many slots; the other arguments as those of `time_left.seconds_left`."""
-        return seconds_left(self._state, slots, pace, begun)
+        return seconds_left(self._state, slots, pace, begun, start_s)
 
     def specs(self) -> list[TrialSpec]:
         """The placed trials, and one for each group of a search without trials: what the job needs to begin."""

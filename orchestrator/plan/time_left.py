@@ -32,23 +32,27 @@ class _Left:
     """True if a trial of it has failed, or none has a figure: what needs its winner does not run."""
 
 
-def seconds_left(state: PlanState, slots: int, pace: Callable[[str], float], begun: Mapping[str, float]) -> float:
+def seconds_left(
+    state: PlanState, slots: int, pace: Callable[[str], float], begun: Mapping[str, float], start_s: float = 0.0
+) -> float:
     """Seconds until the last trial ends, on `slots` slots, with the longest chain first and winners that are not known
     yet forecast.
 
     `pace`: name of a stage -> seconds that its trials take for each estimated second. `begun`: key of a trial that
-    runs, or stopped at a checkpoint -> seconds that it still takes. Trials that have failed, and what waits for them,
-    do not count. It differs from the simulation of `plan` in two ways, for speed: slots are all alike, and a group
-    whose trials are not known yet waits for whole groups.
+    runs, or stopped at a checkpoint -> seconds that it still takes. `start_s`: of every other trial, besides. Trials
+    that have failed, and what waits for them, do not count. It differs from the simulation of `plan` in two ways, for
+    speed: slots are all alike, and a group whose trials are not known yet waits for whole groups.
     """
-    return _Play(state, pace, begun).end(max(1, slots))
+    return _Play(state, pace, begun, start_s).end(max(1, slots))
 
 
 class _Play:
     """A play of what is left; seconds count from now."""
 
-    def __init__(self, state: PlanState, pace: Callable[[str], float], begun: Mapping[str, float]) -> None:
-        self._state, self._begun = state, begun
+    def __init__(
+        self, state: PlanState, pace: Callable[[str], float], begun: Mapping[str, float], start_s: float
+    ) -> None:
+        self._state, self._begun, self._start_s = state, begun, start_s
         self._left: dict[GroupId, _Left] = {}
         self._running: list[tuple[float, str, GroupId]] = []
         self._queue: list[tuple[float, float, str, GroupId]] = []
@@ -114,7 +118,7 @@ class _Play:
             left.fails |= trial.snapshot.state in RETRIABLE
             if trial.groups[0] is not group:
                 continue
-            seconds = self._begun.get(key, planned.seconds * pace)
+            seconds = self._begun.get(key, planned.seconds * pace + self._start_s)
             if trial.in_flight:
                 self._running.append((seconds, key, group.full_id))
                 left.running += 1
@@ -130,7 +134,7 @@ class _Play:
             left.unfinished += 1
         left.fails |= group.complete and not any(map(state.has_result, group.trials))
         forecast = max(0, group.expected - len(group.trials))
-        left.ready += [(group.longest * pace, "")] * forecast
+        left.ready += [(group.longest * pace + self._start_s, "")] * forecast
         left.unfinished += forecast
         return left
 
