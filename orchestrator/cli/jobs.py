@@ -101,8 +101,6 @@ def finish(done: Submitted, where: Settings) -> int:
     store.close()
     tally = done.tally
     say(f"{done.job_id}: {done.state}; {tally.started} trials started, {tally.already_done} already done")
-    if done.message:
-        say(done.message)
     if done.tracking:
         say(done.tracking)
     if counts[TrialState.failed] + counts[TrialState.cancelled]:

@@ -58,6 +58,7 @@ class Live:
 
             self._screen = Screen(console=self._console, auto_refresh=False, transient=True)
             self._screen.start()
+            self._screen.update("planning the job, and reading its data sets ...", refresh=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

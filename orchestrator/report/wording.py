@@ -292,7 +292,9 @@ def notes(report: Report) -> list[str]:
     for cell in report.cells:
         shown = cell.state != "absent" and cell.reason not in remedies
         if cell.value is None and cell.reason and shown:
-            lines.append(f"{cell.row} on {cell.column}: {cell.state} ({cell.reason})")
+            failed = cell.state in ("failed", "cancelled")  # the error stands once, with the trial
+            reason = cell.reason.partition("; ")[0] if failed else cell.reason
+            lines.append(f"{cell.row} on {cell.column}: {cell.state} ({reason})")
     for mean in report.means:
         if reason := mean_reason(mean):
             lines.append(
