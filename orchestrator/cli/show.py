@@ -149,7 +149,7 @@ def report(job: str | None, where: Settings, table: Path | None, form: str, chec
         text = publish.text(build(store, identity, full=bool(FORMATS[form].suffix)), form, where)
     echo(text, end=form == "text")
     counts = store.jobs.get(identity).counts
-    if form == "text" and counts[TrialState.failed] + counts[TrialState.cancelled]:
+    if form == "text" and sys.stderr.isatty() and counts[TrialState.failed] + counts[TrialState.cancelled]:
         say(f"to run what failed again:\n  python -m orchestrator retry {identity}{flags(where, 'tracking_uri')}")
     if form == "html" and sys.stdout.isatty():
         say(f"written: {publish.publish(store, identity, where)['html']}")
