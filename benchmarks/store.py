@@ -1,4 +1,4 @@
-"""How long `status` and `report` take on a store of 20,000 trials and 2,000,000 reports, process start included.
+"""How long `status`, `trials` and `report` take on a store of 20,000 trials and 2,000,000 reports, start included.
 
     python benchmarks/store.py                    seeds both databases (minutes, once), then measures
     python benchmarks/store.py --folder /tmp/x    keeps the seeded databases there, to measure again without seeding
@@ -206,7 +206,8 @@ def measure(kind: str, url: str) -> None:
     }.items():
         print(f"{kind}:   {name:20} {1000 * median(call):8.1f} ms")
     store.close()
-    for words in (("status",), ("status", job.id), ("report", job.id)):
+    listed = ("trials", job.id, "--sort", "value", "-o", "csv")
+    for words in (("status",), ("status", job.id), listed, ("report", job.id)):
         cpu: list[float] = []
         wall = median(lambda words=words, cpu=cpu: cpu.append(command(url, *words)))  # type: ignore[misc]
         print(f"{kind}: {' '.join(words):30} {wall:6.2f} s, of it CPU {statistics.median(cpu):.2f} s", flush=True)

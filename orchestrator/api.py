@@ -1,32 +1,55 @@
-"""The service from Python: load a spec, plan it, submit it, read the results."""
+"""The service from Python: load a spec, plan it, submit it, follow it, read the results, take models away."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from orchestrator.errors import (
+    BackendUnreachable,
+    BadInput,
+    Conflict,
+    LeaseLost,
+    NotFound,
+    OrchestratorError,
+    SpecError,
+)
 from orchestrator.launch.estimate import estimate, machines
 from orchestrator.launch.joined_jobs import joined_table as resolved
 from orchestrator.launch.joined_jobs import looked_at
 from orchestrator.launch.other_jobs import assume_weights
+from orchestrator.launch.resume import request_cancel, retried
 from orchestrator.launch.submit import Options, Submitted
 from orchestrator.launch.submit import submit as launch
 from orchestrator.plan.cost import Cost
+from orchestrator.records.trial_files import stored_file
 from orchestrator.settings import Settings, settings
 from orchestrator.spec.job import JobSpec, job_id
-from orchestrator.spec.load import load
-from orchestrator.store.store import open_to_look
+from orchestrator.spec.load import load as load_file
+from orchestrator.spec.load import load_mapping
+from orchestrator.store.store import open_existing, open_to_look
 
 if TYPE_CHECKING:
     import pandas
 
+    from orchestrator.launch.trained_models import TrainedModel
     from orchestrator.store.store import Store
 
 __all__ = [
-    "Options", "Settings", "Submitted", "claims", "joined_table", "load", "measurements", "plan", "results", "settings",
-    "submit", "table",
+    "BackendUnreachable", "BadInput", "Conflict", "LeaseLost", "NotFound", "Options", "OrchestratorError", "Settings",
+    "SpecError", "Submitted", "cancel", "claims", "curves", "export_weights", "joined_table", "load", "load_model",
+    "measurements", "plan", "results", "retry", "settings", "status", "submit", "table", "weights",
 ]  # fmt: skip
+
+
+def load(
+    spec: str | Path | Mapping[str, Any], profile: str | None = None, overrides: Sequence[str] = ()
+) -> JobSpec:  # fmt: skip
+    """The job that a spec describes: a file, or a dictionary of what the file would hold; with one profile and then
+    `path=value` overrides applied. Raises SpecError with every mistake."""
+    return (load_mapping if isinstance(spec, Mapping) else load_file)(spec, profile, overrides)  # type: ignore[arg-type]
 
 
 def plan(
@@ -49,15 +72,48 @@ def submit(job: JobSpec, where: Settings | None = None, options: Options | None 
     return launch(job, where or settings(), options)
 
 
+def retry(job: JobSpec | str, where: Settings | None = None, options: Options | None = None) -> Submitted:
+    """Runs a job's failed and cancelled trials again, and those that waited for them, as the command does; returns when
+    it has ended. `job`: its spec, its name, or the start of its id, as everywhere below."""
+    where = where or settings()
+    with contextlib.closing(open_existing(where)) as store:
+        spec, _ = retried(store, _identity(store, job))
+    return launch(spec, where, options)
+
+
+def cancel(job: JobSpec | str, where: Settings | None = None) -> str:
+    """Asks a job to stop: its running trials write a checkpoint and end. Returns a line on what was done; submitted
+    again, the job resumes from there."""
+    with contextlib.closing(open_existing(where or settings())) as store:
+        return request_cancel(store, _identity(store, job))
+
+
+def status(job: JobSpec | str, where: Settings | None = None) -> dict[str, Any]:
+    """How far a job is, as `status --output json` says it: state, trials by stage, group and state, running trials with
+    epoch, loss and time left, `seconds_left` of the job, and what failed."""
+    from orchestrator.report.status import status as view
+
+    with _looked(where) as store:
+        content: dict[str, Any] = view(store, _identity(store, job)).to_json()
+        return content
+
+
 def results(job: JobSpec | str, where: Settings | None = None) -> pandas.DataFrame:
-    """One row per trial of a job: settings, figures, state, key. `job`: its spec, its name, or the start of its id."""
+    """One row per trial in its place: settings, split, value and unit, every figure, dates, state, key."""
     from orchestrator.report.dataframe import results as frame
 
     return _frame(frame, job, where)
 
 
+def curves(job: JobSpec | str, stage: str | None = None, where: Settings | None = None) -> pandas.DataFrame:
+    """One row per value that a trial of the job (or of one stage) reported after an epoch: loss, rate, figures."""
+    from orchestrator.report.dataframe import curves as frame
+
+    return _frame(lambda store, identity: frame(store, identity, stage), job, where)
+
+
 def table(job: JobSpec | str, where: Settings | None = None) -> pandas.DataFrame:
-    """The report's table, a row per cell: mean, interval over seeds, each seed's value. `job`: as for `results`."""
+    """The report's table, a row per cell: mean, interval over seeds, each seed's value."""
     from orchestrator.report.dataframe import table as frame
 
     return _frame(frame, job, where)
@@ -76,26 +132,12 @@ def joined_table(path: str | Path, where: Settings | None = None) -> pandas.Data
             store.close()
 
 
-def _frame(
-    frame: Callable[[Store, str], pandas.DataFrame], job: JobSpec | str, where: Settings | None
-) -> pandas.DataFrame:
-    store = open_to_look(where or settings())
-    try:
-        return frame(store, store.jobs.find(job if isinstance(job, str) else job_id(job)))
-    finally:
-        store.close()
-
-
 def claims(job: JobSpec | str, where: Settings | None = None) -> pandas.DataFrame:
     """One row per claim of a job: values, difference, interval, adjusted p, verdict, and whether it was written before
-    the results. `job`: its spec, its name, or the start of its id."""
+    the results."""
     from orchestrator.report.dataframe import claims as frame
 
-    store = open_to_look(where or settings())
-    try:
-        return frame(store, store.jobs.find(job if isinstance(job, str) else job_id(job)))
-    finally:
-        store.close()
+    return _frame(frame, job, where)
 
 
 def measurements(
@@ -106,8 +148,54 @@ def measurements(
 ) -> pandas.DataFrame:
     """One row per value that a trial measured for an item, layer or head: the view `measured` for a job.
 
-    `job`: as for `results`. `figures`: names (attention_distance, cka, ..); None: all. `stage`: its trials alone.
+    `figures`: names (attention_distance, cka, ..); None: all. `stage`: its trials alone.
     """
     from orchestrator.report.dataframe import measurements as frame
 
     return _frame(lambda store, job_id: frame(store, job_id, figures, stage), job, where)
+
+
+def weights(job: JobSpec | str, where: Settings | None = None) -> dict[str, Path]:
+    """Key of each trial of the job that kept its weights -> the file (safetensors)."""
+    where = where or settings()
+    with _looked(where) as store:
+        keys = [trial.key for trial in store.trials.placed(_identity(store, job))]
+        return {key: stored_file(where.storage, path) for key, path in store.weights.paths(keys).items()}
+
+
+def load_model(trial: str, where: Settings | None = None) -> TrainedModel:
+    """The model of a trial (its name, the start of its key, or a group of one trial): `module` in eval mode with its
+    weights, `transform` of a PIL image, `class_names`. Raises NotFound where its weights are not kept, BadInput where
+    they are damaged."""
+    from orchestrator.launch.trained_models import load_model as loaded
+
+    where = where or settings()
+    with _looked(where) as store:
+        return loaded(store, where, store.find_trial(trial))
+
+
+def export_weights(trial: str, folder: str | Path, where: Settings | None = None) -> list[str]:
+    """Writes the model of a trial into a new folder that timm loads without this project, as `weights export` does;
+    returns lines about what is in it."""
+    from orchestrator.launch.export_weights import export
+
+    where = where or settings()
+    with _looked(where) as store:
+        return export(store, where, store.find_trial(trial), Path(folder).absolute())
+
+
+@contextlib.contextmanager
+def _looked(where: Settings | None) -> Iterator[Store]:
+    with contextlib.closing(open_to_look(where or settings())) as store:
+        yield store
+
+
+def _identity(store: Store, job: JobSpec | str) -> str:
+    return store.jobs.find(job if isinstance(job, str) else job_id(job))
+
+
+def _frame(
+    frame: Callable[[Store, str], pandas.DataFrame], job: JobSpec | str, where: Settings | None
+) -> pandas.DataFrame:
+    with _looked(where) as store:
+        return frame(store, _identity(store, job))

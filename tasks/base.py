@@ -362,6 +362,26 @@ class Task(BaseModel, ABC):
         """
         return {}
 
+    def image_transform(self, backbone: BackboneSpec) -> Callable[[Any], torch.Tensor] | None:
+        """Makes a PIL image, in RGB, the model's input (3, height, width), as in an evaluation; None where samples are
+        more than one whole image (persons in a picture, depth maps, masks)."""
+        return None
+
+    def class_names(self, root: Path) -> tuple[str, ...]:
+        """Names of the classes by number, from the data; empty where they have none. Raises DataError where the data
+        are not there."""
+        return ()
+
+    def plain_model(self, backbone: BackboneSpec, model: nn.Module) -> nn.Module:
+        """What is taken away of `model`, as timm builds it, for programs without this one: unless a task says
+        otherwise its backbone, bare, which gives pooled features. Raises ValueError where timm has no such form."""
+        from tasks.backbones.loading import load
+        from tasks.backbones.model import build
+
+        bare = build(backbone, 0)
+        load(bare, model.state_dict())
+        return bare
+
     def facts(self, model: nn.Module) -> dict[str, Any]:
         """What the task found out or decided by itself, as JSON values; recorded beside the loop's own facts."""
         return {}

@@ -115,6 +115,10 @@ class TrialActor:
             self._events.append(event)
             self._changed.notify_all()
 
+    def note(self, line: str) -> None:
+        """Writes a line to the trial's log; called by the processes of a trial with several workers."""
+        logging.getLogger("workers").info("%s", line)
+
     def finish(self, event: Event) -> None:
         """Takes how one process of a trial with several workers ended."""
         ends_of_workers.append(event)

@@ -31,6 +31,9 @@ FORMAT = 2
 STATE = "state-*.pt"
 EVALUATED = "evaluation-*.jsonl"
 MEASUREMENTS = "measurements.jsonl"
+WEIGHTS = "weights.safetensors"
+AVERAGED = "averaged.safetensors"
+"""Averaged weights, beside the weights that are handed on, of a trial that is chosen by them (`optim.ema.choose`)."""
 KEPT = 2
 """Checkpoints kept: the newest, and the one before it in case the newest is damaged."""
 
@@ -102,13 +105,15 @@ class Folder:
             raise ValueError(f"{path} has format {state['format']} and belongs to trial {state['key'][:8]}: remove it")
         return state
 
-    def save_weights(self, state: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> Weights:
+    def save_weights(
+        self, state: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None, name: str = WEIGHTS
+    ) -> Weights:
         """Writes the final weights and their metadata (safetensors). Raises as `save`."""
         from safetensors.torch import save
 
         # clones, because safetensors refuses parameters that share memory (tied weights)
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-        path = self.path / "weights.safetensors"
+        path = self.path / name
         digest = _write(path, lambda file: file.write(save(tensors, metadata)), self._check_owner)
         return Weights(str(path), digest)
 
@@ -178,7 +183,9 @@ class Folder:
         if (content["format"], content["key"]) != (FORMAT, self.key):
             return None
         outcome = content["outcome"]
-        weights = Weights(**outcome["weights"]) if outcome["weights"] else None
+        weights = None
+        if outcome["weights"]:  # where they lie now: the folder may have moved since
+            weights = Weights(str(self.path / Path(outcome["weights"]["path"]).name), outcome["weights"]["sha256"])
         if with_weights and (weights is None or _digest_of(Path(weights.path)) != weights.sha256):
             return None
         measurements = outcome.get("measurements")

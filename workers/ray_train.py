@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -77,6 +78,17 @@ def outcome_of_workers(events: list[Event], died: Exception | None) -> Outcome:
     raise TrialError(ErrorClass.node_lost, f"a worker process died: {reason}") from died
 
 
+class _ToActor(logging.Handler):
+    """Passes what rank 0 logs to the actor, which has the trial's log open."""
+
+    def __init__(self, note: Callable[[str], Any]) -> None:
+        super().__init__(logging.INFO)
+        self._note = note
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._note(record.getMessage())
+
+
 def _worker_loop(config: dict[str, Any]) -> None:
     """Runs on each of several workers: the same loop, inside the process group that Ray Train made."""
     import ray
@@ -102,6 +114,10 @@ def _worker_loop(config: dict[str, Any]) -> None:
     def emit(report: Report) -> None:
         ray.get(actor.report.remote(report))
 
+    if rank == 0:
+        logger = logging.getLogger("workers")
+        logger.setLevel(logging.INFO)
+        logger.addHandler(_ToActor(lambda line: actor.note.remote(line)))
     event: Event
     try:
         event = train(assignment.trial, rank_context(assignment, rank, device), emit, stop)

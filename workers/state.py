@@ -155,6 +155,8 @@ class TrainingState:
     saved_state: str = "initial"
     """SHA-256 of the last checkpoint that was written (on rank 0) or read; `initial` before the first."""
     saved_at: float = field(default_factory=time.monotonic)
+    averaged_sha256: str | None = None
+    """Of the file of averaged weights, where one was written beside the weights that are handed on."""
     _lap: float = field(default_factory=time.monotonic)
 
     def seconds(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,9 @@ from tasks.base import Batch
 from tasks.errors import DataError
 from tasks.metrics import Summary
 from workers import distributed, throughput
-from workers.checkpoint import Folder
+from workers.averaged import Average
+from workers.checkpoint import AVERAGED, Folder
+from workers.epoch_line import epoch_line
 from workers.errors import ErrorClass, Stopped, TrialError
 from workers.evaluation import evaluate, pictures
 from workers.fault_injection import fault_point
@@ -31,6 +34,8 @@ from workers.prepare import from_rank_0, prepare
 from workers.rounds import batches_from
 from workers.state import RankContext, TrainingState
 from workers.trial import TrialSpec
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -79,6 +84,7 @@ def train(trial: TrialSpec, place: RankContext, emit: Callable[[Report], None], 
         summary = evaluate(run, stop)
         report = _close_round(run, dict(summary.figures), pictures(run))
         if place.rank == 0:
+            log.info("%s", epoch_line(trial, progress.reports))
             emit(report)
         due = progress.epoch - run.saved_epoch >= trial.runtime.checkpoint_epochs
         if due and progress.epoch < trial.last_round:
@@ -86,6 +92,8 @@ def train(trial: TrialSpec, place: RankContext, emit: Callable[[Report], None], 
     facts = {**throughput.facts(run), **({"shares": dict(summary.shares)} if summary.shares else {})}
     outcome = Outcome(dict(summary.figures), facts, _keep(run, continues) if keep else None)
     if place.rank == 0:
+        if run.averaged_sha256:
+            outcome.facts["averaged_weights"] = run.averaged_sha256
         if summary.submission is not None:
             outcome.facts["submission"] = folder.save_submission(*summary.submission)
         name, sha256 = folder.save_measurements(summary.measurements, trial.task.split) or (None, None)
@@ -121,20 +129,31 @@ def _train_round(run: TrainingState, batches: Iterator[Batch], stop: Callable[[]
 
 
 def _keep(run: TrainingState, with_state: bool) -> Weights | None:
-    """Writes the final weights, and the whole state where another span continues from it. None except on rank 0."""
+    """Writes the final weights, and the whole state where another span continues from it; of a trial that is chosen by
+    its averaged weights and hands on the others, the averaged ones too. None except on rank 0."""
     state = run.state() if with_state else {}
-    needed = run.sharded or run.place.rank == 0
     ema = run.trial.optim.ema
     averaged = run.average if ema and ema.hand_on else None
-    with averaged.used() if averaged else nullcontext():
-        weights = distributed.whole_weights(run.model, keep=run.place.rank == 0) if needed else {}
-        if averaged:  # the model gets its own weights back
-            weights = {name: value.clone() for name, value in weights.items()}
+    weights = _whole(run, averaged)
+    apart = _whole(run, run.average) if ema and ema.choose and not ema.hand_on else {}
     if run.place.rank > 0:
         return None
     if with_state:
         run.folder.keep_state(state)
-    return run.folder.save_weights(weights, weights_metadata(run.model))
+    metadata = weights_metadata(run.model)
+    if apart:
+        run.averaged_sha256 = run.folder.save_weights(apart, metadata, AVERAGED).sha256
+    return run.folder.save_weights(weights, metadata)
+
+
+def _whole(run: TrainingState, averaged: Average | None) -> dict[str, torch.Tensor]:
+    """The whole weights, or the averaged ones, on rank 0; every rank must call where the model is in shards."""
+    needed = run.sharded or run.place.rank == 0
+    with averaged.used() if averaged else nullcontext():
+        weights = distributed.whole_weights(run.model, keep=run.place.rank == 0) if needed else {}
+        if averaged:  # the model gets its own weights back
+            weights = {name: value.clone() for name, value in weights.items()}
+    return weights
 
 
 @dataclass(frozen=True)

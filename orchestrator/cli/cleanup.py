@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import echo, output, places, say, show
+from orchestrator.cli.options import echo, output, places, say, show, working
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,8 +56,9 @@ def gc(
 
     store = (open_to_look if only_plan else open_existing)(where)
     options = collector.Options(store.jobs.find(job) if job else None, older_than_s, checkpoints, unknown, lost)
-    plan = collector.plan(store, where.storage, options)
-    done = None if only_plan else collector.remove(store, where.storage, plan)
+    with working("comparing the store with the files in the storage folder"):
+        plan = collector.plan(store, where.storage, options)
+        done = None if only_plan else collector.remove(store, where.storage, plan)
     if form == "json":
         show(to_json(plan, done))
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import INTERRUPTED, UNFINISHED, a_spec, echo, output, places, say, show
+from orchestrator.cli.options import INTERRUPTED, UNFINISHED, a_spec, echo, flags, output, places, say, show, working
 from orchestrator.cli.streams import output_may_be_unread
 from orchestrator.settings import Settings, shown
 
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 def load(spec: Path, profile: str | None, overrides: Sequence[str]) -> JobSpec:
     """Reads a spec. Raises SpecError with all its mistakes."""
-    from orchestrator import spec as specs
+    with working(f"reading {spec}"):
+        from orchestrator import spec as specs
 
-    return specs.load(spec, profile, overrides)
+        return specs.load(spec, profile, overrides)
 
 
 @click.command()
@@ -51,16 +52,13 @@ def submit(
 @click.option("-q", "--quiet", is_flag=True, help="No live table and no progress lines.")
 def retry(job: str, where: Settings, cpus: int | None, no_tracking: bool, no_ship: bool, quiet: bool) -> None:
     """Run a job's failed and cancelled trials again, and the trials that waited for them."""
-    from orchestrator.launch.job_plugins import with_plugins
-    from orchestrator.launch.recorded_trials import check_recorded_trials
-    from orchestrator.spec.load import recorded
+    from orchestrator.launch.resume import retried
     from orchestrator.store.store import open_existing
 
     store = open_existing(where)
     identity = store.jobs.find(job)
-    spec, _ = with_plugins(recorded(store.jobs.spec(identity), identity), identity)  # before anything is pending again
-    check_recorded_trials(spec, identity)
-    count = store.jobs.retry(identity)
+    with working("checking the recorded trials"):
+        spec, count = retried(store, identity)
     store.close()
     say(f"{identity}: {count} failed or cancelled trials are pending again")
     drive(spec, where, cpus, not no_tracking, not no_ship, quiet)
@@ -91,7 +89,7 @@ def again() -> str:
 
 def finish(done: Submitted, where: Settings) -> int:
     """Prints the report and the last lines of a submit. Returns its exit code."""
-    from orchestrator.records.states import JobState
+    from orchestrator.records.states import JobState, TrialState
     from orchestrator.report.build import build
     from orchestrator.report.publish import text
     from orchestrator.store.store import open_to_look
@@ -99,17 +97,17 @@ def finish(done: Submitted, where: Settings) -> int:
     store = open_to_look(where)
     with output_may_be_unread():
         echo(text(build(store, done.job_id, full=False), "text", where))
+    counts = store.jobs.get(done.job_id).counts
     store.close()
     tally = done.tally
     say(f"{done.job_id}: {done.state}; {tally.started} trials started, {tally.already_done} already done")
-    if done.message:
-        say(done.message)
     if done.tracking:
         say(done.tracking)
+    if counts[TrialState.failed] + counts[TrialState.cancelled]:
+        say(f"to run what failed again:\n  python -m orchestrator retry {done.job_id}{flags(where)}")
     others = " ".join(path.suffix for form, path in done.files.items() if form != "html")
     say(f"report:  {done.files['html']}  (and {others} beside it)")
-    runs = "" if where.folder == Path("runs").absolute() else f" --runs {where.folder}"
-    say(f"MLflow and Ray in a browser:  python -m orchestrator ui{runs}")
+    say(f"MLflow and Ray in a browser:  python -m orchestrator ui{flags(where, 'tracking_uri', 'address')}")
     if done.state in (JobState.interrupted, JobState.cancelled):
         say(f"resume with:\n  {again()}")
         return INTERRUPTED
@@ -135,10 +133,12 @@ def plan(
     from orchestrator.launch.other_jobs import assume_weights
 
     written = load(spec, profile, overrides)
-    for line in check_claims(written, spec):
+    with working("reading data sets and what is recorded, and simulating the job"):
+        notes = check_claims(written, spec)
+        job = assume_weights(written, where)
+        cost = estimate(job, where, machines(where, nodes, cpus, gpus))
+    for line in notes:
         say(line)
-    job = assume_weights(written, where)
-    cost = estimate(job, where, machines(where, nodes, cpus, gpus))
     absent = missing(job, where.data_root)
     if form == "json":
         claims = [claim.model_dump(mode="json") for claim in job.claims]
@@ -160,8 +160,10 @@ def validate(spec: Path, profile: str | None, overrides: tuple[str, ...], where:
     from orchestrator.spec.job import job_id
     from orchestrator.spec.load import load_checking_profiles
 
-    job = load_checking_profiles(spec, profile, overrides)
-    for line in check_models(job, spec):
+    with working(f"checking {spec} in all its profiles, and building its models"):
+        job = load_checking_profiles(spec, profile, overrides)
+        notes = check_models(job, spec)
+    for line in notes:
         say(line)
     for line in [*caveats(job), *(f"missing here: {each}" for each in missing(job, where.data_root))]:
         say(f"note: {line}")
@@ -192,18 +194,8 @@ def schema(table: bool, as_text: bool) -> None:
 @places()
 def cancel(job: str, where: Settings) -> None:
     """Stop a job: its running trials write a checkpoint and end. Submitted again, it resumes from there."""
-    from orchestrator.records.states import JobState
+    from orchestrator.launch.resume import request_cancel
     from orchestrator.store.store import open_existing
 
     store = open_existing(where)
-    identity = store.jobs.find(job)
-    state = store.jobs.get(identity).state
-    if state in (JobState.done, JobState.incomplete, JobState.cancelled):
-        say(f"{identity} is already {state}")
-        return
-    store.jobs.request_cancel(identity)
-    if any(driver.job_id == identity for driver in store.leases.drivers()):
-        say(f"{identity}: asked its driver to stop")
-    else:
-        store.jobs.set_state(identity, JobState.cancelled)
-        say(f"{identity}: cancelled (no driver was running)")
+    say(request_cancel(store, store.jobs.find(job)))

@@ -17,12 +17,13 @@ from orchestrator.cli.options import INTERRUPTED, say
 from orchestrator.cli.services import track, ui
 from orchestrator.cli.settings_table import settings
 from orchestrator.cli.shipped_specs import specs
-from orchestrator.cli.show import describe, list_jobs, logs, report, status
+from orchestrator.cli.show import describe, list_jobs, report
+from orchestrator.cli.watch import logs, status, trials
 from orchestrator.cli.weights import weights
 from orchestrator.errors import NotFound, OrchestratorError
 
 COMMANDS = (
-    init, specs, submit, plan, validate, schema, list_jobs, status, describe, logs, report, cancel, retry, data,
+    init, specs, submit, plan, validate, schema, list_jobs, status, trials, describe, logs, report, cancel, retry, data,
     weights, gc, pin, unpin, settings, track, ui,
 )  # fmt: skip
 

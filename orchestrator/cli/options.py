@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-from collections.abc import Callable
+import shlex
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +15,7 @@ import click
 
 from orchestrator.printable import printable
 from orchestrator.report.formatting import printable_lines
-from orchestrator.settings import settings
+from orchestrator.settings import Settings, settings, shown
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, SIGTERM, SIGHUP or `cancel`."""
@@ -68,6 +71,32 @@ def a_spec(command: F) -> F:
     )(command)
     command = click.option("--profile", help="A profile of the spec [the spec's own default].")(command)
     return click.argument("spec", type=click.Path(path_type=Path))(command)
+
+
+def flags(where: Settings, *names: str) -> str:
+    """The options, each after a space, with which a command typed here finds these places; empty where it finds them
+    without. `names`: of the options besides --runs and --database-url that the command has; none: all. A password is
+    replaced by ***."""
+    usual = settings()
+    by_folder = settings(folder=where.folder)
+    told = [] if where.folder == usual.folder else ["--runs", str(where.folder)]
+    for name in ("database_url", *(names or ("tracking_uri", "data_root", "storage", "address"))):
+        value = getattr(where, name)
+        if value is not None and value != getattr(by_folder, name):
+            told += [f"--{name.replace('_', '-')}", shown(str(value))]
+    return "".join(f" {shlex.quote(each)}" for each in told)
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """Says on a terminal what a command that takes seconds does; nowhere else, and the line goes when it is done."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True, highlight=False).status(printable(what)):
+        yield
 
 
 def output(command: F) -> F:

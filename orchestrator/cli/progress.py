@@ -13,7 +13,7 @@ from orchestrator.plan.state import Progress
 from orchestrator.printable import printable
 from orchestrator.report.figures import UNKNOWN, scaled
 from orchestrator.report.formatting import duration
-from orchestrator.report.matrix import ENDED, LOST, Part, arrange, cell_text, count, seconds_left, total
+from orchestrator.report.matrix import ENDED, LOST, Part, arrange, cell_text, count, total
 
 REDRAW_S = 0.5
 
@@ -58,6 +58,7 @@ class Live:
 
             self._screen = Screen(console=self._console, auto_refresh=False, transient=True)
             self._screen.start()
+            self._screen.update("planning the job, and reading its data sets ...", refresh=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -135,9 +136,7 @@ def summary(driver: Driver, progress: list[Progress]) -> str:
         (count(groups, ["diverged"]), "diverged"),
     ):
         line += [f"{number} {what}"] if number else []
-    tally = driver.tally
-    pace = tally.took_s / tally.estimated_s if tally.finished > 1 and tally.estimated_s else None
-    left = seconds_left(sum(group.seconds_left for group in progress), pace, running)
+    left = driver.seconds_left()
     if left is not None:
         line.append(f"about {duration(left)} left")
     if driver.no_room and not running:

@@ -7,7 +7,7 @@ from functools import partial
 
 import click
 
-from orchestrator.cli.options import places, say
+from orchestrator.cli.options import places, say, working
 from orchestrator.settings import Settings
 
 
@@ -37,17 +37,41 @@ def track(where: Settings, job: str | None, beside: str | None) -> None:
 
         identity = store.jobs.find(str(job))
         figures = partial(files_of_stage, store, identity)
-        done = sync(store, identity, where.tracking_uri, where.folder, picture, storage=where.storage, figures=figures)
+        with working(f"writing {identity} to MLflow"):
+            done = sync(
+                store, identity, where.tracking_uri, where.folder, picture, storage=where.storage, figures=figures
+            )
     if done.problem:
         raise BackendUnreachable(done.problem)
     say(f"MLflow: {done.runs} runs made, {done.metrics} metric values written, {done.closed} runs closed")
 
 
 @click.command()
+@click.argument("job", required=False)
 @places("tracking_uri", "address")
 @click.option("--port", type=click.IntRange(0, 65535), default=5000, help="Port of the MLflow UI; 0: a free one.")
-def ui(where: Settings, port: int) -> None:
-    """Open the MLflow UI and the Ray dashboard on this machine's loopback address, until Ctrl-C."""
+@click.option("--open", "opens", is_flag=True, help="Open it in the browser.")
+def ui(job: str | None, where: Settings, port: int, opens: bool) -> None:
+    """Serve the MLflow UI, at the runs of JOB [the newest], and the Ray dashboard, on this machine's loopback address,
+    until Ctrl-C."""
     from orchestrator.cli.ui import serve
 
-    serve(where, port, say)
+    serve(where, port, say, _job_name(where, job), opens)
+
+
+def _job_name(where: Settings, job: str | None) -> str | None:
+    """The name of a job, which is that of its experiment; None where no job was submitted yet."""
+    from orchestrator.errors import NotFound
+    from orchestrator.store.store import open_to_look
+
+    try:
+        store = open_to_look(where)
+    except NotFound:
+        if job is not None:
+            raise
+        return None
+    jobs = store.jobs.all()
+    if job is not None:
+        identity = store.jobs.find(job)
+        return next(each.name for each in jobs if each.id == identity)
+    return jobs[0].name if jobs else None

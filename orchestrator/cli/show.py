@@ -1,4 +1,4 @@
-"""Commands that show jobs, trials, logs and reports."""
+"""Commands that show jobs, trials and reports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.options import UNFINISHED, echo, output, places, printed, say
+from orchestrator.cli.options import UNFINISHED, echo, flags, output, places, printed, say, working
+from orchestrator.records.states import TrialState
 from orchestrator.settings import Settings
 
 
@@ -23,19 +24,6 @@ def list_jobs(where: Settings, form: str) -> None:
     printed(views.ls(open_to_look(where)), form)
 
 
-@click.command()
-@click.argument("job", required=False)
-@places()
-@output
-def status(job: str | None, where: Settings, form: str) -> None:
-    """Show the progress of a job [the newest]."""
-    from orchestrator.report import status as views
-    from orchestrator.store.store import open_to_look
-
-    store = open_to_look(where)
-    printed(views.status(store, store.jobs.find(job) if job else newest(store)), form)
-
-
 def newest(store: Any) -> str:
     """The id of the job that was submitted last. Raises NotFound for a store without jobs."""
     from orchestrator.errors import NotFound
@@ -47,13 +35,13 @@ def newest(store: Any) -> str:
 
 
 @click.command()
-@click.argument("name", metavar="JOB|TRIAL")
+@click.argument("name", metavar="JOB|TRIAL|GROUP")
 @places("storage")
 @output
 @click.option("--parameters", is_flag=True, help="For a trial: learning rate and weight decay of every parameter.")
 def describe(name: str, where: Settings, form: str, parameters: bool) -> None:
-    """Show everything about a job or a trial."""
-    from orchestrator.errors import NotFound
+    """Show everything about a job or a trial, or the trials of a group by its name in MLflow (grid/digits)."""
+    from orchestrator.cli.names import named
     from orchestrator.report import describe as everything
     from orchestrator.store.store import open_to_look
 
@@ -63,43 +51,16 @@ def describe(name: str, where: Settings, form: str, parameters: bool) -> None:
 
         printed(table(store, store.trials.find(name)), form)
         return
-    try:
-        view: Any = everything.job(store, store.jobs.find(name))
-    except NotFound:
-        view = everything.trial(store, store.trials.find(name), where.storage)
+    found = named(store, name)
+    if found.kind == "job":
+        view: Any = everything.job(store, found.job)
+    elif found.kind == "trial":
+        view = everything.trial(store, found.key, where.storage)
+    else:
+        from orchestrator.report.trial_list import trials
+
+        view = trials(store, found.job, group=found.group)
     printed(view, form)
-
-
-@click.command()
-@click.argument("trial")
-@places("storage")
-@click.option("-f", "--follow", is_flag=True, help="Keep printing while the trial runs.")
-def logs(trial: str, where: Settings, follow: bool) -> None:
-    """Print the log of a trial, all its attempts."""
-    import time
-
-    from orchestrator.errors import NotFound
-    from orchestrator.records.trial_files import trial_folder
-    from orchestrator.store.store import open_to_look
-
-    store = open_to_look(where)
-    key = store.trials.find(trial)
-    path = trial_folder(where.storage, key) / "log.txt"
-    if not path.exists():
-        raise NotFound(f"trial {key[:12]} has written no log yet ({path})")
-    with open(path, encoding="utf-8", errors="replace") as log:
-        while True:
-            _print_log(log.read())
-            if not follow or store.trials.snapshots([key])[key].state.ended:
-                break
-            time.sleep(1.0)
-        _print_log(log.read())
-
-
-def _print_log(text: str) -> None:
-    """Progress bars, which return to the beginning of their line, become lines of their own."""
-    if text:
-        echo(text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n"))
 
 
 class Form(click.ParamType):  # type: ignore[type-arg]
@@ -176,14 +137,19 @@ def report(job: str | None, where: Settings, table: Path | None, form: str, chec
             say("no saved report to compare with: checking figures and choices alone")
         elif written.get("form") != FORM:
             say("the saved report is of an earlier version: comparing its numbers, not its words")
-        differences = verify(store, identity, written)
+        with working(f"checking every number of {identity}"):
+            differences = verify(store, identity, written)
         for line in differences:
             echo(line)
         if differences:
             sys.exit(UNFINISHED)
         echo(f"{identity}: every number and every choice follows from the recorded figures")
         return
-    text = publish.text(build(store, identity, full=bool(FORMATS[form].suffix)), form, where)
+    with working(f"building the report of {identity}"):
+        text = publish.text(build(store, identity, full=bool(FORMATS[form].suffix)), form, where)
     echo(text, end=form == "text")
+    counts = store.jobs.get(identity).counts
+    if form == "text" and sys.stderr.isatty() and counts[TrialState.failed] + counts[TrialState.cancelled]:
+        say(f"to run what failed again:\n  python -m orchestrator retry {identity}{flags(where, 'tracking_uri')}")
     if form == "html" and sys.stdout.isatty():
         say(f"written: {publish.publish(store, identity, where)['html']}")

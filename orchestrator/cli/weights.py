@@ -1,4 +1,4 @@
-"""Commands about initial weights: import, show, fetch."""
+"""Commands about weights: import, export, show, fetch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import echo, places, say
+from orchestrator.cli.options import echo, places, say, working
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
@@ -21,7 +21,7 @@ A_FILE = click.argument("file", type=click.Path(path_type=Path))
 
 @click.group()
 def weights() -> None:
-    """Convert published checkpoints, inspect weights files, download weights."""
+    """Convert published checkpoints, export trained models, inspect weights files, download weights."""
 
 
 @weights.command("import")
@@ -42,19 +42,48 @@ def convert_command(
     """Convert a checkpoint (.pth) once to the form that training loads, and print the lines for a spec.
 
     Code in the checkpoint is never run. The layouts of SimMIM, Swin (also mmpretrain's), SwinV2, BEiT, MoCo v3, DeiT,
-    RepLKNet, the depth and pose code, timm and this project are recognised.
+    RepLKNet, the depth and pose code, timm and this project are recognised. FILE may be a folder in timm's form, as
+    `weights export` writes it: its config.json then says which model it is.
     """
     from orchestrator.assets.convert_weights import convert, sidecar, spec_lines
+    from orchestrator.assets.timm_folder import model_of, weights_of
 
     wanted = _backbone(model, arguments, image_size) if model else None
-    stem = re.sub(r"(\.(pth|pt|bin|ckpt|tar|safetensors))+$", "", file.name)
+    stem = re.sub(r"(\.(pth|pt|bin|ckpt|tar|safetensors))+$", "", file.absolute().name)
+    if file.is_dir():
+        wanted = wanted or model_of(file)
+        file = weights_of(file)
     target = (output or where.data_root / "weights" / f"{stem}.safetensors").absolute()
-    done = convert(file, target, entry, _windows(windows), source, wanted)
+    with working(f"reading {file}"):
+        done = convert(file, target, entry, _windows(windows), source, wanted)
     for line in done.notes:
         say(line)
     say(f"layout {done.layout}; written: {done.output} and {sidecar(done.output).name}")
     echo(f"# SHA-256 {done.sha256}")
     echo(spec_lines(done, name or stem, where.data_root, wanted))
+
+
+@weights.command("export")
+@click.argument("trial")
+@click.argument("folder", type=click.Path(path_type=Path))
+@places("data_root", "storage")
+def export_command(trial: str, folder: Path, where: Settings) -> None:
+    """Write the model of TRIAL into a new folder that timm loads without this project.
+
+    In it: model.safetensors and config.json (timm.create_model("local-dir:FOLDER", pretrained=True)), transform.json,
+    lineage.json, and a README with the lines that load it.
+    """
+    from orchestrator.store.store import open_to_look
+
+    store = open_to_look(where)
+    key = store.find_trial(trial)
+    with working(f"building the model of {trial} and checking it against timm's"):
+        from orchestrator.launch.export_weights import export
+
+        lines = export(store, where, key, folder.absolute())
+    for line in lines:
+        say(line)
+    echo(f"written: {folder}; how to load it: {folder / 'README.md'}")
 
 
 def _backbone(model: str, arguments: str, image_size: int | None) -> BackboneSpec:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from orchestrator.plan.trials import PlannedTrial
 from orchestrator.records.states import TrialSnapshot
-from orchestrator.records.trial_files import trial_folder
+from orchestrator.records.trial_files import stored_file, trial_folder
 from orchestrator.spec.job import Resources
 from workers.errors import ErrorClass
 from workers.messages import Assignment, Failure, TrialUpdate, Weights
@@ -84,7 +84,11 @@ def assignment_of(
         token=token,
         folder=str(trial_folder(site.storage, planned.key)),
         data_root=str(site.data_root),
-        parents={key: Weights(*parent.weights) for key, parent in parents.items() if parent.weights},
+        parents={
+            key: Weights(str(stored_file(site.storage, parent.weights[0])), parent.weights[1])
+            for key, parent in parents.items()
+            if parent.weights
+        },
         cpus=resources.cpus,
         gpus=resources.gpus,
         workers=resources.workers,

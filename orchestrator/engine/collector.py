@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.records.states import TrialState
+from orchestrator.records.trial_files import stored_file
 from orchestrator.rules.retention import RESULTS, Reason, Trial, reasons
 from workers.fault_injection import fault_point
 
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
 
 DAY_S = 86400.0
 """A folder of an unknown trial that was written to within a day is kept: a driver of another store may be using it."""
-WEIGHTS = "weights.safetensors"
-"""The name that workers.checkpoint gives them. state*.pt, the training state from which a later span resumes, is
-removed with them."""
+WEIGHTS, AVERAGED = "weights.safetensors", "averaged.safetensors"
+"""The names that workers.checkpoint gives them. Averaged weights, and state*.pt, the training state from which a later
+span resumes, are removed with the weights."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Removed:
 def plan(store: Store, storage: Path, options: Options | None = None) -> RemovalPlan:
     """Finds what is not needed, by the present state of the store and the files in `storage`. Changes nothing."""
     root = storage.resolve() / "trials"
-    scan = _StorageScan(store, options or Options())
+    scan = _StorageScan(store, storage, options or Options())
     for folder in _trial_folders(root, scan.plan.notes):
         scan.add_folder(folder)
     if root.is_dir():  # else the storage may not be mounted here, and no file is known to be gone
@@ -169,8 +170,9 @@ def _delete(root: Path, items: list[Item]) -> Removed:
 class _StorageScan:
     """Compares the files in the storage with the state of the store, which is read first."""
 
-    def __init__(self, store: Store, options: Options) -> None:
+    def __init__(self, store: Store, storage: Path, options: Options) -> None:
         self.plan = RemovalPlan()
+        self._storage = storage
         self._options = options
         facts = store.weights.retention_facts()
         self._trials, self._reasons = facts.trials, reasons(facts)
@@ -212,7 +214,7 @@ class _StorageScan:
             return "leftover", "half-written or damaged"
         if path.match("checkpoint-*.pt") or path.match("evaluation-*.jsonl"):
             return "checkpoint", ended or unused
-        if path.name == WEIGHTS or path.match("state*.pt"):
+        if path.name in (WEIGHTS, AVERAGED) or path.match("state*.pt"):
             return ("weights", self._weights(trial, path, size)) if ended else ("checkpoint", unused)
         if path.name in ("outcome.json", "train"):  # `train` is Ray Train's own
             return "leftover", ended
@@ -232,7 +234,7 @@ class _StorageScan:
             return "its trial is diverged"
         if trial.weights is None:
             return "no record refers to it"
-        if not _same_file(Path(trial.weights), path.with_name(WEIGHTS)):
+        if not _same_file(stored_file(self._storage, trial.weights), path.with_name(WEIGHTS)):
             self._moved.append(trial.weights)
             return ""
         if trial.key in self._reasons:
@@ -246,7 +248,7 @@ class _StorageScan:
         for trial in self._trials.values():
             if trial.weights is None or trial.state is TrialState.running:
                 continue
-            path = Path(trial.weights)
+            path = stored_file(self._storage, trial.weights)
             inside = path.parents[2].resolve() == root if len(path.parents) > 2 else False
             if inside and not path.exists() and self._options.job in (None, *self._jobs[trial.key]):
                 lost.append(trial)

@@ -17,6 +17,7 @@ from orchestrator.engine.plan_rows import choice_of, placement_of
 from orchestrator.engine.supervision import Supervision
 from orchestrator.engine.takeover import Takeover
 from orchestrator.engine.tally import Tally
+from orchestrator.engine.time_left import TimeLeft
 from orchestrator.errors import ClusterLost, Conflict, LeaseLost, OrchestratorError
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.state import RESULTS
@@ -31,7 +32,6 @@ from workers.fault_injection import fault_point
 
 STARTING_S = 120.0
 """Seconds for which a driver is registered while its cluster starts, before its first heartbeat."""
-
 log = logging.getLogger(__name__)
 
 
@@ -64,6 +64,7 @@ class Driver:
         self.no_room = False
         """True if trials are ready but none fits on the cluster now."""
         self.pinned: set[str] = set()
+        self._time_left = TimeLeft(planner)
         self._watch = watch
         self._supervision = Supervision(site.storage, self.name)
         self._inbox = Inbox(store, self.searches, site.storage, self.name, self._supervision.storage)
@@ -138,6 +139,8 @@ class Driver:
             self.backend.close()  # idle actors hold resources that another job could use
         self._review_held_elsewhere()
         self.store.search_log.mark_stopped(self.searches.stopped_while_pending())
+        if (left := self.seconds_left()) is not None:
+            self.store.jobs.put_seconds_left(self.job_id, left)
         if self.stopping is None and beat.cancel_requested:
             self.stop("cancelled")
 
@@ -225,6 +228,7 @@ class Driver:
             resources = self._fitting(planned.resources) or planned.resources
             parents = self.store.trials.snapshots(planned.needs) if planned.needs else {}
             self.backend.start(assignment_of(planned, token, resources, parents, self.site), resources)
+            self._time_left.begin(planned, self.store.trials.snapshots([planned.key])[planned.key].epoch)
             self.tally.started += 1
 
     def _fitting(self, resources: Resources) -> Resources | None:
@@ -260,6 +264,7 @@ class Driver:
             self._takeover.hold(key)
         ended = [write.key for write in writes if not isinstance(write, Reported) and write.key not in lost]
         reported = [write for write in writes if isinstance(write, Reported) and write.key not in lost]
+        self._time_left.heard(writes, self.planned_trials)
         self._judge(reported, set(ended))
         self._apply_ends(list(dict.fromkeys(ended)))
 
@@ -321,9 +326,6 @@ class Driver:
                 if planned is not None:
                     self.planner.give_back(key)
                 continue
-            if planned is not None and snapshot.train_seconds:
-                self.tally.estimated_s += planned.seconds
-                self.tally.took_s += snapshot.train_seconds
             self.update({key: snapshot})
         for line in self.planner.paused():
             if line not in self._logged_pauses:
@@ -376,6 +378,10 @@ class Driver:
                 self._takeover.hold(key)
             if snapshot.state is not TrialState.pending or snapshot.epoch:
                 self._unapplied.append((key, snapshot, True))
+
+    def seconds_left(self) -> float | None:
+        """About how long the job will take (see `TimeLeft`); None while no trial has shown how fast it is."""
+        return self._time_left.seconds(max(self.allowed, len(self.backend.running())))
 
     def slots(self) -> int:
         """How many trials the empty cluster holds, of the stage with the smallest ones."""

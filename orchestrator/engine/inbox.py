@@ -14,7 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.engine.supervision import StorageWatch
 from orchestrator.records.rows import MeasurementRow
-from orchestrator.records.trial_files import trial_folder
+from orchestrator.records.states import SUBMISSION
+from orchestrator.records.trial_files import recorded_path, trial_folder
 from orchestrator.records.writes import Failed, Finished, Released, Reported, StoppedEarly, Write
 from orchestrator.search.searches import Searches
 from orchestrator.store.store import Store
@@ -87,7 +88,10 @@ class Inbox:
                 note = f"measurements are not recorded: {error}"
                 facts = {**facts, "notes": [*facts.get("notes", ()), note]}
                 log.info("%s: %s", self._name(key), note)
-        weights = (outcome.weights.path, outcome.weights.sha256) if outcome.weights else None
+        kept = outcome.weights
+        weights = (recorded_path(self._storage, kept.path), kept.sha256) if kept else None
+        if isinstance(facts.get(SUBMISSION), str):
+            facts = {**facts, SUBMISSION: recorded_path(self._storage, facts[SUBMISSION])}
         return Finished(key, token, dict(outcome.figures), dict(facts), weights, measurements)
 
     def _stopped(self, key: str, token: int, why: str) -> Write:

@@ -15,9 +15,5 @@ class Tally:
     """Running trials that it took over from drivers that died."""
     already_done: int = 0
     """Trials that had ended before the driver started."""
-    estimated_s: float = 0.0
-    """Estimated seconds of the trials that ended."""
-    took_s: float = 0.0
-    """Seconds that they took."""
     progress: int = 0
     """Reports and results so far."""

@@ -35,15 +35,20 @@ class RepeatedErrors:
     def paused(self, stage: str) -> bool:
         return any(len(keys) >= PAUSE_AFTER for keys in self._failed.get(stage, {}).values())
 
-    def lines(self, job: str) -> list[str]:
-        """A line for each stage that is paused."""
+    def lines(self) -> list[str]:
+        """A line for each stage that is paused, with the error."""
         return [
             f"stage {stage} is paused: {len(keys)} of its trials failed with the same error: {message}; "
-            f"correct it, then: python -m orchestrator retry {job}"
+            "correct it, then `retry` runs them again"
             for stage, errors in self._failed.items()
             for message, keys in errors.items()
             if len(keys) >= PAUSE_AFTER
         ]
+
+    def paused_stages(self) -> list[str]:
+        """A line for each stage that is paused, without the error, which its trials name."""
+        return [f"stage {stage} is paused: too many of its trials failed alike" for stage in self._failed
+                if self.paused(stage)]  # fmt: skip
 
 
 def incomplete_reason(state: PlanState, group: GroupState, taken: bool) -> str | None:
@@ -83,12 +88,9 @@ def _no_winner(state: PlanState, group: GroupState) -> str | None:
 
 
 def _failed(state: PlanState, keys: list[str]) -> str:
-    """Names the first of a group's failed trials, its error and the remedy."""
-    snapshot = state.trials[keys[0]].snapshot
+    """Names the first of a group's failed trials. Their errors stand with the trials, in `status` and the report."""
     more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
-    cause = f": {_first_line(snapshot.error)}" if snapshot.error else ""
-    remedy = f"to run it again: python -m orchestrator retry {state.stages.job.name}"
-    return f"trial {_title(state, keys[0])} {_ended(snapshot.state)}{more}{cause}; {remedy}"
+    return f"trial {_title(state, keys[0])} {_ended(state.trials[keys[0]].snapshot.state)}{more}"
 
 
 def _blocked(state: PlanState, key: str) -> str | None:

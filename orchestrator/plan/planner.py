@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.failures import incomplete_reason
@@ -12,6 +12,7 @@ from orchestrator.plan.placing import Changes, Placing
 from orchestrator.plan.ready_queue import ReadyTrials
 from orchestrator.plan.stage_graph import StageGraph
 from orchestrator.plan.state import PENDING, RESULTS, PlanState, Progress
+from orchestrator.plan.time_left import seconds_left
 from orchestrator.plan.trials import PlannedTrial
 from orchestrator.records.recorded_spec import initial_weights
 from orchestrator.records.states import TrialSnapshot, TrialState
@@ -93,7 +94,7 @@ class Planner:
 
     def paused(self) -> list[str]:
         """A line for each stage that is paused because the same error came up again and again."""
-        return self._ready.errors.lines(self.job.name)
+        return self._ready.errors.lines()
 
     def incomplete(self) -> list[str]:
         """A line for each group without a winner or result, with the reason; empty if nothing has gone wrong."""
@@ -102,11 +103,18 @@ class Planner:
             (group, incomplete_reason(self._state, group, group_id in taken))
             for group_id, group in self._state.groups.items()
         ]
-        return [f"{group.stage.name} {group.id}: {reason}" for group, reason in reasons if reason] + self.paused()
+        lines = [f"{group.stage.name} {group.id}: {reason}" for group, reason in reasons if reason]
+        return lines + self._ready.errors.paused_stages()
 
     def progress(self) -> list[Progress]:
         """Counts per stage and group, in the order of the spec."""
         return [self._state.progress(group) for group in self._state.groups.values()]
+
+    def seconds_left(
+        self, slots: int, pace: Callable[[str], float], begun: Mapping[str, float], start_s: float = 0.0
+    ) -> float:
+        """Seconds until the job ends on so many slots; the other arguments as those of `time_left.seconds_left`."""
+        return seconds_left(self._state, slots, pace, begun, start_s)
 
     def specs(self) -> list[TrialSpec]:
         """The placed trials, and one for each group of a search without trials: what the job needs to begin."""

@@ -64,8 +64,6 @@ class Progress:
     """Best value so far of the metric that trials are chosen by, as recorded."""
     metric: MetricRow | None
     """None while the group has no trial."""
-    seconds_left: float
-    """Estimated work of the trials that have not ended, forecast ones included."""
 
 
 @dataclass
@@ -277,8 +275,7 @@ class PlanState:
 
     def progress(self, group: GroupState) -> Progress:
         states = dict.fromkeys(TrialState, 0)
-        seconds_left = (group.expected - len(group.trials)) * group.longest
-        for key, planned in group.trials.items():
+        for key in group.trials:
             trial = self.trials[key]
             state = TrialState.running if trial.in_flight else trial.snapshot.state
             if state is TrialState.stopped and key not in group.stopped_early:
@@ -286,12 +283,11 @@ class PlanState:
             elif state is TrialState.pending and key in group.stopped_early:
                 state = TrialState.stopped
             states[state] += 1
-            seconds_left += 0.0 if state.ended else planned.seconds
         metric = metric_rows(next(iter(group.trials.values())).spec)[0] if group.trials else None
         undecided = metric is not None and metric.better == "neither" and len(group.settings) > 1
         best = None if undecided else self.best([group])
         value = best.figures[metric.name] if best and metric else None
-        return Progress(group.stage.name, group.id, group.values, group.expected, states, value, metric, seconds_left)
+        return Progress(group.stage.name, group.id, group.values, group.expected, states, value, metric)
 
     def has_result(self, key: str) -> bool:
         """True if the trial ended with a finite value of the metric that trials are chosen by, or with a submission in

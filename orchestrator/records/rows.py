@@ -163,7 +163,7 @@ class TrialRow:
     error_class: str | None
     error: str | None
     weights: tuple[str, str] | None
-    """Path and SHA-256; None if they are not kept."""
+    """Path, relative to the storage folder (see `records.trial_files`), and SHA-256; None if they are not kept."""
     facts: dict[str, Any]
     step_seconds: float | None
     train_seconds: float | None
@@ -208,6 +208,16 @@ class ReportRow:
     values: dict[str, float]
     seconds: float
     """Wall time of this round, training and evaluation."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastReport:
+    """The last report of a trial, and how long its rounds take."""
+
+    epoch: int
+    values: dict[str, float]
+    round_seconds: float
+    """Mean wall time of its rounds so far."""
 
 
 @dataclass(frozen=True)

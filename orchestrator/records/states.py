@@ -41,7 +41,7 @@ class TrialSnapshot:
     error_class: str | None = None
     error: str | None = None
     weights: tuple[str, str] | None = None
-    """Path and SHA-256; None if they were not kept."""
+    """Path, relative to the storage folder (see `records.trial_files`), and SHA-256; None if they were not kept."""
     step_seconds: float | None = None
     train_seconds: float | None = None
     epoch: int = 0

@@ -20,6 +20,7 @@ from orchestrator.report.plots import plots
 from orchestrator.report.provenance import provenance
 from orchestrator.report.submissions import with_submissions
 from orchestrator.report.table import other_rows, table_cells, table_means
+from orchestrator.report.time_left import seconds_left
 from orchestrator.report.uncertainty import marked, with_uncertainty
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
         source=(results.table.get("reference") or {}).get("source", ""),
         groups=groups,
         stages=counts,
-        warnings=warnings(job, cells, groups, counts, placed, behind),
+        warnings=warnings(job, cells, groups, counts, placed, behind, seconds_left(store, job)),
         provenance=provenance(job, cells, behind, placed, counts),
         trials=_trial_lines(results) if full else (),
         plots=plots(results, cells) if full else (),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.records.recorded_spec import label
+from orchestrator.report.formatting import duration
 from orchestrator.report.model import Cell, GroupReport, StageCount
 from orchestrator.report.provenance import processors
 from orchestrator.report.wording import edge_text
@@ -24,11 +25,13 @@ def warnings(
     counts: Sequence[StageCount],
     placed: Sequence[PlacedRow],
     behind: Mapping[str, TrialRow],
+    left: float | None = None,
 ) -> tuple[str, ...]:
-    """A line each, the gravest first. `behind`: the trials whose figures are in the table (none: not looked at)."""
+    """A line each, the gravest first. `behind`: the trials whose figures are in the table (none: not looked at).
+    `left`: seconds until the job ends, if it goes on and that is known."""
     return (
-        *_failed(job, placed),
-        *_without_value(cells),
+        *_failed(placed),
+        *_without_value(cells, left),
         *_edges(groups),
         *_diverged(counts),
         *_unlike(cells, behind),
@@ -54,29 +57,32 @@ def joined_warnings(
     )
 
 
-def _failed(job: JobRow, placed: Sequence[PlacedRow]) -> Iterable[str]:
+def _failed(placed: Sequence[PlacedRow]) -> Iterable[str]:
     lost = [trial for trial in placed if trial.state in ("failed", "cancelled")]
     for trial in lost[:SHOWN]:
         cause = f" ({trial.error_class}: {trial.error.splitlines()[0]})" if trial.error else ""
         yield f"{trial.name}: {trial.state}{cause}"
     if len(lost) > SHOWN:
         yield f"and {len(lost) - SHOWN} more failed or cancelled trials"
-    if lost:
-        yield f"run what failed again: python -m orchestrator retry {job.id}"
 
 
-def _without_value(cells: Sequence[Cell]) -> Iterable[str]:
+def _why(cell: Cell) -> str:
+    """Why a cell has no value, without the error of a trial that failed, which stands with the trial."""
+    reason = cell.reason or cell.state
+    return reason.partition("; ")[0] if cell.state in ("failed", "cancelled") else reason
+
+
+def _without_value(cells: Sequence[Cell], left: float | None = None) -> Iterable[str]:
     empty = [cell for cell in cells if cell.state in ("failed", "cancelled", "diverged", "missing", "undecided")]
     incomplete = [cell for cell in empty if cell.state != "missing" or cell.reason.startswith("incomplete")]
-    yield from dict.fromkeys(
-        f"{cell.row} on {cell.column} has no value: {cell.reason or cell.state}" for cell in incomplete
-    )
+    yield from dict.fromkeys(f"{cell.row} on {cell.column} has no value: {_why(cell)}" for cell in incomplete)
     unfinished = [cell for cell in cells if cell.state in ("running", "pending", "not run")]
     waiting = {(cell.row, cell.column) for cell in (*empty, *unfinished)}
     waiting -= {(cell.row, cell.column) for cell in incomplete}
     if waiting:
         of = len({(cell.row, cell.column) for cell in cells})
-        yield f"{len(waiting)} of {of} cells are not finished: this table is not final"
+        when = "" if left is None else f" (about {duration(left)} left)"
+        yield f"{len(waiting)} of {of} cells are not finished: this table is not final{when}"
 
 
 def _edges(groups: Sequence[GroupReport]) -> Iterable[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import NotFound
 from orchestrator.report.build import build
-from orchestrator.report.formatting import moment
+from orchestrator.report.figures import metric_of, scaled
 from orchestrator.report.joined import build_joined
 from orchestrator.report.table_rows import table_rows
 
@@ -15,26 +15,37 @@ if TYPE_CHECKING:
     import pandas
 
     from orchestrator.records.joined import JoinedTable
+    from orchestrator.records.rows import PlacedRow
     from orchestrator.store.store import Store
 
 MEASURED = (
     "stage", "group", "row", "column", "name", "seed", "trial", "figure", "split", "item", "layer", "head", "value",
 )  # fmt: skip
 """Columns of `measurements`."""
+CURVES = ("stage", "group", "name", "seed", "trial", "epoch", "step", "seconds", "figure", "split", "value", "unit")
+"""Columns of `curves`."""
 
 
 def results(store: Store, job_id: str) -> pandas.DataFrame:
-    """A row for each placed trial, in the order of the spec: stage, group, state, its settings by dotted path, its
-    figures as `figure.NAME` (raw: fractions are not percent; NaN where there is none), seconds, start and end
-    (UTC), the error, the trial's key and its MLflow run. NotFound: no such job."""
+    """A row for each trial in its place (a trial of two stages has one in both), in the order of the spec.
+
+    Columns: `stage`, `group`, `state`; its settings by dotted path; `seed`; `split`, the one it was measured on;
+    `metric`, the figure that trials are chosen by, its `value`, `unit` and `better` (higher, lower, neither); every
+    figure as `figure.NAME`; `epoch` of `epochs`; `seconds`; `started` and `ended` (datetime64, UTC); `host`;
+    `error_class`, `error`; `name`, `key`, `run_id` (of MLflow), and `weights`, the path of its weights below the
+    storage folder. All figures are in their units, as in the tables (89.2 with unit %); NaN where there is none.
+    NotFound: no such job.
+    """
     import pandas
 
     order = {stage["name"]: n for n, stage in enumerate(store.jobs.spec(job_id)["stages"])}
     placed = sorted(store.trials.placed(job_id), key=lambda trial: (order[trial.stage], trial.group, trial.position))
     figures = store.trials.figures(trial.key for trial in placed)
+    files = store.weights.paths([trial.key for trial in placed])
     runs = {(stage, key): run.run_id for (stage, _, key), run in store.tracked_runs.of(job_id).items()}
     rows: list[dict[str, Any]] = []
     for trial in placed:
+        metric, of_trial = metric_of(trial), figures.get(trial.key, {})
         rows.append(
             {
                 "stage": trial.stage,
@@ -43,22 +54,57 @@ def results(store: Store, job_id: str) -> pandas.DataFrame:
                 **trial.group_values,
                 **trial.settings,
                 "seed": trial.seed,
-                **{f"figure.{name}": value for name, value in figures.get(trial.key, {}).items()},
+                "split": trial.split,
                 "metric": trial.metric,
-                "value": trial.value,
+                "value": scaled(trial.value, metric),
+                "unit": metric.unit,
+                "better": metric.better,
+                **{f"figure.{name}": _in_unit(trial, name, value)[0] for name, value in of_trial.items()},
                 "epoch": trial.epoch,
+                "epochs": trial.epochs,
                 "seconds": trial.seconds,
                 "host": trial.host,
-                "started": moment(trial.started),
-                "ended": moment(trial.ended),
+                "started": trial.started,
+                "ended": trial.ended,
                 "error_class": trial.error_class,
                 "error": trial.error,
                 "name": trial.name,
                 "key": trial.key,
                 "run_id": runs.get((trial.stage, trial.key)),
+                "weights": files.get(trial.key),
             }
         )
-    return pandas.DataFrame(rows)
+    frame = pandas.DataFrame(rows)
+    for name in ("started", "ended") if rows else ():
+        frame[name] = pandas.to_datetime(frame[name].astype("float64"), unit="s", utc=True)
+    return frame.astype({"value": "float64", "seconds": "float64"}) if rows else frame
+
+
+def _in_unit(trial: PlacedRow, name: str, value: float) -> tuple[float, str]:
+    """A recorded value of a figure in its unit, and the unit; as it is where the trial's task declared none."""
+    metric = next((metric for metric in trial.metrics if metric.name == name), None)
+    return (value, "") if metric is None else (value * metric.scale, metric.unit)
+
+
+def curves(store: Store, job_id: str, stage: str | None = None) -> pandas.DataFrame:
+    """A row for each value that a trial reported after a round: `stage`, `group`, `name`, `seed`, `trial` (its key),
+    `epoch`, `step`, `seconds` (of the round), `figure` (train_loss, lr, top1, ..), `split` (of an evaluated figure;
+    missing for others), and `value` in `unit`. NotFound: no such job or stage."""
+    import pandas
+
+    stages = [each["name"] for each in store.jobs.spec(job_id)["stages"]]
+    if stage is not None and stage not in stages:
+        raise NotFound(f"job {job_id} has no stage {stage}; its stages: {', '.join(stages)}")
+    placed = store.trials.placed(job_id, stage)
+    reports = store.trials.reports_since({trial.key: 0 for trial in placed})
+    rows = [
+        (trial.stage, trial.group, trial.name, trial.seed, trial.key, report.epoch, report.step, report.seconds, name,
+         trial.split if name in {metric.name for metric in trial.metrics} else None, *_in_unit(trial, name, value))
+        for trial in placed
+        for report in reports.get(trial.key, ())
+        for name, value in report.values.items()
+    ]  # fmt: skip
+    return pandas.DataFrame(rows, columns=list(CURVES)).astype({"value": "float64"})
 
 
 def table(store: Store, job_id: str) -> pandas.DataFrame:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import label
-from orchestrator.records.trial_files import trial_folder
+from orchestrator.records.trial_files import stored_file, trial_folder
 from orchestrator.report import lineage
 from orchestrator.report.formatting import aligned, duration, moment, short
 from orchestrator.report.json_values import to_json
@@ -92,6 +93,8 @@ def _versions(versions: Mapping[str, str]) -> str:
 def trial(store: Store, key: str, storage: str | Path) -> View:
     """Everything about a trial. `storage`: where trials keep their files. NotFound: no such trial."""
     row = store.trials.get(key)
+    if row.weights:
+        row = replace(row, weights=(str(stored_file(storage, row.weights[0])), row.weights[1]))
     attempts = store.trials.attempts(key)
     reports = store.trials.reports(key)
     ancestors, offspring = lineage.lineage(store, row), lineage.offspring(store, key)

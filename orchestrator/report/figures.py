@@ -43,6 +43,11 @@ def text(value: float, metric: MetricRow) -> str:
     return f"{value:.{metric.digits}f}"
 
 
+def with_unit(value: float, metric: MetricRow) -> str:
+    """A scaled value with its decimals and its unit: 89.2 %, 0.483 m"""
+    return f"{text(value, metric)} {metric.unit}".rstrip()
+
+
 def signed(value: float, metric: MetricRow) -> str:
     """A difference of scaled values with its sign: +0.4, −1.2"""
     return f"{value:+.{metric.digits}f}".replace("-", "−")

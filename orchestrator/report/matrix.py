@@ -64,8 +64,8 @@ def best(parts: Iterable[Part]) -> tuple[float, MetricRow] | None:
 
 
 def cell_text(parts: Sequence[Part], last: str) -> str:
-    """22/23 ▸1 ✕1 failed best 90.0 final 89.4: trials ended of all, running, failed; the best value that a choice can
-    take, and that of `last`, the stage whose figures fill the table. A dash where the job has no such cell."""
+    """22/23 ▸1 ✕1 failed best 90.0 % final 89.4 %: trials ended of all, running, failed; the best value that a choice
+    can take, and that of `last`, the stage whose figures fill the table. A dash where the job has no such cell."""
     if not parts:
         return "–"
     of = total(parts)
@@ -76,11 +76,5 @@ def cell_text(parts: Sequence[Part], last: str) -> str:
         texts.append(f"✕{lost} failed")
     earlier, table = [p for p in parts if p.stage != last], [p for p in parts if p.stage == last]
     for name, value in (("best", best(earlier)), (last, best(table))):
-        texts += [] if value is None else [f"{name} {figures.text(*value)}"]
+        texts += [] if value is None else [f"{name} {figures.with_unit(*value)}"]
     return " ".join(texts)
-
-
-def seconds_left(work: float, pace: float | None, slots: int) -> float | None:
-    """Seconds until the trials to come have ended. `work`: their estimated seconds; `pace`: seconds that trials took so
-    far for each estimated one (None: not known yet, so no answer); `slots`: trials that run at once."""
-    return None if pace is None else max(0.0, work) * pace / max(1, slots)

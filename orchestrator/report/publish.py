@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import BackendUnreachable
 from orchestrator.paths import inside
+from orchestrator.report import ui_page
 from orchestrator.report.build import build
 from orchestrator.report.formats import FORMATS, Links
 from orchestrator.report.layer_files import files
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from orchestrator.report.model import Report
     from orchestrator.settings import Settings
     from orchestrator.store.store import Store
-
-UI = "http://127.0.0.1:5000"
-"""Where `ui` serves MLflow, unless the tracking address is a server."""
 
 
 def folder_of(where: Settings, job_id: str) -> Path:
@@ -36,11 +34,12 @@ def publish(store: Store, job_id: str, where: Settings) -> dict[str, Path]:
     try:
         private_folder(where.folder)
         folder.mkdir(parents=True, exist_ok=True)
+        ui_page.made(where.folder)
         for form, format in FORMATS.items():
             if not format.suffix:
                 continue
             path = folder / f"report.{format.suffix}"
-            _whole(path, text(report, form, where).encode())
+            _whole(path, text(report, form, where, beside=True).encode())
             written[form] = path
         for name, content in files(report.layers):
             _whole(inside(folder, name), content)
@@ -58,9 +57,13 @@ def _whole(path: Path, content: bytes) -> None:
     new.replace(path)
 
 
-def text(report: Report, form: str, where: Settings) -> str:
-    """The report in one of `FORMATS`."""
-    tracking = without_secrets(where.tracking_uri) if where.tracking_uri.startswith("http") else UI
+def text(report: Report, form: str, where: Settings, beside: bool = False) -> str:
+    """The report in one of `FORMATS`. Where no server tracks the job, links to its runs lead to the page that leads on
+    to wherever `ui` serves MLflow. `beside`: for a file in the job's report folder, which may move with that page."""
+    if where.tracking_uri.startswith("http"):
+        tracking = without_secrets(where.tracking_uri)
+    else:
+        tracking = f"../../{ui_page.NAME}" if beside else (where.folder / ui_page.NAME).as_uri()
     return FORMATS[form].render(report, Links(tracking, where.storage))
 
 

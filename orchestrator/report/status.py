@@ -13,8 +13,11 @@ from orchestrator.records.states import TrialState
 from orchestrator.report.figures import UNKNOWN, has_direction, metric_of
 from orchestrator.report.formatting import WIDTH, aligned, duration, moment
 from orchestrator.report.json_values import to_json
-from orchestrator.report.matrix import ENDED, LOST, Part, arrange, best, cell_text, seconds_left
+from orchestrator.report.matrix import ENDED, LOST, Part, arrange, best, cell_text
 from orchestrator.report.replicates import best_first
+from orchestrator.report.running import lines as running_lines
+from orchestrator.report.running import running
+from orchestrator.report.time_left import seconds_left
 from orchestrator.report.wording import field_title
 
 if TYPE_CHECKING:
@@ -72,8 +75,9 @@ def _lost(job: JobRow) -> int:
     return sum(count for state, count in job.counts.items() if state in LOST)
 
 
-def status(store: Store, job_id: str) -> View:
-    """The progress of a job by stage, and by row and column of its table. NotFound: no such job.
+def status(store: Store, job_id: str, flags: str = "") -> View:
+    """The progress of a job by stage, and by row and column of its table, and its running trials. NotFound: no such
+    job. `flags`: what a command needs to find this store, with a space before it.
 
     A trial whose driver is gone is recorded as running until another driver takes it; the lines show it as pending,
     the data count it as `without_driver` too.
@@ -81,9 +85,8 @@ def status(store: Store, job_id: str) -> View:
     job = store.jobs.get(job_id)
     spec = store.jobs.spec(job_id)
     placed = store.trials.placed(job_id)
-    slots = sum(driver.slots for driver in store.leases.drivers() if driver.job_id == job.id)
     counts = _stage_counts(spec, placed)
-    left = _seconds_left(placed, counts, slots) if job.state in ("running", "queued", "interrupted") else None
+    left = seconds_left(store, job)
     stages = {stage["name"]: stage for stage in spec["stages"]}
     last = spec["report"].get("stage") or list(stages)[-1]
     parts = _parts(spec, placed, sources(stages, last))
@@ -91,6 +94,8 @@ def status(store: Store, job_id: str) -> View:
     content = {**_job(job), "stages": counts, "groups": _groups(parts, last), "seconds_left": left, "failed": failed}
     placed, moved = _pending_without_driver(store, placed) if job.state not in ("done", "incomplete") else (placed, 0)
     content["without_driver"] = moved
+    now = running(store, placed)
+    content["running"] = now
     if moved:
         counts, parts = _stage_counts(spec, placed), _parts(spec, placed, sources(stages, last))
     lines = [f"{job.id}  {job.state}" + (f"  {job.message}" if job.message else "")]
@@ -103,7 +108,7 @@ def status(store: Store, job_id: str) -> View:
             "run, and resumes the others from their checkpoints"
         ]
     table = _table_lines(parts, last, field_title(spec["report"]["rows"]))
-    lines += ["", *_stage_lines(counts), "", *table, *_failed_lines(failed, job.id)]
+    lines += ["", *_stage_lines(counts), "", *table, *running_lines(now), *_failed_lines(failed, job.id, flags)]
     return View(content, lines)
 
 
@@ -165,33 +170,15 @@ def _points(sweep: Mapping[str, Any], epochs: Any) -> int:
     return int(each * sweep.get("trials", 1) * generations)
 
 
-def _seconds_left(placed: Sequence[PlacedRow], counts: Sequence[Mapping[str, Any]], slots: int) -> float | None:
-    """Trials to come, each at the mean time of its stage's trials so far (of all stages, where its own has none)."""
-    took = [count["mean_seconds"] for count in counts if count["mean_seconds"] is not None]
-    if not took:
-        return None
-    work = 0.0
-    for count in counts:
-        ended = sum(count["states"].get(state, 0) for state in (*ENDED, *LOST))
-        mean = count["mean_seconds"] if count["mean_seconds"] is not None else sum(took) / len(took)
-        work += mean * max(0, count["expected"] - ended)
-    for trial in placed:
-        if trial.state == "running" and trial.epochs:
-            mean = next(count["mean_seconds"] for count in counts if count["stage"] == trial.stage)
-            work -= (mean or 0.0) * min(1.0, trial.epoch / trial.epochs)
-    running = sum(count["states"].get("running", 0) for count in counts)
-    return seconds_left(work, 1.0, max(slots, running))
-
-
 def _parts(spec: Mapping[str, Any], placed: Iterable[PlacedRow], chain: Sequence[str]) -> list[Part]:
     """The trials of the stages that lead to the table, by cell and stage; also cells that have none yet."""
     trials: dict[tuple[str, str, str], list[PlacedRow]] = {}
     for values in expected(spec, chain):
-        trials[(*_position(spec, values, {}), chain[-1])] = []
+        trials[(*position(spec, values, {}), chain[-1])] = []
     for trial in placed:
         if trial.stage in chain:
-            position = _position(spec, trial.group_values, trial.settings)
-            trials.setdefault((*position, trial.stage), []).append(trial)
+            place = position(spec, trial.group_values, trial.settings)
+            trials.setdefault((*place, trial.stage), []).append(trial)
     parts = []
     for (row, column, stage), members in trials.items():
         states = Counter(str(trial.state) for trial in members)
@@ -223,7 +210,7 @@ def _groups(parts: Iterable[Part], last: str) -> list[dict[str, Any]]:
     return groups
 
 
-def _position(spec: Mapping[str, Any], values: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, str]:
+def position(spec: Mapping[str, Any], values: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, str]:
     """Row and column of a group or trial."""
     texts = []
     for path in (spec["report"]["rows"], spec["report"]["columns"]):
@@ -264,7 +251,7 @@ def _failure(trial: PlacedRow) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _failed_lines(failed: Sequence[Mapping[str, Any]], job_id: str) -> list[str]:
+def _failed_lines(failed: Sequence[Mapping[str, Any]], job_id: str, flags: str) -> list[str]:
     if not failed:
         return []
     lines = ["", "Failed"]
@@ -273,4 +260,4 @@ def _failed_lines(failed: Sequence[Mapping[str, Any]], job_id: str) -> list[str]
         lines.append(f"  ✕ {trial['name']} {trial['key'][:8]}: {trial['error_class'] or trial['state']}: {first}")
     if len(failed) > LISTED:
         lines.append(f"  and {len(failed) - LISTED} more")
-    return [*lines, f"  run them again: python -m orchestrator retry {job_id}"]
+    return [*lines, f"  run them again: python -m orchestrator retry {job_id}{flags}"]

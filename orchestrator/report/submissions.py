@@ -44,5 +44,6 @@ def _file(facts: Mapping[str, Any]) -> str | None:
 
 
 def _submitted(cell: Cell, files: Sequence[str]) -> Cell:
-    reason = "to be measured by the evaluation server: " + ", ".join(dict.fromkeys(files))
+    inside = "" if all(file.startswith("/") for file in files) else " (in the storage folder)"
+    reason = "to be measured by the evaluation server: " + ", ".join(dict.fromkeys(files)) + inside
     return replace(cell, state="submitted", reason=reason, submissions=tuple(files), diverged=0)

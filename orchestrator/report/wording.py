@@ -292,7 +292,9 @@ def notes(report: Report) -> list[str]:
     for cell in report.cells:
         shown = cell.state != "absent" and cell.reason not in remedies
         if cell.value is None and cell.reason and shown:
-            lines.append(f"{cell.row} on {cell.column}: {cell.state} ({cell.reason})")
+            failed = cell.state in ("failed", "cancelled")  # the error stands once, with the trial
+            reason = cell.reason.partition("; ")[0] if failed else cell.reason
+            lines.append(f"{cell.row} on {cell.column}: {cell.state} ({reason})")
     for mean in report.means:
         if reason := mean_reason(mean):
             lines.append(
@@ -376,5 +378,8 @@ def seeds_text(values: Sequence[float], seeds: Sequence[int], metric: MetricRow)
 
 
 def run_link(run_id: str, tracking: str = "") -> str:
-    """Where the MLflow UI shows a run; without the address of a UI, the path below it."""
+    """Where the MLflow UI shows a run; without the address of a UI, the path below it. `tracking` may be the page that
+    leads on to the UI (see `ui_page`)."""
+    if tracking.endswith(".html"):
+        return f"{tracking}#/runs/{run_id}"
     return f"{tracking.rstrip('/')}/#/runs/{run_id}"

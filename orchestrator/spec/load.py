@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.errors import SpecError
@@ -15,7 +17,7 @@ from orchestrator.spec.job import JobSpec
 from orchestrator.spec.overrides import with_overrides, with_profile, without_profiles
 from orchestrator.spec.plugins import ready
 from orchestrator.spec.presets import resolve
-from orchestrator.spec.yaml_nodes import YamlNode, read
+from orchestrator.spec.yaml_nodes import Document, YamlNode, parse, read
 from tasks.errors import PluginError
 from workers.plugin_code import Plugin, PluginField
 
@@ -26,8 +28,21 @@ def load(path: str | Path, profile: str | None = None, overrides: Sequence[str] 
     `profile`: None takes the one that the file names; "" takes none. Raises SpecError with every problem of the spec,
     in the order of the text, each as `file:line:column: field: value: what is wrong; what is allowed`.
     """
+    return _loaded(read(path), profile, overrides)
+
+
+def load_mapping(values: Mapping[str, Any], profile: str | None = None, overrides: Sequence[str] = ()) -> JobSpec:
+    """As `load`, of what a spec file would hold. Lines and columns of messages are those of it as YAML."""
+    try:
+        text = yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False, allow_unicode=True)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SpecError([f"spec: {error}: a spec has JSON values alone (numbers, text, lists, mappings)"]) from error
+    return _loaded(parse(text, "spec"), profile, overrides)
+
+
+def _loaded(document: Document, profile: str | None, overrides: Sequence[str]) -> JobSpec:
     problems = Problems()
-    job = _job(_mapping(path, problems), profile, overrides, problems)
+    job = _job(_checked(document, problems), profile, overrides, problems)
     if job is None or len(problems):
         raise SpecError(problems.lines())
     return job
@@ -121,7 +136,11 @@ def _names(root: YamlNode) -> list[str]:
 
 def _mapping(path: str | Path, problems: Problems) -> YamlNode:
     """The mapping in a file; problems of single values are added to `problems`. Raises SpecError without a mapping."""
-    document = read(path)
+    return _checked(read(path), problems)
+
+
+def _checked(document: Document, problems: Problems) -> YamlNode:
+    """As `_mapping`, of a document."""
     problems.add(*document.problems)
     if not isinstance(document.root.value, dict):
         if not len(problems):

@@ -66,6 +66,28 @@ class Jobs:
         """Asks the job's driver to stop; the driver polls `cancel_requested`."""
         self._db.write(lambda connection: self._update(connection, job_id, cancel=True))
 
+    def put_seconds_left(self, job_id: str, seconds: float) -> None:
+        """Records when the job will end, as its driver estimates it now."""
+
+        def work(connection: sa.Connection) -> None:
+            values = {"seconds_left": seconds, "written": self._db.now(connection)}
+            insert = self._db.insert(tables.estimates).values(job_id=job_id, **values)
+            connection.execute(insert.on_conflict_do_update(index_elements=["job_id"], set_=values))
+
+        self._db.write(work)
+
+    def seconds_left(self, job_id: str) -> tuple[float, float] | None:
+        """What the job's driver last estimated, and how many seconds ago; None if it never did."""
+        t = tables.estimates
+
+        def work(connection: sa.Connection) -> tuple[float, float] | None:
+            if not sa.inspect(connection).has_table(t.name):  # a store of an earlier version, only looked at
+                return None
+            row = connection.execute(sa.select(t.c.seconds_left, t.c.written).where(t.c.job_id == job_id)).first()
+            return None if row is None else (row[0], max(0.0, self._db.now(connection) - row[1]))
+
+        return self._db.read(work)
+
     def cancel_requested(self, job_id: str) -> bool:
         """True if somebody asked for the job to stop; False for an unknown job too."""
         query = sa.select(_jobs.c.cancel).where(_jobs.c.id == job_id)

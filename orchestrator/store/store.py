@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.errors import NotFound
+from orchestrator.errors import Conflict, NotFound
 from orchestrator.settings import Settings
 from orchestrator.store.choices import Choices
 from orchestrator.store.claims import Claims
@@ -11,6 +11,7 @@ from orchestrator.store.jobs import Jobs
 from orchestrator.store.leases import Leases
 from orchestrator.store.lineage import Lineage
 from orchestrator.store.measured import Measured
+from orchestrator.store.progress import TrialProgress
 from orchestrator.store.search_log import SearchLog
 from orchestrator.store.tracked_runs import TrackedRuns
 from orchestrator.store.trials import Trials
@@ -27,6 +28,7 @@ class Store:
         self._db = database
         self.jobs = Jobs(database)
         self.trials = Trials(database)
+        self.progress = TrialProgress(database)
         self.choices = Choices(database)
         self.claims = Claims(database)
         self.leases = Leases(database)
@@ -35,6 +37,20 @@ class Store:
         self.measured = Measured(database)
         self.weights = Weights(database)
         self.tracked_runs = TrackedRuns(database)
+
+    def find_trial(self, name: str) -> str:
+        """The key of the trial with this name, or whose key starts so; or of the only trial of a group (stage/group).
+        Raises NotFound, and Conflict where several fit."""
+        try:
+            return self.trials.find(name)
+        except NotFound:
+            if "/" not in name:
+                raise
+            job, stage, group = self.progress.find_group(name)
+        keys = [trial.key for trial in self.trials.placed(job, stage) if trial.group == group]
+        if len(keys) == 1:
+            return keys[0]
+        raise Conflict(f"{name} is a group of {len(keys)} trials: name one (python -m orchestrator trials {name})")
 
     def close(self) -> None:
         """Closes all connections to the database."""

@@ -18,11 +18,11 @@ from sqlalchemy import (
 
 from orchestrator.store.column_types import LongWords, Number, Whole, Words
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Revisions of the schema, the oldest first. Opening a store that is up to date then needs no Alembic; a test compares
 them with the migrations."""
 
-READABLE = ("0004", "0005", "0006", "0007")
+READABLE = ("0004", "0005", "0006", "0007", "0008")
 """Revisions whose rows this version reads as they are: looking writes nothing, so it brings no store up to date."""
 
 VERSION_TABLE = "orchestrator_version"
@@ -89,7 +89,7 @@ trials = Table(
     Column("token", Whole, nullable=False),  # fencing token of the newest attempt, 0 before the first
     Column("driver_id", Words),  # the driver that holds, or last held, that attempt
     Column("error_class", Words),
-    Column("weights_path", LongWords),
+    Column("weights_path", LongWords),  # relative to the storage folder; earlier versions wrote whole paths
     Column("weights_sha256", Words),
     Column("step_seconds", Number),
     Column("train_seconds", Number),
@@ -303,6 +303,14 @@ claims = Table(
     Column("total", Integer, nullable=False),  # the trials that it reads, as far as they were known
 )
 """When each claim about a study (a job's name and profile) was first submitted."""
+
+estimates = Table(
+    "estimates",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id"), primary_key=True),
+    Column("seconds_left", Number, nullable=False),  # until the job ends, as its driver estimated it
+    Column("written", Number, nullable=False),
+)
 
 
 MEASURED = (

@@ -63,6 +63,20 @@ class Weights:
         """Key of a trial, or id of a job -> why it is pinned, the oldest first."""
         return self._db.read(_read_pins)
 
+    def paths(self, keys: Iterable[str]) -> dict[str, str]:
+        """The recorded path of the weights (see records.trial_files) of each of these trials that kept them."""
+        wanted = list(keys)
+
+        def work(connection: sa.Connection) -> dict[str, str]:
+            found: dict[str, str] = {}
+            for some in chunks(wanted):
+                query = sa.select(_trials.c.key, _trials.c.weights_path)
+                kept = query.where(_trials.c.key.in_(some), _trials.c.weights_path.is_not(None))
+                found.update({row[0]: row[1] for row in connection.execute(kept)})
+            return found
+
+        return self._db.read(work)
+
     def retention_facts(self) -> RetentionFacts:
         """Everything that `rules.retention.reasons` needs, as of one moment."""
         return self._db.read(_read_facts)

@@ -14,11 +14,11 @@ from typing import IO, TYPE_CHECKING
 
 from orchestrator.errors import BackendUnreachable
 from orchestrator.paths import inside
-from orchestrator.records.rows import JobRow, PlacedRow, ReportRow
-from orchestrator.records.states import JobState
-from orchestrator.records.trial_files import trial_folder
+from orchestrator.records.rows import ChoiceRow, JobRow, PlacedRow, ReportRow, TrialRow
+from orchestrator.records.states import JobState, TrialState
+from orchestrator.records.trial_files import stored_file, trial_folder
 from orchestrator.settings import masked, private_folder
-from orchestrator.tracking import run_view
+from orchestrator.tracking import group_view, run_view
 from orchestrator.tracking.mlflow_runs import JobRuns, Run, Synced
 from orchestrator.tracking.run_view import RunStatus
 
@@ -156,12 +156,12 @@ class Mirror:
         drawn: Sequence[tuple[int, str]],
     ) -> None:  # fmt: skip
         """Brings a trial's run up to date; it is made if need be. `drawn`: (epoch, path) of the trial's pictures."""
-        key = (row.stage, row.group, row.key)
+        key, names = (row.stage, row.group, row.key), self._runs.names
         trial = self._store.trials.get(row.key)
         run = self._runs.get(key)
         params: Mapping[str, str] = {}
         if run is None:
-            tags = run_view.trial_tags(job, row, trial, parent.run_id, "running")
+            tags = run_view.trial_tags(job, row, trial, parent.run_id, "running", names)
             run = self._runs.begin(key, f"{row.name} {row.key[:8]}", row.started, tags, parent.run_id)
             params = run_view.params(trial, row.settings)
         elif not run.settled:
@@ -170,16 +170,24 @@ class Mirror:
             run.settled = True
         # First: if this process is killed after this line, the next one sees an open run and checks what it has.
         self._runs.reopen(run, status)
-        tags = {} if status == run.status else run_view.end_tags(trial, status[1], run.status)
-        final = run_view.final_numbers(trial) if status[0] == "FINISHED" else []
+        tags = {} if status == run.status else run_view.end_tags(trial, status[1], run.status, self._weights(trial))
+        final = run_view.final_numbers(row, trial, reports, names) if status[0] == "FINISHED" else []
         start_ms = self._runs.start_ms(run)
         self._write_pictures(run, row.key, drawn)
-        for batch in run_view.batches(run_view.numbers(reports, run.through, start_ms), final):
+        if status[0] == "FINISHED" and status != run.status and (data := run_view.data_set(trial)) is not None:
+            self._runs.write_data_set(run, data)
+        for batch in run_view.batches(run_view.numbers(row, reports, run.through, start_ms, names), final):
             self._runs.write(run, batch, params, tags)
             params = tags = {}
         run.through = max([run.through, *(report.epoch for report in reports)])
         self._runs.end(run, status, row.ended)
         self._runs.record(key, run, parent.run_id)
+
+    def _weights(self, trial: TrialRow) -> str | None:
+        """Where the file of a trial's weights lies, if they are kept."""
+        if trial.weights is None:
+            return None
+        return str(stored_file(self._storage, trial.weights[0])) if self._storage else trial.weights[0]
 
     def _write_pictures(self, run: Run, key: str, drawn: Sequence[tuple[int, str]]) -> None:
         """Pictures of epochs that are not written yet: before their numbers, so that a kill in between costs a repeat
@@ -194,7 +202,7 @@ class Mirror:
         key = (rows[0].stage, rows[0].group, "")
         run = self._runs.get(key)
         if run is None:
-            tags = run_view.group_tags(job, rows[0].stage, rows[0].group, "running")
+            tags = run_view.group_tags(job, rows[0].stage, rows[0].group, "running", self._runs.names)
             started = min((row.started for row in rows if row.started), default=None)
             run = self._runs.begin(key, f"{rows[0].stage}/{rows[0].group}", started, tags, None)
         if run.through == 0 and not run.deleted:
@@ -221,10 +229,11 @@ class Mirror:
                 continue
             taken = run_view.chosen(rows, winners)
             status = run_view.group_status(rows, alive, driven, taken)
-            if status == run.status:
-                continue
             if leave():
                 raise _OutOfTime("out of time before the groups' runs in MLflow were closed")
+            self._write_best(run, rows, winners, status != run.status and status[0] == "FINISHED")
+            if status == run.status:
+                continue
             self._group(job, rows)
             self._runs.reopen(run, status)
             drawn = self._picture(rows, taken) if self._picture and status[0] == "FINISHED" else None
@@ -236,6 +245,28 @@ class Mirror:
             self._runs.write(run, [], tags={"state": status[1]})
             self._runs.end(run, status, max((row.ended for row in rows if row.ended), default=None))
             self._runs.record((stage, group, ""), run, None)
+
+    def _write_best(self, run: Run, rows: Sequence[PlacedRow], winners: Sequence[ChoiceRow], closes: bool) -> None:
+        """Writes the group's best value after each trial that is done by now; and when the group `closes` every figure
+        of its best setting, and the setting."""
+        through, done = max(0, run.through - 1), sum(row.state is TrialState.done for row in rows)
+        if not closes and done <= through:
+            return
+        found = group_view.best(rows, winners)
+        figures: Mapping[str, float] = {}
+        params: Mapping[str, str] = {}
+        if closes and found is not None:
+            recorded = self._store.trials.figures(row.key for row in found.rows)
+            figures = {**found.figures(recorded), rows[0].metric: found.value}
+            had = self._runs.params(run)
+            params = {name: value for name, value in run_view.cut_params(found.chosen).items() if name not in had}
+        numbers = run_view.group_numbers(rows, through, found if closes else None, figures, self._runs.names)
+        tags = {} if found is None else {run_view.NOTE_TAG: run_view.group_note(found, closes)}
+        for batch in run_view.batches([], numbers):
+            self._runs.write(run, batch, params, tags)
+            params = tags = {}
+        run.through = done + 1
+        self._runs.record((rows[0].stage, rows[0].group, ""), run, None)
 
 
 def _stage_done(stage: str, groups: Mapping[tuple[str, str], Sequence[PlacedRow]]) -> bool:

@@ -14,7 +14,9 @@ from orchestrator.paths import inside
 from orchestrator.records.rows import JobRow, TrackedRun
 from orchestrator.records.states import TrialState
 from orchestrator.tracking import run_view
-from orchestrator.tracking.run_view import Number, RunKey, RunStatus
+from orchestrator.tracking.moved import mend
+from orchestrator.tracking.names import NAMES_TAG, Names, duration
+from orchestrator.tracking.run_view import DataSet, Number, RunKey, RunStatus
 from orchestrator.tracking.server import artifact_root, check_reachable, is_remote, prepare_process
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ class Run:
     start_ms: int | None
     """Milliseconds since 1970; None: the run ended long ago, and MLflow was not asked."""
     through: int = 0
-    """Epochs written; of a group's run, 1 when its spec is."""
+    """Epochs written; of a group's run 1 when its spec is, and one more for each trial whose end its best value
+    knows of."""
     status: RunStatus | None = None
     deleted: bool = False
     """A user deleted it in MLflow; nothing more is written to it."""
@@ -59,6 +62,8 @@ class JobRuns:
         self._client: Any = None
         self._experiment = ""
         self._runs: dict[RunKey, Run] = {}
+        self.names = Names.by_split
+        """How the job's metrics are named: as in the runs that it has."""
 
     @property
     def connected(self) -> bool:
@@ -74,10 +79,12 @@ class JobRuns:
         check_reachable(self._uri)
         from mlflow import MlflowClient
 
+        mend(self._uri, self._folder)
         client = MlflowClient(tracking_uri=self._uri)
         self._experiment = _experiment(client, job.name, self._uri, self._folder)
         tracked = self._store.tracked_runs.of(self._job_id)
         groups = list(self._search(client, "tags.level = 'group'"))
+        self.names = Names.by_split if all(NAMES_TAG in run.data.tags for run in groups) else Names.plain
         # MLflow takes 5 to 10 ms to list a run, and runs that finished do not change: for those the store's rows are
         # enough, unless a group's run shows that the rows are of another server.
         trials = list(self._search(client, "tags.level = 'trial' and attributes.status != 'FINISHED'"))
@@ -154,7 +161,7 @@ class JobRuns:
 
     def last_epoch(self, run: Run) -> int:
         """The last epoch in MLflow, whatever the store has recorded as written."""
-        history = self._client.get_metric_history(run.run_id, run_view.DURATION)
+        history = self._client.get_metric_history(run.run_id, duration(self.names))
         return max((metric.step for metric in history), default=0)
 
     def write(
@@ -175,6 +182,17 @@ class JobRuns:
         for start in range(limit, len(pairs), limit):
             self._client.log_batch(run.run_id, params=pairs[start : start + limit])
         self.written = replace(self.written, metrics=self.written.metrics + len(numbers))
+
+    def params(self, run: Run) -> dict[str, str]:
+        """The parameters that MLflow has of the run: it lets none change."""
+        return dict(self._client.get_run(run.run_id).data.params)
+
+    def write_data_set(self, run: Run, data: DataSet) -> None:
+        """Lists a data set beside the run; repeating it changes nothing."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        listed = Dataset(data.name, data.digest, "code", data.source)
+        self._client.log_inputs(run.run_id, [DatasetInput(listed, [InputTag("mlflow.data.context", data.context)])])
 
     def write_text(self, run: Run, text: str, name: str) -> None:
         """Writes a text as a file of the run."""

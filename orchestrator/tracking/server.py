@@ -11,6 +11,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,6 +154,21 @@ class Ui:
         except OSError:
             return False
         return True
+
+    def experiment(self, name: str) -> str | None:
+        """The path, below the address, on which the UI shows an experiment; None if there is none of this name."""
+        query = urllib.parse.urlencode({"experiment_name": name})
+        request = urllib.request.Request(
+            f"{self.address}/api/2.0/mlflow/experiments/get-by-name?{query}",
+            headers={"Authorization": f"Bearer {self.token}"},
+        )
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy is told the token
+        try:
+            with direct.open(request, timeout=30) as answer:
+                number = json.load(answer)["experiment"]["experiment_id"]
+        except (OSError, ValueError, KeyError):  # an HTTP error is an OSError
+            return None
+        return f"/#/experiments/{number}/runs"
 
     def end(self) -> None:
         """Ends the process."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from tasks.backbones.frozen import freeze_all_but
@@ -30,6 +32,22 @@ def norm_before_head(model: nn.Module) -> None:
         above, _, own = name.rpartition(".")
         normed = nn.Sequential(nn.BatchNorm1d(head.in_features, eps=NORM_EPS, affine=False), head)
         setattr(model.get_submodule(above), own, normed)
+
+
+def with_norm_in_head(model: nn.Module) -> nn.Module:
+    """A copy of a model of `norm_before_head` without the batch norm, which its classifier takes over: in eval mode it
+    computes the same, up to rounding."""
+    plain = copy.deepcopy(model)
+    for name in head_names(plain):
+        norm, linear = cast("tuple[nn.BatchNorm1d, nn.Linear]", tuple(cast(Any, plain.get_submodule(name))))
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        with torch.no_grad():
+            linear.weight.div_(torch.sqrt(norm.running_var + norm.eps))
+            linear.bias.sub_(linear.weight @ norm.running_mean)
+        above, _, own = name.rpartition(".")
+        setattr(plain.get_submodule(above), own, linear)
+    return plain
 
 
 def freeze_backbone(model: nn.Module) -> None:

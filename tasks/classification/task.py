@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -281,6 +282,28 @@ class Classify(OneDataSet[LabelledData]):
         if self.trains_head_alone:
             freeze_backbone(model)
         return model
+
+    def image_transform(self, backbone: BackboneSpec) -> Callable[[Any], torch.Tensor]:
+        from tasks.backbones.preprocessing import required
+        from tasks.datasets.transforms import from_memory, single_image
+
+        theirs = required(backbone.init) if self.preprocessing == "weights" else None
+        normalize = (theirs.mean, theirs.std) if theirs else self.normalize
+        interpolation = theirs.interpolation if theirs else self.augment.interpolation
+        augment = self.augment.model_copy(update={"interpolation": interpolation})
+        if self._card.source != "folder":  # images that are in memory as a whole are resized there, not by Pillow
+            return from_memory(self.input_size(backbone), augment, normalize)
+        return single_image(self.input_size(backbone), augment, normalize, training=False)
+
+    def class_names(self, root: Path) -> tuple[str, ...]:
+        return self._data.class_names(root)
+
+    def plain_model(self, backbone: BackboneSpec, model: nn.Module) -> nn.Module:
+        from tasks.classification.probe import with_norm_in_head
+
+        if self.probe == "knn":
+            return super().plain_model(backbone, model)
+        return with_norm_in_head(model) if self.probe == "linear_bn" else model
 
     def loaders(self, context: DataContext) -> Loaders:
         self.check_may_test(context)

@@ -185,6 +185,16 @@ def single_image(size: Size, augment: Augment, normalize: Normalizing, training:
     return transform  # type: ignore[no-any-return]
 
 
+def from_memory(size: Size, augment: Augment, normalize: Normalizing) -> Callable[[Any], Tensor]:
+    """The transform of one PIL image to float (3, *size) as an evaluation has it of a set that lies in memory."""
+
+    def transform(image: Any) -> Tensor:
+        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]
+        return normalized(centre(pixels, size, augment), normalize)[0]
+
+    return transform
+
+
 def _posterize(image: Any, bits_to_keep: int, **_: Any) -> Any:
     """timm (1.0.31) asks for 0 bits at full strength, which Pillow refuses from version 13 on; older versions, such as
     those of the paper's time, gave a black image."""

@@ -104,9 +104,12 @@ def test_mlflow_has_its_figures_under_their_names(finished_job: tuple[Settings, 
     assert done.tracking is None
     client = MlflowClient(where.tracking_uri)
     runs = [run for each in client.search_experiments() for run in client.search_runs([each.experiment_id])]
-    finals = [run for run in runs if "final/distance" in run.data.metrics]
-    assert len(finals) == 3
-    assert all("final/hit" in run.data.metrics for run in finals)
+    trials = [run for run in runs if run.data.tags["level"] == "trial"]
+    assert len(trials) == 3
+    for name in ("distance", "hit"):
+        assert all(f"{run.data.tags['split']}/{name}" in run.data.metrics for run in trials)
+    groups = [run for run in runs if run.data.tags["level"] == "group"]
+    assert all(any(name.endswith("/distance") for name in run.data.metrics) for run in groups)
 
 
 def test_test_data_stay_closed_before_the_choice(tmp_path: Path) -> None:

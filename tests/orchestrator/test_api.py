@@ -10,6 +10,7 @@ from typing import Any
 import measured_layers
 import pytest
 import sqlalchemy as sa
+import yaml
 from recorded_study import Plot, Study
 
 from orchestrator import api
@@ -32,6 +33,49 @@ def test_trials_and_table_are_frames(tmp_path: Path) -> None:
     assert cell["chosen_value"] == pytest.approx(96.0)
     with pytest.raises(NotFound, match="nobody"):
         api.table("nobody", where)
+
+
+def test_results_have_split_unit_and_dates(tmp_path: Path) -> None:
+    where = api.settings(folder=tmp_path)
+    with contextlib.closing(open_store(where.database_url)) as store:
+        job = Study(store, Plot(seeds=(0, 1), diverged_grid=("digits/RAND",))).run()
+        placed = len(store.trials.placed(job))
+    frame = api.results(job, where)
+    assert len(frame) == placed == len(frame[["stage", "group", "key"]].drop_duplicates()), (
+        "a row is a trial in a place"
+    )
+    finals = frame[frame.stage == "final"]
+    assert set(finals.split) == {"test"}
+    assert set(frame[frame.stage == "grid"].split) == {"val"}
+    assert (set(frame.unit), set(frame.better), set(frame.metric)) == ({"%"}, {"higher"}, {"top1"})
+    first = finals[(finals.group == "digits/SUP") & (finals.seed == 0)].iloc[0]
+    assert (first["value"], first["figure.top1"]) == (pytest.approx(95.0), pytest.approx(95.0)), "both in percent"
+    for name in ("started", "ended"):
+        assert (frame[name].dtype.kind, str(frame[name].dtype.tz)) == ("M", "UTC")
+    assert (frame["ended"] >= frame["started"]).all()
+    assert frame[frame.state == "diverged"]["value"].isna().all()
+    curves = api.curves(job, "grid", where)
+    assert set(curves.stage) == {"grid"}
+    top1 = curves[curves.figure == "top1"]
+    assert (set(top1.split), set(top1.unit), top1["value"].max()) == ({"val"}, {"%"}, pytest.approx(96.0))
+    assert curves[curves.figure == "train_loss"].split.isna().all()
+    with pytest.raises(NotFound, match="has no stage fine; its stages: pretrain, grid, refine, final"):
+        api.curves(job, "fine", where)
+    assert api.weights(job, where) == {}
+    assert api.status(job, where)["state"] == "done"
+    assert "is already done" in api.cancel(job, where)
+
+
+def test_a_job_is_loaded_from_a_dictionary() -> None:
+    spec = yaml.safe_load((Path(__file__).parents[2] / "specs" / "first.yaml").read_text())
+    path = Path(__file__).parents[2] / "specs" / "first.yaml"
+    assert api.load(spec) == api.load(path)
+    assert api.load(spec, "smoke", ["trial.seed=3"]) == api.load(path, "smoke", ["trial.seed=3"])
+    spec["trial"]["optim"]["epoch"] = spec["trial"]["optim"].pop("epochs")
+    with pytest.raises(api.SpecError, match=r"spec:\d+:\d+: trial.optim.epoch: .*epochs"):
+        api.load(spec)
+    with pytest.raises(api.SpecError, match="a spec has JSON values alone"):
+        api.load({"name": object()})
 
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text()

@@ -70,12 +70,12 @@ class Records:
         return row.value is not None or row.state == TrialState.diverged
 
 
-def check(now: Records, before: Records, sizes: dict[Group, int]) -> None:
+def check(now: Records, before: Records, sizes: dict[Group, int], storage: Path) -> None:
     """Asserts what holds at any moment, and between two moments. `sizes`: trials of each group in the undisturbed
-    run."""
+    run. `storage`: folder of the trials' files."""
     for key, row in now.trials.items():
         _check_attempts(row, now.attempts[key])
-        _check_results(row, now.figures[key], now.reports[key])
+        _check_results(row, now.figures[key], now.reports[key], storage)
         old = before.trials.get(key)
         if old is not None:
             assert row.token >= old.token
@@ -109,7 +109,9 @@ def _check_attempts(row: Any, attempts: list[Any]) -> None:
         assert "done" in [each.cause for each in attempts]
 
 
-def _check_results(row: Any, recorded: dict[str, float], reports: dict[int, dict[str, float]]) -> None:
+def _check_results(
+    row: Any, recorded: dict[str, float], reports: dict[int, dict[str, float]], storage: Path
+) -> None:  # fmt: skip
     """Figures and reports are those that this trial has by its nature; nobody wrote others."""
     spec, short = spec_of(row.spec_json), row.key[:8]
     if row.state == TrialState.done:
@@ -127,7 +129,8 @@ def _check_results(row: Any, recorded: dict[str, float], reports: dict[int, dict
     for epoch, values in reports.items():
         assert values == values_of(spec, epoch)
     if row.state == TrialState.done and row.weights_path is not None:
-        path = Path(row.weights_path)
+        assert not Path(row.weights_path).is_absolute(), "a runs folder may be moved"
+        path = storage / row.weights_path
         assert path.exists(), f"the store has weights of {short}, the storage has not"
         assert row.key.encode() in path.read_bytes()
 

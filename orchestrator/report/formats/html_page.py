@@ -285,7 +285,7 @@ def _varied(trials: Sequence[TrialLine]) -> list[str]:
 
 
 def _trial(trial: TrialLine, tracking: str) -> dict[str, Any]:
-    linked = bool(trial.run_id) and tracking.startswith(("http://", "https://"))
+    linked = bool(trial.run_id) and tracking.startswith(("http://", "https://", "file:///", "../"))
     return {
         "anchor": anchor(trial),
         "trial": trial,

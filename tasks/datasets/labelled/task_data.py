@@ -121,6 +121,15 @@ class LabelledData:
             return {"manifests": manifests}
         return {"manifests": manifests, "sizes": dict.fromkeys(self.manifest_names, sizes.model_dump())}
 
+    def class_names(self, root: Path) -> tuple[str, ...]:
+        """Names of the classes by number: those of the list of described data, else of the folders of the images; empty
+        where they have none. Opens no image, and nothing of test. Raises DataError."""
+        from tasks.datasets.labelled.loaders import class_names
+
+        if isinstance(self.whole.own, LabelledDescription):
+            return tuple(own_manifest.read_listing(self.whole.own, root).names)
+        return class_names(self.read(root, "train", "val").train)
+
     def read(self, root: Path, train: Learnt, evaluate: Measured) -> LabelledImages:
         """The two parts; images of no other are opened. Raises DataError when they are not those that the trial was
         planned with, or not as stated."""

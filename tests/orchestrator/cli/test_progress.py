@@ -13,7 +13,7 @@ from k12_job import FINAL, PRETRAIN, RAND, SUP, grid, job
 from orchestrator.cli.progress import Live, parts, summary
 from orchestrator.engine import membership
 from orchestrator.records.rows import MetricRow
-from orchestrator.report.matrix import Part, arrange, cell_text, seconds_left
+from orchestrator.report.matrix import Part, arrange, cell_text
 from orchestrator.report.status import status
 from orchestrator.spec.job import job_id
 from orchestrator.store.store import open_store
@@ -33,21 +33,14 @@ def accurate(assignment: Assignment, emit: Any, stop: Any) -> Outcome:
 def test_a_cell_counts_and_names_the_best(tmp_path: Path) -> None:
     chosen = Part("RAND", "digits", "grid", {"done": 2, "running": 1, "failed": 1, "pending": 1}, 0.04, RMSE, 5)
     final = Part("RAND", "digits", "final", {}, None, RMSE, 1)
-    assert cell_text([chosen, final], "final") == "2/6 ▸1 ✕1 failed best 0.040"
+    assert cell_text([chosen, final], "final") == "2/6 ▸1 ✕1 failed best 0.040 m"
     done = Part("RAND", "digits", "final", {"done": 1}, 0.05, RMSE, 1)
-    assert cell_text([chosen, done], "final") == "3/6 ▸1 ✕1 failed best 0.040 final 0.050"
+    assert cell_text([chosen, done], "final") == "3/6 ▸1 ✕1 failed best 0.040 m final 0.050 m"
     other = Part("RAND", "digits", "refine", {"done": 1}, 0.03, RMSE)
-    assert cell_text([chosen, other], "final").endswith("best 0.030"), "the smaller error"
+    assert cell_text([chosen, other], "final").endswith("best 0.030 m"), "the smaller error"
     assert cell_text([Part("RAND", "digits", "grid", {})], "final") == "not placed yet"
     assert cell_text([], "final") == "–"
     assert arrange([final, other])[:2] == (["RAND"], ["digits"])
-
-
-def test_time_left_is_work_over_slots() -> None:
-    assert seconds_left(100.0, None, 2) is None, "no trial has ended, so its pace is not known"
-    assert seconds_left(100.0, 1.5, 2) == 75.0
-    assert seconds_left(100.0, 1.0, 0) == 100.0
-    assert seconds_left(-1.0, 1.0, 1) == 0.0
 
 
 def test_the_live_table_and_status_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,11 +55,11 @@ def test_the_live_table_and_status_agree(tmp_path: Path, monkeypatch: pytest.Mon
     assert (rows, columns) == (["pretrain", "RAND", "SUP"], ["", "digits"]), "pretrain has a row of its own"
     text = status(store, job_id(JOB)).text()
     shown = {row: cell_text(cells[row, "digits"], "final") for row in ("RAND", "SUP")}
-    assert shown == {"RAND": "3/3 best 89.9 final 89.9", "SUP": "3/3 best 90.9 final 90.9"}
+    assert shown == {"RAND": "3/3 best 89.9 % final 89.9 %", "SUP": "3/3 best 90.9 % final 90.9 %"}
     for row, cell in shown.items():
         assert any(line.startswith(row) and line.endswith(cell) for line in text.splitlines())
     line = summary(drive, progress)
-    assert line.startswith(f"{job_id(JOB)}: 7 of about 7 trials ended · 0 running · about 0 s left")
+    assert line.startswith(f"{job_id(JOB)}: 7 of about 7 trials ended · 0 running")
     assert "failed" not in line
     store.close()
 

@@ -76,7 +76,8 @@ def test_no_escape_of_a_row_reaches_the_terminal(runs: Path, call: Call) -> None
     job, key = (runs / "job").read_text(), (runs / "key").read_text()
     shown = ""
     for command in (
-        ["ls"], ["status", job], ["describe", job], ["describe", key], ["logs", key], ["gc", "--plan"],
+        ["ls"], ["status", job], ["describe", job], ["describe", key], ["logs", key], ["logs", job],
+        ["gc", "--plan"], ["trials", job], ["trials", job, "-o", "csv"], ["trials", job, "-o", "json"],
         *(["report", job, "-f", form] for form in FORMATS), ["ls", "-o", "json"], ["status", job, "-o", "json"],
         ["describe", key, "-o", "json"], ["report", job, "--verify"],
     ):  # fmt: skip

@@ -205,7 +205,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.checked = False
         self.service.raise_errors()
         now = Records.of(self.service.store)
-        check(now, self.seen, self.sizes)
+        check(now, self.seen, self.sizes, self.service.folder / "storage")
         self.service.check_actors(now)
         self.seen = now
         self.checked = True

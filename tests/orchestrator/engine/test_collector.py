@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -272,10 +273,14 @@ def test_another_stores_storage_loses_nothing(local: Lab, tmp_path: Path) -> Non
     empty = Lab(f"sqlite:///{tmp_path / 'empty.db'}", tmp_path)
     assert empty.gc(unknown=True, checkpoints=True).items == []
     assert local.weights(key_of(1))
-    moved = local.storage.rename(tmp_path / "moved")
+    moved = shutil.copytree(local.storage, tmp_path / "moved")
     copy = collector.plan(local.store, moved)  # recorded at another path: which of two copies is meant cannot be told
     assert [item.kind for item in copy.items] == ["checkpoint"] * 4
     assert any("recorded them at another path" in note for note in copy.notes)
+    shutil.rmtree(local.storage)  # the folder was moved: the one that is left is meant
+    left = collector.plan(local.store, moved)
+    assert [item.kind for item in left.items if item.key == key_of(1)] == ["checkpoint", "checkpoint", "weights"]
+    assert [kept.trial.key for kept in left.kept] == [key_of(2)]
     empty.store.close()
 
 

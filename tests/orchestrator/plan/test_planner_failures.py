@@ -36,10 +36,7 @@ def test_a_failed_trial_makes_its_group_incomplete_and_no_other() -> None:
     assert {each.group for each in placed(planner, "final")} == {"digits/RAND", "digits/SUP", "faces/SUP"}
     assert not placed(planner, "refine", "faces/RAND")
     (line,) = planner.incomplete()
-    assert line == (
-        f"grid faces/RAND: trial {bad.name} ({bad.key[:8]}) failed: RuntimeError: boom; "
-        "to run it again: python -m orchestrator retry k12"
-    )
+    assert line == f"grid faces/RAND: trial {bad.name} ({bad.key[:8]}) failed", "the error stands with the trial"
     planner.update(bad.key, PENDING)
     assert not planner.finished()
     assert planner.incomplete() == []
@@ -52,7 +49,7 @@ def test_a_cancelled_trial_makes_its_group_incomplete() -> None:
     planner = planner_of(grid(dataset=["digits"], init=[RAND]), {**FINAL, "from": "grid"})
     run(planner, lambda each: CANCELLED if each.position in (3, 4) else done(each))
     (line,) = planner.incomplete()
-    assert "was cancelled (and 1 more); to run it again: python -m orchestrator retry k12" in line
+    assert line.endswith("was cancelled (and 1 more)")
     assert not planner.decisions
 
 

@@ -119,7 +119,7 @@ def test_telling_the_same_again_changes_nothing() -> None:
     assert standing(planner) == before
 
 
-def test_progress_counts_forecasts_and_says_the_best() -> None:
+def test_progress_counts_forecasts_and_names_the_best() -> None:
     planner = planner_of(grid(dataset=["digits"], init=[RAND]), REFINE, FINAL)
     (first,) = take(planner, 1)
     progress = {each.stage: each for each in planner.progress()}
@@ -130,10 +130,6 @@ def test_progress_counts_forecasts_and_says_the_best() -> None:
     planner.update(first.key, done(first))
     progress = {each.stage: each for each in planner.progress()}
     assert progress["grid"].best == figures(first.spec)["top1"]
-    assert progress["grid"].seconds_left == pytest.approx(14 * first.seconds)
-    assert progress["refine"].seconds_left == pytest.approx(6 * first.seconds)
-    run(planner)
-    assert all(each.seconds_left == 0 for each in planner.progress())
 
 
 def test_three_thousand_trials_are_planned_and_run() -> None:

@@ -142,8 +142,7 @@ def test_a_group_with_a_failed_trial_has_no_winner_and_says_why(hurt: Report) ->
     cell = hurt.at["RAND", "faces"]
     assert (cell.state, cell.value, cell.choice) == ("missing", None, None)
     assert cell.reason == "incomplete: 1 of 15 grid trials failed or were cancelled"
-    assert any("ValueError: <img> & co" in warning for warning in hurt.warnings)
-    assert any(f"retry {hurt.job_id}" in warning for warning in hurt.warnings)
+    assert sum("ValueError: <img> & co" in warning for warning in hurt.warnings) == 1, "a fault is said once"
     assert hurt.at["RAND", "digits"].value == pytest.approx(89.2), "the other groups go on"
 
 
@@ -252,7 +251,7 @@ def test_results_as_a_data_frame(hurt_study: tuple[Store, Report]) -> None:
     assert len(frame) == 1 + 60 + 15 + 9
     grid = frame[(frame["stage"] == "grid") & (frame["group"] == "digits/SUP")]
     best = grid.loc[grid["figure.top1"].idxmax()]
-    assert best["figure.top1"] == pytest.approx(0.96)
+    assert (best["figure.top1"], best["value"], best["unit"]) == (pytest.approx(96.0), pytest.approx(96.0), "%")
     assert best["optim.lr"] == 2.64e-4
     assert best["run_id"] == "run" + best["key"][:12]
     assert frame["state"].value_counts().to_dict() == {"done": 81, "diverged": 2, "failed": 1, "running": 1}

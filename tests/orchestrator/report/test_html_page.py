@@ -123,6 +123,13 @@ def test_runs_are_links_only_to_a_web_address(study: tuple[Store, Report]) -> No
         assert all(link.startswith("#") for link in Page(html(study[1], address)).links)
 
 
+def test_links_to_runs_survive_another_port(study: tuple[Store, Report]) -> None:
+    """They lead to a page beside the reports, which knows where the UI is."""
+    links = [link for link in Page(html(study[1], "../../mlflow.html")).links if not link.startswith("#")]
+    assert links
+    assert all(re.fullmatch(r"\.\./\.\./mlflow\.html#/runs/run[0-9a-f]{12}", link) for link in links)
+
+
 def test_a_heat_map_alone_is_an_svg_file(study: tuple[Store, Report]) -> None:
     store, report = study
     root = ElementTree.fromstring(heat_map_svg(report, "grid", f"{NASTY[0]}/RAND"))

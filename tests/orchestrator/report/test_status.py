@@ -62,8 +62,8 @@ def test_status_counts_by_stage_and_by_cell(study: Study) -> None:
     assert cells["SUP", "faces"]["states"]["running"] == 1
     assert [one["error_class"] for one in told["failed"]] == ["code"]
     text = view.text()
-    assert "✕1 failed best 90.0" in text
-    assert re.search(r"22/23 ▸1 best 96\.0$", text, re.MULTILINE), "no mean before all seeds have ended"
+    assert "✕1 failed best 90.0 %" in text
+    assert re.search(r"22/23 ▸1 best 96\.0 %$", text, re.MULTILINE), "no mean before all seeds have ended"
     assert f"retry {study.job_id}" in text
     assert max(len(line) for line in text.splitlines()) <= 100
 
@@ -89,9 +89,16 @@ def test_time_left(tmp_path: Path) -> None:
     study.grid("digits/RAND")
     store.jobs.set_state(study.job_id, "running")
     told = status.status(store, study.job_id).to_json()
-    # 45 of 60 grid, 20 refine, 12 final trials to come, 4 s each, on the driver's 2 slots
-    assert told["seconds_left"] == pytest.approx(4.0 * (45 + 20 + 12) / 2)
+    assert told["seconds_left"] is None, "its driver has estimated nothing yet"
+    store.jobs.put_seconds_left(study.job_id, 500.0)
+    store.jobs.put_seconds_left(study.job_id, 170.0)
+    told = status.status(store, study.job_id).to_json()
+    assert 165 < told["seconds_left"] <= 170, "the driver's last estimate, less the time since"
     assert "about 3 min left" in status.status(store, study.job_id).text()
+    store.jobs.set_state(study.job_id, "interrupted")
+    assert "about 3 min left once it runs again" in status.status(store, study.job_id).text()
+    store.jobs.set_state(study.job_id, "done")
+    assert status.status(store, study.job_id).to_json()["seconds_left"] is None
     store.close()
 
 

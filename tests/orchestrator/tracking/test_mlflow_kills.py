@@ -77,8 +77,8 @@ def without_times(found: dict[str, list[tuple[Any, ...]]]) -> dict[str, list[tup
     """Without what depends on when the mirror looked: other start times, which epochs took 0.5 s and which 7 s, and
     whether it saw an error that was gone later."""
     runs = sorted(row[:2] for row in found["runs"])
-    metrics = sorted(row[:5] for row in found["metrics"] if row[1] != "epoch_seconds")
-    seconds = sorted((row[0], row[4]) for row in found["metrics"] if row[1] == "epoch_seconds")
+    metrics = sorted(row[:5] for row in found["metrics"] if row[1] != "system/epoch_seconds")
+    seconds = sorted((row[0], row[4]) for row in found["metrics"] if row[1] == "system/epoch_seconds")
     tags = [row for row in found["tags"] if row[1:] != ("error", "")]
     return {**found, "runs": runs, "metrics": metrics, "seconds": seconds, "tags": tags}
 
@@ -157,7 +157,7 @@ def test_the_process_beside_the_driver_writes_the_rest_when_it_ends(world: World
         parent.wait()
     run = world.run_of("grid", "digits", key)
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["final/top1"] == 0.5
+    assert run.data.metrics["val/top1"] == 0.5
 
 
 DIES = """

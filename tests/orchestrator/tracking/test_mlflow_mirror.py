@@ -25,7 +25,9 @@ def test_mlflow_shows_what_the_store_has(world: World) -> None:
     waiting = world.place("grid", "faces", 0)
     world.store.choices.record(JOB, ChoiceRow("final", "digits", first, 0.75, "top1", sources=["grid"]))
 
-    assert world.sync(picture=draw) == Synced(runs=3, metrics=2 * 3 * 3 + 3, closed=3)
+    assert world.sync(picture=draw) == Synced(
+        runs=3, metrics=2 * 3 * 3 + 3 + 3, closed=3
+    )  # 3 of the group: two bests, a loss
 
     run = world.run_of("grid", "digits", first)
     trial = world.store.trials.get(first)
@@ -44,21 +46,49 @@ def test_mlflow_shows_what_the_store_has(world: World) -> None:
         "data_digest": "d1", "state": "done", "profile": "laptop", "mlflow.parentRunId": parent.info.run_id,
     }  # fmt: skip
     assert expected.items() <= run.data.tags.items()
-    curve = world.client().get_metric_history(run.info.run_id, "train_loss")
+    curve = world.client().get_metric_history(run.info.run_id, "train/loss")
     assert [(m.step, m.value, m.timestamp - run.info.start_time) for m in curve] == [
         (1, 1.0, 500), (2, 0.5, 1000), (3, 1 / 3, 1500)
     ]  # fmt: skip
-    assert run.data.metrics["final/top1"] == 0.75
-    assert run.data.metrics["final/loss"] > 1e308  # MLflow's infinity
-    assert math.isnan(world.run_of("grid", "digits", second).data.metrics["final/top1"])
+    assert run.data.metrics["val/top1"] == 0.75
+    assert run.data.metrics["val/loss"] > 1e308  # MLflow's infinity
+    assert math.isnan(world.run_of("grid", "digits", second).data.metrics["val/top1"])
 
     assert parent.info.run_name == "grid/digits"
-    assert parent.data.params == {"task.dataset": "digits"}
+    assert parent.data.params == {"task.dataset": "digits", "optim.lr": "0.0001"}, "the chosen setting"
+    best = [(m.step, m.value) for m in world.client().get_metric_history(parent.info.run_id, "val/top1")]
+    assert best == [(1, 0.75), (2, 0.75)], "over the number of trials that are done"
+    assert parent.data.metrics["val/loss"] > 1e308
+    assert parent.data.tags["mlflow.note.content"].startswith("Best of 2 settings: optim.lr 0.0001. Trial")
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest, used.tags[0].value) == ("digits", "d1", "train, val")
     assert (parent.info.status, parent.data.tags["state"]) == ("FINISHED", f"winner {first[:8]}")
     files = world.folder / "mlartifacts" / "study" / parent.info.run_id / "artifacts"
     assert (files / "heat_map.svg").read_text() == "<svg>2 trials, 1 chosen</svg>"
     assert (files / "spec.yaml").read_text() == "name: study\ntrial:\n  optim:\n    lr: 0.0001\n"
     assert ("grid", "faces", waiting) not in world.store.tracked_runs.of(JOB)  # it has not begun
+
+
+def test_a_job_that_an_earlier_version_began_keeps_its_names(world: World) -> None:
+    key, later = world.place("grid", "digits", 0), world.place("grid", "digits", 1)
+    token = world.start(key)
+    world.report(key, token, [1])
+    world.sync()
+    for run_id in (run.run_id for run in world.store.tracked_runs.of(JOB).values()):
+        world.client().delete_tag(run_id, "names")  # as an earlier version left them
+    world.report(key, token, [2, 3])
+    world.finish(key, token)
+    second = world.start(later)
+    world.report(later, second, [1])
+    world.finish(later, second, top1=0.25)
+    assert world.sync().problem is None
+    run, new = world.run_of("grid", "digits", key), world.run_of("grid", "digits", later)
+    assert [m.step for m in world.client().get_metric_history(run.info.run_id, "train_loss")] == [2, 3]
+    assert run.data.metrics["final/top1"] == 0.5
+    assert (new.data.metrics["final/top1"], new.data.metrics["train_loss"]) == (0.25, 1.0), "new runs of the job too"
+    assert "names" not in new.data.tags
+    assert world.run_of("grid", "digits").data.metrics["best/top1"] == 0.5
+    assert world.sync() == Synced()
 
 
 def test_a_second_sync_writes_nothing(world: World) -> None:
@@ -82,7 +112,7 @@ def test_a_job_is_followed_from_its_first_report_to_its_end(world: World) -> Non
     world.report(key, token, [2, 3])
     assert world.sync() == Synced(metrics=6)
     world.finish(key, token)
-    assert world.sync() == Synced(metrics=1, closed=2)
+    assert world.sync() == Synced(metrics=2, closed=2)
     world.store.choices.record(JOB, ChoiceRow("final", "digits", key, 0.5, "top1", sources=["grid"]))
     world.sync(picture=draw)  # the choice came later: the picture marks it
     assert world.run_of("grid", "digits").data.tags["state"] == f"winner {key[:8]}"
@@ -111,8 +141,8 @@ def test_what_a_dead_driver_left_running_is_closed_and_opened_again_when_it_runs
     assert (run.info.status, run.data.tags["state"]) == ("RUNNING", "running")
     world.report(key, token, [3])
     world.finish(key, token)
-    assert world.sync() == Synced(metrics=4, closed=2)
-    steps = [m.step for m in world.client().get_metric_history(run.info.run_id, "train_loss")]
+    assert world.sync() == Synced(metrics=5, closed=2)
+    steps = [m.step for m in world.client().get_metric_history(run.info.run_id, "train/loss")]
     assert steps == [1, 2, 3]
     assert world.run_of("grid", "digits").info.status == "FINISHED"
 
@@ -162,14 +192,14 @@ def test_many_epochs_and_parameters_go_in_few_calls(world: World, monkeypatch: p
     world.finish(key, token)
     with monkeypatch.context() as patch:
         patch.setattr("mlflow.MlflowClient", Watched)
-        assert world.sync() == Synced(runs=2, metrics=2701, closed=2)
+        assert world.sync() == Synced(runs=2, metrics=2702, closed=2)
     # 4 for 2,701 metrics, 2 more for 235 params; 2 for the group
-    assert len(sizes) == 8
+    assert len(sizes) == 9
     assert max(sizes) > (700, 0)
     run = world.run_of("grid", "digits", key)
     assert len(run.data.params) == 235
     assert set(map(len, run.data.params.values())) >= {6000}
-    steps = [m.step for m in world.client().get_metric_history(run.info.run_id, "train_loss")]
+    steps = [m.step for m in world.client().get_metric_history(run.info.run_id, "train/loss")]
     assert sorted(steps) == list(range(1, 901))
 
 
@@ -189,7 +219,7 @@ def test_a_trial_mlflow_refuses_does_not_hold_up_the_others(world: World) -> Non
     assert problem.count("\n") == 0
     assert "1 trials were refused, the first: grid/digits/lr=0.0001" in problem
     assert world.run_of("grid", "digits", second).info.status == "FINISHED"
-    assert world.run_of("grid", "digits", second).data.metrics["train_loss"] == 1.0
+    assert world.run_of("grid", "digits", second).data.metrics["train/loss"] == 1.0
 
 
 def test_what_a_user_deleted_stays_deleted_and_another_database_gets_everything(world: World, migrated: Path) -> None:
@@ -201,7 +231,7 @@ def test_what_a_user_deleted_stays_deleted_and_another_database_gets_everything(
 
     shutil.copy(migrated, world.folder / "other.db")
     world.uri = f"sqlite:///{world.folder / 'other.db'}"
-    assert world.sync() == Synced(runs=3, metrics=20, closed=3)
+    assert world.sync() == Synced(runs=3, metrics=22, closed=3)
     assert world.run_of("grid", "digits", keys[0]).info.status == "FINISHED"
     assert world.sync() == Synced()
 
@@ -234,7 +264,7 @@ def test_one_process_mirrors_a_job_at_a_time(world: World) -> None:
 def test_out_of_time_the_rest_is_left_to_the_next_sync(world: World) -> None:
     world.trial("grid", "digits", 0)
     assert "1 of 1 trials" in (world.sync(limit_s=-1.0).problem or "")
-    assert world.sync() == Synced(runs=2, metrics=10, closed=2)
+    assert world.sync() == Synced(runs=2, metrics=11, closed=2)
 
 
 def test_a_job_that_is_not_there_is_an_error(world: World) -> None:
@@ -273,5 +303,5 @@ def test_what_a_trial_drew_is_with_its_run_whenever_the_server_takes_it(
     assert [file.path for file in world.client().list_artifacts(run.info.run_id, "pictures")] == [
         "pictures/masked-0001.png"
     ]
-    assert run.data.metrics["system/data_wait"] == 0.25
+    assert run.data.metrics["system/data_wait_percent"] == 25.0
     assert world.sync(storage=world.folder) == Synced()

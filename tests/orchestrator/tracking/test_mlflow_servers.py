@@ -83,8 +83,8 @@ def test_a_server_that_was_down_gets_everything_once_it_is_up(world: World, monk
             urllib.request.urlopen(stranger, timeout=30)
         run = world.run_of("grid", "digits", key)
         assert run.info.status == "FINISHED"
-        assert math.isnan(run.data.metrics["final/top1"])
-        assert run.data.metrics["final/loss"] < -1e308
+        assert math.isnan(run.data.metrics["val/top1"])
+        assert run.data.metrics["val/loss"] < -1e308
     finally:
         server.end()
     world.uri = database
