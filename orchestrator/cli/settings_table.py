@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from workers.optim_spec import OptimSpec
     from workers.trial import TrialSpec
 
+
 @dataclass(frozen=True)
 class SettingsColumn:
     """The settings of one row of a study's table."""

@@ -40,8 +40,8 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
     """The report of a job, from SQL rows and the job's own spec alone.
 
     `full` False leaves out what a terminal does not show (learning curves, searches, settings, the spec, the list of
-    all trials, addresses of tracking runs, heat maps of more than `MAPS` groups) and, of large tables, hosts, devices and data digests, so
-    that a job of 20,000 trials takes well under a second. NotFound: no such job.
+    all trials, addresses of tracking runs, heat maps of more than `MAPS` groups) and, of large tables, hosts, devices
+    and data digests, so that a job of 20,000 trials takes well under a second. NotFound: no such job.
     """
     results = JobResults(store, job_id, full)
     cells = marked(
@@ -93,6 +93,8 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
 def _spec_text(results: JobResults) -> str:
     """The recorded spec as a file. Its profile is part of it already; its name stays, since it is in the job's id."""
     text = results.store.jobs.text(results.job.id).rstrip("\n")
+    if not text:
+        return ""
     return f"{text}\nprofiles: {{{json.dumps(results.job.profile)}: {{}}}}\n" if results.job.profile else f"{text}\n"
 
 

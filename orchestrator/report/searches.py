@@ -83,9 +83,7 @@ def _field(path: str, tried: Mapping[str, Any]) -> SearchField:
     return SearchField(path, "log" if logarithmic else "linear")
 
 
-def _setting(
-    tried: Replicates, metric: MetricRow, stopped: Mapping[str, SearchEvent], may_win: bool
-) -> SearchSetting:
+def _setting(tried: Replicates, metric: MetricRow, stopped: Mapping[str, SearchEvent], may_win: bool) -> SearchSetting:
     """A setting with its value; number and place are not filled in."""
     in_full = may_win and tried.value is not None
     value, epoch = (tried.value, None) if in_full else _last_reported(tried, metric, stopped)

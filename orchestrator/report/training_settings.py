@@ -52,10 +52,10 @@ def training_settings(results: JobResults) -> tuple[SettingRow, ...]:
     """The settings of the trials that the rows of the table go back to, those before any choice; none while there are
     no trials. Fields that no row sets are left out."""
     trials: dict[str, list[PlacedRow]] = {row: [] for row in results.rows}
-    for stage in results.chain:
-        if not results.stages[stage].get("from"):
-            for placed in (trial for (name, _), members in results.members.items() if name == stage for trial in members):
-                trials.setdefault(results.place_of(placed)[0], []).append(placed)
+    first = [stage for stage in results.chain if not results.stages[stage].get("from")]
+    for (stage, _), members in results.members.items():
+        for placed in members if stage in first else ():
+            trials.setdefault(results.place_of(placed)[0], []).append(placed)
     fields = {row: list(_recorded(results, members)) for row, members in trials.items()}
     titles = dict(FIELDS)
     for spec in (spec for members in fields.values() for _, spec in members[:1]):

@@ -12,11 +12,12 @@ from orchestrator.records.recorded_spec import label
 from orchestrator.report import claim_words, figures, layer_words, plotting
 from orchestrator.report.drawings import HeatMap
 from orchestrator.report.early_stopping import lines as saving_lines
-from orchestrator.report.formats import page_parts, page_words
-from orchestrator.report.formats.page_data import group_id
 from orchestrator.report.formatting import duration, short
 from orchestrator.report.joined_words import where_from
 from orchestrator.report.model import Cell, GroupReport, Mean, Report, StageCount, TrialLine
+from orchestrator.report.page import parts as page_parts
+from orchestrator.report.page import words as page_words
+from orchestrator.report.page.data import group_id
 from orchestrator.report.pictures import embedded, image
 from orchestrator.report.svg.heat_map import heat_map_inline, scale_bar
 from orchestrator.report.svg.scatter import scatter_svg
@@ -262,7 +263,9 @@ def _groups(report: Report, column: str, at: dict[str, str]) -> list[dict[str, A
                 "winners": sum(curve.role == "chosen" for curve in group.curves),
                 "others": sum(curve.role == "other" for curve in group.curves),
                 "split": choice.split if choice else "",
-                "chosen_at": "" if choice is None or choice.value is None else figures.text(choice.value, choice.figure),
+                "chosen_at": ""
+                if choice is None or choice.value is None
+                else figures.text(choice.value, choice.figure),
                 "edges": [edge_text(edge) for edge in choice.edges] if choice else [],
                 "points": _points(group, at),
                 "replicated": any(len(point.keys) > 1 for point in group.points),

@@ -83,7 +83,10 @@ def _panel(
             if curve.role == role
         ]
         epochs, means = mean_curve(lines)
-        parts += [_line(role, [(x(epoch), y(value)) for epoch, value in run]) for run in _runs(epochs, means, set[int]().union(*gaps))]
+        parts += [
+            _line(role, [(x(epoch), y(value)) for epoch, value in run])
+            for run in _runs(epochs, means, set[int]().union(*gaps))
+        ]
     for end in ends:
         left, top = x(last), y(end)
         parts.append(

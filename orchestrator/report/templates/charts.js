@@ -117,7 +117,8 @@
           const look = LOOKS[line.role];
           return {
             stroke: () => colour(over === i ? "ink" : look.stroke), width: look.width, dash: look.dash, alpha: look.alpha,
-            points: { show: line.x.length === 1 || (look.width > 1 && line.x.length < 13), size: 5 },
+            points: { show: line.x.length === 1 || (look.width > 1 && line.x.length < 13), size: 5,
+              fill: () => colour("card") },
           };
         })],
         hooks: { draw: [(u) => ends.forEach((end) => diamond(u, end.x, end.value))] },
@@ -145,10 +146,18 @@
         }
         if (now.line.role !== "chosen" && now.line.role !== "final")
           told.push(`${now.line.name}: ${now.value.toFixed(digits)}`);
-        for (const end of ends) told.push(`${end.name}: ${end.value.toFixed(digits)}`);
+        if (ends.length) told.push(atEnd(ends, digits));
         return { x: now.x, y: now.y, text: told.join("\n") };
       });
     });
+  }
+
+  // The figures of the trials of the table: ◆ final, figure on test: 91.2; of several seeds from .. to ..
+  function atEnd(ends, digits) {
+    const values = ends.map((end) => end.value);
+    const [low, high] = [Math.min(...values), Math.max(...values)].map((value) => value.toFixed(digits));
+    if (ends.length === 1) return `${ends[0].name}: ${low}`;
+    return `${ends[0].name.replace(/, seed [^,]*$/, "")}: ${low} to ${high} (${ends.length} seeds)`;
   }
 
   function nearest(line, at) {
@@ -216,7 +225,7 @@
     const known = xs.filter((x) => x !== null);
     const range = padded(Math.min(...known), Math.max(...known));
     if (field.form === "log")
-      return { range, axis: { splits: () => powers(...range), values: (_, at) => at.map((k) => number(10 ** k)) } };
+      return { range, axis: { splits: () => powers(...range), values: (_, at) => at.map((k) => number(Math.pow(10, k))) } };
     return { range, axis: { values: (_, at) => at.map(number) } };
   }
   const cut = (text) => (text.length > 12 ? `${text.slice(0, 11)}…` : text);
@@ -305,7 +314,7 @@
       });
     } else {
       const told = (value) => (field.digits !== undefined ? value.toFixed(field.digits)
-        : number(field.form === "log" ? 10 ** value : value));
+        : number(field.form === "log" ? Math.pow(10, value) : value));
       ctx.fillText(told(high), x, top - 5 * ratio);
       ctx.fillText(told(low), x, top + height + 15 * ratio);
     }
@@ -334,12 +343,12 @@
       if (!details.open) details.dataset.shut = "";
       details.open = true;
     });
-    for (const [element, draw] of [...waiting]) draw(PRINTED);
+    const printed = (element) => (element.classList.contains("wide") ? 2 * PRINTED : PRINTED);
     drawn.forEach((chart, element) => {
-      const wide = element.classList.contains("wide") ? 2 * PRINTED : PRINTED;
-      chart.setSize({ width: wide, height: chart.height });
+      chart.setSize({ width: printed(element), height: chart.height });
       chart.redraw();
     });
+    for (const [element, draw] of [...waiting]) draw(printed(element));
   });
   addEventListener("afterprint", () => {
     delete root.dataset.print;

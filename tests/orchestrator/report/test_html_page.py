@@ -57,7 +57,7 @@ class Page(HTMLParser):
         self.ids += [told["id"] or ""] if "id" in told else []
         self.links += [told["href"] or ""] if "href" in told else []
         self.sources += [told[name] or "" for name in ("src", "srcset", "data", "action") if name in told]
-        self.scripts += tag == "script"
+        self.scripts += tag == "script" and told.get("type") != "application/json"
         assert not any(name.startswith("on") for name in told), "no handlers in attributes"
         if tag not in VOID:
             self.open.append(tag)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 from orchestrator.report import figures
 from orchestrator.report.drawings import Scatter, SearchReport
-from orchestrator.report.formats.page_data import at_words, curve_name, leading_settings
 from orchestrator.report.formatting import short
 from orchestrator.report.importance import FEW, FEWEST
 from orchestrator.report.layer_panels import LayerFigure
 from orchestrator.report.model import GroupReport
+from orchestrator.report.page.data import at_words, curve_name, leading_settings
 from orchestrator.report.wording import field_title
 
 
@@ -26,7 +26,8 @@ def metric_words(group: GroupReport) -> str:
     told = _roles(group, [curve.metric for curve in group.curves], lambda value: figures.text(value, group.figure))
     ends = [curve for curve in group.curves if curve.role == "final" and curve.end is not None]
     marked = [
-        f"{curve_name(curve, len(ends) > 1, ended=True)} {figures.text(curve.end or 0.0, group.figure)}" for curve in ends
+        f"{curve_name(curve, len(ends) > 1, ended=True)} {figures.text(curve.end or 0.0, group.figure)}"
+        for curve in ends
     ]
     parts = "; ".join(filter(None, (told, f"marked: {', '.join(marked)}" if marked else "")))
     return f"{figures.title(group.figure)} of {group.row} on {group.column}, {_epochs(group)}: {parts}"
@@ -37,9 +38,7 @@ def _epochs(group: GroupReport) -> str:
     return f"epochs {min(epochs)} to {max(epochs)}" if epochs else "no epoch"
 
 
-def _roles(
-    group: GroupReport, values: Sequence[Sequence[float | None]], text: Callable[[float], str]
-) -> str:
+def _roles(group: GroupReport, values: Sequence[Sequence[float | None]], text: Callable[[float], str]) -> str:
     """From where to where the curves of the chosen and the final trials go, and where those of the others end."""
     parts, others = [], []
     count = Counter(curve.role for curve in group.curves)

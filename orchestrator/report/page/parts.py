@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from orchestrator.report import figures
 from orchestrator.report.drawings import SearchReport
-from orchestrator.report.formats import page_words
-from orchestrator.report.formats.page_data import group_id, page_data, panels as chart_panels
 from orchestrator.report.model import GroupReport, Report, StageCount
+from orchestrator.report.page import words as page_words
+from orchestrator.report.page.data import group_id, page_data
+from orchestrator.report.page.data import panels as chart_panels
 from orchestrator.report.svg.curves import LOSS, curves_svg, metric_heading
 from orchestrator.report.wording import field_title
 
@@ -127,8 +127,8 @@ def _search(search: SearchReport, identity: str) -> dict[str, Any]:
         ],
         "parallel": page_words.parallel_words(search),
         "importance": [
-            (field_title(each.path), f"{100 * each.share:.0f} %", round(100 * each.share, 1)) for each in search.importance
+            (field_title(each.path), f"{100 * each.share:.0f} %", round(100 * each.share, 1))
+            for each in search.importance
         ],
         "importance_note": page_words.importance_note(search),
-        "states": Counter(each.state for each in search.settings),
     }  # fmt: skip

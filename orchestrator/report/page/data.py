@@ -60,7 +60,7 @@ def panels(group: GroupReport, settings: Mapping[str, str]) -> list[dict[str, An
     drawn = [curve for curve in group.curves if curve.epochs]
     losses = [_line(curve, _numbers(curve.epochs, curve.train_loss), drawn, settings) for curve in drawn]
     metrics = [_line(curve, _evaluated(curve), drawn, settings) for curve in drawn]
-    shown = [
+    shown: list[dict[str, Any]] = [
         {"id": "loss", "series": _with_means(drawn, losses), "ends": [], "digits": 4},
         {"id": "metric", "series": _with_means(drawn, metrics), "ends": _ends(drawn), "digits": group.figure.digits},
     ]
@@ -168,9 +168,8 @@ def _told(search: SearchReport, each: SearchSetting) -> str:
     value = "" if each.value is None else figures.text(each.value, search.figure)
     unit = f" {search.figure.unit}".rstrip()
     how = f" after epoch {each.epoch}, stopped" if each.state == "stopped" and each.epoch is not None else ""
-    return "\n".join(
-        [f"{each.number}: {value}{unit} on {search.split}{how}{', chosen' if each.chosen else ''}", *at_words(search, each)]
-    )
+    first = f"{each.number}: {value}{unit} on {search.split}{how}{', chosen' if each.chosen else ''}"
+    return "\n".join([first, *at_words(search, each)])
 
 
 def at_words(search: SearchReport, each: SearchSetting) -> list[str]:
