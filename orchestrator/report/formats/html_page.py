@@ -317,6 +317,8 @@ def _trial(trial: TrialLine, tracking: str) -> dict[str, Any]:
         "anchor": anchor(trial),
         "trial": trial,
         "value": "" if trial.value is None else f"{trial.value:.{trial.digits}f}",
+        "raw_value": page_parts.sortable(trial.value),
+        "raw_seconds": page_parts.sortable(trial.seconds),
         "raw": {path: page_parts.sortable(value) for path, value in trial.settings.items()},
         "settings": {path: short(value) for path, value in trial.settings.items()},
         "seconds": "" if trial.seconds is None else duration(trial.seconds),

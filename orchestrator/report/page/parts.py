@@ -106,8 +106,8 @@ def panels(report: Report, group: GroupReport) -> list[dict[str, Any]]:
 
 
 def sortable(value: Any) -> str:
-    """A setting as the page's script compares it: a number in full, else empty (then its text is compared)."""
-    return repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
+    """A value as the page's script compares it: a number, else empty (then its text is compared)."""
+    return f"{value:.9g}" if isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 
 def _search(search: SearchReport, identity: str) -> dict[str, Any]:

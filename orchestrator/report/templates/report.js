@@ -40,6 +40,8 @@
   document.querySelectorAll("table.trials").forEach((table) => {
     const body = table.tBodies[0];
     const original = blocks(body);
+    const names = [...table.tHead.rows[0].cells].map((head) => head.textContent);
+    for (const [row] of original) names.forEach((name, column) => { row.cells[column].dataset.label = name; }); // for phones
     [...table.tHead.rows[0].cells].forEach((head, column) => {
       const button = document.createElement("button");
       button.type = "button";
