@@ -79,6 +79,7 @@ def html(report: Report, tracking: str = "", storage: Path | None = None) -> str
         total=duration(report.provenance.seconds),
         heading=field_title,
         library_css=Markup(source.get_source(environment, "uplot/uPlot.min.css")[0]),
+        licence=Markup(source.get_source(environment, "uplot/LICENSE")[0].strip()),
         scripts=[Markup(source.get_source(environment, name)[0]) for name in scripts],
     )
 

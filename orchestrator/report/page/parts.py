@@ -92,14 +92,12 @@ def panels(report: Report, group: GroupReport) -> list[dict[str, Any]]:
     """The places of a group's curves: heading, alternative text, picture for readers without script."""
     from markupsafe import Markup
 
-    pictures = curves_svg(group)
     identity = group_id(report, group.name)
-    told = {
-        "loss": (LOSS, page_words.loss_words(group)),
-        "metric": (metric_heading(group), page_words.metric_words(group)),
-    }
+    words = {"loss": page_words.loss_words(group), "metric": page_words.metric_words(group)}
+    pictures = curves_svg(group, words)
+    headings = {"loss": LOSS, "metric": metric_heading(group)}
     return [
-        {"id": f"{identity}-{name}", "heading": told[name][0], "words": told[name][1],
+        {"id": f"{identity}-{name}", "heading": headings[name], "words": words[name],
          "picture": Markup(pictures.get(name, ""))}
         for name in (panel["id"] for panel in chart_panels(group, {}))
     ]  # fmt: skip

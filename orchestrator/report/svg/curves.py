@@ -17,19 +17,23 @@ LOSS = "training loss"
 _W, _H, _PAD_LEFT, _PAD_RIGHT, _PAD_TOP, _PAD_BOTTOM = 260, 170, 40, 10, 26, 34
 
 
-def curves_svg(group: GroupReport) -> dict[str, str]:
+def curves_svg(group: GroupReport, words: Mapping[str, str]) -> dict[str, str]:
     """`loss` and `metric` -> training loss, and the metric on its split, over epochs, of the chosen trial and those of
-    the table: of several seeds a thin line each, and their mean. Without those that nothing was reported of."""
+    the table: of several seeds a thin line each, and their mean. Without those that nothing was reported of.
+    `words`: what each shows, for readers who do not see it."""
     drawn = [curve for curve in group.curves if curve.epochs and curve.role != "other"]
     if not drawn:
         return {}
     ends = [curve.end for curve in drawn if curve.role == "final" and curve.end is not None]
     panels = {
-        "loss": _panel(LOSS, drawn, [curve.train_loss for curve in drawn], [], [curve.epochs for curve in drawn]),
-        "metric": _panel(
-            metric_heading(group), drawn, [curve.metric for curve in drawn], ends, [curve.broken for curve in drawn]
+        "loss": _panel(
+            LOSS, words["loss"], drawn, [curve.train_loss for curve in drawn], [], [curve.epochs for curve in drawn]
         ),
-    }
+        "metric": _panel(
+            metric_heading(group), words["metric"], drawn, [curve.metric for curve in drawn], ends,
+            [curve.broken for curve in drawn],
+        ),
+    }  # fmt: skip
     return {name: panel for name, panel in panels.items() if panel}
 
 
@@ -42,6 +46,7 @@ def metric_heading(group: GroupReport) -> str:
 
 def _panel(
     heading: str,
+    words: str,
     drawn: Sequence[Curve],
     values: Sequence[Sequence[float | None]],
     ends: list[float],
@@ -94,7 +99,7 @@ def _panel(
             f'y="{top - 4:.1f}" width="8" height="8" transform="rotate(45 {left:.1f} {top:.1f})"/></g>'
         )
     inner = "".join(parts)
-    return f'<svg class="curve" viewBox="0 0 {_W} {_H}" role="img" aria-label="{escape(heading)}" {FONT}>{inner}</svg>'
+    return f'<svg class="curve" viewBox="0 0 {_W} {_H}" role="img" aria-label="{escape(words)}" {FONT}>{inner}</svg>'
 
 
 def mean_curve(lines: Sequence[Mapping[int, float | None]]) -> tuple[list[int], list[float | None]]:

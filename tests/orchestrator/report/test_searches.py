@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from search_job import FROM_SEARCH, RANGES, job, run, search
@@ -12,7 +11,7 @@ from search_job import FROM_SEARCH, RANGES, job, run, search
 from orchestrator.engine import membership
 from orchestrator.records.rows import MetricRow
 from orchestrator.report.build import build
-from orchestrator.report.drawings import SearchField, SearchReport, SearchSetting
+from orchestrator.report.drawings import Importance, SearchField, SearchReport, SearchSetting
 from orchestrator.report.earlier_forms import with_method_of
 from orchestrator.report.importance import FEWEST, importance
 from orchestrator.report.json_values import to_json
@@ -167,4 +166,7 @@ def test_words_say_the_numbers(found: SearchReport) -> None:
     assert f"setting {best.number} (" in words.parallel_words(found)
     few = replace(found, settings=found.settings[:1], importance=())
     assert words.importance_note(few) == f"Not computed: it needs 4 settings in full, there are {len(few.in_full)}."
-    assert "a hint, no more" in words.importance_note(replace(found, importance_by="Optuna")) or not found.importance
+    shares = replace(found, importance=(Importance("optim.lr", 1.0),), importance_by="Optuna 5, PED-ANOVA")
+    full = len(found.in_full)
+    hint = "of fewer than 30 settings a hint, no more"
+    assert words.importance_note(shares) == f"Optuna 5, PED-ANOVA, from {full} settings in full; {hint}."
