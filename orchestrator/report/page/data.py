@@ -56,15 +56,20 @@ def settings_of_trials(report: Report) -> dict[str, str]:
 
 
 def panels(group: GroupReport, settings: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The charts of a group's curves: training loss and the metric; none where nothing was reported."""
+    """The charts of a group's curves: training loss and the metric; none of what no trial reported twice."""
     drawn = [curve for curve in group.curves if curve.epochs]
     losses = [_line(curve, _numbers(curve.epochs, curve.train_loss), drawn, settings) for curve in drawn]
     metrics = [_line(curve, _evaluated(curve), drawn, settings) for curve in drawn]
+    all_epochs = [epoch for curve in drawn for epoch in (curve.epochs[0], curve.epochs[-1])]
+    span = [min(all_epochs), max(all_epochs)] if drawn else []
+    digits = group.figure.digits
     shown: list[dict[str, Any]] = [
-        {"id": "loss", "series": _with_means(drawn, losses), "ends": [], "digits": 4},
-        {"id": "metric", "series": _with_means(drawn, metrics), "ends": _ends(drawn), "digits": group.figure.digits},
+        {"id": "loss", "series": _with_means(drawn, losses), "ends": [], "digits": 4, "epochs": span},
+        {"id": "metric", "series": _with_means(drawn, metrics), "ends": _ends(drawn), "digits": digits, "epochs": span},
     ]
-    return [panel for panel in shown if any(y is not None for line in panel["series"] for y in line["y"])]
+    return [
+        panel for panel in shown if any(sum(y is not None for y in line["y"]) > 1 for line in panel["series"])
+    ]  # a single value is in the table
 
 
 def _numbers(epochs: Sequence[int], values: Sequence[float | None]) -> tuple[list[int], list[float | None]]:

@@ -95,7 +95,7 @@
   };
 
   // Curves over epochs. Series: {role, name, x, y}; null in y breaks a line, an epoch without a value does not.
-  function curves(element, { series, ends, digits }) {
+  function curves(element, { series, ends, digits, epochs }) {
     const lines = series.filter((line) => line.x.length);
     const table = uPlot.join(lines.map((line) => [line.x, line.y]));
     const known = (line) => line.y.filter((value) => value !== null);
@@ -108,7 +108,10 @@
     place(element, 168, (width, height) => {
       const chart = new uPlot({
         width, height, padding: [8, 10, 0, 0], legend: { show: false }, cursor: { show: false },
-        scales: { x: { time: false }, y: { range: () => padded(Math.min(...all), Math.max(...all)) } },
+        scales: {
+          x: { time: false, range: () => (epochs[0] < epochs[1] ? epochs : [epochs[0] - 1, epochs[1] + 1]) },
+          y: { range: () => padded(Math.min(...all), Math.max(...all)) },
+        },
         axes: [
           axis({ incrs: WHOLE, space: 36, ...named("epoch") }),
           axis({ size: 44, space: 28, values: (_, at) => at.map(number) }),

@@ -61,6 +61,12 @@ def test_a_line_goes_through_epochs_that_were_not_evaluated_and_stops_at_one_wit
     assert curves_svg(lost, NO_WORDS)["loss"].count("<circle") == 1
 
 
+def test_what_was_measured_once_is_no_chart(whole: Report) -> None:
+    once = _curve(whole, train_loss=(4.0, 3.0, 2.0, 1.0), metric=(None, None, None, 20.0))
+    assert [panel["id"] for panel in panels(replace(whole.named["digits/SUP"], curves=(once,)), {})] == ["loss"]
+    assert panels(replace(whole.named["digits/SUP"], curves=()), {}) == []
+
+
 def test_long_curves_of_others_keep_some_epochs_and_their_last(whole_study: object, whole: Report) -> None:
     store = whole_study[0]  # type: ignore[index]
     trial = next(row for row in store.trials.placed(whole.job_id) if row.stage == "grid")
