@@ -181,8 +181,8 @@ class SearchReport:
         return tuple(each for each in self.settings if each.in_full and each.value is not None)
 
     @property
-    def stopped(self) -> tuple[SearchSetting, ...]:
-        """Those that the search stopped, with what they had reported."""
+    def not_in_full(self) -> tuple[SearchSetting, ...]:
+        """Those that the search stopped, with what they had reported, and parts of a population's members."""
         return tuple(each for each in self.settings if not each.in_full and each.value is not None)
 
     @property

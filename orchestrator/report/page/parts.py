@@ -123,6 +123,7 @@ def _search(search: SearchReport, identity: str) -> dict[str, Any]:
              page_words.field_words(search, place))
             for place, field in enumerate(search.fields)
         ],
+        "hollow": "part of a member of a population" if page_words.parts_of_members(search) else "stopped early",
         "parallel": page_words.parallel_words(search),
         "importance": [
             (field_title(each.path), f"{100 * each.share:.0f} %", round(100 * each.share, 1))

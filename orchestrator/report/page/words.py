@@ -81,7 +81,10 @@ def search_words(search: SearchReport) -> str:
     """What the search tried and found, in a sentence or two."""
     lost = [each for each in search.settings if each.value is None]
     counts = [f"{len(search.in_full)} of {len(search.settings)} settings ran in full"]
-    counts += [f"{len(search.stopped)} were stopped early"] if search.stopped else []
+    parts = parts_of_members(search)
+    stopped = len(search.not_in_full) - parts
+    counts += [f"{stopped} were stopped early"] if stopped else []
+    counts += [f"{parts} are parts of members of a population"] if parts else []
     counts += [f"{len(lost)} have no value ({', '.join(dict.fromkeys(each.state for each in lost))})"] if lost else []
     best = search.best
     if best is None or best.value is None:
@@ -90,6 +93,11 @@ def search_words(search: SearchReport) -> str:
     value = f"{figures.text(best.value, search.figure)}{_unit(search)}"
     found = f"{extreme} {search.figure.title} on {search.split}: {value}, setting {best.number}"
     return f"{', '.join(counts)}. {found} ({', '.join(at_words(search, best))})."
+
+
+def parts_of_members(search: SearchReport) -> int:
+    """How many settings of a population were trained on by others, so that no trial ended with them."""
+    return sum(each.state != "stopped" for each in search.not_in_full)
 
 
 def so_far_words(search: SearchReport) -> str:

@@ -17,7 +17,9 @@ from orchestrator.report.importance import FEWEST, importance
 from orchestrator.report.json_values import to_json
 from orchestrator.report.model import Report
 from orchestrator.report.page import words
+from orchestrator.report.replicates import replicates
 from orchestrator.report.searches import TEST, _with_best
+from orchestrator.report.searches import _setting as _setting_of
 from orchestrator.report.verify import verify
 from orchestrator.spec.job import job_id
 from orchestrator.store.store import Store, open_store
@@ -64,8 +66,8 @@ def test_a_stopped_setting_has_what_it_had_reported_and_is_never_the_best(
 ) -> None:
     (events,) = ran[0].search_log.events(job_id(STUDY)).values()
     stops = {event.key: event.body for event in events if event.kind == "stopped"}
-    assert {each.key for each in found.stopped} == set(stops) != set()
-    for each in found.stopped:
+    assert {each.key for each in found.not_in_full} == set(stops) != set()
+    for each in found.not_in_full:
         assert each.state == "stopped"
         assert each.epoch == stops[each.key]["epoch"]
         assert each.value == pytest.approx(100 * stops[each.key]["value"])
@@ -159,7 +161,7 @@ def test_words_say_the_numbers(found: SearchReport) -> None:
     assert best is not None
     assert best.value is not None
     told = words.search_words(found)
-    assert f"{len(found.in_full)} of 9 settings ran in full, {len(found.stopped)} were stopped early" in told
+    assert f"{len(found.in_full)} of 9 settings ran in full, {len(found.not_in_full)} were stopped early" in told
     assert f"Highest top-1 accuracy on val: {best.value:.1f} %, setting {best.number} (lr " in told
     assert f"setting {best.number} {best.value:.1f}" in words.so_far_words(found)
     assert words.field_words(found, 2).startswith("top-1 accuracy (%) on val against drop path, tried 0")
@@ -170,3 +172,18 @@ def test_words_say_the_numbers(found: SearchReport) -> None:
     full = len(found.in_full)
     hint = "of fewer than 30 settings a hint, no more"
     assert words.importance_note(shares) == f"Optuna 5, PED-ANOVA, from {full} settings in full; {hint}."
+
+
+def test_a_part_of_a_populations_member_has_its_value_and_cannot_win(
+    ran: tuple[Store, Report], found: SearchReport
+) -> None:
+    row = next(row for row in ran[0].trials.placed(job_id(STUDY), "search") if row.value is not None)
+    part = _setting_of(replicates([replace(row, epochs=3)]), found.figure, {}, False)
+    assert (part.in_full, part.state, part.epoch) == (False, "done", 3)
+    assert part.value == pytest.approx(100 * (row.value or 0.0))
+    whole = _setting_of(replicates([row]), found.figure, {}, True)
+    assert (whole.in_full, whole.epoch) == (True, None)
+    parts = replace(found, settings=(*found.in_full, replace(part, at=found.in_full[0].at)))
+    count = len(found.in_full)
+    told = words.search_words(parts)
+    assert told.startswith(f"{count} of {count + 1} settings ran in full, 1 are parts of members of a population. ")
