@@ -28,10 +28,15 @@ def page_data(report: Report) -> str:
     """As text for a script element of type application/json: no `<` in it, so that nothing ends the element."""
     settings = settings_of_trials(report)
     curves = {group_id(report, group.name): panels(group, settings) for group in report.groups}
-    searches = {f"search-{n}": search_data(search) for n, search in enumerate(report.searches)}
+    searches = {f"search-{n}": search_data(search) for n, search in enumerate(report.searches) if has_values(search)}
     data = {"curves": {name: each for name, each in curves.items() if each}, "searches": searches}
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def has_values(search: SearchReport) -> bool:
+    """False while no setting has a value, so that there is nothing to draw."""
+    return any(each.value is not None for each in search.settings)
 
 
 def settings_of_trials(report: Report) -> dict[str, str]:

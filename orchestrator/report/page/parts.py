@@ -8,7 +8,7 @@ from orchestrator.report import figures
 from orchestrator.report.drawings import SearchReport
 from orchestrator.report.model import GroupReport, Report, StageCount
 from orchestrator.report.page import words as page_words
-from orchestrator.report.page.data import group_id, page_data
+from orchestrator.report.page.data import group_id, has_values, page_data
 from orchestrator.report.page.data import panels as chart_panels
 from orchestrator.report.svg.curves import LOSS, curves_svg, metric_heading
 from orchestrator.report.wording import field_title
@@ -123,6 +123,7 @@ def _search(search: SearchReport, identity: str) -> dict[str, Any]:
              page_words.field_words(search, place))
             for place, field in enumerate(search.fields)
         ],
+        "drawn": has_values(search),
         "hollow": "part of a member of a population" if page_words.parts_of_members(search) else "stopped early",
         "parallel": page_words.parallel_words(search),
         "importance": [

@@ -184,6 +184,7 @@ def test_a_job_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
     study = Study(store, Plot())
     page = Page(html(build(store, study.job_id)))
     assert page.open == []
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     words = " ".join("".join(page.words).split())
     assert "waits for grid" in words
     store.close()

@@ -13,6 +13,7 @@ from orchestrator.records.rows import MetricRow
 from orchestrator.report.build import build
 from orchestrator.report.drawings import Importance, SearchField, SearchReport, SearchSetting
 from orchestrator.report.earlier_forms import with_method_of
+from orchestrator.report.formats.html_page import html
 from orchestrator.report.importance import FEWEST, importance
 from orchestrator.report.json_values import to_json
 from orchestrator.report.model import Report
@@ -149,6 +150,15 @@ def test_verify_covers_the_search_and_another_version_of_optuna_is_no_difference
     earlier["searches"][0] |= {"importance_by": "Optuna 4.0", "importance": [{"path": "optim.lr", "share": 1.0}]}
     assert verify(store, report.job_id, earlier) == []
     assert with_method_of({"searches": []}, to_json(report)) == {"searches": []}
+
+
+def test_a_search_without_a_value_has_words_and_no_charts(ran: tuple[Store, Report], found: SearchReport) -> None:
+    begun = tuple(replace(each, value=None, best=None, in_full=False, state="running") for each in found.settings)
+    page = html(replace(ran[1], searches=(replace(found, settings=begun, importance=()),)))
+    assert "0 of 9 settings ran in full, 9 have no value (running)." in page
+    assert 'id="search-0-so-far"' not in page
+    assert '"searches":{}' in page
+    assert '"searches":{"search-0":' in html(ran[1])
 
 
 def test_a_terminal_reads_no_search(ran: tuple[Store, Report]) -> None:
