@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,33 +14,6 @@ from orchestrator.cli.options import echo, output, show
 if TYPE_CHECKING:
     from workers.optim_spec import OptimSpec
     from workers.trial import TrialSpec
-
-FIELDS: Mapping[str, str] = {
-    "backbone.model": "Backbone",
-    "backbone.image_size": "Input size",
-    "backbone.args.window_size": "Window size",
-    "backbone.args.patch_size": "Patch size",
-    "optim.epochs": "Training epochs",
-    "optim.warmup_epochs": "Warm-up epochs",
-    "optim.layer_decay": "Layer decay",
-    "optim.layer_decay_scheme": "Layer decay scheme",
-    "optim.batch": "Batch size",
-    "optim.lr": "Base learning rate",
-    "optim.lr_convention": "Learning rate is",
-    "optim.weight_decay": "Weight decay",
-    "optim.eps": "Adam epsilon",
-    "optim.betas": "Adam beta",
-    "optim.schedule": "Learning rate scheduler",
-    "optim.up_epochs": "Rises for (epochs)",
-    "optim.up_iterations": "Rises for (steps)",
-    "optim.up_power": "Power of rise and fall",
-    "optim.lr_lag": "Learning rate lags by (steps)",
-    "optim.min_lr": "Lowest learning rate",
-    "optim.clip": "Gradient clipping",
-    "backbone.drop_path": "Stochastic depth",
-}
-"""Path -> title: the rows of Table 7 (appendix E) that every task has, and what else must be known to repeat them. Rows
-of a task's own fields come from `Task.setting_titles`."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +50,7 @@ def settings_of(spec: Path, profile: str | None, overrides: Sequence[str] = ()) 
 
 def _column(study: str, row: str, trials: Sequence[TrialSpec]) -> SettingsColumn:
     from orchestrator.records.recorded_spec import lookup
+    from orchestrator.report.training_settings import FIELDS, tried
 
     titles = dict(FIELDS)
     for trial in trials:
@@ -84,7 +58,7 @@ def _column(study: str, row: str, trials: Sequence[TrialSpec]) -> SettingsColumn
     dumped = [trial.model_dump(mode="json") for trial in trials]
     for fields, trial in zip(dumped, trials, strict=True):
         _of_up_down(fields["optim"], trial.optim)
-    values = {path: _tried([lookup(fields, path) for fields in dumped]) for path in titles}
+    values = {path: tried([lookup(fields, path) for fields in dumped]) for path in titles}
     return SettingsColumn(study, row, titles, values)
 
 
@@ -95,21 +69,6 @@ def _of_up_down(fields: dict[str, Any], optim: OptimSpec) -> None:
         fields |= dict.fromkeys(("up_epochs", "up_iterations", "up_power"))
     else:
         fields["up_epochs" if optim.iterations is None else "up_iterations"] = optim.up_length
-
-
-def _tried(values: Iterable[Any]) -> str:
-    once = list(dict.fromkeys(_text(value) for value in values))
-    if len(once) < 4:
-        return ", ".join(once)
-    return f"{once[0]} to {once[-1]} ({len(once)} values)"
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, list | tuple):
-        return f"({', '.join(map(_text, value))})"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @click.command("settings")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -18,9 +19,11 @@ from orchestrator.report.model import FORM, Cell, Report, StageCount, TrialLine
 from orchestrator.report.pictures import chosen
 from orchestrator.report.plots import plots
 from orchestrator.report.provenance import provenance
+from orchestrator.report.searches import search_reports
 from orchestrator.report.submissions import with_submissions
 from orchestrator.report.table import other_rows, table_cells, table_means
 from orchestrator.report.time_left import seconds_left
+from orchestrator.report.training_settings import training_settings
 from orchestrator.report.uncertainty import marked, with_uncertainty
 
 if TYPE_CHECKING:
@@ -37,9 +40,9 @@ LOOKED_AT = 80
 def build(store: Store, job_id: str, *, full: bool = True) -> Report:
     """The report of a job, from SQL rows and the job's own spec alone.
 
-    `full` False leaves out what a terminal does not show (learning curves, the list of all trials, addresses of
-    tracking runs, heat maps of more than `MAPS` groups) and, of large tables, hosts, devices and data digests, so
-    that a job of 20,000 trials takes well under a second. NotFound: no such job.
+    `full` False leaves out what a terminal does not show (learning curves, searches, settings, the spec, the list of
+    all trials, addresses of tracking runs, heat maps of more than `MAPS` groups) and, of large tables, hosts, devices
+    and data digests, so that a job of 20,000 trials takes well under a second. NotFound: no such job.
     """
     results = JobResults(store, job_id, full)
     cells = marked(
@@ -82,7 +85,18 @@ def build(store: Store, job_id: str, *, full: bool = True) -> Report:
         agreement=order,
         claims=claims(results),
         others=other_rows(results),
+        searches=search_reports(results) if full else (),
+        settings=training_settings(results) if full else (),
+        spec_text=_spec_text(results) if full else "",
     )
+
+
+def _spec_text(results: JobResults) -> str:
+    """The recorded spec as a file. Its profile is part of it already; its name stays, since it is in the job's id."""
+    text = results.store.jobs.text(results.job.id).rstrip("\n")
+    if not text:
+        return ""
+    return f"{text}\nprofiles: {{{json.dumps(results.job.profile)}: {{}}}}\n" if results.job.profile else f"{text}\n"
 
 
 def _measured_on(results: JobResults) -> str:
@@ -109,9 +123,17 @@ def _counts(results: JobResults) -> tuple[StageCount, ...]:
             len(trials),
             dict(sorted(Counter(str(trial.state) for trial in trials).items())),
             sum(trial.seconds or 0.0 for trial in trials),
+            *_held(results, name),
         )
         for name, trials in by_stage.items()
     )
+
+
+def _held(results: JobResults, stage: str) -> tuple[float, float]:
+    """GPUs and CPUs that each trial of a stage holds, as the spec asks for them."""
+    resources = results.stages[stage].get("resources") or results.spec.get("resources") or {}
+    workers = resources.get("workers", 1)
+    return resources.get("gpus", 0.0) * workers, resources.get("cpus", 1.0) * workers
 
 
 def _early_stopping(results: JobResults) -> tuple[tuple[EpochsSaved, ...], tuple[RankAgreement, ...]]:
@@ -151,4 +173,5 @@ def trial_line(trial: PlacedRow, run_id: str | None) -> TrialLine:
         host=trial.host or "",
         error=(trial.error or "").split("\n", 1)[0],
         run_id=run_id,
+        split=trial.split,
     )

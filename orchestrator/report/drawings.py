@@ -1,4 +1,4 @@
-"""What a report draws of its trials: heat maps, neighbourhoods, learning curves, plots, pictures; plain data.
+"""What a report draws of its trials: heat maps, neighbourhoods, learning curves, searches, plots; plain data.
 
 Values are in the unit of the `figure` beside them (percent for accuracies), not as recorded.
 """
@@ -97,7 +97,8 @@ class Point:
 class Curve:
     """The values that a trial reported in each epoch; None if it reported none or one that is not finite."""
 
-    role: Literal["chosen", "final"]
+    role: Literal["chosen", "final", "other"]
+    """`other`: a trial that was compared with the chosen one; of a long one some epochs alone (`groups.thinned`)."""
     stage: str
     key: str
     seed: int
@@ -109,6 +110,86 @@ class Curve:
     metric: tuple[float | None, ...]
     end: float | None
     """The figure that the trial ended with."""
+    broken: tuple[int, ...] = ()
+    """Epochs in which the metric was reported and is no finite number. Where it is None in others, the trial was not
+    evaluated."""
+
+
+@dataclass(frozen=True)
+class SearchField:
+    """A field that a search varies."""
+
+    path: str
+    form: Literal["linear", "log", "choice"]
+    choices: tuple[str, ...] = ()
+    """Of a choice: the values as text, in the order of the spec."""
+
+
+@dataclass(frozen=True)
+class SearchSetting:
+    """A setting that a search tried."""
+
+    number: int
+    """Its place in the order in which the search asked for them, from 1."""
+    key: str
+    """Of its trial, or of that of its first seed."""
+    state: Mark
+    at: tuple[float | None, ...]
+    """Its value of each field; of a choice the position among the values, from 0. None: it has no such value."""
+    value: float | None
+    """What it ended with (of several seeds their mean), or what it had last reported when the search stopped it."""
+    in_full: bool
+    """True if it ran to its last epoch, so that it may be chosen."""
+    epoch: int | None = None
+    """After which `value` was measured, of one that was stopped."""
+    best: float | None = None
+    """The best value in full up to this setting."""
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much a field matters for being among the best settings of a search, as a share of all its fields."""
+
+    path: str
+    share: float
+    """Between 0 and 1; rounded to three decimals."""
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """What a search of one group tried."""
+
+    stage: str
+    group: str
+    row: str
+    column: str
+    figure: MetricRow
+    split: str
+    """On which the values were measured."""
+    fields: tuple[SearchField, ...]
+    settings: tuple[SearchSetting, ...]
+    """In the order in which the search asked for them."""
+    importance: tuple[Importance, ...] = ()
+    """Largest first; empty where too few settings ran in full, or all ended alike."""
+    importance_by: str = ""
+    """Package, version and method that computed it."""
+
+    @property
+    def in_full(self) -> tuple[SearchSetting, ...]:
+        """Those with a value after their last epoch."""
+        return tuple(each for each in self.settings if each.in_full and each.value is not None)
+
+    @property
+    def not_in_full(self) -> tuple[SearchSetting, ...]:
+        """Those that the search stopped, with what they had reported, and parts of a population's members."""
+        return tuple(each for each in self.settings if not each.in_full and each.value is not None)
+
+    @property
+    def best(self) -> SearchSetting | None:
+        """The setting with the best value in full; None if there is none yet, or if no value is better."""
+        end = next((each.best for each in reversed(self.settings) if each.best is not None), None)
+        return None if end is None else next(each for each in self.in_full if each.value == end)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,21 @@ def comparable(saved: Mapping[str, Any]) -> dict[str, Any]:
     return changed
 
 
+def with_method_of(saved: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved report with the importance that another version of Optuna computed replaced by today's: it is no recorded
+    number, and versions may compute it otherwise."""
+    searches, now = saved.get("searches", ()), fresh.get("searches", ())
+    if len(searches) != len(now):
+        return dict(saved)
+    changed = [
+        {**each, **{name: today[name] for name in ("importance", "importance_by")}}
+        if each.get("importance_by") != today["importance_by"]
+        else each
+        for each, today in zip(searches, now, strict=True)
+    ]
+    return {**saved, "searches": changed} if "searches" in saved else dict(saved)
+
+
 def _of_two(number: Mapping[str, Any]) -> Mapping[str, Any]:
     seeds = number.get("n", len(number.get("seeds", ())))
     return _without(number, "interval") if seeds == 2 else number

@@ -18,7 +18,14 @@ from orchestrator.report.statistics import paired_interval
 if TYPE_CHECKING:
     from orchestrator.records.rows import MetricRow, PlacedRow, ReportRow
 
-Role = Literal["chosen", "final"]
+Role = Literal["chosen", "final", "other"]
+
+OTHERS = 60
+"""Largest number of other trials of a group whose curves are drawn behind that of the chosen one: more cannot be told
+apart, and each makes the page a kilobyte larger."""
+
+POINTS = 40
+"""Largest number of epochs that the curve of such a trial keeps."""
 
 AXES_FIRST = ("optim.lr", "optim.layer_decay")
 """The heat map's axes when both were varied; else those with the most values."""
@@ -142,7 +149,23 @@ def curve(role: Role, trial: PlacedRow, reports: Sequence[ReportRow]) -> Curve:
         train_loss=tuple(finite(report.values.get("train_loss")) for report in reports),
         metric=tuple(scaled(report.values.get(trial.metric), metric) for report in reports),
         end=scaled(trial.value, metric),
+        broken=tuple(report.epoch for report in reports if _broken(report.values.get(trial.metric))),
     )
+
+
+def _broken(value: float | None) -> bool:
+    return value is not None and finite(value) is None
+
+
+def thinned(role: Role, trial: PlacedRow, reports: Sequence[ReportRow]) -> Sequence[ReportRow]:
+    """Of another trial than the chosen one, at most `POINTS` reports at even distances, the last among them; those in
+    which it was evaluated, if there are more."""
+    if role != "other" or len(reports) <= POINTS:
+        return reports
+    evaluated = [report for report in reports if trial.metric in report.values]
+    kept = evaluated if len(evaluated) > 1 else reports
+    step = -(-len(kept) // POINTS)
+    return kept[::-1][::step][::-1]
 
 
 def group_reports(results: JobResults, cells: Iterable[Cell]) -> tuple[GroupReport, ...]:
@@ -180,7 +203,8 @@ def _group_report(results: JobResults, place: GroupCell, curves: tuple[Curve, ..
 
 
 def _curves(results: JobResults, tabled: set[str]) -> dict[str, tuple[Curve, ...]]:
-    """group -> curves of its chosen trial and of those in the table; the reports of all groups are read at once."""
+    """group -> curves of its chosen trial, of those in the table and of those that were compared with the chosen one;
+    the reports of all groups are read at once."""
     roles: dict[str, list[tuple[Role, PlacedRow]]] = {}
     for place in results.groups:
         members = roles.setdefault(place.group, [])
@@ -188,12 +212,29 @@ def _curves(results: JobResults, tabled: set[str]) -> dict[str, tuple[Curve, ...
             winner = results.chosen_trials(choice)
             members += [("chosen", trial) for trial in winner.trials] if winner else []
         members += [("final", trial) for trial in results.trials_in(place) if trial.key in tabled]
+        members += [("other", trial) for trial in _others(results, place, {trial.key for _, trial in members})]
     keys = {trial.key: 0 for members in roles.values() for _, trial in members}
     reports = results.store.trials.reports_since(keys)
     return {
-        group: tuple(curve(role, trial, reports[trial.key]) for role, trial in members if reports.get(trial.key))
+        group: tuple(
+            curve(role, trial, thinned(role, trial, reports[trial.key]))
+            for role, trial in members
+            if reports.get(trial.key)
+        )
         for group, members in roles.items()
     }
+
+
+def _others(results: JobResults, place: GroupCell, shown: set[str]) -> list[PlacedRow]:
+    """The other trials of a group, at even distances where there are too many. None that is evaluated on test: nobody
+    has looked at that before the choice."""
+    trials = {
+        trial.key: trial
+        for stage in results.chain
+        for trial in results.members.get((stage, place.group), ())
+        if trial.key not in shown and trial.split != "test"
+    }
+    return list(trials.values())[:: max(1, -(-len(trials) // OTHERS))]
 
 
 def scales(groups: Iterable[GroupReport]) -> tuple[Scale, ...]:

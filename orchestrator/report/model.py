@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.records.rows import Edge, MetricRow
 from orchestrator.report.claim_model import ClaimReport
-from orchestrator.report.drawings import Curve, HeatMap, Picture, Point, Scale, Scatter
+from orchestrator.report.drawings import Curve, HeatMap, Picture, Point, Scale, Scatter, SearchReport
 from orchestrator.report.early_stopping import EpochsSaved, RankAgreement
 from orchestrator.report.layer_panels import LayerFigure
 from orchestrator.report.marks import Mark
@@ -165,6 +165,8 @@ class TrialLine:
     host: str = ""
     error: str = ""
     run_id: str | None = None
+    split: str = ""
+    """On which `value` was measured."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,17 @@ class StageCount:
     placed: int
     states: Mapping[str, int]
     seconds: float
+    gpus: float = 0.0
+    """That the spec asks for, for each trial, over all its workers; 0: it trains on CPUs."""
+    cpus: float = 0.0
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.seconds * self.gpus / 3600
+
+    @property
+    def cpu_hours(self) -> float:
+        return self.seconds * self.cpus / 3600
 
 
 @dataclass(frozen=True)
@@ -233,6 +246,16 @@ class OtherRow:
 
 
 @dataclass(frozen=True)
+class SettingRow:
+    """A setting, with its value for each row of the table."""
+
+    path: str
+    title: str
+    values: tuple[str, ...]
+    """In the order of the table's rows; of a field that was searched the values that were tried."""
+
+
+@dataclass(frozen=True)
 class Report:
     """The table of a job, or one that joins several, and everything behind it."""
 
@@ -277,6 +300,12 @@ class Report:
     own, and no groups."""
     others: tuple[OtherRow, ...] = ()
     """Rows of published values below ours."""
+    searches: tuple[SearchReport, ...] = ()
+    settings: tuple[SettingRow, ...] = ()
+    """What the rows of the table were trained with; see `training_settings`."""
+    spec_text: str = ""
+    """The job's spec as YAML that can be submitted again: after the profile and the overrides, with every one of them
+    written out."""
 
     @property
     def jobs(self) -> tuple[str, ...]:
@@ -315,9 +344,10 @@ class Report:
         return next(s for s in self.scales if (s.column, s.figure.name) == (group.column, drawn.figure.name))
 
 
-FORM = 5
+FORM = 6
 """1: before figures came with their metrics (until 2026-11); columns and choices had the name of a figure alone.
 2: without `Provenance.processors`. 3: before replicates and claims; two seeds had an interval, and a heat map showed
-the best seed. 4: without `joined`, `others` and `Cell.submissions`."""
+the best seed. 4: without `joined`, `others` and `Cell.submissions`. 5: without searches, settings, the spec, hours, and
+the curves of trials that were not chosen."""
 MAPS = 8
 """Largest number of groups for which a terminal shows the heat maps too."""

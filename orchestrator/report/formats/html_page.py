@@ -1,4 +1,4 @@
-"""The report as a page: one HTML file that needs no network, no other file and no script."""
+"""The report as a page: one HTML file that needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from orchestrator.report.early_stopping import lines as saving_lines
 from orchestrator.report.formatting import duration, short
 from orchestrator.report.joined_words import where_from
 from orchestrator.report.model import Cell, GroupReport, Mean, Report, StageCount, TrialLine
+from orchestrator.report.page import parts as page_parts
+from orchestrator.report.page import words as page_words
+from orchestrator.report.page.data import group_id
 from orchestrator.report.pictures import embedded, image
-from orchestrator.report.svg.curves import curves_svg
 from orchestrator.report.svg.heat_map import heat_map_inline, scale_bar
 from orchestrator.report.svg.scatter import scatter_svg
 from orchestrator.report.wording import (
@@ -63,49 +65,76 @@ def html(report: Report, tracking: str = "", storage: Path | None = None) -> str
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    at = _anchors(report)
-    table = grid(report)
-    chosen_header, chosen_rows = choices(report)
-    stages = []
-    for count in report.stages:
-        trials = [trial for trial in report.trials if trial.stage == count.name]
-        stages.append((count, summary(count), _varied(trials), [_trial(trial, tracking) for trial in trials]))
+    source = environment.loader
+    assert source is not None
+    scripts = ("uplot/uPlot.iife.min.js", "report.js", "charts.js")
     return environment.get_template("report.html").render(
         report=report,
-        title=title(report),
-        header=table.header,
-        spans=_spans(table),
-        rows=_rows(report, at),
-        leading=leading_note(report),
-        chosen_title=chosen_title(report),
-        chosen_note=chosen_note(report),
-        chosen_header=chosen_header,
-        chosen_rows=chosen_rows,
-        others=[(row, other_texts(report, row)) for row in report.others],
-        where_from=where_from(report),
-        columns=[
-            (name, _scales(report, name), _groups(report, name, at))
-            for name in dict.fromkeys(column.name for column in report.columns)
-        ]
-        if not report.joined
-        else [],
-        plots=[(plot, Markup(scatter_svg(plot))) for plot in report.plots],
-        layer_caption=layer_words.caption,
-        layers=[(figure, image(plotting.svg(figure), "svg+xml")) for figure in report.layers],
-        pictures=[(picture, embedded(picture, storage) if storage else None) for picture in report.pictures],
-        claims_title=claim_words.title(report),
-        claims_header=claim_words.HEADER,
-        claims=[
-            (claim, claim_words.row(claim), claim_words.statement(claim), claim_words.beside(claim))
-            for claim in report.claims
-        ],
-        stopping=saving_lines(report.saved, report.agreement),
-        stages=stages,
+        **_table_parts(report),
+        **_drawn_parts(report, storage),
+        **page_parts.parts(report),
+        stages=_stages(report, tracking),
         signs=SIGNS,
         duration=duration,
         total=duration(report.provenance.seconds),
         heading=field_title,
+        library_css=Markup(source.get_source(environment, "uplot/uPlot.min.css")[0]),
+        licence=Markup(source.get_source(environment, "uplot/LICENSE")[0].strip()),
+        scripts=[Markup(source.get_source(environment, name)[0]) for name in scripts],
     )
+
+
+def _table_parts(report: Report) -> dict[str, Any]:
+    """The table of results, the chosen settings, the claims."""
+    at = _anchors(report)
+    table = grid(report)
+    chosen_header, chosen_rows = choices(report)
+    names = dict.fromkeys(column.name for column in report.columns)
+    return {
+        "title": title(report),
+        "header": table.header,
+        "spans": _spans(table),
+        "rows": _rows(report, at),
+        "leading": leading_note(report),
+        "chosen_title": chosen_title(report),
+        "chosen_note": chosen_note(report),
+        "chosen_header": chosen_header,
+        "chosen_rows": chosen_rows,
+        "others": [(row, other_texts(report, row)) for row in report.others],
+        "where_from": where_from(report),
+        "columns": []
+        if report.joined
+        else [(name, _scales(report, name), _groups(report, name, at)) for name in names],
+        "claims_title": claim_words.title(report),
+        "claims_header": claim_words.HEADER,
+        "claims": [
+            (claim, claim_words.row(claim), claim_words.statement(claim), claim_words.beside(claim))
+            for claim in report.claims
+        ],
+        "stopping": saving_lines(report.saved, report.agreement),
+    }
+
+
+def _drawn_parts(report: Report, storage: Path | None) -> dict[str, Any]:
+    """Plots, figures over layers, pictures of trials."""
+    from markupsafe import Markup
+
+    return {
+        "plots": [(plot, Markup(scatter_svg(plot, page_words.plot_words(plot)))) for plot in report.plots],
+        "layer_caption": layer_words.caption,
+        "layer_words": page_words.layer_words,
+        "layers": [(figure, image(plotting.svg(figure), "svg+xml")) for figure in report.layers],
+        "pictures": [(picture, embedded(picture, storage) if storage else None) for picture in report.pictures],
+    }
+
+
+def _stages(report: Report, tracking: str) -> list[tuple[StageCount, str, list[str], list[dict[str, Any]]]]:
+    """Each stage with its trials: counts in words, the paths that they vary, a line for each."""
+    stages = []
+    for count in report.stages:
+        trials = [trial for trial in report.trials if trial.stage == count.name]
+        stages.append((count, summary(count), _varied(trials), [_trial(trial, tracking) for trial in trials]))
+    return stages
 
 
 def _spans(table: Grid) -> list[tuple[str, int]]:
@@ -172,7 +201,7 @@ def _cell(report: Report, cell: Cell, text: str, at: dict[str, str]) -> Shown:
         links=links,
         published=published_text(cell),
         difference=difference_text(cell),
-        group=_group_id(report, cell.group),
+        group=group_id(report, cell.group),
     )
 
 
@@ -192,11 +221,6 @@ def _mean(mean: Mean) -> Shown:
 def _seeds(shown: Cell | Mean) -> str:
     """The value of each seed, of several."""
     return seeds_text(shown.values, shown.seeds, shown.figure) if len(shown.values) > 1 else ""
-
-
-def _group_id(report: Report, name: str) -> str:
-    numbers = {group.name: n for n, group in enumerate(report.groups)}
-    return f"group-{numbers[name]}" if name in numbers else ""
 
 
 def _scales(report: Report, column: str) -> list[dict[str, Any]]:
@@ -221,7 +245,7 @@ def _groups(report: Report, column: str, at: dict[str, str]) -> list[dict[str, A
     for group in report.groups:
         if group.column != column:
             continue
-        identity = _group_id(report, group.name)
+        identity = group_id(report, group.name)
         maps = [
             heat_map_inline(group, drawn, report.scale_of(group, drawn), f"{identity}-{n}")
             for n, drawn in enumerate(group.heat_maps)
@@ -235,10 +259,14 @@ def _groups(report: Report, column: str, at: dict[str, str]) -> list[dict[str, A
                 "text": group_text(report, group.row, group.column),
                 "maps": [Markup(svg) for svg in maps],
                 "squares": [_squares(drawn) for drawn in group.heat_maps],
-                "curves": [Markup(svg) for svg in curves_svg(group)],
+                "panels": page_parts.panels(report, group),
                 "finals": sum(curve.role == "final" for curve in group.curves),
                 "winners": sum(curve.role == "chosen" for curve in group.curves),
+                "others": sum(curve.role == "other" for curve in group.curves),
                 "split": choice.split if choice else "",
+                "chosen_at": ""
+                if choice is None or choice.value is None
+                else figures.text(choice.value, choice.figure),
                 "edges": [edge_text(edge) for edge in choice.edges] if choice else [],
                 "points": _points(group, at),
                 "replicated": any(len(point.keys) > 1 for point in group.points),
@@ -290,6 +318,9 @@ def _trial(trial: TrialLine, tracking: str) -> dict[str, Any]:
         "anchor": anchor(trial),
         "trial": trial,
         "value": "" if trial.value is None else f"{trial.value:.{trial.digits}f}",
+        "raw_value": page_parts.sortable(trial.value),
+        "raw_seconds": page_parts.sortable(trial.seconds),
+        "raw": {path: page_parts.sortable(value) for path, value in trial.settings.items()},
         "settings": {path: short(value) for path, value in trial.settings.items()},
         "seconds": "" if trial.seconds is None else duration(trial.seconds),
         "run": run_link(trial.run_id or "", tracking) if linked else "",

@@ -36,15 +36,15 @@ def _second(plot: Scatter, x: Callable[[float], float]) -> list[str]:
     return parts
 
 
-def scatter_svg(plot: Scatter) -> str:
+def scatter_svg(plot: Scatter, words: str = "") -> str:
     """Dots with their names beside them, or curves with a name at their ends; name and numbers when pointed at. Empty
-    without dots."""
+    without dots. `words`: what it shows, for readers who do not see it."""
     if not plot.dots:
         return ""
-    words = {dot.x: dot.x_word for dot in plot.dots if dot.x_word}
+    null = {dot.x: dot.x_word for dot in plot.dots if dot.x_word}
     numbers = [dot.x for dot in plot.dots if not dot.x_word] or [dot.x for dot in plot.dots]
     ticks = _ticks(plot.curves, numbers)
-    left, right = min([ticks[0], *words]), ticks[-1]
+    left, right = min([ticks[0], *null]), ticks[-1]
     y_ticks = nice(min(dot.y for dot in plot.dots), max(dot.y for dot in plot.dots))
 
     def x(value: float) -> float:
@@ -59,7 +59,7 @@ def scatter_svg(plot: Scatter) -> str:
         level = f"{y(tick):.1f}"
         parts.append(f'<line class="rule" x1="{_LEFT}" x2="{_W - _RIGHT}" y1="{level}" y2="{level}"/>')
         parts.append(text(_LEFT - 6, y(tick) + 4, f"{tick:g}", 11, "end"))
-    shown = [*words.items(), *((tick, f"{tick:g}") for tick in ticks if tick not in words)]
+    shown = [*null.items(), *((tick, f"{tick:g}") for tick in ticks if tick not in null)]
     parts += [text(x(at), _H - _BOTTOM + 16, word, 11) for at, word in shown]
     parts.append(text((_LEFT + _W - _RIGHT) / 2, _H - 4, plot.x_name, 12))
     for name in dict.fromkeys(dot.name for dot in plot.dots) if plot.curves else ():
@@ -76,7 +76,7 @@ def scatter_svg(plot: Scatter) -> str:
             parts.append(text(x(dot.x) + 8, y(dot.y) + 4, dot.name, 11, "start"))
     parts += _second(plot, x)
     inner = "".join(parts)
-    title = escape(plot.title or f"{plot.y_name} against {plot.x_name}")
+    title = escape(words or plot.title or f"{plot.y_name} against {plot.x_name}")
     return f'<svg class="scatter" viewBox="0 0 {_W} {_H}" role="img" aria-label="{title}" {FONT}>{inner}</svg>'
 
 

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from orchestrator.cli.settings_table import FIELDS, settings, settings_of
+from orchestrator.cli.settings_table import settings, settings_of
+from orchestrator.report.training_settings import FIELDS
 from tasks.classification.task import Classify
 
 SPECS = Path(__file__).parents[3] / "specs"

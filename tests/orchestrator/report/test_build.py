@@ -202,7 +202,12 @@ def test_neighbours_say_what_they_moved(whole: Report) -> None:
 
 def test_curves_are_of_the_winner_and_of_the_table(whole: Report, whole_study: tuple[Store, Report]) -> None:
     curves = whole.named["digits/SUP"].curves
-    assert [curve.role for curve in curves] == ["chosen", "final", "final", "final"]
+    assert [curve.role for curve in curves[:4]] == ["chosen", "final", "final", "final"]
+    others = curves[4:]
+    assert {curve.role for curve in others} == {"other"}
+    assert len(others) == 15 + 5 - 1, "every other trial of grid and refine"
+    assert {curve.split for curve in others} == {"val"}, "none that is evaluated on test"
+    assert not {curve.key for curve in others} & {curve.key for curve in curves[:4]}
     assert curves[0].epochs == tuple(range(1, 9))
     assert curves[0].metric[-1] == pytest.approx(96.0)
     assert curves[1].metric == (None,) * 8, "nothing is evaluated on test before the end"
@@ -237,7 +242,9 @@ def test_a_job_without_a_choice_shows_the_best_and_says_so(store: Store) -> None
     assert cell.best_of == 15
     assert any("best of 15 settings" in warning for warning in report.warnings)
     assert report.measured_on == "val"
-    assert [curve.key for curve in report.named["digits/SUP"].curves] == list(cell.keys)
+    curves = report.named["digits/SUP"].curves
+    assert [curve.key for curve in curves if curve.role == "final"] == list(cell.keys)
+    assert sum(curve.role == "other" for curve in curves) == 14
 
 
 def test_unknown_job(store: Store) -> None:

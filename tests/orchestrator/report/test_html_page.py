@@ -57,7 +57,7 @@ class Page(HTMLParser):
         self.ids += [told["id"] or ""] if "id" in told else []
         self.links += [told["href"] or ""] if "href" in told else []
         self.sources += [told[name] or "" for name in ("src", "srcset", "data", "action") if name in told]
-        self.scripts += tag == "script"
+        self.scripts += tag == "script" and told.get("type") != "application/json"
         assert not any(name.startswith("on") for name in told), "no handlers in attributes"
         if tag not in VOID:
             self.open.append(tag)
@@ -191,6 +191,7 @@ def test_a_job_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
     study = Study(store, Plot())
     page = Page(html(build(store, study.job_id)))
     assert page.open == []
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     words = " ".join("".join(page.words).split())
     assert "waits for grid" in words
     store.close()
