@@ -1,0 +1,107 @@
+"""Compares the tokens of template and search region: self-attention over both, then one cross-attention decoder.
+
+Source: SwinTrack (Lin et al. 2021), concatenation-based fusion; its public code for what the paper leaves open (pre-norm,
+initial weights normal with deviation 0.02, the decoder's keys are those of both branches).
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from timm.layers import DropPath, Mlp, trunc_normal_
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from tasks.tracking.positions import Grid, Positions
+
+
+class Attention(nn.Module):
+    """Multi-head attention with a term that is added to the logits."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        """Raises ValueError when the heads do not divide the width."""
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"task.fusion.heads {heads} must divide task.fusion.width {width}")
+        self.query, self.pair = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self._heads = heads
+
+    def forward(self, queries: Tensor, keys: Tensor, positions: Tensor) -> Tensor:
+        """`queries` (n, q, width), `keys` (n, k, width), `positions` (1, heads, q, k) -> (n, q, width)."""
+        query = self._split(self.query(queries))
+        key, value = (self._split(part) for part in self.pair(keys).chunk(2, -1))
+        mask = positions.to(query.dtype).expand(len(query), -1, -1, -1)
+        read = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return cast("Tensor", self.out(read.transpose(1, 2).flatten(2)))
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        """(n, tokens, width) -> (n, heads, tokens, width / heads)"""
+        return tokens.unflatten(-1, (self._heads, -1)).transpose(1, 2)
+
+
+class SelfAttentionBlock(nn.Module):
+    """Attention among all tokens, then an MLP, each after a norm and beside a skip connection."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, drop_path: float) -> None:
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(width), Attention(width, heads)
+        self.mlp_norm, self.mlp = nn.LayerNorm(width), Mlp(width, int(width * mlp_ratio))
+        self.drop = DropPath(drop_path)
+
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        normed = self.norm(tokens)
+        tokens = tokens + self.drop(self.attention(normed, normed, positions))
+        return cast("Tensor", tokens + self.drop(self.mlp(self.mlp_norm(tokens))))
+
+
+class CrossAttentionBlock(nn.Module):
+    """The same for tokens that read others; these have a norm of their own."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, drop_path: float) -> None:
+        super().__init__()
+        self.norm, self.key_norm, self.attention = nn.LayerNorm(width), nn.LayerNorm(width), Attention(width, heads)
+        self.mlp_norm, self.mlp = nn.LayerNorm(width), Mlp(width, int(width * mlp_ratio))
+        self.drop = DropPath(drop_path)
+
+    def forward(self, tokens: Tensor, keys: Tensor, positions: Tensor) -> Tensor:
+        tokens = tokens + self.drop(self.attention(self.norm(tokens), self.key_norm(keys), positions))
+        return cast("Tensor", tokens + self.drop(self.mlp(self.mlp_norm(tokens))))
+
+
+class Fusion(nn.Module):
+    """Tokens of template and search region -> tokens of the search region that know the template."""
+
+    def __init__(
+        self, width: int, heads: int, blocks: int, mlp_ratio: float, drop_path: float, template: Grid, search: Grid
+    ) -> None:
+        """`drop_path`: of the decoder; the blocks before it have less, from 0 on. Raises ValueError as Attention."""
+        super().__init__()
+        rates = torch.linspace(0, drop_path, blocks + 1).tolist()
+        self.encoder = nn.ModuleList(SelfAttentionBlock(width, heads, mlp_ratio, rate) for rate in rates[:-1])
+        self.encoder_positions = Positions(width, heads, template, search, cross=False)
+        self.decoder = CrossAttentionBlock(width, heads, mlp_ratio, rates[-1])
+        self.decoder_positions = Positions(width, heads, template, search, cross=True)
+        self.norm = nn.LayerNorm(width)
+        self._rates = rates
+        self.apply(draw)
+
+    def forward(self, template: Tensor, search: Tensor, drop: bool) -> Tensor:
+        """`template` (n, t, width), `search` (n, s, width) -> (n, s, width). `drop` False: no drop path."""
+        for block, rate in zip([*self.encoder, self.decoder], self._rates, strict=True):
+            cast("SelfAttentionBlock", block).drop.drop_prob = rate if drop else 0.0
+        tokens = torch.cat([template, search], 1)
+        positions = self.encoder_positions()
+        for block in self.encoder:
+            tokens = block(tokens, positions)
+        read = self.decoder(tokens[:, template.shape[1] :], tokens, self.decoder_positions())
+        return cast("Tensor", self.norm(read))
+
+
+def draw(module: nn.Module) -> None:
+    """Initial weights of a linear layer: normal with deviation 0.02; biases 0."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
