@@ -39,7 +39,9 @@ def level_of(backbone: nn.Module, stride: int) -> int:
     strides = [level.stride for level in feature_info(backbone)]
     if stride not in strides:
         known = ", ".join(map(str, sorted(set(strides))))
-        raise ValueError(f"task.stride {stride}: the backbone has feature maps of stride {known} (pixels); use one of them")
+        raise ValueError(
+            f"task.stride {stride}: the backbone has feature maps of stride {known} (pixels); use one of them"
+        )
     return len(strides) - 1 - strides[::-1].index(stride)
 
 

@@ -55,13 +55,17 @@ def weights(stored: dict[str, np.ndarray], prefix: tuple[str, ...]) -> dict[str,
 def fusion(stored: dict[str, np.ndarray]) -> Fusion:
     settings = json.loads(str(stored["settings"]))
     template, search = (tuple(settings[name]) for name in ("template", "search"))
-    made = Fusion(settings["dim"], settings["heads"], settings["encoder_layers"], settings["mlp_ratio"], 0.1, template, search)
+    made = Fusion(
+        settings["dim"], settings["heads"], settings["encoder_layers"], settings["mlp_ratio"], 0.1, template, search
+    )
     made.load_state_dict(weights(stored, ("w.encoder.", "w.decoder.", "w.out_norm.")))
     return made.eval()
 
 
 @pytest.mark.parametrize(("name", "template", "search"), [("full", (7, 7), (14, 14)), ("small", (2, 3), (4, 5))])
-def test_relative_positions_are_numbered_as_the_reference_does(name: str, template: tuple[int, int], search: tuple[int, int]) -> None:
+def test_relative_positions_are_numbered_as_the_reference_does(
+    name: str, template: tuple[int, int], search: tuple[int, int]
+) -> None:
     stored = reference_numbers("tracking/relative_index.npz")
     for kind, made in (("self", self_index), ("cross", cross_index)):
         index, count = made(template, search)
@@ -69,7 +73,10 @@ def test_relative_positions_are_numbered_as_the_reference_does(name: str, templa
         assert count == int(stored[f"{kind}_{name}"].max()) + 1
     if name == "full":
         settings = json.loads(str(stored["settings"]))
-        assert (self_index(template, search)[1], cross_index(template, search)[1]) == (settings["n_self"], settings["n_cross"])
+        assert (self_index(template, search)[1], cross_index(template, search)[1]) == (
+            settings["n_self"],
+            settings["n_cross"],
+        )
 
 
 def test_fusion_and_head_give_the_numbers_of_the_reference(fusion: Fusion, stored: dict[str, np.ndarray]) -> None:

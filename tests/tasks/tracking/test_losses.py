@@ -52,7 +52,9 @@ def test_loss_and_gradients_are_those_of_the_reference(stored: dict[str, NDArray
     np.testing.assert_allclose(predicted.grad.numpy(), stored["grad_bbox"], atol=1e-6)
 
 
-def test_a_positive_whose_box_misses_weighs_almost_nothing(stored: dict[str, NDArray[np.float32]], boxes: Tensor) -> None:
+def test_a_positive_whose_box_misses_weighs_almost_nothing(
+    stored: dict[str, NDArray[np.float32]], boxes: Tensor
+) -> None:
     """Its target is no 0, which would make it a negative."""
     positive = positives(boxes, GRID)
     far = torch.zeros(7, *GRID, 4)

@@ -1,0 +1,164 @@
+"""Follows objects through sequences, several at once as one batch, each in the region around its last box."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tasks.datasets.sequences.types import Pixels
+from tasks.datasets.transforms import Normalizing, normalized, on_device
+from tasks.tracking.crops import (
+    SEARCH_FACTOR,
+    TEMPLATE_FACTOR,
+    Colour,
+    Floats,
+    clipped,
+    cut,
+    has_area,
+    mean_colour,
+    region,
+    with_least_size,
+)
+from tasks.tracking.model import hann_window
+from tasks.tracking.options import Inference
+
+
+class Video(Protocol):
+    """A sequence to track."""
+
+    @property
+    def first_box(self) -> Floats:
+        """(4,) left, top, right, bottom of the object in frame 0, in pixels."""
+
+    def __len__(self) -> int: ...
+
+    def frame(self, number: int) -> Pixels:
+        """Raises DataError for one that cannot be read."""
+
+
+@dataclass
+class _Target:
+    """The state of a tracked object."""
+
+    video: Video
+    frames: Iterator[Pixels]
+    """Those that are still to come."""
+    template: Tensor
+    """(tokens, width)"""
+    colour: Colour
+    """Of what lies beyond a frame: the mean of the first one."""
+    boxes: list[Floats] = field(default_factory=list)
+    """Of the frames so far (left, top, right, bottom), each at least in part in its frame; the first is the given one."""
+
+    @property
+    def ended(self) -> bool:
+        return len(self.boxes) == len(self.video)
+
+
+class Tracker:
+    """A model with the rules of inference of SwinTrack's public code."""
+
+    def __init__(
+        self, model: nn.Module, template: int, search: int, how: Inference, normalize: Normalizing, threads: int = 0
+    ) -> None:
+        """`template`, `search`: sides of the crops in pixels. `threads`: that decode frames ahead of time; 0: none."""
+        self._model, self._how, self._normalize = model, how, normalize
+        self._template, self._search, self._threads = template, search, threads
+        self._device = next(model.parameters()).device
+        grid: Any = model.grid
+        self._window = hann_window(grid).to(self._device)
+        self.frames, self.seconds = 0, 0.0
+        """Frames tracked so far, and how long that took, with reading them."""
+
+    @torch.no_grad()
+    def track(self, videos: Iterable[Video], at_once: int) -> Iterator[tuple[Video, Floats]]:
+        """Yields each video, as soon as it ends, with its boxes (frames, 4): left, top, right, bottom.
+
+        So many videos are tracked at a time. Every batch has `at_once` rows, repeating one where there are fewer
+        videos, so that the boxes of a video do not depend on what is tracked beside it.
+        """
+        queue, targets = iter(videos), list[_Target]()
+        pool = ThreadPoolExecutor(self._threads) if self._threads else None
+        try:
+            while True:
+                new = list(itertools.islice(queue, at_once - len(targets)))
+                began = time.monotonic()
+                targets += self._begun(new, at_once, pool) if new else []
+                if not targets:
+                    return
+                running = [target for target in targets if not target.ended]
+                if running:
+                    self._step(running, at_once)
+                self.frames += len(running)
+                self.seconds += time.monotonic() - began
+                for target in targets:
+                    if target.ended:
+                        yield target.video, np.stack(target.boxes)
+                targets = [target for target in targets if not target.ended]
+        finally:
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
+
+    def _begun(self, videos: Sequence[Video], rows: int, pool: ThreadPoolExecutor | None) -> list[_Target]:
+        """The targets of videos, in their first frame."""
+        ahead = [_frames(video, pool) for video in videos]
+        first = [next(frames) for frames in ahead]
+        crops = [
+            cut(frame, region(video.first_box, TEMPLATE_FACTOR), self._template)
+            for frame, video in zip(first, videos, strict=True)
+        ]
+        tokens = self._model(templates=self._batch(crops, rows))
+        colours = [mean_colour(frame) for frame in first]
+        return [
+            _Target(video, frames, template, colour, [np.asarray(video.first_box, np.float64)])
+            for video, frames, template, colour in zip(videos, ahead, tokens, colours, strict=False)
+        ]
+
+    def _step(self, targets: Sequence[_Target], rows: int) -> None:
+        """Finds each target in its next frame."""
+        frames = [next(target.frames) for target in targets]
+        regions = [region(with_least_size(target.boxes[-1], self._how.least_size), SEARCH_FACTOR) for target in targets]
+        crops = [
+            cut(frame, part, self._search, target.colour)
+            for frame, part, target in zip(frames, regions, targets, strict=True)
+        ]
+        tokens = torch.stack(_filled([target.template for target in targets], rows))
+        scores, boxes = self._model(tokens=tokens, searches=self._batch(crops, rows))
+        penalty = self._how.window_penalty
+        best = (scores * (1 - penalty) + self._window * penalty).flatten(1).argmax(1)
+        chosen = boxes.flatten(1, 2)[torch.arange(rows, device=best.device), best].double().cpu().numpy()
+        for target, frame, part, (x, y, width, height) in zip(targets, frames, regions, chosen, strict=False):
+            inside = np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
+            found = clipped(part.outside(inside), frame.shape[1], frame.shape[0])
+            target.boxes.append(found if has_area(found) else target.boxes[-1])
+
+    def _batch(self, crops: Sequence[Any], rows: int) -> Tensor:
+        """(rows, 3, s, s) normalised, on the device."""
+        pixels = [torch.from_numpy(np.array(crop)).permute(2, 0, 1) for crop in crops]
+        return normalized(on_device(torch.stack(_filled(pixels, rows)), self._device), self._normalize)
+
+
+def _filled(rows: list[Tensor], count: int) -> list[Tensor]:
+    """So many rows: the last one is repeated."""
+    return rows + rows[-1:] * (count - len(rows))
+
+
+def _frames(video: Video, pool: ThreadPoolExecutor | None) -> Iterator[Pixels]:
+    """The frames of a video; with a pool each is decoded while the one before it is looked at."""
+    if pool is None:
+        yield from (video.frame(number) for number in range(len(video)))
+        return
+    coming: Future[Pixels] = pool.submit(video.frame, 0)
+    for number in range(len(video)):
+        frame = coming.result()
+        if number + 1 < len(video):
+            coming = pool.submit(video.frame, number + 1)
+        yield frame
