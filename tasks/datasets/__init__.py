@@ -17,9 +17,13 @@ from tasks.datasets.labelled.kinds import KINDS, kind_of_path
 from tasks.datasets.persons.catalog import POSE
 from tasks.datasets.persons.described import CocoDescription
 from tasks.datasets.photo_tiles import PHOTO_TILES
+from tasks.datasets.sequences.catalog import SEQUENCES
+from tasks.datasets.sequences.described import SequencesDescription
 from tasks.spelling import nearest
 
-DATASETS: dict[str, DatasetInfo] = {info.name: info for info in (*LABELLED, PHOTO_TILES, *POSE, *DEPTH_SETS)}
+DATASETS: dict[str, DatasetInfo] = {
+    info.name: info for info in (*LABELLED, PHOTO_TILES, *POSE, *DEPTH_SETS, *SEQUENCES)
+}
 
 Info = TypeVar("Info", bound=DatasetInfo)
 
@@ -34,7 +38,9 @@ def find_dataset(name: str, *kinds: type[Info]) -> Info:
     raise ValueError(f"unknown data set {name!r}; {near}known: {', '.join(sorted(known))}")
 
 
-DESCRIBED: dict[str, type[DatasetDescription]] = {**KINDS, "coco": CocoDescription}
+DESCRIBED: dict[str, type[DatasetDescription]] = {
+    **KINDS, "coco": CocoDescription, "sequences": SequencesDescription,
+}  # fmt: skip
 """Kinds of data sets that the `data` commands take by their path."""
 
 
@@ -53,7 +59,7 @@ def describe(path: str, kind: str | None, fields: Mapping[str, str], root: Path)
         near = nearest(place, DESCRIBED[kind].model_fields) if wrong["type"] == "extra_forbidden" else []
         words = f"{wrong['msg'].removeprefix('Value error, ')}{f'; nearest: {near[0]}' if near else ''}"
         raise ValueError(f"{place}: {words}" if place else words) from error
-    if isinstance(described, CocoDescription):
+    if isinstance(described, CocoDescription | SequencesDescription):
         return described.dataset()
     assert isinstance(described, LabelledDescription)
     return described.info(root)
