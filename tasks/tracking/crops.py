@@ -33,11 +33,13 @@ class Region:
 
     def inside(self, boxes: Floats) -> Floats:
         """Boxes (.., 4) of the frame (left, top, right, bottom) as parts of the region's sides."""
-        return (boxes - np.tile(self._corner, 2)) / np.tile(self.sides, 2)
+        parts: Floats = (boxes - np.tile(self._corner, 2)) / np.tile(self.sides, 2)
+        return parts
 
     def outside(self, boxes: Floats) -> Floats:
         """The inverse of `inside`."""
-        return boxes * np.tile(self.sides, 2) + np.tile(self._corner, 2)
+        whole: Floats = boxes * np.tile(self.sides, 2) + np.tile(self._corner, 2)
+        return whole
 
     @property
     def _corner(self) -> Floats:

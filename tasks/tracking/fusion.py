@@ -1,7 +1,7 @@
 """Compares the tokens of template and search region: self-attention over both, then one cross-attention decoder.
 
-Source: SwinTrack (Lin et al. 2021), concatenation-based fusion; its public code for what the paper leaves open (pre-norm,
-initial weights normal with deviation 0.02, the decoder's keys are those of both branches).
+Source: SwinTrack (Lin et al. 2021), concatenation-based fusion; its public code for what the paper leaves open
+(pre-norm, initial weights normal with deviation 0.02, the decoder's keys are those of both branches).
 """
 
 from __future__ import annotations
@@ -20,10 +20,7 @@ class Attention(nn.Module):
     """Multi-head attention with a term that is added to the logits."""
 
     def __init__(self, width: int, heads: int) -> None:
-        """Raises ValueError when the heads do not divide the width."""
         super().__init__()
-        if width % heads:
-            raise ValueError(f"task.fusion.heads {heads} must divide task.fusion.width {width}")
         self.query, self.pair = nn.Linear(width, width), nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
         self._heads = heads
@@ -38,7 +35,8 @@ class Attention(nn.Module):
 
     def _split(self, tokens: Tensor) -> Tensor:
         """(n, tokens, width) -> (n, heads, tokens, width / heads)"""
-        return tokens.unflatten(-1, (self._heads, -1)).transpose(1, 2)
+        count, length, width = tokens.shape
+        return tokens.view(count, length, self._heads, width // self._heads).transpose(1, 2)
 
 
 class SelfAttentionBlock(nn.Module):
@@ -76,7 +74,7 @@ class Fusion(nn.Module):
     def __init__(
         self, width: int, heads: int, blocks: int, mlp_ratio: float, drop_path: float, template: Grid, search: Grid
     ) -> None:
-        """`drop_path`: of the decoder; the blocks before it have less, from 0 on. Raises ValueError as Attention."""
+        """`drop_path`: of the decoder; the blocks before it have less, from 0 on."""
         super().__init__()
         rates = torch.linspace(0, drop_path, blocks + 1).tolist()
         self.encoder = nn.ModuleList(SelfAttentionBlock(width, heads, mlp_ratio, rate) for rate in rates[:-1])

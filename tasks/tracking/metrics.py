@@ -83,8 +83,8 @@ class SequenceFigures:
 
     def _sums(self) -> dict[str, float]:
         return {
-            "success_mean": sum(self.curve) / len(self.curve), "precision": self.near, "norm_precision": self.near_share,
-            "ao": self.overlaps, "sr50": self.over50, "sr75": self.over75,
+            "success_mean": sum(self.curve) / len(self.curve), "precision": self.near,
+            "norm_precision": self.near_share, "ao": self.overlaps, "sr50": self.over50, "sr75": self.over75,
         }  # fmt: skip
 
 

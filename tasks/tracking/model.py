@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from tasks.backbones.features import feature_info, feature_maps
+from tasks.backbones.model import build_backbone
+from tasks.backbones.spec import BackboneSpec
 from tasks.tracking.fusion import Fusion, draw
 from tasks.tracking.options import FusionOptions
 from tasks.tracking.positions import Grid
@@ -45,16 +47,23 @@ def level_of(backbone: nn.Module, stride: int) -> int:
     return len(strides) - 1 - strides[::-1].index(stride)
 
 
+def level_in(spec: BackboneSpec, stride: int) -> int:
+    """The same of a backbone that is not built yet."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # random numbers stay those of the model itself
+        return level_of(build_backbone(spec, any_size=True), stride)
+
+
 class TrackingModel(nn.Module):
     """Template (n, 3, t, t) and search region (n, 3, s, s) -> a score and a box for each token of the search region.
 
-    The norm of the feature map is the model's own, as SwinTrack has it, so it does not come with the backbone's weights.
+    The norm of the feature map is the model's own, as SwinTrack has it, and does not come with the backbone's weights.
     """
 
     def __init__(self, backbone: nn.Module, stride: int, template: int, search: int, options: FusionOptions) -> None:
-        """`stride`: of the feature map that is taken. `template`, `search`: sides of the two crops in pixels.
+        """`backbone`: one that ends at `level_of` it. `stride`: of the feature map that is taken. `template`, `search`:
+        sides of the two crops in pixels.
 
-        Raises ValueError for a stride that the backbone does not have, and for heads that do not divide the width.
+        Raises ValueError for a stride that the backbone does not have.
         """
         super().__init__()
         self.backbone, self._level = backbone, level_of(backbone, stride)
@@ -70,6 +79,8 @@ class TrackingModel(nn.Module):
         self.fusion = Fusion(width, options.heads, options.blocks, options.mlp_ratio, options.drop_path, *grids)
         self.head = Head(width)
         self.grid = grids[1]
+        """(rows, columns) of the search region's tokens."""
+        self.template_side, self.search_side = template, search
 
     def forward(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _strict = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -28,6 +28,13 @@ class FusionOptions(BaseModel):
     drop_path_from: float = Field(default=150.0, ge=0, le=100_000)
     """Epochs without drop path in the fusion at the beginning: 150 of 300, as in SwinTrack's code ("constant" warm-up
     over half of the training)."""
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> FusionOptions:
+        if self.width % self.heads:
+            fitting = ", ".join(str(n) for n in range(1, min(self.width, 33)) if self.width % n == 0)
+            raise ValueError(f"heads {self.heads} do not divide width {self.width}: use one of {fitting}")
+        return self
 
 
 class TrackingAugment(BaseModel):

@@ -40,8 +40,8 @@ def self_index(template: Grid, search: Grid) -> tuple[Tensor, int]:
 
 
 def cross_index(template: Grid, search: Grid) -> tuple[Tensor, int]:
-    """For queries of the search branch and all keys the number of (row difference, column difference, branch of key), as
-    (search tokens, tokens); and how many numbers there are."""
+    """For queries of the search branch and all keys the number of (row difference, column difference, branch of key),
+    as (search tokens, tokens); and how many numbers there are."""
     tokens = _tokens(template, search)
     queries = tokens[tokens[:, 2] == SEARCH]
     apart = queries[:, None, :2] - tokens[None, :, :2]
@@ -107,4 +107,5 @@ class Positions(nn.Module):
         both = (template_queries, search_queries)
         queries = torch.cat([part for part in both if part is not None], 1)
         keys = torch.cat([template_keys, search_keys], 1)
-        return (queries @ keys.transpose(-2, -1) + self.relative())[None]
+        terms: Tensor = (queries @ keys.transpose(-2, -1) + self.relative())[None]
+        return terms

@@ -1,8 +1,8 @@
 """Draws training pairs: a data set, a sequence of it, two frames that are not far apart, and their crops.
 
 Source of the rules: SwinTrack's public sampler ("interval"): equal weight for every data set, both orders of the two
-frames. There each epoch takes sequences of a set without replacement; here every pair is drawn by itself, from the seed,
-the epoch and its place in the epoch alone.
+frames. There each epoch takes sequences of a set without replacement; here every pair is drawn by itself, from the
+seed, the epoch and its place in the epoch alone.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tasks.base import Batch
 from tasks.datasets.images.source import Arrays
 from tasks.datasets.loaders import BatchTransform
 from tasks.datasets.samples import Sample, Samples
-from tasks.datasets.sequences.types import SequenceSet
 from tasks.datasets.sequences.types import Sequence as Frames
+from tasks.datasets.sequences.types import SequenceSet
 from tasks.datasets.transforms import Normalizing, normalized
 from tasks.errors import DataError
 from tasks.tracking.crops import SEARCH_FACTOR, TEMPLATE_FACTOR, Floats, Region, clipped, corners, cut, has_area, region
@@ -74,7 +74,7 @@ class PairSamples(Samples):
         """Random numbers come from NumPy's generator, which is seeded for the sample. Raises Unreadable for a frame,
         DataError for annotations."""
         generator = np.random.default_rng(np.random.randint(0, 2**31, size=4).tolist())
-        some = self._sets[generator.integers(len(self._sets))]
+        some = self._sets[int(generator.integers(len(self._sets)))]
         frames, rows = self._drawn(some, generator)
         template = some.image(frames.frames[rows[0]])
         alike = frames.frames[rows[0]] == frames.frames[rows[1]]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tasks.datasets.sequences.types import Pixels
 from tasks.datasets.transforms import Normalizing, normalized, on_device
@@ -27,7 +26,7 @@ from tasks.tracking.crops import (
     region,
     with_least_size,
 )
-from tasks.tracking.model import hann_window
+from tasks.tracking.model import TrackingModel, hann_window
 from tasks.tracking.options import Inference
 
 
@@ -38,10 +37,11 @@ class Video(Protocol):
     def first_box(self) -> Floats:
         """(4,) left, top, right, bottom of the object in frame 0, in pixels."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Frames."""
 
-    def frame(self, number: int) -> Pixels:
-        """Raises DataError for one that cannot be read."""
+    def frames(self) -> Iterator[Pixels]:
+        """All of them. Raises DataError for one that cannot be read."""
 
 
 @dataclass
@@ -56,7 +56,7 @@ class _Target:
     colour: Colour
     """Of what lies beyond a frame: the mean of the first one."""
     boxes: list[Floats] = field(default_factory=list)
-    """Of the frames so far (left, top, right, bottom), each at least in part in its frame; the first is the given one."""
+    """Of the frames so far (left, top, right, bottom), the first being the given one; all reach into their frame."""
 
     @property
     def ended(self) -> bool:
@@ -66,15 +66,10 @@ class _Target:
 class Tracker:
     """A model with the rules of inference of SwinTrack's public code."""
 
-    def __init__(
-        self, model: nn.Module, template: int, search: int, how: Inference, normalize: Normalizing, threads: int = 0
-    ) -> None:
-        """`template`, `search`: sides of the crops in pixels. `threads`: that decode frames ahead of time; 0: none."""
+    def __init__(self, model: TrackingModel, how: Inference, normalize: Normalizing) -> None:
         self._model, self._how, self._normalize = model, how, normalize
-        self._template, self._search, self._threads = template, search, threads
         self._device = next(model.parameters()).device
-        grid: Any = model.grid
-        self._window = hann_window(grid).to(self._device)
+        self._window = hann_window(model.grid).to(self._device)
         self.frames, self.seconds = 0, 0.0
         """Frames tracked so far, and how long that took, with reading them."""
 
@@ -86,36 +81,31 @@ class Tracker:
         videos, so that the boxes of a video do not depend on what is tracked beside it.
         """
         queue, targets = iter(videos), list[_Target]()
-        pool = ThreadPoolExecutor(self._threads) if self._threads else None
-        try:
-            while True:
-                new = list(itertools.islice(queue, at_once - len(targets)))
-                began = time.monotonic()
-                targets += self._begun(new, at_once, pool) if new else []
-                if not targets:
-                    return
-                running = [target for target in targets if not target.ended]
-                if running:
-                    self._step(running, at_once)
-                self.frames += len(running)
-                self.seconds += time.monotonic() - began
-                for target in targets:
-                    if target.ended:
-                        yield target.video, np.stack(target.boxes)
-                targets = [target for target in targets if not target.ended]
-        finally:
-            if pool is not None:
-                pool.shutdown(cancel_futures=True)
+        while True:
+            new = list(itertools.islice(queue, at_once - len(targets)))
+            began = time.monotonic()
+            targets += self._begun(new, at_once) if new else []
+            if not targets:
+                return
+            running = [target for target in targets if not target.ended]
+            if running:
+                self._step(running, at_once)
+            self.frames += len(running)
+            self.seconds += time.monotonic() - began
+            for target in targets:
+                if target.ended:
+                    yield target.video, np.stack(target.boxes)
+            targets = [target for target in targets if not target.ended]
 
-    def _begun(self, videos: Sequence[Video], rows: int, pool: ThreadPoolExecutor | None) -> list[_Target]:
+    def _begun(self, videos: Sequence[Video], rows: int) -> list[_Target]:
         """The targets of videos, in their first frame."""
-        ahead = [_frames(video, pool) for video in videos]
+        ahead = [video.frames() for video in videos]
         first = [next(frames) for frames in ahead]
         crops = [
-            cut(frame, region(video.first_box, TEMPLATE_FACTOR), self._template)
+            cut(frame, region(video.first_box, TEMPLATE_FACTOR), self._model.template_side)
             for frame, video in zip(first, videos, strict=True)
         ]
-        tokens = self._model(templates=self._batch(crops, rows))
+        tokens: Tensor = self._model(templates=self._batch(crops, rows))
         colours = [mean_colour(frame) for frame in first]
         return [
             _Target(video, frames, template, colour, [np.asarray(video.first_box, np.float64)])
@@ -127,7 +117,7 @@ class Tracker:
         frames = [next(target.frames) for target in targets]
         regions = [region(with_least_size(target.boxes[-1], self._how.least_size), SEARCH_FACTOR) for target in targets]
         crops = [
-            cut(frame, part, self._search, target.colour)
+            cut(frame, part, self._model.search_side, target.colour)
             for frame, part, target in zip(frames, regions, targets, strict=True)
         ]
         tokens = torch.stack(_filled([target.template for target in targets], rows))
@@ -149,16 +139,3 @@ class Tracker:
 def _filled(rows: list[Tensor], count: int) -> list[Tensor]:
     """So many rows: the last one is repeated."""
     return rows + rows[-1:] * (count - len(rows))
-
-
-def _frames(video: Video, pool: ThreadPoolExecutor | None) -> Iterator[Pixels]:
-    """The frames of a video; with a pool each is decoded while the one before it is looked at."""
-    if pool is None:
-        yield from (video.frame(number) for number in range(len(video)))
-        return
-    coming: Future[Pixels] = pool.submit(video.frame, 0)
-    for number in range(len(video)):
-        frame = coming.result()
-        if number + 1 < len(video):
-            coming = pool.submit(video.frame, number + 1)
-        yield frame

@@ -10,8 +10,9 @@ import torch
 from reference_numbers import reference_numbers
 from torch import Tensor
 
-from tasks.tracking.fusion import Attention, Fusion
+from tasks.tracking.fusion import Fusion
 from tasks.tracking.model import Head
+from tasks.tracking.options import FusionOptions
 from tasks.tracking.positions import cross_index, self_index
 
 OWN_NAMES = (
@@ -113,5 +114,5 @@ def test_drop_path_rises_over_the_layers_and_can_be_turned_off() -> None:
 
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"task\.fusion\.heads 3 must divide task\.fusion\.width 16"):
-        Attention(16, 3)
+    with pytest.raises(ValueError, match=r"heads 3 do not divide width 16: use one of 1, 2, 4, 8, 16"):
+        FusionOptions(width=16, heads=3)
