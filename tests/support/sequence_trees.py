@@ -1,4 +1,4 @@
-"""Writes small data sets of sequences in the published layouts of GOT-10k, TrackingNet, LaSOT and COCO, and one's own."""
+"""Writes small data sets of sequences in the layouts of GOT-10k, TrackingNet, LaSOT and COCO, and one's own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tasks.datasets.sequences import lasot_lists
 
 WIDTH, HEIGHT = 64, 48
 FRAMES = 8
-GOT10K_TRAIN = (1, 2, 3, 8, 9, 11)
-"""Numbers of sequences: VOT forbids none of them, and the reference takes all."""
+GOT10K_TRAIN = (1, 2, 3, 4, 8, 9)
+"""Numbers of sequences: the reference leaves out 2, and VOT forbids 4."""
 LASOT = {"train": ("airplane-2", "bear-1", "bear-3"), "test": ("airplane-1", "bear-2")}
 OWN = {"train": ("boat", "car", "kite"), "val": ("bird", "cup"), "test": ("bird", "dog")}
 
@@ -70,7 +70,7 @@ def got10k(base: Path, train: Sequence[int] = GOT10K_TRAIN, others: int = 2, fra
 
 
 def trackingnet(base: Path, chunks: Sequence[int] = (0, 11), frames: int = FRAMES) -> Path:
-    """Two sequences in each chunk (one name is in both) and two of TEST, in which names begin with a minus as some do."""
+    """Two sequences in each chunk (one name is in both) and two of TEST, of which one begins with a minus."""
     for chunk, names in [(f"TRAIN_{number}", ("AwVdVzh1Eh0_0", f"{number}abc_1")) for number in chunks] + [
         ("TEST", ("-3TIfnTSM6c_2", "a1qoB1eERn0_0"))
     ]:
@@ -84,12 +84,15 @@ def trackingnet(base: Path, chunks: Sequence[int] = (0, 11), frames: int = FRAME
 
 
 def lasot(base: Path, listed: bool = True, frames: int = FRAMES) -> Path:
-    """`listed`: with the files of LaSOT that name the sequences, of those alone that are here. In the first of each part
+    """`listed`: with LaSOT's files that name the sequences, of those alone that are here. In the first of each part
     frame 4 is fully occluded and 5 out of view, without a box."""
     names = LASOT if listed else {part: lasot_lists.sequences(part) for part in ("train", "test")}
     for part, some in names.items():
         for number, name in enumerate(some):
-            folder, boxes = base / name.rpartition("-")[0] / name, path_of(number, frames).round() + [1, 1, 0, 0]
+            folder, boxes = (
+                base / name.rpartition("-")[0] / name,
+                path_of(number, frames).round() + np.array([1, 1, 0, 0]),
+            )
             draw(folder / "img", [f"{frame:08d}.jpg" for frame in range(1, frames + 1)], boxes, number)
             hidden, gone = np.zeros(frames, dtype=int), np.zeros(frames, dtype=int)
             if number == 0:

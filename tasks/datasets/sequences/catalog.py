@@ -8,6 +8,8 @@ object that is no group, and such objects, as Detectron2's logs of COCO 2017 cou
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tasks.datasets.photographs import SHOWS
 from tasks.datasets.sequences.dataset import FolderSequences, MadeSequences, SequenceDataset, StillImages
 
@@ -53,4 +55,8 @@ SCENE_TRACKS = MadeSequences(
     counts={"train": 300, "val": 16, "test": 16}, frames={"train": 6_000, "val": 320, "test": 320},
     caveat="the sequences are generated: compare with nothing published",
 )  # fmt: skip
-SEQUENCES: tuple[SequenceDataset, ...] = (GOT10K, TRACKINGNET, LASOT, COCO_BOXES, SCENE_TRACKS)
+SCENE_TRACKS_SMALL = replace(
+    SCENE_TRACKS, name="scene-tracks-small", title="Generated tracks (few)",
+    counts={"train": 40, "val": 4, "test": 4}, frames={"train": 800, "val": 80, "test": 80},
+)  # fmt: skip
+SEQUENCES: tuple[SequenceDataset, ...] = (GOT10K, TRACKINGNET, LASOT, COCO_BOXES, SCENE_TRACKS, SCENE_TRACKS_SMALL)

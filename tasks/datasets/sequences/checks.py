@@ -1,17 +1,15 @@
-"""`data check` of sequences: a line for each fault of lists, frames and boxes."""
+"""Looks for faults in the frames and boxes of sequences, for `data check`: a line for each."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tasks.datasets.checks import compare_manifest
 from tasks.datasets.files import first_few, is_filled
 from tasks.datasets.images.decode import Unreadable, opened
 from tasks.datasets.info import Finding, Watch
-from tasks.datasets.sequences.dataset import PARTS, SequenceDataset
 from tasks.datasets.sequences.layout import FolderLayout
 from tasks.datasets.sequences.opened import Surveyed
 from tasks.datasets.sequences.types import Part
@@ -19,45 +17,6 @@ from tasks.errors import DataError
 
 MOST_LINES = 20
 """Of faults of one part; the others are counted."""
-
-
-def check(card: SequenceDataset, root: Path, folders: Sequence[Path], images: bool, watch: Watch) -> Finding:
-    """Looks at lists, counts, boxes and whether all frames are there; with `images` also opens every frame. `folders`:
-    where the manifest may lie."""
-    finding = Finding(what="sequences")
-    problem = card.missing(root)
-    if problem:
-        finding.problems.append(problem.removeprefix(f"{card.name}: "))
-        return finding
-    found = dict[Part, Surveyed]()
-    for part in PARTS:
-        try:
-            found[part] = card.surveyed(root, part, folders, whole=False)
-        except DataError as error:
-            finding.problems.append(_short(card.name, error))
-    if finding.problems:
-        return finding
-    finding.opened = 0 if images else None
-    for part, surveyed in found.items():
-        if surveyed.names:
-            card.look(root, part, surveyed, finding, images, watch)
-    try:
-        whole = {part: card.surveyed(root, part, folders) for part in PARTS} if not finding.problems else found
-        made = card.manifest_from(whole)
-    except DataError as error:
-        finding.problems.append(_short(card.name, error))
-        return finding
-    finding.counts, finding.digest, finding.split = made.counts, made.digest, made.cut
-    stated = card.published()
-    finding.expected = sum(stated.values()) or None
-    for part, count in stated.items():
-        if made.counts[part] != count:
-            finding.problems.append(
-                f"{made.counts[part]:,} sequences of {part}, {count:,} published: unpack all files of the set"
-            )
-    if not finding.problems or card.own is None:
-        compare_manifest(card.name, card.manifest_file, folders, finding)
-    return finding
 
 
 def look_at_folders(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from tasks.datasets.checks import compare_manifest
 from tasks.datasets.described import DatasetDescription
 from tasks.datasets.info import NO_FOLDER, DatasetInfo, Finding, SplitOption, Watch, unwatched
 from tasks.datasets.manifest import FOLDER, Manifest
@@ -130,9 +131,50 @@ class SequenceDataset(DatasetInfo):
     def check(
         self, root: Path, choices: Mapping[str, Any], folders: Sequence[Path], images: bool, watch: Watch = unwatched
     ) -> Finding:
-        from tasks.datasets.sequences.checks import check
+        """Looks at lists, counts, boxes and whether all frames are there; with `images` also opens every frame."""
+        return self.with_choices(choices)._check(root, [root / FOLDER, *folders], images, watch)
 
-        return check(self.with_choices(choices), root, [root / FOLDER, *folders], images, watch)
+    def _check(self, root: Path, folders: Sequence[Path], images: bool, watch: Watch) -> Finding:
+        finding = Finding(what="sequences")
+        problem = self.missing(root)
+        if problem:
+            finding.problems.append(self._short(problem))
+            return finding
+        found: dict[Part, Surveyed] = {}
+        for part in PARTS:
+            try:
+                found[part] = self.surveyed(root, part, folders, whole=False)
+            except DataError as error:
+                finding.problems.append(self._short(error))
+        finding.opened = 0 if images else None
+        for part, some in found.items():
+            if some.names:
+                self.look(root, part, some, finding, images, watch)
+        if not finding.problems and self.own is not None:
+            found = {part: self.surveyed(root, part, folders) for part in PARTS}
+        self._compare(found, folders, finding)
+        return finding
+
+    def _compare(self, found: Mapping[Part, Surveyed], folders: Sequence[Path], finding: Finding) -> None:
+        """Adds the counts and the digest, and what does not agree with those that are published or were written."""
+        try:
+            made = self.manifest_from(found)
+        except DataError as error:
+            finding.problems.append(self._short(error))
+            return
+        finding.counts, finding.digest, finding.split = made.counts, made.digest, made.cut
+        stated = self.published()
+        finding.expected = sum(stated.values()) or None
+        for part, count in stated.items():
+            if part in found and made.counts[part] != count:
+                finding.problems.append(
+                    f"{made.counts[part]:,} sequences of {part}, {count:,} published: unpack all files of the set"
+                )
+        if not finding.problems or self.own is None:
+            compare_manifest(self.name, self.manifest_file, folders, finding)
+
+    def _short(self, problem: DataError | str) -> str:
+        return str(problem).removeprefix(f"{self.name}: ")
 
     def files(self, root: Path) -> tuple[list[Path], list[int] | None]:
         """Raises DataError: `data pack` has nothing to do here."""
