@@ -68,7 +68,7 @@ class TrackingData:
     @property
     def all(self) -> dict[str, SequenceDataset]:
         """Every set by the name of its manifest, the evaluated one first."""
-        return {f"{_place(each)}/{each.cut}": each for each in (self.whole, *self.trained)}
+        return {f"{place_of(each)}/{each.cut}": each for each in (self.whole, *self.trained)}
 
     @property
     def protocol(self) -> Protocol:
@@ -87,7 +87,7 @@ class TrackingData:
 
     def opens(self, reads_test: bool) -> Mapping[str, str]:
         """See TaskData.opens."""
-        own = {_place(each): "the makers' parts" for each in self.all.values()}
+        own = {place_of(each): "the makers' parts" for each in self.all.values()}
         shown = {name: why for each in self.all.values() for name, why in each.shown.items()}
         return own if reads_test else {**shown, **own}
 
@@ -141,7 +141,8 @@ def _check_same(dataset: SequenceDataset, planned: str, found: str) -> None:
         )
 
 
-def _place(dataset: SequenceDataset) -> str:
+def place_of(dataset: SequenceDataset) -> str:
+    """Its path where it is described, else its name."""
     return dataset.own.path if dataset.own else dataset.name
 
 

@@ -16,7 +16,7 @@ from tasks.datasets.one_set import OneDataSet
 from tasks.datasets.sequences.described import SequencesDescription, SequencesField
 from tasks.datasets.sequences.got10k_lists import Taken
 from tasks.metrics import Measurement, Metric, Summary, percent
-from tasks.tracking.data import KINDS, PART_FIELDS, FrameCounts, Measured, TrackingData
+from tasks.tracking.data import KINDS, PART_FIELDS, FrameCounts, Measured, TrackingData, place_of
 from tasks.tracking.options import FusionOptions, Inference, TrackingAugment
 
 if TYPE_CHECKING:
@@ -104,8 +104,10 @@ class Tracking(OneDataSet[TrackingData]):
         if data.whole.counts and not data.whole.counts.get(self.evaluate):
             known = ", ".join(part for part in ("val", "test") if data.whole.counts.get(part))
             raise ValueError(f"{data.name} has no {self.evaluate} part; set evaluate to {known}")
-        if self.train_sets is not None and len(set(data.trained)) < len(data.trained):
-            raise ValueError("train_sets names a data set twice; each has the same weight, so name it once")
+        trained = [place_of(each) for each in data.trained]
+        twice = next((place for place in trained if trained.count(place) > 1), None)
+        if twice is not None:
+            raise ValueError(f"train_sets has {twice} twice, and gives every data set the same weight: name it once")
         if self.baselines and not data.protocol.public_labels:
             raise ValueError(
                 f"baselines need boxes, and those of {data.name} {self.evaluate} are not public: set baselines to false"
