@@ -117,11 +117,32 @@ def _painted(grounds: list[Pixels], things: list[_Thing], target: _Thing) -> Tra
 def box_of_outline(name: str, place: Placement) -> tuple[float, float, float, float]:
     """x, y, width and height of the part of a silhouette's box that lies in the image; zeros where it is outside."""
     corners = place.of(OUTLINES[name][0]) + 0.5  # a pixel's centre lies half a pixel from its edge
-    low, high = np.maximum(corners.min(axis=0), 0), np.minimum(corners.max(axis=0), [WIDTH, HEIGHT])
-    if (high <= low).any():
+    outline = _in_image(corners)
+    if not len(outline):
         return 0.0, 0.0, 0.0, 0.0
+    low, high = outline.min(axis=0), outline.max(axis=0)
     x, y, width, height = np.round([*low, *(high - low)], 2).tolist()
-    return x, y, width, height
+    return (x, y, width, height) if min(width, height) > 0 else (0.0, 0.0, 0.0, 0.0)
+
+
+def _in_image(corners: Floats) -> Floats:
+    """(n, 2): the ends of the sides of a polygon, cut to the image (Liang and Barsky 1984), and those corners of the
+    image that lie in it: where the part of it in the image begins and ends."""
+    after = np.roll(corners, -1, axis=0)
+    steps = after - corners
+    safe = np.where(steps == 0, 1e-12, steps)
+    ends = np.stack([-corners / safe, (np.array([WIDTH, HEIGHT]) - corners) / safe])
+    enter = np.maximum(ends.min(axis=0).max(axis=1), 0)
+    leave = np.minimum(ends.max(axis=0).min(axis=1), 1)
+    cut = enter <= leave
+    sides = [(corners + part[:, None] * steps)[cut] for part in (enter, leave)]
+    inside = []
+    for x, y in ((0, 0), (WIDTH, 0), (0, HEIGHT), (WIDTH, HEIGHT)):
+        spans = (corners[:, 1] > y) != (after[:, 1] > y)
+        crossed = corners[:, 0] + steps[:, 0] * (y - corners[:, 1]) / safe[:, 1]
+        if (spans & (x < crossed)).sum() % 2:
+            inside.append([x, y])
+    return np.concatenate([*sides, np.array(inside, dtype=np.float64).reshape(-1, 2)])
 
 
 def _wave(random: np.random.Generator, size: float, periods: tuple[float, float] = (14, 45)) -> Floats:

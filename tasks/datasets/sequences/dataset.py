@@ -17,7 +17,7 @@ from tasks.errors import DataError
 
 if TYPE_CHECKING:
     from tasks.datasets.sequences.layout import FolderLayout
-    from tasks.datasets.sequences.opened import Surveyed
+    from tasks.datasets.sequences.opened import Objects, Surveyed
     from tasks.datasets.sequences.types import Part, Protocol, SequenceSet
 
 PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -269,12 +269,12 @@ class StillImages(SequenceDataset):
 
         return Protocol("otb", True, "all")
 
-    def _read(self, root: Path, part: Part) -> Any:
+    def _read(self, root: Path, part: Part) -> Objects | None:
         """Its objects; None where there are no annotations of the part."""
-        from tasks.datasets.sequences.coco import read_objects
+        from tasks.datasets.sequences.coco import known_objects
 
         path = self.base(root) / self.annotations.format(part=part)
-        return read_objects(path, self.images.format(part=part), self.name) if path.exists() else None
+        return known_objects(path, self.images.format(part=part), self.name) if path.exists() else None
 
     def surveyed(self, root: Path, part: Part, folders: Sequence[Path], whole: bool = True) -> Surveyed:
         from tasks.datasets.sequences.opened import Surveyed
