@@ -121,6 +121,30 @@ class TrackingData:
                 save_manifest(made, each.manifest_file, places)
         return {key: value for key, value in (("manifests", manifests), ("sizes", sizes)) if value}
 
+    def submission(self, parts: Sequence[Mapping[str, Any]]) -> tuple[str, bytes]:
+        """Name and content of the file for the makers' server. `parts`: see `measuring.part_of`. Raises DataError for
+        tracks that the server would refuse."""
+        import tempfile
+
+        import numpy as np
+
+        from tasks.datasets.sequences.submission import Tracked, check_submission, write_submission
+        from tasks.datasets.sequences.types import Sequence as Frames
+
+        results, given = dict[str, Tracked](), dict[str, Frames]()
+        for part in parts:
+            boxes, seconds = (np.array(part[name], np.float64) for name in ("boxes", "seconds"))
+            results[part["name"]] = Tracked(boxes, seconds)
+            shown = np.ones(len(boxes), np.bool_)
+            given[part["name"]] = Frames(part["name"], ("",) * len(boxes), boxes[:1], shown, shown, 1.0)
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / f"{self.name}-{self.evaluate}"
+            packed = write_submission(self.whole, results, folder)
+            faults = check_submission(self.whole, given, folder)
+            if faults:
+                raise DataError(f"{self.name}: the server would refuse the tracks: {'; '.join(faults)}")
+            return packed.name, packed.read_bytes()
+
     def read(self, root: Path) -> tuple[list[SequenceSet], SequenceSet]:
         """What pairs are drawn from, and what is tracked. Raises DataError when data are missing, or not those that
         the trial was planned with."""

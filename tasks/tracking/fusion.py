@@ -13,6 +13,7 @@ from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from tasks.tracking.options import FusionOptions
 from tasks.tracking.positions import Grid, Positions
 
 
@@ -71,19 +72,18 @@ class CrossAttentionBlock(nn.Module):
 class Fusion(nn.Module):
     """Tokens of template and search region -> tokens of the search region that know the template."""
 
-    def __init__(
-        self, width: int, heads: int, blocks: int, mlp_ratio: float, drop_path: float, template: Grid, search: Grid
-    ) -> None:
-        """`drop_path`: of the decoder; the blocks before it have less, from 0 on."""
+    def __init__(self, options: FusionOptions, template: Grid, search: Grid) -> None:
+        """Drop path rises from 0 in the first block to that of the options in the decoder."""
         super().__init__()
-        rates = torch.linspace(0, drop_path, blocks + 1).tolist()
+        width, heads, mlp_ratio = options.width, options.heads, options.mlp_ratio
+        rates = torch.linspace(0, options.drop_path, options.blocks + 1).tolist()
         self.encoder = nn.ModuleList(SelfAttentionBlock(width, heads, mlp_ratio, rate) for rate in rates[:-1])
         self.encoder_positions = Positions(width, heads, template, search, cross=False)
         self.decoder = CrossAttentionBlock(width, heads, mlp_ratio, rates[-1])
         self.decoder_positions = Positions(width, heads, template, search, cross=True)
         self.norm = nn.LayerNorm(width)
         self._rates = rates
-        self.apply(draw)
+        draw(self, options.init_std)
 
     def forward(self, template: Tensor, search: Tensor, drop: bool) -> Tensor:
         """`template` (n, t, width), `search` (n, s, width) -> (n, s, width). `drop` False: no drop path."""
@@ -97,9 +97,9 @@ class Fusion(nn.Module):
         return cast("Tensor", self.norm(read))
 
 
-def draw(module: nn.Module) -> None:
-    """Initial weights of a linear layer: normal with deviation 0.02; biases 0."""
-    if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+def draw(model: nn.Module, std: float) -> None:
+    """Draws the weights of all linear layers: normal with this deviation, cut at +-2; biases 0."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            trunc_normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)

@@ -38,20 +38,20 @@ def measured(
             yield batch["images"]
 
     said, ended = time.monotonic(), 0
-    for video, boxes in tracker.track(videos(), min(at_once, first["sequences"])):
+    for video, boxes, seconds in tracker.track(videos(), min(at_once, first["sequences"])):
         sequence, ended = cast("Tracked", video), ended + 1
         if time.monotonic() - said > SAID_EVERY_S:
             said = time.monotonic()
             speed = tracker.frames / max(tracker.seconds, 1e-9)
             log.info("tracked %d of %d sequences, %.0f frames/s", ended, first["sequences"], speed)
-        yield items.pop(id(video)), part_of(sequence, boxes, protocol, baselines)
+        yield items.pop(id(video)), part_of(sequence, boxes, seconds, protocol, baselines)
 
 
-def part_of(sequence: Tracked, boxes: Floats, protocol: Protocol, baselines: bool) -> dict[str, Any]:
-    """`model` (and `still`, `match`): fields of SequenceFigures. Where labels are not public `name` and `boxes` (x, y,
-    width, height in pixels of each frame) in their place."""
+def part_of(sequence: Tracked, boxes: Floats, seconds: Floats, protocol: Protocol, baselines: bool) -> dict[str, Any]:
+    """`model` (and `still`, `match`): fields of SequenceFigures. Where labels are not public in their place `name`,
+    `boxes` (x, y, width, height in pixels of each frame) and `seconds` (of each frame)."""
     if not protocol.public_labels:
-        return {"name": sequence.name, "boxes": sized(boxes).tolist()}
+        return {"name": sequence.name, "boxes": sized(boxes).tolist(), "seconds": seconds.tolist()}
     tracks = {"model": boxes}
     if baselines:
         tracks |= {"still": unmoved(sequence), "match": matched(sequence)}

@@ -22,10 +22,10 @@ of the search region's sides; one of each for every token of the search region."
 class Head(nn.Module):
     """Two MLPs of three layers: the score of each token, and its box."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, std: float) -> None:
         super().__init__()
         self.score, self.box = _mlp(width, 1), _mlp(width, 4)
-        self.apply(draw)
+        draw(self, std)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """(n, tokens, width) -> (n, tokens), (n, tokens, 4)"""
@@ -75,9 +75,9 @@ class TrackingModel(nn.Module):
             nn.Identity() if alike else nn.Linear(channels, width) for _ in grids
         )
         for projection in (self.template_projection, self.search_projection):
-            draw(projection)
-        self.fusion = Fusion(width, options.heads, options.blocks, options.mlp_ratio, options.drop_path, *grids)
-        self.head = Head(width)
+            draw(projection, options.init_std)
+        self.fusion = Fusion(options, *grids)
+        self.head = Head(width, options.init_std)
         self.grid = grids[1]
         """(rows, columns) of the search region's tokens."""
         self.template_side, self.search_side = template, search

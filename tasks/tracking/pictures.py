@@ -56,7 +56,7 @@ class Strip:
 def tracked(videos: Iterable[Tracked], tracker: Tracker, at_once: int) -> list[Strip]:
     """The beginnings of the sequences, each as it was tracked, in their order."""
     begun = [Beginning(video) for video in videos]
-    found = {id(video): boxes for video, boxes in tracker.track(begun, at_once)}
+    found = {id(video): boxes for video, boxes, _ in tracker.track(begun, at_once)}
     return [Strip(video, found[id(video)], _overlap(video, found[id(video)])) for video in begun]
 
 

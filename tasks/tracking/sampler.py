@@ -71,9 +71,9 @@ class PairSamples(Samples):
             yield some.lengths.tobytes()
 
     def sample(self, index: int) -> Sample:
-        """Random numbers come from NumPy's generator, which is seeded for the sample. Raises Unreadable for a frame,
-        DataError for annotations."""
-        generator = np.random.default_rng(np.random.randint(0, 2**31, size=4).tolist())
+        """Random numbers come from NumPy's generator, which is seeded for the sample, and from `index`: one that takes
+        the place of an unreadable pair is another. Raises Unreadable for a frame, DataError for annotations."""
+        generator = np.random.default_rng([*np.random.randint(0, 2**31, size=4).tolist(), index])
         some = self._sets[int(generator.integers(len(self._sets)))]
         frames, rows = self._drawn(some, generator)
         template = some.image(frames.frames[rows[0]])

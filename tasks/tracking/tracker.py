@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -57,6 +58,8 @@ class _Target:
     """Of what lies beyond a frame: the mean of the first one."""
     boxes: list[Floats] = field(default_factory=list)
     """Of the frames so far (left, top, right, bottom), the first being the given one; all reach into their frame."""
+    seconds: list[float] = field(default_factory=list)
+    """That each took: its share of the time for a batch."""
 
     @property
     def ended(self) -> bool:
@@ -71,11 +74,12 @@ class Tracker:
         self._device = next(model.parameters()).device
         self._window = hann_window(model.grid).to(self._device)
         self.frames, self.seconds = 0, 0.0
-        """Frames tracked so far, and how long that took, with reading them."""
+        """Frames so far, the first of each video included, and how long they took, with reading them."""
 
     @torch.no_grad()
-    def track(self, videos: Iterable[Video], at_once: int) -> Iterator[tuple[Video, Floats]]:
-        """Yields each video, as soon as it ends, with its boxes (frames, 4): left, top, right, bottom.
+    def track(self, videos: Iterable[Video], at_once: int) -> Iterator[tuple[Video, Floats, Floats]]:
+        """Yields each video, as soon as it ends, with its boxes (frames, 4), left, top, right, bottom, and the seconds
+        (frames,) that each frame took, as a share of its batch's.
 
         So many videos are tracked at a time. Every batch has `at_once` rows, repeating one where there are fewer
         videos, so that the boxes of a video do not depend on what is tracked beside it.
@@ -83,19 +87,31 @@ class Tracker:
         queue, targets = iter(videos), list[_Target]()
         while True:
             new = list(itertools.islice(queue, at_once - len(targets)))
-            began = time.monotonic()
-            targets += self._begun(new, at_once) if new else []
+            if new:
+                with self._timed(begun := list[_Target]()):
+                    begun += self._begun(new, at_once)
+                targets += begun
             if not targets:
                 return
             running = [target for target in targets if not target.ended]
             if running:
-                self._step(running, at_once)
-            self.frames += len(running)
-            self.seconds += time.monotonic() - began
+                with self._timed(running):
+                    self._step(running, at_once)
             for target in targets:
                 if target.ended:
-                    yield target.video, np.stack(target.boxes)
+                    yield target.video, np.stack(target.boxes), np.array(target.seconds)
             targets = [target for target in targets if not target.ended]
+
+    @contextmanager
+    def _timed(self, targets: list[_Target]) -> Iterator[None]:
+        """Shares the time of a batch out to its targets."""
+        began = time.monotonic()
+        yield
+        seconds = time.monotonic() - began
+        self.frames += len(targets)
+        self.seconds += seconds
+        for target in targets:
+            target.seconds.append(seconds / len(targets))
 
     def _begun(self, videos: Sequence[Video], rows: int) -> list[_Target]:
         """The targets of videos, in their first frame."""

@@ -19,8 +19,9 @@ OWN_NAMES = (
     ("encoder.layers.", "encoder."), ("decoder.layers.0.", "decoder."), ("out_norm.", "norm."),
     ("norm1_q.", "norm."), ("norm1_kv.", "key_norm."), ("norm1.", "norm."), ("norm2.", "mlp_norm."),
     ("attn.proj.", "attention.out."), ("attn.q.", "attention.query."), ("attn.kv.", "attention.pair."),
-    ("z_untied_pos_enc.", "template."), ("x_untied_pos_enc.", "search."), ("pos.w_pos", "columns"), ("pos.h_pos", "rows"),
-    ("pos_q_linear.", "query."), ("pos_k_linear.", "key."), ("rpe_bias_table.relative_position_bias_table", "relative.table"),
+    ("z_untied_pos_enc.", "template."), ("x_untied_pos_enc.", "search."), ("pos.w_pos", "columns"),
+    ("pos.h_pos", "rows"), ("pos_q_linear.", "query."), ("pos_k_linear.", "key."),
+    ("rpe_bias_table.relative_position_bias_table", "relative.table"),
 )  # fmt: skip
 """Of the reference -> of ours, one after the other."""
 
@@ -56,9 +57,13 @@ def weights(stored: dict[str, np.ndarray], prefix: tuple[str, ...]) -> dict[str,
 def fusion(stored: dict[str, np.ndarray]) -> Fusion:
     settings = json.loads(str(stored["settings"]))
     template, search = (tuple(settings[name]) for name in ("template", "search"))
-    made = Fusion(
-        settings["dim"], settings["heads"], settings["encoder_layers"], settings["mlp_ratio"], 0.1, template, search
+    options = FusionOptions(
+        width=settings["dim"],
+        heads=settings["heads"],
+        blocks=settings["encoder_layers"],
+        mlp_ratio=settings["mlp_ratio"],
     )
+    made = Fusion(options, template, search)
     made.load_state_dict(weights(stored, ("w.encoder.", "w.decoder.", "w.out_norm.")))
     return made.eval()
 
@@ -91,7 +96,7 @@ def test_fusion_and_head_give_the_numbers_of_the_reference(fusion: Fusion, store
         whole = fusion(template, search, drop=True)
     for ours, theirs in ((tokens[:, :9], "enc_z"), (tokens[:, 9:], "enc_x"), (read, "dec_x")):
         np.testing.assert_allclose(ours.numpy(), stored[theirs], atol=1e-5)
-    head = Head(stored["z"].shape[-1]).eval()
+    head = Head(stored["z"].shape[-1], 0.02).eval()
     named = {}
     for name, value in weights(stored, ("w.head.",)).items():
         part, place, kind = name.removeprefix("head.").replace("_mlp.layers", "").split(".")
@@ -104,7 +109,7 @@ def test_fusion_and_head_give_the_numbers_of_the_reference(fusion: Fusion, store
 
 
 def test_drop_path_rises_over_the_layers_and_can_be_turned_off() -> None:
-    fusion = Fusion(16, 2, 3, 4, 0.3, (2, 2), (4, 4))
+    fusion = Fusion(FusionOptions(width=16, heads=2, blocks=3, drop_path=0.3), (2, 2), (4, 4))
     template, search = torch.randn(2, 4, 16), torch.randn(2, 16, 16)
     fusion(template, search, drop=True)
     rates = [block.drop.drop_prob for block in (*fusion.encoder, fusion.decoder)]
@@ -114,5 +119,5 @@ def test_drop_path_rises_over_the_layers_and_can_be_turned_off() -> None:
 
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"heads 3 do not divide width 16: use one of 1, 2, 4, 8, 16"):
+    with pytest.raises(ValueError, match=r"heads 3 do not divide width 16: use one of 1, 2, 4, 8, 16 "):
         FusionOptions(width=16, heads=3)
