@@ -1,9 +1,10 @@
 """The sequences that are known by name.
 
-Sources of the counts. GOT-10k: Huang et al. 2021, and its lists. TrackingNet: Muller et al. 2018, and its
-development kit (12 chunks of 2,511 sequences). LaSOT: Fan et al. 2019; testing_set.txt and the boxes in its evaluation
-toolkit, of which the 280 test sequences have 685,360 (frames of train: 3.52 million less these). COCO: images with an
-object that is no group, and such objects, as Detectron2's logs of COCO 2017 count them.
+Sources of the counts. GOT-10k: Huang et al. 2021 (180 of its 420 test sequences are published), its lists, and frames
+as users counted them. TrackingNet: Muller et al. 2018, and its development kit (12 chunks of 2,511 sequences). LaSOT:
+Fan et al. 2019; testing_set.txt and the boxes in its evaluation toolkit, of which the 280 test sequences have
+685,360; train has the other 2,831,982 frames. COCO: images with an object that is no group (1,021 of 118,287 have
+none), and such objects, as Detectron2's logs of COCO 2017 count them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ LASOT = FolderSequences(
     how_to_get="Get LaSOT (its site, or huggingface.co/datasets/l-lt/LaSOT, 227 GB) and unpack the 70 categories into "
     "lasot: lasot/airplane/airplane-1/img ..",
     licence="for research",
-    counts={"train": 1_120, "test": 280}, frames={"train": 2_830_000, "test": 685_360},
+    counts={"train": 1_120, "test": 280}, frames={"train": 2_831_982, "test": 685_360},
 )  # fmt: skip
 COCO_BOXES = StillImages(
     name="coco-boxes", title="COCO", source="folder", folder="coco", metric="SUC",

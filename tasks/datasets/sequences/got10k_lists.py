@@ -10,8 +10,8 @@ Taken = Literal["reference", "without_vot", "all"]
 `reference`: the 7,086 that SwinTrack trains on (got10k_vot_train_split.txt, pytracking's list). The list was meant to
 leave out the sequences that VOT forbids, and another 1,249 to watch training by. But its numbers are positions in
 list.txt, from 0, and VOT's are names, from 1: what both lists of that split leave is exactly VOT's numbers taken as
-positions, so that it leaves out the neighbours of the sequences that were meant. `without_vot`: all but the 1,000 that
-VOT forbids, by their names. `all`: the whole part.
+positions, so that (in a list.txt in order, as pytracking's authors describe it) the neighbours of those sequences are
+left out. `without_vot`: all but the 1,000 that VOT forbids, by their names. `all`: the whole part.
 """
 
 

@@ -106,7 +106,8 @@ class FolderLayout(ABC):
             self._check_first(base / place.boxes, sequence, boxes, visible)
         if self.strict and (shown.visible & ~has_area).any():
             raise DataError(self.without_area(place, sequence, boxes, shown.visible & ~has_area))
-        return Sequence(sequence, frames, boxes, visible, shown.counted, shown.fps)
+        counted = shown.counted & has_area if self.protocol(part).kind == "otb" else shown.counted
+        return Sequence(sequence, frames, boxes, visible, counted, shown.fps)
 
     def _without_boxes(self, place: Place, sequence: str, boxes: Floats, frames: tuple[str, ...]) -> Sequence:
         if len(boxes) != 1:

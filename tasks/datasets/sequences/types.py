@@ -44,9 +44,9 @@ class Sequence:
     """(frames,): False where the object is absent, hidden or out of view, or its box has no area: such frames are never
     drawn for training."""
     counted: Flags
-    """(frames,): frames that figures are over. `otb`: where the object is neither hidden nor out of view, the first one
-    included, as LaSOT's and SwinTrack's code have it. `got10k`: where some of it shows, without the first one, as the
-    got10k toolkit has it."""
+    """(frames,): frames that figures are over. `otb`: where the object is neither hidden nor out of view and its box
+    has an area, the first one included, as SwinTrack's code has it. `got10k`: where some of it shows, without the first
+    one, as the got10k toolkit has it."""
     fps: float
     """Frames per second."""
     still: bool = False

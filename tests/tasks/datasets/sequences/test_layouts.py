@@ -113,6 +113,16 @@ def test_lasot_counts_from_one_and_hides_what_is_occluded_or_gone(root: Path) ->
     assert opened.protocol == Protocol("otb", True, "all")
 
 
+def test_a_box_without_area_is_not_measured_on_lasot(tmp_path: Path) -> None:
+    """Three frames of its test sequences have one, although the object shows (tiger-6, lion-5, microphone-6)."""
+    trees.lasot(tmp_path / "lasot")
+    path = tmp_path / "lasot/bear/bear-2/groundtruth.txt"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], "613,731,247,-11", *lines[3:]]))
+    sequence = open_sequences(LASOT, tmp_path, "test").load(1)
+    assert flags(sequence.visible) == flags(sequence.counted) == "11011111"
+
+
 def test_lasots_own_list_is_taken_where_no_file_names_others(tmp_path: Path) -> None:
     tested, trained = lasot_lists.sequences("test"), lasot_lists.sequences("train")
     assert (len(tested), len(trained), len({*tested, *trained})) == (280, 1120, 1400)
@@ -202,4 +212,4 @@ def test_cards_state_their_parts_and_compare() -> None:
     assert replace(GOT10K, fields={"taken": "all"}).cut == "all"
     assert isinstance(GOT10K, FolderSequences)
     assert GOT10K.facts()["metric"] == "AO"
-    assert LASOT.facts()["frames"] == "train 2,830,000, test 685,360"
+    assert LASOT.facts()["frames"] == "train 2,831,982, test 685,360"
