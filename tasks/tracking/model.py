@@ -59,6 +59,9 @@ class TrackingModel(nn.Module):
     The norm of the feature map is the model's own, as SwinTrack has it, and does not come with the backbone's weights.
     """
 
+    origin: Tensor
+    """(rows, columns, 4): what is added to the boxes that the head gives."""
+
     def __init__(self, backbone: nn.Module, stride: int, template: int, search: int, options: FusionOptions) -> None:
         """`backbone`: one that ends at `level_of` it. `stride`: of the feature map that is taken. `template`, `search`:
         sides of the two crops in pixels.
@@ -80,6 +83,7 @@ class TrackingModel(nn.Module):
         self.head = Head(width, options.init_std)
         self.grid = grids[1]
         """(rows, columns) of the search region's tokens."""
+        self.register_buffer("origin", _origin(self.grid, options.box_from == "token"), persistent=False)
         self.template_side, self.search_side = template, search
 
     def forward(
@@ -98,12 +102,21 @@ class TrackingModel(nn.Module):
             return cast("Tensor", tokens)
         read = self.fusion(tokens, self.search_projection(self._tokens(searches)), drop)
         scores, boxes = self.head(read)
-        return scores.unflatten(1, self.grid), boxes.unflatten(1, self.grid)
+        return scores.unflatten(1, self.grid), boxes.unflatten(1, self.grid) + self.origin
 
     def _tokens(self, images: Tensor) -> Tensor:
         """(n, tokens, channels), row by row."""
         (features,) = feature_maps(self.backbone, images, [self._level])
         return cast("Tensor", self.norm(features.flatten(2).transpose(1, 2)))
+
+
+def _origin(grid: Grid, token: bool) -> Tensor:
+    """With `token` a head that gives 0.5 as the middle of a box means that of its token; else zeros."""
+    origin = torch.zeros(*grid, 4)
+    if token:
+        rows, columns = ((torch.arange(length) + 0.5) / length - 0.5 for length in grid)
+        origin[..., 0], origin[..., 1] = columns, rows[:, None]
+    return origin
 
 
 def hann_window(grid: Grid) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -24,9 +24,13 @@ class FusionOptions(BaseModel):
     mlp_ratio: float = Field(default=4.0, gt=0, le=16)
     """Width of an MLP's hidden layer over its own."""
     init_std: float = Field(default=0.02, gt=0, le=1)
-    """Standard deviation of the initial weights of fusion and heads. 0.02 is SwinTrack's, for a width of 512; at a width
-    of 64 the three layers of a head then pass on almost nothing, and 0.08 begins to learn sooner (specs/tracking.yaml).
-    """
+    """Standard deviation of the initial weights of fusion and heads. 0.02 is SwinTrack's, for a width of 512; at a
+    width of 64 the three layers of a head then pass on almost nothing, and 0.08 begins to learn sooner
+    (specs/tracking.yaml)."""
+    box_from: Literal["region", "token"] = "region"
+    """What the middle of a token's box is measured from. `region`: from the search region's corner, as in SwinTrack. A
+    token must then find out where it is itself, which takes millions of pairs. `token`: from the token's own middle, by
+    up to half the region's sides; it learns from thousands of pairs, and is no part of SwinTrack."""
     drop_path: float = Field(default=0.1, ge=0, lt=1)
     """Stochastic depth rate of the decoder; that of the blocks before it rises to it from 0."""
     drop_path_from: float = Field(default=150.0, ge=0, le=100_000)

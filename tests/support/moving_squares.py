@@ -39,15 +39,16 @@ class Squares(SequenceSet):
         square: int = 220,
         damaged: int | None = None,
         still: bool = False,
+        texture: bool = False,
         kind: str = "otb",
         public: bool = True,
     ) -> None:
-        """`damaged`: the sequence whose frames cannot be read."""
+        """`damaged`: the sequence whose frames cannot be read. `texture`: the square has a pattern."""
         self.name, self.root, self.part = "squares", Path(), part
         self.protocol = Protocol(kind, public, "all" if public else "first")  # type: ignore[arg-type]
         self.lengths = np.array(list(lengths) if lengths else [length] * count)
         self._hidden, self._shade, self._square, self._still = hidden or {}, shade, square, still
-        self._damaged = damaged
+        self._damaged, self._texture = damaged, texture
         self.read = 0
 
     def sequence_name(self, index: int) -> str:
@@ -66,5 +67,9 @@ class Squares(SequenceSet):
         pixels = np.full((SIDE, SIDE, 3), self._shade, np.uint8)
         pixels[..., 2] = 30
         pixels[y : y + height, x : x + width] = (self._square, self._square, max(150, self._square - 30))
+        if self._texture:
+            pixels[y : y + height, x : x + width] -= np.random.default_rng(0).integers(
+                0, 90, (OBJECT, OBJECT, 3), np.uint8
+            )
         pixels[0, 1] = number
         return pixels

@@ -214,7 +214,8 @@ def test_a_backbone_learns_slower_by_its_factor_on_top_of_layer_decay(swin: nn.M
 
 
 def test_a_factor_for_a_model_without_backbone_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"optim\.backbone_lr_factor 0\.1 needs one part of the model .* Linear has none"):
+    message = r"optim\.backbone_lr_factor 0\.1 needs one part of the model .* Linear has none"
+    with pytest.raises(ValueError, match=message):
         parameter_groups(nn.Linear(2, 2), spec(layer_decay=1, backbone_lr_factor=0.1))
 
 
