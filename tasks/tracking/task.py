@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tasks.tracking.tracker import Tracker
 
 Side = Annotated[int, Field(ge=16, le=MAX_SIDE)]
-BASELINES = {"still": "of a box that never moves", "match": "of normalised cross-correlation"}
+BASELINES = {"still": "of a box that never moves", "match": "of cross-correlation"}
 """Figures beside the model's, see tasks/tracking/baselines.py."""
 
 
@@ -123,8 +123,8 @@ class Tracking(OneDataSet[TrackingData]):
         from tasks.tracking.metrics import METRICS
 
         own = METRICS[self._data.protocol.kind]
-        title = own[0].title
-        return (*own, *(percent(name, f"{title} {what}") for name, what in BASELINES.items() if self.baselines))
+        short = {"success_mean": "SUC", "ao": "AO"}[own[0].name]
+        return (*own, *(percent(name, f"{short} {what}") for name, what in BASELINES.items() if self.baselines))
 
     @property
     def measured_figures(self) -> Mapping[str, str]:

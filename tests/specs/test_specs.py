@@ -126,6 +126,7 @@ CLAIMED = {
     ("sampled_layers", "paper"): {27: ("224", "28 hours")},
     ("sampled_layers", "cars"): {350: ("27", "3.4 hours")},
     ("depth", "paper"): {20: ("82", "10 hours")},
+    ("tracking", "paper"): {160: ("344", "43 hours")},
     ("pretrain_simmim", "swinv2_b"): {586: ("486", "")},
     ("pretrain_simmim", "swinv2_l"): {302: ("943", "")},
     ("pretrain_simmim", "vit_b"): {1202: ("237", "")},

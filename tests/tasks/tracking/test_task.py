@@ -208,7 +208,7 @@ def test_figures_and_rows_of_an_evaluation() -> None:
     rows = list(summary.measurements)
     assert [metric.name for metric in some.metrics][:2] == ["success_mean", "precision"]
     assert [metric.title for metric in some.metrics][-2:] == [
-        "mean success (SUC) of a box that never moves", "mean success (SUC) of normalised cross-correlation",
+        "SUC of a box that never moves", "SUC of cross-correlation",
     ]  # fmt: skip
     own_rows = [row.value for row in rows if row.figure == "success_mean"]
     assert {row.item for row in rows if row.figure == "ao"} == {"bird", "cup"}
