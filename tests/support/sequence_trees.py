@@ -89,7 +89,7 @@ def trackingnet(base: Path, chunks: Sequence[int] = (0, 11), frames: int = FRAME
 
 def lasot(base: Path, listed: bool = True, frames: int = FRAMES) -> Path:
     """`listed`: with LaSOT's files that name the sequences, of those alone that are here. In the first of each part
-    frame 4 is fully occluded and 5 out of view, without a box."""
+    frame 4 is fully occluded and 5 out of view, in train without a box."""
     names = LASOT if listed else {part: lasot_lists.sequences(part) for part in ("train", "test")}
     for part, some in names.items():
         for number, name in enumerate(some):
@@ -100,7 +100,8 @@ def lasot(base: Path, listed: bool = True, frames: int = FRAMES) -> Path:
             draw(folder / "img", [f"{frame:08d}.jpg" for frame in range(1, frames + 1)], boxes, number)
             hidden, gone = np.zeros(frames, dtype=int), np.zeros(frames, dtype=int)
             if number == 0:
-                hidden[4], gone[5], boxes[5] = 1, 1, 0
+                hidden[4], gone[5] = 1, 1
+                boxes[5] *= part == "test"
             (folder / "groundtruth.txt").write_text(rows(boxes, "{:.0f}"))
             (folder / "full_occlusion.txt").write_text(",".join(map(str, hidden.tolist())))
             (folder / "out_of_view.txt").write_text(",".join(map(str, gone.tolist())))
