@@ -29,7 +29,8 @@ def varifocal_sum(scores: Tensor, quality: Tensor, alpha: float, gamma: float) -
     """Varifocal loss (Zhang et al. 2021), summed. `scores`: from 0 to 1. `quality`: what the score of a positive should
     be; 0 for all others, which weigh alpha * score ** gamma."""
     weight = torch.where(quality > 0, quality, alpha * (scores - quality).abs() ** gamma)
-    return (binary_cross_entropy(scores, quality, reduction="none") * weight).sum()
+    with torch.autocast(scores.device.type, enabled=False):  # which refuses this function, though all is in fp32
+        return (binary_cross_entropy(scores, quality, reduction="none") * weight).sum()
 
 
 def tracking_sums(

@@ -28,8 +28,8 @@ class Head(nn.Module):
         draw(self, std)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, tokens, width) -> (n, tokens), (n, tokens, 4)"""
-        return self.score(tokens).sigmoid()[..., 0], self.box(tokens).sigmoid()
+        """(n, tokens, width) -> (n, tokens), (n, tokens, 4), in fp32: in bf16 a score near 1 would be 1."""
+        return self.score(tokens).float().sigmoid()[..., 0], self.box(tokens).float().sigmoid()
 
 
 def _mlp(width: int, out: int) -> nn.Sequential:

@@ -46,7 +46,7 @@ class Tracking(OneDataSet[TrackingData]):
     data_fields: ClassVar[tuple[str, ...]] = ("dataset", "train_sets")
     split_field: ClassVar[str] = "evaluate"
     part_fields: ClassVar[tuple[str, ...]] = PART_FIELDS
-    changeable: ClassVar[tuple[str, ...]] = ("augment.", "inference.")
+    changeable: ClassVar[tuple[str, ...]] = ("augment.",)
 
     kind: Literal["tracking"] = "tracking"
     dataset: SequencesField

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tasks.tracking.labels import positives
 from tasks.tracking.losses import LEAST_OVERLAP, overlaps, tracking_sums, varifocal_sum
+from tasks.tracking.model import Head
 
 SEARCH, GRID = 224, (14, 14)
 
@@ -84,3 +85,16 @@ def test_a_batch_without_a_positive_has_a_loss_and_a_gradient() -> None:
 def test_overlaps_of_a_square(second: tuple[float, ...], iou: float, giou: float) -> None:
     found = overlaps(torch.tensor([[0.0, 0.0, 0.5, 0.5]]), torch.tensor([second]))
     assert [value.item() for value in found] == pytest.approx([iou, giou])
+
+
+def test_scores_and_loss_are_in_fp32_under_autocast(boxes: Tensor) -> None:
+    torch.manual_seed(0)
+    head = Head(16, 0.5)
+    tokens = torch.randn(7, 196, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores, predicted = head(tokens)
+        assert (scores.dtype, predicted.dtype) == (torch.float32, torch.float32)
+        scores, predicted = scores.unflatten(1, GRID), predicted.unflatten(1, GRID)
+        inside = tracking_sums(scores, predicted, boxes, positives(boxes, GRID), 0.75, 2.0)
+    outside = tracking_sums(scores, predicted, boxes, positives(boxes, GRID), 0.75, 2.0)
+    assert [value.item() for value in inside] == [value.item() for value in outside]
