@@ -87,9 +87,12 @@ class OptimSpec(BaseModel):
     there is one before pooling, and a shared relative position bias are at the head's level.
     `replknet13`: RepLKNet's code, two blocks a level (13 and the head's); the same as `timm` for our RepLKNet.
     """
+    backbone_lr_factor: float = Field(default=1.0, gt=0, le=100)
+    """Factor of the learning rate of the backbone, all of it, beside what is trained on top of it; layer decay comes on
+    top. 0.1 in SwinTrack (tracking) and Mask2Former."""
     weight_decay: Rate = 0.05
-    no_decay: Literal["timm", "simmim_swin_pretrain", "simmim_vit", "one_dimensional"] = "timm"
-    """Parameters without weight decay: always those of one dimension (norms, biases), and
+    no_decay: Literal["timm", "simmim_swin_pretrain", "simmim_vit", "one_dimensional", "none"] = "timm"
+    """Parameters without weight decay: except for `none`, those of one dimension (norms, biases), and
 
     `timm`: those that the model's `no_weight_decay` lists. For SwinV2 cpb_mlp and logit_scale, for Swin the relative
     position tables: as SimMIM's fine-tuning and the depth and pose code. For vision transformers class token, position
@@ -99,6 +102,7 @@ class OptimSpec(BaseModel):
     `simmim_vit`: class token and position embedding. SimMIM's vision transformer, in pre-training and fine-tuning: the
     mask token and relative position tables decay.
     `one_dimensional`: no others, as in RepLKNet's code.
+    `none`: none at all, every parameter decays, as in SwinTrack's code.
     """
     optimizer: Literal["adamw", "sgd", "momentum", "lars", "lamb"] = "adamw"
     """By timm's names. `adamw`: torch's. `sgd`: torch's with Nesterov momentum; `momentum`: with plain momentum. `lars`

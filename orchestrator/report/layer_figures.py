@@ -45,6 +45,7 @@ def _figure(results: JobResults, wanted: Mapping[str, Any]) -> LayerFigure:
         caption=wanted["caption"],
         low=wanted["low"],
         high=wanted["high"],
+        **({"axis": wanted["axis"]} if wanted.get("axis") else {}),
     )
 
 

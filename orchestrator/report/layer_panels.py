@@ -88,7 +88,7 @@ class LayerFigure:
     name: str
     """Of its files."""
     title: str
-    form: Literal["dots", "mean", "matrix"]
+    form: Literal["dots", "mean", "matrix", "curves"]
     figure: MetricRow
     stage: str
     columns: tuple[str, ...]
@@ -96,3 +96,5 @@ class LayerFigure:
     caption: str = ""
     low: float | None = None
     high: float | None = None
+    axis: str = "layer (from 0)"
+    """Title of the axis that layers are on."""

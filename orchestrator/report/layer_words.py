@@ -11,6 +11,7 @@ from orchestrator.report.layer_panels import LayerFigure, Panel
 SIGNS = {
     "dots": "small dots: heads (divergence: pairs of heads; RepLKNet: channels); large dots: their mean",
     "mean": "dots: the mean over heads (divergence: pairs of heads; RepLKNet: channels)",
+    "curves": "a line for each row: the mean over its seeds",
     "matrix": "each square: a pair of layers, all panels on one scale",
 }
 """What the marks of each form mean."""
@@ -24,7 +25,8 @@ def caption(figure: LayerFigure) -> str:
         parts.append("dashed: attention to all places alike")
     counts = {len(panel.seeds) for panel in figure.panels if panel.seeds}
     if counts and max(counts) > 2 and figure.form != "matrix":
-        parts.append("bars: 95 % interval of the mean over seeds (Student t)")
+        marks = "bands" if figure.form == "curves" else "bars"
+        parts.append(f"{marks}: 95 % interval of the mean over seeds (Student t)")
     if left_out := [f"{panel.row} {why}" for panel in figure.panels for why in panel.missing]:
         parts.append(f"left out: {', '.join(left_out)}")
     text = "; ".join(parts) + "."
@@ -34,7 +36,8 @@ def caption(figure: LayerFigure) -> str:
 def means(figure: LayerFigure) -> tuple[list[str], list[list[str]]]:
     """Header and lines of a table: for each panel the mean of each layer (of a matrix: over the other layers)."""
     layers = sorted({layer for panel in figure.panels for layer in panel.layers})
-    return ["layer", *map(str, layers)], [_line(figure, panel, layers) for panel in figure.panels]
+    corner = "layer" if figure.form != "curves" else figure.axis
+    return [corner, *map(str, layers)], [_line(figure, panel, layers) for panel in figure.panels]
 
 
 def _line(figure: LayerFigure, panel: Panel, layers: list[int]) -> list[str]:

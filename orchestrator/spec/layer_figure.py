@@ -24,9 +24,13 @@ class LayerFigure(SpecModel):
     """Values of `report.columns` of the trials to draw; one or more are named where the stage has several."""
     rows: list[Label] = Field(default=[], max_length=50)
     """Values of `report.rows`, a panel each, in this order; none: all that the stage has."""
-    form: Literal["dots", "mean", "matrix"] = "dots"
+    form: Literal["dots", "mean", "matrix", "curves"] = "dots"
     """`dots`: a small dot for each head (or pair of heads, or channel) of a layer and a large one for their mean.
-    `mean`: the mean alone. `matrix`: a heat map of all pairs of layers, from values whose item is the other layer."""
+    `mean`: the mean alone. `matrix`: a heat map of all pairs of layers, from values whose item is the other layer.
+    `curves`: one panel with a line for each row, such as the success plot of tracking."""
+    axis: Label = ""
+    """Title of the horizontal axis, where a figure is measured over something else than layers: overlap threshold (%).
+    Empty: layer (from 0)."""
     anchor: Label = ""
     """Name of a figure that was measured once for each layer, drawn as a line: for example uniform_distance, what
     attention to all places alike would give."""

@@ -126,6 +126,7 @@ CLAIMED = {
     ("sampled_layers", "paper"): {27: ("224", "28 hours")},
     ("sampled_layers", "cars"): {350: ("27", "3.4 hours")},
     ("depth", "paper"): {20: ("82", "10 hours")},
+    ("tracking", "paper"): {160: ("344", "43 hours")},
     ("pretrain_simmim", "swinv2_b"): {586: ("486", "")},
     ("pretrain_simmim", "swinv2_l"): {302: ("943", "")},
     ("pretrain_simmim", "vit_b"): {1202: ("237", "")},
@@ -232,6 +233,40 @@ def test_pose_prints_the_papers_values() -> None:
     assert reference is not None
     values = [row["coco-keypoints"] for row in reference.values.values()]
     assert values == [75.2, 75.9, 77.6, 76.5, 78.1]  # Table 2, COCO val
+
+
+def test_tracking_is_trained_with_swintracks_recipe_and_prints_the_papers_values() -> None:
+    job = load(ROOT / "specs" / "tracking.yaml", "paper")
+    planner = Planner(job, DurationModel())
+    trials = [*planner.specs(), *planner.foreseen()]
+    trained = [trial for trial in trials if trial.optim.epochs]
+    rows = ["B 1K-SUP", "B 22K-SUP", "B 1K-MIM", "L 22K-SUP", "L 1K-MIM"]
+    assert [trial.backbone.init.name for trial in trained] == rows
+    for trial in trained:
+        optim, task = trial.optim, trial.task
+        recipe = (optim.lr, optim.batch, optim.epochs, optim.step_epochs, optim.clip, optim.weight_decay)
+        assert recipe == (5e-4, 160, 300, (210,), 0.1, 1e-4)
+        assert (optim.backbone_lr_factor, optim.no_decay, optim.warmup_epochs) == (0.1, "none", 3)
+        assert task.pairs == 131_072  # type: ignore[attr-defined]
+        assert task.train_sets == ("got10k", "trackingnet", "lasot", "coco-boxes")  # type: ignore[attr-defined]
+        assert trial.backbone.image_size == 2 * task._template(224) == 224  # type: ignore[attr-defined]
+    again = [trial.task for trial in trials if not trial.optim.epochs]
+    assert len(again) == 15
+    assert {(task.head, task.split) for task in again} == {("keep", "test")}  # type: ignore[attr-defined]
+    reference = job.report.reference
+    assert reference is not None
+    assert [row["lasot"] for row in reference.values.values()] == [69.4, 67.8, 70.0, 69.2, 70.7]  # Table 2
+
+
+def test_specs_on_generated_scenes_share_their_pre_training() -> None:
+    """The second job finds the trials of the first."""
+    keys = {}
+    for name in ("pose", "depth", "tracking"):
+        planner = Planner(load(ROOT / "specs" / f"{name}.yaml", "laptop"), DurationModel())
+        first = [trial for trial in planner.specs() if trial.seed == 0 and trial.task.kind in ("classify", "pretrain")]
+        keys[name] = {trial.key for trial in first}
+    assert len(keys["pose"]) == 2
+    assert keys["tracking"] == keys["depth"] == keys["pose"]
 
 
 def test_figure_5_and_drawn_layers_on_depth_are_the_papers_protocol() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +155,11 @@ def all_four(root: Path) -> Path:
     lasot(root / "lasot")
     coco(root / "coco")
     return root
+
+
+@cache
+def shared_sequences() -> Path:
+    """Sequences of one's own for all tests of this process, which only read them."""
+    folder = Path(tempfile.mkdtemp(prefix="sequences-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return own(folder / "own")

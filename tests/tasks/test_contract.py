@@ -19,6 +19,7 @@ from depth_sets import COUNTS, described
 from in_process_backend import Machine, drive_to_end
 from person_trees import shared_tree
 from registered_ships import registered_ships
+from sequence_trees import shared_sequences
 from ships.task import Ships
 
 from orchestrator.plan.cost import cost
@@ -39,6 +40,7 @@ from tasks.depth.task import Depth
 from tasks.metrics import Summary
 from tasks.pose.task import Pose
 from tasks.pretraining.task import Pretrain
+from tasks.tracking.task import Tracking
 from workers.run import run_trial
 
 VIT = BackboneSpec(
@@ -58,12 +60,23 @@ def people() -> Pose:
     return Pose.model_validate({**fields, "sizes": planned["sizes"]})
 
 
+def sequences() -> Tracking:
+    """Tracking of sequences of one's own, as it is planned."""
+    fields = {
+        "kind": "tracking", "dataset": {"kind": "sequences", "path": str(shared_sequences())}, "pairs": 36, "stride": 4,
+        "fusion": {"width": 16, "heads": 2, "blocks": 1, "drop_path_from": 1}, "baselines": True,
+    }  # fmt: skip
+    planned = Tracking.model_validate(fields).planned_fields(Path())
+    return Tracking.model_validate({**fields, "sizes": planned["sizes"]})
+
+
 SMALLEST: dict[str, tuple[Task, BackboneSpec]] = {
     "classify": (Classify(dataset="digits", normalize="half"), VIT),
     "pretrain": (Pretrain(dataset="digits-pretrain", mask_patch=4, normalize="half"), VIT),
     "analysis": (Analyse(dataset="digits", normalize="half", images=30, cka_batch=10), VIT),
     "pose": (people(), VIT),
     "depth": (Depth(dataset=described(), sizes={"rooms/lists": COUNTS}, augment={"cut_depth": 0.5}), VIT),
+    "tracking": (sequences(), VIT.model_copy(update={"image_size": 32})),
     "ships": (Ships(), BackboneSpec(model="resnet10t", image_size=64)),
 }
 """Kind -> its smallest instance; `ships` is a task of the tests alone."""

@@ -188,6 +188,43 @@ def test_without_layer_decay_two_groups_are_left(swin: nn.Module) -> None:
     assert {(g.lr_scale, g.weight_decay) for g in parameter_groups(swin, spec(layer_decay=1))} == {(1, 0), (1, 0.05)}
 
 
+class _WithHead(nn.Module):
+    """A backbone inside another model."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.decoder = backbone, nn.Linear(3, 3)
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.75])
+def test_a_backbone_learns_slower_by_its_factor_on_top_of_layer_decay(swin: nn.Module, decay: float) -> None:
+    def scales(model: nn.Module, **changes: Any) -> dict[str, float]:
+        groups = parameter_groups(model, spec(layer_decay=decay, **changes))
+        return {name: group.lr_scale for group in groups for name in group.names}
+
+    outer = _WithHead(swin)
+    plain, slower = scales(outer), scales(outer, backbone_lr_factor=0.1)
+    inside = {name for name in plain if name.startswith("backbone.") and not name.startswith("backbone.head.")}
+    assert len(inside) > 100
+    for name, scale in plain.items():
+        assert slower[name] == pytest.approx(scale * (0.1 if name in inside else 1))
+    alone, before = scales(swin, backbone_lr_factor=0.1), scales(swin)
+    assert alone["head.fc.weight"] == before["head.fc.weight"] == 1  # a classifier is no part of its backbone
+    assert alone["patch_embed.proj.weight"] == pytest.approx(0.1 * before["patch_embed.proj.weight"])
+
+
+def test_a_factor_for_a_model_without_backbone_is_refused() -> None:
+    message = r"optim\.backbone_lr_factor 0\.1 needs one part of the model .* Linear has none"
+    with pytest.raises(ValueError, match=message):
+        parameter_groups(nn.Linear(2, 2), spec(layer_decay=1, backbone_lr_factor=0.1))
+
+
+def test_with_no_decay_none_everything_decays(swin: nn.Module) -> None:
+    groups = parameter_groups(swin, spec(no_decay="none", weight_decay=0.1))
+    assert {group.weight_decay for group in groups} == {0.1}
+    assert sum(len(group.names) for group in groups) == len(list(swin.parameters()))
+
+
 def test_a_frozen_parameter_is_in_no_group() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].weight.requires_grad_(False)

@@ -1,0 +1,105 @@
+"""Loaders of tracking: pairs to train on, and whole sequences to track."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare
+from tasks.datasets.loaders import Pipeline, SampleLoaders
+from tasks.datasets.sequences.types import Pixels, SequenceSet
+from tasks.datasets.transforms import Normalizing
+from tasks.errors import DataError
+from tasks.tracking.crops import Floats, corners, has_area
+from tasks.tracking.options import TrackingAugment
+from tasks.tracking.sampler import CutPair, OnDevice, PairSamples, Sampling, collated
+
+
+@dataclass(frozen=True)
+class TrackingInput:
+    """How sequences become inputs."""
+
+    template: int
+    search: int
+    """Sides of the two crops, in pixels."""
+    sampling: Sampling
+    augment: TrackingAugment
+    normalize: Normalizing
+    drop_path_from: float
+    """Epochs after which the fusion drops paths."""
+
+
+class Tracked:
+    """A sequence to track: its frames are read one by one."""
+
+    def __init__(self, some: SequenceSet, index: int, pool: ThreadPoolExecutor | None = None) -> None:
+        """`pool`: decodes each frame while the one before it is looked at. Raises DataError for annotations that cannot
+        be read, or a first frame that does not show the object."""
+        self._set, self._pool, self.annotated = some, pool, some.load(index)
+        self.boxes = corners(self.annotated.boxes)
+        """(frames, 4) left, top, right, bottom; the first alone where the others are not public."""
+        if not has_area(self.boxes[0]) or not self.annotated.visible[0]:
+            raise DataError(
+                f"{some.name}: sequence {self.name} cannot be tracked: its first frame does not show the object (box "
+                f"{', '.join(f'{value:g}' for value in self.annotated.boxes[0])}); leave the sequence out"
+            )
+
+    @property
+    def name(self) -> str:
+        return self.annotated.name
+
+    @property
+    def first_box(self) -> Floats:
+        first: Floats = self.boxes[0]
+        return first
+
+    def __len__(self) -> int:
+        return len(self.annotated.frames)
+
+    def frames(self) -> Iterator[Pixels]:
+        """Raises DataError for one that cannot be read."""
+        files = self.annotated.frames
+        if self._pool is None:
+            yield from map(self._set.image, files)
+            return
+        coming = self._pool.submit(self._set.image, files[0])
+        for following in files[1:]:
+            frame, coming = coming.result(), self._pool.submit(self._set.image, following)
+            yield frame
+        yield coming.result()
+
+
+class TrackingLoaders(SampleLoaders):
+    """Training batches: see `sampler.collated`, and `drop`. An evaluation batch is a whole sequence: `images`, a
+    `Tracked`, and `sequences`, how many there are in all. Its item is the sequence's place in its set."""
+
+    def __init__(
+        self, trained: Sequence[SequenceSet], evaluated: SequenceSet, how: TrackingInput, context: DataContext
+    ) -> None:
+        """Raises DataError as SampleLoaders does."""
+        pairs = PairSamples(trained, how.sampling)
+        steps = len(pairs) // context.batch
+        pipeline = Pipeline(
+            CutPair(how.template, how.search, how.augment), CutPair(how.template, how.search, TrackingAugment.none()),
+            collated, OnDevice(how.normalize, steps, how.drop_path_from),
+        )  # fmt: skip
+        super().__init__(pairs, pairs, pipeline, context)
+        self.image_cache = "none: frames are read when they are drawn"
+        self._evaluated = evaluated
+        self._pool = ThreadPoolExecutor(context.loader_workers) if context.loader_workers else None
+        content = PairSamples([evaluated], how.sampling).content()
+        self.digest = hashlib.sha256(self.digest.encode() + b"".join(content)).hexdigest()
+
+    def evaluation(self, share: EvaluationShare = EVERYTHING) -> Iterator[Batch]:
+        count = len(self._evaluated)
+        for index in range(count):
+            item = f"{index:06d}"
+            if share.wants(index, item):
+                yield {"item": item, "images": Tracked(self._evaluated, index, self._pool), "sequences": count}
+
+    def pictured(self, count: int) -> Iterable[Tracked]:
+        """So many sequences at most, at even distances through those that are evaluated."""
+        step = -(-len(self._evaluated) // count)
+        return (Tracked(self._evaluated, index, self._pool) for index in range(0, len(self._evaluated), step))
