@@ -13,8 +13,6 @@ from documents import DOCS, PAGES, ROOT, commands, files, without_blocks
 from orchestrator.cli.main import cli
 from orchestrator.spec.load import load
 
-OF_LATER_CHANGES = {"dense.md", "plugins.md", "report-page.md", "results.md", "tracking.md", "watching.md"}
-"""Pages of docs/ that changes under way bring along."""
 IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
 
@@ -31,8 +29,6 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
             continue
         path, _, anchor = unquote(link).partition("#")
         target = (page.parent / path).resolve() if path else page
-        if target.parent == DOCS and target.name in OF_LATER_CHANGES and not target.exists():
-            continue
         assert target.exists(), f"{page.name}: {link}"
         assert target.is_relative_to(ROOT), f"{page.name}: {link}"
         if anchor:
