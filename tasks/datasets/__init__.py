@@ -20,7 +20,6 @@ from tasks.datasets.persons.described import CocoDescription
 from tasks.datasets.photo_tiles import PHOTO_TILES
 from tasks.datasets.sequences.catalog import SEQUENCES
 from tasks.datasets.sequences.described import SequencesDescription
-from tasks.datasets.sequences.layouts import BOXES
 from tasks.spelling import nearest
 
 DATASETS: dict[str, DatasetInfo] = {
@@ -50,6 +49,8 @@ _DEPTH_FILES = (".png", ".tif", ".tiff")
 def _looks_like(path: Path) -> str:
     """The kind of the data at a path: annotations in COCO's place, a folder of frames with boxes.txt, a train.txt that
     names depth maps, or labels."""
+    from tasks.datasets.sequences.layouts import BOXES  # late: it needs NumPy, which specs are read without
+
     if next((path / "annotations").glob("person_keypoints_*.json"), None):
         return "coco"
     if next(path.glob(f"*/*/{BOXES}"), None):
