@@ -153,9 +153,17 @@ def wording(model: type[BaseModel], error: Any) -> str:
     if kind == "value_error" and isinstance(error["input"], dict):
         return str(context["error"])  # about several fields, whose values it names itself
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        fields = [name for name in names(model, loc) if name not in PLANNER_ONLY]
-        return f"{show(error['input'])}: must be a mapping" + (f"; fields: {', '.join(fields)}" if fields else "")
+        return f"{show(error['input'])}: must be a mapping{_form(model, loc)}"
     return f"{show(error['input'])}: {_what(kind, context, error)}"
+
+
+def _form(model: type[BaseModel], loc: list[str | int]) -> str:
+    """What belongs into a mapping: "; fields: name, sweep", or its kinds where the fields depend on `kind`."""
+    if known := kinds(model, loc):
+        return f" with `kind`; kinds: {', '.join(known)}"
+    fields = [name for name in names(model, loc) if name not in PLANNER_ONLY]
+    more = f", ... ({len(fields)} in all)" if len(fields) > FEW_FIELDS else ""
+    return f"; fields: {', '.join(fields[:FEW_FIELDS])}{more}" if fields else ""
 
 
 SHOWN = 60
