@@ -7,6 +7,8 @@ from typing import Any
 
 REPLICATES = 4
 """The first form that takes means over seeds wherever trials differ in their seed alone."""
+OTHER_CURVES = 6
+"""The first form with the curves of trials that were compared with the chosen one."""
 
 
 def comparable(saved: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,6 +25,17 @@ def comparable(saved: Mapping[str, Any]) -> dict[str, Any]:
         changed["groups"] = [_without(each, "heat_maps", "curves") if _over_seeds(each) else each for each in groups]
         changed.pop("scales", None)
     return changed
+
+
+def in_form_of(saved: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """A report of today without the curves that one of the saved form had none of."""
+    if saved.get("form", 1) >= OTHER_CURVES:
+        return dict(fresh)
+    groups = [
+        {**group, "curves": [curve for curve in group["curves"] if curve["role"] != "other"]}
+        for group in fresh["groups"]
+    ]
+    return {**fresh, "groups": groups}
 
 
 def with_method_of(saved: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
