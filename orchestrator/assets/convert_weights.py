@@ -288,7 +288,7 @@ def _replace(path: Path, content: bytes, tag: str) -> None:
 
 
 def spec_lines(done: Converted, name: str, data_root: Path, model: BackboneSpec | None) -> str:
-    """The lines of a spec that name this file, as YAML."""
+    """The lines of a spec that name this file, as YAML; `model`: which other fields its backbone then needs."""
     below_root = done.output.is_relative_to(data_root)
     path = done.output.relative_to(data_root) if below_root else done.output
     lines = ["backbone:"]
@@ -299,6 +299,10 @@ def spec_lines(done: Converted, name: str, data_root: Path, model: BackboneSpec 
         arguments["pretrained_window_sizes"] = [height for height, _ in done.windows]
     if arguments:
         lines.append(f"  args: {json.dumps(arguments)}")
+    if model is not None:
+        lines.append(f"  image_size: {model.image_size}")
+    if model is not None and model.norm_eps is not None:
+        lines.append(f"  norm_eps: {model.norm_eps:g}")
     quoted = json.dumps(str(path))
     lines.append(f"  init: {{kind: file, name: {json.dumps(name)}, path: {quoted}, sha256: {done.sha256}}}")
     return "\n".join(lines)

@@ -59,6 +59,8 @@ class Driver:
         """Why running trials are asked to stop: "interrupted" or "cancelled"."""
         self.allowed = 0
         """Trials that may run at once: this driver's share of the cluster."""
+        self._of_job = 0
+        """Trials that all drivers of the job may run at once when it has so many."""
         self.searches = Searches(job, planner, lambda: store.search_log.events(job_id))
         self.planned_trials: dict[str, PlannedTrial] = {}
         self.no_room = False
@@ -106,6 +108,7 @@ class Driver:
         """Drives the prepared job to its end. Errors such as BackendUnreachable leave the store intact."""
         self.backend = backend
         self._membership.register(self.slots())
+        self.store.jobs.forget_seconds_left(self.job_id)
         self.store.jobs.set_state(self.job_id, JobState.running)
         try:
             self._take_over(tidy=True)
@@ -132,7 +135,7 @@ class Driver:
         running = len(self.backend.running())
         demand = max(1, running + self.planner.ready())  # a trial may become ready before the next beat
         beat = self._membership.beat(demand, running, self.slots())
-        self.allowed, self.pinned = beat.allowed, set(beat.pins)
+        self.allowed, self._of_job, self.pinned = beat.allowed, beat.of_job, set(beat.pins)
         if beat.drivers_changed or self.no_room:
             self._take_over(tidy=True)  # a driver left or died, or an actor did not answer in time
         if not beat.alone:
@@ -381,7 +384,7 @@ class Driver:
 
     def seconds_left(self) -> float | None:
         """About how long the job will take (see `TimeLeft`); None while no trial has shown how fast it is."""
-        return self._time_left.seconds(max(self.allowed, len(self.backend.running())))
+        return self._time_left.seconds(max(self._of_job, len(self.backend.running())))
 
     def slots(self) -> int:
         """How many trials the empty cluster holds, of the stage with the smallest ones."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.engine.fair_share import SlotDemand, allocate_slots
 from orchestrator.errors import LeaseLost
@@ -21,6 +21,9 @@ class Beat:
 
     allowed: int
     """Trials that this driver may run at once."""
+    of_job: int
+    """Trials that all drivers of its job in the cluster may run at once, as soon as they have so many: the share of
+    the next stages, however few trials are ready now."""
     drivers_changed: bool
     """True if a driver has left or died since the last beat."""
     alone: bool
@@ -65,8 +68,11 @@ class Membership:
         ]
         drivers = frozenset(each.id for each in demands)
         gone, self._others = self._others - drivers, drivers
+        of_job = {self._id, *(driver.id for driver in alive if driver.job_id == self._job_id)}
+        later = [replace(each, demand=max(each.demand, each.slots)) if each.id in of_job else each for each in demands]
         return Beat(
             allowed=allocate_slots(demands).get(self._id, slots),
+            of_job=sum(share for driver, share in allocate_slots(later).items() if driver in of_job),
             drivers_changed=bool(gone),
             alone=len(demands) <= 1,
             cancel_requested=self._store.jobs.cancel_requested(self._job_id),

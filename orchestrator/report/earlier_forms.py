@@ -7,6 +7,8 @@ from typing import Any
 
 REPLICATES = 4
 """The first form that takes means over seeds wherever trials differ in their seed alone."""
+OTHER_CURVES = 6
+"""The first form with the curves of trials that were compared with the chosen one."""
 
 
 def comparable(saved: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,6 +25,18 @@ def comparable(saved: Mapping[str, Any]) -> dict[str, Any]:
         changed["groups"] = [_without(each, "heat_maps", "curves") if _over_seeds(each) else each for each in groups]
         changed.pop("scales", None)
     return changed
+
+
+def in_form_of(saved: Mapping[str, Any], report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A report without the curves that the saved one's form has none of."""
+    if saved.get("form", 1) >= OTHER_CURVES or "groups" not in report:
+        return report
+    return {**report, "groups": [_without_others(group) for group in report["groups"]]}
+
+
+def _without_others(group: Mapping[str, Any]) -> Mapping[str, Any]:
+    curves = group.get("curves")
+    return group if curves is None else {**group, "curves": [each for each in curves if each["role"] != "other"]}
 
 
 def with_method_of(saved: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,11 +75,11 @@ def _sorted(trials: Sequence[PlacedRow], sort: str) -> list[PlacedRow]:
         near = get_close_matches(field, [*SORTABLE, *paths], n=2, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join([*SORTABLE, *paths])}"
         raise BadInput(f"--sort {sort}: the trials have no such column; {hint}")
-    known = [(value, trial) for trial in trials if (value := _sort_value(trial, field)) is not None]
+    valued = [(_sort_value(trial, field), trial) for trial in trials]
+    known = [(value, trial) for value, trial in valued if value is not None]
     number = all(isinstance(value, int | float) for value, _ in known)
     known.sort(key=lambda pair: pair[0] if number else label(pair[0]), reverse=backwards)
-    with_value = {trial.key for _, trial in known}
-    return [trial for _, trial in known] + [trial for trial in trials if trial.key not in with_value]
+    return [trial for _, trial in known] + [trial for value, trial in valued if value is None]
 
 
 def _sort_value(trial: PlacedRow, field: str) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.records.recorded_spec import replicates, sources
 from orchestrator.report.build import build
-from orchestrator.report.earlier_forms import comparable, with_method_of
+from orchestrator.report.earlier_forms import comparable, in_form_of, with_method_of
 from orchestrator.report.figures import scaled
 from orchestrator.report.json_values import to_json
 from orchestrator.report.model import FORM, Report
@@ -58,8 +58,8 @@ def verify(store: Store, job_id: str, saved: Mapping[str, Any] | None = None) ->
     lines += claim_differences(report, spec, figures)
     if saved is not None:
         earlier = saved.get("form") != FORM
-        fresh = to_json(report)
-        before = with_method_of({**comparable(saved), "form": FORM}, fresh)
+        fresh = in_form_of(saved, to_json(report))
+        before = with_method_of({**in_form_of(saved, comparable(saved)), "form": FORM}, fresh)
         lines += differences(before, fresh, "report", shared_only=earlier)
     return lines
 

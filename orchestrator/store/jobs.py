@@ -76,6 +76,11 @@ class Jobs:
 
         self._db.write(work)
 
+    def forget_seconds_left(self, job_id: str) -> None:
+        """Removes the estimate of an earlier driver, which knew nothing of the one that begins now."""
+        old = sa.delete(tables.estimates).where(tables.estimates.c.job_id == job_id)
+        self._db.write(lambda connection: connection.execute(old))
+
     def seconds_left(self, job_id: str) -> tuple[float, float] | None:
         """What the job's driver last estimated, and how many seconds ago; None if it never did."""
         t = tables.estimates

@@ -16,8 +16,9 @@ WAIT_S = 20.0
 
 def mend(uri: str, folder: Path) -> int:
     """Where a SQLite database of MLflow names a folder of artifacts that is not there, and `folder` holds one of the
-    same name, it names that from now on, for the experiment and its runs; returns the number of experiments. Other
-    databases are left alone. Raises BackendUnreachable."""
+    same name, it names that from now on, for the experiment and its runs; returns the number of experiments. A database
+    in `folder` itself names no other than its own: of a copy, both the copy and the original are there. Other databases
+    are left alone. Raises BackendUnreachable."""
     match = re.fullmatch(r"sqlite:///(/?[^?]*)", uri)
     if match is None:
         return 0
@@ -30,7 +31,7 @@ def mend(uri: str, folder: Path) -> int:
             for number, before in database.execute(
                 "SELECT experiment_id, artifact_location FROM experiments"
             ).fetchall():
-                now = _now(str(before or ""), root)
+                now = _now(str(before or ""), root, file.parent.samefile(folder))
                 if now is None:
                     continue
                 changed += 1
@@ -47,13 +48,16 @@ def mend(uri: str, folder: Path) -> int:
     return changed
 
 
-def _now(before: str, root: Path) -> str | None:
-    """The address of the folder that an experiment's artifacts were moved to; None where nothing was moved."""
+def _now(before: str, root: Path, own: bool) -> str | None:
+    """The address of the folder that an experiment's artifacts were moved to; None where nothing was moved. `own`: the
+    database lies beside the artifacts, so that both were copied together where the former folder is still there."""
     parts = urlsplit(before)
     if parts.scheme != "file":
         return None
     was = Path(unquote(parts.path))
     here = root / was.name
-    if was.parent.name != root.name or was.exists() or not here.is_dir():
+    if was.parent.name != root.name or not here.is_dir():
+        return None
+    if was.exists() and (not own or was.samefile(here)):
         return None
     return here.as_uri()

@@ -137,7 +137,8 @@ def field_words(search: SearchReport, place: int) -> str:
 
 def parallel_words(search: SearchReport) -> str:
     """What the lines of the best quarter of the settings run through."""
-    leading = [each for each in search.settings if each.number in leading_settings(search)]
+    numbers = leading_settings(search)
+    leading = [each for each in search.settings if each.number in numbers]
     lines = [
         f"setting {each.number} ({', '.join(at_words(search, each))}) {figures.text(each.value or 0.0, search.figure)}"
         for each in leading[:8]

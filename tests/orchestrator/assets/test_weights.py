@@ -91,7 +91,7 @@ def test_an_imported_checkpoint_gives_the_outputs_of_its_model(case: str, tmp_pa
         "--args", json.dumps(args), "--image-size", "64", "--name", "SUP",
     ).stdout  # fmt: skip
     lines = yaml.safe_load(printed)["backbone"]
-    backbone = BackboneSpec(image_size=64, **lines)
+    backbone = BackboneSpec(**lines)
     assert isinstance(backbone.init, FromFile)
     assert backbone.init.path == "weights/published.safetensors"
     assert backbone.init.missing(tmp_path) is None

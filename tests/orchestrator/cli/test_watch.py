@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from orchestrator.engine.tally import Tally
 from orchestrator.launch.submit import Submitted
 from orchestrator.records.states import JobState
 from orchestrator.records.trial_files import trial_folder
+from orchestrator.report import trial_list
 from orchestrator.settings import settings
 from orchestrator.store.store import open_store
 
@@ -131,6 +133,16 @@ def test_trials_are_listed_sorted_and_chosen(run: Run) -> None:
     assert "final/faces/SUP" in text
     assert "no such trials" in run("trials", "--state", "cancelled")
     assert "did you mean optim.lr" in run("trials", "--sort", "optim.l", code=6)
+
+
+def test_a_trial_of_two_stages_is_listed_in_both_however_sorted(runs: Path) -> None:
+    """In one of them it has the setting that is sorted by, in the other not."""
+    with closing(open_store(settings(folder=runs).database_url)) as store:
+        both = [trial for trial in store.trials.placed(store.jobs.find("k12-grid")) if trial.stage == "grid"][:2]
+    plain = [replace(trial, stage="again", settings={}) for trial in both]
+    for sort in ("optim.lr", "-optim.lr"):
+        listed = trial_list._sorted([*both, *plain], sort)
+        assert [trial.stage for trial in listed] == ["grid", "grid", "again", "again"]
 
 
 def test_csv_has_a_column_for_each_setting(run: Run) -> None:

@@ -108,6 +108,20 @@ def test_the_same_again_starts_nothing(store: Store, tmp_path: Path) -> None:
     assert again.tally.already_done == len({row.key for row in store.trials.placed(job_id(SMALL))})
 
 
+def test_the_estimate_of_an_earlier_driver_does_not_count_for_the_next(store: Store, tmp_path: Path) -> None:
+    """It is unknown how long the job takes until a trial of this driver has reported."""
+    seen: list[tuple[float, float] | None] = []
+
+    def looks(assignment: Any, emit: Any, stop: Any) -> Any:
+        seen.append(store.jobs.seconds_left(job_id(SMALL)))
+        return made_up(assignment, emit, stop)
+
+    driver = prepared_driver(store, SMALL, tmp_path)
+    store.jobs.put_seconds_left(job_id(SMALL), 12345.0)
+    assert driver.run(ThreadBackend(Machine(execute=looks), driver.id)) is JobState.done
+    assert seen[0] is None
+
+
 def test_a_changed_spec_runs_only_what_is_new(store: Store, tmp_path: Path) -> None:
     machine = Machine()
     drive_to_end(store, SMALL, machine, tmp_path)

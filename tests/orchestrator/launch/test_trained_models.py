@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
@@ -26,6 +27,7 @@ from orchestrator.records.writes import Finished
 from orchestrator.settings import Settings, settings
 from orchestrator.store.leases import driver_here
 from orchestrator.store.store import open_store
+from tasks.backbones.spec import BackboneSpec
 from workers.messages import Outcome, Weights
 from workers.state import RankContext
 from workers.train import train
@@ -205,7 +207,9 @@ def test_a_probe_with_batch_norm_is_exported_without_it(where: Settings, tmp_pat
         torch.testing.assert_close(again(images), api.load_model(key, where).module(images), rtol=1e-4, atol=1e-5)
 
 
-def test_pre_training_is_exported_as_a_bare_backbone(where: Settings, tmp_path: Path) -> None:
+def test_pre_training_is_exported_as_a_bare_backbone(
+    where: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = TrialSpec.model_validate(
         {
             "task": {"kind": "pretrain", "dataset": "digits-pretrain", "mask_patch": 4, "normalize": "half"},
@@ -224,6 +228,15 @@ def test_pre_training_is_exported_as_a_bare_backbone(where: Settings, tmp_path: 
     ))  # fmt: skip
     readme = (tmp_path / "encoder" / "README.md").read_text()
     assert "part.eps = 1e-05" in readme
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", [
+        "orchestrator", "weights", "import", str(tmp_path / "encoder"), "--data-root", str(tmp_path)
+    ])  # fmt: skip
+    with pytest.raises(SystemExit):
+        main()
+    lines = yaml.safe_load(capsys.readouterr().out)["backbone"]
+    again = BackboneSpec.model_validate({**lines, "norm_eps": float(lines["norm_eps"])})
+    assert (again.image_size, again.norm_eps) == (16, 1e-5), "else later trials compute something else"
     assert api.load_model(key, where).transform is None, "its samples are masked images"
 
 

@@ -197,3 +197,16 @@ def test_a_part_of_a_populations_member_has_its_value_and_cannot_win(
     count = len(found.in_full)
     told = words.search_words(parts)
     assert told.startswith(f"{count} of {count + 1} settings ran in full, 1 are parts of members of a population. ")
+
+
+def test_a_search_is_ranked_once_for_its_words(found: SearchReport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each setting would take minutes for thousands of them."""
+    ranked: list[SearchReport] = []
+
+    def counts(search: SearchReport) -> set[int]:
+        ranked.append(search)
+        return {1, 2}
+
+    monkeypatch.setattr(words, "leading_settings", counts)
+    assert words.parallel_words(found).count("setting ") == 3, "the sentence, and two settings"
+    assert len(ranked) == 1

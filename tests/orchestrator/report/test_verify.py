@@ -288,6 +288,23 @@ def test_of_a_report_of_another_version_only_shared_numbers_are_compared(whole_s
     assert any(line.startswith("report.cells[0].value: ") for line in verify(store, whole.job_id, saved))
 
 
+def test_a_report_from_before_the_curves_of_other_trials_is_no_different(whole_study: tuple[Store, Report]) -> None:
+    """Form 5 had the curves of the chosen and the final trials alone: those are still compared."""
+    store, whole = whole_study
+    saved = json.loads(json.dumps(to_json(whole)))
+    saved["form"] = 5
+    for group in saved["groups"]:
+        group["curves"] = [curve for curve in group["curves"] if curve["role"] != "other"]
+    assert len(saved["groups"][0]["curves"]) < len(whole.groups[0].curves)
+    assert verify(store, whole.job_id, saved) == []
+    saved["groups"][0]["curves"][0]["metric"][-1] += 1
+    assert [line.split(":")[0] for line in verify(store, whole.job_id, saved)] == [
+        f"report.groups[0].curves[0].metric[{len(saved['groups'][0]['curves'][0]['metric']) - 1}]"
+    ]
+    del saved["groups"][0]["curves"][0]
+    assert verify(store, whole.job_id, saved)[0].startswith("report.groups[0].curves: ")
+
+
 @pytest.mark.parametrize(
     ("saved", "fresh", "found"),
     [

@@ -119,3 +119,16 @@ def test_retry_resets_failed_and_cancelled_trials_only(three: Store) -> None:
     assert three.trials.snapshots([key_of(4)])[key_of(4)].error is None
     assert three.trials.attempts(key_of(4))[0].cause == "data"
     assert three.leases.claim("d1", [key_of(4)]) == {key_of(4): 2}
+
+
+def test_the_last_estimate_of_the_time_left_counts(store: Store) -> None:
+    store.jobs.put(JOB)
+    assert store.jobs.seconds_left(JOB.id) is None
+    for seconds in (500.0, 170.5):
+        store.jobs.put_seconds_left(JOB.id, seconds)
+    known = store.jobs.seconds_left(JOB.id)
+    assert known is not None
+    assert (known[0], 0 <= known[1] < 60) == (170.5, True)
+    store.jobs.forget_seconds_left(JOB.id)
+    store.jobs.forget_seconds_left("no such job")
+    assert store.jobs.seconds_left(JOB.id) is None

@@ -34,6 +34,25 @@ def test_artifacts_of_a_moved_folder_are_found(world: World, tmp_path: Path) -> 
     assert mend(sqlite_url(new / "nothing.db"), new) == 0
 
 
+def test_a_copy_writes_into_its_own_folder(world: World, tmp_path: Path) -> None:
+    """Not into that of the original, which is still there."""
+    world.trial("grid", "digits", 0)
+    world.sync()
+    copy, link = tmp_path / "copy", tmp_path / "link"
+    shutil.copytree(world.folder, copy)
+    link.symlink_to(world.folder)
+    name = Path(world.uri.removeprefix("sqlite:///")).name
+    assert mend(sqlite_url(link / name), link) == 0, "the same folder by another name"
+    assert mend(world.uri, copy) == 0, "the database of the original"
+    assert mend(sqlite_url(copy / name), copy) == 1
+    assert mend(sqlite_url(copy / name), copy) == 0
+    original = world.run_of("grid", "digits").info.artifact_uri
+    world.uri = sqlite_url(copy / name)
+    moved = world.client().get_run(world.store.tracked_runs.of(JOB)["grid", "digits", ""].run_id).info.artifact_uri
+    assert original.startswith(world.folder.as_uri())
+    assert moved == copy.as_uri() + original.removeprefix(world.folder.as_uri())
+
+
 def test_the_page_leads_to_where_the_ui_is_now(tmp_path: Path) -> None:
     ui_page.made(tmp_path)
     page = tmp_path / ui_page.NAME
