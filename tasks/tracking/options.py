@@ -80,4 +80,4 @@ class Inference(BaseModel):
     least_size: float = Field(default=10.0, ge=1, le=1000)
     """Pixels; a box that is narrower or lower counts as so wide or high when the search region is cut."""
     at_once: int = Field(default=8, ge=1, le=256)
-    """Sequences that one worker tracks at the same time, as a batch. A kill loses those that it was tracking."""
+    """Sequences that one worker tracks at the same time, as a batch."""

@@ -238,7 +238,8 @@ class Tracking(OneDataSet[TrackingData]):
 
     def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[str, Any]]:
         """Yields for each sequence, as soon as it ends, what its frames come to; where boxes are not public the
-        predicted ones."""
+        predicted ones. Of those under way pieces, so that after a kill at most as many frames of a worker are tracked
+        again as the shortest of them has."""
         from tasks.tracking.measuring import measured
 
         tracker = self.tracker(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,11 @@ from moving_squares import Squares
 from torch import Tensor, nn
 
 from tasks.backbones.spec import BackboneSpec
+from tasks.base import Piece
 from tasks.tracking.baselines import matched, unmoved
 from tasks.tracking.crops import Floats
 from tasks.tracking.loaders import Tracked
+from tasks.tracking.measuring import continued, measured
 from tasks.tracking.metrics import overlap
 from tasks.tracking.model import TrackingModel, hann_window
 from tasks.tracking.options import FusionOptions, Inference
@@ -98,6 +102,69 @@ def test_what_is_tracked_beside_a_sequence_does_not_change_its_boxes() -> None:
     one_by_one = tracks(tracker(model), some, 1)
     for name, boxes in whole.items():
         np.testing.assert_allclose(one_by_one[name], boxes, atol=1e-3)
+
+
+class Killed(Exception):
+    pass
+
+
+class Dies(nn.Module):
+    """A model that stops the process, as it were, after so many passes."""
+
+    def __init__(self, model: TrackingModel, passes: int) -> None:
+        super().__init__()
+        self.model, self.passes = model, passes
+        self.grid, self.template_side, self.search_side = model.grid, model.template_side, model.search_side
+
+    def forward(self, **inputs: Any) -> Any:
+        if self.passes == 0:
+            raise Killed
+        self.passes -= 1
+        return self.model(**inputs)
+
+
+def test_what_is_known_of_a_sequence_is_not_tracked_again() -> None:
+    """After a kill at any frame the boxes are the same to the last bit, and at most as many frames are tracked again as
+    the shortest sequence has, besides the first frame of those under way."""
+    torch.manual_seed(0)
+    task = Tracking(dataset="scene-tracks", stride=8, fusion=FusionOptions(width=16, heads=2, blocks=1, init_std=0.5))
+    model = task.build(TINY, None).eval()
+    some = Squares(5, lengths=[6, 9, 11, 7, 8], public=False)
+
+    def attempt(passes: int, parts: dict[str, Any], pieces: dict[str, list[Any]]) -> int:
+        """Frames that were tracked."""
+        made = tracker(Dies(model, passes))
+        batches = [
+            {"item": f"{index}", "images": Tracked(some, index), "sequences": 5, "begun": pieces.get(f"{index}", [])}
+            for index in range(5)
+            if f"{index}" not in parts
+        ]
+        with contextlib.suppress(Killed):
+            for item, part in measured(made, batches, 3, some.protocol, False):
+                if isinstance(part, Piece):
+                    pieces.setdefault(item, []).append(json.loads(json.dumps(part.value)))
+                else:
+                    parts[item] = part["boxes"]
+                    assert len(part["seconds"]) == len(part["boxes"])
+        return made.frames
+
+    whole: dict[str, Any] = {}
+    frames = attempt(-1, whole, {})
+    assert frames == 41
+    for passes in range(1, 18):
+        parts, pieces = dict[str, Any](), dict[str, list[Any]]()
+        tracked = attempt(passes, parts, pieces)
+        tracked += attempt(2, parts, pieces)  # killed again at once
+        tracked += attempt(-1, parts, pieces)
+        assert parts == whole
+        assert tracked <= frames + 2 * (6 + 3)
+
+
+def test_a_piece_after_a_gap_is_not_taken() -> None:
+    video = Tracked(Squares(1), 0)
+    pieces = [{"from": first, "boxes": [[0, 0, 4, 4]] * 3, "seconds": [0.1] * 3} for first in (0, 6, 3, 9)]
+    assert len(continued(video, pieces).boxes) == 6
+    assert continued(video, pieces[1:]).boxes == []
 
 
 class Answers(SeesBright):
