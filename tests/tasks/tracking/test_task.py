@@ -119,7 +119,7 @@ def test_described_sets_enter_the_key_by_their_content(tmp_path: Path) -> None:
 
     def content(*paths: Path) -> str:
         fields = {"dataset": described(paths[0]), "train_sets": [described(path) for path in paths]}
-        manifests = task(**fields).planned_fields(Path())["manifests"]
+        manifests = task(**fields).planned_fields(tmp_path)["manifests"]
         planned = task(**fields, manifests=manifests)
         return json.dumps(planned.key_content(key_content(planned)), sort_keys=True)
 
@@ -151,7 +151,7 @@ def opened(some: Tracking, root: Path, **context: Any) -> TrackingLoaders:
 def test_data_that_are_not_those_of_the_plan_are_refused(tmp_path: Path) -> None:
     base = own(tmp_path / "own")
     fields = {"dataset": described(base)}
-    planned = task(**fields, manifests=task(**fields).planned_fields(Path())["manifests"])
+    planned = task(**fields, manifests=task(**fields).planned_fields(tmp_path)["manifests"])
     opened(planned, tmp_path)
     (base / "train" / "boat" / "boxes.txt").write_text("1,1,5,5\n" * 8)
     with pytest.raises(DataError, match="own: the sequences are not those that the trial was planned with"):
