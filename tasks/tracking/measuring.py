@@ -65,7 +65,8 @@ def measured(
 def piece_of(track: Track, known: int) -> Piece:
     """What a track has found after its first `known` frames."""
     boxes = [box.tolist() for box in track.boxes[known:]]
-    return Piece({"from": known, "boxes": boxes, "seconds": track.seconds[known:]})
+    last = None if track.last is None else track.last.tolist()
+    return Piece({"from": known, "boxes": boxes, "last": last, "seconds": track.seconds[known:]})
 
 
 def continued(video: Tracked, pieces: Sequence[Any]) -> Track:
@@ -74,6 +75,7 @@ def continued(video: Tracked, pieces: Sequence[Any]) -> Track:
     for piece in pieces:
         if piece["from"] == len(track.boxes):
             track.boxes += [np.array(box, np.float64) for box in piece["boxes"]]
+            track.last = None if piece["last"] is None else np.array(piece["last"], np.float64)
             track.seconds += piece["seconds"]
     return track
 

@@ -20,6 +20,7 @@ from tasks.tracking.crops import (
     TEMPLATE_FACTOR,
     Colour,
     Floats,
+    Region,
     clipped,
     cut,
     has_area,
@@ -51,7 +52,10 @@ class Track:
 
     video: Video
     boxes: list[Floats] = field(default_factory=list)
-    """Of the frames so far (left, top, right, bottom), the first being the given one; all reach into their frame."""
+    """Of the frames so far (left, top, right, bottom), the first being the given one."""
+    last: Floats | None = None
+    """The last box that reaches into its frame, clipped to it: what the next search region is around. None: the given
+    one."""
     seconds: list[float] = field(default_factory=list)
     """That each took: its share of the time for a batch."""
 
@@ -153,8 +157,7 @@ class Tracker:
     def _step(self, targets: Sequence[_Target], rows: int) -> None:
         """Finds each target in its next frame."""
         frames = [next(target.frames) for target in targets]
-        last = [target.track.boxes[-1] for target in targets]
-        regions = [region(with_least_size(box, self._how.least_size), SEARCH_FACTOR) for box in last]
+        regions = [self._searched(target.track) for target in targets]
         crops = [
             cut(frame, part, self._model.search_side, target.colour)
             for frame, part, target in zip(frames, regions, targets, strict=True)
@@ -166,9 +169,20 @@ class Tracker:
         chosen = boxes.flatten(1, 2)[torch.arange(rows, device=best.device), best].double().cpu().numpy()
         for target, frame, part, (x, y, width, height) in zip(targets, frames, regions, chosen, strict=False):
             inside = np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
-            found = clipped(part.outside(inside), frame.shape[1], frame.shape[0])
-            boxes = target.track.boxes
-            boxes.append(found if has_area(found) else boxes[-1])
+            self._found(target.track, part.outside(inside), frame)
+
+    def _searched(self, track: Track) -> Region:
+        last = track.video.first_box if track.last is None else track.last
+        return region(with_least_size(last, self._how.least_size), SEARCH_FACTOR)
+
+    def _found(self, track: Track, box: Floats, frame: Pixels) -> None:
+        """Adds the box of a frame to the track."""
+        seen = clipped(box, frame.shape[1], frame.shape[0])
+        if has_area(seen):
+            track.last = seen
+        elif track.last is None:
+            track.last = track.video.first_box
+        track.boxes.append(box if self._how.reported == "predicted" else track.last)
 
     def _batch(self, crops: Sequence[Any], rows: int) -> Tensor:
         """(rows, 3, s, s) normalised, on the device."""

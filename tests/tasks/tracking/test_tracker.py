@@ -162,7 +162,9 @@ def test_what_is_known_of_a_sequence_is_not_tracked_again() -> None:
 
 def test_a_piece_after_a_gap_is_not_taken() -> None:
     video = Tracked(Squares(1), 0)
-    pieces = [{"from": first, "boxes": [[0, 0, 4, 4]] * 3, "seconds": [0.1] * 3} for first in (0, 6, 3, 9)]
+    pieces = [
+        {"from": first, "boxes": [[0, 0, 4, 4]] * 3, "last": None, "seconds": [0.1] * 3} for first in (0, 6, 3, 9)
+    ]
     assert len(continued(video, pieces).boxes) == 6
     assert continued(video, pieces[1:]).boxes == []
 
@@ -195,12 +197,20 @@ def test_the_window_prefers_the_middle(penalty: float, chosen: float) -> None:
     assert boxes[1, 2] - boxes[1, 0] == pytest.approx(0.5 * chosen * side, rel=1e-5)
 
 
-def test_boxes_stay_in_the_image_and_one_outside_is_not_followed() -> None:
-    scores = torch.full((8, 8), 0.5)
-    (wide,) = tracks(tracker(Answers(scores, (0.5, 0.5, 20.0, 20.0))), Squares(1, length=3), 1).values()
-    assert wide[1].tolist() == [0, 0, 96, 96]
-    (gone,) = tracks(tracker(Answers(scores, (50.0, 50.0, 0.1, 0.1))), Squares(1, length=4), 1).values()
-    assert (gone == gone[0]).all()
+@pytest.mark.parametrize("reported", ["predicted", "clipped"])
+def test_a_box_is_followed_as_far_as_it_is_in_the_image(reported: str) -> None:
+    """And one outside not at all; reported is the model's own box, as in SwinTrack's code, or the part in the image."""
+    scores, plain = torch.full((8, 8), 1.0), Squares(1, length=4)
+    (wide,) = tracks(tracker(Answers(scores, (0.5, 0.5, 20.0, 20.0)), reported=reported), plain, 1).values()
+    first = Tracked(plain, 0).first_box
+    middle = (first[:2] + first[2:]) / 2
+    around = np.concatenate([middle - 10 * 4 * 16, middle + 10 * 4 * 16])
+    np.testing.assert_allclose(wide[1], around if reported == "predicted" else [0, 0, 96, 96], atol=1e-3)
+    whole = np.array([48 - 10 * 4 * 96, 48 - 10 * 4 * 96, 48 + 10 * 4 * 96, 48 + 10 * 4 * 96])  # around the image
+    np.testing.assert_allclose(wide[2], whole if reported == "predicted" else [0, 0, 96, 96], atol=1e-2)
+    (gone,) = tracks(tracker(Answers(scores, (50.0, 50.0, 0.1, 0.1)), reported=reported), plain, 1).values()
+    assert (gone[1:] == gone[1]).all()  # the search region stays where it was
+    assert (gone[1] == gone[0]).all() == (reported == "clipped")
 
 
 def test_a_small_box_is_searched_around_as_if_it_were_ten_pixels() -> None:
