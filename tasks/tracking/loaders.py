@@ -58,6 +58,11 @@ class Tracked:
     def __len__(self) -> int:
         return len(self.annotated.frames)
 
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frames. Raises DataError for one that cannot be read."""
+        height, width = self._set.image(self.annotated.frames[0]).shape[:2]
+        return width, height
+
     def frames(self, known: int = 1) -> Iterator[Pixels]:
         """The first one, then all but the first `known`. Raises DataError for one that cannot be read."""
         files = (self.annotated.frames[0], *self.annotated.frames[known:])

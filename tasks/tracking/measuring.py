@@ -89,7 +89,8 @@ def part_of(sequence: Tracked, boxes: Floats, seconds: Floats, protocol: Protoco
     if baselines:
         tracks |= {"still": unmoved(sequence), "match": matched(sequence)}
     counted = sequence.annotated.counted
+    size = sequence.size() if protocol.kind == "got10k" else None
     return {
-        name: dataclasses.asdict(SequenceFigures.of(sequence.name, track, sequence.boxes, counted, protocol.kind))
+        name: dataclasses.asdict(SequenceFigures.of(sequence.name, track, sequence.boxes, counted, size))
         for name, track in tracks.items()
     }
