@@ -187,8 +187,8 @@ class InMemory:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def frames(self) -> Iterator[NDArray[np.uint8]]:
-        return iter(self._frames)
+    def frames(self, known: int = 1) -> Iterator[NDArray[np.uint8]]:
+        return iter([self._frames[0], *self._frames[known:]])
 
 
 def tracker_row(frames: int, sequences: int, rounds: int) -> dict[str, Any]:

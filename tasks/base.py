@@ -70,6 +70,9 @@ class EvaluationShare:
     world: int = 1
     done: frozenset[str] = frozenset()
     """Items whose results are known already."""
+    begun: Mapping[str, Sequence[Any]] | None = None
+    """Values of the pieces, in order, that earlier attempts kept of other items. None: nobody keeps any, and `measure`
+    yields none."""
 
     def wants(self, position: int, item: str) -> bool:
         """True if this rank measures the item at this position in the order of the loaders."""
@@ -77,6 +80,15 @@ class EvaluationShare:
 
 
 EVERYTHING = EvaluationShare()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What `measure` may yield of an item before its part, so that a later attempt goes on from there: what was found
+    since the piece before."""
+
+    value: Any
+    """A JSON value."""
 
 
 class Loaders(ABC):
@@ -128,7 +140,8 @@ class Task(BaseModel, ABC):
     enters the key."""
     resumes_evaluation: ClassVar[bool] = False
     """True: results of finished items stay in the trial's folder, and an evaluation that was interrupted measures only
-    the others. The parts that `measure` yields must then be JSON values."""
+    the others. The parts that `measure` yields must then be JSON values; of items that take long it may yield pieces
+    first (see Piece and EvaluationShare.begun), after as many steps on every rank that measures the same."""
     data_fields: ClassVar[tuple[str, ...]] = ("dataset",)
     """Fields that name data sets, or describe them (see tasks/datasets/described.py)."""
     split_field: ClassVar[str] = ""

@@ -46,7 +46,7 @@ class Folder:
     the name, so one rename commits both. `weights.safetensors`: final weights. `state-<SHA-256>.pt`: the final state of
     a trial whose span ends early, for the trial that continues from it. `pictures/<name>-<round>.png`.
     `measurements.jsonl`: values per item, layer and head. `evaluation-<token>-<rank>.jsonl`: finished items of an
-    evaluation under way (see workers.finished_items).
+    evaluation under way, and pieces of others (see workers.finished_items).
     `outcome.json`: outcome and reports, until the driver has recorded them (`clear`). `token`: the attempt that owns
     the folder. Every write goes to a temporary file, is flushed to the disk, and is then renamed.
     """

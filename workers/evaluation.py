@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from tasks.base import Batch, EvaluationShare
+from tasks.base import Batch, EvaluationShare, Piece
 from tasks.metrics import Summary
 from workers import distributed
 from workers.errors import ErrorClass, Stopped, TrialError
 from workers.fault_injection import fault_point
-from workers.finished_items import FinishedItems, finished_items
+from workers.finished_items import FinishedItems, Kept, finished_items
 from workers.flags import FAILED, Flags
 from workers.optim_spec import EMA
 from workers.prepare import from_rank_0, seed_all
@@ -33,8 +33,8 @@ def evaluate(run: TrainingState, stop: Callable[[], bool]) -> Summary:
 
     Test data are evaluated once, after the last round: a curve over them would invite a choice.
     Raises TrialError (diverged) for weights that are not finite: loss and gradients of the last step were finite before
-    it, but its update may not be. Between items, raises Stopped or TrialError (timeout) on all ranks once `stop` is
-    true or the time limit is over on any; a checkpoint is then written.
+    it, but its update may not be. Between items, and pieces of them, raises Stopped or TrialError (timeout) on all
+    ranks once `stop` is true or the time limit is over on any; a checkpoint is then written.
     """
     if not distributed.all_finite(run.model):
         raise TrialError(ErrorClass.diverged, run.where("weights are not finite"))
@@ -58,16 +58,18 @@ def evaluate(run: TrainingState, stop: Callable[[], bool]) -> Summary:
 def _summary(run: TrainingState, stop: Callable[[], bool], of: str = "") -> Summary:
     """Measures the items that no earlier attempt has measured; rank 0 then summarizes all, while the others wait for
     its flag. `of`: tells finished items of the averaged weights from those of the trained ones."""
-    place, known = run.place, _known(run, of)
+    place, kept = run.place, _kept(run, of)
     name = from_rank_0(place, lambda: f"evaluation {secrets.token_hex(8)}")
-    run.saved_state, done = from_rank_0(place, lambda: (run.saved_state, frozenset(known)))
+    pieces = kept.pieces if run.trial.task.resumes_evaluation else None
+    run.saved_state, done, begun = from_rank_0(place, lambda: (run.saved_state, frozenset(kept.parts), pieces))
+    share = EvaluationShare(done=done, begun=begun)
     flags = Flags(place.world, name)
     summary = Summary({})
     with _failures_are_flagged(flags):
-        parts = _in_step(run, done, stop, of) if run.sharded else _shared_out(run, flags, done, stop, of)
+        parts = _in_step(run, share, stop, of) if run.sharded else _shared_out(run, flags, share, stop, of)
         if place.rank == 0:
             seed_all(run.trial.seed, "summarize", run.progress.step)
-            summary = run.trial.task.summarize(_in_order([*known.items(), *parts]))
+            summary = run.trial.task.summarize(_in_order([*kept.parts.items(), *parts]))
             flags.set("summary")
         flags.wait(["summary"])
     figures = from_rank_0(place, lambda: {figure: float(value) for figure, value in summary.figures.items()})
@@ -88,12 +90,13 @@ class _End(IntEnum):
         return cls.stopped if stop() else cls.late if limit is not None and run.seconds() > limit else cls.none
 
 
-def _in_step(run: TrainingState, done: frozenset[str], stop: Callable[[], bool], of: str) -> list[Part]:
+def _in_step(run: TrainingState, share: EvaluationShare, stop: Callable[[], bool], of: str) -> list[Part]:
     """Every rank measures everything: a model in shards needs all of them for every forward pass."""
     parts = []
     with _eval_mode(run):
-        for part in _measured(run, EvaluationShare(done=done), run.place.rank == 0, of):
-            parts.append(part)
+        for part in _measured(run, share, run.place.rank == 0, of):
+            if part is not None:
+                parts.append(part)
             end = _End(distributed.greatest(run.place.world, _End.due(run, stop), run.numerics.device))
             if end:
                 _leave(run, end)
@@ -101,10 +104,10 @@ def _in_step(run: TrainingState, done: frozenset[str], stop: Callable[[], bool],
 
 
 def _shared_out(
-    run: TrainingState, flags: Flags, done: frozenset[str], stop: Callable[[], bool], of: str
+    run: TrainingState, flags: Flags, whole: EvaluationShare, stop: Callable[[], bool], of: str
 ) -> list[Part]:
-    """Each rank measures its share; rank 0 gets the parts of all. A rank that finishes before the others waits for
-    their flags and not in a collective, however long they take."""
+    """Each rank measures its share of the whole; rank 0 gets the parts of all. A rank that finishes before the others
+    waits for their flags and not in a collective, however long they take."""
     place = run.place
 
     def look() -> _End:
@@ -117,8 +120,9 @@ def _shared_out(
     distributed.share_statistics(run.model, place.world)
     parts = []
     with _eval_mode(run):
-        for part in _measured(run, EvaluationShare(place.rank, place.world, done), True, of):
-            parts.append(part)
+        for part in _measured(run, replace(whole, rank=place.rank, world=place.world), True, of):
+            if part is not None:
+                parts.append(part)
             if look():
                 break
     flags.set(f"measured {place.rank}")
@@ -142,26 +146,32 @@ def _failures_are_flagged(flags: Flags) -> Iterator[None]:
         raise
 
 
-def _known(run: TrainingState, of: str) -> dict[str, Any]:
-    """Parts of items that earlier attempts measured with this very model; on rank 0.
+def _kept(run: TrainingState, of: str) -> Kept:
+    """What earlier attempts measured with this very model; on rank 0.
 
     Writes a checkpoint first, so that a later attempt has the same model too: trained again from an earlier checkpoint,
     it could differ in the last bits.
     """
     if not run.trial.task.resumes_evaluation:
-        return {}
+        return Kept()
     if run.trial.trains:
         run.save()
-    return finished_items(run.folder, run.saved_state, of) if run.place.rank == 0 else {}
+    return finished_items(run.folder, run.saved_state, of) if run.place.rank == 0 else Kept()
 
 
-def _measured(run: TrainingState, share: EvaluationShare, keep: bool, of: str) -> Iterator[Part]:
+def _measured(run: TrainingState, share: EvaluationShare, keep: bool, of: str) -> Iterator[Part | None]:
     """Measures the items of the share one after the other, and writes each part to the trial's folder where the task
-    resumes its evaluation (with `keep`)."""
+    resumes its evaluation (with `keep`), and each piece, for which it yields None."""
     task = run.trial.task
     seed_all(run.trial.seed, "evaluate", run.progress.step)
     with closing(FinishedItems(run.folder, run.saved_state + of, run.place.rank)) as file:
         for item, part in task.measure(run.model, _seeded(run, run.loaders.evaluation(share))):
+            if isinstance(part, Piece):
+                if keep:
+                    file.add_piece(item, part.value)
+                fault_point("piece", f"{run.folder.key} {item}")
+                yield None
+                continue
             kept = file.add(item, part) if task.resumes_evaluation and keep else part
             fault_point("item", f"{run.folder.key} {item}")
             yield item, kept

@@ -58,9 +58,14 @@ class Tracked:
     def __len__(self) -> int:
         return len(self.annotated.frames)
 
-    def frames(self) -> Iterator[Pixels]:
-        """Raises DataError for one that cannot be read."""
-        files = self.annotated.frames
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frames. Raises DataError for one that cannot be read."""
+        height, width = self._set.image(self.annotated.frames[0]).shape[:2]
+        return width, height
+
+    def frames(self, known: int = 1) -> Iterator[Pixels]:
+        """The first one, then all but the first `known`. Raises DataError for one that cannot be read."""
+        files = (self.annotated.frames[0], *self.annotated.frames[known:])
         if self._pool is None:
             yield from map(self._set.image, files)
             return
@@ -73,7 +78,8 @@ class Tracked:
 
 class TrackingLoaders(SampleLoaders):
     """Training batches: see `sampler.collated`, and `drop`. An evaluation batch is a whole sequence: `images`, a
-    `Tracked`, and `sequences`, how many there are in all. Its item is the sequence's place in its set."""
+    `Tracked`, `sequences`, how many there are in all, and `begun`, pieces of the sequence (None: see EvaluationShare).
+    Its item is the sequence's place in its set."""
 
     def __init__(
         self, trained: Sequence[SequenceSet], evaluated: SequenceSet, how: TrackingInput, context: DataContext
@@ -97,7 +103,9 @@ class TrackingLoaders(SampleLoaders):
         for index in range(count):
             item = f"{index:06d}"
             if share.wants(index, item):
-                yield {"item": item, "images": Tracked(self._evaluated, index, self._pool), "sequences": count}
+                begun = None if share.begun is None else share.begun.get(item, [])
+                video = Tracked(self._evaluated, index, self._pool)
+                yield {"item": item, "images": video, "sequences": count, "begun": begun}
 
     def pictured(self, count: int) -> Iterable[Tracked]:
         """So many sequences at most, at even distances through those that are evaluated."""

@@ -35,6 +35,14 @@ def overlap(boxes: Floats, truth: Floats) -> Floats:
     return np.where(union > 0, met / np.where(union > 0, union, 1), 0.0)
 
 
+def within(boxes: Floats, size: tuple[int, int]) -> Floats:
+    """Boxes as GOT-10k's toolkit takes them into a frame of this width and height: the left upper corner is moved into
+    it, and the sides stay as long as they fit. (A box that reaches out on the left keeps its width.)"""
+    corner = np.clip(boxes[:, :2], 0, size)
+    sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, np.asarray(size) - corner)
+    return np.concatenate([corner, corner + sides], 1)
+
+
 @dataclass(frozen=True)
 class SequenceFigures:
     """What the frames of one sequence come to: plain numbers, from which figures over sequences follow."""
@@ -53,14 +61,19 @@ class SequenceFigures:
     """Frames above each of the thresholds."""
 
     @classmethod
-    def of(cls, name: str, boxes: Floats, truth: Floats, counted: NDArray[np.bool_], kind: Kind) -> SequenceFigures:
-        """`boxes`, `truth` (n, 4): left, top, right, bottom in pixels; `counted` (n,): the frames that count.
+    def of(
+        cls, name: str, boxes: Floats, truth: Floats, counted: NDArray[np.bool_], size: tuple[int, int] | None = None
+    ) -> SequenceFigures:
+        """`boxes`, `truth` (n, 4): left, top, right, bottom in pixels; `counted` (n,): the frames that count; `size`:
+        width and height of the frames for GOT-10k's rules, None for those of SwinTrack.
 
-        `otb`: overlap >= threshold, where no overlap is none even for 0 (SwinTrack). `got10k`: overlap > threshold
-        (its toolkit). Centres are the boxes' middles, without the pixel that GOT-10k's toolkit takes off.
+        `otb`: overlap >= threshold, where no overlap is none even for 0 (SwinTrack). `got10k`: overlap > threshold, of
+        boxes that are taken into the frame first (its toolkit, see `within`). Centres are the boxes' middles, without
+        the pixel that GOT-10k's toolkit takes off.
         """
+        kind: Kind = "otb" if size is None else "got10k"
         boxes, truth = boxes[counted], truth[counted]
-        found = overlap(boxes, truth)
+        found = overlap(boxes, truth) if size is None else overlap(within(boxes, size), within(truth, size))
         reached = (
             np.where(found > 0, found, -1.0)[:, None] >= THRESHOLDS if kind == "otb" else found[:, None] > THRESHOLDS
         )

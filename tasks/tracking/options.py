@@ -79,5 +79,9 @@ class Inference(BaseModel):
     """Weight of a Hann window over the search region; the rest is that of the scores."""
     least_size: float = Field(default=10.0, ge=1, le=1000)
     """Pixels; a box that is narrower or lower counts as so wide or high when the search region is cut."""
+    reported: Literal["predicted", "clipped"] = "predicted"
+    """The boxes that are measured and sent to servers. `predicted`: as the model gives them, even where they reach out
+    of the frame, as in SwinTrack's code. `clipped`: their part in the frame; where there is none the last one. The
+    search region follows the clipped box in both."""
     at_once: int = Field(default=8, ge=1, le=256)
-    """Sequences that one worker tracks at the same time, as a batch. A kill loses those that it was tracking."""
+    """Sequences that one worker tracks at the same time, as a batch."""

@@ -38,8 +38,8 @@ class Beginning:
     def __len__(self) -> int:
         return min(len(self.whole), LONGEST)
 
-    def frames(self) -> Iterator[Pixels]:
-        return itertools.islice(self.whole.frames(), LONGEST)
+    def frames(self, known: int = 1) -> Iterator[Pixels]:
+        return itertools.islice(self.whole.frames(known), 1 + LONGEST - known)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Draws training pairs: a data set, a sequence of it, two frames that are not far apart, and their crops.
 
 Source of the rules: SwinTrack's public sampler ("interval"): equal weight for every data set, both orders of the two
-frames. There each epoch takes sequences of a set without replacement; here every pair is drawn by itself, from the
-seed, the epoch and its place in the epoch alone.
+frames, boxes clipped to their frames, and no frame whose box lies outside. There each epoch takes sequences of a set
+without replacement; here every pair is drawn by itself, from the seed, the epoch and its place in the epoch alone.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class PairTarget:
     search: Any
     """The frame of the search region; after the transform a tensor (3, s, s), uint8."""
     boxes: Floats
-    """(2, 4) left, top, right, bottom in pixels of the frames of template and search region; after the transform (4,)
-    of the search region alone, as parts of its sides."""
+    """(2, 4) left, top, right, bottom in pixels of the frames of template and search region, clipped to these; after
+    the transform (4,) of the search region alone, as parts of its sides."""
 
 
 class PairSamples(Samples):
@@ -75,11 +75,21 @@ class PairSamples(Samples):
         the place of an unreadable pair is another. Raises Unreadable for a frame, DataError for annotations."""
         generator = np.random.default_rng([*np.random.randint(0, 2**31, size=4).tolist(), index])
         some = self._sets[int(generator.integers(len(self._sets)))]
-        frames, rows = self._drawn(some, generator)
-        template = some.image(frames.frames[rows[0]])
-        alike = frames.frames[rows[0]] == frames.frames[rows[1]]
-        search = template if alike else some.image(frames.frames[rows[1]])
-        return Sample(template, PairTarget(search, corners(frames.boxes[list(rows)])), index)
+        for _ in range(TRIES):
+            frames, rows = self._drawn(some, generator)
+            template = some.image(frames.frames[rows[0]])
+            alike = frames.frames[rows[0]] == frames.frames[rows[1]]
+            search = template if alike else some.image(frames.frames[rows[1]])
+            boxes = np.stack([
+                clipped(box, image.shape[1], image.shape[0])
+                for box, image in zip(corners(frames.boxes[list(rows)]), (template, search), strict=True)
+            ])  # fmt: skip
+            if all(map(has_area, boxes)):
+                return Sample(template, PairTarget(search, boxes), index)
+        raise DataError(
+            f"{some.name}: of {TRIES} pairs of {some.part} drawn at random each has a box outside its frame: check the "
+            "annotations (`data check`)"
+        )
 
     def _drawn(self, some: SequenceSet, generator: np.random.Generator) -> tuple[Frames, tuple[int, int]]:
         """A sequence that has a pair, and the two rows. Raises DataError when a hundred have none."""

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from tasks.tracking.tracker import Tracker
 
 Side = Annotated[int, Field(ge=16, le=MAX_SIDE)]
+RULES = 2
+"""Raise it when the same options begin to mean other figures. 2: boxes are measured as the model gives them, annotated
+ones are clipped to the frame where SwinTrack's code and GOT-10k's toolkit do that."""
 BASELINES = {"still": "of a box that never moves", "match": "of cross-correlation"}
 """Figures beside the model's, see tasks/tracking/baselines.py."""
 
@@ -167,7 +170,8 @@ class Tracking(OneDataSet[TrackingData]):
         return self._data.evaluation_samples
 
     def key_content(self, content: dict[str, Any]) -> dict[str, Any]:
-        """The base's; described sets to train on enter without their names and places too."""
+        """The base's, with `rules`; described sets to train on enter without their names and places too."""
+        content = {**content, "rules": RULES}
         described = [each for each in self.train_sets or () if not isinstance(each, str)]
         if not described or not content.get("manifests"):
             return super().key_content(content)
@@ -238,7 +242,8 @@ class Tracking(OneDataSet[TrackingData]):
 
     def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[str, Any]]:
         """Yields for each sequence, as soon as it ends, what its frames come to; where boxes are not public the
-        predicted ones."""
+        predicted ones. Of those under way pieces, so that after a kill at most as many frames of a worker are tracked
+        again as the shortest of them has."""
         from tasks.tracking.measuring import measured
 
         tracker = self.tracker(model)

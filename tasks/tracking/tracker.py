@@ -20,6 +20,7 @@ from tasks.tracking.crops import (
     TEMPLATE_FACTOR,
     Colour,
     Floats,
+    Region,
     clipped,
     cut,
     has_area,
@@ -41,29 +42,41 @@ class Video(Protocol):
     def __len__(self) -> int:
         """Frames."""
 
-    def frames(self) -> Iterator[Pixels]:
-        """All of them. Raises DataError for one that cannot be read."""
+    def frames(self, known: int = 1) -> Iterator[Pixels]:
+        """The first one, then all but the first `known`. Raises DataError for one that cannot be read."""
 
 
 @dataclass
-class _Target:
-    """The state of a tracked object."""
+class Track:
+    """What is found of the object in a video so far; with the first frame, all that the frames to come need."""
 
     video: Video
-    frames: Iterator[Pixels]
-    """Those that are still to come."""
-    template: Tensor
-    """(tokens, width)"""
-    colour: Colour
-    """Of what lies beyond a frame: the mean of the first one."""
     boxes: list[Floats] = field(default_factory=list)
-    """Of the frames so far (left, top, right, bottom), the first being the given one; all reach into their frame."""
+    """Of the frames so far (left, top, right, bottom), the first being the given one."""
+    last: Floats | None = None
+    """The last box that reaches into its frame, clipped to it: what the next search region is around. None: the given
+    one."""
     seconds: list[float] = field(default_factory=list)
     """That each took: its share of the time for a batch."""
 
     @property
     def ended(self) -> bool:
         return len(self.boxes) == len(self.video)
+
+
+@dataclass
+class _Target:
+    """The state of a tracked object."""
+
+    track: Track
+    frames: Iterator[Pixels]
+    """Those that are still to come."""
+    template: Tensor
+    """(tokens, width)"""
+    colour: Colour
+    """Of what lies beyond a frame: the mean of the first one."""
+    given: int
+    """Frames whose boxes `follow` has given."""
 
 
 class Tracker:
@@ -84,7 +97,15 @@ class Tracker:
         So many videos are tracked at a time. Every batch has `at_once` rows, repeating one where there are fewer
         videos, so that the boxes of a video do not depend on what is tracked beside it.
         """
-        queue, targets = iter(videos), list[_Target]()
+        for track in self.follow(map(Track, videos), at_once):
+            if track.ended:
+                yield track.video, np.stack(track.boxes), np.array(track.seconds)
+
+    @torch.no_grad()
+    def follow(self, tracks: Iterable[Track], at_once: int) -> Iterator[Track]:
+        """`track` for videos of which some frames may be known. Yields each of the tracks when it ends, and those under
+        way before more of their boxes have not been given than the shortest has frames."""
+        queue, targets = iter(tracks), list[_Target]()
         while True:
             new = list(itertools.islice(queue, at_once - len(targets)))
             if new:
@@ -93,45 +114,50 @@ class Tracker:
                 targets += begun
             if not targets:
                 return
-            running = [target for target in targets if not target.ended]
+            running = [target for target in targets if not target.track.ended]
             if running:
+                yield from _due(running)
                 with self._timed(running):
                     self._step(running, at_once)
             for target in targets:
-                if target.ended:
-                    yield target.video, np.stack(target.boxes), np.array(target.seconds)
-            targets = [target for target in targets if not target.ended]
+                if target.track.ended:
+                    yield target.track
+            targets = [target for target in targets if not target.track.ended]
 
     @contextmanager
     def _timed(self, targets: list[_Target]) -> Iterator[None]:
-        """Shares the time of a batch out to its targets."""
+        """Shares the time of a batch out to its targets; that for the first frame counts once."""
         began = time.monotonic()
         yield
         seconds = time.monotonic() - began
         self.frames += len(targets)
         self.seconds += seconds
         for target in targets:
-            target.seconds.append(seconds / len(targets))
+            if len(target.track.seconds) < len(target.track.boxes):
+                target.track.seconds.append(seconds / len(targets))
 
-    def _begun(self, videos: Sequence[Video], rows: int) -> list[_Target]:
-        """The targets of videos, in their first frame."""
-        ahead = [video.frames() for video in videos]
+    def _begun(self, tracks: Sequence[Track], rows: int) -> list[_Target]:
+        """The targets of the tracks, in their first frame or the last one that is known."""
+        ahead = [track.video.frames(max(1, len(track.boxes))) for track in tracks]
         first = [next(frames) for frames in ahead]
         crops = [
-            cut(frame, region(video.first_box, TEMPLATE_FACTOR), self._model.template_side)
-            for frame, video in zip(first, videos, strict=True)
+            cut(frame, region(track.video.first_box, TEMPLATE_FACTOR), self._model.template_side)
+            for frame, track in zip(first, tracks, strict=True)
         ]
         tokens: Tensor = self._model(templates=self._batch(crops, rows))
         colours = [mean_colour(frame) for frame in first]
+        for track in tracks:
+            if not track.boxes:
+                track.boxes.append(np.asarray(track.video.first_box, np.float64))
         return [
-            _Target(video, frames, template, colour, [np.asarray(video.first_box, np.float64)])
-            for video, frames, template, colour in zip(videos, ahead, tokens, colours, strict=False)
+            _Target(track, frames, template, colour, len(track.boxes))
+            for track, frames, template, colour in zip(tracks, ahead, tokens, colours, strict=False)
         ]
 
     def _step(self, targets: Sequence[_Target], rows: int) -> None:
         """Finds each target in its next frame."""
         frames = [next(target.frames) for target in targets]
-        regions = [region(with_least_size(target.boxes[-1], self._how.least_size), SEARCH_FACTOR) for target in targets]
+        regions = [self._searched(target.track) for target in targets]
         crops = [
             cut(frame, part, self._model.search_side, target.colour)
             for frame, part, target in zip(frames, regions, targets, strict=True)
@@ -143,13 +169,36 @@ class Tracker:
         chosen = boxes.flatten(1, 2)[torch.arange(rows, device=best.device), best].double().cpu().numpy()
         for target, frame, part, (x, y, width, height) in zip(targets, frames, regions, chosen, strict=False):
             inside = np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
-            found = clipped(part.outside(inside), frame.shape[1], frame.shape[0])
-            target.boxes.append(found if has_area(found) else target.boxes[-1])
+            self._found(target.track, part.outside(inside), frame)
+
+    def _searched(self, track: Track) -> Region:
+        last = track.video.first_box if track.last is None else track.last
+        return region(with_least_size(last, self._how.least_size), SEARCH_FACTOR)
+
+    def _found(self, track: Track, box: Floats, frame: Pixels) -> None:
+        """Adds the box of a frame to the track."""
+        seen = clipped(box, frame.shape[1], frame.shape[0])
+        if has_area(seen):
+            track.last = seen
+        elif track.last is None:
+            track.last = track.video.first_box
+        track.boxes.append(box if self._how.reported == "predicted" else track.last)
 
     def _batch(self, crops: Sequence[Any], rows: int) -> Tensor:
         """(rows, 3, s, s) normalised, on the device."""
         pixels = [torch.from_numpy(np.array(crop)).permute(2, 0, 1) for crop in crops]
         return normalized(on_device(torch.stack(_filled(pixels, rows)), self._device), self._normalize)
+
+
+def _due(targets: Sequence[_Target]) -> Iterator[Track]:
+    """The tracks with boxes that were not given, when those of one more step would make them too many."""
+    waiting = sum(len(target.track.boxes) - target.given for target in targets)
+    if waiting + len(targets) <= min(len(target.track.video) for target in targets):
+        return
+    for target in targets:
+        if len(target.track.boxes) > target.given:
+            target.given = len(target.track.boxes)
+            yield target.track
 
 
 def _filled(rows: list[Tensor], count: int) -> list[Tensor]:

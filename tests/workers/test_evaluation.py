@@ -19,7 +19,7 @@ from tiny_task import digest, run, seen, trial_of, weights_of
 from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare, Loaders
 from workers.checkpoint import Folder, clear
 from workers.errors import ErrorClass, Stopped, TrialError
-from workers.finished_items import FinishedItems, finished_items
+from workers.finished_items import FinishedItems, Kept, finished_items
 from workers.state import RankContext
 from workers.train import train
 
@@ -182,9 +182,32 @@ def test_finished_items_are_those_of_one_state(tmp_path: Path) -> None:
     again = FinishedItems(folder, "state 1", 0)
     again.add("d", 4)
     again.close()
-    assert finished_items(folder, "state 1") == {"a": parts, "b": [1, 2], "d": 4}
+    assert finished_items(folder, "state 1") == Kept({"a": parts, "b": [1, 2], "d": 4})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation-1-0.jsonl", "evaluation-1-1.jsonl"]
-    assert finished_items(folder, "state 2") == {}
+    assert finished_items(folder, "state 2") == Kept()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pieces_are_kept_in_their_order_until_their_item_ends(tmp_path: Path) -> None:
+    """Of all ranks and attempts, whichever comes first by the names of files; those of another state never."""
+    written = [(2, 0, "a", 1), (2, 1, "b", 10), (2, 0, "a", 2), (10, 1, "a", 3), (10, 0, "b", 11)]
+    for token, rank, item, piece in written:
+        file = FinishedItems(Folder(tmp_path, "k", token), "state 1", rank)
+        file.add_piece(item, piece)
+        file.close()
+    averaged = FinishedItems(Folder(tmp_path, "k", 10), "state 1 averaged", 0)
+    averaged.add_piece("a", 0)
+    averaged.close()
+    folder = Folder(tmp_path, "k", 11)
+    assert finished_items(folder, "state 1") == Kept({}, {"a": [1, 2, 3], "b": [10, 11]})
+    assert finished_items(folder, "state 1", " averaged") == Kept({}, {"a": [0]})
+    with (tmp_path / "evaluation-10-1.jsonl").open("r+b") as cut:
+        cut.truncate((tmp_path / "evaluation-10-1.jsonl").stat().st_size - 3)
+    last = FinishedItems(folder, "state 1", 0)
+    last.add("b", "part")
+    last.close()
+    assert finished_items(folder, "state 1") == Kept({"b": "part"}, {"a": [1, 2]})
+    assert finished_items(folder, "state 2") == Kept()
     assert list(tmp_path.iterdir()) == []
 
 

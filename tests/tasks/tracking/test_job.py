@@ -11,6 +11,7 @@ import pytest
 import sequence_trees as trees
 from in_process_backend import Machine, drive_to_end
 from killed_trials import killed_trials
+from tiny_task import run
 
 from orchestrator.records.states import JobState
 from orchestrator.report.build import build
@@ -18,6 +19,7 @@ from orchestrator.report.formats import FORMATS, Links
 from orchestrator.report.verify import verify
 from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.store.store import open_store
+from workers.errors import Stopped
 from workers.run import run_trial
 from workers.trial import TrialSpec
 
@@ -48,18 +50,39 @@ def many(base: Path, sequences: int) -> dict[str, Any]:
 
 
 def test_a_killed_evaluation_goes_on_and_ends_in_the_same_figures(tmp_path: Path) -> None:
-    """Every sequence that ended is kept; what was tracked at the time is tracked again."""
+    """Every sequence that ended is kept, and what was found in those under way: no frame of them is tracked twice but
+    those since the last piece."""
     spec = trial(many(tmp_path / "own", 5), at_once=3)
-    whole, interrupted = killed_trials([(spec, []), (spec, ["item:2"])], tmp_path)
-    assert interrupted["killed"] == [True, False]
+    whole, interrupted = killed_trials([(spec, []), (spec, ["piece:4", "item:2"])], tmp_path)
+    assert interrupted["killed"] == [True, True, False]
     for what in ("figures", "reports", "sha256"):
         assert interrupted[what] == whole[what]
     kept = [
-        [json.loads(line)["item"] for line in path.read_bytes().splitlines() if line]
+        [json.loads(line) for line in path.read_bytes().splitlines() if line]
         for path in sorted((tmp_path / "1").glob("evaluation-*"))
     ]
-    assert [len(items) for items in kept] == [2, 3]
-    assert sorted(item for items in kept for item in items) == [f"{number:06d}" for number in range(5)]
+    assert [sum("part" in line for line in lines) for lines in kept] == [0, 2, 3]
+    assert sorted(line["item"] for lines in kept for line in lines if "part" in line) == [
+        f"{number:06d}" for number in range(5)
+    ]
+    known: dict[str, int] = {}
+    for line in (line for lines in kept for line in lines if "piece" in line):
+        assert line["piece"]["from"] == known.get(line["item"], 0)
+        known[line["item"]] = line["piece"]["from"] + len(line["piece"]["boxes"])
+    assert all(count > 1 for count in known.values())
+
+
+def test_a_stop_is_heeded_at_a_piece(tmp_path: Path) -> None:
+    spec = trial(many(tmp_path / "own", 3), at_once=3)
+
+    def lines(name: str) -> list[dict[str, Any]]:
+        files = sorted((tmp_path / name).glob("evaluation-*"))
+        return [json.loads(line) for path in files for line in path.read_bytes().splitlines() if line]
+
+    with pytest.raises(Stopped):
+        run(spec, tmp_path / "stopped", lambda: bool(lines("stopped")))
+    assert [set(line) for line in lines("stopped")] == [{"state", "item", "piece"}]
+    assert run(spec, tmp_path / "stopped")[0].figures == run(spec, tmp_path / "whole")[0].figures
 
 
 def test_a_model_tracks_other_data_again_and_may_end_with_a_submission(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.tracking.metrics import METRICS, SequenceFigures, figures, overlap
+from tasks.tracking.metrics import METRICS, SequenceFigures, figures, overlap, within
 
 TRUTH = np.array([0.0, 0, 10, 10])
 
@@ -16,8 +16,8 @@ def boxes_of(*overlaps: float) -> np.ndarray:
 
 
 def measured(*overlaps: float, kind: str = "otb", name: str = "a") -> SequenceFigures:
-    boxes = boxes_of(*overlaps)
-    return SequenceFigures.of(name, boxes, np.tile(TRUTH, (len(boxes), 1)), np.ones(len(boxes), bool), kind)  # type: ignore[arg-type]
+    boxes, size = boxes_of(*overlaps), (40, 40) if kind == "got10k" else None
+    return SequenceFigures.of(name, boxes, np.tile(TRUTH, (len(boxes), 1)), np.ones(len(boxes), bool), size)
 
 
 def test_overlap_of_boxes() -> None:
@@ -49,19 +49,31 @@ def test_success_curve_is_that_of_the_definition() -> None:
     assert measured(*shares).curve == tuple(curve)
 
 
+def test_boxes_are_taken_into_the_frame_as_got_10ks_toolkit_does() -> None:
+    boxes = np.array([[-10.0, 5, 20, 25], [30, -5, 50, 45], [50, 5, 60, 15], [3, 4, 8, 9]])
+    inside = [[0, 5, 30, 25], [30, 0, 40, 30], [40, 5, 40, 15], [3, 4, 8, 9]]  # the first one keeps its width
+    assert within(boxes, (40, 30)).tolist() == inside
+    truth, counted = np.array([[-10.0, 0, 20, 20]]), np.ones(1, bool)
+    part = np.array([[0.0, 0, 20, 20]])  # what the frame shows of it
+    assert SequenceFigures.of("a", part, truth, counted).overlaps == pytest.approx(20 / 30)
+    assert SequenceFigures.of("a", part, truth, counted, (40, 40)).overlaps == pytest.approx(20 / 30)
+    low = np.array([[20.0, 30, 40, 60]])
+    assert SequenceFigures.of("a", low, np.array([[20.0, 30, 40, 40]]), counted, (40, 40)).overlaps == 1
+
+
 def test_precision_is_of_centres_in_pixels_and_over_the_sides() -> None:
     truth = np.array([[0.0, 0, 40, 10]] * 5)
     moved = [(0, 0), (20, 0), (20.1, 0), (8, 0), (0, 2.1)]
     boxes = truth + np.array([[x, y, x, y] for x, y in moved])
     boxes = np.concatenate([boxes, [[50.0, 0, 10, 10]]])  # without area, though its middle is near
-    found = SequenceFigures.of("a", boxes, np.vstack([truth, truth[:1]]), np.ones(6, bool), "otb")
+    found = SequenceFigures.of("a", boxes, np.vstack([truth, truth[:1]]), np.ones(6, bool))
     assert (found.near, found.near_share) == (4, 2)  # (20.1, 0) is too far; of 40 x 10: 0.2 is 8 and 2 pixels
 
 
 def test_frames_that_do_not_count_change_nothing() -> None:
     boxes = boxes_of(1.0, 0.5, 0.0)
     truth = np.vstack([TRUTH, TRUTH, np.zeros(4)])
-    some = SequenceFigures.of("a", boxes, truth, np.array([True, True, False]), "otb")
+    some = SequenceFigures.of("a", boxes, truth, np.array([True, True, False]))
     assert some == measured(1.0, 0.5)
 
 
@@ -76,7 +88,7 @@ def test_figures_are_means_over_sequences_or_over_all_frames() -> None:
 
 
 def test_a_sequence_of_which_nothing_counts_is_left_out() -> None:
-    nothing = SequenceFigures.of("b", boxes_of(1.0), TRUTH[None], np.array([False]), "otb")
+    nothing = SequenceFigures.of("b", boxes_of(1.0), TRUTH[None], np.array([False]))
     assert figures([measured(0.5), nothing], "otb") == figures([measured(0.5)], "otb")
     with pytest.raises(ValueError, match="no frame of any sequence counts"):
         figures([nothing], "otb")

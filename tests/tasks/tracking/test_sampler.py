@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from tasks.base import DataContext
 from tasks.datasets.samples import Sample
+from tasks.datasets.sequences.types import Sequence
 from tasks.errors import DataError
 from tasks.tracking.crops import Floats, region
 from tasks.tracking.loaders import TrackingInput, TrackingLoaders
@@ -78,6 +80,26 @@ def test_sequences_that_have_no_pair_are_passed_over_and_sets_without_any_refuse
         DataError, match=r"squares: of 100 sequences of train .* none has two frames, at most task\.frame_gap 10"
     ):
         drawn(PairSamples([none], Sampling(10, 10)), 0)
+
+
+class Leaves(Squares):
+    """The object reaches out of every frame on the left, and is outside the odd ones."""
+
+    def load(self, index: int) -> Sequence:
+        whole = super().load(index)
+        boxes = whole.boxes.copy()
+        boxes[:, 0] = np.where(np.arange(len(boxes)) % 2, -90, -6)
+        return replace(whole, boxes=boxes)
+
+
+def test_boxes_are_clipped_to_their_frames_and_none_outside_is_drawn() -> None:
+    samples = PairSamples([Leaves(2)], Sampling(10, 10))
+    for index in range(10):
+        boxes = drawn(samples, index).target.boxes
+        assert boxes[:, 0].tolist() == [0, 0]
+        assert boxes[:, 2].tolist() == [10, 10]
+    with pytest.raises(DataError, match="squares: of 100 pairs of train drawn at random each has a box outside"):
+        drawn(PairSamples([Leaves(2, length=2)], Sampling(10, 10)), 0)
 
 
 def test_the_search_region_is_moved_and_scaled_and_always_shows_the_object() -> None:

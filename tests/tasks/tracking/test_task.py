@@ -119,7 +119,7 @@ def test_described_sets_enter_the_key_by_their_content(tmp_path: Path) -> None:
 
     def content(*paths: Path) -> str:
         fields = {"dataset": described(paths[0]), "train_sets": [described(path) for path in paths]}
-        manifests = task(**fields).planned_fields(Path())["manifests"]
+        manifests = task(**fields).planned_fields(tmp_path)["manifests"]
         planned = task(**fields, manifests=manifests)
         return json.dumps(planned.key_content(key_content(planned)), sort_keys=True)
 
@@ -151,18 +151,18 @@ def opened(some: Tracking, root: Path, **context: Any) -> TrackingLoaders:
 def test_data_that_are_not_those_of_the_plan_are_refused(tmp_path: Path) -> None:
     base = own(tmp_path / "own")
     fields = {"dataset": described(base)}
-    planned = task(**fields, manifests=task(**fields).planned_fields(Path())["manifests"])
+    planned = task(**fields, manifests=task(**fields).planned_fields(tmp_path)["manifests"])
     opened(planned, tmp_path)
     (base / "train" / "boat" / "boxes.txt").write_text("1,1,5,5\n" * 8)
     with pytest.raises(DataError, match="own: the sequences are not those that the trial was planned with"):
         opened(planned, tmp_path)
 
 
-def test_test_is_opened_by_trials_that_may_alone() -> None:
+def test_test_is_opened_by_trials_that_may_alone(tmp_path: Path) -> None:
     some = task(dataset=described(shared_sequences()), evaluate="test")
     with pytest.raises(DataError, match="test images are opened only by trials that come after every choice"):
-        opened(some, Path())
-    opened(some, Path(), may_test=True)
+        opened(some, tmp_path)
+    opened(some, tmp_path, may_test=True)
 
 
 @pytest.mark.parametrize("name", ["got10k", "trackingnet", "lasot"])
@@ -198,9 +198,9 @@ def test_got10k_takes_the_sequences_that_are_asked_for(tmp_path: Path) -> None:
     assert len(trained[0]) == len(GOT10K_TRAIN)
 
 
-def test_figures_and_rows_of_an_evaluation() -> None:
+def test_figures_and_rows_of_an_evaluation(tmp_path: Path) -> None:
     some = task(dataset=described(shared_sequences()), baselines=True)
-    loaders = opened(some, Path())
+    loaders = opened(some, tmp_path)
     torch.manual_seed(0)
     model = some.build(TINY, None).eval()
     parts = json.loads(json.dumps(list(some.measure(model, loaders.evaluation()))))  # as a later attempt reads them

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,11 @@ from moving_squares import Squares
 from torch import Tensor, nn
 
 from tasks.backbones.spec import BackboneSpec
+from tasks.base import Piece
 from tasks.tracking.baselines import matched, unmoved
 from tasks.tracking.crops import Floats
 from tasks.tracking.loaders import Tracked
+from tasks.tracking.measuring import continued, measured
 from tasks.tracking.metrics import overlap
 from tasks.tracking.model import TrackingModel, hann_window
 from tasks.tracking.options import FusionOptions, Inference
@@ -100,6 +104,71 @@ def test_what_is_tracked_beside_a_sequence_does_not_change_its_boxes() -> None:
         np.testing.assert_allclose(one_by_one[name], boxes, atol=1e-3)
 
 
+class Killed(Exception):
+    pass
+
+
+class Dies(nn.Module):
+    """A model that stops the process, as it were, after so many passes."""
+
+    def __init__(self, model: TrackingModel, passes: int) -> None:
+        super().__init__()
+        self.model, self.passes = model, passes
+        self.grid, self.template_side, self.search_side = model.grid, model.template_side, model.search_side
+
+    def forward(self, **inputs: Any) -> Any:
+        if self.passes == 0:
+            raise Killed
+        self.passes -= 1
+        return self.model(**inputs)
+
+
+def test_what_is_known_of_a_sequence_is_not_tracked_again() -> None:
+    """After a kill at any frame the boxes are the same to the last bit, and at most as many frames are tracked again as
+    the shortest sequence has, besides the first frame of those under way."""
+    torch.manual_seed(0)
+    task = Tracking(dataset="scene-tracks", stride=8, fusion=FusionOptions(width=16, heads=2, blocks=1, init_std=0.5))
+    model = task.build(TINY, None).eval()
+    some = Squares(5, lengths=[6, 9, 11, 7, 8], public=False)
+
+    def attempt(passes: int, parts: dict[str, Any], pieces: dict[str, list[Any]]) -> int:
+        """Frames that were tracked."""
+        made = tracker(Dies(model, passes))
+        batches = [
+            {"item": f"{index}", "images": Tracked(some, index), "sequences": 5, "begun": pieces.get(f"{index}", [])}
+            for index in range(5)
+            if f"{index}" not in parts
+        ]
+        with contextlib.suppress(Killed):
+            for item, part in measured(made, batches, 3, some.protocol, False):
+                if isinstance(part, Piece):
+                    pieces.setdefault(item, []).append(json.loads(json.dumps(part.value)))
+                else:
+                    parts[item] = part["boxes"]
+                    assert len(part["seconds"]) == len(part["boxes"])
+        return made.frames
+
+    whole: dict[str, Any] = {}
+    frames = attempt(-1, whole, {})
+    assert frames == 41
+    for passes in range(1, 18):
+        parts, pieces = dict[str, Any](), dict[str, list[Any]]()
+        tracked = attempt(passes, parts, pieces)
+        tracked += attempt(2, parts, pieces)  # killed again at once
+        tracked += attempt(-1, parts, pieces)
+        assert parts == whole
+        assert tracked <= frames + 2 * (6 + 3)
+
+
+def test_a_piece_after_a_gap_is_not_taken() -> None:
+    video = Tracked(Squares(1), 0)
+    pieces = [
+        {"from": first, "boxes": [[0, 0, 4, 4]] * 3, "last": None, "seconds": [0.1] * 3} for first in (0, 6, 3, 9)
+    ]
+    assert len(continued(video, pieces).boxes) == 6
+    assert continued(video, pieces[1:]).boxes == []
+
+
 class Answers(SeesBright):
     """Gives one answer for every frame."""
 
@@ -128,12 +197,20 @@ def test_the_window_prefers_the_middle(penalty: float, chosen: float) -> None:
     assert boxes[1, 2] - boxes[1, 0] == pytest.approx(0.5 * chosen * side, rel=1e-5)
 
 
-def test_boxes_stay_in_the_image_and_one_outside_is_not_followed() -> None:
-    scores = torch.full((8, 8), 0.5)
-    (wide,) = tracks(tracker(Answers(scores, (0.5, 0.5, 20.0, 20.0))), Squares(1, length=3), 1).values()
-    assert wide[1].tolist() == [0, 0, 96, 96]
-    (gone,) = tracks(tracker(Answers(scores, (50.0, 50.0, 0.1, 0.1))), Squares(1, length=4), 1).values()
-    assert (gone == gone[0]).all()
+@pytest.mark.parametrize("reported", ["predicted", "clipped"])
+def test_a_box_is_followed_as_far_as_it_is_in_the_image(reported: str) -> None:
+    """And one outside not at all; reported is the model's own box, as in SwinTrack's code, or the part in the image."""
+    scores, plain = torch.full((8, 8), 1.0), Squares(1, length=4)
+    (wide,) = tracks(tracker(Answers(scores, (0.5, 0.5, 20.0, 20.0)), reported=reported), plain, 1).values()
+    first = Tracked(plain, 0).first_box
+    middle = (first[:2] + first[2:]) / 2
+    around = np.concatenate([middle - 10 * 4 * 16, middle + 10 * 4 * 16])
+    np.testing.assert_allclose(wide[1], around if reported == "predicted" else [0, 0, 96, 96], atol=1e-3)
+    whole = np.array([48 - 10 * 4 * 96, 48 - 10 * 4 * 96, 48 + 10 * 4 * 96, 48 + 10 * 4 * 96])  # around the image
+    np.testing.assert_allclose(wide[2], whole if reported == "predicted" else [0, 0, 96, 96], atol=1e-2)
+    (gone,) = tracks(tracker(Answers(scores, (50.0, 50.0, 0.1, 0.1)), reported=reported), plain, 1).values()
+    assert (gone[1:] == gone[1]).all()  # the search region stays where it was
+    assert (gone[1] == gone[0]).all() == (reported == "clipped")
 
 
 def test_a_small_box_is_searched_around_as_if_it_were_ten_pixels() -> None:
