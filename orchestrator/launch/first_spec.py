@@ -246,6 +246,10 @@ def _init(weights: str | None, root: Path) -> dict[str, Any] | None:
             raise BadInput(
                 f"--weights {model}: write MODEL.TAG of timm (all: timm.list_pretrained()), or a .safetensors file"
             )
+        from tasks.backbones.timm_hub import config_of
+
+        if config_of(weights) is None:
+            raise BadInput(f"--weights {weights}: this timm has no such weights (all: timm.list_pretrained())")
         return {"kind": "timm", "name": tag, "tag": weights}
     file = Path(weights).expanduser()
     path = file if file.is_file() else root / file

@@ -179,6 +179,7 @@ def test_questions_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (["--data", "scene-people", VIT], 6, "init writes studies of labelled images alone"),
         (["--data", "insects", "--model", "vit_tini_patch16_224"], 6, "no such timm model; nearest: vit_tiny_patch16"),
         (["--data", "insects", "--weights", "resnet18"], 6, "write MODEL.TAG of timm"),
+        (["--data", "insects", "--weights", "resnet18.nosuch"], 6, "this timm has no such weights"),
         (["--data", "insects", "--weights", "no.safetensors"], 6, "does not say of which model: add --model"),
         (["--data", "insects", VIT, "--weights", "no.safetensors"], 4, "no such file here or below the data root"),
         (["--data", "insects", VIT, "--model=resnet18", "--weights=resnet18.a1_in1k"], 6, "are those of one model"),
