@@ -221,7 +221,8 @@ def _of_import(code: PluginCode, error: BaseException) -> str:
     said = " ".join(str(error).split())
     what = f"{where(code, error)}: {type(error).__name__}{f': {said}' if said else ''}"
     if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] == code.plugin.package:
-        return f"{what}: only .py files belong to a plugin; put what it imports there (each folder with an __init__.py), or into an installed package"
+        kept = "only .py files belong to a plugin, in folders with an __init__.py"
+        return f"{what}: {kept}; put what it imports there, or into an installed package"
     return f"{what}: mend it until `python -c 'import {code.plugin.module}'` works"
 
 

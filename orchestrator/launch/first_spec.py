@@ -60,8 +60,8 @@ def first_spec(info: DatasetInfo, dataset: str | Mapping[str, Any], wishes: Wish
     """
     if not isinstance(info, LabelledDataset):
         raise BadInput(
-            f"{info.name}: init writes studies of labelled images alone; for poses, depth and tracking begin with a spec "
-            "that is here: python -m orchestrator specs"
+            f"{info.name}: init writes studies of labelled images alone; for poses, depth and tracking begin with "
+            "a spec that is here: python -m orchestrator specs"
         )
     if problem := info.missing(root):
         raise NotFound(problem)

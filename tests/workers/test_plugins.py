@@ -155,7 +155,7 @@ FAULTS: dict[str, tuple[str, str]] = {
     "no direction": (made.METRICS.replace("higher", "up"), r"hits: better is 'up': it must be one of hig"),
     "no scale": (made.METRICS.replace("100.0", "0"), r"hits: scale is 0: it must be a number above 0"),
     "no function": (made.METRICS.replace(", hits)", ", None)"), r"the metric hits: None is no function: give a fu"),
-    "logits alone": (made.METRICS.replace("(logits, labels)", "(logits)"), r"hits: its function does not take these two"),
+    "logits alone": (made.METRICS.replace("(logits, labels)", "(logits)"), r"hits: its function does not take thes"),
     "digits": (made.METRICS.replace("100.0, 2", "100.0, 2.5"), r"hits: digits is 2\.5: it must be a whole"),
     "a title of two lines": (made.METRICS.replace('"hits", "h', '"hits", "h\\n'), r"title, unit and comp"),
 }  # fmt: skip
