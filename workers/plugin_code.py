@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from tasks.bounds import Label
+from tasks.bounds import MAX_LABEL, Label
 
 ABSENT = "absent"
 """Stands for the version of a package that is not installed, where a plugin imports it in `try: .. except ImportError`
@@ -79,13 +79,15 @@ def digest_of(package: str, files: Mapping[str, str], versions: Mapping[str, str
 
 
 def installed(names: Iterable[str]) -> dict[str, str]:
-    """The versions of distributions in this process's environment; ABSENT for one that is not installed."""
+    """The versions of distributions in this process's environment; ABSENT for one that is not installed. (A plugin that
+    tried to import cv2 in vain has that name: a node with opencv-python would take the other way.)"""
     versions = {}
     for name in sorted(names):
         try:
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = ABSENT
+        except metadata.PackageNotFoundError:  # or it is what is imported, of a distribution of another name
+            bring = sorted(set(metadata.packages_distributions().get(name, [])))
+            versions[name] = ", ".join(f"{each} {metadata.version(each)}" for each in bring)[:MAX_LABEL] or ABSENT
     return versions
 
 

@@ -221,7 +221,8 @@ def _of_import(code: PluginCode, error: BaseException) -> str:
     said = " ".join(str(error).split())
     what = f"{where(code, error)}: {type(error).__name__}{f': {said}' if said else ''}"
     if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] == code.plugin.package:
-        return f"{what}: only .py files belong to a plugin; put what it imports there, or into an installed package"
+        kept = "only .py files belong to a plugin, in folders with an __init__.py"
+        return f"{what}: {kept}; put what it imports there, or into an installed package"
     return f"{what}: mend it until `python -c 'import {code.plugin.module}'` works"
 
 
@@ -267,7 +268,7 @@ def _metrics(code: PluginCode, module: ModuleType) -> list[FromLogits]:
     if isinstance(content, list | tuple) and all(isinstance(each, FromLogits) for each in content):
         names = [each.metric.name for each in content]
         found = (
-            _wrong_name(name, names.count(name)) or _wrong_metric(each.metric)
+            _wrong_name(name, names.count(name)) or _wrong_metric(each.metric) or _wrong_function(each)
             for name, each in zip(names, content, strict=True)
         )
         problem = next((text for text in found if text), None)
@@ -296,6 +297,18 @@ def _wrong_metric(metric: Metric) -> str | None:
     if isinstance(metric.digits, bool) or not isinstance(metric.digits, int) or not 0 <= metric.digits <= 12:
         return f"the metric {metric.name}: digits is {metric.digits!r}: it must be a whole number from 0 to 12"
     return None
+
+
+def _wrong_function(metric: FromLogits) -> str | None:
+    """Said before anything runs, and not after the first epoch."""
+    problem = None if callable(metric.compute) else f"{metric.compute!r} is no function"
+    if problem is None:
+        with contextlib.suppress(ValueError):  # of some compiled functions nothing is known
+            try:
+                inspect.signature(metric.compute).bind(None, None)
+            except TypeError as error:
+                problem = f"its function does not take these two: {error}"
+    return f"the metric {metric.metric.name}: {problem}: give a function of logits and labels" if problem else None
 
 
 def _note_models(code: PluginCode) -> None:

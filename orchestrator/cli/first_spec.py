@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import echo, places, say
+from orchestrator.cli.options import echo, flags, places, say
 from orchestrator.errors import BadInput, Conflict
 from orchestrator.settings import Settings, shown
 
@@ -61,11 +61,12 @@ def init(
     command += ["--search"] if search else []
     command += [f"--replicates={replicates}"] if replicates > 1 else []
     wishes = Wishes(models, weights, search, replicates, gpu=_has_gpu())
-    text = first_spec(info, _described(info), wishes, where.data_root, shown(shlex.join(command)))
+    place = flags(where, "data_root")
+    text = first_spec(info, _described(info), wishes, where.data_root, f"{shown(shlex.join(command))}{place}")
     if str(target) == "-":
         echo(text, end=False)
         return
-    _write(target, text)
+    _write(target, text, place)
 
 
 def _described(info: DatasetInfo) -> str | dict[str, Any]:
@@ -73,7 +74,7 @@ def _described(info: DatasetInfo) -> str | dict[str, Any]:
     own: Any = getattr(info, "own", None)
     if own is None:
         return info.name
-    fields: dict[str, Any] = own.model_dump(mode="json", exclude_defaults=True)
+    fields: dict[str, Any] = own.model_dump(mode="json", exclude_unset=True)
     if fields.get("name") == Path(own.path).name:
         del fields["name"]
     return {"kind": own.kind, **{name: value for name, value in fields.items() if name != "kind"}}
@@ -89,8 +90,9 @@ def _has_gpu() -> bool:
     return own_gpus() > 0
 
 
-def _write(target: Path, text: str) -> None:
-    """Writes the spec, which is checked as any other. Raises BadInput where it cannot be written."""
+def _write(target: Path, text: str, place: str) -> None:
+    """Writes the spec, which is checked as any other. Raises BadInput where it cannot be written. `place`: the option
+    that names the data root to the next commands."""
     from orchestrator.spec.load import load
 
     try:
@@ -101,4 +103,4 @@ def _write(target: Path, text: str) -> None:
     load(target)
     say(f"written: {target}")
     for verb, does in (("plan", "what would run, and its cost"), ("submit", "run it and print the table")):
-        say(f"  python -m orchestrator {verb:<6} {shlex.quote(str(target))}  # {does}")
+        say(f"  python -m orchestrator {verb:<6} {shlex.quote(str(target))}{place}  # {does}")

@@ -60,8 +60,8 @@ def first_spec(info: DatasetInfo, dataset: str | Mapping[str, Any], wishes: Wish
     """
     if not isinstance(info, LabelledDataset):
         raise BadInput(
-            f"{info.name}: init writes studies of labelled images alone; for poses and depth begin with a spec that is "
-            "here: python -m orchestrator specs"
+            f"{info.name}: init writes studies of labelled images alone; for poses, depth and tracking begin with "
+            "a spec that is here: python -m orchestrator specs"
         )
     if problem := info.missing(root):
         raise NotFound(problem)
@@ -69,17 +69,21 @@ def first_spec(info: DatasetInfo, dataset: str | Mapping[str, Any], wishes: Wish
         found = overview(info, root)
     except (DataError, OSError) as error:
         raise NotFound(str(error)) from error
+    if found.classes < 2 and not found.several_labels:
+        raise BadInput(
+            f"{info.name}: all its images are of one class: there is nothing to classify; name data with labels"
+        )
     if wishes.weights and len(wishes.models) > 1:
         raise BadInput("--weights are those of one model: give one --model, and add others to the spec by hand")
     if wishes.weights and wishes.weights.endswith(".safetensors") and not wishes.models:
         raise BadInput(f"--weights {wishes.weights}: the file does not say of which model: add --model")
-    models = wishes.models or ([wishes.weights.partition(".")[0]] if wishes.weights else [])
+    models = list(dict.fromkeys(wishes.models)) or ([wishes.weights.partition(".")[0]] if wishes.weights else [])
     for model in models:
         try:
             check_timm_name(model)
         except ValueError as error:
             raise BadInput(f"--model {model}: {error}") from error
-    return _Draft(info, dataset, found, wishes, list(models), root).text(command)
+    return _Draft(info, dataset, found, wishes, models, root).text(command)
 
 
 class _Draft:
@@ -90,7 +94,7 @@ class _Draft:
         self.info, self.found, self.wishes, self.models = info, found, wishes, models
         self.init = _init(wishes.weights, root)
         self.dataset = dict(dataset) if isinstance(dataset, Mapping) else dataset
-        self.cuts_test = isinstance(self.dataset, dict) and not found.parts and not self.dataset.get("test_fraction")
+        self.cuts_test = isinstance(self.dataset, dict) and not found.parts and "test_fraction" not in self.dataset
         if self.cuts_test and isinstance(self.dataset, dict):
             self.dataset["test_fraction"] = 0.2
         self.val_is_test = "test" not in found.parts and "val" in found.parts
@@ -108,7 +112,7 @@ class _Draft:
         lines = [
             f"# {self._data_words()}",
             f"# Written by: {command}",
-            f"name: {name if name[0].isalnum() else f'study-{name}'}",
+            f"name: {_flow(name)}",
             "trial:",
             "  task:",
             "    kind: classify",
@@ -133,7 +137,8 @@ class _Draft:
         found = self.found
         least = f"{found.fewest:,} to " if found.fewest < found.most else ""
         of_class = f", {least}{found.most:,} of each" if found.most else ""
-        return f"{found.images:,} images of {found.classes:,} classes{of_class}, about {found.side} pixels high or wide"
+        side = _counted(found.side, "pixel")
+        return f"{_counted(found.images, 'image')} of {found.classes:,} classes{of_class}, about {side} high or wide"
 
     def _dataset(self) -> _Choice:
         value, why = self.dataset, []
@@ -155,7 +160,9 @@ class _Draft:
         if self.found.several_labels:
             return _Choice("light", "crop and flip alone: several labels of an image cannot be mixed")
         if self.train < MANY_IMAGES:
-            return _Choice("light", f"crop and flip alone: {self.train:,} training images are few; more: table7")
+            return _Choice(
+                "light", f"crop and flip alone: {_counted(self.train, 'training image')} are few; more: table7"
+            )
         return _Choice("table7", "strong (Table 7 of the paper), for many epochs; less: light")
 
     def _preprocessing(self) -> list[str]:
@@ -180,7 +187,8 @@ class _Draft:
         epochs = min(100, max(10, math.ceil(STEPS / steps)))
         decay: dict[str, Any] = {"layer_decay": 0.75} if self.init else {}
         lower = "; lower layers learn slower, since they are trained already" if decay else ""
-        words = f"{self.train:,} training images: {steps:,} steps an epoch, {epochs * steps:,} in all{lower}"
+        each = f"{_counted(self.train, 'training image')}: {_counted(steps, 'step')} an epoch"
+        words = f"{each}, {epochs * steps:,} in all{lower}"
         return _Choice({"batch": batch, "epochs": epochs, **decay}, words)
 
     def _stages(self) -> list[str]:
@@ -238,6 +246,10 @@ def _init(weights: str | None, root: Path) -> dict[str, Any] | None:
             raise BadInput(
                 f"--weights {model}: write MODEL.TAG of timm (all: timm.list_pretrained()), or a .safetensors file"
             )
+        from tasks.backbones.timm_hub import config_of
+
+        if config_of(weights) is None:
+            raise BadInput(f"--weights {weights}: this timm has no such weights (all: timm.list_pretrained())")
         return {"kind": "timm", "name": tag, "tag": weights}
     file = Path(weights).expanduser()
     path = file if file.is_file() else root / file
@@ -303,6 +315,10 @@ def _builds(model: str, size: int, args: Mapping[str, Any]) -> str | None:
 
 def _line(key: str, choice: _Choice) -> list[str]:
     return [f"{key}: {_flow(choice.value)}{_comment(choice.why)}"]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _comment(why: str) -> str:

@@ -41,7 +41,7 @@ FIELDS: Mapping[str, str] = {
 of a task's own fields come from `Task.setting_titles` where the task can be asked (the command `settings`), and bear
 the names of the fields in a report, which knows recorded trials alone."""
 
-RECORDED = frozenset({"kind", "manifests", "sizes"})
+RECORDED = frozenset({"kind", "name", "manifests", "sizes"})
 """Of a task: what names it, and what was read off its data. These are no settings."""
 
 NONE = "–"

@@ -122,7 +122,7 @@ def _texts(module: str, root: Path) -> dict[str, str]:
     texts = {}
     for path, name in kept:
         try:
-            texts[name.as_posix()] = path.read_bytes().decode("utf-8")
+            texts[name.as_posix()] = path.read_bytes().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise PluginError(module, f"{path}: {error}: save it as UTF-8 text that can be read") from error
     return texts
@@ -140,9 +140,9 @@ def _imports(module: str, root: Path, files: dict[str, str], known: Collection[s
         try:
             tree = ast.parse(text, str(file))
         except (SyntaxError, ValueError) as error:
-            line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+            line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
             what = error.msg if isinstance(error, SyntaxError) else str(error)
-            raise PluginError(module, f"{file}{line}: {what}: mend that line") from error
+            raise PluginError(module, f"{file}{line}: {what}: mend {'that line' if line else 'it'}") from error
         _check_models(module, file, tree)
         for package, line_number, optional in _imported(tree.body):
             if package in sys.stdlib_module_names or package in OURS or package in known:

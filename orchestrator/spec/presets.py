@@ -9,8 +9,11 @@ from orchestrator.spec.diagnostics import Problems, dotted, offer, show
 from orchestrator.spec.yaml_nodes import Location, YamlNode
 from tasks import TASKS
 from tasks.base import Presets
+from tasks.bounds import MAX_LABEL
 
 KEY = "preset"
+NAME = "name"
+"""Field of what has presets that says what tables call it."""
 
 
 def resolve(root: YamlNode, problems: Problems) -> YamlNode:
@@ -49,14 +52,17 @@ class _Resolver:
     def _field(self, node: YamlNode, presets: Presets, steps: tuple[str | int, ...]) -> YamlNode:
         """A field that has presets: its value, or the values of an axis or of a search's choice."""
         if isinstance(node.value, list):
-            items = [self._value(item, presets, (*steps, i)) for i, item in enumerate(node.value)]
+            items = [self._value(item, presets, (*steps, i), compared=True) for i, item in enumerate(node.value)]
             return YamlNode(node.place, items)
         if (choice := node.child("choice")) is not None and isinstance(node.value, dict):
             resolved = self._field(choice, presets, (*steps, "choice"))
             return YamlNode(node.place, {**node.value, "choice": resolved}, node.keys)
         return self._value(node, presets, steps)
 
-    def _value(self, node: YamlNode, presets: Presets, steps: tuple[str | int, ...]) -> YamlNode:
+    def _value(
+        self, node: YamlNode, presets: Presets, steps: tuple[str | int, ...], compared: bool = False
+    ) -> YamlNode:
+        """`compared`: it is one of several, which groups and tables tell apart by their names."""
         named = node if isinstance(node.value, str) else node.child(KEY)
         if named is None:
             return node
@@ -69,6 +75,8 @@ class _Resolver:
         written = (
             {key: child for key, child in node.value.items() if key != KEY} if isinstance(node.value, dict) else {}
         )
+        if compared and _takes_names(presets):
+            fields[NAME] = _node(_name(named.value, written), named.place)
         return YamlNode(node.place, {**fields, **written}, {**dict.fromkeys(fields, named.place), **node.keys})
 
 
@@ -81,6 +89,24 @@ def presets_of(key: str, kind: Any = None) -> Presets | None:
     field = key.removeprefix("task.")
     tasks = TASKS.values() if kind is None else [TASKS[kind]] if isinstance(kind, str) and kind in TASKS else []
     return next((task.presets[field] for task in tasks if field in task.presets), None)
+
+
+def _takes_names(presets: Presets) -> bool:
+    models = (
+        task.model_fields[field].annotation
+        for task in TASKS.values()
+        for field, theirs in task.presets.items() if theirs is presets
+    )  # fmt: skip
+    return any(NAME in getattr(model, "model_fields", {}) for model in models)
+
+
+def _name(preset: str, written: Mapping[str, YamlNode]) -> str:
+    """light, flip 0"""
+    beside = (
+        f"{field} {node.value if isinstance(node.value, str) else show(node.plain())}"
+        for field, node in written.items()
+    )
+    return ", ".join([preset, *beside])[:MAX_LABEL]
 
 
 def _nodes(fields: Mapping[str, Any], place: Location) -> dict[str, YamlNode]:

@@ -12,6 +12,7 @@ from tasks.errors import DataError
 
 if TYPE_CHECKING:
     import torch
+    from timm.models import PretrainedCfg
 
     from tasks.backbones.spec import FromTimm
 
@@ -24,15 +25,11 @@ def uncached(init: FromTimm) -> str | None:
     """None if this machine has the weights, so that no network is needed; else what to do. Imports timm, which takes
     seconds; looks for files, in the hub's cache and where timm keeps what has an address of its own, and asks nobody.
     """
-    import timm
     from huggingface_hub import try_to_load_from_cache
     from torch.hub import get_dir
 
-    try:
-        config = timm.get_pretrained_cfg(init.tag)
-    except RuntimeError:
-        config = None
-    if config is None or not config.has_weights:
+    config = config_of(init.tag)
+    if config is None:
         return f"weights {init.name}: this timm has no weights {init.tag} (all: timm.list_pretrained())"
     names = (config.hf_hub_filename,) if config.hf_hub_filename else FILES
     if config.hf_hub_id and any(isinstance(try_to_load_from_cache(config.hf_hub_id, name), str) for name in names):
@@ -40,6 +37,17 @@ def uncached(init: FromTimm) -> str | None:
     if config.url and (Path(get_dir()) / "checkpoints" / Path(urlsplit(config.url).path).name).is_file():
         return None
     return f"weights {init.name}: {init.tag} is not in timm's cache here; trials fetch it, or once: {_fetch(init.tag)}"
+
+
+def config_of(tag: str) -> PretrainedCfg | None:
+    """What timm states for the weights of this tag (MODEL.TAG); None if it has none."""
+    import timm
+
+    try:
+        config = timm.get_pretrained_cfg(tag)
+    except RuntimeError:
+        return None
+    return config if config is not None and config.has_weights else None
 
 
 def _fetch(tag: str) -> str:

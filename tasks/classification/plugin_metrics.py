@@ -6,6 +6,7 @@ import math
 import traceback
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from tasks import plugged
@@ -30,8 +31,8 @@ def of_plugin(name: str, logits: Tensor, labels: Tensor) -> float:
             module, f"{what} raised {said} ({place.filename}, line {place.lineno}) for {shapes}: mend it"
         ) from error
     file = getattr(getattr(metric.compute, "__code__", None), "co_filename", module)
-    if isinstance(value, Tensor):
-        if value.numel() != 1:
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        if math.prod(value.shape) != 1:
             raise PluginError(
                 module, f"{what} ({file}) returned a tensor of shape {tuple(value.shape)}: return one number"
             )

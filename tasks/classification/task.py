@@ -177,6 +177,11 @@ class Classify(OneDataSet[LabelledData]):
             raise ValueError(f"{self._card.name} has no test images; evaluate on val")
         return self
 
+    def key_content(self, content: dict[str, Any]) -> dict[str, Any]:
+        kept = dict(super().key_content(content))
+        augment = {name: value for name, value in kept.pop("augment", {}).items() if name != "name"}
+        return {**kept, "augment": augment} if augment else kept
+
     @classmethod
     def data_of(cls, fields: Mapping[str, Any]) -> LabelledData:
         return LabelledData.of(_resolved(fields["dataset"]), fields)

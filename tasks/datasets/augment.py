@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from tasks.bounds import Label
 
 Share = Annotated[float, Field(gt=0, le=1)]
 """A part of an area."""
@@ -68,6 +71,9 @@ class Augment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
+    name: Label = Field(default="", exclude_if=operator.not_)
+    """What tables call it where several are compared; a preset in a list has its own. It changes nothing else, and is
+    in no key."""
     crop_scale: tuple[Share, Share] = (0.08, 1.0)
     """Area of the random crop, as a fraction of the image."""
     crop_ratio: tuple[AspectRatio, AspectRatio] = (3 / 4, 4 / 3)

@@ -16,7 +16,7 @@ from orchestrator.spec.plugin_files import find
 from tasks import TASKS, plugged
 from tasks.backbones.timm_names import check_timm_name
 from tasks.errors import PluginError
-from workers.plugin_code import Plugin, PluginCode, digest_of, mark
+from workers.plugin_code import ABSENT, Plugin, PluginCode, digest_of, installed, mark
 from workers.plugins import use
 from workers.trial import TrialSpec
 
@@ -154,6 +154,8 @@ FAULTS: dict[str, tuple[str, str]] = {
     "a metric twice": (made.METRICS + "METRICS *= 2\n", r"METRICS has hits twice: rename one"),
     "no direction": (made.METRICS.replace("higher", "up"), r"hits: better is 'up': it must be one of hig"),
     "no scale": (made.METRICS.replace("100.0", "0"), r"hits: scale is 0: it must be a number above 0"),
+    "no function": (made.METRICS.replace(", hits)", ", None)"), r"the metric hits: None is no function: give a fu"),
+    "logits alone": (made.METRICS.replace("(logits, labels)", "(logits)"), r"hits: its function does not take thes"),
     "digits": (made.METRICS.replace("100.0, 2", "100.0, 2.5"), r"hits: digits is 2\.5: it must be a whole"),
     "a title of two lines": (made.METRICS.replace('"hits", "h', '"hits", "h\\n'), r"title, unit and comp"),
 }  # fmt: skip
@@ -212,3 +214,9 @@ def test_a_mark_tells_plugins_versions_and_order_apart(tmp_path: Path) -> None:
     assert len({mark(each) for each in ([], [a], [b], [a, b], [b, a], [changed])}) == 6
     assert mark([]) == ""
     assert PluginCode.from_plain(a.plain()) == a
+
+
+def test_what_is_imported_counts_under_the_name_of_another_distribution() -> None:
+    """A driver without cv2, yaml, PIL notes them as absent; a node that has them must not look the same."""
+    assert installed(["no_such_package"]) == {"no_such_package": ABSENT}
+    assert installed(["yaml"])["yaml"].startswith("PyYAML ")

@@ -67,7 +67,7 @@ def test_small_images_in_a_folder(tmp_path: Path) -> None:
     assert "a fifth is cut off" in text
     assert "Table 7's is for 192 pixels and more" in text
     assert text.count("\n") <= 20
-    assert "13 training images: 1 steps an epoch" in text
+    assert "13 training images: 1 step an epoch" in text
 
 
 def test_what_is_written_runs_to_its_table(tmp_path: Path) -> None:
@@ -179,6 +179,7 @@ def test_questions_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (["--data", "scene-people", VIT], 6, "init writes studies of labelled images alone"),
         (["--data", "insects", "--model", "vit_tini_patch16_224"], 6, "no such timm model; nearest: vit_tiny_patch16"),
         (["--data", "insects", "--weights", "resnet18"], 6, "write MODEL.TAG of timm"),
+        (["--data", "insects", "--weights", "resnet18.nosuch"], 6, "this timm has no such weights"),
         (["--data", "insects", "--weights", "no.safetensors"], 6, "does not say of which model: add --model"),
         (["--data", "insects", VIT, "--weights", "no.safetensors"], 4, "no such file here or below the data root"),
         (["--data", "insects", VIT, "--model=resnet18", "--weights=resnet18.a1_in1k"], 6, "are those of one model"),
@@ -198,3 +199,41 @@ def test_a_file_that_exists_is_kept(tmp_path: Path) -> None:
     result = init(tmp_path, "--data", "digits", VIT, code=5)
     assert "exists already: choose another --output" in str(result.exception)
     assert (tmp_path / "study.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("folder", ["2024", "1e3", "null", "no"])
+def test_a_folder_whose_name_yaml_would_read_as_something_else(tmp_path: Path, folder: str) -> None:
+    insects(tmp_path).rename(tmp_path / folder)
+    job, _ = first(tmp_path, tmp_path / folder, VIT)
+    assert (job.name, job.trial["task"]["dataset"]["path"]) == (folder, folder)
+
+
+def test_what_is_asked_for_is_not_chosen_again(tmp_path: Path) -> None:
+    insects(tmp_path, counts=(12, 3))
+    job, text = first(tmp_path, tmp_path / "insects", VIT, "--field", "metric=top1", "--field", "test_fraction=0")
+    assert job.trial["task"]["dataset"] == {"kind": "folder", "path": "insects", "metric": "top1", "test_fraction": 0}
+    assert "a fifth is cut off" not in text
+    assert [stage.name for stage in job.stages] == ["grid"]
+
+
+def test_one_class_is_refused_and_a_model_named_twice_is_one(tmp_path: Path) -> None:
+    insects(tmp_path, counts=(5,))
+    result = init(tmp_path, "--data", tmp_path / "insects", VIT, code=6)
+    assert "all its images are of one class: there is nothing to classify" in str(result.exception)
+    draw(tmp_path / "insects" / "class1" / "0.png", 7)
+    draw(tmp_path / "insects" / "class1" / "1.png", 8)
+    _, text = first(tmp_path, tmp_path / "insects", VIT, VIT)
+    assert "report: {rows" not in text
+
+
+def test_the_lines_to_go_on_with_name_a_data_root_that_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insects(tmp_path)
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+    result = init(tmp_path, "--data", tmp_path / "insects", VIT)
+    assert f"study.yaml --data-root {tmp_path}  # run it" in result.output
+    assert f" --data-root {tmp_path}\nname:" in (tmp_path / "study.yaml").read_text()
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+    (tmp_path / "study.yaml").unlink()
+    assert "study.yaml  # run it" in init(tmp_path, "--data", tmp_path / "insects", VIT).output

@@ -36,6 +36,7 @@ WORDS = {"report", "report_instead", "about", "_report", "Problem", "_broken", "
 """Functions by which a mistake gets its words; `append` where it has a text."""
 ELSEWHERE = {
     'f"{name}: {path}: {words}; {remedy}"': "test_load.py: of a job that the store has",
+    "JSON values alone": "test_api.py: of a dict, not of a file",
     "resources.min_workers": "test_fields_of_tasks.py, with a task whose loss is over a batch",
     "was_off": "test_plugins.py, which switches plugins off",
     "too_large": "test_plugin_files.py, with lower limits",

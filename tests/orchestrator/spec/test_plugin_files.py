@@ -144,3 +144,8 @@ def test_too_much_to_send_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(plugin_files, "MAX_BYTES", 8)
     with pytest.raises(PluginError, match="name a smaller package"):
         find(Plugin(module="plug_p"), [tmp_path])
+
+
+def test_a_byte_order_mark_before_the_text_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "plug_m.py").write_bytes(b"\xef\xbb\xbfX = 1\n")
+    assert made.code(tmp_path, "plug_m").files == {"plug_m.py": "X = 1\n"}

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from in_process_backend import Machine, drive_to_end
 
 from orchestrator.errors import SpecError
 from orchestrator.plan.durations import DurationModel
 from orchestrator.plan.planner import Planner
+from orchestrator.records.recorded_spec import expected
+from orchestrator.records.states import JobState
+from orchestrator.report.build import build
+from orchestrator.report.formats.markdown import markdown
 from orchestrator.spec.job import JobSpec, job_id
 from orchestrator.spec.load import load
 from orchestrator.spec.presets import presets_of
+from orchestrator.spec.trial_fields import group_of
+from orchestrator.store.store import open_store
 from tasks.datasets.augment import PRESETS, Augment
 from workers.trial import TrialSpec
 
@@ -113,15 +121,45 @@ def test_profiles_overrides_and_stages_change_fields_of_a_preset(
 )
 def test_presets_are_values_of_an_axis(tmp_path: Path, sweep: str) -> None:
     wanted = [PRESETS["none"], {**PRESETS["light"], "flip": 0}, PRESETS["table7"]]
-    found = [trial.task.augment for trial in trials(job_of(tmp_path, stage=sweep))]  # type: ignore[attr-defined]
+    made = trials(job_of(tmp_path, stage=sweep))
+    found = [trial.task.augment.model_copy(update={"name": ""}) for trial in made]  # type: ignore[attr-defined]
     assert found == [Augment.model_validate(fields) for fields in wanted]
+    assert [trial.key for trial in made] == [
+        trials(job_of(tmp_path, f"augment: {json.dumps(fields)}"))[0].key for fields in wanted
+    ]
+
+
+def test_presets_that_are_compared_have_names(tmp_path: Path) -> None:
+    listed = "[none, {preset: light, flip: 0}, {name: mine, preset: light}, {flip: 0}]"
+    job = job_of(tmp_path, stage=f"per: [task.augment], sweep: {{grid: {{task.augment: {listed}}}}}")
+    names = ["none", "light, flip 0", "mine"]
+    groups = [group_of(trial, job.stages[0].per) for trial in trials(job)]
+    assert [group for group, _ in groups][:3] == names
+    plain = job.model_dump(mode="json")
+    assert [group["task.augment"] for group in expected(plain, ["only"])][:3] == names
+
+
+def test_a_table_has_a_row_for_each_preset(tmp_path: Path) -> None:
+    stage = "per: [task.dataset, task.augment], sweep: {grid: {task.augment: [none, {preset: light, flip: 0}]}}"
+    path = tmp_path / "spec.yaml"
+    job_of(tmp_path, stage=stage)
+    path.write_text(path.read_text() + "report: {rows: task.augment}\n")
+    job = load(path, "")
+    with contextlib.closing(open_store(f"sqlite:///{tmp_path / 'store.db'}")) as store:
+        assert drive_to_end(store, job, Machine(), tmp_path)[0] is JobState.done
+        text = markdown(build(store, job_id(job)))
+    assert "| none |" in text
+    assert "| light, flip 0 |" in text
+    assert "missing" not in text
 
 
 def test_a_search_chooses_among_presets(tmp_path: Path) -> None:
     stage = "sweep: {search: {task.augment: {choice: [none, light]}}, trials: 2}"
     job = job_of(tmp_path, stage=stage)
     (sweep,) = [stage.sweep for stage in job.stages]
-    assert sweep.search["task.augment"].choice == [dict(PRESETS["none"]), dict(PRESETS["light"])]  # type: ignore
+    assert sweep.search["task.augment"].choice == [  # type: ignore
+        {**PRESETS[name], "name": name} for name in ("none", "light")
+    ]
 
 
 @pytest.mark.parametrize(

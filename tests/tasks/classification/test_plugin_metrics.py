@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -138,3 +139,10 @@ def test_logits_that_are_not_finite_are_named_as_the_cause(monkeypatch: pytest.M
     assert of_plugin("mean", torch.ones(4, 3), torch.zeros(4)) == 1
     with pytest.raises(PluginError, match="for every model; not all logits are finite"):
         of_plugin("mean", torch.full((4, 3), math.nan), torch.zeros(4))
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.array([0.5]), torch.tensor([0.5]), np.float64(0.5)])
+def test_one_number_of_numpy_or_torch_is_one_number(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    half = FromLogits(Metric("half", "half", "higher"), lambda logits, labels: value)
+    monkeypatch.setitem(plugged.METRICS, "half", ("plug_y", half))
+    assert of_plugin("half", torch.ones(4, 3), torch.zeros(4)) == 0.5
