@@ -32,8 +32,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 def test_every_file_that_the_code_reads_is_in_it(wheel: zipfile.ZipFile) -> None:
     inside = set(wheel.namelist())
     sources = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
-    sources += (ROOT / "orchestrator" / "report" / "templates").iterdir()
-    sources += (path for path in (ROOT / "orchestrator" / "store" / "migrations").rglob("*") if path.is_file())
+    for folder in ("report/templates", "store/migrations"):
+        sources += (path for path in (ROOT / "orchestrator" / folder).rglob("*") if path.is_file())
     wanted = {path.relative_to(ROOT).as_posix() for path in sources if "__pycache__" not in path.parts}
     specs = [path for pattern in ("*.yaml", "*.json", "tables/*") for path in (ROOT / "specs").glob(pattern)]
     wanted |= {f"orchestrator/shipped/{path.relative_to(ROOT / 'specs').as_posix()}" for path in specs}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ def convert_command(
 
     wanted = _backbone(model, arguments, image_size) if model else None
     stem = re.sub(r"(\.(pth|pt|bin|ckpt|tar|safetensors))+$", "", file.absolute().name)
-    if file.is_dir():
+    if os.path.isdir(file):  # Path.is_dir raises for a name that the system refuses
         wanted = wanted or model_of(file)
         file = weights_of(file)
     target = (output or where.data_root / "weights" / f"{stem}.safetensors").absolute()

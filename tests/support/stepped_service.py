@@ -231,7 +231,9 @@ class Service:
         self.starts[key, assignment.token] += 1
         assert self.starts[key, assignment.token] == 1, f"attempt {assignment.token} of {key[:8]} was started twice"
         row = now.trials[key]
-        assert row.state != TrialState.diverged or row.token != assignment.token  # else a sleeper's, which counts nowhere
+        assert (
+            row.state != TrialState.diverged or row.token != assignment.token
+        )  # else a sleeper's, which counts nowhere
         if row.value is not None and row.token == assignment.token:
             assert assignment.keep_weights, f"{key[:8]} is done and was started again, and not for its weights"
             assert row.weights_path is None, f"{key[:8]} was started again for weights that it has"

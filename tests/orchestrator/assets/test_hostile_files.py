@@ -45,9 +45,9 @@ def test_a_file_that_is_no_weights_is_told_in_one_line(name: str, tmp_path: Path
 def test_what_is_no_file_is_told_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pth")
     (tmp_path / "folder.pth").mkdir()
-    for name in ("pipe.pth", "folder.pth"):
-        for command in ("import", "show"):
-            assert f"{name} is no file" in message(command, tmp_path / name)
+    for name, command in (("pipe.pth", "import"), ("pipe.pth", "show"), ("folder.pth", "show")):
+        assert f"{name} is no file" in message(command, tmp_path / name)
+    assert "folder.pth has no config.json: name the weights file" in message("import", tmp_path / "folder.pth")
 
 
 def test_a_name_that_the_system_refuses_and_an_output_that_is_a_folder_are_told(tmp_path: Path) -> None:

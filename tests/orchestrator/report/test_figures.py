@@ -106,7 +106,7 @@ def test_a_heat_map_is_bright_where_the_error_is_small(depth: tuple[Store, Repor
 def test_status_takes_the_smallest_error_for_the_best(depth: tuple[Store, Report]) -> None:
     store, report = depth
     text = status.status(store, report.job_id).text()
-    assert "best 0.040 final 0.048" in text, "the mean over the seeds"
+    assert "best 0.040 m final 0.048 m" in text, "the mean over the seeds"
 
 
 def test_several_figures_stand_side_by_side(several: tuple[Store, Report]) -> None:

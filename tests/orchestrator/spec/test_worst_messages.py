@@ -15,20 +15,20 @@ K12 = (ROOT / "specs/k12_grid.yaml").read_text()
 SEARCH = (ROOT / "specs/search.yaml").read_text()
 STAGE = "fields: name, sweep, per, from, neighbourhood, override, ties, replicates, resources, keep_weights"
 JOB = "fields: name, profile, trial, stages, resources, priority, report, claims, profiles"
+KINDS = "kinds: classify, pretrain, analysis, pose, depth, tracking"
 WORST = {
     "1 misspelt kind": (GOOD, "kind: classify,", "kind: §clasify,",
-        "trial.task.kind: clasify: no such kind; kinds: classify, pretrain, analysis, pose, depth; nearest: classify"),
+        f"trial.task.kind: clasify: no such kind; {KINDS}; nearest: classify"),
     "1 misspelt key kind": (GOOD, "kind: classify,", "§knd: classify,",
-        "trial.task.knd: no such field; nearest: kind; kinds: classify, pretrain, analysis, pose, depth"),
+        f"trial.task.knd: no such field; nearest: kind; {KINDS}"),
     "1 misspelt kind in an axis": (GOOD, "{kind: stage, name: SUP", "{kind: §stag, name: SUP",
         "stages.grid: backbone.init.kind: stag: no such kind; kinds: none, file, timm, stage, trial; nearest: stage"),
     "1 misspelt key in an axis": (GOOD, "{kind: stage, name: SUP", "{§kid: stage, name: SUP",
         "stages.grid: backbone.init.kid: no such field; nearest: kind; kinds: none, file, timm, stage, trial"),
     "1 list for a kind": (GOOD, "kind: classify,", "kind: §[classify],",
-        'trial.task.kind: ["classify"]: no such kind; kinds: classify, pretrain, analysis, pose, depth; '
-        "nearest: classify"),
+        f'trial.task.kind: ["classify"]: no such kind; {KINDS}; nearest: classify'),
     "1 no kind": (GOOD, "{kind: classify, dataset: digits}", "§{dataset: digits}",
-        "trial.task: needs `kind`; kinds: classify, pretrain, analysis, pose, depth"),
+        f"trial.task: needs `kind`; {KINDS}"),
     "2 overrid": (K12, "    override: {task.dataset: digits-pretrain", "    §overrid: {task.dataset: digits-pretrain",
         'stages.supervised.overrid: {"task.dataset": "digits-pretrain", "backbone.init": {"ki...: no such field; '
         f"{STAGE}; nearest: override"),

@@ -200,7 +200,7 @@ def test_a_trials_run_says_what_it_is_chosen_by_and_measured_on() -> None:
     assert (tags["level"], tags["trial"], tags["mlflow.parentRunId"]) == ("trial", "a", "parent")
     assert "plugins" not in tags
     plugins = [{"module": f"birds.{name}", "digest": "0123456789abcdef" * 4} for name in ("model", "task")]
-    tags = run_view.trial_tags(job, placed, a_trial({"plugins": plugins}), "parent", "running")
+    tags = run_view.trial_tags(job, placed, a_trial({"plugins": plugins}), "parent", "running", Names.by_split)
     assert tags["plugins"] == "birds.model 0123456789ab, birds.task 0123456789ab"
     distance = MetricRow("attention_distance", "attention distance", "neither", "px")
     neither = replace(placed, metric=distance.name, mode="max", metrics=(distance,))

@@ -57,7 +57,7 @@ def test_a_job_that_ends_with_a_submission_is_done(tmp_path: Path) -> None:
         assert sent.state == "done"
         assert sent.key not in store.trials.figures([sent.key])
         facts = store.trials.snapshots([sent.key])[sent.key].facts
-        assert Path(facts["submission"]).is_file()
+        assert (tmp_path / "storage" / facts["submission"]).is_file()
         report = build(store, job_id(named))
         assert [cell.value for cell in report.cells] == [None]
         for form in FORMATS.values():
