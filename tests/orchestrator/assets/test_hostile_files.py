@@ -14,7 +14,7 @@ from published_checkpoints import swinv2
 from safetensors.torch import save_file
 
 from orchestrator.cli.weights import weights
-from orchestrator.errors import BackendUnreachable, BadInput
+from orchestrator.errors import BackendUnreachable, BadInput, NotFound
 
 
 def message(command: str, file: Path, *flags: str) -> str:
@@ -47,7 +47,8 @@ def test_what_is_no_file_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "folder.pth").mkdir()
     for name, command in (("pipe.pth", "import"), ("pipe.pth", "show"), ("folder.pth", "show")):
         assert f"{name} is no file" in message(command, tmp_path / name)
-    assert "folder.pth has no config.json: name the weights file" in message("import", tmp_path / "folder.pth")
+    with pytest.raises(NotFound, match="folder.pth has no config.json: name the weights file"):
+        CliRunner().invoke(weights, ["import", str(tmp_path / "folder.pth")], catch_exceptions=False)
 
 
 def test_a_name_that_the_system_refuses_and_an_output_that_is_a_folder_are_told(tmp_path: Path) -> None:
