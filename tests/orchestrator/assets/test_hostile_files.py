@@ -47,7 +47,7 @@ def test_what_is_no_file_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "folder.pth").mkdir()
     for name, command in (("pipe.pth", "import"), ("pipe.pth", "show"), ("folder.pth", "show")):
         assert f"{name} is no file" in message(command, tmp_path / name)
-    with pytest.raises(NotFound, match="folder.pth has no config.json: name the weights file"):
+    with pytest.raises(NotFound, match=r"folder\.pth has no config\.json: name the weights file"):
         CliRunner().invoke(weights, ["import", str(tmp_path / "folder.pth")], catch_exceptions=False)
 
 
