@@ -77,7 +77,8 @@ class SequenceSet(ABC):
         """Reads the annotations of a sequence. Raises DataError naming file, value and remedy."""
 
     def image(self, path: str) -> Pixels:
-        """(height, width, 3): a frame in RGB. Raises Unreadable for one that is missing or damaged."""
-        from tasks.datasets.images.decode import opened
+        """(height, width, 3): a frame in RGB, in an array that may not be written to. Raises Unreadable for one that is
+        missing or damaged."""
+        from tasks.datasets.images.decode import opened_pixels
 
-        return np.asarray(opened(self.root / path, self.name, str(self.root / path)))
+        return opened_pixels(self.root / path, self.name, str(self.root / path))
