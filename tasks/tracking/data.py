@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks.datasets import find_dataset
 from tasks.datasets.manifest import folders_of, is_saved
 from tasks.datasets.manifest import save as save_manifest
-from tasks.datasets.sequences.dataset import TAKEN_OPTION, FolderSequences, SequenceDataset, StillImages
+from tasks.datasets.sequences.dataset import PARTS, TAKEN_OPTION, FolderSequences, SequenceDataset, StillImages
 from tasks.datasets.sequences.described import SequencesDescription
 from tasks.errors import DataError
 
@@ -20,12 +20,8 @@ if TYPE_CHECKING:
     from tasks.datasets.sequences.types import Protocol, SequenceSet
 
 Measured = Literal["val", "test"]
-Parts = Literal["train", "val", "test"]
-PARTS: tuple[Parts, ...] = ("train", "val", "test")
 PART_FIELDS = ("train_sets", "evaluate", "got10k_train")
 """Fields of a task, besides `dataset`, that say which sequences are used."""
-
-
 KINDS = (FolderSequences, StillImages)
 """Data sets that are known by name."""
 

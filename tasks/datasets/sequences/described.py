@@ -34,7 +34,7 @@ class SequencesDescription(DatasetDescription):
             name=self.name, title=self.name, source="folder", folder="", counts={}, frames={}, licence="",
             split="by the folders train, val and test", metric="SUC" if self.protocol == "otb" else "AO",
             how_to_get=f"{self.path} needs a folder of that name, with a folder for each sequence", form="Own",
-            fields={"rate": self.fps, "kind": self.protocol}, own=self,
+            fields={"fps": self.fps, "kind": self.protocol}, own=self,
         )  # fmt: skip
 
 

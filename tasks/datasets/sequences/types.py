@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Part = Literal["train", "val", "test"]
-PARTS: tuple[Part, ...] = ("train", "val", "test")
 Floats: TypeAlias = NDArray[np.float64]
 Flags: TypeAlias = NDArray[np.bool_]
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -26,8 +25,6 @@ class Protocol:
     overlap over all counted frames of all sequences together."""
     public_labels: bool
     """False: boxes after the first are with the makers' server; results are written as a submission."""
-    boxes: Literal["first", "all"]
-    """The boxes that a sequence has here: that of the first frame alone, or one for each frame."""
 
 
 @dataclass(frozen=True)
