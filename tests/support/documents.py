@@ -24,8 +24,7 @@ def files(page: Path) -> dict[str, str]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The arguments of every `python -m orchestrator ..` and `orchestrator ..` of a page's blocks, fenced or indented, in
-    their order."""
+    """The arguments of every `python -m orchestrator ..` and `orchestrator ..` that stands in a line of its own."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     found = re.findall(r"^(?: {4})?(?:python -m )?orchestrator +(.+)", text, re.MULTILINE)
     return [shlex.split(each.partition(" > ")[0], comments=True) for each in found]
