@@ -77,7 +77,7 @@ def picture(trials: Sequence[PlacedRow], chosen: set[str]) -> str | None:
 
 
 def heat_map_inline(group: GroupReport, drawn: HeatMap, scale: Scale, name: str) -> str:
-    """The same for a page: no ground, text in the page's colour. `name` makes the ids in it unique on the page."""
+    """A heat map for a page: no ground, text in the page's colour. `name` makes the ids in it unique on the page."""
     body, width, height = heat_map(group, drawn, scale, name)
     return (
         f'<svg class="map" viewBox="0 0 {width} {height}" style="max-width:{round(1.2 * width)}px" role="img" {FONT} '

@@ -14,6 +14,7 @@ from recorded_study import METRICS, Plot, Study
 
 from orchestrator.report.build import build
 from orchestrator.report.dataframe import table
+from orchestrator.report.earlier_forms import in_form_of
 from orchestrator.report.formats import FORMATS, Links
 from orchestrator.report.formats.html_page import html
 from orchestrator.report.formats.terminal import terminal
@@ -326,7 +327,7 @@ def test_the_report_of_replicates_verifies_as_it_was_saved(replicated: tuple[Sto
 def test_a_report_from_before_replicates_is_compared_by_what_both_compute_alike(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     job = Study(store, Plot(seeds=(0, 1))).run()
-    saved = {**to_json(build(store, job)), "form": 3}
+    saved = dict(in_form_of({"form": 3}, {**to_json(build(store, job)), "form": 3}))
     for number in saved["cells"] + saved["means"]:
         number["interval"] = 1.27  # two seeds had one
     saved["groups"][0]["heat_maps"][0]["others"] = ["seed"]
