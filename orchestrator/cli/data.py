@@ -116,7 +116,7 @@ def _print(name: str, finding: Finding) -> None:
     images = f"{sum(finding.counts.values()):,}"
     images += f" of {finding.expected:,} expected" if finding.expected is not None else ""
     images += f", {finding.classes:,} classes" if finding.classes is not None else ""
-    echo(f"images   {images}")
+    echo(f"{finding.what:<8} {images}")
     echo("parts    " + ", ".join(f"{part} {count:,}" for part, count in finding.counts.items()))
     for part, (fewest, most) in finding.balance.items():
         echo(f"balance  {fewest:,} to {most:,} images of a class in {part}")

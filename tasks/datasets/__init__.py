@@ -18,9 +18,13 @@ from tasks.datasets.labelled.kinds import KINDS, kind_of_path
 from tasks.datasets.persons.catalog import POSE
 from tasks.datasets.persons.described import CocoDescription
 from tasks.datasets.photo_tiles import PHOTO_TILES
+from tasks.datasets.sequences.catalog import SEQUENCES
+from tasks.datasets.sequences.described import SequencesDescription
 from tasks.spelling import nearest
 
-DATASETS: dict[str, DatasetInfo] = {info.name: info for info in (*LABELLED, PHOTO_TILES, *POSE, *DEPTH_SETS)}
+DATASETS: dict[str, DatasetInfo] = {
+    info.name: info for info in (*LABELLED, PHOTO_TILES, *POSE, *DEPTH_SETS, *SEQUENCES)
+}
 
 Info = TypeVar("Info", bound=DatasetInfo)
 
@@ -35,7 +39,9 @@ def find_dataset(name: str, *kinds: type[Info]) -> Info:
     raise ValueError(f"unknown data set {name!r}; {near}known: {', '.join(sorted(known))}")
 
 
-DESCRIBED: dict[str, type[DatasetDescription]] = {**KINDS, "coco": CocoDescription, "depth_pairs": DepthPairs}
+DESCRIBED: dict[str, type[DatasetDescription]] = {
+    **KINDS, "coco": CocoDescription, "depth_pairs": DepthPairs, "sequences": SequencesDescription,
+}  # fmt: skip
 """Every kind of data set that a spec describes; the `data` commands take these by their path."""
 _DEPTH_FILES = (".png", ".tif", ".tiff")
 

@@ -64,6 +64,8 @@ class Finding:
     """Result of `check`; without problems the data are as stated."""
 
     problems: list[str] = field(default_factory=list)
+    what: str = "images"
+    """What `counts` counts."""
     counts: dict[str, int] = field(default_factory=dict)
     """Images of train, val and test; empty when the lists could not be read."""
     balance: dict[str, tuple[int, int]] = field(default_factory=dict)

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from tasks.datasets.photographs import PHOTOGRAPHS
@@ -15,7 +16,7 @@ from tasks.errors import DataError
 
 FOLDER = "made"
 """Below the data root."""
-VERSIONS = {"scene-crops": 1, "scene-people": 1, "scene-rooms": 1}
+VERSIONS = {"scene-crops": 1, "scene-people": 1, "scene-rooms": 1, "scene-tracks": 2, "scene-tracks-small": 2}
 """Raise a set's when its generator changes: the digests of its data, and so the keys of trials, change with it."""
 
 
@@ -69,6 +70,9 @@ def _write(write: Callable[[Path], None], folder: Path) -> None:
 
 
 def _writers() -> Mapping[str, Callable[[Path], None]]:
-    from tasks.datasets.scenes import crops, people, rooms
+    from tasks.datasets.scenes import crops, people, rooms, tracks
 
-    return {crops.NAME: crops.write, people.NAME: people.write, rooms.NAME: rooms.write}
+    return {
+        crops.NAME: crops.write, people.NAME: people.write, rooms.NAME: rooms.write,
+        **{name: partial(tracks.write, name=name) for name in tracks.SETS},
+    }  # fmt: skip
