@@ -20,14 +20,8 @@ class OneSet(click.Command):
     """A command on one data set; it is called with `info`, the data set or None, in the place of NAME."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-<<<<<<< HEAD
-        kinds = "folder, table, huggingface, coco, depth_pairs"
+        kinds = "folder, table, huggingface, coco, coco_instances, depth_pairs, sequences, class_maps"
         kind = click.Option(["--kind"], help=f"Of a path: {kinds} [as the files look].")
-=======
-        kind = click.Option(
-            ["--kind"], help="Of a path: folder, table, huggingface, coco, sequences [as the files look]."
-        )
->>>>>>> w-trkdata
         fields = click.Option(
             ["--field", "fields"], multiple=True, metavar="FIELD=VALUE",
             help="Of a path: a field of its description in a spec (label=species).",
