@@ -24,6 +24,7 @@ from tasks.datasets.persons.described import CocoDescription
 from tasks.datasets.photo_tiles import PHOTO_TILES
 from tasks.datasets.sequences.catalog import SEQUENCES
 from tasks.datasets.sequences.described import SequencesDescription
+from tasks.datasets.sequences.layouts import BOXES
 from tasks.spelling import nearest
 
 DATASETS: dict[str, DatasetInfo] = {
@@ -53,14 +54,15 @@ _DEPTH_FILES = (".png", ".tif", ".tiff")
 
 
 def _looks_like(path: Path) -> str:
-    """The kind of the data at a path: annotations in COCO's or ADE20K's place, a train.txt that names depth maps,
-    or labels."""
-    if next((path / "annotations").glob("person_keypoints_*.json"), None):
-        return "coco"
-    if next((path / "annotations").glob("instances_*.json"), None):
-        return "coco_instances"
-    if (path / "annotations").is_dir() and (path / "images").is_dir():
-        return "class_maps"
+    """The kind of the data at a path: annotations in COCO's place, maps in ADE20K's, a folder of frames with boxes.txt,
+    a train.txt that names depth maps, or labels."""
+    marks = {
+        "coco": "annotations/person_keypoints_*.json", "coco_instances": "annotations/instances_*.json",
+        "class_maps": "annotations/*/*.png", "sequences": f"*/*/{BOXES}",
+    }  # fmt: skip
+    for kind, pattern in marks.items():
+        if next(path.glob(pattern), None):
+            return kind
     try:
         first = next((line for _, line in list_lines(path / DepthPairs.model_fields["train"].default)), "")
     except (OSError, ValueError):

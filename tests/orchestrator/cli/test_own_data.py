@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import own_tables as tables
 import pytest
+import sequence_trees
 from data_commands import command, problems
 from dataset_trees import draw
 from depth_sets import write_own
@@ -138,6 +139,14 @@ def test_faults_of_depth_of_ones_own_are_lines(tmp_path: Path) -> None:
     assert "train.txt" in result.output
     result = command(tmp_path, "check", "rooms", "--kind", "depth_pairs", "--field", "steps_per_meter=1000")
     assert (result.exit_code, "nearest: steps_per_metre" in result.output) == (2, True)
+
+
+def test_sequences_of_ones_own_are_known_by_their_boxes(tmp_path: Path) -> None:
+    sequence_trees.own(tmp_path / "videos")
+    result = command(tmp_path, "check", "videos")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == command(tmp_path, "check", "videos", "--kind", "sequences").stdout
+    assert "sequences 7" in result.stdout
 
 
 def test_every_kind_of_description_is_one_of_the_data_commands() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,16 @@ def test_shifts_of_hue_saturation_and_value_are_albumentations(golden: dict[str,
         changed = shifted_hsv(golden["image"], *shifts)
         assert np.abs(changed.astype(int) - expected.astype(int)).max() <= 1
         assert not any(shifts) or np.abs(changed.astype(int) - golden["image"].astype(int)).max() > 15
+
+
+def test_shifts_are_to_the_bit_those_of_earlier_trials() -> None:
+    """The digest was made without OpenCV, by whole numbers and tables (code before 27 November 2026)."""
+    steps = np.arange(0, 256, 5, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(len(steps), -1, 3)
+    content = hashlib.sha256()
+    for shifts in ((12.3, -17.5, 9.25), (-19, 28, -20), (90, 0, 0), (0, 0, 3)):
+        content.update(np.ascontiguousarray(shifted_hsv(colours, *shifts)).tobytes())
+    assert content.hexdigest() == "55b0fec6faa1c0c1825de218a7c732e5bfd56ed8dbe93fbbf21e871623f29ae0"
 
 
 def test_pure_colours_turn_around_the_circle() -> None:
