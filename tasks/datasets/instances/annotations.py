@@ -232,12 +232,16 @@ def _rle(entry: Mapping[str, Any], number: Any, size: tuple[int, int]) -> Rle:
             f"annotation {number} has no segmentation: masks are needed (polygons or RLE), not boxes alone; COCO's are "
             "in instances_*.json"
         )
-    try:
-        if isinstance(given, Mapping):
+    neither = f"annotation {number}: segmentation is neither polygons nor RLE in COCO's form"
+    if isinstance(given, Mapping):
+        try:
             return _given_rle(given, number, size)
+        except (TypeError, KeyError) as error:
+            raise ValueError(neither) from error
+    try:
         polygons = [[float(value) for value in polygon] for polygon in given]
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"annotation {number}: segmentation is neither polygons nor RLE in COCO's form") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(neither) from error
     if wrong := next((each for each in polygons if len(each) % 2), None):
         raise ValueError(f"annotation {number}: a polygon of {len(wrong)} numbers; it has x and y of each point")
     if not all(abs(value) <= FARTHEST for polygon in polygons for value in polygon):
