@@ -6,14 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tasks.datasets.instances.catalog import SCENE_OBJECTS, SCENE_OBJECTS_SMALL
 from tasks.datasets.instances.opened import OpenedInstances
 from tasks.datasets.scenes import objects
 from tasks.datasets.scenes.objects import CATEGORIES, LEAST_PIXELS, SIDE
 from tasks.datasets.scenes.shapes import CLASSES as SHAPES
-from tasks.errors import DataError
 
 MADE = [objects.scene("train", index) for index in range(40)]
 
@@ -129,10 +127,3 @@ def objects_of(folder: Path) -> OpenedInstances:
     found = read_annotations(SCENE_OBJECTS_SMALL.place(folder, "train"), "scene-objects-small")
     names = SCENE_OBJECTS_SMALL.image_names("train", found)
     return OpenedInstances(SCENE_OBJECTS_SMALL, folder, "train", found, names)
-
-
-def test_a_process_that_fails_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "train2017").mkdir()
-    Image.new("L", (1, 1)).save(tmp_path / "annotations", format="PNG")
-    with pytest.raises((DataError, OSError), match=r"File exists"):
-        objects.write(tmp_path, objects.SMALL)
