@@ -124,6 +124,6 @@ def objects_of(folder: Path) -> OpenedInstances:
     """The generated train part in this folder."""
     from tasks.datasets.instances.annotations import read_annotations
 
-    found = read_annotations(SCENE_OBJECTS_SMALL.place(folder, "train"), "scene-objects-small")
-    names = SCENE_OBJECTS_SMALL.image_names("train", found)
-    return OpenedInstances(SCENE_OBJECTS_SMALL, folder, "train", found, names)
+    path = SCENE_OBJECTS_SMALL.place(folder, "train")
+    found = read_annotations(path, "scene-objects-small")
+    return OpenedInstances("scene-objects-small", folder, "train", found, path, "train2017")
