@@ -104,7 +104,7 @@ def known_annotations(path: Path, name: str) -> Annotated:
     return _read_version(path, name, stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)  # train, val and test
 def _read_version(path: Path, name: str, *version: int) -> Annotated:
     return read_annotations(path, name)
 

@@ -11,7 +11,7 @@ import numpy as np
 from tasks.datasets.files import first_few, plain
 from tasks.datasets.images.decode import Unreadable
 from tasks.datasets.images.open import open_images
-from tasks.datasets.images.source import Files
+from tasks.datasets.images.source import Files, StringTable
 from tasks.datasets.instances.annotations import Annotated
 from tasks.datasets.instances.types import Instances, InstanceSet, Part, Pixels
 from tasks.errors import DataError
@@ -31,7 +31,7 @@ class OpenedInstances(InstanceSet):
         if isinstance(self.images, Files):
             self._check_files(names)
         self._found, self._learnt = found, found.learnt
-        self._folder = folder
+        self._names = StringTable(names)
         self.object_counts = np.bincount(found.image_of[self._learnt], minlength=len(found.ids)).astype(np.int64)
 
     def _check_files(self, names: Sequence[str]) -> None:
@@ -49,7 +49,7 @@ class OpenedInstances(InstanceSet):
         rows = slice(first, last)
         height, width = found.sizes[index].tolist()
         return Instances(
-            image_id=int(found.ids[index]), file=plain(f"{self._folder}/{found.files[index]}"), height=height, width=width,
+            image_id=int(found.ids[index]), file=self._names[index], height=height, width=width,
             boxes=found.boxes(rows, index), labels=found.labels[rows],
             masks=tuple(found.rle(row, index) for row in range(first, last)),
             crowd=found.crowd[rows], area=found.area[rows], learnt=self._learnt[rows],

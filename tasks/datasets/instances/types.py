@@ -56,7 +56,7 @@ class Instances:
         from faster_coco_eval.core import mask
 
         pixels: NDArray[np.uint8] = mask.decode(self.masks[index])
-        return pixels.astype(np.bool_)
+        return pixels.view(np.bool_)  # of 0 and 1
 
 
 class InstanceSet(ABC):
