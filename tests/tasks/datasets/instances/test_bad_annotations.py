@@ -64,6 +64,9 @@ WRONG: dict[str, tuple[Change, str]] = {
         lambda c: c["images"][1].update(file_name=c["images"][0]["file_name"]),
         r"1 files are of two images each: 000000000100\.jpg; name each once",
     ),
+    "image too large": (
+        lambda c: c["images"][0].update(height=10**7), r"image 100 of 10000000 x 64 pixels, more than .*; make it"
+    ),
     "image of no size": (lambda c: c["images"][0].update(height=0), r"image 100 of 0 x 64 pixels"),
     "two categories of one name": (
         lambda c: c["categories"][0].update(name="dog"), r"two categories have the id or name dog; give"

@@ -96,6 +96,9 @@ def test_the_small_set_is_the_beginning_of_the_large_one() -> None:
     for card, name in ((SCENE_OBJECTS, objects.NAME), (SCENE_OBJECTS_SMALL, objects.SMALL)):
         assert dict(card.counts) == objects.SETS[name]
     assert list(objects.SETS[objects.SMALL]) == list(objects.SETS[objects.NAME])
+    first = [*MADE, *(objects.scene("train", index) for index in range(40, 48))]
+    shown = [made for made in first if not all(each.crowd for each in made.objects)]
+    assert len(shown) == SCENE_OBJECTS_SMALL.learnt
 
 
 def test_the_layout_is_cocos_and_masks_are_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
