@@ -5,14 +5,37 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, model_validator
 
 from tasks.bounds import ONE_LINE, FilePath
 
 if TYPE_CHECKING:
     from tasks.datasets.info import DatasetInfo
+
+
+PART = "{part}"
+"""In the name of a file or folder: stands for train, val and test."""
+
+
+def _below_path(value: str) -> str:
+    other = value.replace(PART, "")
+    if "{" in other or "}" in other or value.startswith(("/", "~")) or ".." in value.split("/"):
+        raise ValueError(f"{value!r} must lie below path; the one name in braces is {PART}")
+    return value
+
+
+def _names_the_part(value: str) -> str:
+    if PART not in value:
+        raise ValueError(f"{value!r} must name the part: write {PART} where train, val or test stands")
+    return value
+
+
+PathBelow = Annotated[FilePath, AfterValidator(_below_path)]
+"""A file or folder below `path`."""
+PartPath = Annotated[PathBelow, AfterValidator(_names_the_part)]
+"""The same of each part: it has {part} in it."""
 
 
 class DatasetDescription(BaseModel, ABC):

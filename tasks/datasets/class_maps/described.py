@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import Discriminator, Tag, field_validator
+from pydantic import Tag
 
-from tasks.bounds import FilePath, Label
+from tasks.bounds import Label
 from tasks.datasets.class_maps.dataset import ClassMapDataset
-from tasks.datasets.described import DatasetDescription, kind_of
-
-_PART = "{part}"
+from tasks.datasets.described import DatasetDescription, PartPath, PathBelow, by_kind
 
 
 class ClassMaps(DatasetDescription):
@@ -20,30 +18,15 @@ class ClassMaps(DatasetDescription):
     not exist."""
 
     kind: Literal["class_maps"]
-    images: FilePath = "images/{part}"
-    maps: FilePath = "annotations/{part}"
-    classes: FilePath = "classes.txt"
+    images: PartPath = "images/{part}"
+    maps: PartPath = "annotations/{part}"
+    classes: PathBelow = "classes.txt"
     """List of the classes, below `path`: a name a line in the order of their numbers, and perhaps after a tab its
     colour as #rrggbb; or a table as ADE20K's objectInfo150.txt."""
     zero: Literal["class", "ignored"] = "class"
     """What 0 in a map is: the first class; or no class, so that 1 is the first one, as in ADE20K."""
 
     covered: ClassVar[frozenset[str]] = frozenset({"path", "images", "maps", "classes"})
-
-    @field_validator("images", "maps", "classes")
-    @classmethod
-    def _formats(cls, value: str) -> str:
-        other = value.replace(_PART, "")
-        if "{" in other or "}" in other or value.startswith(("/", "~")) or ".." in value.split("/"):
-            raise ValueError(f"{value!r} must lie below path; the one name in braces is {_PART}")
-        return value
-
-    @field_validator("images", "maps")
-    @classmethod
-    def _names_the_part(cls, value: str) -> str:
-        if _PART not in value:
-            raise ValueError(f"{value!r} must name the part: write {_PART} where train, val or test stands")
-        return value
 
     def info(self, root: Path) -> ClassMapDataset:
         return self.dataset()
@@ -60,10 +43,6 @@ class ClassMaps(DatasetDescription):
 
 ClassMapsField: TypeAlias = Annotated[
     Annotated[Label, Tag("name")] | Annotated[ClassMaps, Tag("class_maps")],
-    Discriminator(
-        kind_of,
-        custom_error_type="dataset",
-        custom_error_message="must be the name of a data set, or {kind: class_maps, path: ..}",
-    ),
+    by_kind("class_maps"),
 ]
 """A data set by name, or a description."""

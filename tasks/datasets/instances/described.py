@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Discriminator, Tag, field_validator
+from pydantic import Tag
 
-from tasks.bounds import FilePath, Label
-from tasks.datasets.described import DatasetDescription, kind_of
+from tasks.bounds import Label
+from tasks.datasets.described import DatasetDescription, PartPath, PathBelow, by_kind
 from tasks.datasets.instances.dataset import InstanceDataset
-
-_PART = "{part}"
 
 
 class InstancesDescription(DatasetDescription):
@@ -20,24 +18,9 @@ class InstancesDescription(DatasetDescription):
     iscrowd and segmentation (polygons or RLE)."""
 
     kind: Literal["coco"]
-    annotations: FilePath = "annotations/instances_{part}2017.json"
-    images: FilePath = "{part}2017"
+    annotations: PartPath = "annotations/instances_{part}2017.json"
+    images: PathBelow = "{part}2017"
     """Folder of the images."""
-
-    @field_validator("annotations", "images")
-    @classmethod
-    def _formats(cls, value: str) -> str:
-        other = value.replace(_PART, "")
-        if "{" in other or "}" in other or value.startswith(("/", "~")) or ".." in value.split("/"):
-            raise ValueError(f"{value!r} must lie below path; the one name in braces is {_PART}")
-        return value
-
-    @field_validator("annotations")
-    @classmethod
-    def _names_the_part(cls, value: str) -> str:
-        if _PART not in value:
-            raise ValueError(f"{value!r} must name the part: write {_PART} where train, val or test stands")
-        return value
 
     def info(self, root: Path) -> InstanceDataset:
         return self.dataset()
@@ -53,10 +36,6 @@ class InstancesDescription(DatasetDescription):
 
 InstancesField: TypeAlias = Annotated[
     Annotated[Label, Tag("name")] | Annotated[InstancesDescription, Tag("coco")],
-    Discriminator(
-        kind_of,
-        custom_error_type="dataset",
-        custom_error_message="must be the name of a data set, or {kind: coco, path: ..}",
-    ),
+    by_kind("coco"),
 ]
 """A data set by name, or a description."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import Tag, field_validator
+from pydantic import Tag
 
-from tasks.bounds import FilePath, Label
-from tasks.datasets.described import DatasetDescription, by_kind
+from tasks.bounds import Label
+from tasks.datasets.described import PART, DatasetDescription, PartPath, PathBelow, by_kind
 from tasks.datasets.persons.dataset import PARTS, PartFiles, PoseDataset
-
-_PART = "{part}"
 
 
 class CocoDescription(DatasetDescription):
@@ -23,24 +21,10 @@ class CocoDescription(DatasetDescription):
     kind: Literal["coco"]
     skeleton: Literal["coco", "crowdpose"] = "coco"
     """Joints of a person: COCO's 17, or CrowdPose's 14."""
-    annotations: FilePath = "annotations/person_keypoints_{part}2017.json"
-    images: FilePath = "{part}2017"
+    annotations: PartPath = "annotations/person_keypoints_{part}2017.json"
+    images: PathBelow = "{part}2017"
     """Folder of the images."""
-    detections: FilePath = "person_detection_results/{part}2017_detections.json"
-
-    @field_validator("annotations", "images", "detections")
-    @classmethod
-    def _formats(cls, value: str) -> str:
-        if value.replace(_PART, "").count("{") or value.startswith(("/", "~")) or ".." in value.split("/"):
-            raise ValueError(f"{value!r} must lie below path; the one name in braces is {_PART}")
-        return value
-
-    @field_validator("annotations")
-    @classmethod
-    def _names_the_part(cls, value: str) -> str:
-        if _PART not in value:
-            raise ValueError(f"{value!r} must name the part: write {_PART} where train, val or test stands")
-        return value
+    detections: PathBelow = "person_detection_results/{part}2017_detections.json"
 
     def info(self, root: Path) -> PoseDataset:
         return self.dataset()
@@ -50,7 +34,7 @@ class CocoDescription(DatasetDescription):
         texts = (self.annotations, self.images, self.detections)
         files = {}
         for part in PARTS:
-            annotations, images, detections = (text.replace(_PART, part) for text in texts)
+            annotations, images, detections = (text.replace(PART, part) for text in texts)
             files[part] = PartFiles(annotations, images, detections)
         return PoseDataset(
             name=self.name, title=self.name, source="folder", split="as the annotation files say", licence="",

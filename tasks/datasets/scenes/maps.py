@@ -80,7 +80,7 @@ def write(folder: Path, name: str = NAME) -> None:
     """Writes images, maps and the list of classes, in as many processes as there are cores. Raises OSError and
     DataError."""
     prepare(folder, name)
-    write_in_processes(__name__, folder, name)
+    write_in_processes(write_share, folder, name)
 
 
 def prepare(folder: Path, name: str) -> None:

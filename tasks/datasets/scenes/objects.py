@@ -183,7 +183,7 @@ def write(folder: Path, name: str = NAME) -> None:
     for part in SETS[name]:
         (folder / f"{part}2017").mkdir()
     (folder / "annotations").mkdir()
-    gather(folder, name, write_in_processes(__name__, folder, name))
+    gather(folder, name, write_in_processes(write_share, folder, name))
 
 
 def gather(folder: Path, name: str, shares: int) -> None:

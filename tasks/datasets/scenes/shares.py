@@ -5,25 +5,27 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 from tasks.errors import DataError
 
 
-def write_in_processes(module: str, folder: Path, name: str) -> int:
-    """Calls `write_share(folder, name, share, shares)` of a module for every share; how many there were.
+def write_in_processes(write_share: Callable[[Path, str, int, int], None], folder: Path, name: str) -> int:
+    """Calls `write_share(folder, name, share, shares)`, a function of a module, for every share; how many there were.
 
     `name`: of the set. Raises DataError with the last line of what a process had to say; OSError where it could not be
     started.
     """
     cores = min(8, len(os.sched_getaffinity(0)))
     if cores == 1:
-        import_module(module).write_share(folder, name, 0, 1)
+        write_share(folder, name, 0, 1)
         return 1
-    code = f"import sys; from pathlib import Path; from {module} import write_share; "
-    code += "write_share(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))"
+    code = (
+        f"import sys; from pathlib import Path; from {write_share.__module__} import {write_share.__name__} as write; "
+    )
+    code += "write(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))"
     start = partial(subprocess.Popen, stderr=subprocess.PIPE, text=True, env=_environment())
     shares = [[sys.executable, "-c", code, str(folder), name, str(share), str(cores)] for share in range(cores)]
     running = [start(arguments) for arguments in shares]  # new processes: a fork of one with threads may never end

@@ -257,7 +257,7 @@ def _paint(pixels: Pixels, thing: _Thing, place: Placement) -> tuple[NDArray[np.
 def write(folder: Path, name: str = NAME) -> None:
     """Writes frames, boxes.txt and visible.txt of all sequences, in as many processes as there are cores. Raises
     OSError and DataError."""
-    write_in_processes(__name__, folder, name)
+    write_in_processes(write_share, folder, name)
 
 
 def write_share(folder: Path, name: str, share: int, shares: int) -> None:
