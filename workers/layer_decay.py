@@ -30,7 +30,7 @@ def levels(model: nn.Module, scheme: str) -> dict[str, int]:
     the whole model (`CutOptions.decay_levels`). Raises ValueError, with the schemes that fit, when this one does
     not, or when there is not exactly one backbone.
     """
-    prefix, backbone = _backbone(model)
+    prefix, backbone = backbone_of(model, "layer decay")
     names = [name for name, _ in model.named_parameters()]
     inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
     outside = [name for name in names if not name.startswith(prefix)]
@@ -55,8 +55,9 @@ def levels(model: nn.Module, scheme: str) -> dict[str, int]:
     }
 
 
-def _backbone(model: nn.Module) -> tuple[str, nn.Module]:
-    """The timm model inside `model`, and the prefix of its parameters' names."""
+def backbone_of(model: nn.Module, wanted_by: str) -> tuple[str, nn.Module]:
+    """The timm model inside `model`, and the prefix of its parameters' names. Raises ValueError, which begins with
+    `wanted_by`, when there is not exactly one."""
     backbones: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         if hasattr(module, "group_matcher") and not any(name.startswith(outer) for outer in backbones):
@@ -64,7 +65,7 @@ def _backbone(model: nn.Module) -> tuple[str, nn.Module]:
     if len(backbones) != 1:
         what = f"{len(backbones)} ({', '.join(backbones)})" if backbones else "none"
         raise ValueError(
-            f"layer decay needs one part of the model with timm's group_matcher, which says what belongs to which "
+            f"{wanted_by} needs one part of the model with timm's group_matcher, which says what belongs to which "
             f"level; {type(model).__name__} has {what}"
         )
     return next(iter(backbones.items()))
@@ -190,6 +191,8 @@ SPARED = {
 
 def no_weight_decay(model: nn.Module, scheme: str) -> set[str]:
     """Names of the parameters without weight decay; `OptimSpec.no_decay` describes the schemes."""
+    if scheme == "none":
+        return set()
     parameters = dict(model.named_parameters())
     flat = {name for name, parameter in parameters.items() if parameter.ndim <= 1}
     if scheme == "timm":

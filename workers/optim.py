@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from workers.layer_decay import levels, no_weight_decay
+from tasks.backbones.model import head_names
+from workers.layer_decay import backbone_of, levels, no_weight_decay
 from workers.optim_spec import OptimSpec
 
 
@@ -21,7 +22,8 @@ class ParameterGroup:
     """Parameters that share a learning rate and a weight decay."""
 
     lr_scale: float
-    """The peak learning rate is multiplied by this: layer_decay ** (levels below the head)."""
+    """The peak learning rate is multiplied by this: layer_decay ** (levels below the head), in the backbone times
+    `optim.backbone_lr_factor`."""
     weight_decay: float
     names: tuple[str, ...]
     """Names as in `model.named_parameters()`."""
@@ -80,7 +82,10 @@ class Schedule:
         total = self.total_steps
         if optim.warmup_prefix:
             step, total = step - warmup, total - warmup
-        return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * min(step, total) / total))
+        done = min(step, total) / total
+        if optim.schedule == "poly":
+            return floor + (peak - floor) * float((1 - done) ** optim.poly_power)
+        return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * done))
 
 
 def parameter_groups(model: nn.Module, optim: OptimSpec) -> list[ParameterGroup]:
@@ -92,17 +97,26 @@ def parameter_groups(model: nn.Module, optim: OptimSpec) -> list[ParameterGroup]
     """
     plain = optim.layer_decay == 1 and optim.layer_decay_scheme == "timm"  # then any model fits
     level = {} if plain else levels(model, optim.layer_decay_scheme)
+    slower = _in_backbone(model, optim) if optim.backbone_lr_factor != 1 else set()
     spared = no_weight_decay(model, optim.no_decay)
     table: dict[tuple[float, float], list[str]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             scale = 1.0 if plain else optim.layer_decay ** level[name]
+            scale *= optim.backbone_lr_factor if name in slower else 1.0
             table.setdefault((scale, 0.0 if name in spared else optim.weight_decay), []).append(name)
     if not table:
         raise ValueError(
             "no weight of the model takes a gradient: freeze less in backbone.freeze, or set optim.epochs 0"
         )
     return [ParameterGroup(scale, decay, tuple(names)) for (scale, decay), names in table.items()]
+
+
+def _in_backbone(model: nn.Module, optim: OptimSpec) -> set[str]:
+    """Names of the parameters of the one timm model in `model`, without its classifier."""
+    prefix, backbone = backbone_of(model, f"optim.backbone_lr_factor {optim.backbone_lr_factor:g}")
+    heads = tuple(f"{prefix}{name}." for name in head_names(backbone))
+    return {name for name, _ in model.named_parameters() if name.startswith(prefix) and not name.startswith(heads)}
 
 
 def optimizer_of(model: nn.Module, groups: Sequence[ParameterGroup], optim: OptimSpec) -> torch.optim.Optimizer:
