@@ -69,7 +69,7 @@ class Prepared:
         """The whole image, scaled; the target is the map as it is in the file."""
         height, width = sample.target.shape
         size = scaled_size(height, width, self.short, self.long)
-        truth = torch.from_numpy(np.ascontiguousarray(sample.target))
+        truth = torch.from_numpy(sample.target.copy())
         return replace(sample, image=_tensor(resized(sample.image, size)), target=truth)
 
 
