@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 from recorded_study import Plot, Study
+from spec_files import SPECS
 
 from orchestrator.report.build import build
 from orchestrator.report.formats.markdown import markdown
@@ -70,9 +71,8 @@ def studies(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_readme_has_one_place_for_every_laptop_profile_and_further_ones_for_other_profiles(studies: ModuleType) -> None:
     readme = (ROOT / "README.md").read_text()
-    specs = sorted((ROOT / "specs").glob("*.yaml"))
-    names = [path.stem for path in specs if "laptop" in profiles(path)]
-    further = {f"{path.stem} {profile}" for path in specs for profile in profiles(path) if profile != "laptop"}
+    names = [path.stem for path in SPECS if "laptop" in profiles(path)]
+    further = {f"{path.stem} {profile}" for path in SPECS for profile in profiles(path) if profile != "laptop"}
     places = re.findall("<!-- study: (.*) -->", readme)
     assert names
     assert set(names) <= set(places) <= set(names) | further

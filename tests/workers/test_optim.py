@@ -70,6 +70,28 @@ def test_a_schedule_in_iterations_is_that_in_epochs(schedule: str) -> None:
     assert [one.lr(step) for step in range(10 * STEPS)] == [other.lr(step) for step in range(10 * STEPS)]
 
 
+@pytest.mark.parametrize("power", [1.0, 0.9])
+def test_poly_is_torchs_and_mmcvs_down_to_its_floor(power: float) -> None:
+    optim = spec(schedule="poly", poly_power=power, min_lr=0, warmup_epochs=0)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=optim.peak_lr)
+    total = optim.epochs * STEPS
+    theirs = torch.optim.lr_scheduler.PolynomialLR(optimizer, total, power)
+    ours, floored = Schedule(optim, STEPS), Schedule(spec(schedule="poly", poly_power=power, min_lr=1e-5), STEPS)
+    for step in range(total):
+        assert ours.lr(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        if step >= 2 * STEPS:  # mmcv's PolyLrUpdaterHook
+            assert floored.lr(step) == pytest.approx((1e-3 - 1e-5) * (1 - step / total) ** power + 1e-5)
+        optimizer.step()
+        theirs.step()
+    assert ours.lr(total) == 0
+    assert floored.lr(0) == optim.warmup_lr
+
+
+def test_poly_may_begin_after_the_warm_up() -> None:
+    ours = Schedule(spec(schedule="poly", min_lr=0, warmup_prefix=True), STEPS)
+    assert [ours.lr(step) for step in (2 * STEPS, 6 * STEPS)] == pytest.approx([1e-3, 5e-4])
+
+
 def test_step_schedule_is_torchs_after_the_warm_up() -> None:
     optim = spec(schedule="step", step_epochs=(8, 5), step_factor=0.1, warmup_epochs=2)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=optim.peak_lr)
@@ -186,6 +208,43 @@ def test_layer_decay_gives_swinv2_its_26_levels(swin: nn.Module) -> None:
 
 def test_without_layer_decay_two_groups_are_left(swin: nn.Module) -> None:
     assert {(g.lr_scale, g.weight_decay) for g in parameter_groups(swin, spec(layer_decay=1))} == {(1, 0), (1, 0.05)}
+
+
+class _WithHead(nn.Module):
+    """A backbone inside another model."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.decoder = backbone, nn.Linear(3, 3)
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.75])
+def test_a_backbone_learns_slower_by_its_factor_on_top_of_layer_decay(swin: nn.Module, decay: float) -> None:
+    def scales(model: nn.Module, **changes: Any) -> dict[str, float]:
+        groups = parameter_groups(model, spec(layer_decay=decay, **changes))
+        return {name: group.lr_scale for group in groups for name in group.names}
+
+    outer = _WithHead(swin)
+    plain, slower = scales(outer), scales(outer, backbone_lr_factor=0.1)
+    inside = {name for name in plain if name.startswith("backbone.") and not name.startswith("backbone.head.")}
+    assert len(inside) > 100
+    for name, scale in plain.items():
+        assert slower[name] == pytest.approx(scale * (0.1 if name in inside else 1))
+    alone, before = scales(swin, backbone_lr_factor=0.1), scales(swin)
+    assert alone["head.fc.weight"] == before["head.fc.weight"] == 1  # a classifier is no part of its backbone
+    assert alone["patch_embed.proj.weight"] == pytest.approx(0.1 * before["patch_embed.proj.weight"])
+
+
+def test_a_factor_for_a_model_without_backbone_is_refused() -> None:
+    message = r"optim\.backbone_lr_factor 0\.1 needs one part of the model .* Linear has none"
+    with pytest.raises(ValueError, match=message):
+        parameter_groups(nn.Linear(2, 2), spec(layer_decay=1, backbone_lr_factor=0.1))
+
+
+def test_with_no_decay_none_everything_decays(swin: nn.Module) -> None:
+    groups = parameter_groups(swin, spec(no_decay="none", weight_decay=0.1))
+    assert {group.weight_decay for group in groups} == {0.1}
+    assert sum(len(group.names) for group in groups) == len(list(swin.parameters()))
 
 
 def test_a_frozen_parameter_is_in_no_group() -> None:
