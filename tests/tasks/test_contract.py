@@ -66,7 +66,10 @@ SMALLEST: dict[str, tuple[Task, BackboneSpec]] = {
     "analysis": (Analyse(dataset="digits", normalize="half", images=30, cka_batch=10), VIT),
     "pose": (people(), VIT),
     "depth": (Depth(dataset=described(), sizes={"rooms/lists": COUNTS}, augment={"cut_depth": 0.5}), VIT),
-    "segmentation": (segmentation(upernet={**UPERNET, "averaged_over": "labelled"}), BackboneSpec.model_validate(SWIN)),
+    "segmentation": (
+        maps.segmentation(upernet={**maps.UPERNET, "averaged_over": "labelled"}),
+        BackboneSpec.model_validate(maps.SWIN),
+    ),
     "ships": (Ships(), BackboneSpec(model="resnet10t", image_size=64)),
 }
 """Kind -> its smallest instance; `ships` is a task of the tests alone."""

@@ -151,7 +151,7 @@ def test_maps_of_several_sizes_have_no_most_frequent_class_by_place(tmp_path: Pa
     ):
         list(loaders.evaluation())
     write(tmp_path, {"train": 1}, (24, 40))
-    with pytest.raises(DataError, match="training maps differ in size: set task.baseline none"):
+    with pytest.raises(DataError, match=r"training maps differ in size: set task\.baseline none"):
         segmentation(tmp_path, baseline="frequent_class").loaders(DataContext(tmp_path, (32, 32), "cpu", 0, 6))
 
 
