@@ -40,7 +40,16 @@ class UperNet(nn.Module):
 
     def forward(self, images: Tensor, truth: Tensor | None = None, seeds: Sequence[int] = ()) -> Any:
         """`images` (n, 3, h, w). With `truth` (n, h, w) the terms by name, each a sum; else (n, classes, h, w). Nothing
-        is drawn at random, so `seeds` have no effect."""
+        is drawn at random, so `seeds` have no effect.
+
+        Raises ValueError for one image alone in training: its pooled maps have one value for batch norm.
+        """
+        norm = self.heads.decode_head.bottleneck.batch_norm
+        if self.training and len(images) == 1 and isinstance(norm, nn.BatchNorm2d):
+            raise ValueError(
+                "UperNet's batch norm needs two images or more in a forward pass: set optim.micro_batch to 2 or more, "
+                "or runtime.sync_batchnorm with several workers"
+            )
         maps = self.maps(images)
         scores = _upsampled(self.heads.decode_head(maps), images)
         if truth is None:

@@ -97,6 +97,18 @@ def test_upernets_loss_over_all_pixels_is_mmsegmentations() -> None:
     torch.testing.assert_close(divided(model(images, truth), below), each.mean())
 
 
+def test_one_image_alone_is_refused_by_upernet_in_training() -> None:
+    model, (images, truth) = upernet.UperNet(maps_of(), 3, HEADS), batch()
+    model.eval()(images[:1], truth[:1])
+    with pytest.raises(ValueError, match=r"needs two images or more .* optim\.micro_batch"):
+        model.train()(images[:1], truth[:1])
+    torch.nn.SyncBatchNorm.convert_sync_batchnorm(model.heads)
+    pooled = model.heads.decode_head.psp_modules.blocks[0].layers[1].batch_norm
+    assert isinstance(pooled, nn.SyncBatchNorm), (
+        "transformers keeps its blocks in lists too, whose modules are the same"
+    )
+
+
 def test_mask2former_is_that_of_transformers() -> None:
     ours = mask2former.Mask2Former(maps_of(), 3, QUERIES).eval()
     settings = ours.decoders.config.to_dict()
