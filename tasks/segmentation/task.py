@@ -129,7 +129,7 @@ class Segmentation(OneDataSet[ClassMapData]):
     def check(self, backbone: BackboneSpec) -> None:
         if importlib.util.find_spec(LIBRARY) is None:
             raise ValueError(
-                f"task.decoder {self.decoder} needs the library {LIBRARY}, which is not installed: "
+                f"task.kind {self.kind} needs the library {LIBRARY}, which is not installed: "
                 "pip install '.[segmentation]'"
             )
         if self.head == "keep" and backbone.init.kind == "none":

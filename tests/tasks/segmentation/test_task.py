@@ -106,7 +106,7 @@ def test_a_missing_library_is_told_when_the_spec_is_read(monkeypatch: pytest.Mon
     content = segmentation_trial(segmentation()).model_dump(mode="json")
     monkeypatch.setattr(module, "LIBRARY", "transformers_that_is_not_here")
     with pytest.raises(
-        ValidationError, match=r"task\.decoder upernet needs the library .* pip install '\.\[segmentation\]'"
+        ValidationError, match=r"task\.kind segmentation needs the library .* pip install '\.\[segmentation\]'"
     ):
         TrialSpec.model_validate(content)
 
