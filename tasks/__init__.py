@@ -13,6 +13,7 @@ from tasks.classification.task import Classify
 from tasks.depth.task import Depth
 from tasks.pose.task import Pose
 from tasks.pretraining.task import Pretrain
+from tasks.segmentation.task import Segmentation
 from tasks.tracking.task import Tracking
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ TASKS: dict[str, type[Task]] = {
     "analysis": Analyse,
     "pose": Pose,
     "depth": Depth,
+    "segmentation": Segmentation,
     "tracking": Tracking,
 }
 """Every task by its kind."""

@@ -82,7 +82,10 @@ class Schedule:
         total = self.total_steps
         if optim.warmup_prefix:
             step, total = step - warmup, total - warmup
-        return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * min(step, total) / total))
+        done = min(step, total) / total
+        if optim.schedule == "poly":
+            return floor + (peak - floor) * float((1 - done) ** optim.poly_power)
+        return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * done))
 
 
 def parameter_groups(model: nn.Module, optim: OptimSpec) -> list[ParameterGroup]:

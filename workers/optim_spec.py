@@ -137,13 +137,15 @@ class OptimSpec(BaseModel):
     warmup_lr: Rate = 2.5e-7
     """The same absolute number for every group, as in SimMIM's code (not scaled by layer decay)."""
     warmup_prefix: bool = False
-    """True: the cosine starts after the warm-up (Swin-Transformer code). False: it starts at step 0, and the warm-up
-    replaces its beginning (SimMIM code, 2022)."""
-    schedule: Literal["cosine", "step", "up_down"] = "cosine"
-    """`up_down`: the paper's depth code. It rises from `min_lr` to `lr` in `up_epochs`, falls in the same way and stays
-    at `min_lr`; there is no warm-up. Layer decay scales the whole of it, `min_lr` too."""
+    """True: `cosine` and `poly` start after the warm-up (Swin-Transformer code). False: they start at step 0, and the
+    warm-up replaces their beginning (SimMIM code, 2022)."""
+    schedule: Literal["cosine", "step", "up_down", "poly"] = "cosine"
+    """`poly`: falls from `lr` to `min_lr` with a power of the share of the training that is left (`poly_power`), as
+    segmentation does. `up_down`: the paper's depth code. It rises from `min_lr` to `lr` in `up_epochs`, falls in the
+    same way and stays at `min_lr`; there is no warm-up. Layer decay scales the whole of it, `min_lr` too."""
     min_lr: Rate = 2.5e-7
-    """The floor of `cosine`, the same absolute number for every group, and of `up_down`, scaled by layer decay."""
+    """The floor of `cosine` and `poly`, the same absolute number for every group, and of `up_down`, scaled by layer
+    decay."""
     lr_lag: Literal[0, 1] = 0
     """Steps by which the learning rate lags behind the schedule: optimizer step i (from 0) is made at the schedule's
     value for step i - lr_lag. 1: the code of Swin and SimMIM, which reads the schedule after a step, so that steps 0
@@ -160,6 +162,8 @@ class OptimSpec(BaseModel):
     """The same in optimizer steps, for a training whose length is in `iterations`; None: half of them."""
     up_power: float = Field(default=0.9, gt=0, le=100)
     """`up_down`: power of the share of the rise, or of the fall, that is done (the paper's "factor of 0.9")."""
+    poly_power: float = Field(default=1.0, gt=0, le=100)
+    """`poly`: the power. 1, a straight line, in the public code of Swin's segmentation; 0.9 in Mask2Former."""
     batch: Samples
     """Samples per optimizer step over all workers and accumulation steps."""
     micro_batch: Samples | None = None

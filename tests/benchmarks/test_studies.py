@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 from recorded_study import Plot, Study
+from spec_files import SPECS
 
 from orchestrator.report.build import build
 from orchestrator.report.formats.markdown import markdown
@@ -70,9 +71,8 @@ def studies(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_the_pages_have_one_place_for_every_laptop_profile_and_further_ones_for_others(studies: ModuleType) -> None:
     pages = {page: page.read_text() for page in studies.PAGES}
-    specs = sorted((ROOT / "specs").glob("*.yaml"))
-    names = [path.stem for path in specs if "laptop" in profiles(path)]
-    further = {f"{path.stem} {profile}" for path in specs for profile in profiles(path) if profile != "laptop"}
+    names = [path.stem for path in SPECS if "laptop" in profiles(path)]
+    further = {f"{path.stem} {profile}" for path in SPECS for profile in profiles(path) if profile != "laptop"}
     places = [name for text in pages.values() for name in re.findall("<!-- study: (.*) -->", text)]
     assert names
     assert set(names) <= set(places) <= set(names) | further

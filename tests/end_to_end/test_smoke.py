@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from small_job import NOBODY, environment
+from spec_files import SPECS
 
 from orchestrator.cli.main import cli
 from orchestrator.spec import load
 from tasks.datasets.scenes import people, rooms
 from tasks.datasets.scenes.made import made
-
-SPECS = sorted((Path(__file__).parents[2] / "specs").glob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)

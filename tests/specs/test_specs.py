@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from spec_files import SPECS, UNREADABLE
 
 from orchestrator import api
 from orchestrator.cli.main import cli
@@ -27,7 +28,6 @@ from orchestrator.spec.seeds import StageSeeds
 from orchestrator.spec.sweep import points
 
 ROOT = Path(__file__).parents[2]
-SPECS = sorted((ROOT / "specs").glob("*.yaml"))
 CASES = [(path, name) for path in SPECS for name in dict.fromkeys([load(path).profile, *profiles(path)])]
 JOB_IDS = Path(__file__).with_name("job_ids.json")
 """Spec -> profile ("": none) -> job id. A new spec or profile adds its line; a changed one loses the job's record."""
@@ -68,7 +68,8 @@ def test_job_ids_are_the_recorded_ones() -> None:
     ids: dict[str, dict[str, str]] = {path.stem: {} for path in SPECS}
     for path, profile in CASES:
         ids[path.stem][profile] = job_id(load(path, profile))
-    assert ids == json.loads(JOB_IDS.read_text())
+    recorded = json.loads(JOB_IDS.read_text())
+    assert ids == {stem: by_profile for stem, by_profile in recorded.items() if stem not in UNREADABLE}
 
 
 @every_spec
@@ -127,6 +128,7 @@ CLAIMED = {
     ("sampled_layers", "cars"): {350: ("27", "3.4 hours")},
     ("depth", "paper"): {20: ("82", "10 hours")},
     ("tracking", "paper"): {160: ("344", "43 hours")},
+    ("segmentation", "paper"): {20: ("142", "18 hours")},
     ("pretrain_simmim", "swinv2_b"): {586: ("486", "")},
     ("pretrain_simmim", "swinv2_l"): {302: ("943", "")},
     ("pretrain_simmim", "vit_b"): {1202: ("237", "")},
@@ -135,7 +137,11 @@ CLAIMED = {
 """Spec, profile -> images/s of a GPU -> GPU-hours, and time on 8 such GPUs where it is given, as in the first lines."""
 
 
-@pytest.mark.parametrize(("name", "profile"), CLAIMED, ids=[f"{name}-{profile}" for name, profile in CLAIMED])
+@pytest.mark.parametrize(
+    ("name", "profile"),
+    [case for case in CLAIMED if case[0] not in UNREADABLE],
+    ids=[f"{name}-{profile}" for name, profile in CLAIMED if name not in UNREADABLE],
+)
 def test_first_lines_have_the_cost_that_plan_estimates(name: str, profile: str) -> None:
     path = ROOT / "specs" / f"{name}.yaml"
     (text,) = [part for part in paragraphs(path) if part.startswith("Cost")]

@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from good_spec import GOOD
 from hypothesis import strategies as st
+from spec_files import SPECS
 
 from orchestrator.spec.yaml_nodes import parse
 
-ROOT = Path(__file__).parents[2]
-TEXTS = (GOOD, *(path.read_text(encoding="utf-8") for path in sorted((ROOT / "specs").glob("*.yaml"))))
+TEXTS = (GOOD, *(path.read_text(encoding="utf-8") for path in SPECS))
 
 ODD: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 3, 0.5, -0.0, 1e-320, 1e308, -1e308, 2**31, 2**32, 2**53, 2**63 - 1, 2**63,

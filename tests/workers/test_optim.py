@@ -70,6 +70,28 @@ def test_a_schedule_in_iterations_is_that_in_epochs(schedule: str) -> None:
     assert [one.lr(step) for step in range(10 * STEPS)] == [other.lr(step) for step in range(10 * STEPS)]
 
 
+@pytest.mark.parametrize("power", [1.0, 0.9])
+def test_poly_is_torchs_and_mmcvs_down_to_its_floor(power: float) -> None:
+    optim = spec(schedule="poly", poly_power=power, min_lr=0, warmup_epochs=0)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=optim.peak_lr)
+    total = optim.epochs * STEPS
+    theirs = torch.optim.lr_scheduler.PolynomialLR(optimizer, total, power)
+    ours, floored = Schedule(optim, STEPS), Schedule(spec(schedule="poly", poly_power=power, min_lr=1e-5), STEPS)
+    for step in range(total):
+        assert ours.lr(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        if step >= 2 * STEPS:  # mmcv's PolyLrUpdaterHook
+            assert floored.lr(step) == pytest.approx((1e-3 - 1e-5) * (1 - step / total) ** power + 1e-5)
+        optimizer.step()
+        theirs.step()
+    assert ours.lr(total) == 0
+    assert floored.lr(0) == optim.warmup_lr
+
+
+def test_poly_may_begin_after_the_warm_up() -> None:
+    ours = Schedule(spec(schedule="poly", min_lr=0, warmup_prefix=True), STEPS)
+    assert [ours.lr(step) for step in (2 * STEPS, 6 * STEPS)] == pytest.approx([1e-3, 5e-4])
+
+
 def test_step_schedule_is_torchs_after_the_warm_up() -> None:
     optim = spec(schedule="step", step_epochs=(8, 5), step_factor=0.1, warmup_epochs=2)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=optim.peak_lr)

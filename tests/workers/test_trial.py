@@ -221,6 +221,7 @@ PINNED: dict[str, dict[str, Any]] = {
         "warmup_lr": 2.5e-7, "warmup_prefix": False, "schedule": "cosine", "min_lr": 2.5e-7, "step_epochs": [],
         "step_factor": 0.1, "micro_batch": None, "clip": 5.0, "iterations": None, "warmup_iterations": None,
         "step_iterations": [], "lr_lag": 0, "up_epochs": None, "up_iterations": None, "up_power": 0.9,
+        "poly_power": 1.0,
         "optimizer": "adamw", "momentum": 0.9, "nesterov": None, "trust_coeff": 0.001, "always_adapt": False,
         "ema": None,
     },

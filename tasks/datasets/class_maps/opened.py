@@ -40,10 +40,10 @@ class OpenedMaps(ClassMapSet):
     def image_name(self, index: int) -> str:
         return self._names[index]
 
-    def load(self, index: int) -> tuple[Pixels, Pixels]:
+    def load(self, index: int, image: Pixels | None = None) -> tuple[Pixels, Pixels]:
         path = self.root / self._maps[index]
         classes = read_map(path, self.name, len(self.classes), self._zero_ignored)
-        image = self.images.pixels(index)
+        image = self.images.pixels(index) if image is None else image
         if image.shape[:2] != classes.shape:
             raise Unreadable(
                 f"{self.name}: image {self._names[index]} has {image.shape[0]} x {image.shape[1]} pixels and its map "

@@ -42,7 +42,7 @@ class ClassMapSet(ABC):
         """The image's file, below `root`."""
 
     @abstractmethod
-    def load(self, index: int) -> tuple[Pixels, Pixels]:
+    def load(self, index: int, image: Pixels | None = None) -> tuple[Pixels, Pixels]:
         """Image (height, width, 3) in RGB, and its map (height, width): classes from 0 on, IGNORED for none. Neither
-        may be written to. Raises Unreadable for files that are missing, damaged, of different sizes, or with a number
-        that is no class."""
+        may be written to. `image`: its pixels, where they are read already. Raises Unreadable for files that are
+        missing, damaged, of different sizes, or with a number that is no class."""

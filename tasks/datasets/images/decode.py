@@ -1,5 +1,5 @@
-"""Decodes images: the only place that opens one, so that every mode, format and size has one rule. (Depth maps, whose
-numbers stay as they are, have theirs in depth_pairs/maps.py.)
+"""Decodes images: the only place that opens one, so that every mode, format and size has one rule. (Maps of depth
+and of classes, whose numbers stay as they are, have theirs in depth_pairs/maps.py and class_maps/maps.py.)
 
 | mode of the file | becomes |
 |---|---|

@@ -22,9 +22,8 @@ def write_in_processes(write_share: Callable[[Path, str, int, int], None], folde
     if cores == 1:
         write_share(folder, name, 0, 1)
         return 1
-    code = (
-        f"import sys; from pathlib import Path; from {write_share.__module__} import {write_share.__name__} as write; "
-    )
+    module, function = write_share.__module__, write_share.__name__
+    code = f"import sys; from pathlib import Path; from {module} import {function} as write; "
     code += "write(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))"
     start = partial(subprocess.Popen, stderr=subprocess.PIPE, text=True, env=_environment())
     shares = [[sys.executable, "-c", code, str(folder), name, str(share), str(cores)] for share in range(cores)]

@@ -221,16 +221,16 @@ def test_what_is_no_file_blocks_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_images_are_opened_in_one_place() -> None:
-    """Every mode, format and size has one rule; a second `Image.open` would have others. Depth maps have their own, and
-    an exported model's README shows one line of Pillow."""
+    """Every mode, format and size has one rule; a second `Image.open` would have others. Maps of depth and of classes
+    have their own, and an exported model's README shows one line of Pillow."""
     found = [
         str(path.relative_to(SOURCES))
         for package in ("orchestrator", "workers", "tasks")
         for path in (SOURCES / package).rglob("*.py")
         if re.search(r"\bImage\.open\(|\bimread\(|default_loader|decode_image\(", path.read_text())
     ]
-    allowed = ["orchestrator/launch/export_weights.py", "tasks/datasets/depth_pairs/maps.py"]
-    assert sorted(found) == [*allowed, "tasks/datasets/images/decode.py"]
+    maps = ["tasks/datasets/class_maps/maps.py", "tasks/datasets/depth_pairs/maps.py"]
+    assert sorted(found) == ["orchestrator/launch/export_weights.py", *maps, "tasks/datasets/images/decode.py"]
 
 
 def test_a_message_can_be_printed_on_every_terminal() -> None:
