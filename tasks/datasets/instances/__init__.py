@@ -1,0 +1,1 @@
+"""Objects in images with boxes and masks, as COCO annotates them."""
