@@ -27,8 +27,9 @@ demo: $(INSTALLED)  ## Run the main study on this machine's CPU: plan, trials, t
 studies: $(INSTALLED)  ## Run every spec's laptop profile and write README's tables (PROFILE=smoke: a trial run of this)
 	$(BIN)/python benchmarks/studies.py --profile $(PROFILE)
 
-test: $(INSTALLED)  ## Run all tests, in PROCESSES (2); they start their own Ray cluster and PostgreSQL
-	$(BIN)/python -m pytest -n $(PROCESSES)
+test: $(INSTALLED)  ## Run all tests: in PROCESSES (2), then those on Ray alone; they start their own cluster and PostgreSQL
+	@$(BIN)/python -m pytest -n $(PROCESSES) --ignore=tests/end_to_end; without_ray=$$?; \
+	  $(BIN)/python -m pytest tests/end_to_end && exit $$without_ray
 
 fuzz: $(INSTALLED)  ## Try made-up specs, checkpoints, images and archives for FUZZ_SECONDS (600), FUZZ_EXAMPLES a round
 	@end=$$(($$(date +%s) + $(FUZZ_SECONDS))); while [ $$(date +%s) -lt $$end ]; do \

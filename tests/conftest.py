@@ -32,7 +32,8 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)  # without pytest-xdist, `pytest` alone still runs
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """`pytest -n 2`, as `make test` does: whole files are shared out, those on the cluster to one process."""
+    """`pytest -n 2`: whole files are shared out, those on the cluster to one process. (`make test` runs these after the
+    others, alone: they kill processes and wait for what others do.)"""
     from shared_out import ByFile
 
     return ByFile(config, log)

@@ -8,11 +8,15 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from tasks.datasets.class_maps.catalog import CLASS_MAPS
+from tasks.datasets.class_maps.described import ClassMaps
 from tasks.datasets.depth_pairs.dataset import DEPTH_SETS
 from tasks.datasets.depth_pairs.described import DepthPairs
 from tasks.datasets.described import DatasetDescription
 from tasks.datasets.files import list_lines
 from tasks.datasets.info import DatasetInfo
+from tasks.datasets.instances.catalog import INSTANCES
+from tasks.datasets.instances.described import InstancesDescription
 from tasks.datasets.labelled.catalog import LABELLED
 from tasks.datasets.labelled.kinds import KINDS, kind_of_path
 from tasks.datasets.persons.catalog import POSE
@@ -24,7 +28,7 @@ from tasks.datasets.sequences.layouts import BOXES
 from tasks.spelling import nearest
 
 DATASETS: dict[str, DatasetInfo] = {
-    info.name: info for info in (*LABELLED, PHOTO_TILES, *POSE, *DEPTH_SETS, *SEQUENCES)
+    info.name: info for info in (*LABELLED, PHOTO_TILES, *POSE, *DEPTH_SETS, *SEQUENCES, *INSTANCES, *CLASS_MAPS)
 }
 
 Info = TypeVar("Info", bound=DatasetInfo)
@@ -41,19 +45,24 @@ def find_dataset(name: str, *kinds: type[Info]) -> Info:
 
 
 DESCRIBED: dict[str, type[DatasetDescription]] = {
-    **KINDS, "coco": CocoDescription, "depth_pairs": DepthPairs, "sequences": SequencesDescription,
+    **KINDS, "coco": CocoDescription, "coco_instances": InstancesDescription, "depth_pairs": DepthPairs,
+    "sequences": SequencesDescription, "class_maps": ClassMaps,
 }  # fmt: skip
-"""Every kind of data set that a spec describes; the `data` commands take these by their path."""
+"""Every kind of data set that a spec describes; the `data` commands take these by their path. Two tasks have the kind
+coco: that of objects is coco_instances here."""
 _DEPTH_FILES = (".png", ".tif", ".tiff")
 
 
 def _looks_like(path: Path) -> str:
-    """The kind of the data at a path: annotations in COCO's place, a folder of frames with boxes.txt, a train.txt that
-    names depth maps, or labels."""
-    if next((path / "annotations").glob("person_keypoints_*.json"), None):
-        return "coco"
-    if next(path.glob(f"*/*/{BOXES}"), None):
-        return "sequences"
+    """The kind of the data at a path: annotations in COCO's place, maps in ADE20K's, a folder of frames with boxes.txt,
+    a train.txt that names depth maps, or labels."""
+    marks = {
+        "coco": "annotations/person_keypoints_*.json", "coco_instances": "annotations/instances_*.json",
+        "class_maps": "annotations/*/*.png", "sequences": f"*/*/{BOXES}",
+    }  # fmt: skip
+    for kind, pattern in marks.items():
+        if next(path.glob(pattern), None):
+            return kind
     try:
         first = next((line for _, line in list_lines(path / DepthPairs.model_fields["train"].default)), "")
     except (OSError, ValueError):
@@ -70,7 +79,7 @@ def describe(path: str, kind: str | None, fields: Mapping[str, str], root: Path)
     """
     kind = kind or _looks_like(root / Path(path).expanduser())
     try:
-        described = DESCRIBED[kind].model_validate({"kind": kind, "path": path, **fields})
+        described = DESCRIBED[kind].model_validate({"kind": kind.removesuffix("_instances"), "path": path, **fields})
     except ValidationError as error:
         wrong = error.errors()[0]
         place = ".".join(str(part) for part in wrong["loc"])

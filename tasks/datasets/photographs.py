@@ -57,7 +57,10 @@ LICENCE = "scikit-image's data folder; china and flower CC BY 2.0"
 SHOWS = ("textures", "photos")
 """Sets of `classify` cut from the same photographs, where a photograph is in train, val and test at once: weights
 trained on any other set made from PHOTOGRAPHS have seen their test images."""
-SCENES = ("scene-people", "scene-rooms", "scene-tracks", "scene-tracks-small")
+SCENES = (
+    "scene-people", "scene-rooms", "scene-tracks", "scene-tracks-small", "scene-objects", "scene-objects-small",
+    "scene-maps", "scene-maps-small",
+)  # fmt: skip
 """Generated sets with test images. `photos` shows them in turn: all of its parts have patches of test photographs."""
 
 

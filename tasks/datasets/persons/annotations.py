@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.datasets.files import open_regular, plain
+from tasks.datasets.coco_json import listed, read_json
+from tasks.datasets.files import plain
 from tasks.errors import DataError
 
 PERSON = 1
 """COCO's number of the category person, and CrowdPose's only one."""
-LARGEST = 2**32
-"""Bytes of an annotation file; COCO's largest has 450 MB."""
 Floats = NDArray[np.float64]
 
 
@@ -133,33 +131,12 @@ def read_persons(path: Path, name: str, joints: int, labelled: bool = True) -> P
     """
     content = read_json(path, name)
     try:
-        images = [_image(each) for each in _list(content, "images")]
-        annotations = [each for each in _list(content, "annotations") if _is_person(each)] if labelled else []
+        images = [_image(each) for each in listed(content, "images")]
+        annotations = [each for each in listed(content, "annotations") if _is_person(each)] if labelled else []
         return _persons(images, annotations, joints, labelled)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise DataError(f"{name}: {path}: {reason}") from error
-
-
-def read_json(path: Path, name: str) -> Any:
-    """The content of a JSON file. Raises DataError."""
-    try:
-        with open_regular(path) as file:
-            text = file.read(LARGEST + 1)
-        if len(text) > LARGEST:
-            raise ValueError(f"larger than {LARGEST / 2**30:g} GiB")
-        return json.loads(text)
-    except OSError as error:
-        raise DataError(f"{name}: {path}: {error.strerror or error}; get this file again") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{name}: {path} is no JSON file ({error}); get this file again") from error
-
-
-def _list(content: Any, key: str) -> list[Any]:
-    if not isinstance(content, Mapping) or not isinstance(content.get(key), list):
-        raise ValueError(f"no list {key!r}, so these are no annotations in COCO's form")
-    values: list[Any] = content[key]
-    return values
 
 
 def _image(entry: Mapping[str, Any]) -> tuple[str, int, tuple[int, int], float]:

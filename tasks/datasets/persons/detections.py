@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.datasets.persons.annotations import PERSON, Floats, Persons, read_json
+from tasks.datasets.coco_json import read_json
+from tasks.datasets.persons.annotations import PERSON, Floats, Persons
 from tasks.errors import DataError
 
 

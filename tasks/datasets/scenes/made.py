@@ -16,7 +16,10 @@ from tasks.errors import DataError
 
 FOLDER = "made"
 """Below the data root."""
-VERSIONS = {"scene-crops": 1, "scene-people": 1, "scene-rooms": 1, "scene-tracks": 2, "scene-tracks-small": 2}
+VERSIONS = {
+    "scene-crops": 1, "scene-people": 1, "scene-rooms": 1, "scene-tracks": 2, "scene-tracks-small": 2,
+    "scene-objects": 1, "scene-objects-small": 1, "scene-maps": 1, "scene-maps-small": 1,
+}  # fmt: skip
 """Raise a set's when its generator changes: the digests of its data, and so the keys of trials, change with it."""
 
 
@@ -70,9 +73,9 @@ def _write(write: Callable[[Path], None], folder: Path) -> None:
 
 
 def _writers() -> Mapping[str, Callable[[Path], None]]:
-    from tasks.datasets.scenes import crops, people, rooms, tracks
+    from tasks.datasets.scenes import crops, maps, objects, people, rooms, tracks
 
     return {
         crops.NAME: crops.write, people.NAME: people.write, rooms.NAME: rooms.write,
-        **{name: partial(tracks.write, name=name) for name in tracks.SETS},
+        **{name: partial(scenes.write, name=name) for scenes in (tracks, objects, maps) for name in scenes.SETS},
     }  # fmt: skip

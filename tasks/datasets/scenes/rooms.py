@@ -62,8 +62,9 @@ class Camera:
     rotation: Floats
     """(3, 3): rows are the camera's right, down and forward in the world."""
 
-    def rays(self, fine: int) -> Floats:
-        """(SIDE * fine, SIDE * fine, 3): directions in the world, of length 1 along the camera's forward axis."""
+    def rays(self, fine: float) -> Floats:
+        """(SIDE * fine, SIDE * fine, 3): directions in the world, of length 1 along the camera's forward axis.
+        `fine`: such that SIDE * fine is whole."""
         steps = (np.arange(SIDE * fine) + 0.5) / fine - SIDE / 2
         x, y = np.meshgrid(steps / FOCAL, steps / FOCAL)
         rays: Floats = np.stack([x, y, np.ones_like(x)], axis=-1) @ self.rotation
@@ -85,18 +86,25 @@ def room(part: PhotoPart, index: int) -> Room:
     random = np.random.default_rng([SEED, list(COUNTS).index(part), index])
     textures = Textures(part, NAME)
     camera, planes = drawn_room(random)
-    paints = [_Paint(random, textures) for _ in planes]
+    paints = [Paint(random, textures) for _ in planes]
     depth, _ = nearest(planes, camera.position, camera.rays(1))
-    rays = camera.rays(FINE)
+    return Room(painted(camera, planes, paints, FINE, SIDE), depth)
+
+
+def painted(camera: Camera, planes: list[Plane], paints: list[Paint], fine: int, side: int) -> Pixels:
+    """(side, side, 3): what the camera sees. `fine`: SIDE * fine rays across and down, a multiple of `side`; `paints`:
+    of each plane."""
+    rays = camera.rays(fine)
     far, which = nearest(planes, camera.position, rays)
     colours = np.zeros((*far.shape, 3))
     for number, (plane, paint) in enumerate(zip(planes, paints, strict=True)):
         seen = which == number
         if seen.any():
             points = camera.position + far[seen][:, None] * rays[seen]
-            colours[seen] = paint.of(plane, points, far[seen])
-    mean = colours.reshape(SIDE, FINE, SIDE, FINE, 3).mean(axis=(1, 3))
-    return Room(np.rint(mean).astype(np.uint8), depth)
+            colours[seen] = paint.of(plane, points, far[seen], fine)
+    each = SIDE * fine // side
+    mean = colours.reshape(side, each, side, each, 3).mean(axis=(1, 3))
+    return np.asarray(np.rint(mean).astype(np.uint8))
 
 
 def drawn_room(random: np.random.Generator) -> tuple[Camera, list[Plane]]:
@@ -160,7 +168,7 @@ def nearest(planes: list[Plane], eye: Floats, rays: Floats) -> tuple[Floats, NDA
     return best, which
 
 
-class _Paint:
+class Paint:
     """What a plane is painted with: a random colour, lighter and darker as a photograph is that repeats as in mirrors.
 
     Photographs differ in colour and contrast from part to part; a model that had learnt depth from those of train would
@@ -174,10 +182,10 @@ class _Paint:
         hue, saturation, value = random.uniform(0, 1), random.uniform(0.2, 0.6), random.uniform(0.32, 0.42)
         self._colour = np.array(colorsys.hsv_to_rgb(hue, saturation, value)) * 255
 
-    def of(self, plane: Plane, points: Floats, far: Floats) -> Pixels:
-        """Colours (n, 3) of points on the plane that are `far` away."""
+    def of(self, plane: Plane, points: Floats, far: Floats, fine: int) -> Pixels:
+        """Colours (n, 3) of points on the plane that are `far` away, seen with SIDE * fine rays across."""
         places = points @ plane.axes.T * PER_METRE + self._start
-        step = PER_METRE * float(np.median(far)) / FOCAL / FINE * 1.5
+        step = PER_METRE * float(np.median(far)) / FOCAL / fine * 1.5
         shade = _luma(self._texture.at(places[:, 0], places[:, 1], step))
         lighter = np.clip((shade - self._mean) / self._spread, -2, 2) * CONTRAST
         clear = np.exp(-far / HAZE_METRES)[:, None]

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import colorsys
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +13,8 @@ from numpy.typing import NDArray
 
 from tasks.datasets.photographs import PhotoPart
 from tasks.datasets.scenes.shapes import CLASSES, OUTLINES, Placement, cover
+from tasks.datasets.scenes.shares import write_in_processes
 from tasks.datasets.scenes.textures import Floats, Pixels, Textures, blended, shades, tinted
-from tasks.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -261,23 +257,7 @@ def _paint(pixels: Pixels, thing: _Thing, place: Placement) -> tuple[NDArray[np.
 def write(folder: Path, name: str = NAME) -> None:
     """Writes frames, boxes.txt and visible.txt of all sequences, in as many processes as there are cores. Raises
     OSError and DataError."""
-    cores = min(8, len(os.sched_getaffinity(0)))
-    if cores == 1:
-        return write_share(folder, name, 0, 1)
-    code = "import sys; from pathlib import Path; from tasks.datasets.scenes import tracks; "
-    code += "tracks.write_share(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))"
-    start = partial(subprocess.Popen, stderr=subprocess.PIPE, text=True, env=_environment())
-    shares = [[sys.executable, "-c", code, str(folder), name, str(share), str(cores)] for share in range(cores)]
-    running = [start(arguments) for arguments in shares]  # new processes: a fork of one with threads may never end
-    failed = [last for last in (process.communicate()[1] for process in running) if last]
-    if any(process.returncode for process in running):
-        raise DataError(f"{name}: cannot be generated: {failed[-1].strip().splitlines()[-1] if failed else 'killed'}")
-    return None
-
-
-def _environment() -> dict[str, str]:
-    """With the modules of this process, wherever it found them."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
+    write_in_processes(__name__, folder, name)
 
 
 def write_share(folder: Path, name: str, share: int, shares: int) -> None:

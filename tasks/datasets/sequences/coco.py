@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tasks.datasets.coco_json import read_json
 from tasks.datasets.files import plain
-from tasks.datasets.persons.annotations import read_json
 from tasks.datasets.sequences.opened import Objects
 from tasks.errors import DataError
 

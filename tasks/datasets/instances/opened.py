@@ -1,0 +1,100 @@
+"""Opens a part of a set of instances: objects from arrays in memory, images from files or tar archives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tasks.datasets.files import first_few
+from tasks.datasets.images.decode import Unreadable
+from tasks.datasets.images.open import open_images
+from tasks.datasets.images.source import Files
+from tasks.datasets.instances.annotations import Annotated
+from tasks.datasets.instances.types import Instances, InstanceSet, Part, Pixels
+from tasks.errors import DataError
+
+if TYPE_CHECKING:
+    from tasks.datasets.instances.dataset import InstanceDataset
+
+
+class OpenedInstances(InstanceSet):
+    """A part as its annotation file has it."""
+
+    def __init__(
+        self, dataset: InstanceDataset, base: Path, part: Part, found: Annotated, names: Sequence[str]
+    ) -> None:
+        """`base`: the folder of the data set; `names`: of the images, below it. Raises DataError for images that are
+        not there."""
+        self.name, self.root, self.part = dataset.name, base, part
+        self.classes, self.category_ids = found.classes, found.category_ids
+        self.ground_truth_path = dataset.place(base, part)
+        self.images = open_images(self.name, base, [base / name for name in names])
+        if isinstance(self.images, Files):
+            self._check_files(names)
+        self._found, self._learnt = found, found.learnt
+        self._folder = dataset.images.format(part=part)
+        self.object_counts = np.bincount(found.image_of[self._learnt], minlength=len(found.ids)).astype(np.int64)
+
+    def _check_files(self, names: Sequence[str]) -> None:
+        there = {folder: _listed(self.root / folder) for folder in {Path(name).parent for name in names}}
+        absent = [name for name in names if Path(name).name not in there[Path(name).parent]]
+        if absent:
+            raise DataError(
+                f"{self.name}: {len(absent):,} of {len(names):,} images that the annotations of {self.part} name are "
+                f"not below {self.root}: {first_few(absent)}; get them, or take them out of the annotations"
+            )
+
+    def load(self, index: int) -> Instances:
+        found = self._found
+        first, last = found.starts[index : index + 2].tolist()
+        rows = slice(first, last)
+        height, width = found.sizes[index].tolist()
+        return Instances(
+            image_id=int(found.ids[index]), file=f"{self._folder}/{found.files[index]}", height=height, width=width,
+            boxes=found.boxes(rows, index), labels=found.labels[rows],
+            masks=tuple(found.rle(row, index) for row in range(first, last)),
+            crowd=found.crowd[rows], area=found.area[rows], learnt=self._learnt[rows],
+        )  # fmt: skip
+
+    def image(self, index: int) -> Pixels:
+        pixels = self.images.pixels(index)
+        height, width = self._found.sizes[index].tolist()
+        if pixels.shape[:2] != (height, width):
+            raise Unreadable(
+                f"{self.name}: image {self.images.where(index)} has {pixels.shape[0]} x {pixels.shape[1]} pixels, and "
+                f"its annotations are for {height} x {width} (height x width); correct the file or the annotations"
+            )
+        return pixels
+
+    def coco_json(self) -> dict[str, Any]:
+        found = self._found
+        sizes, ids = found.sizes.tolist(), found.ids.tolist()
+        images = [
+            {"id": number, "file_name": file, "height": height, "width": width}
+            for number, file, (height, width) in zip(ids, found.files, sizes, strict=True)
+        ]
+        owners = found.image_of.tolist()
+        rows = zip(found.given.tolist(), found.labels.tolist(), found.crowd.tolist(), found.area.tolist(), strict=True)
+        annotations = [
+            {
+                "id": row + 1, "image_id": ids[owners[row]], "category_id": self.category_ids[label], "bbox": box,
+                "area": area, "iscrowd": int(crowd), "segmentation": found.rle(row, owners[row]),
+            }
+            for row, (box, label, crowd, area) in enumerate(rows)
+        ]  # fmt: skip
+        categories = zip(self.category_ids, self.classes, strict=True)
+        return {
+            "info": {}, "images": images, "annotations": annotations,
+            "categories": [{"id": number, "name": name} for number, name in categories],
+        }  # fmt: skip
+
+
+def _listed(folder: Path) -> set[str]:
+    """The names in a folder; a list of a hundred thousand takes less than asking for each file."""
+    try:
+        return {path.name for path in folder.iterdir()}
+    except OSError:
+        return set()
