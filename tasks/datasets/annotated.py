@@ -32,6 +32,7 @@ class ImageCounts(BaseModel):
     test: int = Field(default=0, ge=0, le=10**10)
     learnt: int = Field(default=0, ge=0, le=10**10)
     """Images of train that show something to learn from; the others have no object."""
+    classes: int = Field(default=0, ge=0, le=10**6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +227,11 @@ class AnnotatedData:
         """Images of train that show something to learn from, likewise."""
         return (self.sizes.learnt if self.sizes else self.whole.learnt) or self.samples("train")
 
+    @property
+    def classes(self) -> int:
+        """Classes, likewise."""
+        return (self.sizes.classes if self.sizes else 0) or self.whole.statable_classes
+
     def missing(self, root: Path) -> str | None:
         problem = self.whole.missing(root)
         if problem or self.whole.made:
@@ -260,7 +266,7 @@ class AnnotatedData:
         if self.whole.own is None:
             save_manifest(made, self.whole.manifest_file, folders)
             return {"manifests": dict.fromkeys(names, made.digest)}
-        counts = self.whole.image_counts(root, made).model_dump()
+        counts = {**self.whole.image_counts(root, made).model_dump(), "classes": made.classes}
         return {"manifests": dict.fromkeys(names, made.digest), "sizes": dict.fromkeys(names, counts)}
 
     def check_planned(self, root: Path, folders: Sequence[Path]) -> None:
