@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.detection.options import DetectorOptions
+from tasks.detection.task import Detection
 from workers.trial import TrialSpec
 
 HEIGHT, WIDTH = 100, 128
@@ -100,12 +100,16 @@ def described(**fields: Any) -> dict[str, Any]:
     return {"kind": "detection", "dataset": dataset, "detector": SMALL, "augment": {"scale": [0.8, 1.2]}, **fields}
 
 
+def detection() -> Detection:
+    """The same, as it is planned: the sizes of described data are read from them."""
+    fields = described()
+    return Detection.model_validate({**fields, "sizes": Detection.model_validate(fields).planned_fields(Path())["sizes"]})
+
+
 def detection_trial(
     task: dict[str, Any] | None = None, backbone: dict[str, Any] | None = None, may_test: bool = False, **other: Any
 ) -> TrialSpec:
     """One epoch in batches of 6, as planned, unless `other` says otherwise. `task`: all its fields."""
-    from tasks.detection.task import Detection
-
     fields = task or described()
     planned = Detection.model_validate(fields).planned_fields(Path())
     optim = {"lr": 1e-3, "batch": 6, "epochs": 1, "warmup_epochs": 0, "clip": 0, **other.pop("optim", {})}
@@ -113,6 +117,3 @@ def detection_trial(
         "task": {**fields, **planned}, "backbone": {**SWIN, **(backbone or {})}, "optim": optim, "may_test": may_test,
         **other,
     })  # fmt: skip
-
-
-SMALL_DETECTOR = DetectorOptions(**SMALL)

@@ -17,6 +17,7 @@ import torch
 from batches import same
 from depth_sets import COUNTS, described
 from in_process_backend import Machine, drive_to_end
+from object_trees import SWIN, detection
 from person_trees import shared_tree
 from registered_ships import registered_ships
 from ships.task import Ships
@@ -64,6 +65,7 @@ SMALLEST: dict[str, tuple[Task, BackboneSpec]] = {
     "analysis": (Analyse(dataset="digits", normalize="half", images=30, cka_batch=10), VIT),
     "pose": (people(), VIT),
     "depth": (Depth(dataset=described(), sizes={"rooms/lists": COUNTS}, augment={"cut_depth": 0.5}), VIT),
+    "detection": (detection(), BackboneSpec.model_validate(SWIN)),
     "ships": (Ships(), BackboneSpec(model="resnet10t", image_size=64)),
 }
 """Kind -> its smallest instance; `ships` is a task of the tests alone."""
