@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.report.figures import title
 from orchestrator.report.layer_panels import LayerFigure, Panel
+from orchestrator.report.layer_words import LINES
 from orchestrator.report.statistics import mean_interval
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ STYLE: Any = {
 
 BLUE, ORANGE, GREY = "#2f6fb2", "#c2571a", "#8a8a8a"
 """Apart for readers who see no red or green, and in grey print."""
+
+COLOURS = ("#2f6fb2", "#c2571a", "#3b7d4f", "#8a4fa3", "#8a8a8a", "#b5892c")
+DASHES = ("-", "--", "-.", ":")
+"""Of curves: colours first, then dashes."""
 
 
 @lru_cache(maxsize=50)
@@ -57,6 +62,14 @@ def draw(figure: LayerFigure) -> Figure:
     """Panels (a), (b), .. beside each other, on one scale."""
     from matplotlib.figure import Figure as Canvas
 
+    if figure.form in LINES:
+        whole = (figure, *figure.beside)
+        canvas = Canvas(figsize=(3.6 * len(whole), 2.9), layout="constrained")
+        for number, (each, place) in enumerate(zip(whole, canvas.subplots(1, len(whole), squeeze=False)[0], strict=True)):
+            if len(whole) > 1:
+                place.set_title(f"({chr(ord('a') + number)}) {title(each.figure)}")
+            _curves(each, place)
+        return canvas
     count = max(1, len(figure.panels))
     across = min(count, 4)
     down = -(-count // across)
@@ -91,7 +104,7 @@ def _layers(figure: LayerFigure, axes: Sequence[Axes], across: int) -> None:
             dashes = (0, (4, 2))
             place.plot(layers, values, color=GREY, linewidth=0.8, linestyle=dashes, zorder=1, label="uniform attention")
         _means(panel, place)
-        place.set_xlabel("layer (from 0)")
+        place.set_xlabel(figure.axis)
         place.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         if number % across == 0:
             place.set_ylabel(title(figure.figure))
@@ -128,23 +141,45 @@ def _dots(panel: Panel, place: Axes) -> None:
 
 def _means(panel: Panel, place: Axes) -> None:
     """A large dot for each layer: the mean over heads, then over seeds, with its 95 % interval over three or more."""
+    layers, means, spread = _over_seeds(panel)
+    if not layers:
+        return
+    if spread:
+        place.errorbar(layers, means, yerr=spread, fmt="none", ecolor=ORANGE, elinewidth=0.8, capsize=1.5, zorder=4)
+    place.scatter(layers, means, s=22, color=ORANGE, edgecolors="white", linewidths=0.5, zorder=5, label="their mean")
+
+
+def _over_seeds(panel: Panel) -> tuple[list[int], list[float], list[float]]:
+    """Layers, the mean of each over the seeds, and half its 95 % interval; of fewer than three seeds no intervals."""
     found: dict[int, list[float]] = {layer: [] for layer in panel.layers if panel.mean(layer) is not None}
     for seed in panel.seeds:
         for layer, mean in zip(seed.layers, seed.means, strict=True):
             if layer in found and mean is not None:
                 found[layer].append(mean)
-    if not found:
-        return
     intervals = [mean_interval(values) for values in found.values()]
-    means = [mean for mean, _ in intervals]
-    if min(map(len, found.values())) > 2:
-        spread = [half or 0.0 for _, half in intervals]
-        place.errorbar(
-            list(found), means, yerr=spread, fmt="none", ecolor=ORANGE, elinewidth=0.8, capsize=1.5, zorder=4
-        )
-    place.scatter(
-        list(found), means, s=22, color=ORANGE, edgecolors="white", linewidths=0.5, zorder=5, label="their mean"
-    )
+    enough = bool(found) and min(map(len, found.values())) > 2
+    spread = [half or 0.0 for _, half in intervals] if enough else []
+    return list(found), [mean for mean, _ in intervals], spread
+
+
+def _curves(figure: LayerFigure, place: Axes) -> None:
+    """All rows in one panel: a line through the means over seeds, with a band for their interval."""
+    for number, panel in enumerate(figure.panels):
+        layers, means, spread = _over_seeds(panel)
+        if not layers:
+            place.plot([], [], " ", label=f"{panel.row}: {panel.reason or 'no values'}")
+            continue
+        colour, dashes = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+        seeds = f", {panel.count}" if panel.count else ""
+        place.plot(layers, means, color=colour, linestyle=dashes, linewidth=1.2, label=f"{panel.row}{seeds}")
+        if spread:
+            low, high = ([mean + sign * half for mean, half in zip(means, spread, strict=True)] for sign in (-1, 1))
+            place.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
+    place.set_xlabel(figure.axis)
+    place.set_ylabel(title(figure.figure))
+    place.set_ylim(*_range(figure))
+    place.margins(x=0)
+    place.legend(frameon=False)
 
 
 def _range(figure: LayerFigure) -> tuple[float, float]:

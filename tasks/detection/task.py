@@ -45,6 +45,7 @@ class Detection(OneDataSet[InstanceData]):
     """
 
     loss_over: ClassVar[Literal["samples", "batch"]] = "batch"
+    loss_terms: ClassVar[tuple[str, ...]] = ("rpn_class", "rpn_box", "roi_class", "roi_box", "mask")
     split_field: ClassVar[str] = "evaluate"
     part_fields: ClassVar[tuple[str, ...]] = ("evaluate",)
     changeable: ClassVar[tuple[str, ...]] = ("augment.",)

@@ -17,7 +17,7 @@ from orchestrator.report.formats import FORMATS, Links
 from orchestrator.report.job_results import JobResults
 from orchestrator.report.layer_files import files, files_of_stage
 from orchestrator.report.layer_panels import LayerFigure
-from orchestrator.report.layer_words import means
+from orchestrator.report.layer_words import caption, means
 from orchestrator.report.publish import publish, saved
 from orchestrator.report.verify import verify
 from orchestrator.settings import settings
@@ -181,3 +181,24 @@ def test_a_stage_has_the_files_of_its_own_figures(store: Store) -> None:
     job_id = record(store)
     assert len(files_of_stage(store, job_id, "analyse")) == 6
     assert files_of_stage(store, job_id, "final") == {}
+
+
+def test_curves_of_all_rows_share_a_panel(store: Store) -> None:
+    wanted = [
+        {**FIGURES[0], "form": "curves", "axis": "overlap threshold (%)", "low": 0.0, "high": 100.0, "anchor": ""}
+    ]
+    report = build(store, record(store, wanted, failed=[("MIM", 0), ("MIM", 1), ("MIM", 2)]))
+    (figure,) = report.layers
+    (place,) = plotting.draw(figure).axes
+    sup, empty = place.get_lines()
+    assert list(sup.get_xdata()) == list(range(LAYERS))
+    expected = [
+        sum(distance("SUP", seed, layer, head) for seed in range(3) for head in range(3)) / 9 for layer in range(LAYERS)
+    ]
+    assert list(sup.get_ydata()) == pytest.approx(expected)
+    assert [line.get_label() for line in (sup, empty)] == ["SUP, 3 seeds", "MIM: not measured: failed"]
+    assert len(place.collections) == 1  # the band over three seeds
+    assert (place.get_xlabel(), place.get_ylim()) == ("overlap threshold (%)", (0.0, 100.0))
+    assert means(figure)[0][0] == "overlap threshold (%)"
+    assert "a line for each row: the mean over its seeds; bands: 95 % interval" in caption(figure)
+    assert b"overlap threshold" in plotting.svg(figure)
