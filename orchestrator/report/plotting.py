@@ -61,6 +61,7 @@ def _saved(figure: LayerFigure, form: str, metadata: dict[str, Any]) -> bytes:
 def draw(figure: LayerFigure) -> Figure:
     """Panels (a), (b), .. beside each other, on one scale."""
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.ticker import MaxNLocator
 
     if figure.form in LINES:
         whole = (figure, *figure.beside)
@@ -69,6 +70,8 @@ def draw(figure: LayerFigure) -> Figure:
             if len(whole) > 1:
                 place.set_title(f"({chr(ord('a') + number)}) {title(each.figure)}")
             _curves(each, place)
+            if figure.form == "epochs":
+                place.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         return canvas
     count = max(1, len(figure.panels))
     across = min(count, 4)
