@@ -20,7 +20,7 @@ class OneSet(click.Command):
     """A command on one data set; it is called with `info`, the data set or None, in the place of NAME."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        kinds = "folder, table, huggingface, coco, coco_instances, depth_pairs, sequences, class_maps"
+        kinds = "folder, table, huggingface, coco, depth_pairs, sequences, coco_instances, class_maps"
         kind = click.Option(["--kind"], help=f"Of a path: {kinds} [as the files look].")
         fields = click.Option(
             ["--field", "fields"], multiple=True, metavar="FIELD=VALUE",

@@ -45,8 +45,8 @@ def find_dataset(name: str, *kinds: type[Info]) -> Info:
 
 
 DESCRIBED: dict[str, type[DatasetDescription]] = {
-    **KINDS, "coco": CocoDescription, "coco_instances": InstancesDescription, "depth_pairs": DepthPairs,
-    "sequences": SequencesDescription, "class_maps": ClassMaps,
+    **KINDS, "coco": CocoDescription, "depth_pairs": DepthPairs, "sequences": SequencesDescription,
+    "coco_instances": InstancesDescription, "class_maps": ClassMaps,
 }  # fmt: skip
 """Every kind of data set that a spec describes; the `data` commands take these by their path. Two tasks have the kind
 coco: that of objects is coco_instances here."""

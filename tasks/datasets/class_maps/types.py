@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.datasets.images.source import Source
+
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -24,6 +26,8 @@ class ClassMapSet(ABC):
     root: Path
     """Folder that the names of files are below."""
     part: Part
+    images: Source
+    """The images alone, for loaders; in the same order."""
     classes: tuple[str, ...]
     """Names, at most 255."""
     palette: Pixels

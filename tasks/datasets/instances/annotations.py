@@ -13,6 +13,7 @@ import numpy as np
 
 from tasks.datasets.coco_json import listed, read_json
 from tasks.datasets.files import first_few, plain, repeated
+from tasks.datasets.images.decode import MOST_PIXELS
 from tasks.datasets.images.source import StringTable
 from tasks.datasets.instances.types import Flags, Floats, Integers, Pixels, Rle
 from tasks.errors import DataError
@@ -104,7 +105,7 @@ def known_annotations(path: Path, name: str) -> Annotated:
     return _read_version(path, name, stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)  # train, val and test
 def _read_version(path: Path, name: str, *version: int) -> Annotated:
     return read_annotations(path, name)
 
@@ -137,6 +138,10 @@ def _image(entry: Mapping[str, Any]) -> tuple[int, str, tuple[int, int]]:
     height, width = int(entry["height"]), int(entry["width"])
     if min(height, width) < 1:
         raise ValueError(f"image {entry['id']} of {height} x {width} pixels")
+    if height * width > MOST_PIXELS:
+        raise ValueError(
+            f"image {entry['id']} of {height} x {width} pixels, more than {MOST_PIXELS:,}; make it smaller"
+        )
     return int(entry["id"]), plain(entry["file_name"]), (height, width)
 
 
@@ -190,12 +195,12 @@ def _object(
 ) -> _Object:
     from faster_coco_eval.core import mask
 
-    number = entry["id"]
-    if entry["image_id"] not in position:
-        raise ValueError(f"annotation {number} is of image {entry['image_id']}, which the list of images lacks")
-    if entry["category_id"] not in label:
-        raise ValueError(f"annotation {number} has category_id {entry['category_id']}, which 'categories' lacks")
-    image = position[entry["image_id"]]
+    number, owner, category = entry["id"], int(entry["image_id"]), int(entry["category_id"])
+    if owner not in position:
+        raise ValueError(f"annotation {number} is of image {owner}, which the list of images lacks")
+    if category not in label:
+        raise ValueError(f"annotation {number} has category_id {category}, which 'categories' lacks")
+    image = position[owner]
     size = images[image][2]
     rle = _rle(entry, number, size)
     covered = int(mask.area(rle))
@@ -203,7 +208,7 @@ def _object(
     if not np.isfinite(area):
         raise ValueError(f"annotation {number}: area {area} is no number of pixels")
     return _Object(
-        image, _box(entry, number, size), label[entry["category_id"]], bool(entry.get("iscrowd", 0)), area,
+        image, _box(entry, number, size), label[category], bool(entry.get("iscrowd", 0)), area,
         covered > 0, rle["counts"],
     )  # fmt: skip
 
@@ -232,19 +237,23 @@ def _rle(entry: Mapping[str, Any], number: Any, size: tuple[int, int]) -> Rle:
             f"annotation {number} has no segmentation: masks are needed (polygons or RLE), not boxes alone; COCO's are "
             "in instances_*.json"
         )
-    try:
-        if isinstance(given, Mapping):
+    neither = f"annotation {number}: segmentation is neither polygons nor RLE in COCO's form"
+    if isinstance(given, Mapping):
+        try:
             return _given_rle(given, number, size)
+        except (TypeError, KeyError) as error:
+            raise ValueError(neither) from error
+    try:
         polygons = [[float(value) for value in polygon] for polygon in given]
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"annotation {number}: segmentation is neither polygons nor RLE in COCO's form") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(neither) from error
     if wrong := next((each for each in polygons if len(each) % 2), None):
         raise ValueError(f"annotation {number}: a polygon of {len(wrong)} numbers; it has x and y of each point")
     if not all(abs(value) <= FARTHEST for polygon in polygons for value in polygon):
         raise ValueError(f"annotation {number}: a polygon has a number that is no position in pixels")
     kept = [polygon for polygon in polygons if len(polygon) >= POLYGON]
     if not kept:
-        return _coded(mask.encode(np.zeros((*size, 1), np.uint8, order="F"))[0])
+        return _coded(mask.frPyObjects({"size": list(size), "counts": [size[0] * size[1]]}, *size))
     return _coded(mask.merge(mask.frPyObjects(kept, *size)))
 
 

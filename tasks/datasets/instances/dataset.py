@@ -91,8 +91,9 @@ class InstanceDataset(AnnotatedDataset):
         there."""
         from tasks.datasets.instances.opened import OpenedInstances
 
-        found = self.read(root, part)
-        return OpenedInstances(self, self.base(root), part, found, self.image_names(part, found))
+        base = self.base(root)
+        folder = self.images.format(part=part)
+        return OpenedInstances(self.name, base, part, self.read(root, part), self.place(base, part), folder)
 
     def look(self, root: Path, made: Manifest, finding: Finding, images: bool, watch: Watch) -> None:
         base = self.base(root)

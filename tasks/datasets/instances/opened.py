@@ -4,38 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from tasks.datasets.files import first_few
+from tasks.datasets.files import first_few, plain
 from tasks.datasets.images.decode import Unreadable
 from tasks.datasets.images.open import open_images
-from tasks.datasets.images.source import Files
+from tasks.datasets.images.source import Files, StringTable
 from tasks.datasets.instances.annotations import Annotated
 from tasks.datasets.instances.types import Instances, InstanceSet, Part, Pixels
 from tasks.errors import DataError
-
-if TYPE_CHECKING:
-    from tasks.datasets.instances.dataset import InstanceDataset
 
 
 class OpenedInstances(InstanceSet):
     """A part as its annotation file has it."""
 
-    def __init__(
-        self, dataset: InstanceDataset, base: Path, part: Part, found: Annotated, names: Sequence[str]
-    ) -> None:
-        """`base`: the folder of the data set; `names`: of the images, below it. Raises DataError for images that are
-        not there."""
-        self.name, self.root, self.part = dataset.name, base, part
+    def __init__(self, name: str, root: Path, part: Part, found: Annotated, path: Path, folder: str) -> None:
+        """`root`: the folder of the data set; `path`: the annotation file; `folder`: of the images, below the root.
+        Raises DataError for images that are not there."""
+        self.name, self.root, self.part = name, root, part
         self.classes, self.category_ids = found.classes, found.category_ids
-        self.ground_truth_path = dataset.place(base, part)
-        self.images = open_images(self.name, base, [base / name for name in names])
+        self.ground_truth_path = path
+        names = [plain(f"{folder}/{file}") for file in found.files]
+        self.images = open_images(self.name, root, [root / name for name in names])
         if isinstance(self.images, Files):
             self._check_files(names)
         self._found, self._learnt = found, found.learnt
-        self._folder = dataset.images.format(part=part)
+        self._names = StringTable(names)
         self.object_counts = np.bincount(found.image_of[self._learnt], minlength=len(found.ids)).astype(np.int64)
 
     def _check_files(self, names: Sequence[str]) -> None:
@@ -53,7 +49,7 @@ class OpenedInstances(InstanceSet):
         rows = slice(first, last)
         height, width = found.sizes[index].tolist()
         return Instances(
-            image_id=int(found.ids[index]), file=f"{self._folder}/{found.files[index]}", height=height, width=width,
+            image_id=int(found.ids[index]), file=self._names[index], height=height, width=width,
             boxes=found.boxes(rows, index), labels=found.labels[rows],
             masks=tuple(found.rle(row, index) for row in range(first, last)),
             crowd=found.crowd[rows], area=found.area[rows], learnt=self._learnt[rows],

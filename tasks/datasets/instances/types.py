@@ -10,6 +10,8 @@ from typing import Any, Literal, TypeAlias, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.datasets.images.source import Source
+
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 Floats: TypeAlias = NDArray[np.float64]
@@ -56,7 +58,7 @@ class Instances:
         from faster_coco_eval.core import mask
 
         pixels: NDArray[np.uint8] = mask.decode(self.masks[index])
-        return pixels.astype(np.bool_)
+        return pixels.view(np.bool_)  # of 0 and 1
 
 
 class InstanceSet(ABC):
@@ -67,6 +69,8 @@ class InstanceSet(ABC):
     root: Path
     """Folder that the names of images are below."""
     part: Part
+    images: Source
+    """The images alone, for loaders: their sizes are compared with those of the annotations by `image` only."""
     classes: tuple[str, ...]
     """Names, in the order of their ids in the annotation file."""
     category_ids: tuple[int, ...]

@@ -79,12 +79,17 @@ def _thing(
 def write(folder: Path, name: str = NAME) -> None:
     """Writes images, maps and the list of classes, in as many processes as there are cores. Raises OSError and
     DataError."""
+    prepare(folder, name)
+    write_in_processes(__name__, folder, name)
+
+
+def prepare(folder: Path, name: str) -> None:
+    """Makes the folders of all parts, and the list of classes."""
     for part in SETS[name]:
         for what in ("images", "annotations"):
             (folder / what / FOLDERS[part]).mkdir(parents=True)
     rows = "".join(f"{number}\t{each}\n" for number, each in enumerate(CLASSES, 1))
     (folder / "objectInfo150.txt").write_text(f"Idx\tName\n{rows}")
-    write_in_processes(__name__, folder, name)
 
 
 def write_share(folder: Path, name: str, share: int, shares: int) -> None:
