@@ -180,7 +180,8 @@ def _curves(figure: LayerFigure, place: Axes) -> None:
             place.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
     place.set_xlabel(figure.axis)
     place.set_ylabel(title(figure.figure))
-    place.set_ylim(*_range(figure))
+    low, high = _range(figure)
+    place.set_ylim(low, high if high > low else low + 1)
     place.margins(x=0)
     place.legend(frameon=False)
 

@@ -30,7 +30,7 @@ EVALUATED_AT_ONCE = 8
 
 
 class ShownImages(Source):
-    """Some of the images of a set."""
+    """Some of the images of a set, each of the size that its annotations are for."""
 
     def __init__(self, objects: InstanceSet, rows: Integers) -> None:
         self.name, self._objects, self._rows = objects.name, objects, rows
@@ -47,24 +47,15 @@ class ShownImages(Source):
         return self._objects.image(int(self._rows[index]))
 
     def where(self, index: int) -> str:
-        return str(self._objects.root / self._objects.load(int(self._rows[index])).file)
+        return self._objects.images.where(int(self._rows[index]))
 
     def content(self) -> Iterator[bytes]:
-        """Names of files."""
-        for row in self._rows.tolist():
-            yield self._objects.load(row).file.encode(errors="surrogateescape") + b"\n"
+        yield from self._objects.images.content()
+        yield self._rows.tobytes()
 
     def identity(self, first: int, last: int) -> bytes:
-        """Names, sizes and times of modification; the name alone for a missing file."""
-        lines = []
-        for index in range(first, last):
-            path = self._objects.root / self._objects.load(int(self._rows[index])).file
-            try:
-                stat = path.stat()
-                lines.append(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}")
-            except OSError:
-                lines.append(f"{path}\0")
-        return "\n".join(lines).encode(errors="surrogateescape")
+        images = self._objects.images
+        return b"".join(images.identity(row, row + 1) for row in self._rows[first:last].tolist())
 
 
 class ObjectSamples(Samples):
