@@ -65,9 +65,7 @@ def _in_words(wanted: Mapping[str, Any]) -> dict[str, str]:
     return {"axis": axis} if axis else {}
 
 
-def _reported(
-    results: JobResults, keys: Sequence[str], figures: Sequence[str]
-) -> dict[str, list[MeasurementRow]]:
+def _reported(results: JobResults, keys: Sequence[str], figures: Sequence[str]) -> dict[str, list[MeasurementRow]]:
     """What trials reported of these figures, by key; the epoch stands in the place of the layer."""
     return {
         key: [
@@ -119,7 +117,9 @@ def _metric(trials: Sequence[PlacedRow], name: str) -> MetricRow:
         mean = recorded[f"{name}_mean"]
         return replace(mean, name=name, title=mean.title.removeprefix("mean "))
     if name not in recorded and name.startswith(TRAINED):
-        return MetricRow(name, f"training loss ({name.removeprefix(TRAINED)})" if name != LOSS else "training loss", "lower")
+        return MetricRow(
+            name, f"training loss ({name.removeprefix(TRAINED)})" if name != LOSS else "training loss", "lower"
+        )
     return recorded.get(name) or unrecorded(name, "max")
 
 

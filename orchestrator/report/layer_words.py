@@ -61,8 +61,7 @@ def values_csv(figure: LayerFigure) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(["panel", "kind", "seed", "layer", "head", "item", "value", "unit", "trial"])
-    for each, panel in ((each, panel) for each in (figure, *figure.beside) for panel in each.panels):
-        metric = each.figure
+    for metric, panel in ((each.figure, panel) for each in (figure, *figure.beside) for panel in each.panels):
         keys = {seed.seed: seed.key for seed in panel.seeds}
         row = f"'{panel.row}" if panel.row[:1] in ("=", "+", "-", "@", "\t", "\r") else panel.row
         for value in panel.values:

@@ -66,7 +66,9 @@ def draw(figure: LayerFigure) -> Figure:
     if figure.form in LINES:
         whole = (figure, *figure.beside)
         canvas = Canvas(figsize=(3.6 * len(whole), 2.9), layout="constrained")
-        for number, (each, place) in enumerate(zip(whole, canvas.subplots(1, len(whole), squeeze=False)[0], strict=True)):
+        for number, (each, place) in enumerate(
+            zip(whole, canvas.subplots(1, len(whole), squeeze=False)[0], strict=True)
+        ):
             if len(whole) > 1:
                 place.set_title(f"({chr(ord('a') + number)}) {title(each.figure)}")
             _curves(each, place)
@@ -180,8 +182,8 @@ def _curves(figure: LayerFigure, place: Axes) -> None:
             place.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
     place.set_xlabel(figure.axis)
     place.set_ylabel(title(figure.figure))
-    low, high = _range(figure)
-    place.set_ylim(low, high if high > low else low + 1)
+    least, most = _range(figure)
+    place.set_ylim(least, most if most > least else least + 1)
     place.margins(x=0)
     place.legend(frameon=False)
 

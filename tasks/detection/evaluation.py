@@ -55,9 +55,7 @@ class Found:
                 yield {**entry, "segmentation": {"size": list(self.size), "counts": self.masks[row]}}
 
 
-def figures_of(
-    found: Sequence[Found], truth: Mapping[str, Any]
-) -> tuple[dict[str, float], list[Measurement]]:
+def figures_of(found: Sequence[Found], truth: Mapping[str, Any]) -> tuple[dict[str, float], list[Measurement]]:
     """COCO's figures, fractions by name (see METRICS), and the AP of each class, as `ap_box` and `ap_mask`.
 
     `truth`: `images`, `annotations` and `categories` in COCO's form. By faster-coco-eval, which follows the official

@@ -140,7 +140,9 @@ class Prepare(BatchTransform):
 
     def _inputs(self, batch: Batch) -> Tensor:
         pixels = batch["images"]
-        mean, std = (on_device(torch.tensor(v).view(1, 3, 1, 1) * 255, pixels.device) for v in mean_std(self._normalize))
+        mean, std = (
+            on_device(torch.tensor(v).view(1, 3, 1, 1) * 255, pixels.device) for v in mean_std(self._normalize)
+        )
         images: Tensor = pixels.float().sub_(mean).div_(std)
         for image, (height, width) in zip(images, batch["sizes"], strict=True):
             image[:, height:].zero_()
@@ -149,8 +151,8 @@ class Prepare(BatchTransform):
 
 
 class DetectionLoaders(SampleLoaders):
-    """Training batches: `images` (n, 3, side, side), `sizes`, `targets`, `seeds`. Evaluation batches: `images`, `sizes`,
-    `originals`, `indices`, `truth`: for each image {image, annotations} in COCO's form, and `categories`."""
+    """Training batches: `images` (n, 3, side, side), `sizes`, `targets`, `seeds`. Evaluation batches: `images`,
+    `sizes`, `originals`, `indices`, `truth`: for each image {image, annotations} in COCO's form, and `categories`."""
 
     def __init__(
         self, training: InstanceSet, evaluated: InstanceSet, augment: DetectionAugment, normalize: Normalizing,

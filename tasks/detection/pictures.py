@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from tasks.base import Batch, EvaluationShare
 from tasks.datasets.instances.types import Pixels, Rle
 from tasks.detection.evaluation import Found
 from tasks.detection.loaders import DetectionLoaders
@@ -70,9 +69,7 @@ def _found(found: Found, names: Mapping[int, str]) -> list[Drawn]:
     ]  # fmt: skip
 
 
-def _sheet(
-    columns: Sequence[tuple[Pixels, list[Drawn], list[Drawn]]], order: Mapping[int, int]
-) -> NDArray[np.uint8]:
+def _sheet(columns: Sequence[tuple[Pixels, list[Drawn], list[Drawn]]], order: Mapping[int, int]) -> NDArray[np.uint8]:
     from PIL import Image, ImageDraw, ImageFont
 
     paper = Image.new("RGB", (LABELS + len(columns) * (SIDE + GAP) + GAP, 2 * (SIDE + GAP) + GAP), "white")
@@ -97,8 +94,8 @@ def _drawn(image: Pixels, objects: Sequence[Drawn], order: Mapping[int, int]) ->
     pixels = cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_NEAREST)
     for each in objects:
         covered = cv2.resize(codes.decode(each.mask), size, interpolation=cv2.INTER_NEAREST).astype(bool)
-        colour = np.array(_colour(order[each.category]))
-        pixels[covered] = (pixels[covered] // 2 + colour // 2).astype(np.uint8)
+        tint = np.array(_colour(order[each.category]))
+        pixels[covered] = (pixels[covered] // 2 + tint // 2).astype(np.uint8)
     picture = Image.fromarray(pixels)
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default()
     for each in objects:

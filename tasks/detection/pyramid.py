@@ -19,8 +19,8 @@ FINEST, COARSEST = 4, 32
 
 
 def levels_in(spec: BackboneSpec) -> tuple[int, ...]:
-    """The levels of the backbone that the pyramid takes: the last one of every stride from 4 to 32; of a backbone all of
-    whose levels have one stride (ViT), the last.
+    """The levels of the backbone that the pyramid takes: the last one of every stride from 4 to 32; of a backbone all
+    of whose levels have one stride (ViT), the last.
 
     Raises ValueError for a backbone without feature maps, or of strides that no pyramid can be made of.
     """
@@ -33,8 +33,8 @@ def levels_in(spec: BackboneSpec) -> tuple[int, ...]:
     if not deepest or any(stride & (stride - 1) for stride in deepest):
         strides = ", ".join(str(stride) for stride in sorted({level.stride for level in known}))
         raise ValueError(
-            f"{spec.model} has feature maps of stride {strides}, and the pyramid of a detector needs powers of two from "
-            f"{FINEST} to {COARSEST}: take another backbone.model, or another patch_size in backbone.args"
+            f"{spec.model} has feature maps of stride {strides}, and the pyramid of a detector needs powers of two "
+            f"from {FINEST} to {COARSEST}: take another backbone.model, or another patch_size in backbone.args"
         )
     return tuple(sorted(deepest.values()))
 

@@ -57,7 +57,8 @@ def record(
 ) -> str:
     """Fills the store; returns the job's id. `failed`: (row, seed) of trials that fail. `sizes`: of images, a setting
     that is neither row nor column. `other_rate`: of those whose weights were trained at another learning rate.
-    `reported`: what a trial of this row and seed reports after each epoch. `replicates`: seeds that the stage asks for, in place of an axis; only those in `seeds` are placed."""
+    `reported`: what a trial of this row and seed reports after each epoch.
+    `replicates`: seeds that the stage asks for, in place of an axis; only those in `seeds` are placed."""
     inits = [{"kind": "none", "name": row} for row in rows]
     spec = JobSpec.model_validate(
         {

@@ -39,7 +39,9 @@ def annotated(part: str, images: int) -> dict[str, Any]:
     start = {"train": 100, "val": 200, "test": 300}[part]
     entries, objects = [], list[dict[str, Any]]()
     for number in range(images):
-        entries.append({"id": start + number, "file_name": f"{start + number:012d}.png", "height": HEIGHT, "width": WIDTH})
+        entries.append(
+            {"id": start + number, "file_name": f"{start + number:012d}.png", "height": HEIGHT, "width": WIDTH}
+        )
         for place in range(0 if number == EMPTY else 3):
             side = SIDES[(number + place) % 3]
             x, y = rng.uniform(0, WIDTH - side), rng.uniform(0, HEIGHT - side)
@@ -103,7 +105,9 @@ def described(**fields: Any) -> dict[str, Any]:
 def detection() -> Detection:
     """The same, as it is planned: the sizes of described data are read from them."""
     fields = described()
-    return Detection.model_validate({**fields, "sizes": Detection.model_validate(fields).planned_fields(Path())["sizes"]})
+    return Detection.model_validate(
+        {**fields, "sizes": Detection.model_validate(fields).planned_fields(Path())["sizes"]}
+    )
 
 
 def detection_trial(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from measured_layers import record
+
 from orchestrator.report import plotting
 from orchestrator.report.build import build
 from orchestrator.report.formats import FORMATS, Links
@@ -61,7 +62,9 @@ def test_words_and_files_have_both_panels(store: Store) -> None:
     assert header == ["epoch", "1", "2", "3", "4"]
     assert lines[0] == ["SUP, training loss (roi_class)", "1.100", "–", "0.433", "0.350"]
     assert lines[3] == ["MIM, training loss (roi_box)", "1.000", "0.500", "0.333", "0.250"]
-    assert caption(figure).startswith("Losses. training loss (roi_class) and training loss (roi_box), stage analyse; a line")
+    assert caption(figure).startswith(
+        "Losses. training loss (roi_class) and training loss (roi_box), stage analyse; a line"
+    )
     content = dict(files([figure]))
     assert set(content) == {"figure-7.svg", "figure-7.png", "figure-7.csv"}
     rows = list(csv.DictReader(io.StringIO(content["figure-7.csv"].decode())))

@@ -43,7 +43,7 @@ MISTAKES = {
     "not reported": ("figure: train_loss", "figure: §train_lost", "train_lost: not reported by its trials after"),
     "not reported beside": ("beside: top1", "beside: [top1, §top3]", "beside: top3: not reported by its trials after"),
     "panels beside layers": (
-        "form: matrix, stage", "form: matrix, beside: §cka, stage", "further figures: are panels of form epochs alone; "),
+        "form: matrix, stage", "form: matrix, beside: §cka, stage", "further figures: are panels of form epochs"),
     "second axis of no stage": ("second: {stage: analyse", "second: {stage: §analysis", "analysis: no such"),
     "second axis of no figure": ("figure: cka_mean", "figure: §cka_means", "cka_means: no such figure; "),
 }  # fmt: skip

@@ -47,7 +47,9 @@ def test_what_is_annotated_is_found() -> None:
     }
 
 
-def one(box: tuple[float, ...], score: float = 0.9, category: int = 2, mask: tuple[int, int, int, int] | None = None) -> Found:
+def one(
+    box: tuple[float, ...], score: float = 0.9, category: int = 2, mask: tuple[int, int, int, int] | None = None
+) -> Found:
     left, top, right, bottom = mask or (round(box[0]), round(box[1]), round(box[0] + box[2]), round(box[1] + box[3]))
     code = encoded(np.ones((bottom - top, right - left), bool), top, left, SIZE)
     return Found(7, SIZE, np.array([box]), np.array([score]), np.array([category]), [code])
@@ -63,7 +65,11 @@ def image_with(*objects: dict[str, Any]) -> dict[str, Any]:
             "segmentation": {"size": list(SIZE), "counts": code}, **each,
         })  # fmt: skip
     categories = [{"id": number, "name": name} for number, name in CATEGORIES.items()]
-    return {"images": [{"id": 7, "height": SIZE[0], "width": SIZE[1]}], "annotations": entries, "categories": categories}
+    return {
+        "images": [{"id": 7, "height": SIZE[0], "width": SIZE[1]}],
+        "annotations": entries,
+        "categories": categories,
+    }
 
 
 def test_a_shifted_box_counts_up_to_its_iou() -> None:
@@ -99,7 +105,9 @@ def test_a_crowd_region_is_neither_found_nor_missed() -> None:
 
 
 def test_nothing_found_is_zero() -> None:
-    figures, _ = figures_of([Found(7, SIZE, np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), [])], image_with({"bbox": [1, 1, 9, 9]}))
+    figures, _ = figures_of(
+        [Found(7, SIZE, np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), [])], image_with({"bbox": [1, 1, 9, 9]})
+    )
     assert figures["ap_box"] == figures["ar100_mask"] == 0
 
 
@@ -109,6 +117,9 @@ def test_the_truth_of_parts_is_put_together() -> None:
         {"image": image, "annotations": [a for a in content["annotations"] if a["image_id"] == image["id"]]}
         for image in content["images"]
     ]
-    parts = [{"truth": by_image[:4], "categories": content["categories"]}, {"truth": by_image[4:], "categories": content["categories"]}]
+    parts = [
+        {"truth": by_image[:4], "categories": content["categories"]},
+        {"truth": by_image[4:], "categories": content["categories"]},
+    ]
     whole = together(parts)
     assert {name: whole[name] for name in ("images", "annotations", "categories")} == content

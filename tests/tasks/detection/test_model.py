@@ -10,6 +10,10 @@ import torch
 from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.ops import MultiScaleRoIAlign
 
 from tasks.backbones.model import build_backbone
 from tasks.backbones.spec import BackboneSpec
@@ -18,7 +22,14 @@ from tasks.detection.options import DetectorOptions
 from tasks.detection.pyramid import Pyramid, levels_in
 
 SMALL = DetectorOptions(
-    channels=8, anchor_scale=4, anchors=32, proposals_per_level=60, proposals=30, regions=16, box_channels=16, mask_channels=8
+    channels=8,
+    anchor_scale=4,
+    anchors=32,
+    proposals_per_level=60,
+    proposals=30,
+    regions=16,
+    box_channels=16,
+    mask_channels=8,
 )
 SWIN = BackboneSpec(
     model="swinv2_tiny_window8_256", image_size=64,
@@ -49,7 +60,9 @@ def batch(count: int = 2) -> tuple[torch.Tensor, list[tuple[int, int]], list[dic
 
 
 @pytest.mark.parametrize(
-    ("spec", "strides"), [(SWIN, [4, 8]), (VIT, [4, 8, 16, 32]), (RESNET, [4, 8, 16, 32])], ids=["swin", "vit", "resnet"]
+    ("spec", "strides"),
+    [(SWIN, [4, 8]), (VIT, [4, 8, 16, 32]), (RESNET, [4, 8, 16, 32])],
+    ids=["swin", "vit", "resnet"],
 )
 def test_any_backbone_learns_and_finds(spec: BackboneSpec, strides: list[int]) -> None:
     torch.manual_seed(0)
@@ -67,7 +80,9 @@ def test_any_backbone_learns_and_finds(spec: BackboneSpec, strides: list[int]) -
         assert len(each["boxes"]) == 0 or each["boxes"].amax(0)[2:].tolist() <= [width, height]
 
 
-@pytest.mark.parametrize("model", ["swinv2_tiny_window8_256", "vit_tiny_patch16_224", "convnext_atto", "resnet18", "beit_base_patch16_224"])
+@pytest.mark.parametrize(
+    "model", ["swinv2_tiny_window8_256", "vit_tiny_patch16_224", "convnext_atto", "resnet18", "beit_base_patch16_224"]
+)
 def test_models_are_built_without_memory(model: str) -> None:
     spec = BackboneSpec(model=model, image_size=256 if model.startswith("swin") else 224)
     with torch.device("meta"):
@@ -76,8 +91,14 @@ def test_models_are_built_without_memory(model: str) -> None:
 
 
 def test_a_backbone_without_fitting_maps_is_refused() -> None:
-    spec = BackboneSpec(model="vit_tiny_patch16_224", image_size=56, args={"patch_size": 14, "embed_dim": 16, "depth": 1, "num_heads": 2})
-    with pytest.raises(ValueError, match="feature maps of stride 14, and the pyramid of a detector needs powers of two"):
+    spec = BackboneSpec(
+        model="vit_tiny_patch16_224",
+        image_size=56,
+        args={"patch_size": 14, "embed_dim": 16, "depth": 1, "num_heads": 2},
+    )
+    with pytest.raises(
+        ValueError, match="feature maps of stride 14, and the pyramid of a detector needs powers of two"
+    ):
         levels_in(spec)
 
 
@@ -96,8 +117,6 @@ class _AsItIs(nn.Module):
     """Takes images as they are, in the place of torchvision's resizing."""
 
     def forward(self, images: Any, targets: Any = None) -> Any:
-        from torchvision.models.detection.image_list import ImageList
-
         return ImageList(torch.stack(images), [tuple(image.shape[1:]) for image in images]), targets
 
     def postprocess(self, found: Any, sizes: Any, originals: Any) -> Any:
@@ -106,17 +125,17 @@ class _AsItIs(nn.Module):
 
 def test_losses_and_detections_are_those_of_torchvision() -> None:
     """With the same weights, and images without padding, and as many samples as there are candidates."""
-    options = SMALL.model_copy(update={"anchors": 5000, "regions": 200, "channels": 256, "mask_channels": 256, "score": 0.0})
+    options = SMALL.model_copy(update={"anchors": 5000, "regions": 200, "score": 0.0})
     torch.manual_seed(0)
     ours = detector(SWIN, options)
-    strides = [*ours.pyramid.strides, 16]
+    anchors = AnchorGenerator(tuple((4.0 * stride,) for stride in (4, 8, 16)), ((0.5, 1.0, 2.0),) * 3)
     theirs = MaskRCNN(
-        _Given(ours.pyramid), None, rpn_anchor_generator=AnchorGenerator(tuple((4.0 * s,) for s in strides), ((0.5, 1.0, 2.0),) * 3),
+        _Given(ours.pyramid), None, rpn_anchor_generator=anchors,
         rpn_pre_nms_top_n_train=60, rpn_pre_nms_top_n_test=30, rpn_post_nms_top_n_train=30, rpn_post_nms_top_n_test=30,
         rpn_batch_size_per_image=5000, box_batch_size_per_image=200, box_score_thresh=0.0,
-        box_head=type(ours.roi_heads.box_head)(256 * 49, 16), box_predictor=type(ours.roi_heads.box_predictor)(16, 4),
-        mask_predictor=type(ours.roi_heads.mask_predictor)(256, 256, 4),
-        box_roi_pool=type(ours.roi_heads.box_roi_pool)(["0", "1"], 7, 2), mask_roi_pool=type(ours.roi_heads.box_roi_pool)(["0", "1"], 14, 2),
+        box_head=TwoMLPHead(8 * 49, 16), box_predictor=FastRCNNPredictor(16, 4),
+        mask_head=MaskRCNNHeads(8, (8,) * 4, 1), mask_predictor=MaskRCNNPredictor(8, 8, 4),
+        box_roi_pool=MultiScaleRoIAlign(["0", "1"], 7, 2), mask_roi_pool=MultiScaleRoIAlign(["0", "1"], 14, 2),
     )  # fmt: skip
     theirs.transform = _AsItIs()
     theirs.rpn.load_state_dict(ours.rpn.state_dict())
@@ -157,7 +176,7 @@ def test_small_images_of_a_first_batch_do_not_change_scales() -> None:
     """torchvision takes the scale of the maps from the largest image of the first batch."""
     torch.manual_seed(0)
     one = detector(SWIN).eval()
-    images, _, targets, seeds = batch()
+    images, _, _targets, _seeds = batch()
     small = [(32, 32)] * 2
     with torch.no_grad():
         one(images, small)
@@ -187,8 +206,12 @@ def test_boxes_keep_their_precision_under_autocast() -> None:
 def test_images_without_objects_are_learnt_from() -> None:
     torch.manual_seed(0)
     model = detector(SWIN)
-    images, sizes, targets, seeds = batch()
-    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "masks": torch.zeros(0, 64, 64, dtype=torch.uint8)}
+    images, sizes, _targets, seeds = batch()
+    empty = {
+        "boxes": torch.zeros(0, 4),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "masks": torch.zeros(0, 64, 64, dtype=torch.uint8),
+    }
     terms = model(images, sizes, [empty, empty], seeds)
     assert terms["roi_box"].item() == terms["mask"].item() == terms["rpn_box"].item() == 0
     assert all(torch.isfinite(term) for term in terms.values())
