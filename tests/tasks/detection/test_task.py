@@ -73,7 +73,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "another kind of set": ({"dataset": "digits"}, r"unknown data set 'digits'; .*known: coco-instances, scene-obj"),
     "another form": ({"dataset": {"kind": "folder", "path": "x"}}, r"must be the name of a data set, or \{kind: coco"),
     "no labels of test": (
-        {"dataset": "coco-instances", "evaluate": "test"}, r"coco-instances has no labelled test part: set evaluate to val"
+        {"dataset": "coco-instances", "evaluate": "test"},
+        r"coco-instances has no labelled test part: set evaluate to val",
     ),
     "range": ({"augment": {"scale": [2, 0.1]}}, r"\[2.0, 0.1\] is no range"),
     "no anchors": ({"detector": {"anchor_ratios": []}}, r"at least 1 item"),
