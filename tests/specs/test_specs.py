@@ -289,7 +289,8 @@ def test_depths_paper_profile_has_the_facts_of_appendix_e() -> None:
 def test_detection_starts_from_the_pre_training_of_pose() -> None:
     """Trial for trial the first seed of the stages of specs/pose.yaml, so a store that has these trains none anew."""
     planned = {
-        name: Planner(load(ROOT / "specs" / f"{name}.yaml", "laptop"), DurationModel()) for name in ("pose", "detection")
+        name: Planner(load(ROOT / "specs" / f"{name}.yaml", "laptop"), DurationModel())
+        for name in ("pose", "detection")
     }
     for stage in ("supervised", "simmim"):
         first, *_ = (trial.key for trial in planned["pose"].in_stage(stage))
