@@ -69,7 +69,8 @@ class FixedSizeCrop(v2.Transform):
         kept = min(height, SIDE), min(width, SIDE)
         at = torch.rand(1).item()
         return {
-            "top": int((height - kept[0]) * at), "left": int((width - kept[1]) * at), "height": kept[0], "width": kept[1],
+            "top": int((height - kept[0]) * at), "left": int((width - kept[1]) * at), "height": kept[0],
+            "width": kept[1],
         }  # fmt: skip
 
 
