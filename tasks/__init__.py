@@ -11,6 +11,7 @@ from tasks.analysis.task import Analyse
 from tasks.base import Task
 from tasks.classification.task import Classify
 from tasks.depth.task import Depth
+from tasks.detection.task import Detection
 from tasks.pose.task import Pose
 from tasks.pretraining.task import Pretrain
 from tasks.segmentation.task import Segmentation
@@ -25,6 +26,7 @@ TASKS: dict[str, type[Task]] = {
     "analysis": Analyse,
     "pose": Pose,
     "depth": Depth,
+    "detection": Detection,
     "segmentation": Segmentation,
     "tracking": Tracking,
 }

@@ -138,6 +138,9 @@ class Task(BaseModel, ABC):
     """`samples`: the loss of a batch follows from those of its parts (see `loss` and `denominators`). `batch`: it needs
     all predictions of a worker's share at once (SILog), so a smaller micro-batch is refused and the number of workers
     enters the key."""
+    loss_terms: ClassVar[tuple[str, ...]] = ()
+    """Names of the terms that `loss` gives besides `loss`, for figures over epochs: reports have them as
+    train_<name>."""
     resumes_evaluation: ClassVar[bool] = False
     """True: results of finished items stay in the trial's folder, and an evaluation that was interrupted measures only
     the others. The parts that `measure` yields must then be JSON values; of items that take long it may yield pieces

@@ -8,13 +8,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.paths import file_name
+from orchestrator.records.rows import MeasurementRow, MetricRow
 from orchestrator.report.figures import unrecorded
+from orchestrator.report.formatting import finite
 from orchestrator.report.layer_panels import LayerFigure, Panel, SeedLayers, Value
 from orchestrator.report.replicates import by_setting
 
 if TYPE_CHECKING:
-    from orchestrator.records.rows import MeasurementRow, MetricRow, PlacedRow
+    from orchestrator.records.rows import PlacedRow
     from orchestrator.report.job_results import JobResults
+
+TRAINED, LOSS = "train_", "train_loss"
+"""Begin the names of terms of the loss in reports; the loss itself."""
 
 
 def layer_figures(results: JobResults) -> tuple[LayerFigure, ...]:
@@ -29,7 +34,9 @@ def _figure(results: JobResults, wanted: Mapping[str, Any]) -> LayerFigure:
     figures = [name for name in (wanted["figure"], wanted["anchor"]) if name]
     done = [trial.key for each in members.values() for trial in each if trial.state == "done"]
     measured = results.store.measured
-    if results.full:
+    if wanted["form"] == "epochs":
+        rows = _reported(results, [trial.key for each in members.values() for trial in each], figures)
+    elif results.full:
         rows = measured.of(done, figures)
     else:  # a terminal shows means alone
         rows = measured.layer_means(done, figures, other_layers=wanted["form"] == "matrix")
@@ -45,8 +52,30 @@ def _figure(results: JobResults, wanted: Mapping[str, Any]) -> LayerFigure:
         caption=wanted["caption"],
         low=wanted["low"],
         high=wanted["high"],
-        **({"axis": wanted["axis"]} if wanted.get("axis") else {}),
+        **_in_words(wanted),
+        beside=tuple(
+            _figure(results, {**wanted, "figure": name, "beside": [], "title": ""}) for name in wanted.get("beside", ())
+        ),
     )
+
+
+def _in_words(wanted: Mapping[str, Any]) -> dict[str, str]:
+    """The title of the axis, where it is not that of layers."""
+    axis = wanted.get("axis") or ("epoch" if wanted["form"] == "epochs" else "")
+    return {"axis": axis} if axis else {}
+
+
+def _reported(results: JobResults, keys: Sequence[str], figures: Sequence[str]) -> dict[str, list[MeasurementRow]]:
+    """What trials reported of these figures, by key; the epoch stands in the place of the layer."""
+    return {
+        key: [
+            MeasurementRow(figure, "", "", report.epoch, None, finite(report.values[figure]))
+            for report in reports
+            for figure in figures
+            if figure in report.values
+        ]
+        for key, reports in results.store.trials.reports_since(dict.fromkeys(keys, 0)).items()
+    }
 
 
 def _by_row(results: JobResults, trials: Sequence[PlacedRow], wanted: Mapping[str, Any]) -> dict[str, list[PlacedRow]]:
@@ -87,6 +116,10 @@ def _metric(trials: Sequence[PlacedRow], name: str) -> MetricRow:
     if name not in recorded and f"{name}_mean" in recorded:
         mean = recorded[f"{name}_mean"]
         return replace(mean, name=name, title=mean.title.removeprefix("mean "))
+    if name not in recorded and name.startswith(TRAINED):
+        return MetricRow(
+            name, f"training loss ({name.removeprefix(TRAINED)})" if name != LOSS else "training loss", "lower"
+        )
     return recorded.get(name) or unrecorded(name, "max")
 
 

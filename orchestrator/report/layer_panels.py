@@ -83,12 +83,12 @@ def _mean(values: list[float | None]) -> float | None:
 
 @dataclass(frozen=True)
 class LayerFigure:
-    """A figure with a panel for each row."""
+    """A figure with a panel for each row; of the forms `curves` and `epochs` a line."""
 
     name: str
     """Of its files."""
     title: str
-    form: Literal["dots", "mean", "matrix", "curves"]
+    form: Literal["dots", "mean", "matrix", "curves", "epochs"]
     figure: MetricRow
     stage: str
     columns: tuple[str, ...]
@@ -98,3 +98,5 @@ class LayerFigure:
     high: float | None = None
     axis: str = "layer (from 0)"
     """Title of the axis that layers are on."""
+    beside: tuple[LayerFigure, ...] = ()
+    """Figures in the same picture, without titles of their own."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.report.figures import title
 from orchestrator.report.layer_panels import LayerFigure, Panel
+from orchestrator.report.layer_words import LINES
 from orchestrator.report.statistics import mean_interval
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ STYLE: Any = {
 BLUE, ORANGE, GREY = "#2f6fb2", "#c2571a", "#8a8a8a"
 """Apart for readers who see no red or green, and in grey print."""
 
-LINES = ("#2f6fb2", "#c2571a", "#3b7d4f", "#8a4fa3", "#8a8a8a", "#b5892c")
+COLOURS = ("#2f6fb2", "#c2571a", "#3b7d4f", "#8a4fa3", "#8a8a8a", "#b5892c")
 DASHES = ("-", "--", "-.", ":")
 """Of curves: colours first, then dashes."""
 
@@ -60,10 +61,19 @@ def _saved(figure: LayerFigure, form: str, metadata: dict[str, Any]) -> bytes:
 def draw(figure: LayerFigure) -> Figure:
     """Panels (a), (b), .. beside each other, on one scale."""
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.ticker import MaxNLocator
 
-    if figure.form == "curves":
-        canvas = Canvas(figsize=(3.6, 2.9), layout="constrained")
-        _curves(figure, canvas.subplots())
+    if figure.form in LINES:
+        whole = (figure, *figure.beside)
+        canvas = Canvas(figsize=(3.6 * len(whole), 2.9), layout="constrained")
+        for number, (each, place) in enumerate(
+            zip(whole, canvas.subplots(1, len(whole), squeeze=False)[0], strict=True)
+        ):
+            if len(whole) > 1:
+                place.set_title(f"({chr(ord('a') + number)}) {title(each.figure)}")
+            _curves(each, place)
+            if figure.form == "epochs":
+                place.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         return canvas
     count = max(1, len(figure.panels))
     across = min(count, 4)
@@ -164,7 +174,7 @@ def _curves(figure: LayerFigure, place: Axes) -> None:
         if not layers:
             place.plot([], [], " ", label=f"{panel.row}: {panel.reason or 'no values'}")
             continue
-        colour, dashes = LINES[number % len(LINES)], DASHES[number // len(LINES) % len(DASHES)]
+        colour, dashes = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
         seeds = f", {panel.count}" if panel.count else ""
         place.plot(layers, means, color=colour, linestyle=dashes, linewidth=1.2, label=f"{panel.row}{seeds}")
         if spread:
@@ -172,7 +182,8 @@ def _curves(figure: LayerFigure, place: Axes) -> None:
             place.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
     place.set_xlabel(figure.axis)
     place.set_ylabel(title(figure.figure))
-    place.set_ylim(*_range(figure))
+    least, most = _range(figure)
+    place.set_ylim(least, most if most > least else least + 1)
     place.margins(x=0)
     place.legend(frameon=False)
 

@@ -66,7 +66,12 @@ def _check_figure(
     measured = list(
         dict.fromkeys(name for trial in trials for name, item in trial.spec.measured_figures.items() if item in LAYERED)
     )
-    for field in ("figure", "anchor"):
+    if figure.form == "epochs":
+        _check_reported(root, steps, figure, trials, problems)
+    elif figure.beside:
+        what = "are panels of form epochs alone; leave it out, or set form: epochs"
+        problems.report(root.place_of([*steps, "beside"]), "report.layers.beside", "further figures", what)
+    for field in ("figure", "anchor") if figure.form != "epochs" else ():
         name = getattr(figure, field)
         if name and name not in measured:
             place = root.place_of([*steps, field])
@@ -86,3 +91,26 @@ def _check_figure(
     if not figure.columns and len(columns) > 1:
         what = f"its trials have several ({', '.join(columns)}); name one or more"
         problems.report(root.place_of(steps), "report.layers", figure.title, f"has no columns, and {what}")
+
+
+def _check_reported(
+    root: YamlNode, steps: Sequence[str | int], figure: LayerFigure, trials: Sequence[CheckedTrial], problems: Problems
+) -> None:
+    """A figure over epochs against what the trials of its stage report: losses, and the figures that are evaluated."""
+    reported = list(
+        dict.fromkeys(
+            name
+            for trial in trials
+            for name in (
+                "train_loss",
+                *(f"train_{term}" for term in trial.spec.task.loss_terms),
+                *(metric.name for metric in trial.spec.metrics),
+            )
+        )
+    )
+    places = [(figure.figure, "figure", [*steps, "figure"])]
+    places += [(name, "beside", [*steps, "beside", n]) for n, name in enumerate(figure.beside)]
+    for name, field, place in places:
+        if name not in reported:
+            what = "not reported by its trials after an epoch; " + offer(name, reported, "reported figures")
+            problems.report(root.place_of(place), f"report.layers.{field}", shorten(name), what)

@@ -17,20 +17,25 @@ class LayerFigure(SpecModel):
     title: Annotated[Label, Field(min_length=1)]
     """Heads the figure and names its files: "Figure 1" becomes figure-1.svg, .png and .csv."""
     figure: Annotated[Label, Field(min_length=1)]
-    """Name of the measured figure, for example attention_distance, head_divergence or cka."""
+    """Name of the measured figure, for example attention_distance, head_divergence or cka; of `epochs` one that is
+    reported."""
     stage: Label = ""
     """The stage whose trials measured it; empty: the table's."""
     columns: Annotated[list[Label], BeforeValidator(as_list)] = Field(default=[], max_length=50)
     """Values of `report.columns` of the trials to draw; one or more are named where the stage has several."""
     rows: list[Label] = Field(default=[], max_length=50)
     """Values of `report.rows`, a panel each, in this order; none: all that the stage has."""
-    form: Literal["dots", "mean", "matrix", "curves"] = "dots"
+    form: Literal["dots", "mean", "matrix", "curves", "epochs"] = "dots"
     """`dots`: a small dot for each head (or pair of heads, or channel) of a layer and a large one for their mean.
     `mean`: the mean alone. `matrix`: a heat map of all pairs of layers, from values whose item is the other layer.
-    `curves`: one panel with a line for each row, such as the success plot of tracking."""
+    `curves`: one panel with a line for each row, such as the success plot of tracking. `epochs`: the same of what
+    trials reported after every epoch (train_loss, terms of the loss such as train_roi_box, figures), and a panel for
+    each of `beside`."""
+    beside: Annotated[list[Label], BeforeValidator(as_list)] = Field(default=[], max_length=7)
+    """`epochs`: further figures, each in a panel of its own."""
     axis: Label = ""
     """Title of the horizontal axis, where a figure is measured over something else than layers: overlap threshold (%).
-    Empty: layer (from 0)."""
+    Empty: layer (from 0), or epoch."""
     anchor: Label = ""
     """Name of a figure that was measured once for each layer, drawn as a line: for example uniform_distance, what
     attention to all places alike would give."""

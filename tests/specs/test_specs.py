@@ -129,6 +129,8 @@ CLAIMED = {
     ("depth", "paper"): {20: ("82", "10 hours")},
     ("tracking", "paper"): {160: ("344", "43 hours")},
     ("segmentation", "paper"): {20: ("142", "18 hours")},
+    ("detection", "paper"): {11: ("214", "27 hours")},
+    ("detection", "figure7_equal"): {11: ("427", "53 hours")},
     ("pretrain_simmim", "swinv2_b"): {586: ("486", "")},
     ("pretrain_simmim", "swinv2_l"): {302: ("943", "")},
     ("pretrain_simmim", "vit_b"): {1202: ("237", "")},
@@ -323,3 +325,14 @@ def test_depths_paper_profile_has_the_facts_of_appendix_e() -> None:
         side, window = {"nyuv2": (480, 30), "kitti-eigen": (352, 22)}[task["dataset"]]
         assert (backbone.image_size, backbone.args["window_size"]) == (side, window)
         assert task["evaluate"] == "test"
+
+
+def test_detection_starts_from_the_pre_training_of_pose() -> None:
+    """Trial for trial the first seed of the stages of specs/pose.yaml, so a store that has these trains none anew."""
+    planned = {
+        name: Planner(load(ROOT / "specs" / f"{name}.yaml", "laptop"), DurationModel())
+        for name in ("pose", "detection")
+    }
+    for stage in ("supervised", "simmim"):
+        first, *_ = (trial.key for trial in planned["pose"].in_stage(stage))
+        assert [trial.key for trial in planned["detection"].in_stage(stage)] == [first]

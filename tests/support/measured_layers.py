@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from orchestrator.records.rows import JobRecord, MeasurementRow, MetricRow, Placement
-from orchestrator.records.writes import Failed, Finished
+from orchestrator.records.writes import Failed, Finished, Reported
 from orchestrator.spec.job import JobSpec
 from orchestrator.store.leases import driver_here
 from orchestrator.store.store import Store
@@ -53,9 +53,11 @@ def record(
     sizes: Sequence[int] = (),
     other_rate: Collection[tuple[str, int]] = (),
     replicates: int | Mapping[str, int] | None = None,
+    reported: Callable[[str, int], Sequence[Mapping[str, float]]] = lambda row, seed: (),
 ) -> str:
     """Fills the store; returns the job's id. `failed`: (row, seed) of trials that fail. `sizes`: of images, a setting
     that is neither row nor column. `other_rate`: of those whose weights were trained at another learning rate.
+    `reported`: what a trial of this row and seed reports after each epoch.
     `replicates`: seeds that the stage asks for, in place of an axis; only those in `seeds` are placed."""
     inits = [{"kind": "none", "name": row} for row in rows]
     spec = JobSpec.model_validate(
@@ -79,6 +81,8 @@ def record(
             place = _placement(row, seed, size, 1e-3 if (row, seed) in other_rate else 1e-4)
             store.trials.place(job_id, [place])
             store.leases.claim(driver.id, [place.key])
+            after = enumerate(reported(row, seed), 1)
+            store.trials.commit(driver.id, [Reported(place.key, 1, n, n, values, 0.5) for n, values in after])
             end = Finished(
                 place.key, 1, {"attention_distance": 30.0}, {"host": "laptop"},
                 measurements=measured(row, seed, layers),

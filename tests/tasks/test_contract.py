@@ -19,6 +19,7 @@ import torch
 from batches import same
 from depth_sets import COUNTS, described
 from in_process_backend import Machine, drive_to_end
+from object_trees import SWIN, detection
 from person_trees import shared_tree
 from registered_ships import registered_ships
 from sequence_trees import shared_sequences
@@ -83,6 +84,7 @@ SMALLEST: dict[str, tuple[Task, BackboneSpec]] = {
         maps.segmentation(upernet={**maps.UPERNET, "averaged_over": "labelled"}),
         BackboneSpec.model_validate(maps.SWIN),
     ),
+    "detection": (detection(), BackboneSpec.model_validate(SWIN)),
     "ships": (Ships(), BackboneSpec(model="resnet10t", image_size=64)),
 }
 """Kind -> its smallest instance; `ships` is a task of the tests alone."""

@@ -24,6 +24,7 @@ report:
   layers:
     - {title: Figure 1, figure: attention_distance, anchor: uniform_distance, rows: [RAND]}
     - {title: Figure 6, figure: cka, form: matrix, stage: analyse, columns: digits}
+    - {title: Figure 7, figure: train_loss, form: epochs, beside: top1, stage: train}
   plots: [{x: attention_distance, second: {stage: analyse, figure: cka_mean}}]
 """
 MISTAKES = {
@@ -39,6 +40,10 @@ MISTAKES = {
     "several columns": (
         "[{kind: none, name: RAND}]}", "[{kind: none, name: RAND}], task.dataset: [digits, faces]}",
         "Figure 1: has no columns, and its trials have several (digits, faces); name one or more"),
+    "not reported": ("figure: train_loss", "figure: §train_lost", "train_lost: not reported by its trials after"),
+    "not reported beside": ("beside: top1", "beside: [top1, §top3]", "beside: top3: not reported by its trials after"),
+    "panels beside layers": (
+        "form: matrix, stage", "form: matrix, beside: §cka, stage", "further figures: are panels of form epochs"),
     "second axis of no stage": ("second: {stage: analyse", "second: {stage: §analysis", "analysis: no such"),
     "second axis of no figure": ("figure: cka_mean", "figure: §cka_means", "cka_means: no such figure; "),
 }  # fmt: skip

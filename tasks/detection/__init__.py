@@ -1,0 +1,1 @@
+"""Detection of objects and their masks with Mask R-CNN."""
