@@ -125,10 +125,11 @@ class Detection(OneDataSet[InstanceData]):
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
         """Raises ValueError for a backbone that no pyramid can be made of, or weights that do not fit."""
-        from tasks.backbones.loading import load
+        from tasks.backbones.loading import load, load_whole
+        from tasks.backbones.map_pyramid import levels_in
         from tasks.backbones.model import build_backbone
         from tasks.detection.model import Detector
-        from tasks.detection.pyramid import Pyramid, levels_in
+        from tasks.detection.pyramid import Pyramid
 
         levels = levels_in(backbone)
         body = build_backbone(backbone, self.input_size(backbone), levels)
@@ -141,7 +142,7 @@ class Detection(OneDataSet[InstanceData]):
             )
         model = Detector(pyramid, self._data.classes, self.detector)
         if weights is not None and self.head == "keep":
-            _load_whole(model, weights)
+            load_whole(model, weights, "a detector", "a trial of kind detection with the same model and classes")
         elif weights is not None:
             load(body, weights)
         return model
@@ -181,18 +182,6 @@ class Detection(OneDataSet[InstanceData]):
 
         assert isinstance(loaders, DetectionLoaders)  # see `loaders`
         return {"detections": sheet(loaders, model)}
-
-
-def _load_whole(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    own = model.state_dict()
-    unlike = sorted(name for name in own.keys() | weights.keys() if name not in own or name not in weights
-                    or own[name].shape != weights[name].shape)  # fmt: skip
-    if unlike:
-        raise ValueError(
-            f"task.head keep: {len(unlike)} weights are not those of a detector with this backbone, for example "
-            f"{unlike[0]}; start from a trial of kind detection with the same model and classes, or set head to fresh"
-        )
-    model.load_state_dict(dict(weights))
 
 
 def _resolved(dataset: str | InstancesDescription) -> InstanceDataset | InstancesDescription:

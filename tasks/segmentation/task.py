@@ -145,7 +145,7 @@ class Segmentation(OneDataSet[ClassMapData]):
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
         """Raises ValueError for a backbone that the decoder cannot take, or weights that do not fit."""
-        from tasks.backbones.loading import load
+        from tasks.backbones.loading import load, load_whole
         from tasks.backbones.map_pyramid import PyramidMaps, levels_in
         from tasks.backbones.model import build_backbone
 
@@ -169,7 +169,7 @@ class Segmentation(OneDataSet[ClassMapData]):
 
             model = Mask2Former(maps, self._data.classes, self.mask2former)
         if weights is not None and self.head == "keep":
-            _load_whole(model, weights)
+            load_whole(model, weights, "this decoder", "a trial of kind segmentation with the same model")
         elif weights is not None:
             load(body, weights)
         return model
@@ -266,18 +266,6 @@ def _check_multiple(body: nn.Module, multiple: int) -> None:
         check_windows(body, (multiple, multiple))
     except ValueError as error:
         raise ValueError(f"task.test.multiple {multiple}, to which images are padded in evaluation: {error}") from error
-
-
-def _load_whole(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    own = model.state_dict()
-    unlike = sorted(name for name in own.keys() | weights.keys() if name not in own or name not in weights
-                    or own[name].shape != weights[name].shape)  # fmt: skip
-    if unlike:
-        raise ValueError(
-            f"task.head keep: {len(unlike)} weights are not those of this decoder with this backbone, for example "
-            f"{unlike[0]}; start from a trial of kind segmentation with the same model, or set head to fresh"
-        )
-    model.load_state_dict(dict(weights))
 
 
 def _resolved(dataset: str | ClassMaps) -> ClassMapDataset | ClassMaps:

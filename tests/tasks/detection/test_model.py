@@ -15,11 +15,12 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 
+from tasks.backbones.map_pyramid import levels_in
 from tasks.backbones.model import build_backbone
 from tasks.backbones.spec import BackboneSpec
 from tasks.detection.model import TERMS, Detector
 from tasks.detection.options import DetectorOptions
-from tasks.detection.pyramid import Pyramid, levels_in
+from tasks.detection.pyramid import Pyramid
 
 SMALL = DetectorOptions(
     channels=8,
@@ -96,9 +97,7 @@ def test_a_backbone_without_fitting_maps_is_refused() -> None:
         image_size=56,
         args={"patch_size": 14, "embed_dim": 16, "depth": 1, "num_heads": 2},
     )
-    with pytest.raises(
-        ValueError, match="feature maps of stride 14, and the pyramid of a detector needs powers of two"
-    ):
+    with pytest.raises(ValueError, match="feature maps of stride 14, and a pyramid of maps needs powers of two"):
         levels_in(spec)
 
 
