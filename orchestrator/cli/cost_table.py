@@ -7,7 +7,7 @@ import textwrap
 from orchestrator.launch.other_jobs import assumptions
 from orchestrator.plan.cost import Cost, StageCost
 from orchestrator.report.formatting import WIDTH, aligned, duration
-from orchestrator.spec.job import JobSpec, job_id
+from orchestrator.spec.job import JobSpec, Reference, job_id
 
 
 def lines(job: JobSpec, cost: Cost) -> str:
@@ -39,7 +39,27 @@ def lines(job: JobSpec, cost: Cost) -> str:
     for claim in job.claims:
         words = f"{claim.name}: {claim.text}" if claim.text else claim.name
         text += textwrap.wrap(words, WIDTH, initial_indent="  ", subsequent_indent="    ")
-    return "\n".join(text)
+    return "\n".join([*text, *_published(job.report.reference)])
+
+
+def _published(reference: Reference | None) -> list[str]:
+    """A line for each row of published values, rows without trials last."""
+    if reference is None:
+        return []
+    rows = [(row, values) for row, values in reference.values.items()]
+    rows += [(f"{row.name} ({row.source})", row.values) for row in reference.rows]
+    text = ["", f"Published values that the report will set beside ours: {reference.source}"]
+    for row, values in rows:
+        words = ", ".join(f"{column} {_figures(value)}" for column, value in values.items())
+        text += textwrap.wrap(f"{row}: {words}", WIDTH, initial_indent="  ", subsequent_indent="    ")
+    return text
+
+
+def _figures(value: float | dict[str, float]) -> str:
+    """One number, or the figures of a column with their names."""
+    if isinstance(value, dict):
+        return "; ".join(f"{figure} {number:g}" for figure, number in value.items())
+    return f"{value:g}"
 
 
 def _remarks(stage: StageCost) -> str:

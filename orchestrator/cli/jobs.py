@@ -142,7 +142,9 @@ def plan(
     absent = missing(job, where.data_root)
     if form == "json":
         claims = [claim.model_dump(mode="json") for claim in job.claims]
-        show({**cost.to_json(), "missing": absent, "claims": claims})
+        reference = job.report.reference
+        published = reference.model_dump(mode="json") if reference else None
+        show({**cost.to_json(), "missing": absent, "claims": claims, "published": published})
     else:
         below = ["", *(f"missing here: {line}" for line in absent)] if absent else []
         echo("\n".join([lines(job, cost), *below]))

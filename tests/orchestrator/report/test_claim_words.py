@@ -21,7 +21,7 @@ from orchestrator.report.formats import FORMATS, Links
 from orchestrator.report.formatting import WIDTH
 from orchestrator.report.model import Report
 from orchestrator.settings import settings
-from orchestrator.spec.job import JobSpec
+from orchestrator.spec.job import JobSpec, Reference, ReportSpec
 from orchestrator.store.store import Store, open_store
 
 SUP, RAND = {"row": "SUP", "column": "digits"}, {"row": "RAND", "column": "digits"}
@@ -127,3 +127,22 @@ def test_the_plan_lists_claims(tmp_path: Path) -> None:
     text = lines(job, api.plan(job, where, cpus=2, gpus=0))
     assert text.endswith("Claims that the report will judge\n  ahead: SUP is ahead.")
     assert "Claims" not in lines(job.model_copy(update={"claims": []}), api.plan(job, where, cpus=2, gpus=0))
+
+
+def test_the_plan_lists_published_values(tmp_path: Path) -> None:
+    reference = Reference.model_validate({
+        "source": "Table 6",
+        "values": {"SUP": {"upernet": 50.9, "coco": {"ap_box": 51.9, "ap_mask": 45.7}}},
+        "rows": [{"name": "HRFormer", "source": "Yuan et al. 2021", "values": {"coco": 77}}],
+    })  # fmt: skip
+    (tmp_path / "spec.yaml").write_text(GOOD)
+    job: JobSpec = api.load(tmp_path / "spec.yaml")
+    where = settings(tmp_path, database_url=f"sqlite:///{tmp_path / 'store.db'}", data_root=tmp_path)
+    cost = api.plan(job, where, cpus=2, gpus=0)
+    report = job.report.model_copy(update={"reference": reference})
+    assert lines(job.model_copy(update={"report": report}), cost).endswith(
+        "Published values that the report will set beside ours: Table 6\n"
+        "  SUP: upernet 50.9, coco ap_box 51.9; ap_mask 45.7\n"
+        "  HRFormer (Yuan et al. 2021): coco 77"
+    )
+    assert "Published" not in lines(job.model_copy(update={"report": ReportSpec()}), cost)
