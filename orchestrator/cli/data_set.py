@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.options import say
 from orchestrator.errors import NotFound
 from orchestrator.settings import settings
 
@@ -95,7 +96,10 @@ def found(name: str, kind: str | None = None, fields: Sequence[str] = (), root: 
     from tasks.datasets import DATASETS, DESCRIBED, describe, find_dataset
     from tasks.datasets.info import DatasetInfo
 
-    path = None if root is None or (name in DATASETS and not kind) else _path(name, root)
+    known = name in DATASETS and not kind
+    if known and Path(name).exists():
+        say(f"note: {name} is taken as the known data set of this name; write ./{name} for the folder or file here")
+    path = None if root is None or known else _path(name, root)
     if path is None:
         if kind or fields:
             raise NotFound(

@@ -52,6 +52,21 @@ def test_a_folder_is_checked_by_its_path(tmp_path: Path, insects: Path, monkeypa
     assert (row["train"], row["val"], row["test"], row["there"], row["metric"]) == (8, 8, 8, True, "top1")
 
 
+def test_a_folder_with_the_name_of_a_known_set_is_said_to_be_another(
+    tmp_path: Path, insects: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(insects, tmp_path / "work" / "digits")
+    monkeypatch.chdir(tmp_path / "work")
+    result = command(tmp_path, "check", "digits")
+    assert result.stderr == (
+        "note: digits is taken as the known data set of this name; write ./digits for the folder or file here\n"
+    )
+    assert "899 of 899 expected" in result.stdout
+    own = command(tmp_path, "check", "./digits")
+    assert "24 of 24 expected" in own.stdout
+    assert own.stderr == ""
+
+
 def test_faults_of_a_folder_are_lines(tmp_path: Path, insects: Path) -> None:
     shutil.copy(insects / "train" / "ant" / "0.jpg", insects / "test" / "ant" / "9.jpg")
     (insects / "val" / "bee" / "3.jpg").write_bytes(b"cut short")
