@@ -36,7 +36,7 @@ ARGS: dict[str, dict[str, Any]] = {
 BLOCKS = {
     # blocks, and their kinds: of stages, of shifted windows (which have a mask), without drop path (the first one)
     "swinv2_tiny_window8_256": (4, 3), "swin_tiny_patch4_window7_224": (4, 3), "vit_tiny_patch16_224": (4, 2),
-    "beit_base_patch16_224": (4, 2), "replknet_31b_mim": (8, 5),
+    "beit_base_patch16_224": (4, 2), "replknet_31b_mim": (8, 6),
 }  # fmt: skip
 
 
