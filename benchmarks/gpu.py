@@ -3,18 +3,18 @@
     python benchmarks/gpu.py                        one GPU, at most 360 s
     python benchmarks/gpu.py --budget 420           more time for every part, in the same shares
     python benchmarks/gpu.py --parts speed many     these parts only
-    python benchmarks/gpu.py --checks speed.compiled many.at_once   these checks only, in this order, as long as they take
-    python benchmarks/gpu.py --checks speed.compiled many.at_once --budget 200   the last ones find no time left
-    python benchmarks/gpu.py --small                every part in a tiny form on the CPU: two minutes on 2 cores, a test
+    python benchmarks/gpu.py --checks speed.compiled many.at_once   these checks alone, in this order
+    python benchmarks/gpu.py --checks speed.compiled many.at_once --budget 200   the last may find no time left
+    python benchmarks/gpu.py --small                every part in a tiny form on the CPU: two minutes, 2 cores; a test
     python benchmarks/gpu.py --small --device cuda:0   the same on the GPU, to see quickly whether it works at all
 
 Needs torch 2.11 or later, torchvision, timm, pydantic, safetensors, and this project's folders workers/ and tasks/; no
 Ray, MLflow, SQLAlchemy, scipy, scikit-learn or scikit-image. Data are drawn with numpy. Losses, models, optimizer and
 training loop are the project's own; the plain loops beside it follow the public recipes (benchmarks/gpu/plain.py).
 
-The parts take 100, 140, 60 and 60 of every 360 s. Checks run in a child process that this one watches: a check that fails,
-hangs or crashes costs no other; one that exceeds its time is stopped, and its row says so. The table comes last;
-the same figures with machine, versions and date are written to benchmarks/results/ (or --out FILE).
+The parts take 100, 140, 60 and 60 of every 360 s. Checks run in a child process that this one watches: a check that
+fails, hangs or crashes costs no other; one that exceeds its time is stopped, and its row says so. The table comes
+last; the same figures with machine, versions and date are written to benchmarks/results/ (or --out FILE).
 
 What to do with the result of a GPU:
 1. Commit the file in benchmarks/results/, and copy its figures to README with machine and date.

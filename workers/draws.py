@@ -28,9 +28,9 @@ class Draws:
 
     A call knows its number by a mark that it draws from torch's global generator on the CPU: activation checkpointing
     restores that generator before it computes a layer again, so the layer finds its mark and drops the same samples. A
-    graph of torch.compile cannot read the generator. Of a block that is compiled by itself, the mark is drawn before the
-    graph begins, and the graph counts its calls from there (`block`). A model that is compiled as a whole counts all of
-    its calls (`counts_calls`).
+    graph of torch.compile cannot read the generator. For a block that is compiled by itself, the mark is drawn before
+    the graph begins, and the graph counts its calls from there (`block`). A model that is compiled as a whole counts
+    all of its calls (`counts_calls`).
     """
 
     def __init__(self, batch: int, positions: Tensor, device: torch.device, counts_calls: bool) -> None:

@@ -107,9 +107,7 @@ def _compile(trial: TrialSpec, place: RankContext, model: nn.Module, draws: Draw
         model.compile()
 
 
-def _draws(
-    trial: TrialSpec, place: RankContext, loaders: Loaders, model: nn.Module, device: torch.device
-) -> Draws:
+def _draws(trial: TrialSpec, place: RankContext, loaders: Loaders, model: nn.Module, device: torch.device) -> Draws:
     """The draws of this rank's samples."""
     share = trial.optim.batch // place.world
     positions = loaders.positions

@@ -200,7 +200,10 @@ def one_process(bench: Bench) -> Iterator[Row]:
             alone, _ = _spread(bench, "")
             for how, name in (("ddp", "DDP of one process"), ("fsdp", "FSDP2 of one process")):
                 weights, loads = _spread(bench, how)
-                figures = {"weights apart": apart_of(weights, alone, _start(swin(bench))), "optimizer loads again": loads}
+                figures = {
+                    "weights apart": apart_of(weights, alone, _start(swin(bench))),
+                    "optimizer loads again": loads,
+                }
                 most = _most_apart(swin(bench), bench)
                 yield Row(name, _state(figures["weights apart"] <= most and loads), figures, f"at most {most:.2g}")
     finally:

@@ -35,7 +35,7 @@ from workers.trial import TrialSpec
 WARM, TIMED = 2, 5
 """Steps. The median of the timed ones counts."""
 INPUTS = 1e-3
-"""Part by which inputs that this device makes may differ from those of a CPU: a hue at the edge of two sectors jumps."""
+"""Part by which inputs made on this device may differ from those of a CPU: a hue at the edge of two sectors jumps."""
 CASES: dict[str, Case] = {}
 """By name of the check."""
 
@@ -211,7 +211,9 @@ def _pass(task: Task, model: nn.Module, batch: Batch) -> tuple[float, dict[str, 
 def _each(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
     """The batch with floating-point tensors changed."""
     floating = (torch.is_tensor(value) and value.is_floating_point() for value in batch.values())
-    return {name: change(value) if which else value for (name, value), which in zip(batch.items(), floating)}
+    return {
+        name: change(value) if which else value for (name, value), which in zip(batch.items(), floating, strict=True)
+    }
 
 
 def _timed(name: str, case: Case, how: Mapping[str, Any], bench: Bench) -> Row:
@@ -229,7 +231,9 @@ def _timed(name: str, case: Case, how: Mapping[str, Any], bench: Bench) -> Row:
         figures["peak GiB"] = torch.cuda.max_memory_allocated(bench.device) / GIB
     figures |= {"micro-batch": run.progress.micro_batch, "precision": str(run.numerics.dtype).removeprefix("torch.")}
     notes = "; ".join(run.progress.notes)
-    return Row(name, State.measured, figures, note=notes if bench.small else f"replaces the guess in {case.spec} {notes}")
+    return Row(
+        name, State.measured, figures, note=notes if bench.small else f"replaces the guess in {case.spec} {notes}"
+    )
 
 
 def _trial(case: Case, how: Mapping[str, Any], bench: Bench) -> TrialSpec:
@@ -244,7 +248,9 @@ def _trial(case: Case, how: Mapping[str, Any], bench: Bench) -> TrialSpec:
 
 def _tiny(case: Case) -> BackboneSpec:
     args = {"patch_size": 4, "embed_dim": 32, "depths": [1, 2, 1], "num_heads": [1, 2, 4], "window_size": 4}
-    return BackboneSpec(model="swinv2_tiny_window8_256", image_size=case.tiny_side, args=args, norm_eps=case.backbone.norm_eps)
+    return BackboneSpec(
+        model="swinv2_tiny_window8_256", image_size=case.tiny_side, args=args, norm_eps=case.backbone.norm_eps
+    )
 
 
 def _swin_b(side: int, window: int, **more: Any) -> BackboneSpec:

@@ -83,7 +83,8 @@ class Profile:
 
     def figures(self) -> dict[str, Any]:
         return {
-            "step ms": self.wall / self.steps / 1e3, "busy": self.busy, "kernels a step": len(self.kernels) / self.steps,
+            "step ms": self.wall / self.steps / 1e3, "busy": self.busy,
+            "kernels a step": len(self.kernels) / self.steps,
             "mean kernel us": self.total / len(self.kernels), **self.shares(),
         }  # fmt: skip
 

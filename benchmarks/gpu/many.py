@@ -17,7 +17,7 @@ from gpu.trials import Bench, DrawnTrial
 from gpu.worker import Worker
 
 IMAGES = 384
-"""Of an epoch: six steps, so that eight trials at once take half a minute. K12's smallest sets have 1,020 to train on."""
+"""Of an epoch: six steps, so that eight trials take half a minute. K12's smallest sets have 1,020 to train on."""
 CONTEXT_GIB = 0.7
 """Of a process with CUDA, beside what torch allocates: a guess on the safe side."""
 

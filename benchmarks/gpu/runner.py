@@ -34,7 +34,7 @@ def run(
     """
     result, began, shares = Result(device, small, budget), time.monotonic(), 0.0
     whole = sum(part.share for part in parts)
-    scale = 1.0 if in_turn else budget / whole
+    scale = 1.0 if in_turn and not small else budget / whole
     for part in parts:
         shares = whole if in_turn else shares + part.share
         with tempfile.TemporaryDirectory(prefix="gpu-") as folder:

@@ -13,7 +13,17 @@ import torch
 
 from gpu import kernels, plain
 from gpu.record import Row, State
-from gpu.trials import Bench, DrawnClassify, DrawnPretrain, DrawnTrial, Ended, Steps, carry_out, quickly_compiled, runtime
+from gpu.trials import (
+    Bench,
+    DrawnClassify,
+    DrawnPretrain,
+    DrawnTrial,
+    Ended,
+    Steps,
+    carry_out,
+    quickly_compiled,
+    runtime,
+)
 from tasks.backbones.model import build
 from tasks.backbones.spec import BackboneSpec
 from workers.optim_spec import OptimSpec

@@ -84,7 +84,7 @@ def _kind(block: nn.Module) -> Hashable:
 def _graphs(kind: Hashable, sizes: Hashable, backend: str) -> Callable[..., Any]:
     """A compiled function for blocks of this kind, which later trials of the process use again.
 
-    torch keeps graphs, and what it knows of sizes that vary, by the function's code and its name: each kind has its own.
+    torch keeps graphs, and what it knows of sizes that vary, by a function's code and its name: each kind has its own.
     """
 
     def forward(block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
