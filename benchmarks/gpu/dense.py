@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from pydantic import create_model
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from gpu.correctness import FORWARD, GRADIENT, apart_of, full_fp32
 from gpu.record import Row, State
@@ -223,17 +224,30 @@ def _timed(name: str, case: Case, how: Mapping[str, Any], bench: Bench) -> Row:
     steps.make(WARM)
     seconds = statistics.median(steps.seconds(1) for _ in range(1 if bench.small else TIMED))
     run, rate = steps.run, trial.optim.batch / seconds
-    flops = flops_per_image(trial, steps.batch)
+    memory = torch.cuda.max_memory_allocated(bench.device) if bench.on_cuda else 0
+    flops = _flops(trial, steps)
     figures: dict[str, Any] = {"images/s": rate, "batch": trial.optim.batch, "GFLOP an image": flops / 1e9}
     if bench.on_cuda:
         peak = peak_flops(torch.cuda.get_device_name(bench.device))
         figures["MFU"] = rate * flops / peak if peak else None
-        figures["peak GiB"] = torch.cuda.max_memory_allocated(bench.device) / GIB
+        figures["peak GiB"] = memory / GIB
     figures |= {"micro-batch": run.progress.micro_batch, "precision": str(run.numerics.dtype).removeprefix("torch.")}
     notes = "; ".join(run.progress.notes)
     return Row(
         name, State.measured, figures, note=notes if bench.small else f"replaces the guess in {case.spec} {notes}"
     )
+
+
+def _flops(trial: TrialSpec, steps: Steps) -> float:
+    """Of a sample in a step, not counting what is computed again."""
+    try:
+        return flops_per_image(trial, steps.batch)
+    except NotImplementedError:  # a loss that needs numbers: with those of two samples, in another model
+        model = train_mode_of(trial.task.build(trial.backbone, None)).to(steps.run.numerics.device)
+        batch = {name: value[:2] for name, value in steps.batch.items()}
+        with FlopCounterMode(display=False) as counter:
+            _pass(trial.task, model, batch)
+        return float(counter.get_total_flops()) / 2
 
 
 def _trial(case: Case, how: Mapping[str, Any], bench: Bench) -> TrialSpec:
