@@ -1,19 +1,20 @@
-"""Checks and times training on one GPU: correctness, then speed, then many trials at once.
+"""Checks and times training on one GPU: correctness, then speed, then many trials at once, then dense tasks.
 
-    python benchmarks/gpu.py                        one GPU, at most 300 s
+    python benchmarks/gpu.py                        one GPU, at most 360 s
     python benchmarks/gpu.py --budget 420           more time for every part, in the same shares
     python benchmarks/gpu.py --parts speed many     these parts only
-    python benchmarks/gpu.py --checks speed.compiled many.at_once   these checks only; they may take their time
-    python benchmarks/gpu.py --small                every part in a tiny form on the CPU: two minutes on 2 cores, a test
+    python benchmarks/gpu.py --checks speed.compiled many.at_once   these checks alone, in this order
+    python benchmarks/gpu.py --checks speed.compiled many.at_once --budget 200   the last may find no time left
+    python benchmarks/gpu.py --small                every part in a tiny form on the CPU: two minutes, 2 cores; a test
     python benchmarks/gpu.py --small --device cuda:0   the same on the GPU, to see quickly whether it works at all
 
 Needs torch 2.11 or later, torchvision, timm, pydantic, safetensors, and this project's folders workers/ and tasks/; no
 Ray, MLflow, SQLAlchemy, scipy, scikit-learn or scikit-image. Data are drawn with numpy. Losses, models, optimizer and
 training loop are the project's own; the plain loops beside it follow the public recipes (benchmarks/gpu/plain.py).
 
-The parts take 100, 140 and 60 of every 300 s. Checks run in a child process that this one watches: a check that fails,
-hangs or crashes costs no other; one that exceeds its time is stopped, and its row says so. The table comes last;
-the same figures with machine, versions and date are written to benchmarks/results/ (or --out FILE).
+The parts take 100, 140, 60 and 60 of every 360 s. Checks run in a child process that this one watches: a check that
+fails, hangs or crashes costs no other; one that exceeds its time is stopped, and its row says so. The table comes
+last; the same figures with machine, versions and date are written to benchmarks/results/ (or --out FILE).
 
 What to do with the result of a GPU:
 1. Commit the file in benchmarks/results/, and copy its figures to README with machine and date.
@@ -41,7 +42,7 @@ from gpu.parts import PARTS, TOTAL, chosen  # noqa: E402
 def main() -> int:
     names = [part.name for part in PARTS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budget", type=float, default=TOTAL, metavar="SECONDS", help="for all parts; default 300")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help=f"for all parts; default {TOTAL:g}")
     parser.add_argument("--parts", nargs="+", choices=names, default=names)
     parser.add_argument("--checks", nargs="+", metavar="PART.CHECK", help="these checks only, as in gpu/parts.py")
     parser.add_argument("--small", action="store_true", help="tiny models; on the CPU unless --device is given")
@@ -64,16 +65,17 @@ def main() -> int:
 
         part, checks, file = options.child
         return child.main(part, checks.split(","), Path(file), device, options.small)
-    parts = [part for part in PARTS if part.name in options.parts]
+    parts, budget = tuple(part for part in PARTS if part.name in options.parts), options.budget or TOTAL
     if options.checks:
         parts = chosen(options.checks)
         if not parts:
             parser.error(f"--checks: known are {', '.join(f'{p.name}.{c.name}' for p in PARTS for c in p.checks)}")
+        budget = options.budget or sum(part.share for part in parts)
 
     def save(result: record.Result) -> Path:
         return record.write(result, options.out or record.default_path(result, ROOT), ROOT)
 
-    result = runner.run(parts, options.budget, device, options.small, save)
+    result = runner.run(parts, budget, device, options.small, save, in_turn=bool(options.checks))
     if result.refused:
         print(f"benchmarks/gpu.py cannot start: {result.refused}", file=sys.stderr)
         return 2

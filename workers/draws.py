@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 WORDS = 2**32
 """Random words are integers from 0 to this number less one."""
 _MARKS = 2**62
+CALLS = 2
+"""Of a layer in a pass, at most, in most models."""
 
 
 class Draws:
@@ -25,12 +28,14 @@ class Draws:
 
     A call knows its number by a mark that it draws from torch's global generator on the CPU: activation checkpointing
     restores that generator before it computes a layer again, so the layer finds its mark and drops the same samples. A
-    compiled model counts its calls instead (`counts_calls`), since a graph cannot read the generator.
+    graph of torch.compile cannot read the generator. For a block that is compiled by itself, the mark is drawn before
+    the graph begins, and the graph counts its calls from there (`block`). A model that is compiled as a whole counts
+    all of its calls (`counts_calls`).
     """
 
     def __init__(self, batch: int, positions: Tensor, device: torch.device, counts_calls: bool) -> None:
         """`positions`: (share,), where this rank's samples lie in the global batch of `batch` samples."""
-        self._batch, self._positions, self._device, self._counts = batch, positions, device, counts_calls
+        self._batch, self._positions, self.device, self._counts = batch, positions, device, counts_calls
         self.rows = 0
         """Calls of a pass for which words are drawn at its beginning; more are drawn when they are needed."""
         self._generator = torch.Generator()
@@ -43,6 +48,12 @@ class Draws:
         """(calls, samples): of this micro-batch, on the device."""
         self.calls = 0
         """Calls so far in this pass."""
+        self.in_block = False
+        """True inside of a block that is compiled by itself."""
+        self.block_words = self._all
+        """(calls, samples): of that block, from its first call on."""
+        self.block_calls = 0
+        """Calls so far of that block."""
 
     def begin_step(self, seed: int) -> None:
         """`seed`: of this optimizer step, 64 bits, the same on every rank."""
@@ -63,11 +74,15 @@ class Draws:
     def word_of_each(self, rows: int) -> Tensor:
         """(rows,) random words for the input of a layer whose first axis is the samples, with the same number of
         consecutive rows (windows, say) for each. Raises ValueError for any other number of rows."""
-        call = self.calls if self._counts else self._marked_call()
-        if call >= len(self.words):
-            self._take(2 * call + 8)
-        self.calls = max(self.calls, call + 1)
-        words = self.words[call]
+        if self.in_block:
+            words = self.block_words[self.block_calls]
+            self.block_calls += 1
+        else:
+            call = self.calls if self._counts else self._marked_call()
+            if call >= len(self.words):
+                self._take(2 * call + 8)
+            self.calls = max(self.calls, call + 1)
+            words = self.words[call]
         if rows == len(words):
             return words
         if rows % len(words):
@@ -76,6 +91,25 @@ class Draws:
                 "that each has draws of its own whatever the number of workers and the micro-batch"
             )
         return words_of_elements(words, rows // len(words)).flatten()
+
+    @contextmanager
+    def block(self, most: int) -> Iterator[None]:
+        """A call of a block whose layers drop at most so many times, and which is compiled by itself.
+
+        In every call the graph finds as many words, and counts from 0: so blocks of one kind can share it.
+        """
+        if not self.active:
+            yield
+            return
+        first = self._marked_call()
+        if first + most > len(self.words):
+            self._take(2 * first + most)
+        self.in_block, self.block_calls, self.block_words = True, 0, self.words[first : first + most]
+        try:
+            yield
+        finally:
+            self.in_block = False
+            self.calls = max(self.calls, first + self.block_calls)
 
     def check_backward(self, backward: Callable[[], object]) -> None:
         """Runs the backward pass. Raises RuntimeError when layers of a compiled model were called again in it."""
@@ -93,12 +127,13 @@ class Draws:
             return before
         generator = torch.Generator()
         generator.set_state(before)
-        torch.randint(_MARKS, (self.calls,), generator=generator)
+        torch.randint(_MARKS, (len(self._marks),), generator=generator)
         return generator.get_state()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _marked_call(self) -> int:
-        return self._marks.setdefault(int(torch.randint(_MARKS, ())), len(self._marks))
+        """The number of the call that is under way: the one that it had before, or the next."""
+        return self._marks.setdefault(int(torch.randint(_MARKS, ())), self.calls)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _take(self, rows: int) -> None:
@@ -106,8 +141,8 @@ class Draws:
         more = torch.randint(WORDS, (max(0, rows - len(self._all)), self._batch), generator=self._generator)
         self._all = torch.cat([self._all, more])
         own = self._all[:rows, self._positions[self._own]]
-        on_cuda = self._device.type == "cuda"  # from pinned memory the copy waits for no kernel
-        self.words = own.pin_memory().to(self._device, non_blocking=True) if on_cuda else own
+        on_cuda = self.device.type == "cuda"  # from pinned memory the copy waits for no kernel
+        self.words = own.pin_memory().to(self.device, non_blocking=True) if on_cuda else own
 
 
 def words_of_elements(words: Tensor, elements: int) -> Tensor:
@@ -138,12 +173,29 @@ class GlobalDropPath(nn.Module):
     draws: Draws
     drop_prob: float
     scale_by_keep: bool
+    drops: bool
+    """The probability is not 0."""
+    threshold: Tensor
+    """(): a word below it drops."""
+    divisor: Tensor
+    """(): of what is kept."""
+
+    def prepare(self) -> None:
+        """Makes tensors of what a graph would else take for constants: then layers with other rates could not share
+        it."""
+        device, scales = self.draws.device, self.scale_by_keep and self.drop_prob < 1
+        self.drops = bool(self.drop_prob)
+        self.threshold = torch.tensor(round(self.drop_prob * WORDS), device=device)
+        self.divisor = torch.tensor(1 - self.drop_prob if scales else 1.0, device=device)
 
     def forward(self, x: Tensor) -> Tensor:
         from timm.layers import drop_path
 
-        if not self.training or not self.drop_prob:
+        if not self.training or not self.drops:
             return x
+        if self.draws.in_block:
+            kept = (self.draws.word_of_each(len(x)) >= self.threshold).float() / self.divisor
+            return x * kept.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
         if not self.draws.active:
             return cast("Tensor", drop_path(x, self.drop_prob, True, self.scale_by_keep))
         kept = _kept(self.draws.word_of_each(len(x)), self.drop_prob, x, self.scale_by_keep)
@@ -192,7 +244,16 @@ def draw_for_the_global_batch(model: nn.Module, draws: Draws) -> None:
             module.__class__ = ours[type(module)]
             cast("Any", module).draws = draws
             rate = module.drop_prob if isinstance(module, GlobalDropPath) else cast("Any", module).p
-            draws.rows += 2 if rate else 0  # a layer has one or two calls in most models
+            draws.rows += CALLS if rate else 0
+            if isinstance(module, GlobalDropPath):
+                module.prepare()
+
+
+def around_block(draws: Draws, block: nn.Module) -> Callable[[], AbstractContextManager[None]] | None:
+    """What surrounds a call of a block that is compiled by itself, after `draw_for_the_global_batch`; None if no layer
+    of it drops."""
+    layers = sum(isinstance(module, GlobalDropPath | nn.Dropout | nn.Dropout2d) for module in block.modules())
+    return partial(draws.block, 4 * CALLS * layers) if layers else None
 
 
 class Watch:

@@ -7,6 +7,7 @@ import logging
 import os
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from tasks.backbones.compiled_blocks import compile_blocks, repeated_blocks
 from tasks.backbones.loading import load, load_notes
 from tasks.backbones.spec import FromTrial, Init
 from tasks.backbones.swin_windows import check_same_windows
@@ -22,7 +24,7 @@ from tasks.errors import DataError
 from workers import distributed
 from workers.averaged import Average
 from workers.checkpoint import Folder, digest_in_name, load_state
-from workers.draws import Draws, draw_for_the_global_batch
+from workers.draws import Draws, around_block, draw_for_the_global_batch
 from workers.errors import Stopped
 from workers.initial_weights import check_finite, initial_weights
 from workers.optim import Schedule, optimizer_of, parameter_groups
@@ -55,10 +57,10 @@ def prepare(
     groups = parameter_groups(model, trial.optim) if trial.trains else []
     for group in groups:
         log.info("lr x %.4g, weight decay %g: %s", group.lr_scale, group.weight_decay, " ".join(group.names))
-    draws = _draws(trial, place, loaders, numerics.device)
+    draws = _draws(trial, place, loaders, model, numerics.device)
     draw_for_the_global_batch(model, draws)
     if trial.runtime.compile:
-        model.compile()
+        _compile(trial, place, model, draws)
     wrapped = model
     if place.world > 1 and (trial.trains or trial.runtime.parallel == "fsdp"):  # DDP only exchanges gradients
         wrapped = distributed.wrap_distributed(model, trial.runtime.parallel, numerics.device)
@@ -98,14 +100,22 @@ def _schedule(trial: TrialSpec, loaders: Loaders) -> Schedule:
     return schedule
 
 
-def _draws(trial: TrialSpec, place: RankContext, loaders: Loaders, device: torch.device) -> Draws:
+def _compile(trial: TrialSpec, place: RankContext, model: nn.Module, draws: Draws) -> None:
+    """Compiles the model's repeated blocks, or all of it where it has none; before it is distributed."""
+    sizes = trial.task.input_size(trial.backbone), _micro_batch(trial, place.world)
+    if not compile_blocks(model, partial(around_block, draws), sizes):
+        model.compile()
+
+
+def _draws(trial: TrialSpec, place: RankContext, loaders: Loaders, model: nn.Module, device: torch.device) -> Draws:
     """The draws of this rank's samples."""
     share = trial.optim.batch // place.world
     positions = loaders.positions
     if positions is None:
         positions = torch.arange(place.rank * share, (place.rank + 1) * share)
-    counts_calls = trial.runtime.compile and not trial.runtime.grad_checkpointing
-    return Draws(trial.optim.batch, positions, device, counts_calls)
+    # of blocks that are compiled, and in layers that are computed again, a call is known by a mark
+    whole = trial.runtime.compile and not trial.runtime.grad_checkpointing and not any(repeated_blocks(model))
+    return Draws(trial.optim.batch, positions, device, counts_calls=whole)
 
 
 def _micro_batch(trial: TrialSpec, workers: int) -> int:

@@ -54,7 +54,8 @@ class RuntimeSpec(BaseModel):
     channels_last: Literal["auto", "on", "off"] = "auto"
     """`auto`: on CUDA only, and there for all models but RepLKNet (see `BackboneSpec.suits_channels_last`)."""
     compile: bool = False
-    """torch.compile of the model."""
+    """torch.compile of the model's repeated blocks, each kind of block once, or of all of it where it has none. Changes
+    the order of sums."""
     deterministic: bool = False
     """torch.use_deterministic_algorithms, for bit-equal repeats on CUDA (on CPU they are without)."""
     report_iterations: Steps = 1000

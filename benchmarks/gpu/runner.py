@@ -19,21 +19,26 @@ from gpu.record import Result, Row, State, compare
 
 ENTRY = Path(__file__).resolve().parents[1] / "gpu.py"
 LEAST_S = 5.0
-"""A check is not begun with less than this left, of a budget of 300."""
+"""A check is not begun with less than this left, of a budget as in parts.py."""
 POLL_S = 0.1
 
 
-def run(parts: Sequence[Part], budget: float, device: str, small: bool, save: Callable[[Result], object]) -> Result:
+def run(
+    parts: Sequence[Part], budget: float, device: str, small: bool, save: Callable[[Result], object],
+    in_turn: bool = False,
+) -> Result:  # fmt: skip
     """Runs the parts one after another. Time that a part does not need goes to those after it.
 
-    `save` is called after each part, lest what was found is lost with this process.
+    `save` is called after each part, lest what was found is lost with this process. `in_turn`: each check may take the
+    time in parts.py, whatever the budget is, and the last ones find nothing left of it.
     """
     result, began, shares = Result(device, small, budget), time.monotonic(), 0.0
-    scale = budget / sum(part.share for part in parts)
+    whole = sum(part.share for part in parts)
+    scale = 1.0 if in_turn and not small else budget / whole
     for part in parts:
-        shares += part.share
+        shares = whole if in_turn else shares + part.share
         with tempfile.TemporaryDirectory(prefix="gpu-") as folder:
-            _PartRun(part, scale, began + shares * scale, Path(folder), result).all_checks()
+            _PartRun(part, scale, began + budget * shares / whole, Path(folder), result).all_checks()
         if result.refused:
             break
         compare(result.rows)

@@ -11,9 +11,19 @@ from typing import Any
 
 import torch
 
-from gpu import plain
+from gpu import kernels, plain
 from gpu.record import Row, State
-from gpu.trials import Bench, DrawnClassify, DrawnPretrain, DrawnTrial, Ended, carry_out, quickly_compiled, runtime
+from gpu.trials import (
+    Bench,
+    DrawnClassify,
+    DrawnPretrain,
+    DrawnTrial,
+    Ended,
+    Steps,
+    carry_out,
+    quickly_compiled,
+    runtime,
+)
 from tasks.backbones.model import build
 from tasks.backbones.spec import BackboneSpec
 from workers.optim_spec import OptimSpec
@@ -55,6 +65,17 @@ def swinv2_b(bench: Bench) -> Iterator[Row]:
         bench, SWIN_B, _simmim_swin_b(bench), plain.simmim, "ratio at least 1.5",
         "specs/pretrain_simmim.yaml swinv2_b",
     )  # fmt: skip
+
+
+def profile(bench: Bench) -> Iterator[Row]:
+    """What the device does in steps of SimMIM SwinV2-B: where the time goes that MFU lacks."""
+    steps = Steps(_simmim_swin_b(bench), bench)
+    steps.make(3)
+    kernels.profiled(steps, 1, bench)  # the first time the profiler has to begin
+    seen = kernels.profiled(steps, 2 if bench.small else 4, bench)
+    yield Row(f"kernels of {SWIN_B}", State.measured, seen.figures())
+    longest = {f"{name[:150]} x {calls:g}": share for name, share, calls in seen.longest(12)}
+    yield Row(f"longest kernels of {SWIN_B}", State.measured, longest)
 
 
 def swinv2_l(bench: Bench) -> Iterator[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
+from tasks.backbones.frozen import train_mode
 from tasks.backbones.spec import BackboneSpec
 from tasks.base import Batch, DataContext, Loaders
 from tasks.classification.task import Classify
@@ -26,9 +28,14 @@ from tasks.datasets.labelled.parts import LabelledPart
 from tasks.metrics import Summary
 from tasks.pretraining.masks import Masks
 from tasks.pretraining.task import Pretrain
-from workers.checkpoint import load_weights
+from workers import distributed
+from workers.checkpoint import Folder, load_weights
+from workers.gradients import gradients
 from workers.messages import Outcome, Report
+from workers.optim import set_lr
 from workers.optim_spec import OptimSpec
+from workers.prepare import prepare
+from workers.rounds import batches_from
 from workers.state import RankContext
 from workers.train import train
 from workers.trial import RuntimeSpec, TrialSpec
@@ -167,6 +174,46 @@ def carry_out(trial: TrialSpec, bench: Bench, keep_weights: bool = True) -> Ende
     reports: list[Report] = []
     outcome = train(trial, place_of(bench, folder, keep_weights), reports.append, never)
     return Ended(outcome, reports, load_weights(outcome.weights) if outcome.weights else {})
+
+
+class Steps:
+    """The optimizer steps of a trial from its beginning, one by one as the project's loop makes them: no evaluation, no
+    report, no checkpoint, and nothing that waits for the device."""
+
+    def __init__(self, trial: TrialSpec, bench: Bench) -> None:
+        free(bench)
+        folder = bench.folder / "steps"
+        shutil.rmtree(folder, ignore_errors=True)
+        self.run = prepare(trial, place_of(bench, folder), Folder(folder, trial.key, 0))
+        train_mode(self.run.model, self.run.wrapped.train)
+        self._batches = batches_from(self.run.loaders, 0)
+        self.batch: Batch = {}
+        """The last one."""
+
+    def make(self, count: int) -> torch.Tensor:
+        """So many steps; (count,) their losses, on the device."""
+        losses = []
+        for _ in range(count):
+            self.batch = next(self._batches)
+            set_lr(self.run.optimizer, self.run.schedule, self.run.progress.step)
+            losses.append(gradients(self.run, self.batch)["loss"].detach().reshape(()))
+            distributed.clip(self.run.model, self.run.trial.optim.clip)
+            self.run.optimizer.step()
+            self.run.progress.step += 1
+        return torch.stack(losses)
+
+    def seconds(self, count: int) -> float:
+        """Of so many steps, with what the device still does when the last one is given to it."""
+        _wait(self.run.numerics.device)
+        began = time.perf_counter()
+        self.make(count)
+        _wait(self.run.numerics.device)
+        return time.perf_counter() - began
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def free(bench: Bench) -> None:

@@ -28,6 +28,7 @@ from tasks.analysis.layers import (
     kernel_layers,
     pooled,
 )
+from tasks.backbones.compiled_blocks import is_compiled
 from tasks.base import Batch
 
 LOG_SECONDS = 10.0
@@ -226,8 +227,7 @@ class Subject:
 
 def _forward(model: nn.Module, images: Tensor) -> None:
     """A forward pass of the layers themselves, also of a model that is compiled for other passes."""
-    compiled = getattr(model, "_compiled_call_impl", None) is not None
-    with torch.compiler.set_stance("force_eager") if compiled else nullcontext():  # the former takes 30 ms
+    with torch.compiler.set_stance("force_eager") if is_compiled(model) else nullcontext():  # the former takes 30 ms
         model(images)
 
 

@@ -56,7 +56,7 @@ class Reader:
                 self.failures[failure] = self.failures.get(failure, 0) + 1
             if batch is None:
                 raise DataError(failures[-1])
-            yield _moved(batch, context.device), indices
+            yield moved(batch, context.device), indices
 
 
 class _Items(Dataset[Any]):
@@ -97,12 +97,12 @@ class _Collate:
         return self._collate(samples), torch.tensor([index for _, index, _ in items]), failures
 
 
-def _moved(value: Any, device: str) -> Any:
+def moved(value: Any, device: str) -> Any:
     """Every tensor in lists, tuples and dicts of any depth, on the device; anything else unchanged."""
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, dict):
-        return {name: _moved(part, device) for name, part in value.items()}
+        return {name: moved(part, device) for name, part in value.items()}
     if isinstance(value, list):
-        return [_moved(part, device) for part in value]
-    return tuple(_moved(part, device) for part in value) if isinstance(value, tuple) else value
+        return [moved(part, device) for part in value]
+    return tuple(moved(part, device) for part in value) if isinstance(value, tuple) else value

@@ -76,7 +76,7 @@ class Fusion(nn.Module):
         """Drop path rises from 0 in the first block to that of the options in the decoder."""
         super().__init__()
         width, heads, mlp_ratio = options.width, options.heads, options.mlp_ratio
-        rates = torch.linspace(0, options.drop_path, options.blocks + 1).tolist()
+        rates = torch.linspace(0, options.drop_path, options.blocks + 1, device="cpu").tolist()
         self.encoder = nn.ModuleList(SelfAttentionBlock(width, heads, mlp_ratio, rate) for rate in rates[:-1])
         self.encoder_positions = Positions(width, heads, template, search, cross=False)
         self.decoder = CrossAttentionBlock(width, heads, mlp_ratio, rates[-1])

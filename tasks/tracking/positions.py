@@ -18,9 +18,10 @@ TEMPLATE, SEARCH = 0, 1
 def _tokens(template: Grid, search: Grid) -> Tensor:
     """(tokens, 3): row, column and branch of each token, row by row, the template's first."""
     parts = []
-    for branch, (rows, columns) in enumerate((template, search)):
-        places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).reshape(-1, 2)
-        parts.append(torch.cat([places, torch.full((len(places), 1), branch)], 1))
+    with torch.device("cpu"):  # also for a model without numbers, on the meta device
+        for branch, (rows, columns) in enumerate((template, search)):
+            places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).reshape(-1, 2)
+            parts.append(torch.cat([places, torch.full((len(places), 1), branch)], 1))
     return torch.cat(parts)
 
 
@@ -58,7 +59,7 @@ class RelativeBias(nn.Module):
         super().__init__()
         self.table = nn.Parameter(torch.empty(heads, count))
         trunc_normal_(self.table, std=0.02)
-        self.register_buffer("index", index, persistent=False)
+        self.register_buffer("index", index.to(self.table.device), persistent=False)
 
     def forward(self) -> Tensor:
         """(heads, queries, keys)"""

@@ -110,6 +110,29 @@ def test_a_part_that_used_up_its_share_says_so(gpu: ModuleType, monkeypatch: pyt
     assert notes["hangs"] == notes["never"] == "the 6 s of part some were used up"
 
 
+def test_checks_in_turn_take_their_time_and_the_last_find_none_left(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpu.parts import Check, Part
+
+    monkeypatch.setattr(gpu, "LEAST_S", 1)
+    parts = [Part("some", 60, (Check("first", 30), Check("hangs", 30))), Part("other", 30, (Check("never", 30),))]
+    result = gpu.run(parts, 5, "cpu", False, lambda result: None, in_turn=True)
+    assert states(result) == {"first": "passed", "hangs": "STOPPED", "never": "not run"}
+    assert 4 < result.seconds < 12  # the budget, not what the parts say
+
+
+def test_checks_are_chosen_in_the_order_in_which_they_are_named(gpu: ModuleType) -> None:
+    from gpu.parts import chosen
+
+    wanted = ["speed.profile", "speed.compiled", "dense.pose", "speed.swinv2_b"]
+    parts = chosen(wanted)
+    assert [f"{part.name}.{check.name}" for part in parts for check in part.checks] == wanted
+    assert [part.name for part in parts] == ["speed", "dense", "speed"]
+    assert parts[0].share == sum(check.most for check in parts[0].checks)
+    assert chosen(["speed.profile", "speed.nothing"]) == ()
+
+
 def test_a_part_that_cannot_start_is_told_once_and_the_next_one_runs(gpu: ModuleType, tmp_path: Path) -> None:
     result = run(gpu, 100, ("unable", (("first", 60.0), ("second", 60.0))), ("other", (("third", 60.0),)))
     assert states(result) == {"first": "BROKE", "second": "BROKE", "third": "passed"}

@@ -66,11 +66,13 @@ def test_every_part_runs_small_without_the_packages_of_the_service(tmp_path: Pat
         (part.name, check.name) for part in PARTS for check in part.checks
     }
     states = {"correctness": {"passed"}, "speed": {"measured"}, "many": {"measured"}}
+    states["dense"] = {"passed", "measured"}
     for row in rows.values():
         assert row["state"] in states[row["part"]], row
         assert row["name"] in done.stdout
     _is_correct({name: row["figures"] for name, row in rows.items()})
     _is_timed({name: row["figures"] for name, row in rows.items()})
+    _is_dense({name: row["figures"] for name, row in rows.items()})
 
 
 def _is_correct(figures: dict[str, dict[str, Any]]) -> None:
@@ -89,6 +91,7 @@ def _is_correct(figures: dict[str, dict[str, Any]]) -> None:
     assert (memory["micro-batch"], memory["same bits"], memory["weights apart"]) == (16, True, 0)
     curves = figures["loss in bf16 against fp32"]
     assert 0 < curves["most apart"] < 0.01  # 0: it was no bf16
+    assert curves["another seed: most apart"] > curves["most apart"]
     assert curves["to"] < 0.95 * curves["fp32 from"]
     for name in ("resumed after SIGKILL, at will", "resumed after SIGKILL, deterministic"):
         assert (figures[name]["same bits"], figures[name]["resumed at step"]) == (True, 10)
@@ -109,6 +112,22 @@ def _is_timed(figures: dict[str, dict[str, Any]]) -> None:
     alone, two = figures["1 trial alone"], figures["2 trials at once"]
     assert alone["gain"] == 1
     assert two["gain"] == pytest.approx(two["images/s"] / alone["images/s"], rel=1e-3)
+
+
+def _is_dense(figures: dict[str, dict[str, Any]]) -> None:
+    for task in ("pose", "depth", "tracking"):
+        apart = figures[f"fp32 against float64: {task}"]
+        assert apart["loss"] < 1e-6
+        assert 0 < apart["gradients"] < 1e-4
+        assert apart["inputs"] == 0  # both were made on the CPU
+        steps = [row for name, row in figures.items() if name.startswith(f"{task} ")]
+        assert all(row["images/s"] > 0 and row["GFLOP an image"] > 0 for row in steps)
+    seen = figures["kernels of SimMIM SwinV2-B, 192"]
+    assert 0 < seen["busy"] <= 1
+    assert sum(seen[kind] for kind in seen if not kind.startswith(("step", "busy", "kernels", "mean"))) == (
+        pytest.approx(1, abs=1e-3)
+    )
+    assert len(figures["longest kernels of SimMIM SwinV2-B, 192"]) == 12
 
 
 def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tasks.base import Batch
-from workers.draws import Draws, Watch, draw_for_the_global_batch, words_of_elements
+from workers.draws import Draws, Watch, around_block, draw_for_the_global_batch, words_of_elements
 from workers.errors import ErrorClass, TrialError
 from workers.trial import TrialSpec
 
@@ -49,20 +50,27 @@ def drawn(
     part: int = 12,
     seed: int = 5,
     counts_calls: bool = False,
+    blocks: int = 0,
     **options: Any,
 ) -> dict[str, Tensor]:
-    """What `Drops` makes of ones, a part at a time; outputs of all parts together."""
+    """What `Drops` makes of ones, a part at a time; outputs of all parts together. `blocks`: 1: as a block that is
+    compiled, between two calls of another layer."""
     rows = torch.arange(batch) if positions is None else torch.tensor(positions)
     draws = Draws(batch, rows, CPU, counts_calls)
     model = Drops(**options).train()
     draw_for_the_global_batch(model, draws)
+    around = around_block(draws, model) if blocks else None
     draws.begin_step(seed)
     outputs: dict[str, list[Tensor]] = {}
     for first in range(0, len(rows), part):
         torch.manual_seed(1)
         own = slice(first, first + part)
+        ones = torch.ones(len(rows[own]), 4, 8, 8)
         with draws.samples(own):
-            for name, output in model(torch.ones(len(rows[own]), 4, 8, 8)).items():
+            before = model.path(ones)
+            with around() if around else nullcontext():
+                made = model(ones)
+            for name, output in {"before": before, **made, "after": model.path(ones)}.items():
                 outputs.setdefault(name, []).append(output)
     return {name: torch.cat(parts) for name, parts in outputs.items()}
 
@@ -82,6 +90,30 @@ def test_a_sample_is_dropped_alike_on_every_worker() -> None:
 def test_a_compiled_model_counts_its_calls_and_draws_the_same() -> None:
     """`runtime.grad_checkpointing`, which decides between the two ways, is no part of a key."""
     torch.testing.assert_close(drawn(counts_calls=True, part=5), drawn(part=5), rtol=0, atol=0)
+
+
+def test_a_block_that_is_compiled_draws_what_it_draws_without() -> None:
+    """Its calls follow those before it, and layers after it go on; so too when it is computed again."""
+    plain = drawn(part=5, blocks=0)
+    torch.testing.assert_close(drawn(part=5, blocks=1), plain, rtol=0, atol=0)
+
+
+def test_a_block_computed_again_finds_its_words() -> None:
+    draws = Draws(4, torch.arange(4), CPU, counts_calls=False)
+    draws.begin_step(9)
+    watch = Watch(CPU)
+    with draws.samples(slice(0, 4)):
+        draws.word_of_each(4)
+        state = torch.get_rng_state()
+        found = []
+        for _ in range(2):
+            torch.set_rng_state(state)
+            with draws.block(most=300):  # more than were drawn before
+                found.append(torch.stack([draws.word_of_each(4) for _ in range(3)]))
+        assert torch.equal(*found)
+        assert (draws.calls, draws.in_block) == (4, False)
+        assert not torch.isin(draws.word_of_each(4), found[0]).any()
+    assert not watch.unexplained(draws)
 
 
 def test_a_counted_call_in_the_backward_pass_is_an_error() -> None:

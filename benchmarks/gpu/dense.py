@@ -1,0 +1,298 @@
+"""Trains the dense tasks of the paper on drawn pictures: right on this device, and how fast in the paper's size."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import create_model
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gpu.correctness import FORWARD, GRADIENT, apart_of, full_fp32
+from gpu.record import Row, State
+from gpu.speed import GIB
+from gpu.trials import Bench, Steps, runtime
+from tasks.backbones.frozen import train_mode
+from tasks.backbones.spec import BackboneSpec
+from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare, Loaders, Task
+from tasks.datasets.loaders import BatchTransform
+from tasks.datasets.reader import moved
+from tasks.datasets.samples import Sample
+from tasks.depth.task import Depth
+from tasks.metrics import Metric, Summary
+from tasks.pose.task import Pose
+from tasks.tracking.task import Tracking
+from workers.optim_spec import OptimSpec
+from workers.prepare import seed_all
+from workers.throughput import flops_per_image, peak_flops
+from workers.trial import TrialSpec
+
+WARM, TIMED = 2, 5
+"""Steps. The median of the timed ones counts."""
+INPUTS = 1e-3
+"""Part by which inputs made on this device may differ from those of a CPU: a hue at the edge of two sectors jumps."""
+CASES: dict[str, Case] = {}
+"""By name of the check."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task in the size of its spec's paper profile, and in a tiny form."""
+
+    task: Task
+    tiny: Task
+    backbone: BackboneSpec
+    batch: int
+    """Samples that one GPU has in a step of the paper profile."""
+    spec: str
+    optim: Mapping[str, Any] = field(default_factory=dict)
+    runtimes: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"as in the paper": {}})
+    """What is timed, by the words that say so."""
+    tiny_side: int = 64
+
+
+class Ready(Loaders):
+    """A batch of drawn samples that lies on the device, and is prepared there anew for each step, as in training."""
+
+    def __init__(self, batch: Batch, transform: BatchTransform, context: DataContext) -> None:
+        self._batch, self._transform = moved(batch, context.device), transform
+        self._indices = torch.arange(context.batch)
+        self.train_samples, self.steps_per_epoch, self.digest = context.batch * 1000, 1000, ""
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        for step in range(first_step, self.steps_per_epoch):
+            yield self._transform.train(self._batch, epoch, step, self._indices)
+
+    def evaluation(self, share: EvaluationShare = EVERYTHING) -> Iterable[Batch]:
+        return []
+
+
+class Drawn:
+    """What makes a task one of drawn samples, of which nothing is evaluated."""
+
+    metrics = property(lambda self: (Metric("none", "nothing", "higher"),))
+    measured_figures = property(lambda self: {})
+    reads_test = property(lambda self: False)
+    evaluation_samples = property(lambda self: 0)
+
+    def samples(self, context: DataContext) -> tuple[Batch, BatchTransform]:
+        """A batch as worker processes give it, and what the device makes of it."""
+        raise NotImplementedError
+
+    def loaders(self, context: DataContext) -> Loaders:
+        return Ready(*self.samples(context), context)
+
+    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[str, Any]]:
+        yield from ()
+
+    def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
+        return Summary({"none": 0.0})
+
+
+class DrawnPose(Drawn, Pose):
+    """Persons in pictures of 640 x 480, cut, warped and coloured as in training."""
+
+    def samples(self, context: DataContext) -> tuple[Batch, BatchTransform]:
+        from tasks.pose.samples import Cut, Warp, collate, rows
+
+        random = np.random.default_rng(0)
+        count, joints = context.batch, len(self.skeleton)
+        corners, sides = random.uniform(0, 200, (count, 2)), random.uniform(100, 250, (count, 2))
+        places = corners[:, None] + random.random((count, joints, 2)) * sides[:, None]
+        seen = random.integers(0, 3, (count, joints, 1))
+        targets = rows(np.hstack([corners, sides]), np.ones(count), np.concatenate([places, seen], 2))
+        cut = Cut(context.input_size, self.padding, self.skeleton, self.augment)
+        seed_all(0, "samples", 0)
+        samples = [cut(Sample(pictures(1, 480, 640)[0], row, number)) for number, row in enumerate(targets)]
+        warp = Warp(context.input_size, self.normalize, self.augment.jitter_prob > 0, np.arange(count))
+        return collate(samples), warp
+
+
+class DrawnDepth(Drawn, Depth):
+    """Crops with depths from 1 to 9 m, a tenth of them not known."""
+
+    def samples(self, context: DataContext) -> tuple[Batch, BatchTransform]:
+        from tasks.depth.data import FromZeroToOne
+
+        (height, width), count = context.input_size, context.batch
+        depth = torch.rand(count, 1, height, width, generator=torch.Generator().manual_seed(0)) * 8.9 + 0.1
+        depth[depth < 1] = 0
+        images = torch.from_numpy(pictures(count, height, width)).permute(0, 3, 1, 2).contiguous()
+        return {"images": images, "depth": depth}, FromZeroToOne()
+
+
+class DrawnTracking(Drawn, Tracking):
+    """Pairs of template and search region; the object lies about the middle."""
+
+    def samples(self, context: DataContext) -> tuple[Batch, BatchTransform]:
+        from tasks.tracking.sampler import OnDevice
+
+        count, search = context.batch, context.input_size[0]
+        crops = {"images": search, "templates": self.template or search // 2}
+        batch: Batch = {
+            name: torch.from_numpy(pictures(count, side, side)).permute(0, 3, 1, 2).contiguous()
+            for name, side in crops.items()
+        }
+        corners = 0.25 + 0.25 * torch.rand(count, 2, generator=torch.Generator().manual_seed(0))
+        batch["boxes"] = torch.cat([corners, corners + 0.25], 1)
+        return batch, OnDevice(self.normalize, 1000, self.fusion.drop_path_from)
+
+
+def pictures(count: int, height: int, width: int) -> Any:
+    """(count, height, width, 3) uint8: noise."""
+    return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def pose(bench: Bench) -> Iterator[Row]:
+    yield from _rows("pose", bench)
+
+
+def depth(bench: Bench) -> Iterator[Row]:
+    yield from _rows("depth", bench)
+
+
+def tracking(bench: Bench) -> Iterator[Row]:
+    yield from _rows("tracking", bench)
+
+
+def _rows(name: str, bench: Bench) -> Iterator[Row]:
+    case = CASES[name]
+    try:
+        yield _correct(name, case, bench)
+        for words, how in case.runtimes.items():
+            yield _timed(f"{name} {case.backbone.image_size}, {words}", case, how, bench)
+    except ModuleNotFoundError as error:  # what only the loaders of a task need
+        yield Row(name, State.not_run, note=f"{error.name} is not installed")
+
+
+def _correct(name: str, case: Case, bench: Bench) -> Row:
+    """Loss and gradients of a tiny model in fp32 on the device, against float64 on the CPU; and the inputs, made on
+    each of the two."""
+    tiny, count = _tiny(case), 4
+    seed_all(0, "model", 0)
+    model = train_mode_of(case.tiny.build(tiny, None))
+    place = DataContext(bench.folder, case.tiny.input_size(tiny), "cpu", seed=0, batch=count)
+    raw, transform = case.tiny.samples(place)  # type: ignore[attr-defined]
+    here = transform.train(raw, 0, 0, torch.arange(count))
+    there = transform.train(moved(raw, bench.device), 0, 0, torch.arange(count))
+    true, exact = _pass(case.tiny, copy.deepcopy(model).double(), _each(here, torch.Tensor.double))
+    with full_fp32():
+        other = copy.deepcopy(model).to(bench.device)
+        loss, gradients = _pass(case.tiny, other, moved(here, bench.device))
+    norms = [sum(float(each.double().square().sum()) for each in part.values()) ** 0.5 for part in (gradients, exact)]
+    figures = {
+        "loss": abs(loss / true - 1), "gradients": apart_of(gradients, exact),
+        "gradient norm": abs(norms[0] / norms[1] - 1),
+        "inputs": apart_of({"images": there["images"].cpu()}, {"images": here["images"]}),
+    }  # fmt: skip
+    good = figures["loss"] <= FORWARD and figures["gradients"] <= GRADIENT and figures["inputs"] <= INPUTS
+    bounds = f"at most {FORWARD:g}, {GRADIENT:g}, inputs {INPUTS:g}"
+    return Row(f"fp32 against float64: {name}", State.passed if good else State.failed, figures, bounds)
+
+
+def train_mode_of(model: nn.Module) -> nn.Module:
+    train_mode(model)
+    return model
+
+
+def _pass(task: Task, model: nn.Module, batch: Batch) -> tuple[float, dict[str, torch.Tensor]]:
+    """The loss, and its gradients by parameter, on the CPU."""
+    total = torch.stack([term.reshape(()) for term in task.loss(model, batch).values()]).sum()
+    total.backward()  # type: ignore[no-untyped-call]
+    parameters = model.named_parameters()
+    return total.item(), {name: value.grad.cpu() for name, value in parameters if value.grad is not None}
+
+
+def _each(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+    """The batch with floating-point tensors changed."""
+    floating = (torch.is_tensor(value) and value.is_floating_point() for value in batch.values())
+    return {
+        name: change(value) if which else value for (name, value), which in zip(batch.items(), floating, strict=True)
+    }
+
+
+def _timed(name: str, case: Case, how: Mapping[str, Any], bench: Bench) -> Row:
+    """Steps of the paper profile."""
+    trial = _trial(case, how, bench)
+    steps = Steps(trial, bench)
+    steps.make(WARM)
+    seconds = statistics.median(steps.seconds(1) for _ in range(1 if bench.small else TIMED))
+    run, rate = steps.run, trial.optim.batch / seconds
+    memory = torch.cuda.max_memory_allocated(bench.device) if bench.on_cuda else 0
+    flops = _flops(trial, steps)
+    figures: dict[str, Any] = {"images/s": rate, "batch": trial.optim.batch, "GFLOP an image": flops / 1e9}
+    if bench.on_cuda:
+        peak = peak_flops(torch.cuda.get_device_name(bench.device))
+        figures["MFU"] = rate * flops / peak if peak else None
+        figures["peak GiB"] = memory / GIB
+    figures |= {"micro-batch": run.progress.micro_batch, "precision": str(run.numerics.dtype).removeprefix("torch.")}
+    notes = "; ".join(run.progress.notes)
+    return Row(
+        name, State.measured, figures, note=notes if bench.small else f"replaces the guess in {case.spec} {notes}"
+    )
+
+
+def _flops(trial: TrialSpec, steps: Steps) -> float:
+    """Of a sample in a step, not counting what is computed again."""
+    try:
+        return flops_per_image(trial, steps.batch)
+    except NotImplementedError:  # a loss that needs numbers: with those of two samples, in another model
+        model = train_mode_of(trial.task.build(trial.backbone, None)).to(steps.run.numerics.device)
+        batch = {name: value[:2] for name, value in steps.batch.items()}
+        with FlopCounterMode(display=False) as counter:
+            _pass(trial.task, model, batch)
+        return float(counter.get_total_flops()) / 2
+
+
+def _trial(case: Case, how: Mapping[str, Any], bench: Bench) -> TrialSpec:
+    task, backbone = (case.tiny, _tiny(case)) if bench.small else (case.task, case.backbone)
+    optim = {"lr": 5e-4, "epochs": 1, "warmup_epochs": 0.5, "batch": 4 if bench.small else case.batch, **case.optim}
+    if bench.small:  # layer decay is defined for each model by itself
+        optim = {**optim, "layer_decay": 1.0, "layer_decay_scheme": "timm"}
+    drawn: Any = create_model("DenseTrial", __base__=TrialSpec, task=(type(task), ...))
+    trial: TrialSpec = drawn(task=task, backbone=backbone, optim=OptimSpec(**optim), runtime=runtime(**how))
+    return trial
+
+
+def _tiny(case: Case) -> BackboneSpec:
+    args = {"patch_size": 4, "embed_dim": 32, "depths": [1, 2, 1], "num_heads": [1, 2, 4], "window_size": 4}
+    return BackboneSpec(
+        model="swinv2_tiny_window8_256", image_size=case.tiny_side, args=args, norm_eps=case.backbone.norm_eps
+    )
+
+
+def _swin_b(side: int, window: int, **more: Any) -> BackboneSpec:
+    args = {"window_size": window, "pretrained_window_sizes": [12, 12, 12, 6]}
+    return BackboneSpec(model="swinv2_base_window12_192", image_size=side, args=args, **more)
+
+
+_POSE = {"dataset": {"kind": "coco", "path": "drawn"}, "boxes": "ground_truth"}
+_DEPTH = {"dataset": {"kind": "depth_pairs", "path": "drawn"}, "longest": 10.0}
+_TRACKING = {"dataset": "got10k"}
+_DECAY = {"layer_decay": 0.9, "layer_decay_scheme": "swin29", "clip": 0}
+CASES |= {
+    "pose": Case(
+        DrawnPose.model_validate(_POSE), DrawnPose.model_validate({**_POSE, "sigma": 1.0}),
+        _swin_b(256, 16, norm_eps=1e-6, drop_path=0.3), 64, "specs/pose.yaml paper", _DECAY,
+    ),
+    "depth": Case(
+        DrawnDepth.model_validate(_DEPTH), DrawnDepth.model_validate({**_DEPTH, "head_std": 0.05}),
+        _swin_b(480, 30, norm_eps=1e-6, drop_path=0.3), 24, "specs/depth.yaml paper", _DECAY,
+        {
+            "as in the paper: fp32, computed again": {"precision": "fp32", "grad_checkpointing": True},
+            "bf16, computed again": {"grad_checkpointing": True},
+        },
+    ),
+    "tracking": Case(
+        DrawnTracking.model_validate(_TRACKING), DrawnTracking.model_validate(_TRACKING),
+        _swin_b(224, 7, drop_path=0.219), 20, "specs/tracking.yaml paper",
+        {"weight_decay": 1e-4, "no_decay": "none", "clip": 0.1, "backbone_lr_factor": 0.1},
+        tiny_side=128,  # windows of 4 divide the tokens of both crops
+    ),
+}  # fmt: skip
