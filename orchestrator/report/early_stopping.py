@@ -46,6 +46,8 @@ class RankAgreement:
 
 FEWEST = 4
 """Trials that must have run in full for a ranking to be compared."""
+MOST_TOLD = 4
+"""Compared epochs that text has a line for each of."""
 
 Members = Mapping[tuple[str, str], Sequence["PlacedRow"]]
 """(stage, group) -> its trials."""
@@ -137,8 +139,16 @@ def _ranked(value: float | None, sign: float) -> float:
     return sign * value if value is not None and math.isfinite(value) else -math.inf
 
 
+def _told(epochs: Sequence[int], last: int) -> set[int]:
+    """Those that text tells of: all of a few, else the nearest to a ninth, a third and two thirds of the last."""
+    if len(epochs) <= MOST_TOLD:
+        return set(epochs)
+    return {min(epochs, key=lambda epoch: abs(epoch - share * last)) for share in (1 / 9, 1 / 3, 2 / 3)}
+
+
 def lines(searches: Sequence[EpochsSaved], rankings: Sequence[RankAgreement]) -> list[str]:
-    """As text: a line for each search that stopped trials, and one for each compared epoch over all groups."""
+    """As text: a line for each search that stopped trials, and one for each compared epoch (of many, for three) over
+    all groups."""
     text = []
     for stage in dict.fromkeys(group.stage for group in searches if group.stopped):
         groups = [group for group in searches if group.stage == stage]
@@ -149,7 +159,10 @@ def lines(searches: Sequence[EpochsSaved], rankings: Sequence[RankAgreement]) ->
     by_epoch: dict[tuple[int, int], list[RankAgreement]] = {}
     for ranking in rankings:
         by_epoch.setdefault((ranking.epoch, ranking.epochs), []).append(ranking)
+    told = {last: _told([epoch for epoch, of in by_epoch if of == last], last) for _, last in by_epoch}
     for (epoch, last), compared in sorted(by_epoch.items()):
+        if epoch not in told[last]:
+            continue
         taus = [ranking.tau for ranking in compared if ranking.tau is not None]
         tau = f"tau {sum(taus) / len(taus):.2f}" if taus else "all trials equal"
         same, kept = (

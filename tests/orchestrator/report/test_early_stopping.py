@@ -65,6 +65,15 @@ def test_order_on_the_way_against_the_end() -> None:
     assert "same winner in 0 of 1 group, final winner in the first 1/3 in 1" in said[1]
 
 
+def test_of_many_epochs_three_are_told() -> None:
+    rows = [row(key, value) for key, value in zip("abcdef", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), strict=True)]
+    reports = {each.key: curve(**{f"e{epoch}": each.value for epoch in range(1, 10)}) for each in rows}
+    compared = agreement({PLACE: rows}, {}, reports)
+    assert [each.epoch for each in compared] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [line.split()[3] for line in lines([], compared)] == ["1", "3", "6"]
+    assert [line.split()[3] for line in lines([], compared[:4])] == ["1", "2", "3", "4"]
+
+
 def test_of_an_error_the_smallest_is_the_best() -> None:
     """The trial with the smallest error at the end leads at epoch 1, where the two worst change places, and is last at
     epoch 3."""
