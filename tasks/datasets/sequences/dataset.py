@@ -72,7 +72,8 @@ class SequenceDataset(DatasetInfo):
 
     @abstractmethod
     def open(self, root: Path, part: Part) -> SequenceSet:
-        """A part. Raises DataError when it is not there."""
+        """The sequences of a part with their lengths; boxes are read when a sequence is loaded. Raises DataError when
+        the part is not there."""
 
     @abstractmethod
     def look(self, root: Path, part: Part, found: Surveyed, finding: Finding, images: bool, watch: Watch) -> None:
