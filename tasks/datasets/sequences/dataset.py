@@ -71,8 +71,9 @@ class SequenceDataset(DatasetInfo):
         compares boxes with frames and reads every frame for the digests. Raises DataError."""
 
     @abstractmethod
-    def open(self, root: Path, part: Part, folders: Sequence[Path] = ()) -> SequenceSet:
-        """A part. Raises DataError when it is not there."""
+    def open(self, root: Path, part: Part) -> SequenceSet:
+        """The sequences of a part with their lengths; boxes are read when a sequence is loaded. Raises DataError when
+        the part is not there."""
 
     @abstractmethod
     def look(self, root: Path, part: Part, found: Surveyed, finding: Finding, images: bool, watch: Watch) -> None:
@@ -224,10 +225,10 @@ class FolderSequences(SequenceDataset):
 
         return survey(self.layout, self.base(root), root, part, folders, whole and self.own is not None)
 
-    def open(self, root: Path, part: Part, folders: Sequence[Path] = ()) -> SequenceSet:
+    def open(self, root: Path, part: Part) -> SequenceSet:
         from tasks.datasets.sequences.opened import FolderSet
 
-        found = self.surveyed(root, part, folders, whole=False)
+        found = self.surveyed(root, part, (), whole=False)
         if not found.names:
             raise self.needed(part)
         return FolderSet(self.layout, self.base(root), part, found)
@@ -285,7 +286,7 @@ class StillImages(SequenceDataset):
         digests = [objects.digest(image) for image in range(len(objects.files))]
         return Surveyed(objects.files, objects.lengths.tolist(), digests)
 
-    def open(self, root: Path, part: Part, folders: Sequence[Path] = ()) -> SequenceSet:
+    def open(self, root: Path, part: Part) -> SequenceSet:
         from tasks.datasets.sequences.opened import StillSet
 
         objects = self._read(root, part)

@@ -15,7 +15,6 @@ from tasks.datasets import describe
 from tasks.datasets.images.decode import Unreadable
 from tasks.datasets.sequences.catalog import COCO_BOXES, GOT10K, LASOT, TRACKINGNET
 from tasks.datasets.sequences.dataset import SequenceDataset
-from tasks.datasets.sequences.open import open_sequences
 from tasks.datasets.sequences.types import Part
 from tasks.errors import DataError
 
@@ -29,7 +28,7 @@ def line(number: int, text: str) -> Callable[[list[str]], list[str]]:
 
 
 def load_all(card: SequenceDataset, root: Path, part: Part) -> None:
-    opened = open_sequences(card, root, part)
+    opened = card.open(root, part)
     for index in range(len(opened)):
         opened.load(index)
 
@@ -53,7 +52,7 @@ def test_more_frames_than_boxes(root: Path) -> None:
     for folder, name in (("lasot/bear/bear-2/img", "00000009.jpg"), ("mine/val/cup", "frame17.png")):
         first = next(path for path in (root / folder).iterdir() if path.suffix in (".jpg", ".png"))
         shutil.copy(first, root / folder / name)
-    assert len(open_sequences(LASOT, root, "test").load(1).frames) == 8
+    assert len(LASOT.open(root, "test").load(1).frames) == 8
     refused(mine(root), root, "val", r"sequence cup has 9 frames in val/cup and 8 boxes in val/cup/boxes\.txt; each .*")
 
 
@@ -63,7 +62,7 @@ def test_a_missing_frame_in_the_middle(root: Path) -> None:
                                  "et it again")  # fmt: skip
     (root / "trackingnet/TEST/frames/a1qoB1eERn0_0/5.jpg").unlink()
     with pytest.raises(DataError, match=r"trackingnet: .*a1qoB1eERn0_0: frame 5 is missing between 4\.jpg and 6\.jpg"):
-        open_sequences(TRACKINGNET, root, "test")
+        TRACKINGNET.open(root, "test")
 
 
 def test_two_frames_of_one_number(root: Path) -> None:
@@ -77,14 +76,14 @@ def test_a_box_without_area(root: Path) -> None:
     refused(mine(root), root, "train", r"train/car/boxes\.txt, line 3: the box of car is 0 x 12 pixels; correct it, or "
                                        "mark the frame as hidden")  # fmt: skip
     edited(root / "trackingnet/TRAIN_0/anno/0abc_1.txt", line(3, "5,5,0,12"))
-    assert open_sequences(TRACKINGNET, root, "train").load(0).visible.tolist() == [True] * 2 + [False] + [True] * 5
+    assert TRACKINGNET.open(root, "train").load(0).visible.tolist() == [True] * 2 + [False] + [True] * 5
     notes = TRACKINGNET.check(root, {}, [], images=False).notes
     assert notes == ["train: 1 boxes without area in frames that are not marked as hidden; not used"]
 
 
 def test_a_box_without_area_where_the_object_is_hidden_is_none(root: Path) -> None:
     edited(root / "mine/train/boat/boxes.txt", line(4, "0,0,0,0"))
-    assert not open_sequences(mine(root), root, "train").load(0).visible[3]
+    assert not mine(root).open(root, "train").load(0).visible[3]
     assert mine(root).check(root, {}, [], images=True).problems == []
 
 
@@ -102,7 +101,7 @@ def test_an_object_that_is_absent_in_the_first_frame(root: Path) -> None:
 
 def test_an_absent_object_in_the_first_frame_may_be_trained_on(root: Path) -> None:
     edited(root / "got10k/train/GOT-10k_Train_000003/absence.label", line(1, "1"))
-    assert not open_sequences(GOT10K, root, "train").load(1).visible[0]
+    assert not GOT10K.open(root, "train").load(1).visible[0]
 
 
 def test_a_name_in_the_list_without_a_folder(root: Path) -> None:
@@ -197,7 +196,7 @@ def test_an_unreadable_frame(root: Path) -> None:
     assert card.check(root, {}, [], images=False).problems == []
     (fault,) = card.check(root, {}, [], images=True).problems
     assert fault.startswith(f"cannot read image {frame} (")
-    opened = open_sequences(card, root, "val")
+    opened = card.open(root, "val")
     with pytest.raises(Unreadable, match=r"mine: cannot read image .*frame12\.png \("):
         opened.image(opened.load(1).frames[3])
 

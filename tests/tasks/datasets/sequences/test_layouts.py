@@ -11,14 +11,13 @@ import pytest
 import sequence_trees as trees
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.datasets import DATASETS, describe
+from tasks.datasets import DATASETS
 from tasks.datasets.images.decode import Unreadable
 from tasks.datasets.sequences import lasot_lists
 from tasks.datasets.sequences.catalog import COCO_BOXES, GOT10K, LASOT, SEQUENCES, TRACKINGNET
 from tasks.datasets.sequences.dataset import FolderSequences, SequenceDataset
 from tasks.datasets.sequences.described import SequencesDescription, SequencesField
 from tasks.datasets.sequences.got10k_lists import numbers_left_out
-from tasks.datasets.sequences.open import open_sequences
 from tasks.datasets.sequences.types import Part, Protocol, SequenceSet
 from tasks.errors import DataError
 
@@ -43,7 +42,7 @@ def flags(values: np.ndarray) -> str:
 
 
 def test_got10k_train_is_the_references_list(root: Path) -> None:
-    opened = open_sequences(GOT10K, root, "train")
+    opened = GOT10K.open(root, "train")
     assert names(opened) == [f"GOT-10k_Train_{number:06d}" for number in (1, 3, 4, 8, 9)]
     assert opened.lengths.tolist() == [trees.FRAMES] * 5
     sequence = opened.load(0)
@@ -59,7 +58,7 @@ def test_got10k_train_is_the_references_list(root: Path) -> None:
 @pytest.mark.parametrize(("taken", "numbers"), [("all", (1, 2, 3, 4, 8, 9)), ("without_vot", (1, 2, 3, 8, 9))])
 def test_got10k_takes_other_sequences_where_that_is_asked_for(root: Path, taken: str, numbers: tuple[int]) -> None:
     chosen = GOT10K.with_choices({"taken": taken})
-    opened = open_sequences(chosen, root, "train")
+    opened = chosen.open(root, "train")
     assert names(opened) == [f"GOT-10k_Train_{number:06d}" for number in numbers]
     assert chosen.manifest_of(root).digest != GOT10K.manifest_of(root).digest
 
@@ -73,7 +72,7 @@ def test_the_lists_of_got10k_have_the_published_lengths() -> None:
 
 
 def test_got10k_test_has_its_first_box_alone(root: Path) -> None:
-    opened = open_sequences(GOT10K, root, "test")
+    opened = GOT10K.open(root, "test")
     sequence = opened.load(0)
     assert sequence.boxes.shape == (1, 4)
     assert opened.lengths.tolist() == [len(sequence.frames)] * 2 == [trees.FRAMES] * 2
@@ -82,7 +81,7 @@ def test_got10k_test_has_its_first_box_alone(root: Path) -> None:
 
 
 def test_trackingnet_has_twelve_folders_and_a_test(root: Path) -> None:
-    opened = open_sequences(TRACKINGNET, root, "train")
+    opened = TRACKINGNET.open(root, "train")
     assert names(opened) == [
         "TRAIN_0/0abc_1", "TRAIN_0/AwVdVzh1Eh0_0", "TRAIN_11/11abc_1", "TRAIN_11/AwVdVzh1Eh0_0",
     ]  # fmt: skip
@@ -90,7 +89,7 @@ def test_trackingnet_has_twelve_folders_and_a_test(root: Path) -> None:
     assert sequence.frames[:2] == ("TRAIN_11/frames/AwVdVzh1Eh0_0/0.jpg", "TRAIN_11/frames/AwVdVzh1Eh0_0/1.jpg")
     np.testing.assert_allclose(sequence.boxes, trees.path_of(0), atol=0.005)
     assert (sequence.fps, sequence.visible.all(), sequence.counted.all()) == (30.0, True, True)
-    test = open_sequences(TRACKINGNET, root, "test")
+    test = TRACKINGNET.open(root, "test")
     assert names(test) == ["-3TIfnTSM6c_2", "a1qoB1eERn0_0"]
     assert test.load(0).boxes.shape == (1, 4)
     assert test.load(0).frames[-1] == f"TEST/frames/-3TIfnTSM6c_2/{trees.FRAMES - 1}.jpg"
@@ -99,12 +98,12 @@ def test_trackingnet_has_twelve_folders_and_a_test(root: Path) -> None:
 
 def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     trees.trackingnet(tmp_path / "trackingnet", chunks=(3,), frames=12)  # 10.jpg comes after 9.jpg, not after 1.jpg
-    frames = open_sequences(TRACKINGNET, tmp_path, "test").load(0).frames
+    frames = TRACKINGNET.open(tmp_path, "test").load(0).frames
     assert [frame.rpartition("/")[2] for frame in frames] == [f"{number}.jpg" for number in range(12)]
 
 
 def test_lasot_counts_from_one_and_hides_what_is_occluded_or_gone(root: Path) -> None:
-    opened = open_sequences(LASOT, root, "test")
+    opened = LASOT.open(root, "test")
     assert names(opened) == list(trees.LASOT["test"])
     sequence = opened.load(0)
     assert sequence.frames[0] == "airplane/airplane-1/img/00000001.jpg"
@@ -119,7 +118,7 @@ def test_a_box_without_area_is_not_measured_on_lasot(tmp_path: Path) -> None:
     path = tmp_path / "lasot/bear/bear-2/groundtruth.txt"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:2], "613,731,247,-11", *lines[3:]]))
-    sequence = open_sequences(LASOT, tmp_path, "test").load(1)
+    sequence = LASOT.open(tmp_path, "test").load(1)
     assert flags(sequence.visible) == flags(sequence.counted) == "11011111"
 
 
@@ -134,11 +133,11 @@ def test_lasots_own_list_is_taken_where_no_file_names_others(tmp_path: Path) -> 
     with pytest.raises(
         DataError, match=r"lasot: 278 of 280 sequences of LaSOT's list of test have no folder: airplane-13"
     ):
-        open_sequences(LASOT, tmp_path, "test")
+        LASOT.open(tmp_path, "test")
 
 
 def test_an_image_of_coco_is_a_still_sequence_of_its_objects(root: Path) -> None:
-    opened = open_sequences(COCO_BOXES, root, "train")
+    opened = COCO_BOXES.open(root, "train")
     assert len(opened) == 4  # one image has no object
     assert opened.lengths.tolist() == [2, 2, 2, 2]  # a group and a box without area are no objects
     sequence = opened.load(1)
@@ -150,19 +149,20 @@ def test_an_image_of_coco_is_a_still_sequence_of_its_objects(root: Path) -> None
 
 def test_ones_own_frames_have_any_names_that_end_in_numbers(root: Path) -> None:
     described = SequencesDescription.model_validate({"kind": "sequences", "path": "mine", "fps": 12})
-    opened = open_sequences(described, root, "train")
+    opened = described.dataset().open(root, "train")
     assert names(opened) == list(trees.OWN["train"])
     boat = opened.load(0)
     assert boat.frames[:2] == ("train/boat/frame9.png", "train/boat/frame10.png")
     assert (boat.fps, flags(boat.visible), flags(boat.counted)) == (12.0, "11101111", "11101111")
     assert opened.load(1).visible.all()
     other = described.model_copy(update={"protocol": "got10k"})
-    assert flags(open_sequences(other, root, "test").load(0).counted) == "01101111"
+    assert flags(other.dataset().open(root, "test").load(0).counted) == "01101111"
 
 
 def test_the_squares_lie_in_their_boxes(root: Path) -> None:
     """Boxes and frames belong together, and positions count from 0."""
-    opened = open_sequences(describe("mine", "sequences", {}, root), root, "train")  # type: ignore[arg-type]
+    described = SequencesDescription.model_validate({"kind": "sequences", "path": "mine"})
+    opened = described.dataset().open(root, "train")
     sequence = opened.load(1)
     for frame, box in zip(sequence.frames, sequence.boxes.round().astype(int).tolist(), strict=True):
         bright = (opened.image(frame) > 140).all(-1)
@@ -172,7 +172,7 @@ def test_the_squares_lie_in_their_boxes(root: Path) -> None:
 
 @pytest.mark.parametrize("card", SEQUENCES[:4], ids=lambda card: card.name)
 def test_a_set_goes_to_other_processes(root: Path, card: SequenceDataset) -> None:
-    opened = open_sequences(card, root, "train")
+    opened = card.open(root, "train")
     again = pickle.loads(pickle.dumps(opened))
     for index in range(len(opened)):
         first, other = opened.load(index), again.load(index)
@@ -185,12 +185,12 @@ def test_a_part_that_a_set_does_not_have_is_one_line(root: Path, name: str, part
     card = DATASETS[name]
     assert isinstance(card, SequenceDataset)
     with pytest.raises(DataError, match=rf"^{name} has no sequences of {part} here \(its parts: train, (test|val)\)\."):
-        open_sequences(card, root, part)
+        card.open(root, part)
 
 
 def test_a_frame_that_is_gone_is_unreadable_when_a_pair_asks_for_it(tmp_path: Path) -> None:
     trees.got10k(tmp_path / "got10k", train=(1,))
-    opened = open_sequences(GOT10K, tmp_path, "train")
+    opened = GOT10K.open(tmp_path, "train")
     frame = opened.load(0).frames[3]
     (tmp_path / "got10k" / frame).unlink()
     with pytest.raises(Unreadable, match=r"got10k: cannot read image .*000001/00000004\.jpg \(.*No such file"):

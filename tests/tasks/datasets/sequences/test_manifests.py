@@ -17,7 +17,6 @@ from tasks.datasets.manifest import load
 from tasks.datasets.sequences import opened
 from tasks.datasets.sequences.catalog import GOT10K, LASOT, SCENE_TRACKS, SEQUENCES
 from tasks.datasets.sequences.dataset import SequenceDataset
-from tasks.datasets.sequences.open import open_sequences
 
 
 @pytest.mark.parametrize("card", SEQUENCES[:4], ids=lambda card: card.name)
@@ -68,13 +67,13 @@ def test_annotations_are_read_once(root: Path, monkeypatch: pytest.MonkeyPatch) 
     counted = opened.counted_lines
     monkeypatch.setattr(opened, "counted_lines", lambda path: (read.append(path), counted(path))[1])
     monkeypatch.setattr(contents, "RECENT", -1e9)  # these files are seconds old
-    first = open_sequences(LASOT, root, "test").lengths.tolist()
+    first = LASOT.open(root, "test").lengths.tolist()
     assert len(read) == 6
-    assert open_sequences(LASOT, root, "test").lengths.tolist() == first
+    assert LASOT.open(root, "test").lengths.tolist() == first
     assert len(read) == 6
     changed = root / "lasot/bear/bear-2/out_of_view.txt"
     os.utime(changed, (1, 1))
-    assert open_sequences(LASOT, root, "test").lengths.tolist() == first
+    assert LASOT.open(root, "test").lengths.tolist() == first
     assert read[6:] == [changed]
 
 

@@ -13,7 +13,6 @@ import sequence_trees as trees
 
 from tasks.datasets.sequences.catalog import GOT10K, LASOT, TRACKINGNET
 from tasks.datasets.sequences.dataset import SequenceDataset
-from tasks.datasets.sequences.open import open_sequences
 from tasks.datasets.sequences.submission import Tracked, check_submission, write_submission
 from tasks.datasets.sequences.types import Sequence
 from tasks.errors import DataError
@@ -25,7 +24,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sequences_of(card: SequenceDataset, root: Path) -> dict[str, Sequence]:
-    opened = open_sequences(card, root, "test")
+    opened = card.open(root, "test")
     sequences = [opened.load(index) for index in range(len(opened))]
     return {sequence.name: sequence for sequence in sequences}
 
