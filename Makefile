@@ -5,8 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 UV ?= $(shell command -v uv)
-# uv, where it is installed, does the same as pip in a fifth of the time (UV= : pip all the same). It is given pip, too, so
-# that whoever works in .venv finds what a venv has.
+# uv, where it is installed, does the same as pip, faster (UV= : pip all the same). Its venv has pip, too, as others have.
 ifeq ($(UV),)
 MAKE_VENV = $(PYTHON) -m venv $(VENV)
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check

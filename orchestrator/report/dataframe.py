@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import NotFound
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas
 
     from orchestrator.records.joined import JoinedTable
-    from orchestrator.records.rows import PlacedRow
+    from orchestrator.records.rows import MetricRow, PlacedRow, ReportRow
     from orchestrator.store.store import Store
 
 MEASURED = (
@@ -43,46 +43,51 @@ def results(store: Store, job_id: str) -> pandas.DataFrame:
     figures = store.trials.figures(trial.key for trial in placed)
     files = store.weights.paths([trial.key for trial in placed])
     runs = {(stage, key): run.run_id for (stage, _, key), run in store.tracked_runs.of(job_id).items()}
-    rows: list[dict[str, Any]] = []
-    for trial in placed:
-        metric, of_trial = metric_of(trial), figures.get(trial.key, {})
-        rows.append(
-            {
-                "stage": trial.stage,
-                "group": trial.group,
-                "state": str(trial.state),
-                **trial.group_values,
-                **trial.settings,
-                "seed": trial.seed,
-                "split": trial.split,
-                "metric": trial.metric,
-                "value": scaled(trial.value, metric),
-                "unit": metric.unit,
-                "better": metric.better,
-                **{f"figure.{name}": _in_unit(trial, name, value)[0] for name, value in of_trial.items()},
-                "epoch": trial.epoch,
-                "epochs": trial.epochs,
-                "seconds": trial.seconds,
-                "host": trial.host,
-                "started": trial.started,
-                "ended": trial.ended,
-                "error_class": trial.error_class,
-                "error": trial.error,
-                "name": trial.name,
-                "key": trial.key,
-                "run_id": runs.get((trial.stage, trial.key)),
-                "weights": files.get(trial.key),
-            }
-        )
+    rows = [
+        {
+            **_row(trial, figures.get(trial.key, {})),
+            "run_id": runs.get((trial.stage, trial.key)),
+            "weights": files.get(trial.key),
+        }
+        for trial in placed
+    ]
     frame = pandas.DataFrame(rows)
     for name in ("started", "ended") if rows else ():
         frame[name] = pandas.to_datetime(frame[name].astype("float64"), unit="s", utc=True)
     return frame.astype({"value": "float64", "seconds": "float64"}) if rows else frame
 
 
-def _in_unit(trial: PlacedRow, name: str, value: float) -> tuple[float, str]:
+def _row(trial: PlacedRow, of_trial: Mapping[str, float]) -> dict[str, Any]:
+    """What `results` says of a trial, except its run and its weights. `of_trial`: its figures as recorded."""
+    metric, metrics = metric_of(trial), {each.name: each for each in trial.metrics}
+    return {
+        "stage": trial.stage,
+        "group": trial.group,
+        "state": str(trial.state),
+        **trial.group_values,
+        **trial.settings,
+        "seed": trial.seed,
+        "split": trial.split,
+        "metric": trial.metric,
+        "value": scaled(trial.value, metric),
+        "unit": metric.unit,
+        "better": metric.better,
+        **{f"figure.{name}": _in_unit(metrics.get(name), value)[0] for name, value in of_trial.items()},
+        "epoch": trial.epoch,
+        "epochs": trial.epochs,
+        "seconds": trial.seconds,
+        "host": trial.host,
+        "started": trial.started,
+        "ended": trial.ended,
+        "error_class": trial.error_class,
+        "error": trial.error,
+        "name": trial.name,
+        "key": trial.key,
+    }
+
+
+def _in_unit(metric: MetricRow | None, value: float) -> tuple[float, str]:
     """A recorded value of a figure in its unit, and the unit; as it is where the trial's task declared none."""
-    metric = next((metric for metric in trial.metrics if metric.name == name), None)
     return (value, "") if metric is None else (value * metric.scale, metric.unit)
 
 
@@ -97,14 +102,19 @@ def curves(store: Store, job_id: str, stage: str | None = None) -> pandas.DataFr
         raise NotFound(f"job {job_id} has no stage {stage}; its stages: {', '.join(stages)}")
     placed = store.trials.placed(job_id, stage)
     reports = store.trials.reports_since({trial.key: 0 for trial in placed})
-    rows = [
-        (trial.stage, trial.group, trial.name, trial.seed, trial.key, report.epoch, report.step, report.seconds, name,
-         trial.split if name in {metric.name for metric in trial.metrics} else None, *_in_unit(trial, name, value))
-        for trial in placed
-        for report in reports.get(trial.key, ())
-        for name, value in report.values.items()
-    ]  # fmt: skip
+    rows = [row for trial in placed for row in _curve(trial, reports.get(trial.key, ()))]
     return pandas.DataFrame(rows, columns=list(CURVES)).astype({"value": "float64"})
+
+
+def _curve(trial: PlacedRow, reports: Iterable[ReportRow]) -> Iterator[tuple[Any, ...]]:
+    """The rows of `curves` of one trial."""
+    metrics = {each.name: each for each in trial.metrics}
+    place = (trial.stage, trial.group, trial.name, trial.seed, trial.key)
+    for report in reports:
+        for name, value in report.values.items():
+            metric = metrics.get(name)
+            split = None if metric is None else trial.split
+            yield (*place, report.epoch, report.step, report.seconds, name, split, *_in_unit(metric, value))
 
 
 def table(store: Store, job_id: str) -> pandas.DataFrame:

@@ -28,15 +28,13 @@ def comparable(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_form_of(saved: Mapping[str, Any], report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A report without the curves that the saved one's form has none of."""
-    if saved.get("form", 1) >= OTHER_CURVES or "groups" not in report:
+    """A report of today without the curves that the saved one's form has none of."""
+    if saved.get("form", 1) >= OTHER_CURVES:
         return report
-    return {**report, "groups": [_without_others(group) for group in report["groups"]]}
-
-
-def _without_others(group: Mapping[str, Any]) -> Mapping[str, Any]:
-    curves = group.get("curves")
-    return group if curves is None else {**group, "curves": [each for each in curves if each["role"] != "other"]}
+    groups = [
+        {**group, "curves": [each for each in group["curves"] if each["role"] != "other"]} for group in report["groups"]
+    ]
+    return {**report, "groups": groups}
 
 
 def with_method_of(saved: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:

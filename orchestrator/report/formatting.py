@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +36,12 @@ def short(value: Any) -> str:
         return f"{value:.4g}"
     mantissa, _, exponent = f"{value:.3e}".partition("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The paths in which these settings differ, in the order in which they come."""
+    paths = dict.fromkeys(path for each in settings for path in each)
+    return [path for path in paths if len({label(each.get(path)) for each in settings}) > 1]
 
 
 def finite(value: float | None) -> float | None:

@@ -12,7 +12,7 @@ from orchestrator.errors import BadInput, NotFound
 from orchestrator.records.recorded_spec import label, setting_at, sources
 from orchestrator.report import figures
 from orchestrator.report.figures import metric_of, scaled
-from orchestrator.report.formatting import aligned, duration, moment, short
+from orchestrator.report.formatting import aligned, duration, moment, short, varied
 from orchestrator.report.status import View, position
 
 if TYPE_CHECKING:
@@ -107,9 +107,8 @@ def _row(trial: PlacedRow) -> dict[str, Any]:
 
 def _lines(trials: Sequence[PlacedRow]) -> list[str]:
     """One line a trial: settings that differ among them, and the value in its unit."""
-    paths = dict.fromkeys(path for trial in trials for path in trial.settings)
-    varied = [path for path in paths if len({repr(trial.settings.get(path)) for trial in trials}) > 1]
-    shown = [path for path in varied if not any(path in trial.group_values for trial in trials)]
+    differing = varied([trial.settings for trial in trials])
+    shown = [path for path in differing if not any(path in trial.group_values for trial in trials)]
     header = ["trial", "stage/group", *(path.rpartition(".")[2] for path in shown), "state", "epoch", "value",
               "took", "host", ""]  # fmt: skip
     rows = [

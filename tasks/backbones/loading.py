@@ -63,6 +63,25 @@ def fitted(
     return fitting, notes + changes
 
 
+def load_whole(model: nn.Module, weights: Mapping[str, torch.Tensor], what: str, start_from: str) -> None:
+    """Copies the weights of a whole model, its head's too, which must be those of one like `model`.
+
+    Raises ValueError otherwise. `what`, `start_from`: what the model is, and the trial to take weights of, for it.
+    """
+    own = model.state_dict()
+    unlike = sorted(
+        name
+        for name in own.keys() | weights.keys()
+        if name not in own or name not in weights or own[name].shape != weights[name].shape
+    )
+    if unlike:
+        raise ValueError(
+            f"task.head keep: {len(unlike)} weights are not those of {what} with this backbone, for example "
+            f"{unlike[0]}; start from {start_from}, or set head to fresh"
+        )
+    model.load_state_dict(dict(weights))
+
+
 def load_notes(model: nn.Module) -> list[str]:
     """The notes that `load` made about the backbone inside `model`."""
     return [line for part in model.modules() for line in getattr(part, "load_notes", ())]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_validator
 
 from tasks.bounds import ONE_LINE, FilePath
 
@@ -55,8 +55,14 @@ class DatasetDescription(BaseModel, ABC):
         return f"{self.name}: no folder {base}; task.dataset.path is absolute or below the data root {root}"
 
 
-def kind_of(dataset: Any) -> str | None:
-    """Tells a data set's name from the kinds of descriptions; for a pydantic Discriminator."""
+def by_kind(kinds: str) -> Discriminator:
+    """Of a field that takes the name of a data set or a description; `kinds`: those that it may be of, in words."""
+    words = f"must be the name of a data set, or {{kind: {kinds}, path: ..}}"
+    return Discriminator(_kind_of, custom_error_type="dataset", custom_error_message=words)
+
+
+def _kind_of(dataset: Any) -> str | None:
+    """Tells a data set's name from the kinds of descriptions."""
     if isinstance(dataset, str):
         return "name"
     kind = dataset.get("kind") if isinstance(dataset, Mapping) else getattr(dataset, "kind", None)

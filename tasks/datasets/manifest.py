@@ -142,6 +142,15 @@ def is_saved(path: Path, digest: str) -> bool:
         return False
 
 
+def check_planned(name: str, what: str, planned: str, found: str) -> None:
+    """Raises DataError when `what` of the data set `name` has another digest than the trial was planned with."""
+    if planned != found:
+        raise DataError(
+            f"{name}: the {what} are not those that the trial was planned with (SHA-256 {planned[:12]}.., now "
+            f"{found[:12]}..): put those back, or submit the job again to run with these"
+        )
+
+
 def folders_of(root: Path, others: Sequence[Path]) -> list[Path]:
     """Where manifests lie: in the data root, if it is there, and in the others."""
     return [*([root / FOLDER] if root.is_dir() else []), *others]

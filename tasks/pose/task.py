@@ -207,7 +207,7 @@ class Pose(OneDataSet[PoseData]):
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
         from tasks.backbones.features import feature_info
-        from tasks.backbones.loading import load
+        from tasks.backbones.loading import load, load_whole
         from tasks.backbones.model import build_backbone
         from tasks.pose.model import PoseModel
 
@@ -222,7 +222,7 @@ class Pose(OneDataSet[PoseData]):
             )
         model = PoseModel(body, len(self.skeleton), self.filters, self.final_norm)
         if weights is not None and self.head == "keep":
-            _load_whole(model, weights)
+            load_whole(model, weights, "a pose model", "a trial of kind pose with the same model and joints")
         elif weights is not None:
             load(body, weights)
         return model
@@ -305,18 +305,6 @@ class Pose(OneDataSet[PoseData]):
     def facts(self, model: nn.Module) -> dict[str, Any]:
         """`pose`: the choices that fields left to the task."""
         return {"pose": {"evaluator": self._evaluator, "joints": len(self.skeleton), "blur": self._blur}}
-
-
-def _load_whole(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    own = model.state_dict()
-    unlike = sorted(name for name in own.keys() | weights.keys() if name not in own or name not in weights
-                    or own[name].shape != weights[name].shape)  # fmt: skip
-    if unlike:
-        raise ValueError(
-            f"task.head keep: {len(unlike)} weights are not those of a pose model with this backbone, for example "
-            f"{unlike[0]}; start from a trial of kind pose with the same model and joints, or set head to fresh"
-        )
-    model.load_state_dict(dict(weights))
 
 
 def _resolved(dataset: str | CocoDescription) -> PoseDataset | CocoDescription:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.datasets import find_dataset
-from tasks.datasets.manifest import folders_of, is_saved
+from tasks.datasets.manifest import check_planned, folders_of, is_saved
 from tasks.datasets.manifest import save as save_manifest
-from tasks.datasets.sequences.dataset import TAKEN_OPTION, FolderSequences, SequenceDataset, StillImages
+from tasks.datasets.sequences.dataset import PARTS, TAKEN_OPTION, FolderSequences, SequenceDataset, StillImages
 from tasks.datasets.sequences.described import SequencesDescription
 from tasks.errors import DataError
 
@@ -20,12 +20,8 @@ if TYPE_CHECKING:
     from tasks.datasets.sequences.types import Protocol, SequenceSet
 
 Measured = Literal["val", "test"]
-Parts = Literal["train", "val", "test"]
-PARTS: tuple[Parts, ...] = ("train", "val", "test")
 PART_FIELDS = ("train_sets", "evaluate", "got10k_train")
 """Fields of a task, besides `dataset`, that say which sequences are used."""
-
-
 KINDS = (FolderSequences, StillImages)
 """Data sets that are known by name."""
 
@@ -153,16 +149,9 @@ class TrackingData:
             raise DataError(problem)
         for name, each in self.all.items():
             if name in self.manifests:
-                _check_same(each, self.manifests[name], each.known_digest or each.manifest_of(root).digest)
+                found = each.known_digest or each.manifest_of(root).digest
+                check_planned(each.name, "sequences", self.manifests[name], found)
         return [each.open(root, "train") for each in self.trained], self.whole.open(root, self.evaluate)
-
-
-def _check_same(dataset: SequenceDataset, planned: str, found: str) -> None:
-    if planned != found:
-        raise DataError(
-            f"{dataset.name}: the sequences are not those that the trial was planned with (SHA-256 {planned[:12]}.., "
-            f"now {found[:12]}..): put those back, or submit the job again to run with these"
-        )
 
 
 def place_of(dataset: SequenceDataset) -> str:

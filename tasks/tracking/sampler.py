@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
 from tasks.base import Batch
 from tasks.datasets.images.source import Arrays
 from tasks.datasets.loaders import BatchTransform
-from tasks.datasets.samples import Sample, Samples
+from tasks.datasets.samples import Sample, Samples, stacked
 from tasks.datasets.sequences.types import Sequence as Frames
 from tasks.datasets.sequences.types import SequenceSet
 from tasks.datasets.transforms import Normalizing, normalized
@@ -144,7 +145,7 @@ class CutPair:
         images.append(cut(sample.target.search, around, self.search))
         if generator.random() < self.augment.grey:
             images = [image.convert("L").convert("RGB") for image in images]
-        template, search = (_tensor(self._coloured(image)) for image in images)
+        template, search = (pil_to_tensor(self._coloured(image)) for image in images)
         return replace(sample, image=search, target=PairTarget(template, box))
 
     def _coloured(self, image: Any) -> Any:
@@ -174,16 +175,12 @@ def jittered(box: Floats, augment: TrackingAugment, generator: np.random.Generat
     raise DataError(f"task.augment: {TRIES} search regions in a row do not show their object; lower shift_jitter")
 
 
-def _tensor(image: Any) -> Tensor:
-    return torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())
-
-
 def collated(samples: Sequence[Sample]) -> Batch:
     """`images` (n, 3, s, s), the search regions, and `templates` (n, 3, t, t), uint8; `boxes` (n, 4) float: see
     PairTarget."""
     return {
-        "images": torch.stack([sample.image for sample in samples]),
-        "templates": torch.stack([sample.target.search for sample in samples]),
+        "images": stacked([sample.image for sample in samples]),
+        "templates": stacked([sample.target.search for sample in samples]),
         "boxes": torch.from_numpy(np.stack([sample.target.boxes for sample in samples])).float(),
     }
 

@@ -185,7 +185,7 @@ class Tracking(OneDataSet[TrackingData]):
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
         """Raises ValueError for a stride that the backbone does not have, or weights that do not fit."""
-        from tasks.backbones.loading import load
+        from tasks.backbones.loading import load, load_whole
         from tasks.backbones.model import build_backbone
         from tasks.tracking.model import TrackingModel, level_in
 
@@ -194,7 +194,7 @@ class Tracking(OneDataSet[TrackingData]):
         body = build_backbone(backbone, (search, search), [level], any_size=True)
         model = TrackingModel(body, self.stride, self._template(search), search, self.fusion)
         if weights is not None and self.head == "keep":
-            _load_whole(model, weights)
+            load_whole(model, weights, "a tracker", "a trial of kind tracking with the same model")
         elif weights is not None:
             load(body, weights)
         return model
@@ -292,15 +292,3 @@ class Tracking(OneDataSet[TrackingData]):
 def _values(manifests: Mapping[str, str]) -> dict[str, str]:
     """The digests without the names of their data sets, which hold places."""
     return {str(place): value for place, value in enumerate(sorted(manifests.values()))}
-
-
-def _load_whole(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    own = model.state_dict()
-    unlike = sorted(name for name in own.keys() | weights.keys() if name not in own or name not in weights
-                    or own[name].shape != weights[name].shape)  # fmt: skip
-    if unlike:
-        raise ValueError(
-            f"task.head keep: {len(unlike)} weights are not those of a tracker with this backbone, for example "
-            f"{unlike[0]}; start from a trial of kind tracking with the same model, or set head to fresh"
-        )
-    model.load_state_dict(dict(weights))

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
 from tasks.datasets.sequences.types import Pixels
 from tasks.datasets.transforms import Normalizing, normalized, on_device
@@ -186,8 +187,8 @@ class Tracker:
 
     def _batch(self, crops: Sequence[Any], rows: int) -> Tensor:
         """(rows, 3, s, s) normalised, on the device."""
-        pixels = [torch.from_numpy(np.array(crop)).permute(2, 0, 1) for crop in crops]
-        return normalized(on_device(torch.stack(_filled(pixels, rows)), self._device), self._normalize)
+        pixels = _filled([pil_to_tensor(crop) for crop in crops], rows)
+        return normalized(on_device(torch.stack(pixels), self._device), self._normalize)
 
 
 def _due(targets: Sequence[_Target]) -> Iterator[Track]:

@@ -67,4 +67,4 @@ def test_a_random_search(stranger: Path, ray_cluster: str) -> None:
     assert len(frame[frame["stage"] == "final"]) == 1
     assert "every number and every choice follows" in said["report searched"].stdout
     (page,) = (stranger / "runs" / "reports").glob("*/report.html")
-    assert "weight" in page.read_text()
+    assert "against weight decay, logarithmic" in page.read_text()

@@ -24,10 +24,10 @@ def files(page: Path) -> dict[str, str]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The arguments of every `python -m orchestrator ..` and `orchestrator ..` of a page's blocks, in their order."""
-    lines = [line for _, text in blocks(page) for line in text.replace("\\\n", " ").splitlines()]
-    found = [re.match(r"(?:python -m )?orchestrator +(.+)", line) for line in lines]
-    return [shlex.split(match[1].partition(" > ")[0], comments=True) for match in found if match]
+    """The arguments of every `python -m orchestrator ..` and `orchestrator ..` that stands in a line of its own."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    found = re.findall(r"^(?: {4})?(?:python -m )?orchestrator +(.+)", text, re.MULTILINE)
+    return [shlex.split(each.partition(" > ")[0], comments=True) for each in found]
 
 
 def without_blocks(page: Path) -> str:

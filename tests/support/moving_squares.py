@@ -45,7 +45,7 @@ class Squares(SequenceSet):
     ) -> None:
         """`damaged`: the sequence whose frames cannot be read. `texture`: the square has a pattern."""
         self.name, self.root, self.part = "squares", Path(), part
-        self.protocol = Protocol(kind, public, "all" if public else "first")  # type: ignore[arg-type]
+        self.protocol = Protocol(kind, public)  # type: ignore[arg-type]
         self.lengths = np.array(list(lengths) if lengths else [length] * count)
         self._hidden, self._shade, self._square, self._still = hidden or {}, shade, square, still
         self._damaged, self._texture = damaged, texture

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from orchestrator.spec import plugins as of_specs
 from orchestrator.spec.plugin_files import find
@@ -61,6 +62,13 @@ class Mine(Classify):
 
 TASKS = {"mine": Mine}
 """
+
+TRIAL: dict[str, Any] = {
+    "task": {"kind": "classify", "dataset": "digits"},
+    "backbone": {"model": "vit_tiny_patch16_224", "image_size": 32},
+    "optim": {"lr": 1e-3, "batch": 20, "epochs": 2, "warmup_epochs": 0},
+}
+"""A trial to which tests add plugins."""
 
 
 def write(folder: Path, files: Mapping[str, str]) -> Path:

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.datasets import describe
 from tasks.datasets.sequences import lasot_lists
+from tasks.datasets.sequences.dataset import SequenceDataset
 
 WIDTH, HEIGHT = 64, 48
 FRAMES = 8
@@ -146,6 +148,13 @@ def own(base: Path, frames: int = FRAMES) -> Path:
                 flags[3] = "0"
                 (folder / "visible.txt").write_text("\n".join(flags) + "\n")
     return base
+
+
+def mine(root: Path) -> SequenceDataset:
+    """The set that `own` wrote in the folder `mine` of a data root."""
+    card = describe("mine", "sequences", {}, root)
+    assert isinstance(card, SequenceDataset)
+    return card
 
 
 def all_four(root: Path) -> Path:

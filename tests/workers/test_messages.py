@@ -7,7 +7,6 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import plugin_files as made
 import pytest
@@ -19,12 +18,6 @@ from workers.messages import Assignment, Failure, Outcome, classify_error
 from workers.plugins import use
 from workers.ray_train import outcome_of_workers
 from workers.trial import TrialSpec
-
-TRIAL: dict[str, Any] = {
-    "task": {"kind": "classify", "dataset": "digits"},
-    "backbone": {"model": "vit_tiny_patch16_224", "image_size": 32},
-    "optim": {"lr": 1e-3, "batch": 20, "epochs": 2, "warmup_epochs": 0},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +31,7 @@ def given(folder: Path, text: str = made.TASK) -> Assignment:
     plugin = made.code(made.write(folder, {"plug_z.py": text}), "plug_z")
     use([plugin])
     trial = TrialSpec.model_validate(
-        {**TRIAL, "task": {"kind": "mine", "dataset": "digits"}, "plugins": [plugin.plugin]}
+        {**made.TRIAL, "task": {"kind": "mine", "dataset": "digits"}, "plugins": [plugin.plugin]}
     )
     return Assignment(trial, "only/all", 1, str(folder / "trial"), str(folder), plugins=(plugin,))
 
@@ -56,7 +49,7 @@ def test_the_trial_of_a_plugin_is_read_in_another_process(tmp_path: Path) -> Non
 
 
 def test_without_plugins_it_is_the_same_trial(tmp_path: Path) -> None:
-    sent = Assignment(TrialSpec.model_validate(TRIAL), "only/all", 1, str(tmp_path), str(tmp_path))
+    sent = Assignment(TrialSpec.model_validate(made.TRIAL), "only/all", 1, str(tmp_path), str(tmp_path))
     arrived = pickle.loads(pickle.dumps(sent))
     assert arrived == sent
     assert arrived.key == sent.key
@@ -84,7 +77,7 @@ def test_a_task_that_a_node_cannot_import_is_a_code_error_at_once(
     task = type("Own", (Classify,), {"__module__": module.__name__})
     module.Own = task  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    trial = TrialSpec.model_validate(TRIAL)
+    trial = TrialSpec.model_validate(made.TRIAL)
     trial = trial.model_copy(update={"task": task(dataset="digits")})
     data = pickle.dumps(Assignment(trial, "only/all", 1, str(tmp_path), str(tmp_path)))
     monkeypatch.delitem(sys.modules, module.__name__)

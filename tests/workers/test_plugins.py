@@ -6,7 +6,6 @@ import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import plugin_files as made
 import pytest
@@ -20,12 +19,6 @@ from workers.plugin_code import ABSENT, Plugin, PluginCode, digest_of, installed
 from workers.plugins import use
 from workers.trial import TrialSpec
 
-TRIAL: dict[str, Any] = {
-    "task": {"kind": "classify", "dataset": "digits"},
-    "backbone": {"model": "vit_tiny_patch16_224", "image_size": 32},
-    "optim": {"lr": 1e-3, "batch": 20, "epochs": 2, "warmup_epochs": 0},
-}
-
 
 @pytest.fixture(autouse=True)
 def as_a_new_process() -> Iterator[None]:
@@ -36,7 +29,7 @@ def as_a_new_process() -> Iterator[None]:
 def test_a_plugin_adds_a_model_a_metric_and_a_task_while_its_job_lasts(tmp_path: Path) -> None:
     module = made.MODEL.replace("NAME", "own_net_a") + made.METRICS + made.TASK
     plugin = made.code(made.write(tmp_path, {"plug_a.py": module}), "plug_a")
-    own = {**TRIAL, "task": {"kind": "mine", "dataset": "digits", "plugin_metrics": ["hits"]}}
+    own = {**made.TRIAL, "task": {"kind": "mine", "dataset": "digits", "plugin_metrics": ["hits"]}}
     own["backbone"] = {"model": "own_net_a"}
     with pytest.raises(ValueError, match="no such timm model"):
         check_timm_name("own_net_a")

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.records.recorded_spec import label
 from orchestrator.report import claim_words, figures, layer_words, plotting
 from orchestrator.report.drawings import HeatMap
 from orchestrator.report.early_stopping import lines as saving_lines
-from orchestrator.report.formatting import duration, short
+from orchestrator.report.formatting import duration, short, varied
 from orchestrator.report.joined_words import where_from
 from orchestrator.report.model import Cell, GroupReport, Mean, Report, StageCount, TrialLine
 from orchestrator.report.page import parts as page_parts
@@ -133,7 +132,8 @@ def _stages(report: Report, tracking: str) -> list[tuple[StageCount, str, list[s
     stages = []
     for count in report.stages:
         trials = [trial for trial in report.trials if trial.stage == count.name]
-        stages.append((count, summary(count), _varied(trials), [_trial(trial, tracking) for trial in trials]))
+        paths = varied([trial.settings for trial in trials])
+        stages.append((count, summary(count), paths, [_trial(trial, tracking) for trial in trials]))
     return stages
 
 
@@ -304,12 +304,6 @@ def _points(group: GroupReport, at: dict[str, str]) -> list[dict[str, Any]]:
         }
         for point in group.points
     ]
-
-
-def _varied(trials: Sequence[TrialLine]) -> list[str]:
-    """Paths that tell a stage's trials apart, so that each is a column of its table."""
-    paths = dict.fromkeys(path for trial in trials for path in trial.settings)
-    return [path for path in paths if len({label(trial.settings.get(path)) for trial in trials}) > 1]
 
 
 def _trial(trial: TrialLine, tracking: str) -> dict[str, Any]:

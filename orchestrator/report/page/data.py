@@ -6,10 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.records.recorded_spec import label
 from orchestrator.report import figures
 from orchestrator.report.drawings import Curve, SearchReport, SearchSetting
-from orchestrator.report.formatting import short
+from orchestrator.report.formatting import short, varied
 from orchestrator.report.model import GroupReport, Report
 from orchestrator.report.svg.curves import mean_curve
 from orchestrator.report.wording import field_title
@@ -44,16 +43,12 @@ def settings_of_trials(report: Report) -> dict[str, str]:
     places: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for trial in report.trials:
         places.setdefault((trial.stage, trial.group), []).append(trial.settings)
-    varied = {
-        place: [path for path in dict.fromkeys(p for each in members for p in each)
-                if len({label(each.get(path)) for each in members}) > 1]
-        for place, members in places.items()
-    }  # fmt: skip
+    differing = {place: varied(members) for place, members in places.items()}
     words: dict[str, str] = {}
     for trial in report.trials:
         told = [
             f"{field_title(path)} {short(trial.settings[path])}"
-            for path in varied[trial.stage, trial.group]
+            for path in differing[trial.stage, trial.group]
             if path in trial.settings
         ]
         words.setdefault(trial.key, ", ".join(told) or trial.key[:8])

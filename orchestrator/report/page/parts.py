@@ -55,7 +55,7 @@ def contents(report: Report) -> list[tuple[str, str]]:
 
 
 def warned(report: Report) -> str:
-    """The warnings in one line: 3 warnings: digits/RAND: chosen at the edge, and 2 more"""
+    """How many warnings there are: 3 warnings; empty where there are none."""
     if not report.warnings:
         return ""
     count = len(report.warnings)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from orchestrator.report.drawings import Curve
 from orchestrator.report.figures import title
 from orchestrator.report.model import GroupReport
-from orchestrator.report.svg.elements import FONT, nice, text
+from orchestrator.report.svg.elements import FONT, diamond, nice, rule, text
 
 LOSS = "training loss"
 
@@ -44,6 +45,33 @@ def metric_heading(group: GroupReport) -> str:
     return f"{title(group.figure)} on {splits}" if splits else title(group.figure)
 
 
+@dataclass(frozen=True)
+class _Axes:
+    """Where epochs and values lie in a panel."""
+
+    first: int
+    last: int
+    ticks: Sequence[float]
+    """Of the values, from the lowest to the highest."""
+
+    def x(self, epoch: float) -> float:
+        return _PAD_LEFT + (_W - _PAD_LEFT - _PAD_RIGHT) * ((epoch - self.first) / max(self.last - self.first, 1))
+
+    def y(self, value: float) -> float:
+        low, high = self.ticks[0], self.ticks[-1]
+        return _H - _PAD_BOTTOM - (_H - _PAD_TOP - _PAD_BOTTOM) * ((value - low) / (high - low))
+
+    def drawn(self) -> Iterator[str]:
+        for tick in self.ticks:
+            yield rule(self.y(tick), tick, _PAD_LEFT, _W - _PAD_RIGHT)
+        for epoch in _epochs(self.first, self.last):
+            yield text(self.x(epoch), _H - _PAD_BOTTOM + 16, f"{epoch:g}", 11)
+        yield text((_PAD_LEFT + _W - _PAD_RIGHT) / 2, _H - 3, "epoch", 11)
+
+    def curve(self, look: str, runs: Iterable[Sequence[tuple[int, float]]]) -> list[str]:
+        return [_line(look, [(self.x(epoch), self.y(value)) for epoch, value in run]) for run in runs]
+
+
 def _panel(
     heading: str,
     words: str,
@@ -57,47 +85,23 @@ def _panel(
     known = [value for line in values for value in line if value is not None]
     if not known:
         return ""
-    last = max(curve.epochs[-1] for curve in drawn)
-    first = min(1, min(curve.epochs[0] for curve in drawn))
-    ticks = nice(min([*known, *ends]), max([*known, *ends]))
-    low, high = ticks[0], ticks[-1]
-
-    def x(epoch: float) -> float:
-        return _PAD_LEFT + (_W - _PAD_LEFT - _PAD_RIGHT) * ((epoch - first) / max(last - first, 1))
-
-    def y(value: float) -> float:
-        return _H - _PAD_BOTTOM - (_H - _PAD_TOP - _PAD_BOTTOM) * ((value - low) / (high - low))
-
-    parts = [text(2, 13, heading, 12, "start", weight="600")]
-    for tick in ticks:
-        at = f"{y(tick):.1f}"
-        parts.append(f'<line class="rule" x1="{_PAD_LEFT}" x2="{_W - _PAD_RIGHT}" y1="{at}" y2="{at}"/>')
-        parts.append(text(_PAD_LEFT - 6, y(tick) + 4, f"{tick:g}", 11, "end"))
-    for epoch in _epochs(first, last):
-        parts.append(text(x(epoch), _H - _PAD_BOTTOM + 16, f"{epoch:g}", 11))
-    parts.append(text((_PAD_LEFT + _W - _PAD_RIGHT) / 2, _H - 3, "epoch", 11))
+    first, last = min(1, min(curve.epochs[0] for curve in drawn)), max(curve.epochs[-1] for curve in drawn)
+    axes = _Axes(first, last, nice(min([*known, *ends]), max([*known, *ends])))
+    parts = [text(2, 13, heading, 12, "start", weight="600"), *axes.drawn()]
     roles = Counter(curve.role for curve in drawn)
     for curve, line, broken in zip(drawn, values, gaps, strict=True):
         look = f"{curve.role} seed" if roles[curve.role] > 1 else curve.role
-        runs = _runs(curve.epochs, line, broken)
-        parts += [_line(look, [(x(epoch), y(value)) for epoch, value in run]) for run in runs]
+        parts += axes.curve(look, _runs(curve.epochs, line, broken))
     for role in (role for role, count in roles.items() if count > 1):
-        lines = [
-            dict(zip(curve.epochs, line, strict=True))
-            for curve, line in zip(drawn, values, strict=True)
-            if curve.role == role
-        ]
-        epochs, means = mean_curve(lines)
-        parts += [
-            _line(role, [(x(epoch), y(value)) for epoch, value in run])
-            for run in _runs(epochs, means, set[int]().union(*gaps))
-        ]
-    for end in ends:
-        left, top = x(last), y(end)
-        parts.append(
-            f'<g data-tip="final: {end:.4g}"><title>final: {end:.4g}</title><rect class="dot final" x="{left - 4:.1f}" '
-            f'y="{top - 4:.1f}" width="8" height="8" transform="rotate(45 {left:.1f} {top:.1f})"/></g>'
+        epochs, means = mean_curve(
+            [
+                dict(zip(curve.epochs, line, strict=True))
+                for curve, line in zip(drawn, values, strict=True)
+                if curve.role == role
+            ]
         )
+        parts += axes.curve(role, _runs(epochs, means, set[int]().union(*gaps)))
+    parts += [diamond(axes.x(last), axes.y(end), f"final: {end:.4g}") for end in ends]
     inner = "".join(parts)
     return f'<svg class="curve" viewBox="0 0 {_W} {_H}" role="img" aria-label="{escape(words)}" {FONT}>{inner}</svg>'
 

@@ -1,4 +1,4 @@
-"""Text, fonts and axis ticks that all SVG pictures share."""
+"""Text, fonts, axis ticks, rules and marks that SVG pictures share."""
 
 from __future__ import annotations
 
@@ -21,6 +21,21 @@ def text(
     return (
         f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" font-weight="{weight}" text-anchor="{anchor}" '
         f'fill="{fill}"{extra}>{escape(words)}</text>'
+    )
+
+
+def rule(y: float, value: float, left: float, right: float) -> str:
+    """A line across a plot, at the height of a tick, with the tick's value at its left."""
+    line = f'<line class="rule" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
+    return line + text(left - 6, y + 4, f"{value:g}", 11, "end")
+
+
+def diamond(x: float, y: float, tip: str) -> str:
+    """The mark of a figure that a trial ended with; says `tip` when pointed at."""
+    tip = escape(tip)
+    return (
+        f'<g data-tip="{tip}"><title>{tip}</title><rect class="dot final" x="{x - 4:.1f}" '
+        f'y="{y - 4:.1f}" width="8" height="8" transform="rotate(45 {x:.1f} {y:.1f})"/></g>'
     )
 
 

@@ -11,7 +11,7 @@ from orchestrator.report import figures
 from orchestrator.report.drawings import HeatCell, HeatMap, Scale
 from orchestrator.report.formatting import short
 from orchestrator.report.groups import heat_map as find_heat_map
-from orchestrator.report.model import Choice, GroupReport, Report
+from orchestrator.report.model import Choice, GroupReport
 from orchestrator.report.svg.elements import FONT, text
 from orchestrator.report.wording import edge_text, seeds_text, spread_text
 
@@ -50,21 +50,9 @@ def part_of(value: float, scale: Scale) -> float:
     return 1 - part if scale.figure.better == "lower" else part
 
 
-def heat_map_svg(report: Report, stage: str, group: str) -> str:
-    """A stage's heat map of one group as a file of its own: white ground, title, scale, edge of the grid.
-
-    KeyError: no such group; ValueError: nothing numeric was varied there.
-    """
-    shown = report.named[group]
-    drawn = next((heat_map for heat_map in shown.heat_maps if heat_map.stage == stage), None)
-    if drawn is None:
-        raise ValueError(f"stage {stage} of {group} has no heat map: no numeric setting was varied")
-    scale = report.scale_of(shown, drawn)
-    return _alone(f"{shown.row} on {shown.column}, stage {stage}", shown, drawn, scale)
-
-
 def picture(trials: Sequence[PlacedRow], chosen: set[str]) -> str | None:
-    """The heat map of one stage and group from its rows alone, with a scale of its own, for the tracking server.
+    """The heat map of one stage and group from its rows alone, as a file for the tracking server: white ground, title,
+    scale of its own.
 
     None when no numeric setting was varied. `chosen`: keys to mark.
     """
@@ -75,12 +63,8 @@ def picture(trials: Sequence[PlacedRow], chosen: set[str]) -> str | None:
     scale = Scale("", drawn.figure, min(values, default=None), max(values, default=None))
     name = trials[0].group
     title = f"{name}, stage {drawn.stage}: {figures.title(drawn.figure)} on {drawn.split}"
-    return _alone(title, GroupReport(name, name, "", drawn.figure), drawn, scale)
-
-
-def _alone(title: str, group: GroupReport, drawn: HeatMap, scale: Scale) -> str:
     title += "; mean over seeds, below it smallest–largest" if drawn.replicated else ""
-    body, width, height = heat_map(group, drawn, scale, "alone")
+    body, width, height = heat_map(GroupReport(name, name, "", drawn.figure), drawn, scale, "alone")
     total = max(width, 360, 9 * len(title)) + 24
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{total}" height="{height + 92}" '
@@ -93,7 +77,7 @@ def _alone(title: str, group: GroupReport, drawn: HeatMap, scale: Scale) -> str:
 
 
 def heat_map_inline(group: GroupReport, drawn: HeatMap, scale: Scale, name: str) -> str:
-    """The same for a page: no ground, text in the page's colour. `name` makes the ids in it unique on the page."""
+    """A heat map for a page: no ground, text in the page's colour. `name` makes the ids in it unique on the page."""
     body, width, height = heat_map(group, drawn, scale, name)
     return (
         f'<svg class="map" viewBox="0 0 {width} {height}" style="max-width:{round(1.2 * width)}px" role="img" {FONT} '

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from html import escape
 
 from orchestrator.report.drawings import Scatter
-from orchestrator.report.svg.elements import FONT, nice, text
+from orchestrator.report.svg.elements import FONT, diamond, nice, rule, text
 
 _W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 520, 300, 52, 130, 28, 40
 _COLOUR = ' style="fill: var(--{})"'
@@ -28,11 +28,7 @@ def _second(plot: Scatter, x: Callable[[float], float]) -> list[str]:
     parts += [text(_W - 4, y(tick) + 4, f"{tick:g}", 11, "end", extra=colour) for tick in ticks]
     for dot in plot.second:
         tip = f"{dot.name}: {plot.x_name} {dot.x:.4g}, {plot.second_name} {dot.y:.4g}"
-        left, top = x(dot.x), y(dot.y)
-        parts.append(
-            f'<g data-tip="{escape(tip)}"><title>{escape(tip)}</title><rect class="dot final" x="{left - 4:.1f}" '
-            f'y="{top - 4:.1f}" width="8" height="8" transform="rotate(45 {left:.1f} {top:.1f})"/></g>'
-        )
+        parts.append(diamond(x(dot.x), y(dot.y), tip))
     return parts
 
 
@@ -55,10 +51,7 @@ def scatter_svg(plot: Scatter, words: str = "") -> str:
 
     named = (f"○ {plot.y_name}", _COLOUR.format("chosen")) if plot.second else (plot.y_name, "")
     parts = [text(2, 14, named[0], 12, "start", weight="600", extra=named[1])]
-    for tick in y_ticks:
-        level = f"{y(tick):.1f}"
-        parts.append(f'<line class="rule" x1="{_LEFT}" x2="{_W - _RIGHT}" y1="{level}" y2="{level}"/>')
-        parts.append(text(_LEFT - 6, y(tick) + 4, f"{tick:g}", 11, "end"))
+    parts += [rule(y(tick), tick, _LEFT, _W - _RIGHT) for tick in y_ticks]
     shown = [*null.items(), *((tick, f"{tick:g}") for tick in ticks if tick not in null)]
     parts += [text(x(at), _H - _BOTTOM + 16, word, 11) for at, word in shown]
     parts.append(text((_LEFT + _W - _RIGHT) / 2, _H - 4, plot.x_name, 12))

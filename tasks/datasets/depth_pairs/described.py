@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Tag, model_validator
 
 from tasks.bounds import FilePath, Label
 from tasks.datasets.depth_pairs.dataset import DepthDataset
 from tasks.datasets.depth_pairs.layout import DepthFormat, DepthLayout, ListFile, Part
 from tasks.datasets.depth_pairs.window import Window
-from tasks.datasets.described import DatasetDescription, kind_of
+from tasks.datasets.described import DatasetDescription, by_kind
 from tasks.errors import DataError
 
 Metres = Annotated[float, Field(gt=0, le=1e6)]
@@ -91,10 +91,6 @@ class PairCounts(BaseModel):
 
 DepthField: TypeAlias = Annotated[
     Annotated[Label, Tag("name")] | Annotated[DepthPairs, Tag("depth_pairs")],
-    Discriminator(
-        kind_of,
-        custom_error_type="dataset",
-        custom_error_message="must be the name of a data set, or {kind: depth_pairs, path: ..}",
-    ),
+    by_kind("depth_pairs"),
 ]
 """A data set by name, or a description."""

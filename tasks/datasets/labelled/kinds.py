@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
-from pydantic import Discriminator, Tag
+from pydantic import Tag
 
 from tasks.bounds import Label
-from tasks.datasets.described import kind_of
+from tasks.datasets.described import by_kind
 from tasks.datasets.labelled.described import LabelledDescription
 from tasks.datasets.labelled.folder import ImageFolder
 from tasks.datasets.labelled.huggingface import SPLITS, STATE, SavedDataset
@@ -19,11 +19,7 @@ LabelledField: TypeAlias = Annotated[
     | Annotated[ImageFolder, Tag("folder")]
     | Annotated[ImageTable, Tag("table")]
     | Annotated[SavedDataset, Tag("huggingface")],
-    Discriminator(
-        kind_of,
-        custom_error_type="dataset",
-        custom_error_message="must be the name of a data set, or {kind: folder, table or huggingface, path: ..}",
-    ),
+    by_kind("folder, table or huggingface"),
 ]
 """A data set by name, or a description. A new kind joins the union here, and `KINDS`."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import Discriminator, Tag, field_validator
+from pydantic import Tag, field_validator
 
 from tasks.bounds import FilePath, Label
-from tasks.datasets.described import DatasetDescription, kind_of
+from tasks.datasets.described import DatasetDescription, by_kind
 from tasks.datasets.persons.dataset import PARTS, PartFiles, PoseDataset
 
 _PART = "{part}"
@@ -61,10 +61,6 @@ class CocoDescription(DatasetDescription):
 
 PoseField: TypeAlias = Annotated[
     Annotated[Label, Tag("name")] | Annotated[CocoDescription, Tag("coco")],
-    Discriminator(
-        kind_of,
-        custom_error_type="dataset",
-        custom_error_message="must be the name of a data set, or {kind: coco, path: ..}",
-    ),
+    by_kind("coco"),
 ]
 """A data set by name, or a description."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.datasets.files import first_few
-from tasks.datasets.manifest import folders_of, saved_digest
+from tasks.datasets.manifest import check_planned, folders_of, saved_digest
 from tasks.datasets.manifest import save as save_manifest
 from tasks.datasets.persons.dataset import Part, PoseDataset
 from tasks.datasets.persons.described import CocoDescription
@@ -226,11 +226,12 @@ class PoseData:
             raise DataError(problem)
         persons = self._read(root)
         if self._official in self.manifests and not self.whole.made:
-            self._same("annotations", self.manifests[self._official], self.whole.manifest_of(root, persons).digest)
+            found = self.whole.manifest_of(root, persons).digest
+            check_planned(self.name, "annotations", self.manifests[self._official], found)
         learnt, evaluated = [persons[part] for part in self._learnt], persons[self.evaluate]
         boxes = self._boxes(root, evaluated)
         if self.boxes == "detections" and self._detected in self.manifests:
-            self._same("detected boxes", self.manifests[self._detected], boxes.digest)
+            check_planned(self.name, "detected boxes", self.manifests[self._detected], boxes.digest)
         if not len(boxes.scores):
             raise DataError(f"{self.whole.name}: no box of {self.evaluate} to evaluate")
         whole = together(learnt)
@@ -238,13 +239,6 @@ class PoseData:
         training = Opened(self._images(root, names, "train"), whole, ground_truth(whole))
         own = self.whole.image_names(self.evaluate, evaluated)
         return training, Opened(self._images(root, own, self.evaluate), evaluated, boxes)
-
-    def _same(self, what: str, planned: str, found: str) -> None:
-        if planned != found:
-            raise DataError(
-                f"{self.whole.name}: the {what} are not those that the trial was planned with (SHA-256 "
-                f"{planned[:12]}.., now {found[:12]}..): put those back, or submit the job again to run with these"
-            )
 
     def _images(self, root: Path, names: Sequence[str], part: str) -> Source:
         """Raises DataError for images that the annotations name and that are not there."""

@@ -267,7 +267,7 @@ class StillImages(SequenceDataset):
     def protocol(self, part: Part) -> Protocol:
         from tasks.datasets.sequences.types import Protocol
 
-        return Protocol("otb", True, "all")
+        return Protocol("otb", True)
 
     def _read(self, root: Path, part: Part) -> Objects | None:
         """Its objects; None where there are no annotations of the part."""

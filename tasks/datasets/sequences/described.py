@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag
 
 from tasks.bounds import Label
-from tasks.datasets.described import DatasetDescription, kind_of
+from tasks.datasets.described import DatasetDescription, by_kind
 from tasks.datasets.sequences.dataset import FolderSequences
 
 
@@ -34,16 +34,12 @@ class SequencesDescription(DatasetDescription):
             name=self.name, title=self.name, source="folder", folder="", counts={}, frames={}, licence="",
             split="by the folders train, val and test", metric="SUC" if self.protocol == "otb" else "AO",
             how_to_get=f"{self.path} needs a folder of that name, with a folder for each sequence", form="Own",
-            fields={"rate": self.fps, "kind": self.protocol}, own=self,
+            fields={"fps": self.fps, "kind": self.protocol}, own=self,
         )  # fmt: skip
 
 
 SequencesField: TypeAlias = Annotated[
     Annotated[Label, Tag("name")] | Annotated[SequencesDescription, Tag("sequences")],
-    Discriminator(
-        kind_of,
-        custom_error_type="dataset",
-        custom_error_message="must be the name of a data set, or {kind: sequences, path: ..}",
-    ),
+    by_kind("sequences"),
 ]
 """A data set by name, or a description."""

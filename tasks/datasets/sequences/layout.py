@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -53,6 +53,10 @@ class FolderLayout(ABC):
 
     name: str
     """Of the data set, for messages."""
+    fps: float = 30.0
+    """Frames per second, where no file says."""
+    kind: Literal["otb", "got10k"] = "otb"
+    """How trackers are measured, see types.Protocol."""
 
     origin: ClassVar[float] = 0
     """What the files call the left and upper edge of an image."""
@@ -79,13 +83,8 @@ class FolderLayout(ABC):
     def shown(self, base: Path, place: Place, count: int) -> Shown:
         """`count`: boxes of the sequence, all of them public. Raises DataError."""
 
-    @abstractmethod
-    def protocol(self, part: Part) -> Protocol: ...
-
-    @property
-    @abstractmethod
-    def fps(self) -> float:
-        """Where no file says."""
+    def protocol(self, part: Part) -> Protocol:
+        return Protocol(self.kind, part not in self.first_only)
 
     def read(self, base: Path, part: Part, sequence: str, look: bool) -> Sequence:
         """A sequence. `look`: compare its frames with the folder; else their names follow from their number.
@@ -106,7 +105,7 @@ class FolderLayout(ABC):
             self._check_first(base / place.boxes, sequence, boxes, visible)
         if self.strict and (shown.visible & ~has_area).any():
             raise DataError(self.without_area(place, sequence, boxes, shown.visible & ~has_area))
-        counted = shown.counted & has_area if self.protocol(part).kind == "otb" else shown.counted
+        counted = shown.counted & has_area if self.kind == "otb" else shown.counted
         return Sequence(sequence, frames, boxes, visible, counted, shown.fps)
 
     def _without_boxes(self, place: Place, sequence: str, boxes: Floats, frames: tuple[str, ...]) -> Sequence:

@@ -13,7 +13,7 @@ from tasks.datasets.sequences import lasot_lists
 from tasks.datasets.sequences.got10k_lists import Taken, numbers_left_out
 from tasks.datasets.sequences.layout import FolderLayout, Place, Shown, check_folders
 from tasks.datasets.sequences.rows import read_info, read_names, read_numbers
-from tasks.datasets.sequences.types import Part, Protocol
+from tasks.datasets.sequences.types import Part
 from tasks.errors import DataError
 
 
@@ -23,6 +23,8 @@ class Got10k(FolderLayout):
     (1: the object is absent), cover.label (0 to 8: how much of it shows), meta_info.ini."""
 
     first_only = ("test",)
+    fps: float = 10.0
+    kind: Literal["otb", "got10k"] = "got10k"
     taken: Taken = "reference"
 
     def names(self, base: Path, part: Part) -> list[str]:
@@ -70,13 +72,6 @@ class Got10k(FolderLayout):
             pass
         raise DataError(f"{self.name}: {info}: anno_fps: {stated!r} is no number of frames a second, as 10Hz is")
 
-    def protocol(self, part: Part) -> Protocol:
-        return Protocol("got10k", part != "test", "first" if part == "test" else "all")
-
-    @property
-    def fps(self) -> float:
-        return 10.0
-
 
 @dataclass(frozen=True)
 class TrackingNet(FolderLayout):
@@ -113,13 +108,6 @@ class TrackingNet(FolderLayout):
         """Nothing is said of frames: each shows its object where its box has an area."""
         return Shown(np.ones(count, dtype=np.bool_), np.ones(count, dtype=np.bool_), self.fps)
 
-    def protocol(self, part: Part) -> Protocol:
-        return Protocol("otb", part != "test", "first" if part == "test" else "all")
-
-    @property
-    def fps(self) -> float:
-        return 30.0
-
 
 @dataclass(frozen=True)
 class Lasot(FolderLayout):
@@ -150,13 +138,6 @@ class Lasot(FolderLayout):
         hidden, gone = (read_numbers(base / other, self.name, count) > 0 for other in place.others)
         return Shown(~hidden & ~gone, ~hidden & ~gone, self.fps)
 
-    def protocol(self, part: Part) -> Protocol:
-        return Protocol("otb", True, "all")
-
-    @property
-    def fps(self) -> float:
-        return 30.0
-
 
 BOXES, VISIBLE = "boxes.txt", "visible.txt"
 
@@ -167,8 +148,6 @@ class Own(FolderLayout):
     (x,y,width,height a line, 0 at the left and upper edge), and perhaps visible.txt (1 or 0 a line)."""
 
     strict = True
-    rate: float = 30.0
-    kind: Literal["otb", "got10k"] = "otb"
 
     def names(self, base: Path, part: Part) -> list[str]:
         if not (base / part).is_dir():
@@ -196,11 +175,4 @@ class Own(FolderLayout):
             visible = read_numbers(path, self.name, count) > 0
         counted = visible.copy()
         counted[0] &= self.kind == "otb"
-        return Shown(visible, counted, self.rate)
-
-    def protocol(self, part: Part) -> Protocol:
-        return Protocol(self.kind, True, "all")
-
-    @property
-    def fps(self) -> float:
-        return self.rate
+        return Shown(visible, counted, self.fps)

@@ -123,7 +123,7 @@ class StillSet(SequenceSet):
     """Images whose objects are sequences of one frame."""
 
     def __init__(self, name: str, base: Path, part: Part, objects: Objects) -> None:
-        self.name, self.root, self.part, self.protocol = name, base, part, Protocol("otb", True, "all")
+        self.name, self.root, self.part, self.protocol = name, base, part, Protocol("otb", True)
         self.lengths = objects.lengths
         self._files, self._ends, self._boxes = StringTable(objects.files), objects.ends, objects.boxes
 

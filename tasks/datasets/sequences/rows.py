@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,12 +26,11 @@ def read_boxes(path: Path, name: str) -> Floats:
     """
     text = _text(path, name).strip()
     lines = text.split("\n") if text else []
-    try:
-        boxes = np.array([line.replace(",", " ").split() for line in lines], dtype=np.float64)
-        if boxes.ndim == 2 and boxes.shape[1] == 4 and (np.abs(boxes) <= LARGEST_BOX).all():  # false for NaN
-            return boxes
-    except ValueError:
-        pass
+    if lines:
+        with contextlib.suppress(ValueError):
+            boxes = np.loadtxt(io.StringIO(text.replace(",", " ")), comments=None, ndmin=2)  # skips empty lines
+            if boxes.shape == (len(lines), 4) and (np.abs(boxes) <= LARGEST_BOX).all():  # false for NaN
+                return boxes
     raise DataError(f"{name}: {path}{_fault(lines)}")
 
 

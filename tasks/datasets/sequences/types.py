@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Part = Literal["train", "val", "test"]
-PARTS: tuple[Part, ...] = ("train", "val", "test")
 Floats: TypeAlias = NDArray[np.float64]
 Flags: TypeAlias = NDArray[np.bool_]
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -26,8 +25,6 @@ class Protocol:
     overlap over all counted frames of all sequences together."""
     public_labels: bool
     """False: boxes after the first are with the makers' server; results are written as a submission."""
-    boxes: Literal["first", "all"]
-    """The boxes that a sequence has here: that of the first frame alone, or one for each frame."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,8 @@ class SequenceSet(ABC):
         """Reads the annotations of a sequence. Raises DataError naming file, value and remedy."""
 
     def image(self, path: str) -> Pixels:
-        """(height, width, 3): a frame in RGB. Raises Unreadable for one that is missing or damaged."""
-        from tasks.datasets.images.decode import opened
+        """(height, width, 3): a frame in RGB, in an array that may not be written to. Raises Unreadable for one that is
+        missing or damaged."""
+        from tasks.datasets.images.decode import opened_pixels
 
-        return np.asarray(opened(self.root / path, self.name, str(self.root / path)))
+        return opened_pixels(self.root / path, self.name, str(self.root / path))

@@ -21,7 +21,7 @@ from orchestrator.report.formats.html_page import html
 from orchestrator.report.formats.terminal import terminal
 from orchestrator.report.json_values import to_json
 from orchestrator.report.model import Report
-from orchestrator.report.svg.heat_map import heat_map_svg
+from orchestrator.report.svg.heat_map import picture
 from orchestrator.report.verify import verify
 from orchestrator.store.store import Store, open_store
 
@@ -98,7 +98,10 @@ def test_every_form_prints_metres_and_the_recorded_splits(depth: tuple[Store, Re
 
 
 def test_a_heat_map_is_bright_where_the_error_is_small(depth: tuple[Store, Report]) -> None:
-    drawn = heat_map_svg(depth[1], "grid", "nyu/SUP")
+    store, report = depth
+    trials = [trial for trial in store.trials.placed(report.job_id, "grid") if trial.group == "nyu/SUP"]
+    drawn = picture(trials, {choice.key for choice in store.choices.of(report.job_id)})
+    assert drawn is not None
     assert 'fill="#fde725"/><text' in drawn.replace("\n", ""), "the best square"
     assert "learning rate 2.64e-4, layer decay 0.75: 0.040 m, chosen" in drawn
 

@@ -14,7 +14,7 @@ from orchestrator.report.drawings import Scale
 from orchestrator.report.formats.html_page import html
 from orchestrator.report.model import Report
 from orchestrator.report.svg.elements import nice
-from orchestrator.report.svg.heat_map import VIRIDIS, colour, heat_map_svg, part_of, picture
+from orchestrator.report.svg.heat_map import VIRIDIS, colour, part_of, picture
 from orchestrator.store.store import Store, open_store
 
 NASTY = ("<script>alert(1)</script>", "a\"b'&c")
@@ -132,23 +132,28 @@ def test_links_to_runs_survive_another_port(study: tuple[Store, Report]) -> None
 
 def test_a_heat_map_alone_is_an_svg_file(study: tuple[Store, Report]) -> None:
     store, report = study
-    root = ElementTree.fromstring(heat_map_svg(report, "grid", f"{NASTY[0]}/RAND"))
+
+    def drawn(stage: str, data_set: str) -> str | None:
+        trials = [t for t in store.trials.placed(report.job_id, stage) if t.group == f"{data_set}/RAND"]
+        return picture(trials, set())
+
+    alone = drawn("grid", NASTY[0])
+    assert alone is not None
+    root = ElementTree.fromstring(alone)
     said = ["".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert said.count("diverged") == 2
     assert "90.0" in said
     assert "learning rate" in said
     assert any(NASTY[0] in line for line in said)
-    assert "worst 34.8" in said, "the scale is the data set's, over both rows"
-    assert "best 96.0 %" in said
-    rows = [t for t in store.trials.placed(report.job_id) if t.stage == "grid" and t.group == f"{NASTY[1]}/RAND"]
-    alone = picture(rows, set())
-    assert alone is not None
-    assert "✕ failed" in "".join(ElementTree.fromstring(alone).itertext())
-    assert picture([t for t in store.trials.placed(report.job_id) if t.stage == "pretrain"], set()) is None
-    with pytest.raises(ValueError, match="no heat map"):
-        heat_map_svg(report, "final", f"{NASTY[0]}/RAND")
-    with pytest.raises(KeyError, match="nobody"):
-        heat_map_svg(report, "grid", "nobody")
+    assert "best 90.0 %" in said, "the scale is the group's"
+    page = html(report)
+    assert "worst 34.8<" in page, "the scale is the data set's, over both rows"
+    assert "best 96.0 %<" in page
+    other = drawn("grid", NASTY[1])
+    assert other is not None
+    assert "✕ failed" in "".join(ElementTree.fromstring(other).itertext())
+    assert drawn("final", NASTY[0]) is None
+    assert picture(store.trials.placed(report.job_id, "pretrain"), set()) is None
 
 
 def test_the_scale_is_bright_for_better_and_text_can_be_read_on_it() -> None:

@@ -19,8 +19,8 @@ from orchestrator.report.json_values import to_json
 from orchestrator.report.model import Report
 from orchestrator.report.page import words
 from orchestrator.report.replicates import replicates
-from orchestrator.report.searches import TEST, _with_best
 from orchestrator.report.searches import _setting as _setting_of
+from orchestrator.report.searches import _with_best
 from orchestrator.report.verify import verify
 from orchestrator.spec.job import job_id
 from orchestrator.store.store import Store, open_store
@@ -126,7 +126,6 @@ def test_no_importance_from_nothing(tried: list[SearchSetting], better: str) -> 
 
 def test_no_search_shows_test(ran: tuple[Store, Report], monkeypatch: pytest.MonkeyPatch) -> None:
     store, report = ran
-    assert TEST == "test"
     assert {each.split for each in report.searches} == {"val"}
     read = store.trials.placed
 

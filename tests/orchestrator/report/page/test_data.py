@@ -8,11 +8,14 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.report import groups
+from orchestrator.report.build import build
 from orchestrator.report.drawings import Curve
-from orchestrator.report.groups import OTHERS, POINTS, curve, thinned
+from orchestrator.report.groups import POINTS, curve, thinned
 from orchestrator.report.model import Report
 from orchestrator.report.page.data import page_data, panels
 from orchestrator.report.svg.curves import curves_svg
+from orchestrator.store.store import Store
 
 NO_WORDS = {"loss": "", "metric": ""}
 
@@ -84,7 +87,19 @@ def test_long_curves_of_others_keep_some_epochs_and_their_last(whole_study: obje
     ]
     assert [each.epoch for each in thinned("other", trial, evaluated)] == [50, 100, 150, 200, 250, 300]
     assert curve("other", trial, thinned("other", trial, evaluated)).broken == (200,)
-    assert OTHERS >= 20
+
+
+def test_of_too_many_other_trials_some_at_even_distances_are_drawn(
+    whole_study: tuple[Store, Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, whole = whole_study
+    monkeypatch.setattr(groups, "OTHERS", 7)
+    fewer = build(store, whole.job_id).named["digits/SUP"].curves
+    curves = whole.named["digits/SUP"].curves
+    others = [each for each in curves if each.role == "other"]
+    assert len(others) == 19
+    assert [each for each in fewer if each.role == "other"] == others[::3]
+    assert [each for each in fewer if each.role != "other"] == [each for each in curves if each.role != "other"]
 
 
 def test_a_name_cannot_end_the_element(whole: Report) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import sequence_trees as trees
 from data_commands import command, problems
+from sequence_trees import mine
 
 from tasks.datasets import describe
 from tasks.datasets.images.decode import Unreadable
@@ -20,31 +20,12 @@ from tasks.datasets.sequences.types import Part
 from tasks.errors import DataError
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = trees.all_four(tmp_path_factory.mktemp("whole"))
-    trees.own(root / "mine")
-    return root
-
-
-@pytest.fixture
-def root(whole: Path, tmp_path: Path) -> Path:
-    """Got10k, TrackingNet, LaSOT, COCO and one's own below a data root."""
-    return shutil.copytree(whole, tmp_path / "data")
-
-
 def edited(path: Path, change: Callable[[list[str]], list[str]]) -> None:
     path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
 
 
 def line(number: int, text: str) -> Callable[[list[str]], list[str]]:
     return lambda lines: [text if place == number else each for place, each in enumerate(lines, 1)]
-
-
-def mine(root: Path) -> SequenceDataset:
-    card = describe("mine", "sequences", {}, root)
-    assert isinstance(card, SequenceDataset)
-    return card
 
 
 def load_all(card: SequenceDataset, root: Path, part: Part) -> None:

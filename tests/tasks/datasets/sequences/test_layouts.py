@@ -53,7 +53,7 @@ def test_got10k_train_is_the_references_list(root: Path) -> None:
     assert (sequence.fps, sequence.still) == (10.0, False)
     assert flags(sequence.visible) == "11111001"  # hidden in 5, absent in 6
     assert flags(sequence.counted) == "01111001"  # without the first, which is given
-    assert opened.protocol == Protocol("got10k", True, "all")
+    assert opened.protocol == Protocol("got10k", True)
 
 
 @pytest.mark.parametrize(("taken", "numbers"), [("all", (1, 2, 3, 4, 8, 9)), ("without_vot", (1, 2, 3, 8, 9))])
@@ -78,7 +78,7 @@ def test_got10k_test_has_its_first_box_alone(root: Path) -> None:
     assert sequence.boxes.shape == (1, 4)
     assert opened.lengths.tolist() == [len(sequence.frames)] * 2 == [trees.FRAMES] * 2
     assert (flags(sequence.visible), flags(sequence.counted)) == ("10000000", "00000000")
-    assert opened.protocol == Protocol("got10k", False, "first")
+    assert opened.protocol == Protocol("got10k", False)
 
 
 def test_trackingnet_has_twelve_folders_and_a_test(root: Path) -> None:
@@ -94,7 +94,7 @@ def test_trackingnet_has_twelve_folders_and_a_test(root: Path) -> None:
     assert names(test) == ["-3TIfnTSM6c_2", "a1qoB1eERn0_0"]
     assert test.load(0).boxes.shape == (1, 4)
     assert test.load(0).frames[-1] == f"TEST/frames/-3TIfnTSM6c_2/{trees.FRAMES - 1}.jpg"
-    assert test.protocol == Protocol("otb", False, "first")
+    assert test.protocol == Protocol("otb", False)
 
 
 def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_lasot_counts_from_one_and_hides_what_is_occluded_or_gone(root: Path) ->
     assert sequence.frames[0] == "airplane/airplane-1/img/00000001.jpg"
     np.testing.assert_allclose(sequence.boxes[:4], trees.path_of(0).round()[:4])  # one less than in the file
     assert flags(sequence.visible) == flags(sequence.counted) == "11110011"
-    assert opened.protocol == Protocol("otb", True, "all")
+    assert opened.protocol == Protocol("otb", True)
 
 
 def test_a_box_without_area_is_not_measured_on_lasot(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sequence_trees as trees
 from data_commands import command
+from sequence_trees import mine
 
 from tasks.datasets import DATASETS, contents, describe
 from tasks.datasets.manifest import load
@@ -17,24 +18,6 @@ from tasks.datasets.sequences import opened
 from tasks.datasets.sequences.catalog import GOT10K, LASOT, SCENE_TRACKS, SEQUENCES
 from tasks.datasets.sequences.dataset import SequenceDataset
 from tasks.datasets.sequences.open import open_sequences
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = trees.all_four(tmp_path_factory.mktemp("whole"))
-    trees.own(root / "mine")
-    return root
-
-
-@pytest.fixture
-def root(whole: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(whole, tmp_path / "data")
-
-
-def mine(root: Path) -> SequenceDataset:
-    card = describe("mine", "sequences", {}, root)
-    assert isinstance(card, SequenceDataset)
-    return card
 
 
 @pytest.mark.parametrize("card", SEQUENCES[:4], ids=lambda card: card.name)
