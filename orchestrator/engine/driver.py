@@ -233,7 +233,7 @@ class Driver:
             resources = self._fitting(planned.resources) or planned.resources
             parents = self.store.trials.snapshots(planned.needs) if planned.needs else {}
             self.backend.start(assignment_of(planned, token, resources, parents, self.site), resources)
-            self._time_left.begin(planned, self.store.trials.snapshots([planned.key])[planned.key].epoch)
+            self._time_left.begin(planned)
             self.tally.started += 1
 
     def _fitting(self, resources: Resources) -> Resources | None:
@@ -269,7 +269,7 @@ class Driver:
             self._takeover.hold(attempt.key)
         ended = [write for write in writes if not isinstance(write, Reported) and write.attempt not in lost]
         reported = [write for write in writes if isinstance(write, Reported) and write.attempt not in lost]
-        self._time_left.heard(writes, self.planned_trials)
+        self._time_left.heard(writes, self.planned_trials, lost)
         self._judge(reported, {write.key for write in ended})
         self._apply_ends(ended)
 
@@ -343,7 +343,8 @@ class Driver:
             self._apply(step)
 
     def _replay_reports(self, key: str, snapshot: TrialSnapshot) -> None:
-        """Passes the recorded reports of a trial to the searches."""
+        """Passes the recorded reports of a trial to the searches, and how far it came to the estimate of the time."""
+        self._time_left.reached(key, snapshot.epoch)
         if snapshot.epoch and self.searches.listens(key):
             for report in self.store.trials.reports(key):
                 self._apply(self.searches.on_report(key, report.epoch, report.values, snapshot.state in RESULTS))
