@@ -56,7 +56,7 @@ class TimeLeft:
         self._planner, self._clock = planner, clock
         self._running: dict[str, _Run] = {}
         self._reached: dict[str, int] = {}
-        """Key of a trial -> the last round of its schedule that it has reported, to this driver or to an earlier one."""
+        """Key of a trial -> the last round of its schedule that it has reported, to whichever driver."""
         self._ended: dict[str, tuple[float, float]] = {}
         """Stage -> (seconds that trials took, what was estimated for them)."""
         self._starts: list[float] = []
