@@ -11,7 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from workers.errors import LIMIT_GRACE_S, Stopped
-from workers.messages import Assignment, Event, Outcome, StoppedAtCheckpoint, TrialUpdate, classify_error
+from workers.messages import (
+    Acknowledgement,
+    Assignment,
+    Event,
+    Outcome,
+    StoppedAtCheckpoint,
+    TrialUpdate,
+    classify_error,
+)
 from workers.ray_train import ends_of_workers
 from workers.run import Emit, run_trial
 
@@ -60,15 +68,20 @@ class TrialActor:
             self._key, self._begun = assignment.key, time.monotonic()
             self._stop.clear()
             threading.Thread(target=self._run, args=(assignment,), daemon=True, name=assignment.name).start()
-        return self.poll(0, wait_s)
+        return self.poll(None, wait_s)
 
-    def poll(self, acknowledged: int, wait_s: float = 10.0) -> TrialUpdate:
-        """Drops the first `acknowledged` events of the trial; returns the others, waiting up to `wait_s` for one."""
+    def poll(self, acknowledged: Acknowledgement | None = None, wait_s: float = 10.0) -> TrialUpdate:
+        """Drops the `acknowledged` events of the trial; returns the others, waiting up to `wait_s` for one.
+
+        What is acknowledged of another attempt changes nothing: a driver that slept past its lease may still speak of
+        the trial that the actor had then.
+        """
         with self._changed:
             self._asked = time.monotonic()
-            dropped = max(0, acknowledged - self._dropped)
-            del self._events[:dropped]
-            self._dropped += dropped
+            if acknowledged is not None and self._has(acknowledged.key, acknowledged.token):
+                dropped = max(0, acknowledged.events - self._dropped)
+                del self._events[:dropped]
+                self._dropped += dropped
             self._changed.wait_for(lambda: self._events or self._ended, timeout=wait_s)
             self._changed.wait_for(lambda: self._ended, timeout=min(wait_s, LINGER_S))
             self._asked = time.monotonic()
@@ -85,13 +98,17 @@ class TrialActor:
                 owner=self._owner,
             )
 
-    def release(self, token: int) -> None:
-        """Removes the checkpoints of attempt `token`, whose events are all recorded. Late calls change nothing."""
+    def release(self, key: str, token: int) -> None:
+        """Removes the checkpoints of this attempt, whose events are all recorded. Late calls change nothing."""
         with self._changed:
             self._asked = time.monotonic()
-            if self._ended and self._assignment is not None and self._assignment.token == token:
+            if self._ended and self._has(key, token):
                 self._tidy()
                 self._events = []
+
+    def _has(self, key: str, token: int) -> bool:
+        """True if this is its attempt (the lock is held). Most attempts have token 1, so the trial counts too."""
+        return self._assignment is not None and (self._key, self._assignment.token) == (key, token)
 
     def set_owner(self, owner: str, *before: str) -> bool:
         """Gives the actor to another driver. False when it no longer belonged to one of `before`: of two drivers that

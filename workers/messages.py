@@ -6,7 +6,7 @@ import errno
 import pickle
 import traceback
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.errors import DataError, PluginError
 from workers.errors import ErrorClass, TrialError
@@ -134,6 +134,14 @@ class StoppedAtCheckpoint:
 Event = Report | Outcome | Failure | StoppedAtCheckpoint
 
 
+class Acknowledgement(NamedTuple):
+    """So many events of an attempt, from its first on, are recorded."""
+
+    key: str
+    token: int
+    events: int
+
+
 @dataclass(frozen=True)
 class TrialUpdate:
     """An actor's answer about its trial: the events not acknowledged so far, oldest first."""
@@ -143,10 +151,15 @@ class TrialUpdate:
     token: int
     events: tuple[Event, ...]
     heard: int
-    """Number of events before these; acknowledge these with heard + len(events)."""
+    """Number of events before these."""
     ended: bool
     owner: str = ""
     """Id of the driver to which the actor belongs: the one that created it, or the one that took it over."""
+
+    @property
+    def acknowledgement(self) -> Acknowledgement:
+        """Lets the actor drop these events, too."""
+        return Acknowledgement(self.key, self.token, self.heard + len(self.events))
 
 
 def classify_error(error: BaseException) -> Failure:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli.options import echo, output, show
 
 if TYPE_CHECKING:
-    from workers.optim_spec import OptimSpec
     from workers.trial import TrialSpec
 
 
@@ -50,25 +49,15 @@ def settings_of(spec: Path, profile: str | None, overrides: Sequence[str] = ()) 
 
 def _column(study: str, row: str, trials: Sequence[TrialSpec]) -> SettingsColumn:
     from orchestrator.records.recorded_spec import lookup
-    from orchestrator.report.training_settings import FIELDS, tried
+    from orchestrator.report.training_settings import FIELDS, tried, with_rise
 
     titles = dict(FIELDS)
     for trial in trials:
         titles |= {f"task.{path}": title for path, title in trial.task.setting_titles.items()}
-    dumped = [trial.model_dump(mode="json") for trial in trials]
-    for fields, trial in zip(dumped, trials, strict=True):
-        _of_up_down(fields["optim"], trial.optim)
+    plain = [trial.model_dump(mode="json") for trial in trials]
+    dumped = [{**fields, "optim": with_rise(fields["optim"])} for fields in plain]
     values = {path: tried([lookup(fields, path) for fields in dumped]) for path in titles}
     return SettingsColumn(study, row, titles, values)
-
-
-def _of_up_down(fields: dict[str, Any], optim: OptimSpec) -> None:
-    """Writes into `fields`, those of `optim`, how long the rise is where a default decides it; under another schedule,
-    that there is none."""
-    if optim.schedule != "up_down":
-        fields |= dict.fromkeys(("up_epochs", "up_iterations", "up_power"))
-    else:
-        fields["up_epochs" if optim.iterations is None else "up_iterations"] = optim.up_length
 
 
 @click.command("settings")

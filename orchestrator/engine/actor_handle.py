@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.engine.watch import AnswerWatch
+from orchestrator.records.writes import Attempt
 from orchestrator.spec.job import Resources
 from workers.messages import Assignment, TrialUpdate
 
@@ -26,8 +27,8 @@ class ActorHandle:
     """True once it has answered; until then the cluster may still count its resources as free."""
     call: Any = None
     """The call whose answer is awaited; None while idle."""
-    ended: int | None = None
-    """Token of its last trial, whose end is recorded; None once the worker knows that, or has another trial."""
+    ended: Attempt | None = None
+    """Its last one, whose end is recorded; None once the worker knows that, or has another trial."""
     unavailable_since: float | None = None
     former_owner: str = ""
     """Id of the driver from which it was, or is to be, taken over; an answer that was on its way names that one."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.engine.backend import Backend, RunSite, assignment_of, is_broken
+from orchestrator.engine.commits import commit
 from orchestrator.engine.inbox import Inbox
 from orchestrator.engine.membership import Membership
 from orchestrator.engine.plan_rows import choice_of, placement_of
@@ -23,7 +24,7 @@ from orchestrator.plan.planner import Planner
 from orchestrator.plan.state import RESULTS
 from orchestrator.plan.trials import PlannedTrial
 from orchestrator.records.states import SUBMISSION, JobState, TrialSnapshot, TrialState
-from orchestrator.records.writes import Failed, Finished, Reported, Write
+from orchestrator.records.writes import Attempt, Failed, Finished, Reported, Write, gives_back
 from orchestrator.search.searches import Searches, SearchStep
 from orchestrator.spec.job import JobSpec, Resources
 from orchestrator.store.store import Store
@@ -74,8 +75,8 @@ class Driver:
         self._membership = Membership(store, self.id, job_id, site.cluster, job.priority)
         self._unapplied: deque[tuple[str, TrialSnapshot, bool]] = deque()
         """(key, snapshot, replay) that `update` has yet to pass to searches and planner."""
-        self._asked_to_stop: set[tuple[str, int]] = set()
-        """(key, token) of attempts that a search ended."""
+        self._asked_to_stop: set[Attempt] = set()
+        """Those that a search ended."""
         self._logged_pauses: set[str] = set()
         self._cluster_lost = False
 
@@ -163,7 +164,8 @@ class Driver:
             self.update({key: snapshot}, replay=True)
         for key, snapshot in free.items():
             self._replay_reports(key, snapshot)
-            self.planner.give_back(key)
+        for key in (ended.keys() | free.keys()) & self.planned_trials.keys():
+            self.planner.give_back(key)  # also one that is done: if it was to run again for its weights, it has not
         self.update({})
 
     def stop(self, why: str) -> None:
@@ -231,7 +233,7 @@ class Driver:
             resources = self._fitting(planned.resources) or planned.resources
             parents = self.store.trials.snapshots(planned.needs) if planned.needs else {}
             self.backend.start(assignment_of(planned, token, resources, parents, self.site), resources)
-            self._time_left.begin(planned, self.store.trials.snapshots([planned.key])[planned.key].epoch)
+            self._time_left.begin(planned)
             self.tally.started += 1
 
     def _fitting(self, resources: Resources) -> Resources | None:
@@ -261,41 +263,24 @@ class Driver:
         writes = [write for _, write in overdue]
         self._apply_writes(writes, self._commit(writes))
 
-    def _apply_writes(self, writes: Sequence[Write], lost: set[str]) -> None:
-        """Passes what is recorded to searches and planner. `lost`: keys of trials that other drivers have."""
-        for key in lost:
-            self._takeover.hold(key)
-        ended = [write.key for write in writes if not isinstance(write, Reported) and write.key not in lost]
-        reported = [write for write in writes if isinstance(write, Reported) and write.key not in lost]
-        self._time_left.heard(writes, self.planned_trials)
-        self._judge(reported, set(ended))
-        self._apply_ends(list(dict.fromkeys(ended)))
+    def _apply_writes(self, writes: Sequence[Write], lost: set[Attempt]) -> None:
+        """Passes what is recorded to searches and planner. `lost`: attempts that this driver does not hold any more."""
+        for attempt in lost:
+            self._takeover.hold(attempt.key)
+        ended = [write for write in writes if not isinstance(write, Reported) and write.attempt not in lost]
+        reported = [write for write in writes if isinstance(write, Reported) and write.attempt not in lost]
+        self._time_left.heard(writes, self.planned_trials, lost)
+        self._judge(reported, {write.key for write in ended})
+        self._apply_ends(ended)
 
-    def _commit(self, writes: list[Write]) -> set[str]:
-        """Commits in one transaction. Leaves out, and returns, keys of trials that another driver has taken over."""
-        if not writes:
-            return set()
-        ends = any(not isinstance(write, Reported) for write in writes)
-        if ends:
-            fault_point("before_result_commit")
-        lost: set[str] = set()
-        try:
-            self.store.trials.commit(self.id, writes)
-        except LeaseLost:
-            for key in {write.key for write in writes}:
-                try:
-                    self.store.trials.commit(self.id, [write for write in writes if write.key == key])
-                except LeaseLost:
-                    log.info("%s: taken over by another driver, which records its results", self.name(key))
-                    lost.add(key)
-        fault_point("after_result_commit" if ends else "after_report")
-        return lost
+    def _commit(self, writes: Sequence[Write]) -> set[Attempt]:
+        return commit(self.store, self.id, writes, self.name)
 
-    def _acknowledge(self, answer: Any, lost: set[str]) -> None:
+    def _acknowledge(self, answer: Any, lost: set[Attempt]) -> None:
         worker, update = answer.worker, answer.update
         if update is None:
             return
-        if update.key in lost:
+        if (update.key, update.token) in lost:
             self.backend.stop(worker)
             self.backend.retire(worker)
             return
@@ -314,22 +299,24 @@ class Driver:
             self._apply(self.searches.on_report(report.key, report.epoch, report.values, report.key in ended))
             self.update({})
         for worker in self.backend.running() if self.searches else ():
-            if self.searches.unwanted(worker.key) and (worker.key, worker.token) not in self._asked_to_stop:
-                self._asked_to_stop.add((worker.key, worker.token))
+            attempt = Attempt(worker.key, worker.token)
+            if self.searches.unwanted(attempt.key) and attempt not in self._asked_to_stop:
+                self._asked_to_stop.add(attempt)
                 self.backend.stop(worker)
 
-    def _apply_ends(self, keys: Sequence[str]) -> None:
-        """Applies the recorded ends of attempts: of trials with a result, and of those that are pending again."""
-        if not keys:
+    def _apply_ends(self, ends: Sequence[Write]) -> None:
+        """Applies the recorded ends of attempts: of trials with a result, and of those that can run again, which
+        another driver may have claimed since."""
+        if not ends:
             return
-        snapshots = self.store.trials.snapshots(keys)
-        for key in keys:
-            planned, snapshot = self.planned_trials.get(key), snapshots[key]
-            if snapshot.state is TrialState.pending:
-                if planned is not None:
-                    self.planner.give_back(key)
+        again = {end.key for end in ends if gives_back(end)}
+        for key, snapshot in self.store.trials.snapshots(end.key for end in ends).items():
+            if snapshot.state is TrialState.running:
+                self._takeover.hold(key)
                 continue
             self.update({key: snapshot})
+            if key in again and key in self.planned_trials:
+                self.planner.give_back(key)
         for line in self.planner.paused():
             if line not in self._logged_pauses:
                 self._logged_pauses.add(line)
@@ -356,7 +343,8 @@ class Driver:
             self._apply(step)
 
     def _replay_reports(self, key: str, snapshot: TrialSnapshot) -> None:
-        """Passes the recorded reports of a trial to the searches."""
+        """Passes the recorded reports of a trial to the searches, and how far it came to the estimate of the time."""
+        self._time_left.reached(key, snapshot.epoch)
         if snapshot.epoch and self.searches.listens(key):
             for report in self.store.trials.reports(key):
                 self._apply(self.searches.on_report(key, report.epoch, report.values, snapshot.state in RESULTS))

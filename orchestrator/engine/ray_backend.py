@@ -20,6 +20,7 @@ from orchestrator.engine.ray_errors import first_line, last_line, plain_lines
 from orchestrator.engine.watch import FROZEN_S, AnswerWatch
 from orchestrator.errors import BackendUnreachable
 from orchestrator.plan.resource_fit import amounts_text, fits, worker_needs, worker_slots
+from orchestrator.records.writes import Attempt
 from orchestrator.spec.job import Resources
 from workers.actor import Execute, TrialActor
 from workers.errors import ErrorClass
@@ -172,7 +173,7 @@ class RayBackend:
             worker.unavailable_since = worker.unavailable_since or now
             if now - worker.unavailable_since < UNAVAILABLE_S:
                 time.sleep(0.2)  # the next call fails at once while the node cannot be reached
-                worker.call = worker.handle.poll.remote(0)
+                worker.call = worker.handle.poll.remote()
                 return None
             return self._lost(worker, f"not reachable for {UNAVAILABLE_S:.0f} s: {first_line(error)}")
         except RaySystemError as error:
@@ -215,9 +216,9 @@ class RayBackend:
         """Lets the worker drop these events, which are recorded; after the end of its trial it is idle."""
         if update.ended:
             worker.call, worker.assignment, worker.key = None, None, ""
-            worker.ended = update.token
+            worker.ended = Attempt(update.key, update.token)
         else:
-            worker.call = worker.handle.poll.remote(update.heard + len(update.events))
+            worker.call = worker.handle.poll.remote(update.acknowledgement)
 
     def stop(self, worker: ActorHandle) -> None:
         """Asks the worker's trial to write a checkpoint and stop; a later update says that it did."""
@@ -246,8 +247,8 @@ class RayBackend:
         """Lets an idle worker drop its last trial and remove its checkpoints, once; returns the call if it made one."""
         if worker.ended is None:
             return None
-        token, worker.ended = worker.ended, None
-        return worker.handle.release.remote(token)
+        attempt, worker.ended = worker.ended, None
+        return worker.handle.release.remote(*attempt)
 
     def close(self) -> None:
         """Ends the idle workers. The others keep running; the next driver takes them over."""
@@ -288,7 +289,7 @@ class RayBackend:
             if name.startswith(self._prefix) and name not in self._workers:
                 with contextlib.suppress(ValueError):  # it has ended since
                     handle = ray.get_actor(name, namespace=entry["namespace"])
-                    calls[handle.poll.remote(0, 0.0)] = (name, handle)
+                    calls[handle.poll.remote(None, 0.0)] = (name, handle)
         return calls
 
     def _end_silent(self, handles: Mapping[str, Any]) -> None:
@@ -315,7 +316,7 @@ class RayBackend:
         assert update is not None
         with contextlib.suppress(RayError):  # it has ended since
             if ray.get(worker.handle.set_owner.remote(self._owner, update.owner), timeout=10):
-                worker.handle.release.remote(update.token)
+                worker.handle.release.remote(update.key, update.token)
                 worker.call, worker.key = None, ""
                 self._workers[worker.name] = worker
 

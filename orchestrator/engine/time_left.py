@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.plan.planner import Planner
 from orchestrator.plan.trials import PlannedTrial
-from orchestrator.records.writes import Finished, Reported, Write
+from orchestrator.records.writes import Attempt, Finished, Reported, Write
 
 ESTIMATE_S = 3.0
 """Seconds between two estimates of the time left: one of 12,000 trials takes 0.06 s."""
@@ -55,6 +55,8 @@ class TimeLeft:
     def __init__(self, planner: Planner, clock: Callable[[], float] = time.monotonic) -> None:
         self._planner, self._clock = planner, clock
         self._running: dict[str, _Run] = {}
+        self._reached: dict[str, int] = {}
+        """Key of a trial -> the last round of its schedule that it has reported, to whichever driver."""
         self._ended: dict[str, tuple[float, float]] = {}
         """Stage -> (seconds that trials took, what was estimated for them)."""
         self._starts: list[float] = []
@@ -62,17 +64,26 @@ class TimeLeft:
         self._estimate: tuple[float, float | None] = (-math.inf, None)
         """When the time left was last worked out, and what it was."""
 
-    def begin(self, planned: PlannedTrial, rounds_done: int, whole: bool = True) -> None:
-        """An attempt begins, or (not `whole`) is first seen, after so many rounds of the trial's schedule."""
+    def reached(self, key: str, epoch: int) -> None:
+        """The trial's reports go up to this round of its schedule: an attempt that begins goes on from there."""
+        self._reached[key] = max(epoch, self._reached.get(key, 0))
+
+    def begin(self, planned: PlannedTrial, whole: bool = True) -> None:
+        """An attempt begins, or (not `whole`) is first seen, after the last round that the trial has reported."""
         first = planned.spec.first_round
         rounds = max(1, planned.spec.last_round - first)
-        done, now = max(0, rounds_done - first), self._clock()
+        done, now = max(0, self._reached.get(planned.key, 0) - first), self._clock()
         self._running[planned.key] = _Run(planned.stage, planned.seconds, rounds, done, now, whole, done, now)
 
-    def heard(self, writes: Sequence[Write], planned: Mapping[str, PlannedTrial]) -> None:
-        """Trials have reported or ended. `planned`: the job's trials, by key; those of other jobs do not count."""
+    def heard(
+        self, writes: Sequence[Write], planned: Mapping[str, PlannedTrial], lost: Container[Attempt] = ()
+    ) -> None:
+        """Trials have reported or ended. `planned`: the job's trials, by key; those of other jobs do not count, and
+        neither do `lost` attempts."""
         for write in writes:
-            if isinstance(write, Reported):
+            if write.attempt in lost:
+                self._running.pop(write.key, None)
+            elif isinstance(write, Reported):
                 if write.key in planned:
                     self._report(planned[write.key], write)
             elif (run := self._running.pop(write.key, None)) is not None:
@@ -82,8 +93,9 @@ class TimeLeft:
 
     def _report(self, planned: PlannedTrial, report: Reported) -> None:
         run = self._running.get(planned.key)
+        self.reached(planned.key, report.epoch)
         if run is None:  # taken over from another driver: its earlier rounds were not seen
-            self.begin(planned, report.epoch, whole=False)
+            self.begin(planned, whole=False)
         elif (done := report.epoch - planned.spec.first_round) > run.done:
             run.done, run.reported = done, self._clock()
             run.took_s += report.seconds

@@ -75,10 +75,10 @@ class ThreadBackend:
         worker = next((w for w in self.workers if not w.key), None)
         if worker is None:
             actor = TrialActor(self.machine.execute, owner=self.owner)
-            worker = SimpleNamespace(actor=actor, key="", token=0, acknowledged=0, dead=False)
+            worker = SimpleNamespace(actor=actor, key="", token=0, acknowledged=None, dead=False)
             self.machine.actors.append(worker)
             self.workers.append(worker)
-        worker.key, worker.token, worker.acknowledged = assignment.trial.key, assignment.token, 0
+        worker.key, worker.token, worker.acknowledged = assignment.trial.key, assignment.token, None
         worker.actor.start(assignment, wait_s=0)
         return worker
 
@@ -100,9 +100,9 @@ class ThreadBackend:
         return SimpleNamespace(worker=worker, update=update, reason="") if update.events or update.ended else None
 
     def acknowledge(self, update: TrialUpdate, worker: Any) -> None:
-        worker.acknowledged = update.heard + len(update.events)
+        worker.acknowledged = update.acknowledgement
         if update.ended:
-            worker.actor.release(update.token)
+            worker.actor.release(update.key, update.token)
             worker.key = ""
 
     def stop(self, worker: Any) -> None:
@@ -120,7 +120,7 @@ class ThreadBackend:
 
     def foreign_actors(self, wait_s: float) -> Sequence[Any]:
         others = [worker for worker in self.machine.actors if worker not in self.workers and not worker.dead]
-        return [SimpleNamespace(worker=worker, update=worker.actor.poll(0, 0.0), reason="") for worker in others]
+        return [SimpleNamespace(worker=worker, update=worker.actor.poll(None, 0.0), reason="") for worker in others]
 
     def adopt(self, answer: Any) -> None:
         answer.worker.actor.set_owner(self.owner, answer.update.owner)
@@ -128,7 +128,7 @@ class ThreadBackend:
 
     def reuse_idle(self, answer: Any) -> None:
         if answer.worker.actor.set_owner(self.owner, answer.update.owner):
-            answer.worker.actor.release(answer.update.token)
+            answer.worker.actor.release(answer.update.key, answer.update.token)
             answer.worker.key = ""
             self.workers.append(answer.worker)
 

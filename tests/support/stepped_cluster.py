@@ -14,12 +14,13 @@ import torch
 from k12_job import figures
 from stepped_processes import Process
 
+from orchestrator.records.writes import Attempt
 from orchestrator.spec.job import Resources
 from workers import actor as actor_module
 from workers.actor import TrialActor
 from workers.checkpoint import Folder
 from workers.errors import ErrorClass, Stopped, TrialError
-from workers.messages import Assignment, Outcome, Report, TrialUpdate, Weights
+from workers.messages import Acknowledgement, Assignment, Outcome, Report, TrialUpdate, Weights
 from workers.trial import TrialSpec
 
 EPOCHS = 2
@@ -180,12 +181,12 @@ class Handle:
     node: Node
     key: str = ""
     token: int = 0
-    acknowledged: int = 0
+    acknowledged: Acknowledgement | None = None
     assignment: Assignment | None = None
     broken: str = ""
     """Why a call failed; the next poll says so."""
-    ended: int | None = None
-    """Token of its last trial, whose end is recorded; the actor learns of it at the next poll."""
+    ended: Attempt | None = None
+    """Its last one, whose end is recorded; the actor learns of it at the next poll."""
     former_owner: str = ""
     """The driver from which it was, or is to be, taken over."""
 
@@ -212,7 +213,7 @@ class SteppedBackend:
         if handle is None:
             handle = Handle(self._cluster.add(self._owner))
             self._handles.append(handle)
-        handle.key, handle.token, handle.acknowledged = assignment.trial.key, assignment.token, 0
+        handle.key, handle.token, handle.acknowledged = assignment.trial.key, assignment.token, None
         handle.assignment, handle.ended = assignment, None
         self._start_on(handle)
         return handle
@@ -253,9 +254,9 @@ class SteppedBackend:
     def acknowledge(self, update: TrialUpdate, worker: Handle) -> None:
         self._process.pause("before an acknowledgement")
         if update.ended:
-            worker.key, worker.assignment, worker.ended = "", None, update.token
+            worker.key, worker.assignment, worker.ended = "", None, Attempt(update.key, update.token)
         else:
-            worker.acknowledged = update.heard + len(update.events)
+            worker.acknowledged = update.acknowledgement
             worker.node.actor.poll(worker.acknowledged, 0.0)
 
     def stop(self, worker: Handle) -> None:
@@ -272,7 +273,7 @@ class SteppedBackend:
 
     def _release(self, handle: Handle) -> None:
         if handle.ended is not None and handle.node.alive:
-            handle.node.actor.release(handle.ended)
+            handle.node.actor.release(*handle.ended)
         handle.ended = None
 
     def close(self) -> None:
@@ -285,7 +286,7 @@ class SteppedBackend:
         found = []
         for node in self._cluster.nodes:
             if node not in own and not node.silent:
-                update = node.actor.poll(0, 0.0)
+                update = node.actor.poll(None, 0.0)
                 handle = Handle(node, update.key, update.token, former_owner=update.owner)
                 found.append(SimpleNamespace(worker=handle, update=update, reason=""))
         return found
@@ -299,6 +300,6 @@ class SteppedBackend:
         self._process.pause("before it reuses an actor")
         handle = answer.worker
         if handle.node.alive and handle.node.actor.set_owner(self._owner, answer.update.owner):
-            handle.node.actor.release(answer.update.token)
+            handle.node.actor.release(answer.update.key, answer.update.token)
             handle.key = ""
             self._handles.append(handle)

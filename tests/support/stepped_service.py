@@ -18,7 +18,7 @@ from stepped_cluster import Cluster, Node, SteppedBackend, TrialFolder, without_
 from stepped_processes import Clock, Killed, Process, SteppedDatabase
 from store_invariants import Records
 
-from orchestrator.engine import collector, driver, membership
+from orchestrator.engine import collector, commits, driver, membership
 from orchestrator.engine.backend import RunSite
 from orchestrator.engine.driver import Driver
 from orchestrator.launch import provenance
@@ -57,7 +57,7 @@ def patched(patch: pytest.MonkeyPatch) -> Iterator[None]:
     patch.setattr("os.fsync", lambda descriptor: None)
     patch.setattr(provenance, "git", lambda: ("c0ffee", False))
     patch.setattr(provenance, "versions", dict)
-    for module in (driver, collector):
+    for module in (driver, collector, commits):
         patch.setattr(module, "fault_point", _at_fault_point)
     patch.setattr(leases, "_is_gone", lambda host, pid, started: pid in Service.current.gone)
     patch.setattr(membership, "driver_here", _driver_here)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import subprocess
@@ -16,7 +17,16 @@ import pytest
 from tasks.errors import DataError
 from workers.actor import TrialActor
 from workers.errors import ErrorClass, Stopped, TrialError
-from workers.messages import Assignment, Failure, Outcome, Report, StoppedAtCheckpoint, TrialUpdate, classify_error
+from workers.messages import (
+    Acknowledgement,
+    Assignment,
+    Failure,
+    Outcome,
+    Report,
+    StoppedAtCheckpoint,
+    TrialUpdate,
+    classify_error,
+)
 from workers.ray_train import outcome_of_workers
 from workers.trial import TrialSpec
 
@@ -43,7 +53,7 @@ def all_of(actor: TrialActor, first: TrialUpdate) -> TrialUpdate:
     """The news when the trial has ended, nothing acknowledged."""
     news = first
     while not news.ended:
-        news = actor.poll(0, 1.0)
+        news = actor.poll(None, 1.0)
         time.sleep(0.001)
     return news
 
@@ -53,19 +63,39 @@ def test_events_are_kept_until_acknowledged(tmp_path: Path) -> None:
     news = all_of(actor, actor.start(assignment(tmp_path)))
     assert [type(event) for event in news.events] == [Report, Report, Report, Outcome]
     assert (news.key, news.token, news.heard) == (TRIAL.key, 1, 0)
-    assert actor.poll(0, 0).events == news.events  # asked again: another driver, the same news
-    assert actor.poll(2, 0).events == news.events[2:]
-    assert actor.poll(2, 0).heard == 2
-    assert actor.poll(1, 0).events == news.events[2:]  # an old acknowledgement takes nothing back
+    one, two, all_four = (Acknowledgement(TRIAL.key, 1, events) for events in (1, 2, 4))
+    assert news.acknowledgement == all_four
+    assert actor.poll(None, 0).events == news.events  # asked again: another driver, the same news
+    assert actor.poll(two, 0).events == news.events[2:]
+    assert actor.poll(two, 0).heard == 2
+    assert actor.poll(two, 0).acknowledgement == all_four
+    assert actor.poll(one, 0).events == news.events[2:]  # an old acknowledgement takes nothing back
 
 
 def test_an_actor_runs_one_trial_after_another(tmp_path: Path) -> None:
     actor = TrialActor(three_epochs)
     all_of(actor, actor.start(assignment(tmp_path / "a", 1)))
-    actor.release(1)
+    actor.release(TRIAL.key, 1)
     second = all_of(actor, actor.start(assignment(tmp_path / "b", 2)))
-    actor.release(1)  # a late word about the first trial
-    assert len(second.events) == len(actor.poll(0, 0).events) == 4
+    actor.release(TRIAL.key, 1)  # a late word about the first attempt
+    assert len(second.events) == len(actor.poll(None, 0).events) == 4
+
+
+@pytest.mark.parametrize(("seed", "token"), [(1, 1), (0, 2)])
+def test_what_a_sleeper_says_of_the_trial_before_drops_no_news_of_the_next_one(
+    tmp_path: Path, seed: int, token: int
+) -> None:
+    """Two drivers had the actor. Of the next trial, or of this one's next attempt, they both count from the first
+    event."""
+    actor = TrialActor(three_epochs)
+    before = all_of(actor, actor.start(assignment(tmp_path)))
+    given = assignment(tmp_path / "next", token)
+    given = dataclasses.replace(given, trial=TRIAL.model_copy(update={"seed": seed}))
+    news = all_of(actor, actor.start(given))
+    assert actor.poll(before.acknowledgement, 0) == news
+    actor.release(before.key, before.token)
+    assert actor.poll(None, 0) == news
+    assert actor.poll(news.acknowledgement, 0).events == ()
 
 
 def test_a_busy_actor_takes_no_second_trial(tmp_path: Path) -> None:
@@ -91,8 +121,8 @@ def test_a_driver_that_lost_the_actor_starts_nothing_on_it_and_drops_no_news_of_
     news = all_of(actor, actor.start(assignment(tmp_path), owner="next"))
     with pytest.raises(RuntimeError, match="it belongs to driver next now"):
         actor.start(assignment(tmp_path / "other", token=7), owner="sleeper")
-    assert actor.poll(0, 0) == news
-    actor.release(1)
+    assert actor.poll(None, 0) == news
+    actor.release(TRIAL.key, 1)
     all_of(actor, actor.start(assignment(tmp_path, token=2), owner="next"))
 
 
@@ -190,7 +220,7 @@ def test_checkpoints_go_when_the_end_is_acknowledged_and_not_before(tmp_path: Pa
     actor = TrialActor(leaves_files)
     all_of(actor, actor.start(assignment(tmp_path)))
     assert (tmp_path / "outcome.json").exists()
-    actor.release(1)
+    actor.release(TRIAL.key, 1)
     assert not (tmp_path / "outcome.json").exists()
     assert (tmp_path / "weights.safetensors").exists()
 

@@ -63,7 +63,7 @@ def failure_of(arrived: Assignment) -> Failure:
     update = actor.start(arrived, wait_s=30)
     assert update.key == arrived.key
     while not update.ended:
-        update = actor.poll(0, 1.0)
+        update = actor.poll(None, 1.0)
     (event,) = update.events
     assert isinstance(event, Failure)
     return event

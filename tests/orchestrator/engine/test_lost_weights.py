@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process_backend import Machine, drive_to_end, made_up
-from k12_job import BASE, FINAL, PRETRAIN, SUP, grid, job, planner_of
+from in_process_backend import Machine, ThreadBackend, drive_to_end, made_up, prepared_driver
+from k12_job import BASE, FINAL, PRETRAIN, SUP, figures, grid, job, planner_of
+from stored_job import elsewhere as driver_elsewhere
 from two_jobs import SEVERAL, SMALL, forget_by_force, giving, only, placed_by_a_planner, run
 
 from orchestrator.engine import collector
-from orchestrator.launch.other_jobs import references_to_other_jobs
 from orchestrator.launch.submit import record_job
 from orchestrator.records.rows import DriverRow
 from orchestrator.records.states import JobState, TrialSnapshot, TrialState
+from orchestrator.records.writes import Failed, Finished, Write
 from orchestrator.spec.job import job_id
 from orchestrator.store.store import Store, open_store
+from workers.errors import ErrorClass, TrialError
 from workers.trial import TrialSpec
+
+LONGER = job(PRETRAIN, grid(**{**SMALL, "lr": [1e-4, 6e-4, 1e-3, 2e-3]}))
 
 
 @pytest.fixture
@@ -59,7 +63,7 @@ def test_a_lost_parent_of_another_job_is_named_also_behind_a_done_trial() -> Non
     planner = planner_of(second, third)
     assert planner.outside() == [elsewhere]
     lost = TrialSnapshot(TrialState.done, figures={"top1": 1.0, "loss": 0.0})
-    planner.update(references_to_other_jobs, lost)
+    planner.update(elsewhere, lost)
     planner.update(planner.placed[0].key, lost)
     assert planner.next(lambda _: True) is None
     assert planner.finished()
@@ -72,11 +76,62 @@ def test_a_longer_study_runs_after_gc_removed_what_it_could(store: Store, tmp_pa
     machine = run(store, short, tmp_path)
     pretrain = only(store, short, "pretrain")
     forget_by_force(store, pretrain)
-    longer = job(PRETRAIN, grid(**{**SMALL, "lr": [1e-4, 6e-4, 1e-3, 2e-3]}))
-    run(store, longer, tmp_path, machine)
+    run(store, LONGER, tmp_path, machine)
     assert machine.ran[pretrain] == 2
     assert store.trials.get(pretrain).weights is not None
-    assert store.jobs.get(job_id(longer)).state is JobState.done
+    assert store.jobs.get(job_id(LONGER)).state is JobState.done
+
+
+def test_a_trial_whose_process_dies_while_it_runs_again_for_its_weights_is_restarted(
+    store: Store, tmp_path: Path
+) -> None:
+    short = job(PRETRAIN, grid(**SMALL))
+    run(store, short, tmp_path)
+    pretrain = only(store, short, "pretrain")
+    forget_by_force(store, pretrain)
+    started: list[str] = []
+
+    def dies_at_first(assignment: Any, emit: Any, stop: Any) -> Any:
+        started.append(assignment.trial.key)
+        if len(started) == 1:
+            raise TrialError(ErrorClass.node_lost, "another worker of the trial is gone")
+        return made_up(assignment, emit, stop)
+
+    run(store, LONGER, tmp_path, Machine(execute=dies_at_first))
+    assert started[:2] == [pretrain, pretrain]
+    assert [attempt.cause for attempt in store.trials.attempts(pretrain)] == ["done", "node_lost", "done"]
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_weights_that_another_driver_did_not_keep_are_made_here(store: Store, tmp_path: Path, failed: bool) -> None:
+    """It claimed the trial first. Its job keeps no weights; or it ran it again for them, and `failed`."""
+    short = job(PRETRAIN, grid(**SMALL))
+    if failed:
+        run(store, short, tmp_path)
+        forget_by_force(store, only(store, short, "pretrain"))
+    driver = prepared_driver(store, LONGER, tmp_path)
+    pretrain = only(store, LONGER, "pretrain")
+    store.leases.register(driver_elsewhere("other", driver.job_id))
+    (token,) = store.leases.claim("other", [pretrain], for_weights=failed).values()
+    end: Write = Finished(pretrain, token, figures(driver.planned_trials[pretrain].spec))
+    if failed:
+        end = Failed(pretrain, token, "code", "its own")
+
+    class Late(ThreadBackend):
+        polls = 0
+
+        def poll(self, timeout_s: float) -> Any:
+            self.polls += 1
+            if self.polls == 2:  # this driver has asked for the trial, too
+                store.trials.commit("other", [end])
+                store.leases.unregister("other")
+                driver._membership._last_beat = float("-inf")
+            return super().poll(0.01)
+
+    machine = Machine()
+    assert driver.run(Late(machine, driver.id)) is JobState.done, store.jobs.get(driver.job_id).message
+    assert machine.ran[pretrain] == 1
+    assert store.trials.get(pretrain).weights is not None
 
 
 def test_gc_leaves_a_running_study_alone(store: Store, tmp_path: Path) -> None:
