@@ -16,6 +16,7 @@ from orchestrator.report.formatting import moment
 from orchestrator.report.json_values import to_json
 from orchestrator.report.lineage import lineage
 from tasks.backbones import safetensors_header
+from tasks.backbones.loading import UNTRAINED_NORM, load_notes
 from tasks.backbones.preprocessing import Preprocessing, published
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def _write(store: Store, trained: TrainedModel, model: nn.Module, folder: Path) 
     prepared = _preprocessing(trained)
     height, width = trained.spec.task.input_size(trained.spec.backbone)
     _write_config(trained, model, prepared, (height, width), folder / CONFIG)
-    notes = _check(trained, model, folder)
+    notes = [note for note in load_notes(model) if note.startswith(UNTRAINED_NORM)]
+    notes += _check(trained, model, folder)
     if prepared is not None:
         content = {**asdict(prepared), "input_size": [3, height, width], "resize_to": _resized(prepared, height)}
         _json(folder / TRANSFORM, content)

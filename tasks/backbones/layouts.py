@@ -44,6 +44,8 @@ class _Wrapper:
     """Names below the prefix that are used in pre-training only."""
     mark: str | None = None
     """A name that distinguishes this layout from later ones with the same prefix."""
+    normless: bool = False
+    """The backbone was trained without its final norm: what follows it has norms of its own."""
 
 
 _WRAPPERS = (
@@ -61,7 +63,20 @@ _WRAPPERS = (
         "backbone.",
         re.compile(r"(keypoint_|rpn_|roi_|bbox_|mask_|decode_|auxiliary_)?head\.|neck\.|extra_backbone\."),
     ),
-)
+    # our own tasks/detection/model.py, tasks/segmentation and tasks/tracking/model.py
+    _Wrapper(
+        "detection", "pyramid.maps.backbone.",
+        re.compile(r"pyramid\.(maps\.(norms|resampled)|fpn)\.|rpn\.|roi_heads\."), normless=True,
+    ),
+    _Wrapper(
+        "segmentation", "maps.backbone.", re.compile(r"maps\.(norms|resampled)\.|heads\.|decoders\.|criterion\."),
+        normless=True,
+    ),
+    _Wrapper(
+        "tracking", "backbone.", re.compile(r"(fusion|head|norm|search_projection|template_projection)\."),
+        normless=True,
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,8 @@ class Named:
     """Those that SwinV2's position bias refers to, if the state dict has its coordinate tables."""
     stripped: tuple[str, ...] = ()
     """Prefixes of wrappers that were removed from names, the outermost first."""
+    normless: bool = False
+    """The weights are those of a model that takes the backbone's maps before its final norm, which so is not there."""
 
     @property
     def notes(self) -> list[str]:
@@ -132,6 +149,7 @@ def translate(state: Mapping[str, torch.Tensor]) -> Named:
         dropped=tuple(name for name in state if name not in names),
         windows=windows_in(state),
         stripped=tuple(dict.fromkeys(stripped)),
+        normless=any(wrapper.layout in outer for wrapper in _WRAPPERS if wrapper.normless),
     )
 
 
@@ -233,6 +251,12 @@ def fit(tensors: Mapping[str, torch.Tensor], model: nn.Module) -> tuple[State, l
     for rule in (fit_cut, _bare_backbone, _share_table, _resize_tables, _resample_positions, _norm_after_pooling):
         notes += rule(changed, model)
     return changed, notes
+
+
+def fresh_norm(state: Mapping[str, torch.Tensor], model: nn.Module) -> State:
+    """The final norm of `model`, as drawn, for weights of a backbone that was trained without it."""
+    own = model.state_dict()
+    return {name: own[name] for name in own if name.startswith(("norm.", "fc_norm.")) and name not in state}
 
 
 def _bare_backbone(state: State, model: nn.Module) -> list[str]:

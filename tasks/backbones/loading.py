@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tasks.backbones.layouts import fit, translate
+from tasks.backbones.layouts import fit, fresh_norm, translate
 from tasks.backbones.model import head_names
 from tasks.backbones.swin_windows import check_same_windows
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+UNTRAINED_NORM = "weights: the final norm"
+"""Begins the note on a norm that weights of detection, segmentation and tracking lack."""
 
 
 def load(model: nn.Module, weights: Mapping[str, torch.Tensor], keep_head: bool = False) -> list[str]:
@@ -43,6 +46,9 @@ def fitted(
         named = translate(weights)
         check_same_windows(model, named.windows)
         weights, notes = named.tensors, named.notes
+        if named.normless and (norm := fresh_norm(weights, model)):
+            weights = {**weights, **norm}
+            notes.append(f"{UNTRAINED_NORM}, which these weights were trained without, starts as drawn")
     fitting, changes = fit(without_head(weights), model)
     problems = {
         "missing": [name for name in own if name not in fitting],

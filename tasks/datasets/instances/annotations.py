@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.datasets.coco_json import listed, read_json
+from tasks.datasets.coco_json import entries_of, read_json, whole
 from tasks.datasets.files import first_few, plain, repeated
 from tasks.datasets.images.decode import MOST_PIXELS
 from tasks.datasets.images.source import StringTable
@@ -50,6 +50,8 @@ class Annotated:
     """(m,)"""
     drawn: Flags
     """(m,): the mask has a pixel."""
+    apart: Flags
+    """(m,): the box has an IoU below 0.5 with that of the mask, where there is one."""
     codes: Pixels
     """The RLE of all masks, one after the other."""
     ends: Integers
@@ -114,9 +116,9 @@ def read_annotations(path: Path, name: str) -> Annotated:
     """The objects of an annotation file. Raises DataError, naming data set, file, entry and remedy."""
     content = read_json(path, name)
     try:
-        classes = _classes(listed(content, "categories"))
-        images = [_image(each) for each in listed(content, "images")]
-        return _annotated(classes, images, listed(content, "annotations"))
+        classes = _classes(entries_of(content, "categories"))
+        images = [_image(each) for each in entries_of(content, "images")]
+        return _annotated(classes, images, entries_of(content, "annotations"))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         reason = f"an entry has no {error}" if isinstance(error, KeyError) else error
         raise DataError(f"{name}: {path}: {reason}") from error
@@ -124,7 +126,9 @@ def read_annotations(path: Path, name: str) -> Annotated:
 
 def _classes(entries: list[Mapping[str, Any]]) -> dict[int, str]:
     """Names by id, in the order of ids."""
-    found = sorted((int(entry["id"]), str(entry["name"])) for entry in entries)
+    if without := next((entry for entry in entries if entry.get("name") in (None, "")), None):
+        raise ValueError(f"category {without['id']} has no name; write one")
+    found = sorted((whole(entry, "id", f"category {entry['id']}"), str(entry["name"])) for entry in entries)
     if twice := repeated([str(number) for number, _ in found]) or repeated([word for _, word in found]):
         raise ValueError(f"two categories have the id or name {twice[0]}; give each its own")
     if not found:
@@ -133,16 +137,15 @@ def _classes(entries: list[Mapping[str, Any]]) -> dict[int, str]:
 
 
 def _image(entry: Mapping[str, Any]) -> tuple[int, str, tuple[int, int]]:
-    if "file_name" not in entry:
-        raise ValueError(f"image {entry['id']} has no file_name; write the file that shows it")
-    height, width = int(entry["height"]), int(entry["width"])
+    of = f"image {entry['id']}"
+    if not isinstance(entry.get("file_name"), str):
+        raise ValueError(f"{of} has no file_name; write the file that shows it")
+    number, height, width = (whole(entry, key, of) for key in ("id", "height", "width"))
     if min(height, width) < 1:
-        raise ValueError(f"image {entry['id']} of {height} x {width} pixels")
+        raise ValueError(f"{of} of {height} x {width} pixels")
     if height * width > MOST_PIXELS:
-        raise ValueError(
-            f"image {entry['id']} of {height} x {width} pixels, more than {MOST_PIXELS:,}; make it smaller"
-        )
-    return int(entry["id"]), plain(entry["file_name"]), (height, width)
+        raise ValueError(f"{of} of {height} x {width} pixels, more than {MOST_PIXELS:,}; make it smaller")
+    return number, plain(entry["file_name"]), (height, width)
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,7 @@ class _Object:
     crowd: bool
     area: float
     drawn: bool
+    apart: bool
     code: bytes
 
 
@@ -182,6 +186,7 @@ def _annotated(
         crowd=np.array([each.crowd for each in objects], dtype=np.bool_),
         area=np.array([each.area for each in objects], dtype=np.float64),
         drawn=np.array([each.drawn for each in objects], dtype=np.bool_),
+        apart=np.array([each.apart for each in objects], dtype=np.bool_),
         codes=np.frombuffer(b"".join(each.code for each in objects), dtype=np.uint8),
         ends=np.cumsum([0, *(len(each.code) for each in objects)], dtype=np.int64),
     )
@@ -195,7 +200,8 @@ def _object(
 ) -> _Object:
     from faster_coco_eval.core import mask
 
-    number, owner, category = entry["id"], int(entry["image_id"]), int(entry["category_id"])
+    number = entry["id"]
+    owner, category = (whole(entry, key, f"annotation {number}") for key in ("image_id", "category_id"))
     if owner not in position:
         raise ValueError(f"annotation {number} is of image {owner}, which the list of images lacks")
     if category not in label:
@@ -204,23 +210,54 @@ def _object(
     size = images[image][2]
     rle = _rle(entry, number, size)
     covered = int(mask.area(rle))
-    area = float(entry["area"]) if entry.get("area") is not None else float(covered)
-    if not np.isfinite(area):
-        raise ValueError(f"annotation {number}: area {area} is no number of pixels")
+    box = _box(entry, number, size)
     return _Object(
-        image, _box(entry, number, size), label[category], bool(entry.get("iscrowd", 0)), area,
-        covered > 0, rle["counts"],
+        image, box, label[category], _crowd(entry, number), _area(entry, number, covered), covered > 0,
+        covered > 0 and _iou(box, mask.toBbox(rle).tolist()) < 0.5, rle["counts"],
     )  # fmt: skip
+
+
+def _iou(one: Sequence[float], other: Sequence[float]) -> float:
+    """Of two boxes (x, y, width, height); of one without extent 0."""
+    across, down = (max(0.0, min(one[i] + one[i + 2], other[i] + other[i + 2]) - max(one[i], other[i])) for i in (0, 1))
+    both = across * down
+    return both / (one[2] * one[3] + other[2] * other[3] - both) if both else 0.0
+
+
+def _crowd(entry: Mapping[str, Any], number: Any) -> bool:
+    given = entry.get("iscrowd")
+    if given in (None, 0, "0"):
+        return False
+    if given not in (1, "1"):
+        raise ValueError(f"annotation {number}: iscrowd {given!r} is neither 0 nor 1")
+    return True
+
+
+def _area(entry: Mapping[str, Any], number: Any, covered: int) -> float:
+    """Square pixels as the file states them, or else those of the mask."""
+    given = entry.get("area")
+    area = _floats([covered if given is None else given])
+    if not area or not 0 <= area[0] < np.inf:
+        raise ValueError(f"annotation {number}: area {given!r} is no number of square pixels")
+    return area[0]
+
+
+def _floats(values: Any) -> list[float]:
+    """Empty where one is no number."""
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError):
+        return []
 
 
 def _box(entry: Mapping[str, Any], number: Any, size: tuple[int, int]) -> list[float]:
     if "bbox" not in entry:
         raise ValueError(f"annotation {number} has no bbox; write its x, y, width and height in pixels")
-    box = [float(value) for value in entry["bbox"]]
+    box = _floats(entry["bbox"])
     if len(box) != 4 or not all(abs(value) <= FARTHEST for value in box) or min(box[2:]) < 0:
         raise ValueError(f"annotation {number}: bbox {entry['bbox']} is no x, y, width and height in pixels")
     (height, width), (x, y, wide, high) = size, box
-    if x >= width or y >= height or x + wide < 0 or y + high < 0:
+    if x > width or y > height or x + wide < 0 or y + high < 0:  # one that touches the image is not learnt
         raise ValueError(
             f"annotation {number}: bbox {entry['bbox']} lies outside of its image of {width} x {height} pixels "
             "(width x height); correct it"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.datasets.annotated import PARTS, AnnotatedDataset, ImageCounts, Part
 from tasks.datasets.checks import look_at_files
-from tasks.datasets.files import plain
+from tasks.datasets.files import first_few, plain
 from tasks.datasets.info import Finding, Watch
 from tasks.datasets.manifest import Manifest
 from tasks.errors import DataError
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tasks.datasets.instances.types import InstanceSet
 
 COCO_CLASSES = 80
+GLANCE = 32
+"""Images of a part whose size `data check` compares where it does not open all, at even distances."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,12 @@ class InstanceDataset(AnnotatedDataset):
             raise DataError(
                 f"{self.name}: {path}: none of its {len(found.labels):,} objects is at least a pixel wide and high "
                 "with a mask, so there is nothing to learn or find; boxes and polygons are in pixels"
+            )
+        apart = int((found.apart & found.learnt).sum())
+        if apart > found.learnt.sum() / 2:
+            raise DataError(
+                f"{self.name}: {path}: the boxes of {apart:,} of {int(found.learnt.sum()):,} objects are not those of "
+                "their masks (IoU below 0.5): bbox is x, y, width and height in pixels, and not two corners"
             )
         return found
 
@@ -103,14 +111,53 @@ class InstanceDataset(AnnotatedDataset):
             found = self.read(root, part)
             crowd, learnt = int(found.crowd.sum()), int(found.learnt.sum())
             empty = len(found.ids) - len(set(found.image_of[found.learnt].tolist()))
-            without = len(found.labels) - crowd - learnt
+            without, apart = len(found.labels) - crowd - learnt, int((found.apart & found.learnt).sum())
             finding.notes.append(
                 f"{part}: {learnt:,} objects and {crowd:,} crowd regions; {empty:,} images have no object to learn from"
                 + (f"; {without:,} objects without area or mask are not learnt from" if without else "")
+                + (f"; {apart:,} boxes have an IoU below 0.5 with their mask's" if apart else "")
             )
         if self.classes and made.classes != self.classes:
             finding.problems.append(f"{made.classes} classes, expected {self.classes}")
         look_at_files(self.name, base, made, images, watch, finding)
+        if wrong := self._other_sizes(root, images):
+            finding.problems.append(
+                f"{len(wrong):,} images have another size than their annotations say: {first_few(wrong)}"
+            )
+
+    def _other_sizes(self, root: Path, images: bool) -> list[str]:
+        """The images whose files have another size than the annotations state: of a few, or with `images` of all. Files
+        that are missing or damaged are not among them."""
+        base, wrong = self.base(root), list[str]()
+        for part in PARTS:
+            if not self.has(base, part):
+                continue
+            found = self.read(root, part)
+            names = self.image_names(part, found)
+            rows = range(0, len(names), 1 if images else max(1, len(names) // GLANCE))
+            for row, size in zip(rows, self._sizes(base, [names[row] for row in rows]), strict=True):
+                stated = tuple(found.sizes[row].tolist())
+                if size not in (None, stated):
+                    wrong.append(f"{names[row]} ({size[0]} x {size[1]}, not {stated[0]} x {stated[1]})")
+        return wrong
+
+    def _sizes(self, base: Path, names: Sequence[str]) -> Iterator[Any]:
+        """(height, width) of each image; None: it cannot be read."""
+        from tasks.datasets.images.decode import image_size
+        from tasks.datasets.images.open import open_images
+        from tasks.datasets.images.source import Files
+
+        paths = [base / name for name in names]
+        try:
+            source = open_images(self.name, base, paths)
+        except DataError:
+            yield from [None] * len(paths)
+            return
+        for row, path in enumerate(paths):
+            try:
+                yield image_size(path, self.name) if isinstance(source, Files) else source.image(row).size[::-1]
+            except DataError:
+                yield None
 
     def files(self, root: Path) -> tuple[list[Path], list[int] | None]:
         base = self.base(root)

@@ -126,6 +126,9 @@ class PoseDataset(DatasetInfo):
             images += names
             annotations += persons.entries()
             parts += [part] * len(names)
+        if not images:
+            where = base / self.part_files[self.labelled_parts[0]].annotations
+            raise DataError(f"{self.name}: no annotations of any part: {where}. {self.how_to_get}")
         return Manifest(f"{self.name}/official", images, annotations, parts, rule=self.split)
 
     def recipe(self) -> str:

@@ -168,6 +168,28 @@ def test_a_prefix_that_only_some_names_have_is_no_wrapper() -> None:
         load(vit(), state)
 
 
+@pytest.mark.parametrize(
+    ("prefix", "others"),
+    [
+        ("pyramid.maps.backbone.", ("pyramid.fpn.a", "pyramid.maps.norms.0.weight", "rpn.head.a", "roi_heads.a")),
+        ("maps.backbone.", ("maps.resampled.a", "maps.norms.0.weight", "heads.a", "decoders.a", "criterion.a")),
+        ("backbone.", ("fusion.a", "head.a", "norm.weight", "search_projection.a", "template_projection.a")),
+    ],
+)
+def test_our_tasks_that_norm_the_maps_themselves_lack_the_final_norm(prefix: str, others: tuple[str, ...]) -> None:
+    source, child = vit(), fresh(vit())
+    norm = child.norm.weight.clone()
+    inside = {name: t for name, t in source.state_dict().items() if not name.startswith(("norm.", "head."))}
+    state = {f"{prefix}{name}": t for name, t in inside.items()} | {name: torch.ones(1) for name in others}
+    notes = load(child, state)
+    assert all(torch.equal(child.state_dict()[name], t) for name, t in inside.items())
+    assert torch.equal(child.norm.weight, norm)
+    assert any(note.startswith("weights: the final norm, which these weights were trained without") for note in notes)
+    del state[f"{prefix}blocks.0.norm1.bias"]
+    with pytest.raises(ValueError, match=r"1 missing: blocks.0.norm1.bias$"):
+        load(fresh(vit()), state)
+
+
 def test_mmpretrain_swin_gives_the_outputs_of_its_model() -> None:
     source, child = swin(), fresh(swin())
     state = mmpretrain(source)["state_dict"]

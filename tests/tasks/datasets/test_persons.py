@@ -246,6 +246,16 @@ def test_a_written_manifest_is_believed(tmp_path: Path) -> None:
         PoseData.of(coco(), chosen).read(root)
 
 
+def test_a_folder_without_annotations_is_not_whole(tmp_path: Path) -> None:
+    """Also one with those of objects, whose kind is coco in specs."""
+    (tmp_path / "own" / "annotations").mkdir(parents=True)
+    (tmp_path / "own" / "annotations" / "instances_train2017.json").write_text("{}")
+    checked = command(tmp_path, "check", str(tmp_path / "own"), "--kind", "coco")
+    assert checked.exit_code == 1
+    assert "no annotations of any part: " in checked.stdout
+    assert "person_keypoints_train2017.json" in checked.stdout
+
+
 def test_the_commands_know_the_published_layouts(tmp_path: Path) -> None:
     assert command(tmp_path, "check", "coco-keypoints").exit_code == 4
     trees.published_coco(tmp_path)

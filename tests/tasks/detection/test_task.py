@@ -68,6 +68,21 @@ def test_an_interrupted_epoch_goes_on_as_if_it_had_not_been(tmp_path: Path) -> N
     assert ended.figures == outcome.figures
 
 
+def test_its_backbone_starts_another_detector_and_is_taken_out(tmp_path: Path) -> None:
+    """With a fresh head, and as timm's model without its classifier, for `weights export`."""
+    torch.manual_seed(0)
+    task, backbone = trees.detection(), BackboneSpec.model_validate(trees.SWIN)
+    first = task.build(backbone, None)
+    other = Detection.model_validate(described(detector={**trees.SMALL, "channels": 4}, sizes=task.sizes))
+    second = other.build(backbone, first.state_dict()).state_dict()
+    prefix = "pyramid.maps.backbone."
+    inside = {name: t for name, t in first.state_dict().items() if name.startswith(prefix)}
+    assert inside
+    assert all(torch.equal(second[name], t) for name, t in inside.items())
+    plain = task.plain_model(backbone, first).state_dict()
+    assert all(torch.equal(plain[name.removeprefix(prefix)], t) for name, t in inside.items())
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no such set": ({"dataset": "coco-instance"}, r"unknown data set 'coco-instance'; nearest: 'coco-instances'"),
     "another kind of set": ({"dataset": "digits"}, r"unknown data set 'digits'; .*known: coco-instances, scene-obj"),
