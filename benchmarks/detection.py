@@ -15,72 +15,27 @@ part without its peer (pip install '.[benchmarks]') is left out. A table, and JS
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import json
 import os
-import platform
 import sys
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import torch  # noqa: E402 (after the number of threads)
-from detecting import found, loading, steps  # noqa: E402 (the folder beside this file)
+from detecting import found, loading, steps  # noqa: E402 (the folders beside this file, after the number of threads)
+from sides.script import Part, run  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results"
-PARTS = ("loader", "evaluation", "step")
-
-
-def row_of(part: str, options: argparse.Namespace) -> dict[str, Any]:
-    if part == "loader":
-        return loading.compare(options.images, options.rounds)
-    if part == "evaluation":
-        return found.compare(options.evaluated, options.rounds)
-    return steps.compare(options.steps, options.rounds)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--images", type=int, default=48, help="that each turn of a loader reads")
-    parser.add_argument("--evaluated", type=int, default=5000, help="images that are evaluated")
-    parser.add_argument("--steps", type=int, default=8, help="an epoch")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
-    parser.add_argument("--out", type=Path, help="JSON file; default benchmarks/results/detection-DATE-cpu.json")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    about = {
-        "date": date.today().isoformat(), "cpu": platform.machine(), "cores": os.cpu_count(), "device": "cpu",
-        "load": round(os.getloadavg()[0], 1),
-        "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "faster-coco-eval")},
-    }  # fmt: skip
-    print(json.dumps(about))
-    rows = []
-    for part in options.parts:
-        if part == "evaluation" and importlib.util.find_spec("pycocotools") is None:
-            print("evaluation: left out, pycocotools not installed: pip install '.[benchmarks]'")
-            continue
-        row = row_of(part, options)
-        rows.append(row)
-        low, high = min(row["ratios"]), max(row["ratios"])
-        print(
-            f"{part}: {row['what']}: ours {row['ours']:.2f}, {row['peer']} {row['other']:.2f}, ratio "
-            f"{row['ratio']:.2f} ({low:.2f} to {high:.2f}; {row['aim']})",
-            flush=True,
-        )
-    file = options.out or RESULTS / f"detection-{about['date']}-cpu.json"
-    asked = {name: value for name, value in vars(options).items() if name != "out"}
-    file.write_text(
-        json.dumps({"script": "benchmarks/detection.py", **about, "asked": asked, "rows": rows}, indent=1) + "\n"
-    )
-    print(file)
-
+PARTS = {
+    "loader": Part(lambda options: [loading.compare(options.images, options.rounds)]),
+    "evaluation": Part(lambda options: [found.compare(options.evaluated, options.rounds)], peer="pycocotools"),
+    "step": Part(lambda options: [steps.compare(options.steps, options.rounds)]),
+}
+COUNTS = {
+    "images": (48, "that each turn of a loader reads"),
+    "evaluated": (5000, "images that are evaluated"),
+    "steps": (8, "an epoch"),
+}
 
 if __name__ == "__main__":
-    main()
+    run(Path(__file__), __doc__, PARTS, COUNTS, ("torch", "torchvision", "timm", "faster-coco-eval"))

@@ -16,10 +16,11 @@ Counts = NDArray[np.int64]
 
 def confusion(predicted: Tensor, truth: Tensor, classes: int) -> Counts:
     """(classes, classes): pixels by true class and predicted class. Pixels whose truth is no class
-    (IGNORED) are left out. Both are integers of one shape, on one device."""
-    counted = truth < classes
-    cells = truth[counted].long() * classes + predicted[counted].long()
-    found: Counts = torch.bincount(cells, minlength=classes * classes).view(classes, classes).cpu().numpy()
+    (IGNORED) are left out. Both are integers of one shape, on one device; `predicted` is a class everywhere."""
+    cells = torch.add(predicted.long(), truth, alpha=classes).flatten()
+    # those of IGNORED are counted too, in rows that are cut off: ten times as fast as to select the others before
+    counts = torch.bincount(cells, minlength=classes * classes)[: classes * classes]
+    found: Counts = counts.view(classes, classes).cpu().numpy()
     return found
 
 

@@ -80,28 +80,32 @@ class Mask2Former(nn.Module):
         if truth is None:
             return _semantic(classes[-1], masks[-1], images)
         with torch.autocast(images.device.type, enabled=False):
-            logits = [(each.float(), mask.float()) for each, mask in zip(classes, masks, strict=True)]
-            return self._terms(logits, truth, seeds)
+            return self._terms(classes, masks, truth, seeds)
 
-    def _terms(self, logits: list[tuple[Tensor, Tensor]], truth: Tensor, seeds: Sequence[int]) -> dict[str, Tensor]:
-        """The sum over images and layers of each term, with its weight."""
-        options, sums = self._options, {name: truth.new_zeros((), dtype=torch.float32) for name in TERMS}
-        for row, (labels, seed) in enumerate(zip(truth, seeds, strict=True)):
+    def _terms(
+        self, classes: list[Tensor], masks: list[Tensor], truth: Tensor, seeds: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """The sum over images and layers of each term, with its weight. The layers of an image are a batch to
+        transformers' loss: one image and all its layers at once."""
+        options, criterion = self._options, self.criterion
+        sums = {name: truth.new_zeros((), dtype=torch.float32) for name in TERMS}
+        images = (torch.stack(each, 1).float().unbind() for each in (classes, masks))  # one tensor in the backward pass
+        layers = len(classes)
+        for own, shapes, labels, seed in zip(*images, truth, seeds, strict=True):
             present = classes_in(labels)
-            masks = (labels[None] == present[:, None, None]).float()
-            weights = _class_weights(len(present), options)
+            names = [present] * layers
+            wanted = [(labels[None] == present[:, None, None]).float()] * layers
             with drawn_from(seed, labels.device):
-                for classes, found in logits:
-                    own, shape = classes[row : row + 1], found[row : row + 1]
-                    matched = self.criterion.matcher(shape, own, [masks], [present])
-                    of_classes = self.criterion.loss_labels(own, [present], matched)["loss_cross_entropy"]
-                    sums["class"] = sums["class"] + options.class_weight * weights * of_classes
-                    if not len(present):
-                        sums["mask"] = sums["mask"] + 0 * shape.sum()  # every parameter keeps a gradient
-                        continue
-                    of_masks = self.criterion.loss_masks(shape, [masks], matched, 1)
-                    sums["mask"] = sums["mask"] + options.mask_weight * of_masks["loss_mask"]
-                    sums["dice"] = sums["dice"] + options.dice_weight * of_masks["loss_dice"]
+                matched = criterion.matcher(shapes, own, wanted, names)
+                of_masks = criterion.loss_masks(shapes, wanted, matched, 1) if len(present) else None
+            weights = layers * _class_weights(len(present), options)  # it gives their weighted mean
+            of_classes = criterion.loss_labels(own, names, matched)["loss_cross_entropy"]
+            sums["class"] = sums["class"] + options.class_weight * weights * of_classes
+            if of_masks is None:
+                sums["mask"] = sums["mask"] + 0 * shapes.sum()  # every parameter keeps a gradient
+                continue
+            sums["mask"] = sums["mask"] + options.mask_weight * of_masks["loss_mask"]
+            sums["dice"] = sums["dice"] + options.dice_weight * of_masks["loss_dice"]
         return sums
 
 

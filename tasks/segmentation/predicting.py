@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,40 +29,49 @@ class Predicting:
 
     def classes(self, model: Model, images: Tensor, size: tuple[int, int]) -> Tensor:
         """(n, *size) int64: the class of each pixel. `images` (n, 3, h, w), normalised; `size`: height and width that
-        scores are brought to, bilinear, before the class with the highest one is taken."""
+        scores are brought to, bilinear, before the class with the highest one is taken.
+
+        Holds the scores of AT_ONCE squares, or of as many pixels, and those of one image.
+        """
         scores = self._slid(model, images) if self.mode == "slide" else self._whole(model, images)
-        if scores.shape[-2:] != size:
-            scores = functional.interpolate(scores, size, mode="bilinear", align_corners=False)
-        return scores.argmax(1)
+        return torch.stack([_highest(each, size) for each in scores])
 
-    def _whole(self, model: Model, images: Tensor) -> Tensor:
+    def _whole(self, model: Model, images: Tensor) -> Iterator[Tensor]:
         height, width = images.shape[-2:]
-        right, below = -width % self.multiple, -height % self.multiple
-        return model(functional.pad(images, (0, right, 0, below)))[..., :height, :width]
+        padded = functional.pad(images, (0, -width % self.multiple, 0, -height % self.multiple))
+        fit = max(1, AT_ONCE * self.side**2 // (padded.shape[-2] * padded.shape[-1]))
+        for part in torch.split(padded, fit):
+            for scores in model(part):
+                yield scores[:, :height, :width]
 
-    def _slid(self, model: Model, images: Tensor) -> Tensor:
+    def _slid(self, model: Model, images: Tensor) -> Iterator[Tensor]:
         """The mean, at every pixel, of the scores of all squares that cover it."""
-        count, _, height, width = images.shape
+        height, width = images.shape[-2:]
         images = functional.pad(images, (0, max(0, self.side - width), 0, max(0, self.side - height)))
         places = [
-            (top, left)
+            (slice(top, top + self.side), slice(left, left + self.side))
             for top in starts(images.shape[-2], self.side, self.stride)
             for left in starts(images.shape[-1], self.side, self.stride)
         ]
-        squares = torch.cat([images[..., top : top + self.side, left : left + self.side] for top, left in places])
-        total: Tensor | None = None
         covering = images.new_zeros(images.shape[-2:])
-        scored = (each for part in torch.split(squares, AT_ONCE) for each in model(part))
-        for top, left in places:
-            rows, columns = slice(top, top + self.side), slice(left, left + self.side)
+        for rows, columns in places:
             covering[rows, columns] += 1
-            for row in range(count):
-                scores = next(scored)
-                if total is None:
-                    total = scores.new_zeros(count, len(scores), *images.shape[-2:])
-                total[row, :, rows, columns] += scores
-        assert total is not None  # there is a square
-        return (total / covering)[..., :height, :width]
+        squares = torch.stack([image[:, rows, columns] for image in images for rows, columns in places])
+        scored = (each for part in torch.split(squares, AT_ONCE) for each in model(part))
+        for _ in images:
+            total: Tensor | None = None
+            for (rows, columns), scores in zip(places, itertools.islice(scored, len(places)), strict=True):
+                total = scores.new_zeros(len(scores), *covering.shape) if total is None else total
+                total[:, rows, columns] += scores
+            assert total is not None  # there is a square
+            yield (total / covering)[:, :height, :width]
+
+
+def _highest(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """`scores` (classes, h, w) -> the class with the highest one, of every pixel of an image of `size`."""
+    if scores.shape[-2:] != size:
+        scores = functional.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]
+    return scores.argmax(0)
 
 
 def starts(length: int, side: int, stride: int) -> list[int]:

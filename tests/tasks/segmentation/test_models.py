@@ -134,12 +134,25 @@ def test_mask2formers_loss_is_that_of_transformers() -> None:
     labels = (truth[0][None] == present[:, None, None]).float()
     with mask2former.drawn_from(5, images.device):
         wanted = model.criterion(masks[-1], classes[-1], [labels], [present])
-    terms = model._terms([(classes[-1], masks[-1])], truth, [5])
+    terms = model._terms([classes[-1]], [masks[-1]], truth, [5])
     below = mask2former.denominators(truth, QUERIES)
     weights = {"class": 2.0, "mask": 5.0, "dice": 5.0}
     names = {"class": "loss_cross_entropy", "mask": "loss_mask", "dice": "loss_dice"}
     for name, weight in weights.items():
         torch.testing.assert_close(terms[name] / below[name], weight * wanted[names[name]])
+
+
+def test_mask2formers_loss_is_the_sum_over_layers() -> None:
+    """Of terms of each layer alone, but for the points that are drawn: of these there are many."""
+    options = QUERIES.model_copy(update={"points": 12_544})
+    model = mask2former.Mask2Former(maps_of(), 3, options).eval()
+    images, truth = batch()
+    classes, masks = model.decoders(model.maps(images))
+    classes = [scale * each for scale, each in zip((1, 30, 60), classes, strict=True)]  # matched without a doubt
+    whole = model._terms(classes, masks, truth, SEEDS)
+    alone = [model._terms([own], [shape], truth, SEEDS) for own, shape in zip(classes, masks, strict=True)]
+    for name, term in whole.items():
+        assert float(term) == pytest.approx(sum(float(each[name]) for each in alone), rel=0.02)
 
 
 def test_mask2formers_scores_are_those_of_its_public_code() -> None:

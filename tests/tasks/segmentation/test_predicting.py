@@ -64,6 +64,20 @@ def test_models_take_padded_images_of_the_right_size() -> None:
     assert sizes == [(32, 16)]
 
 
+@pytest.mark.parametrize(("how", "most"), [(SLIDE, 8), (WHOLE, 2)], ids=["slide", "whole"])
+def test_no_more_is_predicted_at_once_than_the_pixels_of_eight_squares(how: Predicting, most: int) -> None:
+    """Of any number of images, whose scores would not fit into memory together."""
+    seen: list[int] = []
+
+    def counted(images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return images
+
+    images = torch.rand(7, 3, 13, 16, generator=torch.Generator().manual_seed(1))  # of 6 squares, or padded to 16 x 16
+    assert torch.equal(how.classes(counted, images, (13, 16)), images.argmax(1))
+    assert max(seen) == most
+
+
 def test_scores_are_brought_to_the_size_of_the_file_before_classes_are_chosen() -> None:
     images = torch.zeros(1, 2, 8, 8)
     images[0, 0, :, :4], images[0, 1, :, 4:] = 1, 1
