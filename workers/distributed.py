@@ -197,12 +197,12 @@ def average_gradients(model: nn.Module) -> None:
 
 def clip(model: nn.Module, limit: float) -> torch.Tensor:
     """Scales the gradient down to an L2 norm of `limit` (0: does not), and returns its norm before that."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm([cast("torch.Tensor", parameter.grad) for parameter in parameters])
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
     if limit > 0:
-        torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     return norm
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +18,8 @@ WORDS = 2**32
 _MARKS = 2**62
 CALLS = 2
 """Of a layer in a pass, at most, in most models."""
+Rate = tuple[float, bool]
+"""Probability to drop, and whether what is kept is scaled by the other."""
 
 
 class Draws:
@@ -54,6 +57,12 @@ class Draws:
         """(calls, samples): of that block, from its first call on."""
         self.block_calls = 0
         """Calls so far of that block."""
+        self._rates: dict[int, Rate] = {}
+        """Of the layers of whole samples that made these calls in the last passes."""
+        self._bounds: tuple[Tensor, Tensor] | None = None
+        """(calls, 1) each, of the rates: threshold, divisor. None: not made yet."""
+        self._factors: tuple[Tensor, ...] = ()
+        """Of this micro-batch, on the device: (samples,) of every call, with the rate that it had before."""
 
     def begin_step(self, seed: int) -> None:
         """`seed`: of this optimizer step, 64 bits, the same on every rank."""
@@ -64,7 +73,10 @@ class Draws:
     def samples(self, own: slice) -> Iterator[None]:
         """A forward and backward pass over these samples of this rank's share."""
         self._marks, self._own, self.calls, self.active = {}, own, 0, True
-        self._take(self.rows)
+        self._factors = ()
+        own_words = self._take(self.rows)
+        if self._rates and not self._counts:
+            self._factors = self._factors_of(own_words)
         try:
             yield
         finally:
@@ -78,11 +90,50 @@ class Draws:
             words = self.block_words[self.block_calls]
             self.block_calls += 1
         else:
-            call = self.calls if self._counts else self._marked_call()
-            if call >= len(self.words):
-                self._take(2 * call + 8)
-            self.calls = max(self.calls, call + 1)
+            call = self._call()
             words = self.words[call]
+        return self._of_rows(words, rows)
+
+    def factor_of_each(self, x: Tensor, drop: float, scale: bool) -> Tensor:
+        """(rows,) in the type of x: 0 where the word of a row drops it, else 1 (with `scale` over the probability to be
+        kept).
+
+        A model makes the same calls in every pass. So the factors of all of them are made at once on the CPU, and go to
+        the device in one copy: of small operations a GPU's host is the limit. They have the bits that each call would
+        give by itself, which is what happens where a rate is new.
+        """
+        if self.in_block or torch.compiler.is_compiling():
+            return _kept(self.word_of_each(len(x)), drop, x, scale)
+        call, rate = self._call(), (drop, scale)
+        if self._rates.get(call) != rate:
+            self._rates[call], self._bounds = rate, None
+            if call < len(self._factors):  # of another rate
+                self._factors = self._factors[:call]
+        if call < len(self._factors) and len(x) == len(self._factors[call]) and x.dtype != torch.float64:
+            return self._factors[call].to(x.dtype)
+        return _kept(self._of_rows(self.words[call], len(x)), drop, x, scale)
+
+    def _factors_of(self, own: Tensor) -> tuple[Tensor, ...]:
+        """`own`: (calls, samples) words. To the first call of which no rate is known."""
+        if self._bounds is None:
+            known = next(call for call in itertools.count() if call not in self._rates)
+            rates = [self._rates[call] for call in range(known)]
+            thresholds = torch.tensor([_threshold(drop) for drop, _ in rates], dtype=torch.int64)
+            self._bounds = thresholds[:, None], torch.tensor([_divisor(*rate) for rate in rates])[:, None]
+        thresholds, divisors = self._bounds
+        return self._on_device((own[: len(thresholds)] >= thresholds).float() / divisors).unbind()
+
+    def _call(self) -> int:
+        """The number of the call that is under way, for which there are words then."""
+        mark = self._marked_call if torch.compiler.is_compiling() else self._mark
+        call = self.calls if self._counts else mark()
+        if call >= len(self.words):
+            self._take(2 * call + 8)
+        self.calls = max(self.calls, call + 1)
+        return call
+
+    def _of_rows(self, words: Tensor, rows: int) -> Tensor:
+        """(samples,) -> (rows,), see `word_of_each`."""
         if rows == len(words):
             return words
         if rows % len(words):
@@ -101,7 +152,7 @@ class Draws:
         if not self.active:
             yield
             return
-        first = self._marked_call()
+        first = self._mark()
         if first + most > len(self.words):
             self._take(2 * first + most)
         self.in_block, self.block_calls, self.block_words = True, 0, self.words[first : first + most]
@@ -132,17 +183,25 @@ class Draws:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _marked_call(self) -> int:
-        """The number of the call that is under way: the one that it had before, or the next."""
+        return self._mark()
+
+    def _mark(self) -> int:
+        """The number that the call under way had before, or the next."""
         return self._marks.setdefault(int(torch.randint(_MARKS, ())), self.calls)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _take(self, rows: int) -> None:
-        """Words for so many calls in this pass; draws those that no earlier pass of this step has drawn."""
+    def _take(self, rows: int) -> Tensor:
+        """Takes words for so many calls in this pass; draws those that no earlier pass of this step has drawn. Returns
+        them (calls, samples), on the CPU."""
         more = torch.randint(WORDS, (max(0, rows - len(self._all)), self._batch), generator=self._generator)
         self._all = torch.cat([self._all, more])
         own = self._all[:rows, self._positions[self._own]]
+        self.words = self._on_device(own)
+        return own
+
+    def _on_device(self, values: Tensor) -> Tensor:
         on_cuda = self.device.type == "cuda"  # from pinned memory the copy waits for no kernel
-        self.words = own.pin_memory().to(self.device, non_blocking=True) if on_cuda else own
+        return values.pin_memory().to(self.device, non_blocking=True) if on_cuda else values
 
 
 def words_of_elements(words: Tensor, elements: int) -> Tensor:
@@ -163,8 +222,18 @@ def _mixed(words: Tensor) -> Tensor:
 
 def _kept(words: Tensor, drop: float, like: Tensor, scale: bool = True) -> Tensor:
     """What to multiply by: 0 with probability `drop`, else 1 (with `scale` over the probability to be kept)."""
-    kept = (words >= round(drop * WORDS)).to(like.dtype)
+    kept = (words >= _threshold(drop)).to(like.dtype)
     return kept / (1 - drop) if scale and drop < 1 else kept
+
+
+def _threshold(drop: float) -> int:
+    """A word below it drops."""
+    return round(drop * WORDS)
+
+
+def _divisor(drop: float, scale: bool) -> float:
+    """Of what is kept."""
+    return 1 - drop if scale and drop < 1 else 1.0
 
 
 class GlobalDropPath(nn.Module):
@@ -183,10 +252,10 @@ class GlobalDropPath(nn.Module):
     def prepare(self) -> None:
         """Makes tensors of what a graph would else take for constants: then layers with other rates could not share
         it."""
-        device, scales = self.draws.device, self.scale_by_keep and self.drop_prob < 1
+        device = self.draws.device
         self.drops = bool(self.drop_prob)
-        self.threshold = torch.tensor(round(self.drop_prob * WORDS), device=device)
-        self.divisor = torch.tensor(1 - self.drop_prob if scales else 1.0, device=device)
+        self.threshold = torch.tensor(_threshold(self.drop_prob), device=device)
+        self.divisor = torch.tensor(_divisor(self.drop_prob, self.scale_by_keep), device=device)
 
     def forward(self, x: Tensor) -> Tensor:
         from timm.layers import drop_path
@@ -196,9 +265,11 @@ class GlobalDropPath(nn.Module):
         if self.draws.in_block:
             kept = (self.draws.word_of_each(len(x)) >= self.threshold).float() / self.divisor
             return x * kept.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+        if not self.drop_prob:  # a model may change it (the tracker's fusion does); a graph must not read it
+            return x
         if not self.draws.active:
             return cast("Tensor", drop_path(x, self.drop_prob, True, self.scale_by_keep))
-        kept = _kept(self.draws.word_of_each(len(x)), self.drop_prob, x, self.scale_by_keep)
+        kept = self.draws.factor_of_each(x, self.drop_prob, self.scale_by_keep)
         return x * kept.view(-1, *[1] * (x.ndim - 1))
 
 

@@ -28,7 +28,7 @@ def gradients(run: TrainingState, batch: Batch) -> dict[str, torch.Tensor]:
     totals = _denominators(run, batch)
     while True:
         alone = ranks > 1 and not run.micro_batch_fits and not distributed.needs_all_ranks_in_forward(run.model)
-        before = [(buffer, buffer.clone()) for buffer in distributed.running_statistics(run.model)]
+        before = [(buffer, buffer.clone()) for buffer in run.statistics]
         problem = ""
         try:
             terms = _accumulate(run, batch, totals, alone)
@@ -104,7 +104,7 @@ def _accumulate(
     run.draws.begin_step(seed_of(run.trial.seed, "draws", run.progress.step))
     share, size = run.trial.optim.batch // run.place.world, run.progress.micro_batch
     # the backward pass then computes activations again, and would move batch norm's statistics a second time
-    again = distributed.running_statistics(run.model) if run.trial.runtime.grad_checkpointing else []
+    again = run.statistics if run.trial.runtime.grad_checkpointing else []
     sums: dict[str, torch.Tensor] = {}
     for first in range(0, share, size):
         part = {name: value[first : first + size] for name, value in batch.items()}

@@ -195,8 +195,17 @@ def _model(
     model = model.to(numerics.device)
     sharded = place.world > 1 and trial.runtime.parallel == "fsdp"
     if numerics.channels_last and not sharded:  # FSDP refuses parameters in any other order than their own
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _weights_channels_last(model)
     return model, notes
+
+
+def _weights_channels_last(model: nn.Module) -> None:
+    """Lays out the weights of convolutions. Not buffers, as `model.to` would: SwinV2's table of coordinates has four
+    dimensions too, and goes through linear layers, which then take twice the operations."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def _load_other(model: nn.Module, init: Init, place: RankContext) -> list[str]:

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,11 @@ class TrainingState:
         self.progress.seconds += seconds
         self.progress.epoch_seconds += seconds
         return seconds
+
+    @cached_property
+    def statistics(self) -> list[torch.Tensor]:
+        """Buffers that a forward pass in training moves."""
+        return distributed.running_statistics(self.model)
 
     @property
     def sharded(self) -> bool:

@@ -98,6 +98,35 @@ def test_a_block_that_is_compiled_draws_what_it_draws_without() -> None:
     torch.testing.assert_close(drawn(part=5, blocks=1), plain, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_factors_that_are_made_for_a_whole_pass_have_the_bits_of_those_made_one_by_one(kind: torch.dtype) -> None:
+    """From the second pass on they are; then a layer's rate changes, and one drops nothing for a while."""
+    rates = [[0.1, 0.3, 1 / 7], [0.1, 0.3, 1 / 7], [0.1, 0.219, 1 / 7], [0.1, 0.219, 1 / 7], [0.1, 0.0, 1 / 7]] * 2
+
+    def passes(learns: bool) -> tuple[list[Tensor], list[int]]:
+        """Outputs of the layers; and of how many calls the factors were known at the end of each pass."""
+        draws, made, known = Draws(64, torch.arange(64), CPU, counts_calls=False), [], []
+        layers = [Drops(rate).path.train() for rate in rates[0]]
+        for layer in layers:
+            draw_for_the_global_batch(layer, draws)
+        for step, of_step in enumerate(rates):
+            draws.begin_step(step)
+            if not learns:
+                draws._rates.clear()
+            for layer, rate in zip(layers, of_step, strict=True):
+                layer.drop_prob = rate
+            with draws.samples(slice(0, 64)):
+                made += [layer(torch.ones(64, 2, 3, dtype=kind)) for layer in layers]
+            known.append(len(draws._factors))
+        return made, known
+
+    (learnt, known), (alone, unknown) = passes(learns=True), passes(learns=False)
+    assert (known, set(unknown)) == ([0, 3, 1, 3, 1, 1, 3, 1, 3, 1], {0})
+    for one, other in zip(learnt, alone, strict=True):
+        assert torch.equal(one, other)
+        assert one.dtype == kind
+
+
 def test_a_block_computed_again_finds_its_words() -> None:
     draws = Draws(4, torch.arange(4), CPU, counts_calls=False)
     draws.begin_step(9)

@@ -27,6 +27,7 @@ from tiny_task import (
     undisturbed,
     weights_of,
 )
+from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tasks.backbones.spec import BackboneSpec, FromFile, FromTrial
@@ -34,6 +35,7 @@ from tasks.base import Batch, DataContext
 from workers.checkpoint import Folder, clear
 from workers.errors import ErrorClass, Stopped, TrialError
 from workers.messages import Report, Weights
+from workers.prepare import _weights_channels_last
 from workers.state import Numerics, RankContext
 from workers.train import train
 from workers.trial import RuntimeSpec, TrialSpec
@@ -435,6 +437,18 @@ def test_tf32_is_used_only_where_it_was_asked_for(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     for asked, device, used in ((True, "cuda:0", True), (False, "cuda:0", False), (True, "cpu", False)):
         assert Numerics.of(RuntimeSpec(tf32=asked), trial().backbone, device).tf32 is used
+
+
+def test_channels_last_lays_out_weights_of_convolutions_and_nothing_else() -> None:
+    """SwinV2's table of coordinates, a buffer, goes through linear layers: in another order each would copy it."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 2), nn.Linear(4, 4))
+    model.register_buffer("table", torch.randn(1, 5, 5, 2))
+    values = {name: value.clone() for name, value in model.state_dict().items()}
+    _weights_channels_last(model)
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert not model[0].weight.is_contiguous()
+    assert all(value.is_contiguous() for name, value in model.state_dict().items() if name != "0.weight")
+    torch.testing.assert_close(dict(model.state_dict()), values, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
