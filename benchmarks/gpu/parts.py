@@ -45,7 +45,13 @@ PARTS = (
         ),
     ),
     Part("many", 60, (Check("at_once", 120),)),
-    Part("dense", 60, (Check("pose", 30), Check("depth", 45), Check("tracking", 30))),
+    Part(
+        "dense", 60,
+        (
+            Check("pose", 30), Check("depth", 45), Check("tracking", 30), Check("detection", 45),
+            Check("segmentation", 60),
+        ),
+    ),
 )  # fmt: skip
 """In the order in which they run; what may be cut off stands last."""
 
