@@ -227,7 +227,8 @@ CASES |= {
         },
     ),
     "tracking": Case(
-        DrawnTracking.model_validate(_TRACKING), DrawnTracking.model_validate(_TRACKING),
+        DrawnTracking.model_validate(_TRACKING),
+        DrawnTracking.model_validate({**_TRACKING, "fusion": {"width": 32, "heads": 2, "blocks": 1}}),
         _swin_b(224, 7, drop_path=0.219), 20, "specs/tracking.yaml paper",
         {"weight_decay": 1e-4, "no_decay": "none", "clip": 0.1, "backbone_lr_factor": 0.1},
         tiny_side=128,  # windows of 4 divide the tokens of both crops

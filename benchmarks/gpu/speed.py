@@ -183,7 +183,7 @@ def graphs(bench: Bench) -> Iterator[Row]:
     """Compiled blocks, each in CUDA graphs: a block's forward and its backward pass are one launch each. The project
     does not offer it; losses against those without compilation say whether it could."""
     trial = quickly_compiled(bench) if bench.small else _simmim_swin_b(bench)
-    warm, timed = (2, 1) if bench.small else (4, 6)
+    warm, timed = (1, 1) if bench.small else (4, 6)
     eager = Steps(trial, bench).make(warm + timed).cpu()
     compiling = trial.model_copy(update={"runtime": trial.runtime.model_copy(update={"compile": True})})
     counters = torch._dynamo.utils.counters["inductor"]
