@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import os
@@ -24,6 +25,7 @@ from gpu.trials import (
     Steps,
     carry_out,
     free,
+    never,
     place_of,
     quickly_compiled,
     runtime,
@@ -34,9 +36,11 @@ from tasks.backbones.spec import BackboneSpec
 from tasks.base import DataContext
 from workers import distributed
 from workers.checkpoint import Folder, load_weights
-from workers.messages import Weights
+from workers.errors import Stopped
+from workers.messages import Report, Weights
 from workers.optim import optimizer_of
 from workers.prepare import prepare, seed_all
+from workers.train import train
 
 ROUNDING = 5.0
 """Times as far as one rounding of the initial weights moves the end of ten steps, sums in another order may move it.
@@ -137,12 +141,26 @@ def channels_last(bench: Bench) -> Iterator[Row]:
 
 
 def compiled(bench: Bench) -> Iterator[Row]:
-    """Ten steps with torch.compile against without."""
-    trial = quickly_compiled(bench)
+    """Twenty steps with torch.compile against without, with drop path and in channels-last layout; and the same from a
+    checkpoint, after being stopped in the second epoch."""
+    trial = quickly_compiled(bench, epochs=2)
+    how = runtime(precision="fp32", channels_last="on", evaluate_every=2)
+    trial = trial.model_copy(update={"runtime": how})
+    fast = trial.model_copy(update={"runtime": how.model_copy(update={"compile": True, "checkpoint_epochs": 1})})
     with full_fp32():
-        eager = carry_out(trial, bench)
-        other = carry_out(trial.model_copy(update={"runtime": runtime(precision="fp32", compile=True)}), bench)
-    yield _close(trial, bench, "compiled against not", other, eager)
+        eager, other = carry_out(trial, bench), carry_out(fast, bench)
+        yield _close(trial, bench, "compiled against not", other, eager)
+        free(bench)
+        again, reports = place_of(bench, bench.folder / "resumed"), list[Report]()
+        with contextlib.suppress(Stopped):
+            train(fast, again, reports.append, lambda: len(reports) > 0)
+        outcome = train(fast, again, reports.append, never)
+    assert outcome.weights is not None
+    apart = apart_of(load_weights(outcome.weights), other.weights, _start(trial))
+    figures = {"weights apart": apart, "resumed at step": outcome.facts["resumed_at"]}
+    most = _most_apart(trial, bench)
+    good = apart <= most and figures["resumed at step"] == 11
+    yield Row("compiled, resumed", _state(good), figures, f"at most {most:.2g}")
 
 
 def out_of_memory(bench: Bench) -> Iterator[Row]:

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import create_model
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from gpu.correctness import FORWARD, GRADIENT, apart_of, full_fp32
+from gpu.drawn import DrawnDepth, DrawnDetection, DrawnPose, DrawnSegmentation, DrawnTracking
 from gpu.record import Row, State
 from gpu.speed import GIB
 from gpu.trials import Bench, Steps, runtime
 from tasks.backbones.frozen import train_mode
 from tasks.backbones.spec import BackboneSpec
-from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare, Loaders, Task
-from tasks.datasets.loaders import BatchTransform
+from tasks.base import Batch, DataContext, Task
 from tasks.datasets.reader import moved
-from tasks.datasets.samples import Sample
-from tasks.depth.task import Depth
-from tasks.metrics import Metric, Summary
-from tasks.pose.task import Pose
-from tasks.tracking.task import Tracking
 from workers.optim_spec import OptimSpec
 from workers.prepare import seed_all
 from workers.throughput import flops_per_image, peak_flops
@@ -55,98 +50,8 @@ class Case:
     runtimes: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"as in the paper": {}})
     """What is timed, by the words that say so."""
     tiny_side: int = 64
-
-
-class Ready(Loaders):
-    """A batch of drawn samples that lies on the device, and is prepared there anew for each step, as in training."""
-
-    def __init__(self, batch: Batch, transform: BatchTransform, context: DataContext) -> None:
-        self._batch, self._transform = moved(batch, context.device), transform
-        self._indices = torch.arange(context.batch)
-        self.train_samples, self.steps_per_epoch, self.digest = context.batch * 1000, 1000, ""
-
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        for step in range(first_step, self.steps_per_epoch):
-            yield self._transform.train(self._batch, epoch, step, self._indices)
-
-    def evaluation(self, share: EvaluationShare = EVERYTHING) -> Iterable[Batch]:
-        return []
-
-
-class Drawn:
-    """What makes a task one of drawn samples, of which nothing is evaluated."""
-
-    metrics = property(lambda self: (Metric("none", "nothing", "higher"),))
-    measured_figures = property(lambda self: {})
-    reads_test = property(lambda self: False)
-    evaluation_samples = property(lambda self: 0)
-
-    def samples(self, context: DataContext) -> tuple[Batch, BatchTransform]:
-        """A batch as worker processes give it, and what the device makes of it."""
-        raise NotImplementedError
-
-    def loaders(self, context: DataContext) -> Loaders:
-        return Ready(*self.samples(context), context)
-
-    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[str, Any]]:
-        yield from ()
-
-    def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
-        return Summary({"none": 0.0})
-
-
-class DrawnPose(Drawn, Pose):
-    """Persons in pictures of 640 x 480, cut, warped and coloured as in training."""
-
-    def samples(self, context: DataContext) -> tuple[Batch, BatchTransform]:
-        from tasks.pose.samples import Cut, Warp, collate, rows
-
-        random = np.random.default_rng(0)
-        count, joints = context.batch, len(self.skeleton)
-        corners, sides = random.uniform(0, 200, (count, 2)), random.uniform(100, 250, (count, 2))
-        places = corners[:, None] + random.random((count, joints, 2)) * sides[:, None]
-        seen = random.integers(0, 3, (count, joints, 1))
-        targets = rows(np.hstack([corners, sides]), np.ones(count), np.concatenate([places, seen], 2))
-        cut = Cut(context.input_size, self.padding, self.skeleton, self.augment)
-        seed_all(0, "samples", 0)
-        samples = [cut(Sample(pictures(1, 480, 640)[0], row, number)) for number, row in enumerate(targets)]
-        warp = Warp(context.input_size, self.normalize, self.augment.jitter_prob > 0, np.arange(count))
-        return collate(samples), warp
-
-
-class DrawnDepth(Drawn, Depth):
-    """Crops with depths from 1 to 9 m, a tenth of them not known."""
-
-    def samples(self, context: DataContext) -> tuple[Batch, BatchTransform]:
-        from tasks.depth.data import FromZeroToOne
-
-        (height, width), count = context.input_size, context.batch
-        depth = torch.rand(count, 1, height, width, generator=torch.Generator().manual_seed(0)) * 8.9 + 0.1
-        depth[depth < 1] = 0
-        images = torch.from_numpy(pictures(count, height, width)).permute(0, 3, 1, 2).contiguous()
-        return {"images": images, "depth": depth}, FromZeroToOne()
-
-
-class DrawnTracking(Drawn, Tracking):
-    """Pairs of template and search region; the object lies about the middle."""
-
-    def samples(self, context: DataContext) -> tuple[Batch, BatchTransform]:
-        from tasks.tracking.sampler import OnDevice
-
-        count, search = context.batch, context.input_size[0]
-        crops = {"images": search, "templates": self.template or search // 2}
-        batch: Batch = {
-            name: torch.from_numpy(pictures(count, side, side)).permute(0, 3, 1, 2).contiguous()
-            for name, side in crops.items()
-        }
-        corners = 0.25 + 0.25 * torch.rand(count, 2, generator=torch.Generator().manual_seed(0))
-        batch["boxes"] = torch.cat([corners, corners + 0.25], 1)
-        return batch, OnDevice(self.normalize, 1000, self.fusion.drop_path_from)
-
-
-def pictures(count: int, height: int, width: int) -> Any:
-    """(count, height, width, 3) uint8: noise."""
-    return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    exact: torch.dtype = torch.float64
+    """In which the CPU computes what the device is compared with: detection casts its maps to float32."""
 
 
 def pose(bench: Bench) -> Iterator[Row]:
@@ -161,19 +66,29 @@ def tracking(bench: Bench) -> Iterator[Row]:
     yield from _rows("tracking", bench)
 
 
+def detection(bench: Bench) -> Iterator[Row]:
+    yield from _rows("detection", bench)
+
+
+def segmentation(bench: Bench) -> Iterator[Row]:
+    for decoder in ("upernet", "mask2former"):
+        yield from _rows(decoder, bench)
+
+
 def _rows(name: str, bench: Bench) -> Iterator[Row]:
     case = CASES[name]
     try:
         yield _correct(name, case, bench)
         for words, how in case.runtimes.items():
             yield _timed(f"{name} {case.backbone.image_size}, {words}", case, how, bench)
-    except ModuleNotFoundError as error:  # what only the loaders of a task need
-        yield Row(name, State.not_run, note=f"{error.name} is not installed")
+    except ImportError as error:  # what only this task needs
+        why = f"{error.name} is not installed" if isinstance(error, ModuleNotFoundError) else str(error).strip()
+        yield Row(name, State.not_run, note=why.splitlines()[0][:300])
 
 
 def _correct(name: str, case: Case, bench: Bench) -> Row:
-    """Loss and gradients of a tiny model in fp32 on the device, against float64 on the CPU; and the inputs, made on
-    each of the two."""
+    """Loss and gradients of a tiny model in fp32 on the device, against the CPU, in float64 where the model can; and
+    the inputs, made on each of the two."""
     tiny, count = _tiny(case), 4
     seed_all(0, "model", 0)
     model = train_mode_of(case.tiny.build(tiny, None))
@@ -181,8 +96,8 @@ def _correct(name: str, case: Case, bench: Bench) -> Row:
     raw, transform = case.tiny.samples(place)  # type: ignore[attr-defined]
     here = transform.train(raw, 0, 0, torch.arange(count))
     there = transform.train(moved(raw, bench.device), 0, 0, torch.arange(count))
-    true, exact = _pass(case.tiny, copy.deepcopy(model).double(), _each(here, torch.Tensor.double))
-    with full_fp32():
+    true, exact = _pass(case.tiny, copy.deepcopy(model).to(case.exact), _each(here, lambda each: each.to(case.exact)))
+    with full_fp32(), DrawnOnCpu():
         other = copy.deepcopy(model).to(bench.device)
         loss, gradients = _pass(case.tiny, other, moved(here, bench.device))
     norms = [sum(float(each.double().square().sum()) for each in part.values()) ** 0.5 for part in (gradients, exact)]
@@ -193,7 +108,18 @@ def _correct(name: str, case: Case, bench: Bench) -> Row:
     }  # fmt: skip
     good = figures["loss"] <= FORWARD and figures["gradients"] <= GRADIENT and figures["inputs"] <= INPUTS
     bounds = f"at most {FORWARD:g}, {GRADIENT:g}, inputs {INPUTS:g}"
-    return Row(f"fp32 against float64: {name}", State.passed if good else State.failed, figures, bounds)
+    against = "float64" if case.exact == torch.float64 else "the CPU"
+    return Row(f"fp32 against {against}: {name}", State.passed if good else State.failed, figures, bounds)
+
+
+class DrawnOnCpu(TorchFunctionMode):
+    """torch.rand draws on the CPU whatever device it is for: Mask2Former compares masks at points that it draws."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = dict(kwargs or {})
+        device = named.pop("device", None) if func is torch.rand else None
+        drawn = func(*args, **named)
+        return drawn if device is None else drawn.to(device)
 
 
 def train_mode_of(model: nn.Module) -> nn.Module:
@@ -242,7 +168,7 @@ def _flops(trial: TrialSpec, steps: Steps) -> float:
     """Of a sample in a step, not counting what is computed again."""
     try:
         return flops_per_image(trial, steps.batch)
-    except NotImplementedError:  # a loss that needs numbers: with those of two samples, in another model
+    except RuntimeError:  # a loss that needs numbers: with those of two samples, in another model
         model = train_mode_of(trial.task.build(trial.backbone, None)).to(steps.run.numerics.device)
         batch = {name: value[:2] for name, value in steps.batch.items()}
         with FlopCounterMode(display=False) as counter:
@@ -275,6 +201,17 @@ def _swin_b(side: int, window: int, **more: Any) -> BackboneSpec:
 _POSE = {"dataset": {"kind": "coco", "path": "drawn"}, "boxes": "ground_truth"}
 _DEPTH = {"dataset": {"kind": "depth_pairs", "path": "drawn"}, "longest": 10.0}
 _TRACKING = {"dataset": "got10k"}
+_TINY_DETECTOR = {
+    "channels": 16, "anchor_scale": 4, "proposals_per_level": 10**5, "proposals": 10**5, "box_channels": 32,
+    "mask_channels": 16, "anchors": 10**5, "regions": 10**5,
+}  # fmt: skip
+"""Everything is sampled, since what generators draw differs between devices."""
+_TINY_QUERIES = {
+    "channels": 32, "queries": 20, "encoder_layers": 1, "decoder_layers": 1, "encoder_feed_forward": 32,
+    "feed_forward": 32, "points": 64,
+}  # fmt: skip
+_DETECTION = {"dataset": "coco-instances"}
+_UPERNET, _MASK2FORMER = ({"dataset": "ade20k", "decoder": decoder} for decoder in ("upernet", "mask2former"))
 _DECAY = {"layer_decay": 0.9, "layer_decay_scheme": "swin29", "clip": 0}
 CASES |= {
     "pose": Case(
@@ -290,9 +227,28 @@ CASES |= {
         },
     ),
     "tracking": Case(
-        DrawnTracking.model_validate(_TRACKING), DrawnTracking.model_validate(_TRACKING),
+        DrawnTracking.model_validate(_TRACKING),
+        DrawnTracking.model_validate({**_TRACKING, "fusion": {"width": 32, "heads": 2, "blocks": 1}}),
         _swin_b(224, 7, drop_path=0.219), 20, "specs/tracking.yaml paper",
         {"weight_decay": 1e-4, "no_decay": "none", "clip": 0.1, "backbone_lr_factor": 0.1},
         tiny_side=128,  # windows of 4 divide the tokens of both crops
+    ),
+    "detection": Case(
+        DrawnDetection.model_validate(_DETECTION),
+        DrawnDetection.model_validate({**_DETECTION, "detector": _TINY_DETECTOR}),
+        _swin_b(1024, 16, drop_path=0.3), 4, "specs/detection.yaml paper",
+        {"weight_decay": 0.05, "no_decay": "timm", "clip": 0}, exact=torch.float32,
+    ),
+    "upernet": Case(
+        DrawnSegmentation.model_validate(_UPERNET),
+        DrawnSegmentation.model_validate({**_UPERNET, "upernet": {"channels": 16, "auxiliary_channels": 16}}),
+        _swin_b(640, 20, drop_path=0.3), 4, "specs/segmentation.yaml paper",
+        {"weight_decay": 0.05, "layer_decay": 0.95, "layer_decay_scheme": "swin29", "clip": 0},
+    ),
+    "mask2former": Case(
+        DrawnSegmentation.model_validate(_MASK2FORMER),
+        DrawnSegmentation.model_validate({**_MASK2FORMER, "mask2former": _TINY_QUERIES}),
+        _swin_b(512, 8, drop_path=0.3), 2, "specs/segmentation.yaml paper",
+        {"weight_decay": 0.05, "no_decay": "timm", "clip": 0.01, "backbone_lr_factor": 0.1}, exact=torch.float32,
     ),
 }  # fmt: skip

@@ -41,11 +41,17 @@ PARTS = (
             Check("ceilings", 10), Check("swinv2_b", 25), Check("profile", 30), Check("finetune", 40),
             Check("vit_b", 20), Check("swinv2_l", 25), Check("replknet", 20), Check("channels_last", 15),
             Check("adamw", 10), Check("half_batch", 15), Check("double_batch", 15), Check("compiled", 120),
-            Check("finetune_compiled", 110),
+            Check("graphs", 120), Check("finetune_compiled", 110),
         ),
     ),
     Part("many", 60, (Check("at_once", 120),)),
-    Part("dense", 60, (Check("pose", 30), Check("depth", 45), Check("tracking", 30))),
+    Part(
+        "dense", 60,
+        (
+            Check("pose", 30), Check("depth", 45), Check("tracking", 30), Check("detection", 45),
+            Check("segmentation", 60),
+        ),
+    ),
 )  # fmt: skip
 """In the order in which they run; what may be cut off stands last."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._inductor import config as inductor_config
 
 from gpu import kernels, plain
 from gpu.record import Row, State
@@ -55,9 +56,28 @@ def ceilings(bench: Bench) -> Iterator[Row]:
     product = _median_seconds(bench, lambda: torch.mm(one, other))
     copy = _median_seconds(bench, lambda: target.copy_(source))
     figures = {"bf16 TFLOP/s": 2 * side**3 / product / 1e12, "copy TB/s": 2 * size / copy / 1e12}
+    figures |= _launches(bench)
     if bench.on_cuda and (peak := peak_flops(torch.cuda.get_device_name(bench.device))):
         figures["peak TFLOP/s in workers/throughput.py"] = peak / 1e12
     yield Row("ceilings of the device", State.measured, figures)
+
+
+def _launches(bench: Bench) -> dict[str, float]:
+    """Time of one operation on almost nothing: a step of training has thousands, so this bounds what is not compiled.
+    By itself, and as one of many in a CUDA graph."""
+    count, tiny = 50 if bench.small else 1000, torch.zeros(1, device=bench.device)
+
+    def alone() -> None:
+        for _ in range(count):
+            tiny.add_(1)
+
+    figures = {"operation us": 1e6 * _median_seconds(bench, alone) / count}
+    if bench.on_cuda:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            alone()
+        figures["operation in a graph us"] = 1e6 * _median_seconds(bench, graph.replay) / count
+    return figures
 
 
 def swinv2_b(bench: Bench) -> Iterator[Row]:
@@ -157,6 +177,36 @@ def compiled(bench: Bench) -> Iterator[Row]:
     trial = quickly_compiled(bench, epochs=2) if bench.small else _simmim_swin_b(bench)
     compiling = trial.runtime.model_copy(update={"compile": True})
     yield _variant(bench, "compiled", trial.model_copy(update={"runtime": compiling}))
+
+
+def graphs(bench: Bench) -> Iterator[Row]:
+    """Compiled blocks, each in CUDA graphs: a block's forward and its backward pass are one launch each. The project
+    does not offer it; losses against those without compilation say whether it could."""
+    trial = quickly_compiled(bench) if bench.small else _simmim_swin_b(bench)
+    warm, timed = (1, 1) if bench.small else (4, 6)
+    eager = Steps(trial, bench).make(warm + timed).cpu()
+    compiling = trial.model_copy(update={"runtime": trial.runtime.model_copy(update={"compile": True})})
+    counters = torch._dynamo.utils.counters["inductor"]
+    torch._dynamo.reset()  # blocks that were compiled without
+    counters.clear()
+    try:
+        with inductor_config.patch({"triton.cudagraphs": bench.on_cuda}):
+            steps, losses, seconds = Steps(compiling, bench), [], []
+            for _ in range(warm + timed):
+                torch.compiler.cudagraph_mark_step_begin()
+                began = time.perf_counter()
+                losses.append(steps.make(1).cpu())  # waits for the device
+                seconds.append(time.perf_counter() - began)
+    finally:
+        torch._dynamo.reset()
+    figures: dict[str, Any] = {"images/s": trial.optim.batch / statistics.median(seconds[warm:])}
+    if bench.on_cuda:
+        figures["peak GiB"] = torch.cuda.max_memory_allocated(bench.device) / GIB
+    figures |= {
+        "first step s": seconds[0], "loss apart": ((torch.cat(losses) - eager).abs() / eager).max().item(),
+        "loss": losses[-1].item(), "without graphs": counters["cudagraph_skips"],
+    }  # fmt: skip
+    yield Row(f"{SWIN_B}: compiled, CUDA graphs", State.measured, figures, against=SWIN_B)
 
 
 def adamw(bench: Bench) -> Iterator[Row]:

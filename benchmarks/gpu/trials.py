@@ -265,11 +265,13 @@ def swin(bench: Bench, epochs: int = 1, **more: Any) -> DrawnTrial:
 
 
 def quickly_compiled(bench: Bench, epochs: int = 1) -> DrawnTrial:
-    """Three blocks of SwinV2, in small one of a ViT. Nothing is measured: it would be compiled once more for that."""
-    trial = swin(bench, epochs, measured=False)
-    args = {**trial.backbone.args, "depths": [2, 1], "num_heads": [3, 6]}
+    """Three blocks of SwinV2, in small two of a ViT, with drop path: the first block has none and is of a kind of its
+    own, the others share their graphs. Nothing is measured: it would be compiled once more for that."""
+    trial = swin(bench, epochs, measured=False, drop_path=0.2)
+    args = {**trial.backbone.args, "depths": [1, 2], "num_heads": [3, 6], "window_size": 12}
     backbone = trial.backbone.model_copy(update={"args": args})
     if bench.small:
-        args = {"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
-        backbone = BackboneSpec(model="vit_tiny_patch16_224", image_size=trial.backbone.image_size, args=args)
+        args = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+        side = trial.backbone.image_size
+        backbone = BackboneSpec(model="vit_tiny_patch16_224", image_size=side, args=args, drop_path=0.2)
     return trial.model_copy(update={"backbone": backbone})

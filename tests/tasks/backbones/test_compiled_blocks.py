@@ -55,16 +55,16 @@ def model_of(name: str, image_size: int = 32) -> nn.Module:
     return build(backbone, 3).train()
 
 
-def losses(model: nn.Module, compiled: bool) -> list[float]:
-    """Of three steps in two micro-batches, with draws of the global batch; and one of evaluation."""
+def losses(model: nn.Module, compiled: bool, backend: str = "eager") -> list[float]:
+    """Of two steps in two micro-batches, with draws of the global batch; and one of evaluation."""
     draws = Draws(8, torch.arange(8), CPU, counts_calls=False)
     draw_for_the_global_batch(model, draws)
     if compiled:
-        compile_blocks(model, partial(around_block, draws), 32, backend="aot_eager")
+        compile_blocks(model, partial(around_block, draws), 32, backend=backend)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     found = []
-    for step in range(3):
+    for step in range(2):
         draws.begin_step(step)
         optimizer.zero_grad()
         for own in (slice(0, 4), slice(4, 8)):
@@ -81,10 +81,14 @@ def losses(model: nn.Module, compiled: bool) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("name", ["swinv2_tiny_window8_256", "beit_base_patch16_224", "replknet_31b_mim"])
-def test_compiled_blocks_compute_and_drop_the_same_with_a_graph_for_each_kind(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [("swinv2_tiny_window8_256", "eager"), ("vit_tiny_patch16_224", "aot_eager"), ("replknet_31b_mim", "eager")],
+)
+def test_compiled_blocks_compute_and_drop_the_same_with_a_graph_for_each_kind(name: str, backend: str) -> None:
+    """`aot_eager` takes the backward pass into the graph too, which takes many seconds for SwinV2."""
     plain = losses(model_of(name), compiled=False)
-    assert losses(model_of(name), compiled=True) == pytest.approx(plain, rel=1e-4)
+    assert losses(model_of(name), compiled=True, backend=backend) == pytest.approx(plain, rel=1e-4)
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert graphs == 2 * BLOCKS[name][1]  # in training, and in evaluation
     assert not torch._dynamo.utils.counters["graph_break"]
