@@ -34,6 +34,7 @@ class Machine:
     def __init__(self, slots: int = 2, execute: Execute | None = None) -> None:
         self.slots = slots
         self.actors: list[Any] = []
+        """The handle of the driver to which each belongs."""
         self.ran: Counter[str] = Counter()
         self._execute = execute or made_up
 
@@ -75,11 +76,14 @@ class ThreadBackend:
         worker = next((w for w in self.workers if not w.key), None)
         if worker is None:
             actor = TrialActor(self.machine.execute, owner=self.owner)
-            worker = SimpleNamespace(actor=actor, key="", token=0, acknowledged=None, dead=False)
+            worker = SimpleNamespace(actor=actor, key="", token=0, acknowledged=None, dead=False, broken="")
             self.machine.actors.append(worker)
             self.workers.append(worker)
         worker.key, worker.token, worker.acknowledged = assignment.trial.key, assignment.token, None
-        worker.actor.start(assignment, wait_s=0)
+        try:
+            worker.actor.start(assignment, wait_s=0, owner=self.owner)
+        except RuntimeError as error:  # another driver has taken it over
+            worker.broken = str(error)
         return worker
 
     def poll(self, timeout_s: float) -> Sequence[Any]:
@@ -92,11 +96,13 @@ class ThreadBackend:
         return []
 
     def _answer(self, worker: Any) -> Any:
-        if worker.dead:
-            self.workers.remove(worker)
-            self.machine.actors.remove(worker)
-            return SimpleNamespace(worker=worker, update=None, reason="killed by the test")
+        if worker.dead or worker.broken:
+            self.retire(worker)
+            return SimpleNamespace(worker=worker, update=None, reason=worker.broken or "killed by the test")
         update = worker.actor.poll(worker.acknowledged, 0.0)
+        if update.owner != self.owner:
+            self.retire(worker)
+            return SimpleNamespace(worker=worker, update=None, reason="another driver has taken it over")
         return SimpleNamespace(worker=worker, update=update, reason="") if update.events or update.ended else None
 
     def acknowledge(self, update: TrialUpdate, worker: Any) -> None:
@@ -109,28 +115,35 @@ class ThreadBackend:
         worker.actor.stop(self.owner)
 
     def retire(self, worker: Any) -> None:
-        if worker in self.workers:
-            self.workers.remove(worker)
-        if worker in self.machine.actors:
-            self.machine.actors.remove(worker)
+        for handles in (self.workers, self.machine.actors):  # an actor that another driver has taken over goes on
+            for place in [place for place, each in enumerate(handles) if each is worker]:
+                del handles[place]
 
     def close(self) -> None:
         for worker in [w for w in self.workers if not w.key]:
             self.retire(worker)
 
     def foreign_actors(self, wait_s: float) -> Sequence[Any]:
-        others = [worker for worker in self.machine.actors if worker not in self.workers and not worker.dead]
+        own = [worker.actor for worker in self.workers]
+        others = [worker for worker in self.machine.actors if worker.actor not in own and not worker.dead]
         return [SimpleNamespace(worker=worker, update=worker.actor.poll(None, 0.0), reason="") for worker in others]
 
     def adopt(self, answer: Any) -> None:
         answer.worker.actor.set_owner(self.owner, answer.update.owner)
-        self.workers.append(answer.worker)
+        self._own(answer)
 
     def reuse_idle(self, answer: Any) -> None:
         if answer.worker.actor.set_owner(self.owner, answer.update.owner):
             answer.worker.actor.release(answer.update.key, answer.update.token)
-            answer.worker.key = ""
-            self.workers.append(answer.worker)
+            self._own(answer).key = ""
+
+    def _own(self, answer: Any) -> Any:
+        """This driver's handle on the actor; that of the driver before, which may be asleep, stays as it is."""
+        own = SimpleNamespace(**vars(answer.worker) | {"acknowledged": None, "broken": ""})
+        for place in [place for place, each in enumerate(self.machine.actors) if each is answer.worker]:
+            self.machine.actors[place] = own
+        self.workers.append(own)
+        return own
 
 
 def prepared_driver(store: Store, job: JobSpec, folder: Path, planned: JobSpec | None = None, **options: Any) -> Driver:
