@@ -247,10 +247,11 @@ class Driver:
         for answer in answers:
             self._supervision.heard(answer, self.planned_trials.get(answer.worker.key))
         writes = [write for answer in answers for write in self._inbox.writes(answer, self.stopping)]
-        self.tally.finished += sum(isinstance(write, Finished) for write in writes)
-        self.tally.progress += sum(isinstance(write, Finished | Reported) for write in writes)
         lost = self._commit(writes)
-        self._inbox.say_deaths(writes, lost)
+        recorded = [write for write in writes if write.attempt not in lost]
+        self.tally.finished += sum(isinstance(write, Finished) for write in recorded)
+        self.tally.progress += sum(isinstance(write, Finished | Reported) for write in recorded)
+        self._inbox.say_deaths(recorded)
         for answer in answers:
             self._acknowledge(answer, lost)
         self._apply_writes(writes, lost)

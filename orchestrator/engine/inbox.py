@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from orchestrator.engine.supervision import StorageWatch
 from orchestrator.records.rows import MeasurementRow
 from orchestrator.records.states import SUBMISSION
 from orchestrator.records.trial_files import recorded_path, trial_folder
-from orchestrator.records.writes import Attempt, Failed, Finished, Released, Reported, StoppedEarly, Write
+from orchestrator.records.writes import Failed, Finished, Released, Reported, StoppedEarly, Write
 from orchestrator.search.searches import Searches
 from orchestrator.store.store import Store
 from workers.errors import ErrorClass
@@ -47,10 +47,10 @@ class Inbox:
             return [self._death(worker.key, worker.token, answer.reason, stopping)] if worker.key else []
         return [write for event in update.events if (write := self._write(update, event, stopping)) is not None]
 
-    def say_deaths(self, writes: Sequence[Write], lost: Container[Attempt]) -> None:
-        """Tells of the processes that died, once that is recorded. `lost`: attempts that other drivers ended."""
-        for write in writes:
-            if isinstance(write, Failed) and write.error_class == ErrorClass.node_lost and write.attempt not in lost:
+    def say_deaths(self, recorded: Sequence[Write]) -> None:
+        """Tells of the processes that died, once that is recorded."""
+        for write in recorded:
+            if isinstance(write, Failed) and write.error_class == ErrorClass.node_lost:
                 what = "restarting" if write.retry else "given up"
                 log.info("%s: its process died (%s); %s", self._name(write.key), write.message, what)
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +25,7 @@ from orchestrator.store import leases
 from orchestrator.store.store import Store
 from workers.actor import Execute, TrialActor
 from workers.errors import Stopped
-from workers.messages import Assignment, Outcome, Report, TrialUpdate, Weights
+from workers.messages import Acknowledgement, Assignment, Outcome, Report, TrialUpdate, Weights
 
 
 class Machine:
@@ -33,7 +33,8 @@ class Machine:
 
     def __init__(self, slots: int = 2, execute: Execute | None = None) -> None:
         self.slots = slots
-        self.actors: list[Any] = []
+        self.actors: list[Handle] = []
+        """The handle of the driver to which each belongs."""
         self.ran: Counter[str] = Counter()
         self._execute = execute or made_up
 
@@ -53,13 +54,28 @@ def made_up(assignment: Assignment, emit: Any, stop: Any) -> Outcome:
     return Outcome(values, {"train_seconds": 0.02, "step_seconds": 0.001, "device": "cpu"}, weights)
 
 
+@dataclass(eq=False)
+class Handle:
+    """An actor as one driver knows it."""
+
+    actor: TrialActor
+    key: str = ""
+    token: int = 0
+    acknowledged: Acknowledgement | None = None
+    dead: bool = False
+    broken: str = ""
+    """Why its start was refused."""
+    former_owner: str = ""
+    """The driver from which it was, or is to be, taken over."""
+
+
 class ThreadBackend:
     """One driver's backend on a machine, as orchestrator.engine.ray_backend.RayBackend is on Ray."""
 
     def __init__(self, machine: Machine, owner: str) -> None:
         self.machine = machine
         self.owner = owner
-        self.workers: list[Any] = []
+        self.workers: list[Handle] = []
         """Those of this driver."""
 
     def slots(self, resources: Resources) -> int:
@@ -75,11 +91,14 @@ class ThreadBackend:
         worker = next((w for w in self.workers if not w.key), None)
         if worker is None:
             actor = TrialActor(self.machine.execute, owner=self.owner)
-            worker = SimpleNamespace(actor=actor, key="", token=0, acknowledged=None, dead=False)
+            worker = Handle(actor)
             self.machine.actors.append(worker)
             self.workers.append(worker)
         worker.key, worker.token, worker.acknowledged = assignment.trial.key, assignment.token, None
-        worker.actor.start(assignment, wait_s=0)
+        try:
+            worker.actor.start(assignment, wait_s=0, owner=self.owner)
+        except RuntimeError as error:  # another driver has taken it over
+            worker.broken = str(error)
         return worker
 
     def poll(self, timeout_s: float) -> Sequence[Any]:
@@ -92,11 +111,13 @@ class ThreadBackend:
         return []
 
     def _answer(self, worker: Any) -> Any:
-        if worker.dead:
-            self.workers.remove(worker)
-            self.machine.actors.remove(worker)
-            return SimpleNamespace(worker=worker, update=None, reason="killed by the test")
+        if worker.dead or worker.broken:
+            self.retire(worker)
+            return SimpleNamespace(worker=worker, update=None, reason=worker.broken or "killed by the test")
         update = worker.actor.poll(worker.acknowledged, 0.0)
+        if update.owner != self.owner:
+            self.retire(worker)
+            return SimpleNamespace(worker=worker, update=None, reason="another driver has taken it over")
         return SimpleNamespace(worker=worker, update=update, reason="") if update.events or update.ended else None
 
     def acknowledge(self, update: TrialUpdate, worker: Any) -> None:
@@ -111,26 +132,43 @@ class ThreadBackend:
     def retire(self, worker: Any) -> None:
         if worker in self.workers:
             self.workers.remove(worker)
-        if worker in self.machine.actors:
-            self.machine.actors.remove(worker)
+        if not worker.dead and not worker.actor.set_owner("nobody", self.owner, worker.former_owner):
+            return  # another driver has taken it over
+        for place in [place for place, each in enumerate(self.machine.actors) if each.actor is worker.actor]:
+            del self.machine.actors[place]
 
     def close(self) -> None:
         for worker in [w for w in self.workers if not w.key]:
             self.retire(worker)
 
     def foreign_actors(self, wait_s: float) -> Sequence[Any]:
-        others = [worker for worker in self.machine.actors if worker not in self.workers and not worker.dead]
-        return [SimpleNamespace(worker=worker, update=worker.actor.poll(None, 0.0), reason="") for worker in others]
+        """With a handle of this driver's own: that of the driver before, which may be asleep, stays as it is."""
+        own = [worker.actor for worker in self.workers]
+        others = [worker for worker in self.machine.actors if worker.actor not in own and not worker.dead]
+        updates = [worker.actor.poll(None, 0.0) for worker in others]
+        handles = [
+            Handle(worker.actor, update.key, update.token, former_owner=update.owner)
+            for worker, update in zip(others, updates, strict=True)
+        ]
+        return [
+            SimpleNamespace(worker=handle, update=update, reason="")
+            for handle, update in zip(handles, updates, strict=True)
+        ]
 
     def adopt(self, answer: Any) -> None:
         answer.worker.actor.set_owner(self.owner, answer.update.owner)
-        self.workers.append(answer.worker)
+        self._take(answer.worker)
 
     def reuse_idle(self, answer: Any) -> None:
         if answer.worker.actor.set_owner(self.owner, answer.update.owner):
             answer.worker.actor.release(answer.update.key, answer.update.token)
             answer.worker.key = ""
-            self.workers.append(answer.worker)
+            self._take(answer.worker)
+
+    def _take(self, worker: Any) -> None:
+        for place in [place for place, each in enumerate(self.machine.actors) if each.actor is worker.actor]:
+            self.machine.actors[place] = worker
+        self.workers.append(worker)
 
 
 def prepared_driver(store: Store, job: JobSpec, folder: Path, planned: JobSpec | None = None, **options: Any) -> Driver:

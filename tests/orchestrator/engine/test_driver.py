@@ -209,7 +209,7 @@ def test_idle_actors_of_a_dead_driver_are_reused(
 
     monkeypatch.setattr(used, "foreign_actors", foreign_actors)
     assert second.run(used) is JobState.done
-    assert machine.actors == used.workers == [before]
+    assert [each.actor for each in machine.actors] == [each.actor for each in used.workers] == [before.actor]
     assert set(machine.ran.values()) == {1}
 
 
@@ -225,7 +225,7 @@ def test_two_jobs_share_a_trial_and_run_it_once(store: Store, tmp_path: Path) ->
         states[which.name] = drive_to_end(own, which, machine, tmp_path)[0]
         own.close()
 
-    threads = [threading.Thread(target=go, args=(which,)) for which in (first, second)]
+    threads = [threading.Thread(target=go, args=(which,), daemon=True) for which in (first, second)]
     for thread in threads:
         thread.start()
     for _ in range(3):

@@ -133,3 +133,4 @@ def test_what_an_old_attempt_says_does_not_end_the_later_one_that_this_driver_to
     assert (retired, acknowledged) == ([1], [2])
     assert store.trials.get(key).state is TrialState.done
     assert driver.planner.finished()
+    assert (driver.tally.finished, driver.tally.progress) == (1, 1), "what is not recorded does not count"
