@@ -7,11 +7,10 @@ import io
 from typing import Any
 
 import numpy as np
+from sides.turns import in_turns, row
 
 from tasks.detection.evaluation import METRICS, Found, figures_of
 from tasks.detection.masks import encoded
-
-from .turns import in_turns, row
 
 SIZE, CLASSES, OBJECTS, DETECTIONS = (480, 640), 80, 7, 20
 """Height and width; objects and detections of an image."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from faster_coco_eval.core import mask
 from PIL import Image
+from sides.turns import in_turns, row
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -19,8 +20,6 @@ from tasks.base import Batch, DataContext
 from tasks.datasets.augment import MEAN_STD
 from tasks.detection.loaders import DetectionLoaders
 from tasks.detection.task import Detection
-
-from .turns import in_turns, row
 
 SIDE, BATCH, OBJECTS, POINTS = 1024, 4, 7, 20
 """Pixels; images of a batch; objects of an image and corners of each."""

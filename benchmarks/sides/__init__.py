@@ -1,0 +1,1 @@
+"""What benchmarks/detection.py and benchmarks/segmentation.py share: turns, the loop's side of a step, the script."""
