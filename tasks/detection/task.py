@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from tasks.backbones.preprocessing import Preprocessing
     from tasks.backbones.spec import BackboneSpec
 
-SMOOTH = (
-    "boxes are learnt with torchvision's smooth L1 loss (beta 1/9); mmdetection's Mask R-CNN, which the paper most "
-    "likely used, has L1"
+TORCHVISIONS = (
+    "boxes are learnt with torchvision's smooth L1 loss (beta 1/9), and regions are pooled without a shift by half a pixel; "
+    "mmdetection's Mask R-CNN, which the paper most likely used, has L1 and the shift"
 )
 
 
@@ -98,7 +98,7 @@ class Detection(OneDataSet[InstanceData]):
     @property
     def caveats(self) -> tuple[str, ...]:
         few = (f"at most {self.detector.detections} detections of an image",) if self.detector.detections < MOST else ()
-        return (*super().caveats, *(() if self._data.whole.caveat else (SMOOTH, *few)))
+        return (*super().caveats, *(() if self._data.whole.caveat else (TORCHVISIONS, *few)))
 
     @property
     def model_options(self) -> Mapping[str, Any]:
