@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from tasks.backbones.spec import BackboneSpec
 
 TORCHVISIONS = (
-    "boxes are learnt with torchvision's smooth L1 loss (beta 1/9), and regions are pooled without a shift by half a pixel; "
-    "mmdetection's Mask R-CNN, which the paper most likely used, has L1 and the shift"
+    "boxes are learnt with torchvision's smooth L1 loss (beta 1/9), and regions are pooled without a shift by half a "
+    "pixel; mmdetection's Mask R-CNN, which the paper most likely used, has L1 and the shift"
 )
 
 
