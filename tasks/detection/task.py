@@ -76,8 +76,9 @@ class Detection(AnnotatedTask[InstanceData]):
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        few = (f"at most {self.detector.detections} detections of an image",) if self.detector.detections < MOST else ()
-        return (*super().caveats, *(() if self._data.whole.caveat else (TORCHVISIONS, *few)))
+        most = self.detector.detections
+        other = (f"at most {most} detections of an image; published figures are of {MOST}",) if most != MOST else ()
+        return (*super().caveats, *(() if self._data.whole.caveat else (TORCHVISIONS, *other)))
 
     @property
     def model_options(self) -> Mapping[str, Any]:
