@@ -9,6 +9,9 @@ so written here), flip, floats, normalised. Evaluation: 20 detections of each of
 pycocotools, which must give the same 24 figures. Step: the laptop profile's detector in our loop against torchvision's
 MaskRCNN over the same pyramid in a plain loop, on batches in memory.
 
+Memory: the most that turning 100 detections of each image into codes of masks takes, against the references' pasting (a
+process each; Linux).
+
 The sides take turns in one process and one thread; times are of the processor, and a ratio is of neighbours in time. A
 part without its peer (pip install '.[benchmarks]') is left out. A table, and JSON in benchmarks/results/.
 """
@@ -24,16 +27,19 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from detecting import found, loading, steps  # noqa: E402 (the folders beside this file, after the number of threads)
+from detecting import memory as peak  # noqa: E402
 from sides.script import Part, run  # noqa: E402
 
 PARTS = {
     "loader": Part(lambda options: [loading.compare(options.images, options.rounds)]),
     "evaluation": Part(lambda options: [found.compare(options.evaluated, options.rounds)], peer="pycocotools"),
+    "memory": Part(lambda options: [peak.compare(options.coded)]),
     "step": Part(lambda options: [steps.compare(options.steps, options.rounds)]),
 }
 COUNTS = {
     "images": (48, "that each turn of a loader reads"),
     "evaluated": (5000, "images that are evaluated"),
+    "coded": (64, "images whose masks are coded, for memory"),
     "steps": (8, "an epoch"),
 }
 

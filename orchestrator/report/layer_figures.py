@@ -183,4 +183,5 @@ def _missing(trials: Sequence[PlacedRow], figure: str) -> str:
 def _why(trials: Sequence[PlacedRow], figure: str) -> str:
     """The states of trials without values, such as `failed`; of such as are done, what they lack."""
     states = sorted({str(trial.state) for trial in trials})
-    return f"no {figure} for its layers" if states == ["done"] else ", ".join(states)
+    of = "epochs, perhaps of another stage" if figure.startswith(TRAINED) else "layers"
+    return f"no {figure} for its {of}" if states == ["done"] else ", ".join(states)

@@ -33,6 +33,8 @@ def caption(figure: LayerFigure) -> str:
         parts.append(f"{marks}: 95 % interval of the mean over seeds (Student t)")
     if left_out := [f"{panel.row} {why}" for panel in figure.panels for why in panel.missing]:
         parts.append(f"left out: {', '.join(left_out)}")
+    if figure.form in LINES and (empty := [f"{each.row} ({each.reason})" for each in figure.panels if not each.seeds]):
+        parts.append(f"without a line: {', '.join(empty)}")
     text = "; ".join(parts) + "."
     return f"{figure.caption} {text}" if figure.caption else text
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.datasets.checks import compare_manifest
-from tasks.datasets.described import DatasetDescription
-from tasks.datasets.info import DatasetInfo, Finding, Watch, unwatched
-from tasks.datasets.manifest import FOLDER, Manifest, folders_of, saved_digest
+from tasks.datasets.info import Finding, Watch, unwatched
+from tasks.datasets.manifest import FOLDER, Manifest, check_planned, folders_of, saved_digest
 from tasks.datasets.manifest import save as save_manifest
+from tasks.datasets.official import OfficialDataset
 from tasks.errors import DataError
 
 Part = Literal["train", "val", "test"]
@@ -36,11 +36,9 @@ class ImageCounts(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnnotatedDataset(DatasetInfo):
+class AnnotatedDataset(OfficialDataset):
     """Images with annotations in files beside them, by parts."""
 
-    folder: str
-    """Below the data root; of a generated set empty."""
     counts: Mapping[Part, int]
     """Images of each part, as its makers publish them; empty for data that a spec describes."""
     learnt: int = 0
@@ -48,34 +46,6 @@ class AnnotatedDataset(DatasetInfo):
     metric: str
     caveat: str = ""
     """Why nothing that is measured on it compares with published figures."""
-    own: DatasetDescription | None = field(default=None, compare=False)
-    """Where the data are described in a spec: the description."""
-
-    @property
-    def made(self) -> bool:
-        """Generated: its folder is written below the data root when it is first asked for."""
-        return self.source == "made"
-
-    def base(self, root: Path) -> Path:
-        """The folder that names of files are below. A generated set is made first. Raises DataError."""
-        if self.own is not None:
-            return self.own.base(root)
-        if self.made:
-            from tasks.datasets.scenes.made import made
-
-            return Path(made(self.name, root))
-        return root / self.folder
-
-    def recipe(self) -> str:
-        """SHA-256 of what a generated set is made from, which stands for its content before it is made."""
-        from tasks.datasets.scenes.made import recipe
-
-        return str(recipe(self.name))
-
-    def missing(self, root: Path) -> str | None:
-        if self.made:
-            return None
-        return super().missing(root) if self.own is None else self.own.missing(root)
 
     @abstractmethod
     def has(self, base: Path, part: Part) -> bool:
@@ -138,13 +108,6 @@ class AnnotatedDataset(DatasetInfo):
             f"{self.name}/official", images, annotations, parts, len(names), rule=self.split, names=tuple(names)
         )
 
-    @property
-    def manifest_file(self) -> str:
-        return f"{self.name}-official.jsonl"
-
-    def manifest(self, root: Path, choices: Mapping[str, Any]) -> tuple[Manifest, str]:
-        return self.manifest_of(root), self.manifest_file
-
     def check(
         self, root: Path, choices: Mapping[str, Any], folders: Sequence[Path], images: bool, watch: Watch = unwatched
     ) -> Finding:
@@ -188,15 +151,13 @@ class AnnotatedData:
     """SHA-256 of the manifest that the trial was planned with; empty: it was planned without one."""
     sizes: ImageCounts | None = None
 
-    @staticmethod
-    def options_of(options: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments from the fields of a task, of which `evaluate`, `manifests` and `sizes` count."""
+    @classmethod
+    def of(cls, dataset: Any, options: Mapping[str, Any]) -> Self:
+        """`dataset`: a data set, or a description that makes one. `options`: fields of the task, by name: `evaluate`,
+        and `manifests` and `sizes` where planned."""
+        whole = dataset if isinstance(dataset, AnnotatedDataset) else dataset.dataset()
         digests, sizes = (list(options.get(name, {}).values()) for name in ("manifests", "sizes"))
-        return {
-            "evaluate": options["evaluate"],
-            "digest": digests[0] if digests else "",
-            "sizes": sizes[0] if sizes else None,
-        }
+        return cls(whole, options["evaluate"], digests[0] if digests else "", sizes[0] if sizes else None)
 
     @property
     def name(self) -> str:
@@ -279,8 +240,4 @@ class AnnotatedData:
         found = (
             self.whole.recipe() if self.whole.made else self.whole.manifest_of(root, folders_of(root, folders)).digest
         )
-        if found != self.digest:
-            raise DataError(
-                f"{self.name}: the annotations are not those that the trial was planned with (SHA-256 "
-                f"{self.digest[:12]}.., now {found[:12]}..): put those back, or submit the job again to run with these"
-            )
+        check_planned(self.name, "annotations", self.digest, found)

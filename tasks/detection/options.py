@@ -12,7 +12,7 @@ Channels = Annotated[int, Field(ge=1, le=1 << 14)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 MOST = 100
-"""Detections of one image that COCO's figures look at."""
+"""Detections of one image that published code hands to COCO's evaluation, which itself takes as many of each class."""
 
 
 class DetectionAugment(BaseModel):
@@ -80,4 +80,5 @@ class DetectorOptions(BaseModel):
     suppression: Share = 0.5
     """IoU from which on of two boxes of a class the one with the lower score is dropped."""
     detections: Annotated[int, Field(ge=1, le=1000)] = MOST
-    """Of an image at most. COCO's figures look at 100."""
+    """Of an image at most, over all classes. Published figures are of 100; more can only raise them, since COCO's
+    evaluation takes 100 of an image of each class."""

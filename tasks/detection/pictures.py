@@ -102,7 +102,8 @@ def _drawn(image: Pixels, objects: Sequence[Drawn], order: Mapping[int, int]) ->
         x, y, wide, high = (value * zoom for value in each.box)
         colour = _colour(order[each.category])
         pen.rectangle((x, y, x + max(wide, 1) - 1, y + max(high, 1) - 1), outline=colour, width=2)
-        pen.text((x + 3, max(0.0, y - TITLE) if y >= TITLE else y + 2), each.words, fill=colour, font=font)
+        at = (x + 3, y - TITLE if y >= TITLE else y + 2)
+        pen.text(at, each.words, fill=colour, font=font, stroke_width=1, stroke_fill="black")
     return np.asarray(picture)
 
 

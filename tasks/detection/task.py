@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
 from tasks.base import Batch, DataContext, Loaders
 from tasks.bounds import Label
-from tasks.datasets import find_dataset
-from tasks.datasets.annotated import Evaluated, ImageCounts
-from tasks.datasets.augment import MEAN_STD
+from tasks.datasets.annotated import AnnotatedData, AnnotatedDataset, Evaluated, ImageCounts
+from tasks.datasets.annotated_task import AnnotatedTask
 from tasks.datasets.instances.dataset import InstanceDataset
-from tasks.datasets.instances.described import InstancesDescription, InstancesField
+from tasks.datasets.instances.described import InstancesField
 from tasks.datasets.instances.task_data import InstanceData
 from tasks.datasets.labelled.card import DIGEST
-from tasks.datasets.one_set import OneDataSet
 from tasks.detection.evaluation import METRICS
 from tasks.detection.options import MOST, DetectionAugment, DetectorOptions
 from tasks.metrics import Metric, Summary
@@ -27,16 +25,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from tasks.backbones.preprocessing import Preprocessing
     from tasks.backbones.spec import BackboneSpec
 
-SMOOTH = (
-    "boxes are learnt with torchvision's smooth L1 loss (beta 1/9); mmdetection's Mask R-CNN, which the paper most "
-    "likely used, has L1"
+TORCHVISIONS = (
+    "boxes are learnt with torchvision's smooth L1 loss (beta 1/9), and regions are pooled without a shift by half a "
+    "pixel; mmdetection's Mask R-CNN, which the paper most likely used, has L1 and the shift"
 )
 
 
-class Detection(OneDataSet[InstanceData]):
+class Detection(AnnotatedTask[InstanceData]):
     """Mask R-CNN with a feature pyramid over any backbone (section 4.3 and appendices D and E; Table 6, Figure 7).
 
     Images go in as squares of `backbone.image_size`: in training cut by large-scale jitter, in evaluation whole, with
@@ -46,9 +43,8 @@ class Detection(OneDataSet[InstanceData]):
 
     loss_over: ClassVar[Literal["samples", "batch"]] = "batch"
     loss_terms: ClassVar[tuple[str, ...]] = ("rpn_class", "rpn_box", "roi_class", "roi_box", "mask")
-    split_field: ClassVar[str] = "evaluate"
-    part_fields: ClassVar[tuple[str, ...]] = ("evaluate",)
-    changeable: ClassVar[tuple[str, ...]] = ("augment.",)
+    dataset_type: ClassVar[type[AnnotatedDataset]] = InstanceDataset
+    data_type: ClassVar[type[AnnotatedData]] = InstanceData
     setting_titles: ClassVar[Mapping[str, str]] = {
         "augment.scale": "Large-scale jitter", "augment.flip": "Random horizontal flip",
     }  # fmt: skip
@@ -70,23 +66,6 @@ class Detection(OneDataSet[InstanceData]):
     sizes: dict[Label, ImageCounts] = Field(default={})
     """Name of a split -> images of each part, filled in by `submit`; not part of the key."""
 
-    @field_validator("dataset")
-    @classmethod
-    def _known(cls, value: str | InstancesDescription) -> str | InstancesDescription:
-        return find_dataset(value, InstanceDataset).name if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _has_the_part(self) -> Detection:
-        counts = self._data.whole.counts
-        if counts and not counts.get(self.evaluate):
-            other = "test" if self.evaluate == "val" else "val"
-            raise ValueError(f"{self._data.name} has no labelled {self.evaluate} part: set evaluate to {other}")
-        return self
-
-    @classmethod
-    def data_of(cls, fields: Mapping[str, Any]) -> InstanceData:
-        return InstanceData.of(_resolved(fields["dataset"]), fields)
-
     @property
     def metrics(self) -> tuple[Metric, ...]:
         return METRICS
@@ -97,31 +76,18 @@ class Detection(OneDataSet[InstanceData]):
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        few = (f"at most {self.detector.detections} detections of an image",) if self.detector.detections < MOST else ()
-        return (*super().caveats, *(() if self._data.whole.caveat else (SMOOTH, *few)))
+        most = self.detector.detections
+        other = (f"at most {most} detections of an image; published figures are of {MOST}",) if most != MOST else ()
+        return (*super().caveats, *(() if self._data.whole.caveat else (TORCHVISIONS, *other)))
 
     @property
     def model_options(self) -> Mapping[str, Any]:
         return {"classes": self._data.classes, **self.model_dump(mode="json", include={"detector", "head"})}
 
     @property
-    def prepares(self) -> Preprocessing:
-        from tasks.backbones.preprocessing import Preprocessing
-
-        return Preprocessing(*MEAN_STD[self.normalize], "bilinear", 1.0)
-
-    def check(self, backbone: BackboneSpec) -> None:
-        if self.head == "keep" and backbone.init.kind == "none":
-            raise ValueError("task.head keep takes the head of an earlier trial, and backbone.init is of kind none")
-
-    @property
     def train_samples(self) -> int:
         """Images that show an object; others are not trained on."""
         return self._data.learnt
-
-    @property
-    def evaluation_samples(self) -> int:
-        return self._data.samples(self.evaluate)
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
         """Raises ValueError for a backbone that no pyramid can be made of, or weights that do not fit."""
@@ -182,8 +148,3 @@ class Detection(OneDataSet[InstanceData]):
 
         assert isinstance(loaders, DetectionLoaders)  # see `loaders`
         return {"detections": sheet(loaders, model)}
-
-
-def _resolved(dataset: str | InstancesDescription) -> InstanceDataset | InstancesDescription:
-    """The known data set of this name, or the description itself. Raises ValueError for an unknown name."""
-    return find_dataset(dataset, InstanceDataset) if isinstance(dataset, str) else dataset

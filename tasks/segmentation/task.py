@@ -6,18 +6,16 @@ import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
 from tasks.base import Batch, DataContext, Loaders
 from tasks.bounds import Label
-from tasks.datasets import find_dataset
-from tasks.datasets.annotated import Evaluated, ImageCounts
-from tasks.datasets.augment import MEAN_STD
+from tasks.datasets.annotated import AnnotatedData, AnnotatedDataset, Evaluated, ImageCounts
+from tasks.datasets.annotated_task import AnnotatedTask
 from tasks.datasets.class_maps.dataset import ClassMapDataset
-from tasks.datasets.class_maps.described import ClassMaps, ClassMapsField
+from tasks.datasets.class_maps.described import ClassMapsField
 from tasks.datasets.class_maps.task_data import ClassMapData
 from tasks.datasets.labelled.card import DIGEST
-from tasks.datasets.one_set import OneDataSet
 from tasks.metrics import Measurement, Metric, Summary, percent
 from tasks.segmentation.options import Mask2FormerOptions, SegmentationAugment, TestOptions, UperNetOptions
 
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from tasks.backbones.preprocessing import Preprocessing
     from tasks.backbones.spec import BackboneSpec
     from tasks.segmentation.predicting import Predicting
 
@@ -36,16 +33,15 @@ FREQUENT = percent("frequent_miou", "mIoU of the most frequent class of each pla
 LIBRARY = "transformers"
 
 
-class Segmentation(OneDataSet[ClassMapData]):
+class Segmentation(AnnotatedTask[ClassMapData]):
     """UperNet or Mask2Former over any backbone (appendices D and E of the paper; Table 6).
 
     Squares of `backbone.image_size` are trained on. An image is evaluated at one scale, and its prediction is brought
     back to the size of its file. Figures come from one confusion matrix of all pixels of all images.
     """
 
-    split_field: ClassVar[str] = "evaluate"
-    part_fields: ClassVar[tuple[str, ...]] = ("evaluate",)
-    changeable: ClassVar[tuple[str, ...]] = ("augment.",)
+    dataset_type: ClassVar[type[AnnotatedDataset]] = ClassMapDataset
+    data_type: ClassVar[type[AnnotatedData]] = ClassMapData
     setting_titles: ClassVar[Mapping[str, str]] = {
         "augment.scale": "Scale range", "augment.flip": "Random horizontal flip",
     }  # fmt: skip
@@ -80,23 +76,6 @@ class Segmentation(OneDataSet[ClassMapData]):
     sizes: dict[Label, ImageCounts] = Field(default={})
     """Name of a split -> images of each part, filled in by `submit`; not part of the key."""
 
-    @field_validator("dataset")
-    @classmethod
-    def _known(cls, value: str | ClassMaps) -> str | ClassMaps:
-        return find_dataset(value, ClassMapDataset).name if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _has_the_part(self) -> Segmentation:
-        counts = self._data.whole.counts
-        if counts and not counts.get(self.evaluate):
-            other = "test" if self.evaluate == "val" else "val"
-            raise ValueError(f"{self._data.name} has no labelled {self.evaluate} part: set evaluate to {other}")
-        return self
-
-    @classmethod
-    def data_of(cls, fields: Mapping[str, Any]) -> ClassMapData:
-        return ClassMapData.of(_resolved(fields["dataset"]), fields)
-
     @property
     def metrics(self) -> tuple[Metric, ...]:
         return (*METRICS, *((FREQUENT,) if self.baseline == "frequent_class" else ()))
@@ -115,12 +94,6 @@ class Segmentation(OneDataSet[ClassMapData]):
         shaping = {self.decoder, "decoder", "level_norm", "test", "head"}
         return {"classes": self._data.classes, **self.model_dump(mode="json", include=shaping)}
 
-    @property
-    def prepares(self) -> Preprocessing:
-        from tasks.backbones.preprocessing import Preprocessing
-
-        return Preprocessing(*MEAN_STD[self.normalize], "bilinear", 1.0)
-
     def batch_multiple(self, workers: int) -> tuple[int, str]:
         if self.decoder == "upernet":
             return 2 * workers, f"UperNet's batch norm needs two images or more on each of {workers} workers"
@@ -132,16 +105,11 @@ class Segmentation(OneDataSet[ClassMapData]):
                 f"task.kind {self.kind} needs the library {LIBRARY}, which is not installed: "
                 "pip install '.[segmentation]'"
             )
-        if self.head == "keep" and backbone.init.kind == "none":
-            raise ValueError("task.head keep takes the head of an earlier trial, and backbone.init is of kind none")
+        super().check(backbone)
 
     @property
     def train_samples(self) -> int:
         return self._data.samples("train")
-
-    @property
-    def evaluation_samples(self) -> int:
-        return self._data.samples(self.evaluate)
 
     def build(self, backbone: BackboneSpec, weights: Mapping[str, torch.Tensor] | None) -> nn.Module:
         """Raises ValueError for a backbone that the decoder cannot take, or weights that do not fit."""
@@ -266,8 +234,3 @@ def _check_multiple(body: nn.Module, multiple: int) -> None:
         check_windows(body, (multiple, multiple))
     except ValueError as error:
         raise ValueError(f"task.test.multiple {multiple}, to which images are padded in evaluation: {error}") from error
-
-
-def _resolved(dataset: str | ClassMaps) -> ClassMapDataset | ClassMaps:
-    """The known data set of this name, or the description itself. Raises ValueError for an unknown name."""
-    return find_dataset(dataset, ClassMapDataset) if isinstance(dataset, str) else dataset

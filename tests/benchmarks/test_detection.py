@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ENTRY = Path(__file__).parents[2] / "benchmarks" / "detection.py"
-SMALLEST = ("--images", "4", "--evaluated", "40", "--steps", "1", "--rounds", "1")
+SMALLEST = ("--images", "4", "--evaluated", "40", "--coded", "8", "--steps", "1", "--rounds", "1")
 
 
 def test_every_part_is_measured_or_left_out(tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_every_part_is_measured_or_left_out(tmp_path: Path) -> None:
     command = [sys.executable, str(ENTRY), *SMALLEST, "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    parts = ["loader", "evaluation", "step"]
+    parts = ["loader", "evaluation", "memory", "step"]
     if find_spec("pycocotools") is None:
         parts.remove("evaluation")
         assert "evaluation: left out, pycocotools not installed" in done.stdout

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tasks.datasets.annotated import AnnotatedData
 from tasks.datasets.class_maps.dataset import ClassMapDataset
-from tasks.datasets.class_maps.described import ClassMaps
 
 if TYPE_CHECKING:
     from tasks.datasets.class_maps.types import ClassMapSet
@@ -20,12 +19,6 @@ class ClassMapData(AnnotatedData):
     """A data set of class maps and the part that a task evaluates."""
 
     whole: ClassMapDataset
-
-    @classmethod
-    def of(cls, dataset: ClassMapDataset | ClassMaps, options: Mapping[str, Any]) -> ClassMapData:
-        """`options`: fields of the task, by name: `evaluate`, and `manifests` and `sizes` where planned."""
-        whole = dataset.dataset() if isinstance(dataset, ClassMaps) else dataset
-        return cls(whole, **cls.options_of(options))
 
     def read(self, root: Path, folders: Sequence[Path] = ()) -> tuple[ClassMapSet, ClassMapSet]:
         """What is trained on and what is evaluated. Raises DataError when they are missing, or not those that the trial

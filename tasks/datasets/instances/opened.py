@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.datasets.files import first_few, plain
+from tasks.datasets.files import plain
 from tasks.datasets.images.decode import Unreadable
-from tasks.datasets.images.open import open_images
-from tasks.datasets.images.source import Files, StringTable
+from tasks.datasets.images.open import open_annotated
+from tasks.datasets.images.source import StringTable
 from tasks.datasets.instances.annotations import Annotated
 from tasks.datasets.instances.types import Instances, InstanceSet, Part, Pixels
-from tasks.errors import DataError
 
 
 class OpenedInstances(InstanceSet):
@@ -27,21 +25,10 @@ class OpenedInstances(InstanceSet):
         self.classes, self.category_ids = found.classes, found.category_ids
         self.ground_truth_path = path
         names = [plain(f"{folder}/{file}") for file in found.files]
-        self.images = open_images(self.name, root, [root / name for name in names])
-        if isinstance(self.images, Files):
-            self._check_files(names)
+        self.images = open_annotated(self.name, root, names, part)
         self._found, self._learnt = found, found.learnt
         self._names = StringTable(names)
         self.object_counts = np.bincount(found.image_of[self._learnt], minlength=len(found.ids)).astype(np.int64)
-
-    def _check_files(self, names: Sequence[str]) -> None:
-        there = {folder: _listed(self.root / folder) for folder in {Path(name).parent for name in names}}
-        absent = [name for name in names if Path(name).name not in there[Path(name).parent]]
-        if absent:
-            raise DataError(
-                f"{self.name}: {len(absent):,} of {len(names):,} images that the annotations of {self.part} name are "
-                f"not below {self.root}: {first_few(absent)}; get them, or take them out of the annotations"
-            )
 
     def load(self, index: int) -> Instances:
         found = self._found
@@ -86,11 +73,3 @@ class OpenedInstances(InstanceSet):
             "info": {}, "images": images, "annotations": annotations,
             "categories": [{"id": number, "name": name} for number, name in categories],
         }  # fmt: skip
-
-
-def _listed(folder: Path) -> set[str]:
-    """The names in a folder; a list of a hundred thousand takes less than asking for each file."""
-    try:
-        return {path.name for path in folder.iterdir()}
-    except OSError:
-        return set()

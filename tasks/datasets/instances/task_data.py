@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tasks.datasets.annotated import AnnotatedData
 from tasks.datasets.instances.dataset import InstanceDataset
-from tasks.datasets.instances.described import InstancesDescription
 
 if TYPE_CHECKING:
     from tasks.datasets.instances.types import InstanceSet
@@ -20,12 +19,6 @@ class InstanceData(AnnotatedData):
     """A data set of objects and the part that a task evaluates."""
 
     whole: InstanceDataset
-
-    @classmethod
-    def of(cls, dataset: InstanceDataset | InstancesDescription, options: Mapping[str, Any]) -> InstanceData:
-        """`options`: fields of the task, by name: `evaluate`, and `manifests` and `sizes` where planned."""
-        whole = dataset.dataset() if isinstance(dataset, InstancesDescription) else dataset
-        return cls(whole, **cls.options_of(options))
 
     def read(self, root: Path, folders: Sequence[Path] = ()) -> tuple[InstanceSet, InstanceSet]:
         """What is trained on and what is evaluated. Raises DataError when they are missing, or not those that the trial

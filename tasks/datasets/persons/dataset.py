@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.datasets.checks import compare_manifest, look_at_files
-from tasks.datasets.described import DatasetDescription
 from tasks.datasets.files import plain
-from tasks.datasets.info import DatasetInfo, Finding, Watch, unwatched
+from tasks.datasets.info import Finding, Watch, unwatched
 from tasks.datasets.manifest import FOLDER, Manifest
+from tasks.datasets.official import OfficialDataset
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
-    from tasks.datasets.described import DatasetDescription
     from tasks.datasets.persons.annotations import Persons
 
 Part = Literal["train", "val", "test"]
@@ -43,7 +42,7 @@ class PartFiles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoseDataset(DatasetInfo):
+class PoseDataset(OfficialDataset):
     """Persons in photographs with joints."""
 
     skeleton: Literal["coco", "crowdpose"]
@@ -51,13 +50,6 @@ class PoseDataset(DatasetInfo):
     part_files: Mapping[Part, PartFiles]
     optional: tuple[str, ...] = ()
     """Parts that need not be there."""
-    own: DatasetDescription | None = field(default=None, compare=False)
-    """Where the data are described in a spec: the description."""
-
-    @property
-    def made(self) -> bool:
-        """Generated: its folder is written below the data root when it is first asked for."""
-        return self.source == "made"
 
     @property
     def joints(self) -> int:
@@ -67,21 +59,6 @@ class PoseDataset(DatasetInfo):
     def labelled_parts(self) -> tuple[Part, ...]:
         """Parts with public labels, which the manifest is of."""
         return tuple(part for part in PARTS if part in self.part_files and self.part_files[part].labelled)
-
-    def base(self, root: Path) -> Path:
-        """The folder that `part_files` are below. A generated set is made first. Raises DataError."""
-        if self.own is not None:
-            return self.own.base(root)
-        if self.made:
-            from tasks.datasets.scenes.made import made
-
-            return Path(made(self.name, root))
-        return root
-
-    def missing(self, root: Path) -> str | None:
-        if self.made:
-            return None
-        return super().missing(root) if self.own is None else self.own.missing(root)
 
     def facts(self) -> Mapping[str, Any]:
         counts: dict[str, Any] = {p: self.part_files[p].image_count if p in self.part_files else 0 for p in PARTS}
@@ -130,19 +107,6 @@ class PoseDataset(DatasetInfo):
             where = base / self.part_files[self.labelled_parts[0]].annotations
             raise DataError(f"{self.name}: no annotations of any part: {where}. {self.how_to_get}")
         return Manifest(f"{self.name}/official", images, annotations, parts, rule=self.split)
-
-    def recipe(self) -> str:
-        """SHA-256 of what a generated set is made from, which stands for its content before it is made."""
-        from tasks.datasets.scenes.made import recipe
-
-        return str(recipe(self.name))
-
-    @property
-    def manifest_file(self) -> str:
-        return f"{self.name}-official.jsonl"
-
-    def manifest(self, root: Path, choices: Mapping[str, Any]) -> tuple[Manifest, str]:
-        return self.manifest_of(root), self.manifest_file
 
     def check(
         self, root: Path, choices: Mapping[str, Any], folders: Sequence[Path], images: bool, watch: Watch = unwatched

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.datasets.files import first_few
 from tasks.datasets.manifest import check_planned, folders_of, saved_digest
 from tasks.datasets.manifest import save as save_manifest
 from tasks.datasets.persons.dataset import Part, PoseDataset
@@ -218,6 +217,7 @@ class PoseData:
     def read(self, root: Path) -> tuple[Opened, Opened]:
         """What is trained on, with annotated boxes, and what is evaluated. Raises DataError when they are missing, or
         not those that the trial was planned with."""
+        from tasks.datasets.images.open import open_annotated
         from tasks.datasets.persons.annotations import together
         from tasks.datasets.persons.detections import ground_truth
 
@@ -236,33 +236,7 @@ class PoseData:
             raise DataError(f"{self.whole.name}: no box of {self.evaluate} to evaluate")
         whole = together(learnt)
         names = [name for part in self._learnt for name in self.whole.image_names(part, persons[part])]
-        training = Opened(self._images(root, names, "train"), whole, ground_truth(whole))
-        own = self.whole.image_names(self.evaluate, evaluated)
-        return training, Opened(self._images(root, own, self.evaluate), evaluated, boxes)
-
-    def _images(self, root: Path, names: Sequence[str], part: str) -> Source:
-        """Raises DataError for images that the annotations name and that are not there."""
-        from tasks.datasets.images.open import open_images
-        from tasks.datasets.images.source import Files
-
         base = self.whole.base(root)
-        source = open_images(self.whole.name, base, [base / name for name in names])
-        if isinstance(source, Files):
-            there = {
-                str(folder): _listed(base / folder) for folder in dict.fromkeys(Path(name).parent for name in names)
-            }
-            absent = [name for name in names if Path(name).name not in there[str(Path(name).parent)]]
-            if absent:
-                raise DataError(
-                    f"{self.whole.name}: {len(absent):,} of {len(names):,} images that the annotations of {part} name "
-                    f"are not below {base}: {first_few(absent)}; get them, or take them out of the annotations"
-                )
-        return source
-
-
-def _listed(folder: Path) -> set[str]:
-    """The names in a folder; a list of a hundred thousand takes less than asking for each file."""
-    try:
-        return {path.name for path in folder.iterdir()}
-    except OSError:
-        return set()
+        training = Opened(open_annotated(self.name, base, names, "train"), whole, ground_truth(whole))
+        own = self.whole.image_names(self.evaluate, evaluated)
+        return training, Opened(open_annotated(self.name, base, own, self.evaluate), evaluated, boxes)

@@ -104,4 +104,6 @@ def test_one_figure_is_one_panel_and_a_terminal_has_the_same_numbers(store: Stor
 
 def test_what_was_not_reported_says_so(store: Store) -> None:
     figure = figure_of(store, figure="train_mask")
-    assert [panel.reason for panel in figure.panels] == ["no train_mask for its layers"] * 2
+    why = "no train_mask for its epochs, perhaps of another stage"
+    assert [panel.reason for panel in figure.panels] == [why] * 2
+    assert f"; without a line: {figure.panels[0].row} ({why}), " in caption(figure)

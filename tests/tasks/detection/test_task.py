@@ -83,6 +83,15 @@ def test_its_backbone_starts_another_detector_and_is_taken_out(tmp_path: Path) -
     assert all(torch.equal(plain[name.removeprefix(prefix)], t) for name, t in inside.items())
 
 
+@pytest.mark.parametrize(("detections", "said"), [(100, 0), (99, 1), (300, 1)])
+def test_another_number_of_detections_than_the_published_one_is_said(detections: int, said: int) -> None:
+    """COCO's evaluation takes 100 of each class: 300 of an image would count, and raise AP."""
+    fields = {"kind": "detection", "dataset": "coco-instances", "detector": {"detections": detections}}
+    caveats = Detection.model_validate(fields).caveats
+    wanted = f"at most {detections} detections of an image; published figures are of 100"
+    assert caveats[1:] == (wanted,) * said
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no such set": ({"dataset": "coco-instance"}, r"unknown data set 'coco-instance'; nearest: 'coco-instances'"),
     "another kind of set": ({"dataset": "digits"}, r"unknown data set 'digits'; .*known: coco-instances, scene-obj"),
