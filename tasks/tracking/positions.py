@@ -102,7 +102,7 @@ class Positions(nn.Module):
         self.template = AbsolutePositions(width, heads, template, queries=not cross)
         self.search = AbsolutePositions(width, heads, search)
         self.relative = RelativeBias(heads, *(cross_index if cross else self_index)(template, search))
-        looked_up = self.relative.index[-search[0] * search[1] :, : template[0] * template[1]].unique()
+        looked_up = torch.unique(self.relative.index[-search[0] * search[1] :, : template[0] * template[1]])
         with torch.no_grad():
             self.relative.table[:, looked_up] += template_bias
 
