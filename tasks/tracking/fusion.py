@@ -78,9 +78,9 @@ class Fusion(nn.Module):
         width, heads, mlp_ratio = options.width, options.heads, options.mlp_ratio
         rates = torch.linspace(0, options.drop_path, options.blocks + 1, device="cpu").tolist()
         self.encoder = nn.ModuleList(SelfAttentionBlock(width, heads, mlp_ratio, rate) for rate in rates[:-1])
-        self.encoder_positions = Positions(width, heads, template, search, cross=False)
+        self.encoder_positions = Positions(width, heads, template, search, False, options.template_bias)
         self.decoder = CrossAttentionBlock(width, heads, mlp_ratio, rates[-1])
-        self.decoder_positions = Positions(width, heads, template, search, cross=True)
+        self.decoder_positions = Positions(width, heads, template, search, True, options.template_bias)
         self.norm = nn.LayerNorm(width)
         self._rates = rates
         draw(self, options.init_std)

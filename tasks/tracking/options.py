@@ -27,6 +27,11 @@ class FusionOptions(BaseModel):
     """Standard deviation of the initial weights of fusion and heads. 0.02 is SwinTrack's, for a width of 512; at a
     width of 64 the three layers of a head then pass on almost nothing, and 0.08 begins to learn sooner
     (specs/tracking.yaml)."""
+    template_bias: float = Field(default=0.0, ge=0, le=20)
+    """Added to the initial positional bias with which the search region's tokens attend to the template's. 0: nothing,
+    as in SwinTrack. 49 tokens of the template beside 196 then get a fifth of the attention, and from thousands of pairs
+    a fusion may learn to find any object without comparing it with the template. With 3 they get 83 %, and it compares
+    within hundreds of steps (docs/studies.md)."""
     box_from: Literal["region", "token"] = "region"
     """What the middle of a token's box is measured from. `region`: from the search region's corner, as in SwinTrack. A
     token must then find out where it is itself, which takes millions of pairs. `token`: from the token's own middle, by

@@ -95,12 +95,17 @@ class AbsolutePositions(nn.Module):
 class Positions(nn.Module):
     """The positional term of all layers of the encoder, or of the decoder."""
 
-    def __init__(self, width: int, heads: int, template: Grid, search: Grid, cross: bool) -> None:
-        """`cross`: queries are the search branch's alone."""
+    def __init__(
+        self, width: int, heads: int, template: Grid, search: Grid, cross: bool, template_bias: float = 0.0
+    ) -> None:
+        """`cross`: queries are the search branch's alone. `template_bias`: see FusionOptions."""
         super().__init__()
         self.template = AbsolutePositions(width, heads, template, queries=not cross)
         self.search = AbsolutePositions(width, heads, search)
         self.relative = RelativeBias(heads, *(cross_index if cross else self_index)(template, search))
+        looked_up = torch.unique(self.relative.index[-search[0] * search[1] :, : template[0] * template[1]])
+        with torch.no_grad():
+            self.relative.table[:, looked_up] += template_bias
 
     def forward(self) -> Tensor:
         """(1, heads, queries, keys), to be added to the logits of attention."""

@@ -34,9 +34,12 @@ RADIUS = (10.0, 17.0)
 crop of the laptop's profile."""
 MARGIN = 50
 """Pixels by which the background is larger than the image on each side: for pans, zooms and turns."""
-HIDDEN, LEAVES, ALIKE = 0.35, 0.2, 0.5
-"""Shares of sequences in which something passes in front of the object; in which it leaves the image and comes back; in
-which another cut-out of its class moves about behind it."""
+HIDDEN, LEAVES = 0.35, 0.2
+"""Shares of sequences in which something passes in front of the object; in which it leaves the image and comes back."""
+OTHERS, ALIKE = 3, 0.5
+"""Other cut-outs that move about behind the object, and the share of them that are of its class. With at most one, as
+in version 2, whoever found any cut-out had found the object four times in five, and models could do without the
+template."""
 SHOWN = 0.25
 """An object of which less shows, as a part of its area, counts as hidden or out of view."""
 APART = 40
@@ -81,9 +84,11 @@ def track(part: PhotoPart, index: int) -> Track:
     brightness = float(behind.mean())
     name = CLASSES[int(random.integers(len(CLASSES)))]
     target = _Thing(name, _sprite(random, textures, brightness), _way(random, leaves=random.random() < LEAVES))
-    things = [target]
-    if random.random() < ALIKE:
-        things.insert(0, _Thing(name, _sprite(random, textures, brightness), _way(random, leaves=False)))
+    things = []
+    for _ in range(OTHERS):
+        other = name if random.random() < ALIKE else CLASSES[int(random.integers(len(CLASSES)))]
+        things.append(_Thing(other, _sprite(random, textures, brightness), _way(random, leaves=False)))
+    things.append(target)
     if random.random() < HIDDEN:
         solid = [each for each in CLASSES if len(OUTLINES[each]) == 1]
         passing = solid[int(random.integers(len(solid)))]

@@ -118,6 +118,20 @@ def test_drop_path_rises_over_the_layers_and_can_be_turned_off() -> None:
     assert torch.equal(once, again)
 
 
+def test_template_bias_turns_the_search_region_to_the_template_and_nothing_else() -> None:
+    terms = []
+    for bias in (0.0, 3.0):
+        torch.manual_seed(0)
+        fusion = Fusion(FusionOptions(width=16, heads=2, blocks=1, template_bias=bias), (7, 7), (14, 14))
+        terms.append([part().detach()[0] for part in (fusion.encoder_positions, fusion.decoder_positions)])
+    for plain, turned, first in zip(*terms, (49, 0), strict=True):  # first: the first query of the search region
+        apart = torch.zeros_like(plain)
+        apart[:, first:, :49] = 3.0
+        torch.testing.assert_close(turned - plain, apart)
+    shares = [made[0][:, 49:].softmax(-1)[..., :49].sum(-1).mean().item() for made in terms]
+    assert shares == pytest.approx([49 / 245, 0.834], abs=0.01)  # of the attention, before the content's part
+
+
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(ValueError, match=r"heads 3 do not divide width 16: use one of 1, 2, 4, 8, 16 "):
         FusionOptions(width=16, heads=3)

@@ -24,10 +24,10 @@ def test_a_track_depends_on_its_part_and_index_alone() -> None:
     assert not np.array_equal(np.stack(again.frames), np.stack(tracks.track("test", 3).frames))
 
 
-def test_tracks_are_what_version_2_made() -> None:
+def test_tracks_are_what_version_3_made() -> None:
     """Raise VERSIONS in made.py when this changes. Coarse, since JPEG and rounding differ a little between machines."""
     means = np.array([np.stack(made.frames).mean() for made in MADE[:4]])
-    assert np.abs(means - np.array([156.7, 92.5, 130.7, 20.2])).max() < 1
+    assert np.abs(means - np.array([156.3, 94.7, 130.5, 24.4])).max() < 1
     last = [[116.39, 94.13, 33.84, 25.87], [60.55, 87.78, 30.42, 31.4], [124.5, 66.54, 24.39, 20.24]]
     assert np.abs(np.array([made.boxes[-1] for made in MADE[:3]]) - np.array(last)).max() < 0.1
 
@@ -98,6 +98,28 @@ def test_objects_start_in_sight_move_and_are_hidden_and_leave() -> None:
     assert 0.8 < visible.mean() < 1
     hidden_in_sight = ~visible & (boxes[..., 2:] > 0).all(-1)
     assert hidden_in_sight.any()
+
+
+def test_the_object_is_one_of_several_cut_outs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a model that finds any cut-out needs no template: with one other in half of the sequences (version 2), the
+    highest score of such models lay on the object in four pairs of five."""
+    painted, near, alike = tracks._painted, list[float](), list[bool]()
+
+    def looked_at(grounds: list[np.ndarray], things: list[tracks._Thing], target: tracks._Thing) -> tracks.Track:
+        others = things[: things.index(target)]  # all behind it
+        assert len(others) == tracks.OTHERS == 3
+        alike.extend(other.name == target.name for other in others)
+        for number, place in enumerate(target.places):
+            centres = np.array([[other.places[number].x, other.places[number].y] for other in others])
+            reach = 2 * 2 * place.radius  # half the side of a search region
+            near.append((np.abs(centres - [place.x, place.y]) < reach).all(-1).sum())
+        return painted(grounds, things, target)
+
+    monkeypatch.setattr(tracks, "_painted", looked_at)
+    for index in range(8):
+        tracks.track("train", index)
+    assert np.mean(near) > 1  # in a search region
+    assert 0.3 < np.mean(alike) < 0.8
 
 
 def test_what_passes_hides_the_object() -> None:
