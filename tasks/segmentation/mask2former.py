@@ -34,6 +34,10 @@ class _Decoders(Mask2FormerPreTrainedModel):
         self.classes = nn.Linear(config.hidden_dim, config.num_labels + 1)
         self.post_init()
 
+    def no_weight_decay(self) -> set[str]:
+        """Embeddings of queries and levels, as in the public code (besides norms)."""
+        return {f"{name}.weight" for name, part in self.named_modules() if isinstance(part, nn.Embedding)}
+
     def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Of every decoder layer, the last one last: classes (n, queries, classes + 1), masks (n, queries, h, w)."""
         pixels = self.pixels(maps, output_hidden_states=False, output_attentions=False, return_dict=True)

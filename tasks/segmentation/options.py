@@ -96,6 +96,9 @@ class UperNetOptions(_Options):
     """Of the auxiliary head, a convolution on the last map but one (stage 3 of 4)."""
     auxiliary_weight: Weight = 0.4
     """Weight of the auxiliary head's loss; 0: there is no such head."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability, in training, that a channel of a head's last map is 0, of both heads. mmsegmentation has 0.1;
+    transformers has no such layer."""
     averaged_over: Literal["all", "labelled"] = "all"
     """The loss is the sum over labelled pixels, divided by the number of all pixels, padding included
     (mmsegmentation), or of labelled ones (transformers)."""

@@ -93,7 +93,7 @@ def _confusion(counts: Counts, names: tuple[str, ...], images: int) -> Figure:
     worst = [place for place in np.argsort(each, kind="stable").tolist() if there[place]][:WORST]
     shares = counts[worst] / there[worst][:, None] if worst else np.zeros((0, len(names)))
     columns = [place for place in np.argsort(-shares.sum(0), kind="stable").tolist() if shares[:, place].any()][:WORST]
-    figure = Figure(figsize=(2.5 + 0.55 * max(1, len(columns)), 1.8 + 0.4 * max(1, len(worst))), dpi=DPI)
+    figure = Figure(figsize=(max(4.5, 2.5 + 0.55 * len(columns)), 2 + 0.4 * max(1, len(worst))), dpi=DPI)
     axis: Any = figure.subplots()
     if worst:
         axis.imshow(100 * shares[:, columns], cmap="Blues", vmin=0, vmax=100, aspect="auto")
@@ -106,7 +106,7 @@ def _confusion(counts: Counts, names: tuple[str, ...], images: int) -> Figure:
     axis.set_yticks(range(len(worst)), [f"{names[place]} (IoU {100 * each[place]:.0f})" for place in worst], fontsize=7)
     axis.set_xlabel("predicted", fontsize=8)
     axis.set_ylabel("ground truth", fontsize=8)
-    axis.set_title(f"% of a class's pixels, worst classes, {images} images", fontsize=8)
+    axis.set_title(f"% of a class's pixels\nworst classes, {images} images", fontsize=8)
     figure.tight_layout()
     return figure
 

@@ -16,6 +16,7 @@ from tasks.datasets.class_maps.dataset import ClassMapDataset
 from tasks.datasets.class_maps.described import ClassMapsField
 from tasks.datasets.class_maps.task_data import ClassMapData
 from tasks.datasets.labelled.card import DIGEST
+from tasks.errors import DataError
 from tasks.metrics import Measurement, Metric, Summary, percent
 from tasks.segmentation.options import Mask2FormerOptions, SegmentationAugment, TestOptions, UperNetOptions
 
@@ -203,12 +204,18 @@ class Segmentation(AnnotatedTask[ClassMapData]):
             yield from zip(guesses, truths, strict=True)
 
     def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
-        """Figures as fractions, and the IoU of each class that is there or predicted."""
+        """Figures as fractions, and the IoU of each class that is there or predicted. Raises DataError where no pixel
+        has a class."""
         import math
 
         from tasks.segmentation.confusion import added, figures, ious
 
         counts = added(part["counts"] for _, part in parts)
+        if not counts.any():
+            raise DataError(
+                f"{self._data.name}: no pixel of {self.evaluate} has a class, so there is nothing to measure: 255 in a "
+                "map is no class, and 0 neither with zero: ignored"
+            )
         found = figures(counts)
         if self.baseline == "frequent_class":
             found[FREQUENT.name] = figures(added(part["frequent"] for _, part in parts))["miou"]

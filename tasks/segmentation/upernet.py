@@ -16,14 +16,29 @@ from tasks.datasets.class_maps.types import IGNORED
 from tasks.segmentation.options import UperNetOptions
 
 
+class _DroppedConv(nn.Conv2d):
+    """A convolution after dropout of whole channels."""
+
+    def __init__(self, convolution: nn.Conv2d, dropout: float) -> None:
+        height, width = convolution.kernel_size
+        super().__init__(convolution.in_channels, convolution.out_channels, (height, width))
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(self.dropout(input))
+
+
 class _Heads(UperNetPreTrainedModel):
     """The heads alone, with transformers' initial weights."""
 
-    def __init__(self, config: UperNetConfig, channels: Sequence[int], auxiliary: bool) -> None:
+    def __init__(self, config: UperNetConfig, channels: Sequence[int], auxiliary: bool, dropout: float) -> None:
         super().__init__(config)
         self.decode_head = UperNetHead(config, list(channels))
         level = max(0, len(channels) - 2)  # stage 3 of 4
         self.auxiliary_head = UperNetFCNHead(config, list(channels), in_index=level) if auxiliary else None
+        for head in (self.decode_head, self.auxiliary_head):
+            if head is not None and dropout:
+                head.classifier = _DroppedConv(head.classifier, dropout)
         self.post_init()
 
 
@@ -36,7 +51,7 @@ class UperNet(nn.Module):
         config = UperNetConfig(
             num_labels=classes, hidden_size=options.channels, auxiliary_channels=options.auxiliary_channels
         )
-        self.heads = _Heads(config, maps.channels, auxiliary=options.auxiliary_weight > 0)
+        self.heads = _Heads(config, maps.channels, auxiliary=options.auxiliary_weight > 0, dropout=options.dropout)
 
     def forward(self, images: Tensor, truth: Tensor | None = None, seeds: Sequence[int] = ()) -> Any:
         """`images` (n, 3, h, w). With `truth` (n, h, w) the terms by name, each a sum; else (n, classes, h, w). Nothing

@@ -16,6 +16,7 @@ from tasks.backbones.model import build_backbone
 from tasks.backbones.spec import BackboneSpec
 from tasks.datasets.class_maps.types import IGNORED
 from tasks.segmentation.options import Mask2FormerOptions, UperNetOptions
+from workers.layer_decay import no_weight_decay
 
 transformers = pytest.importorskip("transformers")
 from tasks.segmentation import mask2former, upernet  # noqa: E402 (they import it)
@@ -97,6 +98,26 @@ def test_upernets_loss_over_all_pixels_is_mmsegmentations() -> None:
     torch.testing.assert_close(divided(model(images, truth), below), each.mean())
 
 
+def test_upernets_dropout_takes_whole_channels_of_both_heads_in_training() -> None:
+    """As mmsegmentation; the names of the weights stay. The loop draws for layers of this type alone."""
+    torch.manual_seed(0)
+    model = upernet.UperNet(maps_of(), 3, HEADS.model_copy(update={"dropout": 0.5})).eval()
+    plain = upernet.UperNet(maps_of(), 3, HEADS).eval()
+    plain.load_state_dict(model.state_dict())
+    images, truth = batch()
+    torch.testing.assert_close(model(images), plain(images))
+    heads = (model.heads.decode_head, model.heads.auxiliary_head)
+    assert [sum(type(part) is nn.Dropout2d for part in head.modules()) for head in heads] == [1, 1]
+    for head in heads:
+        head.classifier.train()
+        ones = torch.ones(4, head.classifier.in_channels, 5, 5)
+        kept = head.classifier.dropout(ones)
+        assert set(kept.unique().tolist()) == {0.0, 2.0}
+        torch.testing.assert_close(kept, kept[..., :1, :1].expand_as(kept))
+    dropped, whole = model(images, truth), plain(images, truth)
+    assert all(not torch.isclose(dropped[name], whole[name]) for name in ("main", "auxiliary"))
+
+
 def test_one_image_alone_is_refused_by_upernet_in_training() -> None:
     model, (images, truth) = upernet.UperNet(maps_of(), 3, HEADS), batch()
     model.eval()(images[:1], truth[:1])
@@ -152,7 +173,8 @@ def test_mask2formers_loss_is_the_sum_over_layers() -> None:
     whole = model._terms(classes, masks, truth, SEEDS)
     alone = [model._terms([own], [shape], truth, SEEDS) for own, shape in zip(classes, masks, strict=True)]
     for name, term in whole.items():
-        assert float(term) == pytest.approx(sum(float(each[name]) for each in alone), rel=0.02)
+        together = torch.stack([each[name] for each in alone]).sum()
+        torch.testing.assert_close(term, together, rtol=0.02, atol=0)
 
 
 def test_mask2formers_scores_are_those_of_its_public_code() -> None:
@@ -165,6 +187,20 @@ def test_mask2formers_scores_are_those_of_its_public_code() -> None:
         classes[-1][:, query].softmax(-1)[:, :3, None, None] * large[:, query, None] for query in range(QUERIES.queries)
     )
     torch.testing.assert_close(model(images), wanted)
+
+
+def test_mask2formers_embeddings_and_norms_have_no_weight_decay() -> None:
+    """As in its public code; nor has what timm spares of the backbone."""
+    model = mask2former.Mask2Former(maps_of(), 3, QUERIES)
+    spared = no_weight_decay(model, "timm")
+    of_two_dimensions = {name for name in spared if model.get_parameter(name).ndim > 1}
+    inside = {name for name in of_two_dimensions if name.startswith("decoders.")}
+    assert inside == {
+        f"decoders.queries.{name}.weight" for name in ("queries_embedder", "queries_features", "level_embed")
+    }
+    assert any("cpb_mlp" in name for name in of_two_dimensions - inside)
+    norms = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.LayerNorm | nn.GroupNorm)}
+    assert norms <= spared
 
 
 def both() -> list[tuple[Any, Any, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from class_map_trees import write_ade20k
+from class_map_trees import write_ade20k, write_map
 from PIL import Image
 from pydantic import ValidationError
 from segmentation_trials import IMAGES, NAMES, SWIN, described, segmentation, segmentation_trial, write
@@ -166,6 +166,19 @@ def test_images_of_several_sizes_are_evaluated_in_the_size_of_their_files(tmp_pa
         ((_, part),) = task.measure(model, [batch])
     assert sorted(shapes) == [(24, 32), (24, 32), (40, 70)]
     assert part["counts"].sum() == sum(int((each != 255).sum()) for each in batch["maps"])
+
+
+def test_maps_without_a_labelled_pixel_are_refused_instead_of_measured_as_0(tmp_path: Path) -> None:
+    write(tmp_path, {"train": 12, "val": 2})
+    for path in (tmp_path / "annotations" / "val").iterdir():
+        write_map(path, np.full((24, 32), 255, np.uint8))
+    task = segmentation(tmp_path)
+    model = task.build(BackboneSpec.model_validate(SWIN), None).eval()
+    (batch,) = task.loaders(DataContext(tmp_path, (32, 32), "cpu", 0, 6)).evaluation()
+    with torch.no_grad():
+        parts = list(task.measure(model, [batch]))
+    with pytest.raises(DataError, match=r"no pixel of val has a class, so there is nothing to measure"):
+        task.summarize(parts)
 
 
 def test_counts_are_those_of_the_folders() -> None:
