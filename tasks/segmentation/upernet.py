@@ -17,11 +17,10 @@ from tasks.segmentation.options import UperNetOptions
 
 
 class _DroppedConv(nn.Conv2d):
-    """A convolution after dropout of whole channels."""
+    """A convolution of single pixels, after dropout of whole channels."""
 
     def __init__(self, convolution: nn.Conv2d, dropout: float) -> None:
-        height, width = convolution.kernel_size
-        super().__init__(convolution.in_channels, convolution.out_channels, (height, width))
+        super().__init__(convolution.in_channels, convolution.out_channels, kernel_size=1)
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, input: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def described(base: Path | None = None, **fields: Any) -> dict[str, Any]:
 def segmentation(base: Path | None = None, **fields: Any) -> Segmentation:
     """The same, as it is planned: sizes of described data are read from them."""
     wanted = described(base, **fields)
-    planned = Segmentation.model_validate(wanted).planned_fields(Path())
+    planned = Segmentation.model_validate(wanted).planned_fields(base or shared_tree())  # digests are kept below it
     return Segmentation.model_validate({**wanted, **planned})
 
 
