@@ -9,13 +9,14 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
-from analysis import forget_peak, resident
 
 Prepared = Callable[[str, int, int], Callable[[], Any]]
 """Side, images, classes -> what is measured."""
 
 
 def _measured(prepared: Prepared, sides: Iterable[str], images: int, classes: int) -> dict[str, float]:
+    from analysis import forget_peak, resident  # with timm, which the parent does not need
+
     torch.set_num_threads(1)
     found = {}
     for side in sides:
@@ -29,7 +30,7 @@ def _measured(prepared: Prepared, sides: Iterable[str], images: int, classes: in
 
 def peaks(prepared: Prepared, sides: Iterable[str], images: int, classes: int) -> dict[str, float]:
     """Side -> MiB that what `prepared(side, images, classes)` gives takes at most, beside what was there before."""
-    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(1 << 16)  # there, what is freed is no longer resident
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(1 << 20)  # there, what is freed is no longer resident
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         found = process.submit(_measured, prepared, tuple(sides), images, classes)
         del os.environ["MALLOC_MMAP_THRESHOLD_"]
