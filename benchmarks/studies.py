@@ -4,6 +4,7 @@
     python benchmarks/studies.py specs/cog.yaml        one of them; the other tables stay
     python benchmarks/studies.py --profile smoke       tries the script out in minutes; both pages stay
     python benchmarks/studies.py specs/drop_layers.yaml --profile laptop_depth      a further study of a spec
+    python benchmarks/studies.py specs/pose.yaml specs/depth.yaml --together        one folder: pre-training is run once
 
 Each study is the command that a user types, in a folder of its own, with a local Ray of its own and tracking on.
 One of the two pages has a place for each, between `<!-- study: NAME -->` (the spec's file name without .yaml) and
@@ -77,6 +78,7 @@ def study(spec: Path, profile: str, folder: Path, cpus: int, place: Place) -> st
     from noop import end_cluster
 
     load = os.getloadavg()[0]
+    found = json.loads(printed("plan", folder, str(spec), "--profile", profile, "-o", "json"))["done"]
     try:
         began, ended = submit(spec, folder, cpus, ["--profile", profile])
     finally:
@@ -89,6 +91,7 @@ def study(spec: Path, profile: str, folder: Path, cpus: int, place: Place) -> st
         shutil.copyfile(figure, pictures / f"{named}-{figure.name}")
     trials = len({line["key"] for line in report["trials"]})
     count = f"{trials} trial{'s' * (trials != 1)}"
+    count += f", {found} of them done by an earlier study," if found else ""
     return "\n\n".join(
         [
             results(printed("report", folder, "-f", "md"), f"{os.path.relpath(RESULTS, place.page.parent)}/{named}-"),
@@ -155,6 +158,7 @@ def main() -> None:
     parser.add_argument("specs", type=Path, nargs="*", help="spec files (none: all that have a laptop profile)")
     parser.add_argument("--profile", default="laptop")
     parser.add_argument("--cpus", type=int, default=os.cpu_count(), help="CPUs of the local cluster (none: all)")
+    parser.add_argument("--together", action="store_true", help="in one folder: what a study did, the next finds done")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "studies", help="where each call makes a folder")
     given = parser.parse_args()
     specs = given.specs or [path for path in sorted((ROOT / "specs").glob("*.yaml")) if "laptop" in profiles(path)]
@@ -166,7 +170,8 @@ def main() -> None:
     texts: dict[Place, str] = {}
     for spec, where in places.items():
         print(f"{spec.stem}, {given.profile}: running", flush=True)
-        texts[where] = study(spec.resolve(), given.profile, folder / spec.stem, given.cpus, where)
+        own = folder if given.together else folder / spec.stem
+        texts[where] = study(spec.resolve(), given.profile, own, given.cpus, where)
         print(f"{texts[where]}\n", flush=True)
     for page, own in dict.fromkeys((where.page, where.own) for where in texts):
         chosen = {where.name: text for where, text in texts.items() if (where.page, where.own) == (page, own)}
