@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +40,8 @@ class TrainedModel:
     task's samples are more than one image."""
     class_names: tuple[str, ...]
     """By number; empty where the classes have no names, or the data that name them are not on this machine."""
-    spec: TrialSpec
-    row: TrialRow
+    spec: TrialSpec = field(repr=False)
+    row: TrialRow = field(repr=False)
     file: Weights
     """The weights file, whose digest was checked."""
 
