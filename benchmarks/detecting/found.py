@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from sides.turns import in_turns, row
 
-from tasks.detection.evaluation import METRICS, Found, figures_of
+from tasks.detection.evaluation import Found, figures_of
+from tasks.detection.figures import METRICS
 from tasks.detection.masks import encoded
 
 SIZE, CLASSES, OBJECTS, DETECTIONS = (480, 640), 80, 7, 20

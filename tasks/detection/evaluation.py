@@ -5,26 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.metrics import Measurement, Metric, percent
+from tasks.detection.figures import IOU, Kind
+from tasks.metrics import Measurement
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["box", "mask"]
-IOU: dict[Kind, Literal["bbox", "segm"]] = {"box": "bbox", "mask": "segm"}
-_TITLES = {
-    "ap": "AP", "ap50": "AP50", "ap75": "AP75", "aps": "AP small", "apm": "AP medium", "apl": "AP large",
-    "ar1": "AR of 1", "ar10": "AR of 10", "ar100": "AR of 100", "ars": "AR small", "arm": "AR medium",
-    "arl": "AR large",
-}  # fmt: skip
-METRICS: tuple[Metric, ...] = tuple(
-    percent(f"{name}_{kind}", f"{title} {kind}") for kind in IOU for name, title in _TITLES.items()
-)
-"""COCO's twelve figures of boxes and those of masks."""
 SIZES = ("all", "small", "medium", "large")
 """Of objects, by their area: below 32 x 32 pixels, below 96 x 96, and above."""
 

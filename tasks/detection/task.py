@@ -15,7 +15,7 @@ from tasks.datasets.instances.dataset import InstanceDataset
 from tasks.datasets.instances.described import InstancesField
 from tasks.datasets.instances.task_data import InstanceData
 from tasks.datasets.labelled.card import DIGEST
-from tasks.detection.evaluation import METRICS
+from tasks.detection.figures import METRICS
 from tasks.detection.options import MOST, DetectionAugment, DetectorOptions
 from tasks.metrics import Metric, Summary
 

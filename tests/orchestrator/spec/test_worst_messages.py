@@ -15,7 +15,7 @@ K12 = (ROOT / "specs/k12_grid.yaml").read_text()
 SEARCH = (ROOT / "specs/search.yaml").read_text()
 STAGE = "fields: name, sweep, per, from, neighbourhood, override, ties, replicates, resources, keep_weights"
 JOB = "fields: name, profile, trial, stages, resources, priority, report, claims, profiles"
-KINDS = "kinds: classify, pretrain, analysis, pose, depth, tracking"
+KINDS = "kinds: classify, pretrain, analysis, pose, depth, detection, segmentation, tracking"
 WORST = {
     "1 misspelt kind": (GOOD, "kind: classify,", "kind: §clasify,",
         f"trial.task.kind: clasify: no such kind; {KINDS}; nearest: classify"),

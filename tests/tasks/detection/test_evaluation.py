@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from object_trees import CATEGORIES, annotated
 
-from tasks.detection.evaluation import METRICS, Found, figures_of, together
+from tasks.detection.evaluation import Found, figures_of, together
+from tasks.detection.figures import METRICS
 from tasks.detection.masks import encoded
 
 SIZE = (100, 128)

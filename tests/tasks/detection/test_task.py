@@ -16,7 +16,7 @@ from tiny_task import run, seen
 
 from tasks.backbones.spec import BackboneSpec
 from tasks.base import DataContext
-from tasks.detection.evaluation import METRICS
+from tasks.detection.figures import METRICS
 from tasks.detection.model import TERMS
 from tasks.detection.task import Detection
 from tasks.errors import DataError
