@@ -17,12 +17,12 @@ def lines(job: JobSpec, cost: Cost) -> str:
     rows = [
         [
             stage.name, str(stage.groups), str(stage.trials), str(stage.done),
-            f"{stage.gpu_hours if gpu else stage.cpu_hours:.3g}", _remarks(stage),
+            _hours(stage.gpu_hours if gpu else stage.cpu_hours), _remarks(stage),
         ]
         for stage in cost.stages
     ]  # fmt: skip
     total = cost.gpu_hours if gpu else cost.cpu_hours
-    rows.append(["together", "", str(cost.trials), str(cost.done), f"{total:.3g}", "each trial counted once"])
+    rows.append(["together", "", str(cost.trials), str(cost.done), _hours(total), "each trial counted once"])
     text = [job.name if assumptions(job) else job_id(job), "", *aligned(header, rows, WIDTH), ""]
     if cost.makespan_hours is not None:
         text.append(f"makespan on this cluster: {duration(3600 * cost.makespan_hours)}")
@@ -48,7 +48,7 @@ def _published(reference: Reference | None) -> list[str]:
         return []
     rows = [(row, values) for row, values in reference.values.items()]
     rows += [(f"{row.name} ({row.source})", row.values) for row in reference.rows]
-    text = ["", f"Published values that the report will set beside ours: {reference.source}"]
+    text = ["", *textwrap.wrap(f"Published values that the report will set beside ours: {reference.source}", WIDTH)]
     for row, values in rows:
         words = ", ".join(f"{column} {_figures(value)}" for column, value in values.items())
         text += textwrap.wrap(f"{row}: {words}", WIDTH, initial_indent="  ", subsequent_indent="    ")
@@ -60,6 +60,10 @@ def _figures(value: float | dict[str, float]) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{figure} {number:g}" for figure, number in value.items())
     return f"{value:g}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
 
 
 def _remarks(stage: StageCost) -> str:

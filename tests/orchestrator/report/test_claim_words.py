@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,14 @@ def test_the_plan_lists_published_values(tmp_path: Path) -> None:
         "  HRFormer (Yuan et al. 2021): coco 77"
     )
     assert "Published" not in lines(job.model_copy(update={"report": ReportSpec()}), cost)
+
+
+def test_hours_of_a_plan_are_no_powers_of_ten(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(GOOD)
+    where = settings(tmp_path, database_url=f"sqlite:///{tmp_path / 'store.db'}", data_root=tmp_path)
+    job: JobSpec = api.load(tmp_path / "spec.yaml")
+    cost = replace(api.plan(job, where, cpus=2, gpus=0), gpu_hours=1144.4)
+    cost.stages[0] = replace(cost.stages[0], gpu_hours=1144.4)
+    text = lines(job, cost)
+    assert "GPU-hours left" in text
+    assert len(re.findall(r" 1,144\b", text)) == 2
