@@ -60,7 +60,17 @@ def on_device(values: Tensor, device: torch.device | str) -> Tensor:
 def normalized(images: Tensor, normalize: Normalizing) -> Tensor:
     """(n, 1 or 3, h, w) in 0..255, uint8 or float -> float (n, 3, h, w) with mean 0 and deviation 1 per channel."""
     mean, std = (on_device(torch.tensor(v).view(1, 3, 1, 1) * 255, images.device) for v in mean_std(normalize))
-    return (images.expand(-1, 3, -1, -1) - mean) / std
+    return (images.expand(-1, 3, -1, -1) - mean).div_(std)  # one new tensor, not two
+
+
+def normalized_within(images: Tensor, sizes: Sequence[tuple[int, int]], normalize: Normalizing) -> Tensor:
+    """Likewise of images in the upper left corners of squares; `sizes`: height and width of each. What lies beyond them
+    becomes 0, that is the mean colour."""
+    out = normalized(images, normalize)
+    for image, (height, width) in zip(out, sizes, strict=True):
+        image[:, height:].zero_()
+        image[:, :, width:].zero_()
+    return out
 
 
 def centre(images: Tensor, size: Size, augment: Augment) -> Tensor:

@@ -17,7 +17,7 @@ from tasks.datasets.instances.types import Instances, InstanceSet, Integers, Pix
 from tasks.datasets.loaders import BatchTransform, Pipeline, SampleLoaders
 from tasks.datasets.reader import Reader
 from tasks.datasets.samples import Sample, Samples, stacked
-from tasks.datasets.transforms import Normalizing, derived_seed, mean_std, on_device
+from tasks.datasets.transforms import Normalizing, derived_seed, normalized_within
 from tasks.detection.augment import Drawn, draw, scaled_size, shown
 from tasks.detection.options import DetectionAugment
 from tasks.errors import DataError
@@ -131,23 +131,14 @@ class Prepare(BatchTransform):
 
     def train(self, batch: Batch, epoch: int, step: int, indices: Tensor) -> Batch:
         seeds = [derived_seed(self._seed, "regions", epoch, index) for index in indices.tolist()]
-        kept = {name: batch[name] for name in ("sizes", "targets")}
-        return {"images": self._inputs(batch), **kept, "seeds": seeds}
+        return {**self._inputs(batch), "targets": batch["targets"], "seeds": seeds}
 
     def evaluate(self, batch: Batch, indices: Tensor) -> Batch:
-        kept = {name: batch[name] for name in ("sizes", "originals")}
-        return {"images": self._inputs(batch), **kept, "indices": indices.tolist()}
+        return {**self._inputs(batch), "originals": batch["originals"], "indices": indices.tolist()}
 
-    def _inputs(self, batch: Batch) -> Tensor:
-        pixels = batch["images"]
-        mean, std = (
-            on_device(torch.tensor(v).view(1, 3, 1, 1) * 255, pixels.device) for v in mean_std(self._normalize)
-        )
-        images: Tensor = pixels.float().sub_(mean).div_(std)
-        for image, (height, width) in zip(images, batch["sizes"], strict=True):
-            image[:, height:].zero_()
-            image[:, :, width:].zero_()
-        return images
+    def _inputs(self, batch: Batch) -> Batch:
+        images = normalized_within(batch["images"], batch["sizes"], self._normalize)
+        return {"images": images, "sizes": batch["sizes"]}
 
 
 class DetectionLoaders(SampleLoaders):

@@ -16,7 +16,7 @@ from tasks.datasets.class_maps.types import IGNORED, ClassMapSet, Pixels
 from tasks.datasets.loaders import BatchTransform, Pipeline, SampleLoaders
 from tasks.datasets.reader import Reader
 from tasks.datasets.samples import Sample, Samples, stacked
-from tasks.datasets.transforms import Normalizing, derived_seed, mean_std, on_device
+from tasks.datasets.transforms import Normalizing, derived_seed, normalized, normalized_within
 from tasks.errors import DataError
 from tasks.segmentation.augment import Cut, augmented, resized, scaled_size
 from tasks.segmentation.options import SegmentationAugment
@@ -101,24 +101,16 @@ class Normalise(BatchTransform):
         self._normalize, self._seed = normalize, seed
 
     def train(self, batch: Batch, epoch: int, step: int, indices: Tensor) -> Batch:
-        images = self._normalised(batch["images"])
-        for image, (height, width) in zip(images, batch["sizes"], strict=True):
-            image[:, height:].zero_()
-            image[:, :, width:].zero_()
+        images = normalized_within(batch["images"], batch["sizes"], self._normalize)
         seeds = [derived_seed(self._seed, "points", epoch, index) for index in indices.tolist()]
         return {"images": images, "maps": batch["maps"], "seeds": seeds}
 
     def evaluate(self, batch: Batch, indices: Tensor) -> Batch:
         images = batch["images"]
         whole = isinstance(images, Tensor)
-        done = self._normalised(images) if whole else [self._normalised(each[None])[0] for each in images]
+        how = self._normalize
+        done = normalized(images, how) if whole else [normalized(each[None], how)[0] for each in images]
         return {**batch, "images": done, "indices": indices.tolist()}
-
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        mean, std = (
-            on_device(torch.tensor(v).view(1, 3, 1, 1) * 255, pixels.device) for v in mean_std(self._normalize)
-        )
-        return pixels.float().sub_(mean).div_(std)
 
 
 class SegmentationLoaders(SampleLoaders):
