@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -162,6 +163,14 @@ class SampleLoaders(OrderedLoaders):
         if self.measures_training:
             for batch in self._measured(self._reference, self.train_samples, share, REFERENCE):
                 yield {**batch, "reference": True}
+
+    def at_even_distances(self, count: int) -> Iterator[Batch]:
+        """Batches as those of `evaluation`, without `item`, of `count` of its samples; of all where there are fewer."""
+        whole, size = self._evaluation_samples, self._pipeline.evaluation_batch
+        chosen = np.linspace(0, whole - 1, min(count, whole)).round().astype(int).tolist()
+        wanted = [[(0, row) for row in chosen[start : start + size]] for start in range(0, len(chosen), size)]
+        for batch, indices in self._measuring.read(wanted):
+            yield self._pipeline.batches.evaluate(batch, indices)
 
     def evaluated(self) -> list[tuple[str, slice]]:
         """(item, positions of its samples) of the batches of `evaluation`, without those of training images."""

@@ -15,7 +15,6 @@ from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare
 from tasks.datasets.images.source import Source
 from tasks.datasets.instances.types import Instances, InstanceSet, Integers, Pixels
 from tasks.datasets.loaders import BatchTransform, Pipeline, SampleLoaders
-from tasks.datasets.reader import Reader
 from tasks.datasets.samples import Sample, Samples, stacked
 from tasks.datasets.transforms import Normalizing, derived_seed, normalized_within
 from tasks.detection.augment import Drawn, draw, scaled_size, shown
@@ -163,20 +162,13 @@ class DetectionLoaders(SampleLoaders):
         without = len(training) - len(rows)
         self.preprocessing = {"images_without_objects": without} if without else None
         self.evaluated_set = evaluated
-        self._pictures = Reader(ObjectSamples(evaluated), Placed(side, None), collate, context)
-        self._prepare = Prepare(normalize, context.seed)
 
     def evaluation(self, share: EvaluationShare = EVERYTHING) -> Iterable[Batch]:
         return map(self._with_truth, super().evaluation(share))
 
     def pictured(self, count: int) -> Iterable[Batch]:
         """Batches as those of `evaluation`, of `count` images at even distances through the evaluated part."""
-        whole = len(self.evaluated_set)
-        chosen = np.linspace(0, whole - 1, min(count, whole)).round().astype(int).tolist()
-        starts = range(0, len(chosen), EVALUATED_AT_ONCE)
-        wanted = [[(0, row) for row in chosen[start : start + EVALUATED_AT_ONCE]] for start in starts]
-        for batch, indices in self._pictures.read(wanted):
-            yield self._with_truth(self._prepare.evaluate(batch, indices))
+        return map(self._with_truth, self.at_even_distances(count))
 
     def _with_truth(self, batch: Batch) -> Batch:
         truth = [self._truth[image] for image, *_ in batch["originals"]]

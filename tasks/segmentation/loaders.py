@@ -14,7 +14,6 @@ from torch import Tensor
 from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare
 from tasks.datasets.class_maps.types import IGNORED, ClassMapSet, Pixels
 from tasks.datasets.loaders import BatchTransform, Pipeline, SampleLoaders
-from tasks.datasets.reader import Reader
 from tasks.datasets.samples import Sample, Samples, stacked
 from tasks.datasets.transforms import Normalizing, derived_seed, normalized, normalized_within
 from tasks.errors import DataError
@@ -127,8 +126,7 @@ class SegmentationLoaders(SampleLoaders):
         transform = Normalise(how.normalize, context.seed)
         pipeline = Pipeline(how.train, how.evaluate, collated, transform, EVALUATED_AT_ONCE)
         super().__init__(MapSamples(training), MapSamples(evaluated), pipeline, context)
-        self.evaluated_set, self._transform, self._side = evaluated, transform, how.side
-        self._pictured = Reader(MapSamples(evaluated), how.evaluate, collated, context)
+        self.evaluated_set, self._side = evaluated, how.side
         self._frequent = torch.from_numpy(most_frequent(training)) if frequent else None
 
     def evaluation(self, share: EvaluationShare = EVERYTHING) -> Iterable[Batch]:
@@ -136,12 +134,7 @@ class SegmentationLoaders(SampleLoaders):
 
     def pictured(self, count: int) -> Iterable[Batch]:
         """Batches as those of `evaluation`, of `count` images at even distances through the evaluated part."""
-        whole = len(self.evaluated_set)
-        chosen = np.linspace(0, whole - 1, min(count, whole)).round().astype(int).tolist()
-        starts = range(0, len(chosen), EVALUATED_AT_ONCE)
-        wanted = [[(0, row) for row in chosen[start : start + EVALUATED_AT_ONCE]] for start in starts]
-        for batch, indices in self._pictured.read(wanted):
-            yield self._completed(self._transform.evaluate(batch, indices))
+        return map(self._completed, self.at_even_distances(count))
 
     def _completed(self, batch: Batch) -> Batch:
         more: dict[str, Any] = {"classes": self.evaluated_set.classes, "side": self._side}
