@@ -61,7 +61,7 @@ def ours(model: Analysed, images: int, batch: int, device: str) -> list[float]:
     task = Analyse(images=images, batch=batch, measures=("attention",))
     named = ({"images": each, "item": f"{i:012d}"} for i, each in enumerate(batches(images, batch, device)))
     with torch.no_grad():
-        figures = task.figures(model, named)
+        figures = task.summarize(list(task.measure(model, named))).figures
     return [figures[name] for name in FIGURES]
 
 

@@ -367,10 +367,6 @@ class Task(BaseModel, ABC):
     def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
         """Figures from the parts of all items, of all ranks and attempts, in the order of the items."""
 
-    def figures(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """Figures of one pass over these batches, in this process."""
-        return dict(self.summarize(list(self.measure(model, batches))).figures)
-
     def pictures(self, model: nn.Module, loaders: Loaders) -> dict[str, NDArray[np.uint8]]:
         """Pictures of what the model does, by name, each (height, width, 3); always of the same images.
 

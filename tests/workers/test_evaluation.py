@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from analysis_task import Analysis, AnalysisLoaders, Forgetful, Trained, analysis, measured
 from killed_trials import killed_trials
+from task_figures import figures_of
 from tiny_task import digest, run, seen, trial_of, weights_of
 
 from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare, Loaders
@@ -47,7 +48,7 @@ def test_figures_and_pictures_are_computed_in_fp32(tmp_path: Path) -> None:
     model = spec.task.build(spec.backbone, weights_of(half)).eval()
     loaders = spec.task.loaders(DataContext(tmp_path, input_size=(4, 4), device="cpu", seed=0, batch=8))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert spec.task.figures(model, loaders.evaluation())["spread"] != full.figures["spread"]
+        assert figures_of(spec.task, model, loaders.evaluation())["spread"] != full.figures["spread"]
 
 
 def test_random_numbers_belong_to_the_item(tmp_path: Path) -> None:

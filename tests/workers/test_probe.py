@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from task_figures import figures_of
 from tiny_task import after, digest, outcome_values, run, weights_of
 from torch import nn
 
@@ -246,9 +247,9 @@ def test_neighbours_of_a_compiled_model(tmp_path: Path) -> None:
     trial = spec({"probe": "linear", "knn": {}})
     state = prepared(trial, tmp_path)
     batches = list(state.loaders.evaluation())
-    plain = trial.task.figures(state.model.eval(), batches)
+    plain = figures_of(trial.task, state.model.eval(), batches)
     state.model._compiled_call_impl = lambda *_: pytest.fail("the compiled model was called")  # type: ignore[assignment]
-    assert trial.task.figures(state.model, batches) == plain
+    assert figures_of(trial.task, state.model, batches) == plain
 
 
 def test_which_figure_trials_are_chosen_by_is_said_by_the_task() -> None:

@@ -15,6 +15,7 @@ from analysed_models import ATTENTIVE, REPLKNET, RESNET, sharpen
 from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import save
+from task_figures import figures_of
 from tiny_task import run
 
 from tasks.analysis.images import Choice
@@ -236,7 +237,7 @@ def test_weights_of_a_trial_are_those_that_are_measured(tmp_path: Path) -> None:
     model = spec.task.build(VIT, load_weights(weights)).eval()
     loaders = spec.task.loaders(DataContext(tmp_path, (32, 32), device="cpu", seed=0, batch=1))
     with torch.no_grad():
-        assert spec.task.figures(model, loaders.evaluation()) == pytest.approx(outcome.figures)
+        assert figures_of(spec.task, model, loaders.evaluation()) == pytest.approx(outcome.figures)
     with pytest.raises(ValueError, match=r"initial weights do not fit the backbone: .*missing"):
         spec.task.build(ATTENTIVE["swinv2"], load_weights(weights))
 
@@ -351,9 +352,9 @@ def test_sharp_heads_have_low_entropy_and_diverge(tmp_path: Path) -> None:
     model = spec.build(VIT, None).eval()
     loaders = spec.loaders(DataContext(tmp_path, (32, 32), device="cpu", seed=0, batch=1))
     with torch.no_grad():
-        flat = spec.figures(model, loaders.evaluation())
+        flat = figures_of(spec, model, loaders.evaluation())
         sharpen(model)
-        sharp = spec.figures(model, loaders.evaluation())
+        sharp = figures_of(spec, model, loaders.evaluation())
     assert flat["attention_entropy"] == pytest.approx(flat["uniform_entropy"], rel=0.01)
     assert flat["attention_distance"] == pytest.approx(flat["uniform_distance"], rel=0.01)
     assert sharp["attention_entropy"] < 0.9 * flat["attention_entropy"]
@@ -366,6 +367,6 @@ def test_a_compiled_model_is_measured_like_any_other(tmp_path: Path) -> None:
     model = spec.build(VIT, None).eval()
     loaders = spec.loaders(DataContext(tmp_path, (32, 32), device="cpu", seed=0, batch=1))
     with torch.no_grad():
-        plain = spec.figures(model, loaders.evaluation())
+        plain = figures_of(spec, model, loaders.evaluation())
         model.compile(backend="eager")
-        assert spec.figures(model, loaders.evaluation()) == plain
+        assert figures_of(spec, model, loaders.evaluation()) == plain

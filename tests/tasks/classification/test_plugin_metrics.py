@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from task_figures import figures_of
 from torch import Tensor, nn
 
 from tasks import plugged
@@ -60,10 +61,10 @@ def test_the_function_gets_all_images_in_order_whatever_the_batches() -> None:
     draw = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(23, 10, generator=draw).double(), torch.randint(10, (23,), generator=draw)
     task = classify(plugin_metrics=["second_lower", "second_higher"])
-    plain = classify().figures(AsGiven(), batches(logits, labels, 23))
+    plain = figures_of(classify(), AsGiven(), batches(logits, labels, 23))
     expected = (logits.argsort(1, descending=True)[:, 1] == labels).double().mean().item()
     for size in (23, 5):
-        found = task.figures(AsGiven(), batches(logits, labels, size))
+        found = figures_of(task, AsGiven(), batches(logits, labels, size))
         assert {name: found[name] for name in plain} == pytest.approx(plain)
         assert [found[name] for name in ("second_lower", "second_higher")] == [expected, expected]
     for given, known in SEEN:
@@ -75,7 +76,7 @@ def test_the_function_gets_all_images_in_order_whatever_the_batches() -> None:
 def test_of_several_labels_it_gets_a_row_for_each_image() -> None:
     labels = torch.tensor([[1.0, 0.0, -1.0] + [0.0] * 17, [0.0, 1.0, 0.0] + [-1.0] * 17])
     task = classify("voc2007", plugin_metrics=["second_higher"])
-    figures = task.figures(AsGiven(), batches(torch.randn(2, 20), labels, 1))
+    figures = figures_of(task, AsGiven(), batches(torch.randn(2, 20), labels, 1))
     assert figures["second_higher"] == pytest.approx(labels[labels >= 0].mean().item())
     ((logits, known),) = SEEN
     assert logits.shape == known.shape == (2, 20)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from task_figures import figures_of
 from torch import nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
@@ -140,7 +141,7 @@ def test_a_model_is_trained_for_an_epoch_from_every_set_on_disk(
     assert steps == task.train_samples // size == loaders.steps_per_epoch
     assert all(not torch.equal(before[key], value) for key, value in model.state_dict().items())
     with torch.no_grad():
-        figures = task.figures(model.eval(), loaders.evaluation())
+        figures = figures_of(task, model.eval(), loaders.evaluation())
     assert 0 <= figures[task.metric] <= 1
     assert 0 < figures["loss"] < 5
 
@@ -162,7 +163,7 @@ def test_figures_are_those_of_torchmetrics() -> None:
     torch.manual_seed(0)
     labels = torch.cat([torch.arange(10), torch.randint(0, 10, (190,)) ** 2 // 10])  # all ten, not equally often
     logits = torch.randn(200, 10) + 2 * functional.one_hot(labels, 10)
-    figures = Classify(dataset="digits").figures(Fixed(), in_batches(logits, labels, 64))
+    figures = figures_of(Classify(dataset="digits"), Fixed(), in_batches(logits, labels, 64))
     for name, average in (("top1", "micro"), ("mean_per_class", "macro")):
         assert figures[name] == pytest.approx(MulticlassAccuracy(10, average=average)(logits, labels).item(), abs=1e-6)
     assert figures["loss"] == pytest.approx(functional.cross_entropy(logits, labels).item(), abs=1e-6)
@@ -181,7 +182,7 @@ def test_top1_is_a_share_of_all_images_and_the_mean_per_class_is_none() -> None:
 def test_a_class_without_images_does_not_enter_the_mean() -> None:
     labels = torch.tensor([0, 0, 0, 1])
     logits = functional.one_hot(torch.tensor([0, 0, 2, 1]), 10).float()  # 2 is predicted, but there is none
-    figures = Classify(dataset="digits").figures(Fixed(), in_batches(logits, labels, 4))
+    figures = figures_of(Classify(dataset="digits"), Fixed(), in_batches(logits, labels, 4))
     assert figures["mean_per_class"] == pytest.approx((2 / 3 + 1) / 2)
     macro = MulticlassAccuracy(10, average="macro")(logits, labels).item()
     assert macro == pytest.approx((2 / 3 + 1 + 0) / 3)  # why it is not used
@@ -220,7 +221,7 @@ def test_several_labels_are_measured_and_lost_as_stated() -> None:
     logits = torch.randn(30, 20)
     labels = torch.randint(-1, 2, (30, 20)).float()
     labels[:, 7] = 0  # a class that no image shows
-    figures = task.figures(Fixed(), in_batches(logits, labels, 8))
+    figures = figures_of(task, Fixed(), in_batches(logits, labels, 8))
     each = [average_precision(logits[:, i].numpy(), labels[:, i].numpy()) for i in range(20) if i != 7]
     assert figures["map11"] == pytest.approx(np.mean(each))
     counted = labels >= 0

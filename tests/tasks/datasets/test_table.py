@@ -13,6 +13,7 @@ import torch
 from dataset_trees import draw
 from own_tables import VIT, context, entries, planned
 from pydantic import ValidationError
+from task_figures import figures_of
 
 from tasks.analysis.task import Analyse
 from tasks.classification.task import Classify
@@ -131,7 +132,7 @@ def test_several_labels_are_measured_by_map(tmp_path: Path, rows: list[Row], suf
     batch = next(iter(loaders.epoch(0)))
     assert own.loss(model, batch)["loss"].item() > 0
     with torch.no_grad():
-        assert set(own.figures(model.eval(), loaders.evaluation())) == {"map11", "loss"}
+        assert set(figures_of(own, model.eval(), loaders.evaluation())) == {"map11", "loss"}
 
 
 def test_numbers_are_classes_in_their_order(tmp_path: Path, rows: list[Row]) -> None:

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from depth_sets import COUNTS, SIDE, described, shared, write_kitti, write_nyuv2, write_own
 from pydantic import ValidationError
+from task_figures import figures_of
 from tiny_task import after, digest, run, seen
 
 from tasks.base import Batch, DataContext
@@ -197,7 +198,7 @@ def test_the_mean_map_is_that_of_the_training_pairs(tmp_path: Path) -> None:
     (batch,) = loaders.evaluation()
     torch.testing.assert_close(batch["mean_map"][0], mean, rtol=1e-5, atol=1e-5)
     constant = lambda images: torch.full_like(images[:, :1], 5.0)  # noqa: E731
-    figures = task.figures(constant, [batch])  # type: ignore[arg-type]
+    figures = figures_of(task, constant, [batch])  # type: ignore[arg-type]
     errors = [image_figures(mean[0], each[0], each[0] > 1e-3)["rmse"] for each in batch["depth"]]
     assert figures["mean_map_rmse"] == pytest.approx(sum(errors) / len(errors))
 

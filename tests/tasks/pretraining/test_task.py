@@ -11,6 +11,7 @@ import pytest
 import torch
 from dataset_trees import plant
 from pydantic import TypeAdapter, ValidationError
+from task_figures import figures_of
 
 from tasks import AnyTask
 from tasks.backbones.spec import BackboneSpec
@@ -211,7 +212,7 @@ def test_losses_on_val_are_over_all_hidden_pixels() -> None:
         net.decoder[0].weight.zero_()
         net.decoder[0].bias.zero_()
         loaders = task.loaders(place())
-        figures = task.figures(net, loaders.evaluation())
+        figures = figures_of(task, net, loaders.evaluation())
     errors, of_mean = [], []
     for batch in loaders.evaluation():
         for image, mask in zip(batch["images"].numpy(), batch["masks"].numpy(), strict=True):
