@@ -101,8 +101,8 @@ class TrackingData:
         """See Task.planned_fields: `manifests`, and `sizes`. Nothing of a set that is missing, unless described."""
         manifests, sizes = dict[str, str](), dict[str, dict[str, int]]()
         for name, each in self.all.items():
-            if each.known_digest:  # not made here: that takes minutes, and a plan none
-                manifests[name] = each.known_digest
+            if each.made:  # not made here: that takes minutes, and a plan none
+                manifests[name] = each.recipe()
                 continue
             problem = each.missing(root)
             if problem and each.own is not None:
@@ -149,7 +149,7 @@ class TrackingData:
             raise DataError(problem)
         for name, each in self.all.items():
             if name in self.manifests:
-                found = each.known_digest or each.manifest_of(root).digest
+                found = each.recipe() if each.made else each.manifest_of(root).digest
                 check_planned(each.name, "sequences", self.manifests[name], found)
         return [each.open(root, "train") for each in self.trained], self.whole.open(root, self.evaluate)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tasks.datasets.photographs import SHOWS
-from tasks.datasets.sequences.dataset import FolderSequences, MadeSequences, SequenceDataset, StillImages
+from tasks.datasets.sequences.dataset import FolderSequences, SequenceDataset, StillImages
 
 GOT10K = FolderSequences(
     name="got10k", title="GOT-10k", source="folder", form="Got10k", folder="got10k", metric="AO",
@@ -48,8 +48,8 @@ COCO_BOXES = StillImages(
     licence="annotations CC BY 4.0; images by Flickr's terms of use",
     counts={"train": 117_266, "val": 4_952}, frames={"train": 849_949, "val": 36_335},
 )  # fmt: skip
-SCENE_TRACKS = MadeSequences(
-    name="scene-tracks", title="Generated tracks", source="made", form="Own", folder="", shows=SHOWS,
+SCENE_TRACKS = FolderSequences(
+    name="scene-tracks", title="Generated tracks", source="made", form="Own", shows=SHOWS,
     split="generated: train, val and test show other photographs (tasks/datasets/scenes)",
     how_to_get="Generated on first use, below the data root, from photographs inside scikit-image and scikit-learn.",
     licence="the photographs': scikit-image's data folder; china and flower CC BY 2.0",

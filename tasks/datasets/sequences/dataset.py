@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tasks.datasets.checks import compare_manifest
-from tasks.datasets.described import DatasetDescription
-from tasks.datasets.info import NO_FOLDER, DatasetInfo, Finding, SplitOption, Watch, unwatched
+from tasks.datasets.info import NO_FOLDER, Finding, SplitOption, Watch, unwatched
 from tasks.datasets.manifest import FOLDER, Manifest
+from tasks.datasets.official import OfficialDataset
 from tasks.datasets.sequences.got10k_lists import TAKEN
 from tasks.errors import DataError
 
@@ -28,11 +28,9 @@ TAKEN_OPTION = SplitOption(
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequenceDataset(DatasetInfo):
+class SequenceDataset(OfficialDataset):
     """Sequences of frames with a box in each; or images with boxes, as still ones."""
 
-    folder: str
-    """Below the data root."""
     counts: Mapping[Part, int]
     """Sequences (of COCO: images) of each part as they are published."""
     frames: Mapping[Part, int]
@@ -41,25 +39,14 @@ class SequenceDataset(DatasetInfo):
     """By which the paper reports trackers on its test part."""
     caveat: str = ""
     """Why nothing that is measured on it compares with published figures."""
-    own: DatasetDescription | None = field(default=None, compare=False)
-    """Where the data are described in a spec: the description."""
-
-    def base(self, root: Path) -> Path:
-        """The folder that names of files are below. Raises DataError when a generated set cannot be written."""
-        return root / self.folder if self.own is None else self.own.base(root)
 
     def missing(self, root: Path) -> str | None:
-        if self.own is not None:
-            return self.own.missing(root)
+        if self.made or self.own is not None:
+            return super().missing(root)
         path = root / self.folder
         if path.is_dir():
             return None
         return f"{self.name}: not found: {path}{'' if root.is_dir() else NO_FOLDER}. {self.how_to_get}"
-
-    @property
-    def known_digest(self) -> str:
-        """Stands for the content of a generated set, before it is made too; empty where files say what the data are."""
-        return ""
 
     @abstractmethod
     def protocol(self, part: Part) -> Protocol:
@@ -237,25 +224,6 @@ class FolderSequences(SequenceDataset):
         from tasks.datasets.sequences.checks import look_at_folders
 
         look_at_folders(self.layout, self.base(root), part, found, finding, images, watch)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MadeSequences(FolderSequences):
-    """Generated sequences: written below the data root when they are first opened."""
-
-    def base(self, root: Path) -> Path:
-        from tasks.datasets.scenes.made import made
-
-        return Path(made(self.name, root))
-
-    def missing(self, root: Path) -> str | None:
-        return None
-
-    @property
-    def known_digest(self) -> str:
-        from tasks.datasets.scenes.made import recipe
-
-        return str(recipe(self.name))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ class SequencesDescription(DatasetDescription):
     def dataset(self) -> FolderSequences:
         """The data as a data set like the named ones, without counts."""
         return FolderSequences(
-            name=self.name, title=self.name, source="folder", folder="", counts={}, frames={}, licence="",
+            name=self.name, title=self.name, source="folder", counts={}, frames={}, licence="",
             split="by the folders train, val and test", metric="SUC" if self.protocol == "otb" else "AO",
             how_to_get=f"{self.path} needs a folder of that name, with a folder for each sequence", form="Own",
             fields={"fps": self.fps, "kind": self.protocol}, own=self,

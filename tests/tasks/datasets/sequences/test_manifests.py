@@ -85,10 +85,11 @@ def test_a_written_manifest_of_other_data_is_a_fault(root: Path) -> None:
 
 
 def test_a_generated_set_has_its_recipe_before_it_is_made(tmp_path: Path) -> None:
-    assert len(SCENE_TRACKS.known_digest) == 64
+    assert SCENE_TRACKS.made
+    assert len(SCENE_TRACKS.recipe()) == 64
     assert SCENE_TRACKS.missing(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
-    assert LASOT.known_digest == ""
+    assert not LASOT.made
 
 
 def test_data_check_and_ls_of_ones_own(root: Path) -> None:
