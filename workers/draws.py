@@ -155,6 +155,7 @@ class Draws:
         first = self._mark()
         if first + most > len(self.words):
             self._take(2 * first + most)
+        self.rows = max(self.rows, first + most)
         self.in_block, self.block_calls, self.block_words = True, 0, self.words[first : first + most]
         try:
             yield
@@ -314,8 +315,7 @@ def draw_for_the_global_batch(model: nn.Module, draws: Draws) -> None:
         if type(module) in ours:
             module.__class__ = ours[type(module)]
             cast("Any", module).draws = draws
-            rate = module.drop_prob if isinstance(module, GlobalDropPath) else cast("Any", module).p
-            draws.rows += CALLS if rate else 0
+            draws.rows += CALLS if _drops(module) else 0
             if isinstance(module, GlobalDropPath):
                 module.prepare()
 
@@ -323,8 +323,15 @@ def draw_for_the_global_batch(model: nn.Module, draws: Draws) -> None:
 def around_block(draws: Draws, block: nn.Module) -> Callable[[], AbstractContextManager[None]] | None:
     """What surrounds a call of a block that is compiled by itself, after `draw_for_the_global_batch`; None if no layer
     of it drops."""
-    layers = sum(isinstance(module, GlobalDropPath | nn.Dropout | nn.Dropout2d) for module in block.modules())
+    layers = sum(_drops(module) for module in block.modules())
     return partial(draws.block, 4 * CALLS * layers) if layers else None
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether it is one of our layers, with a rate above 0: models of timm have dropout of rate 0 in every block."""
+    if isinstance(module, GlobalDropPath):
+        return bool(module.drop_prob)
+    return isinstance(module, GlobalDropout | GlobalDropout2d) and bool(module.p)
 
 
 class Watch:
