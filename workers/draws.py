@@ -102,7 +102,7 @@ class Draws:
         the device in one copy: of small operations a GPU's host is the limit. They have the bits that each call would
         give by itself, which is what happens where a rate is new.
         """
-        if self.in_block or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
             return _kept(self.word_of_each(len(x)), drop, x, scale)
         call, rate = self._call(), (drop, scale)
         if self._rates.get(call) != rate:
@@ -223,8 +223,7 @@ def _mixed(words: Tensor) -> Tensor:
 
 def _kept(words: Tensor, drop: float, like: Tensor, scale: bool = True) -> Tensor:
     """What to multiply by: 0 with probability `drop`, else 1 (with `scale` over the probability to be kept)."""
-    kept = (words >= _threshold(drop)).to(like.dtype)
-    return kept / (1 - drop) if scale and drop < 1 else kept
+    return (words >= _threshold(drop)).to(like.dtype) / _divisor(drop, scale)
 
 
 def _threshold(drop: float) -> int:
@@ -259,8 +258,6 @@ class GlobalDropPath(nn.Module):
         self.divisor = torch.tensor(_divisor(self.drop_prob, self.scale_by_keep), device=device)
 
     def forward(self, x: Tensor) -> Tensor:
-        from timm.layers import drop_path
-
         if not self.training or not self.drops:
             return x
         if self.draws.in_block:
@@ -269,6 +266,8 @@ class GlobalDropPath(nn.Module):
         if not self.drop_prob:  # a model may change it (the tracker's fusion does); a graph must not read it
             return x
         if not self.draws.active:
+            from timm.layers import drop_path
+
             return cast("Tensor", drop_path(x, self.drop_prob, True, self.scale_by_keep))
         kept = self.draws.factor_of_each(x, self.drop_prob, self.scale_by_keep)
         return x * kept.view(-1, *[1] * (x.ndim - 1))
