@@ -4,10 +4,9 @@
     python benchmarks/tracking.py --parts tracker
 
 `pairs`: from JPEGs (1280 x 720, made here) to normalised crops of 112 and 224 pixels with their box, with the
-operations of SwinTrack's configuration in both; peer: pip install '.[benchmarks]'. `tracker`: frames/s of the model of
-specs/tracking.yaml's laptop profile on eight sequences in memory, eight at once and one after the other, whose boxes
-must agree to 0.001 pixels. The sides take turns; times are those of the processor, in one thread, so other work on the
-machine matters little.
+operations of SwinTrack's configuration in both. `tracker`: frames/s of the model of specs/tracking.yaml's laptop
+profile on eight sequences in memory, eight at once and one after the other, whose boxes must agree to 0.001 pixels. The
+sides take turns; times are those of the processor, in one thread, so other work on the machine matters little.
 
 A table, and JSON in benchmarks/results/.
 """
@@ -15,14 +14,12 @@ A table, and JSON in benchmarks/results/.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from datetime import date
 from importlib.metadata import version
@@ -37,6 +34,7 @@ import numpy as np  # noqa: E402 (after the number of threads)
 import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from PIL import Image  # noqa: E402
+from sides.turns import in_turns  # noqa: E402 (the folder beside this file)
 
 from tasks.backbones.spec import BackboneSpec  # noqa: E402
 from tasks.base import DataContext  # noqa: E402
@@ -141,20 +139,9 @@ def by_hand(folder: Path) -> Iterator[Any]:
         yield [torch.stack(each) for each in zip(*batch, strict=True)]
 
 
-def timed(run: Callable[[], Any]) -> float:
-    began = time.process_time()
-    run()
-    return time.process_time() - began
-
-
 def compare(what: str, sides: dict[str, Callable[[], Any]], samples: int, rounds: int, aim: str) -> dict[str, Any]:
     """Both sides in turns; samples/s of each at its median, and the ratio of the first to the second, of neighbours."""
-    for run in sides.values():
-        run()  # the first time pays for imports and caches
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, run in sides.items():
-            seconds[name].append(timed(run))
+    seconds, _ = in_turns(sides, rounds)
     first, second = seconds.values()
     ratios = [b / a for a, b in zip(first, second, strict=True)]
     return {
@@ -230,9 +217,6 @@ def main() -> None:
     print(json.dumps(about))
     rows = []
     for part in options.parts:
-        if part == "pairs" and importlib.util.find_spec("cv2") is None:
-            print("pairs: left out, opencv-python-headless not installed: pip install '.[benchmarks]'")
-            continue
         row = (
             pairs_row(options.batches, options.rounds)
             if part == "pairs"

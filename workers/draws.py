@@ -102,7 +102,7 @@ class Draws:
         the device in one copy: of small operations a GPU's host is the limit. They have the bits that each call would
         give by itself, which is what happens where a rate is new.
         """
-        if self.in_block or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
             return _kept(self.word_of_each(len(x)), drop, x, scale)
         call, rate = self._call(), (drop, scale)
         if self._rates.get(call) != rate:
@@ -155,6 +155,7 @@ class Draws:
         first = self._mark()
         if first + most > len(self.words):
             self._take(2 * first + most)
+        self.rows = max(self.rows, first + most)
         self.in_block, self.block_calls, self.block_words = True, 0, self.words[first : first + most]
         try:
             yield
@@ -222,8 +223,7 @@ def _mixed(words: Tensor) -> Tensor:
 
 def _kept(words: Tensor, drop: float, like: Tensor, scale: bool = True) -> Tensor:
     """What to multiply by: 0 with probability `drop`, else 1 (with `scale` over the probability to be kept)."""
-    kept = (words >= _threshold(drop)).to(like.dtype)
-    return kept / (1 - drop) if scale and drop < 1 else kept
+    return (words >= _threshold(drop)).to(like.dtype) / _divisor(drop, scale)
 
 
 def _threshold(drop: float) -> int:
@@ -258,8 +258,6 @@ class GlobalDropPath(nn.Module):
         self.divisor = torch.tensor(_divisor(self.drop_prob, self.scale_by_keep), device=device)
 
     def forward(self, x: Tensor) -> Tensor:
-        from timm.layers import drop_path
-
         if not self.training or not self.drops:
             return x
         if self.draws.in_block:
@@ -268,6 +266,8 @@ class GlobalDropPath(nn.Module):
         if not self.drop_prob:  # a model may change it (the tracker's fusion does); a graph must not read it
             return x
         if not self.draws.active:
+            from timm.layers import drop_path
+
             return cast("Tensor", drop_path(x, self.drop_prob, True, self.scale_by_keep))
         kept = self.draws.factor_of_each(x, self.drop_prob, self.scale_by_keep)
         return x * kept.view(-1, *[1] * (x.ndim - 1))
@@ -314,8 +314,7 @@ def draw_for_the_global_batch(model: nn.Module, draws: Draws) -> None:
         if type(module) in ours:
             module.__class__ = ours[type(module)]
             cast("Any", module).draws = draws
-            rate = module.drop_prob if isinstance(module, GlobalDropPath) else cast("Any", module).p
-            draws.rows += CALLS if rate else 0
+            draws.rows += CALLS if _drops(module) else 0
             if isinstance(module, GlobalDropPath):
                 module.prepare()
 
@@ -323,8 +322,15 @@ def draw_for_the_global_batch(model: nn.Module, draws: Draws) -> None:
 def around_block(draws: Draws, block: nn.Module) -> Callable[[], AbstractContextManager[None]] | None:
     """What surrounds a call of a block that is compiled by itself, after `draw_for_the_global_batch`; None if no layer
     of it drops."""
-    layers = sum(isinstance(module, GlobalDropPath | nn.Dropout | nn.Dropout2d) for module in block.modules())
+    layers = sum(_drops(module) for module in block.modules())
     return partial(draws.block, 4 * CALLS * layers) if layers else None
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether it is one of our layers, with a rate above 0: models of timm have dropout of rate 0 in every block."""
+    if isinstance(module, GlobalDropPath):
+        return bool(module.drop_prob)
+    return isinstance(module, GlobalDropout | GlobalDropout2d) and bool(module.p)
 
 
 class Watch:

@@ -115,9 +115,10 @@ def _worker_loop(config: dict[str, Any]) -> None:
         ray.get(actor.report.remote(report))
 
     if rank == 0:
-        logger = logging.getLogger("workers")
-        logger.setLevel(logging.INFO)
-        logger.addHandler(_ToActor(lambda line: actor.note.remote(line)))
+        handler = _ToActor(actor.note.remote)
+        for name in ("workers", "tasks"):  # whose log the actor keeps, too
+            logging.getLogger(name).setLevel(logging.INFO)
+            logging.getLogger(name).addHandler(handler)
     event: Event
     try:
         event = train(assignment.trial, rank_context(assignment, rank, device), emit, stop)

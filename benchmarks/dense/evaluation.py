@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import statistics
-import time
 from typing import Any
 
 import numpy as np
+from sides.turns import in_turns
 
 from tasks.pose import evaluation
 from tasks.pose.joints import COCO
@@ -67,15 +67,8 @@ def by_pycocotools(truth: list[evaluation.Truth], found: list[evaluation.Result]
 def compare(boxes: int, rounds: int) -> dict[str, Any]:
     """Seconds of each (medians), and the ratio of each turn. Time of this process on its processors."""
     truth, found = data(boxes)
-    sides = {"ours": ours, "pycocotools": by_pycocotools}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    figures: dict[str, list[float]] = {}
-    for turn in range(rounds + 1):
-        for name in list(sides)[:: 1 if turn % 2 else -1]:
-            start = time.process_time()
-            figures[name] = sides[name](truth, found)
-            if turn:  # the first one loads libraries
-                seconds[name].append(time.process_time() - start)
+    sides = {"ours": lambda: ours(truth, found), "pycocotools": lambda: by_pycocotools(truth, found)}
+    seconds, figures = in_turns(sides, rounds)
     if not np.allclose(figures["ours"], figures["pycocotools"], atol=1e-9):
         raise SystemExit(f"figures differ: {figures}")
     ratios = [one / other for one, other in zip(seconds["ours"], seconds["pycocotools"], strict=True)]

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
+from sides.steps import InMemory, epochs_in_turns
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tasks.backbones.spec import BackboneSpec
-from tasks.base import EVERYTHING, Batch, DataContext, EvaluationShare, Loaders
+from tasks.base import Batch
 from tasks.depth.task import Depth
-from tasks.metrics import Metric, Summary
 from tasks.pose.task import Pose
-from workers.messages import Report
 from workers.optim_spec import OptimSpec
-from workers.state import RankContext
-from workers.train import train
 from workers.trial import TrialSpec
 
 SIDE, BATCH, SIGMA = 64, 16, 1.0
@@ -33,62 +26,22 @@ BACKBONE = BackboneSpec.model_validate({
     "args": {"patch_size": 4, "embed_dim": 32, "depths": [2, 2, 4], "num_heads": [2, 4, 8], "window_size": 4},
 })  # fmt: skip
 """The model of the laptop profiles of specs/pose.yaml and specs/depth.yaml."""
-CLOCK: list[float] = []
-"""When our loop asked for an epoch's data, in processor time."""
 
 
-class Ready(Loaders):
-    """Batches that lie ready in memory; there is nothing to evaluate."""
-
-    def __init__(self, batches: list[Batch]) -> None:
-        self._batches = batches
-        self.steps_per_epoch = len(batches)
-        self.train_samples = len(batches) * BATCH
-        self.digest = ""
-
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        CLOCK.append(time.process_time())
-        return iter(self._batches[first_step:])
-
-    def evaluation(self, share: EvaluationShare = EVERYTHING) -> Iterable[Batch]:
-        return []
-
-
-class _InMemory:
-    """What makes a task of pose or depth one whose data lie in memory, and whose evaluation costs nothing."""
-
+class PoseInMemory(InMemory, Pose):
     steps: int
-    metrics = property(lambda self: (Metric("none", "nothing", "higher"),))
-    measured_figures = property(lambda self: {})
-    reads_test = property(lambda self: False)
-    train_samples = property(lambda self: self.steps * BATCH)
-    evaluation_samples = property(lambda self: 0)
+    batch: ClassVar[int] = BATCH
 
-    def missing_data(self, root: Path) -> str | None:
-        return None
-
-    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[str, Any]]:
-        yield from ()
-
-    def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
-        return Summary({"none": 0.0})
-
-    def pictures(self, model: nn.Module, loaders: Loaders) -> dict[str, Any]:
-        return {}
+    def made_batches(self, steps: int) -> list[Batch]:
+        return pose_batches(steps)
 
 
-class PoseInMemory(_InMemory, Pose):
+class DepthInMemory(InMemory, Depth):
     steps: int
+    batch: ClassVar[int] = BATCH
 
-    def loaders(self, context: DataContext) -> Loaders:
-        return Ready(pose_batches(self.steps))
-
-
-class DepthInMemory(_InMemory, Depth):
-    steps: int
-
-    def loaders(self, context: DataContext) -> Loaders:
-        return Ready(depth_batches(self.steps))
+    def made_batches(self, steps: int) -> list[Batch]:
+        return depth_batches(steps)
 
 
 class PoseTrial(TrialSpec):
@@ -185,17 +138,8 @@ def compare(kind: str, steps: int, epochs: int) -> dict[str, Any]:
     trial = _trial(kind, steps, epochs + 1)
     other = ByHand(kind, trial)
     _same_loss(trial, other)
-    seconds: dict[str, list[float]] = {"ours": [], "by hand": []}
-
-    def take_turns(report: Report) -> None:
-        seconds["ours"].append(time.process_time() - CLOCK[-1])
-        seconds["by hand"].append(other.epoch())
-
-    with tempfile.TemporaryDirectory() as folder:
-        place = RankContext(folder=Path(folder), data_root=Path(folder), device="cpu", threads=1)
-        train(trial, place, take_turns, lambda: False)
-    ours, plain = (np.array(times[1:]) for times in seconds.values())  # the first epoch warms up
-    ratios = (plain / ours).tolist()
+    ours, plain = epochs_in_turns(trial, other.epoch)
+    ratios = [two / one for one, two in zip(ours, plain, strict=True)]
     return {
         "part": f"{kind} step", "what": "images/s of training", "batch": BATCH, "steps": steps, "epochs": epochs,
         "clock": "processor time", "ours": steps * BATCH / statistics.median(ours),

@@ -16,7 +16,7 @@ from sides.turns import in_turns, row
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from tasks.base import Batch, DataContext
+from tasks.base import DataContext
 from tasks.datasets.augment import MEAN_STD
 from tasks.detection.loaders import DetectionLoaders
 from tasks.detection.task import Detection
@@ -123,7 +123,7 @@ def compare(images: int, rounds: int) -> dict[str, Any]:
         ours, theirs, epochs = our_loaders(root), Reference(root), itertools.count()
 
         def read() -> int:
-            return sum(_samples(batch) for batch in ours.epoch(next(epochs)))
+            return sum(len(batch["images"]) for batch in ours.epoch(next(epochs)))
 
         def read_by_reference() -> int:
             return sum(len(theirs.batch(first)[0]) for first in range(0, images, BATCH))
@@ -133,7 +133,3 @@ def compare(images: int, rounds: int) -> dict[str, Any]:
         raise SystemExit(f"not as many images: {given}")
     made = row("loader", "images/s at 1,024 pixels", seconds, images, "at least 1.0")
     return {**made, "images": images, "objects": OBJECTS}
-
-
-def _samples(batch: Batch) -> int:
-    return len(batch["images"])

@@ -10,9 +10,8 @@ from sides.steps import InMemory, PlainLoop, in_turns_with_the_loop
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import MultiScaleRoIAlign
 
 from tasks.backbones.spec import BackboneSpec
@@ -84,15 +83,9 @@ def torchvisions(trial: Trial) -> MaskRCNN:
         rpn_pre_nms_top_n_train=200, rpn_post_nms_top_n_train=100, rpn_batch_size_per_image=64,
         box_batch_size_per_image=64, box_roi_pool=MultiScaleRoIAlign(["0", "1", "2"], 7, 2),
         mask_roi_pool=MultiScaleRoIAlign(["0", "1", "2"], 14, 2), box_head=TwoMLPHead(64 * 49, 256),
-        box_predictor=_predictor(model.roi_heads), mask_head=MaskRCNNHeads(64, (32,) * 4, 1),
+        box_predictor=FastRCNNPredictor(256, CLASSES + 1), mask_head=MaskRCNNHeads(64, (32,) * 4, 1),
         mask_predictor=MaskRCNNPredictor(32, 32, CLASSES + 1),
     ).train()  # fmt: skip
-
-
-def _predictor(heads: RoIHeads) -> nn.Module:
-    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
-
-    return FastRCNNPredictor(heads.box_head.fc7.out_features, CLASSES + 1)
 
 
 def compare(steps: int, rounds: int) -> dict[str, Any]:

@@ -137,9 +137,9 @@ def _pass(task: Task, model: nn.Module, batch: Batch) -> tuple[float, dict[str, 
 
 def _each(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
     """The batch with floating-point tensors changed."""
-    floating = (torch.is_tensor(value) and value.is_floating_point() for value in batch.values())
     return {
-        name: change(value) if which else value for (name, value), which in zip(batch.items(), floating, strict=True)
+        name: change(value) if torch.is_tensor(value) and value.is_floating_point() else value
+        for name, value in batch.items()
     }
 
 

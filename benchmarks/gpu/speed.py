@@ -148,10 +148,7 @@ def finetune_compiled(bench: Bench) -> Iterator[Row]:
     trial = finetuning(bench, Size(64, steps=12, epochs=3), "imagenet", images=None)
     if bench.small:
         trial = trial.model_copy(update={"backbone": quickly_compiled(bench).backbone, "optim": _flat(trial.optim)})
-    trial = trial.model_copy(update={"runtime": trial.runtime.model_copy(update={"compile": True})})
-    ended = carry_out(trial, bench, keep_weights=False)
-    figures = {**_figures(ended, bench), "first epoch s": ended.reports[0].seconds}
-    yield Row(f"{FINETUNE}: compiled", State.measured, figures, against=FINETUNE)
+    yield _variant(bench, "compiled", _compiling(trial), of=FINETUNE)
 
 
 def _flat(optim: OptimSpec) -> OptimSpec:
@@ -175,8 +172,11 @@ def double_batch(bench: Bench) -> Iterator[Row]:
 def compiled(bench: Bench) -> Iterator[Row]:
     """Its first epoch has the compilation in it."""
     trial = quickly_compiled(bench, epochs=2) if bench.small else _simmim_swin_b(bench)
-    compiling = trial.runtime.model_copy(update={"compile": True})
-    yield _variant(bench, "compiled", trial.model_copy(update={"runtime": compiling}))
+    yield _variant(bench, "compiled", _compiling(trial))
+
+
+def _compiling(trial: DrawnTrial) -> DrawnTrial:
+    return trial.model_copy(update={"runtime": trial.runtime.model_copy(update={"compile": True})})
 
 
 def graphs(bench: Bench) -> Iterator[Row]:
@@ -185,13 +185,12 @@ def graphs(bench: Bench) -> Iterator[Row]:
     trial = quickly_compiled(bench) if bench.small else _simmim_swin_b(bench)
     warm, timed = (1, 1) if bench.small else (4, 6)
     eager = Steps(trial, bench).make(warm + timed).cpu()
-    compiling = trial.model_copy(update={"runtime": trial.runtime.model_copy(update={"compile": True})})
     counters = torch._dynamo.utils.counters["inductor"]
     torch._dynamo.reset()  # blocks that were compiled without
     counters.clear()
     try:
         with inductor_config.patch({"triton.cudagraphs": bench.on_cuda}):
-            steps, losses, seconds = Steps(compiling, bench), [], []
+            steps, losses, seconds = Steps(_compiling(trial), bench), [], []
             for _ in range(warm + timed):
                 torch.compiler.cudagraph_mark_step_begin()
                 began = time.perf_counter()
@@ -238,12 +237,12 @@ def _beside_plain(
     yield row
 
 
-def _variant(bench: Bench, what: str, trial: DrawnTrial) -> Row:
+def _variant(bench: Bench, what: str, trial: DrawnTrial, of: str = SWIN_B) -> Row:
     ended = carry_out(trial, bench, keep_weights=False)
     figures = _figures(ended, bench)
     if trial.runtime.compile:
         figures["first epoch s"] = ended.reports[0].seconds
-    return Row(f"{SWIN_B}: {what}", State.measured, figures, against=SWIN_B)
+    return Row(f"{of}: {what}", State.measured, figures, against=of)
 
 
 def _figures(ended: Ended, bench: Bench) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""What benchmarks/detection.py and benchmarks/segmentation.py share: turns, the loop's side of a step, the script."""
+"""What benchmarks of two sides share: turns and the loop's side of a step (all dense tasks), the script (some)."""

@@ -46,6 +46,7 @@ class InMemory:
     batch: ClassVar[int]
     metrics = property(lambda self: (Metric("none", "nothing", "higher"),))
     measured_figures = property(lambda self: {})
+    reads_test = property(lambda self: False)
     train_samples = property(lambda self: self.steps * self.batch)
     evaluation_samples = property(lambda self: 0)
 
@@ -84,16 +85,23 @@ class PlainLoop:
         return time.process_time() - started
 
 
-def in_turns_with_the_loop(part: str, trial: TrialSpec, peer: str, other: PlainLoop, samples: int) -> dict[str, Any]:
-    """The trial's epochs and the other side's in turns; the first of both warms up. `samples`: of an epoch."""
-    seconds: dict[str, list[float]] = {"ours": [], peer: []}
+def epochs_in_turns(trial: TrialSpec, other: Callable[[], float]) -> tuple[list[float], list[float]]:
+    """Seconds of the trial's epochs and of the other side's, which `other` gives, in turns; the first of both warms up
+    and is left out."""
+    ours: list[float] = []
+    others: list[float] = []
 
     def take_turns(report: Report) -> None:
-        seconds["ours"].append(time.process_time() - CLOCK[-1])
-        seconds[peer].append(other.epoch())
+        ours.append(time.process_time() - CLOCK[-1])
+        others.append(other())
 
     with tempfile.TemporaryDirectory() as folder:
         place = RankContext(folder=Path(folder), data_root=Path(folder), device="cpu", threads=1)
         train(trial, place, take_turns, lambda: False)
-    later = {name: times[1:] for name, times in seconds.items()}
-    return row(part, "images/s of training", later, samples, "at least 1.0")
+    return ours[1:], others[1:]
+
+
+def in_turns_with_the_loop(part: str, trial: TrialSpec, peer: str, other: PlainLoop, samples: int) -> dict[str, Any]:
+    """`samples`: of an epoch."""
+    ours, others = epochs_in_turns(trial, other.epoch)
+    return row(part, "images/s of training", {"ours": ours, peer: others}, samples, "at least 1.0")

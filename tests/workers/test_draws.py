@@ -145,6 +145,26 @@ def test_a_block_computed_again_finds_its_words() -> None:
     assert not watch.unexplained(draws)
 
 
+def test_words_of_a_block_are_drawn_once_more_in_the_first_pass_alone() -> None:
+    draws, drawn_in_pass = Draws(4, torch.arange(4), CPU, counts_calls=False), []
+    for step in range(2):
+        draws.begin_step(step)
+        with draws.samples(slice(0, 4)):
+            at_first = draws.words
+            for _ in range(3):
+                with draws.block(most=5):
+                    draws.word_of_each(4)
+            drawn_in_pass.append(draws.words is not at_first)
+    assert drawn_in_pass == [True, False]
+
+
+def test_nothing_surrounds_a_block_that_drops_nothing() -> None:
+    draws, models = Draws(4, torch.arange(4), CPU, counts_calls=False), [Drops(rate).train() for rate in (0.0, 0.1)]
+    for model in models:
+        draw_for_the_global_batch(model, draws)
+    assert [around_block(draws, model) is None for model in models] == [True, False]
+
+
 def test_a_counted_call_in_the_backward_pass_is_an_error() -> None:
     draws = Draws(4, torch.arange(4), CPU, counts_calls=True)
     draws.begin_step(9)
