@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +44,12 @@ __all__ = [
 ]  # fmt: skip
 
 
-def load(
-    spec: str | Path | Mapping[str, Any], profile: str | None = None, overrides: Sequence[str] = ()
-) -> JobSpec:  # fmt: skip
+def load(spec: str | Path | Mapping[str, Any], profile: str | None = None, overrides: Sequence[str] = ()) -> JobSpec:
     """The job that a spec describes: a file, or a dictionary of what the file would hold; with one profile and then
     `path=value` overrides applied. Raises SpecError with every mistake."""
-    return (load_mapping if isinstance(spec, Mapping) else load_file)(spec, profile, overrides)  # type: ignore[arg-type]
+    if isinstance(spec, Mapping):
+        return load_mapping(spec, profile, overrides)
+    return load_file(spec, profile, overrides)
 
 
 def plan(
@@ -184,10 +184,8 @@ def export_weights(trial: str, folder: str | Path, where: Settings | None = None
         return export(store, where, store.find_trial(trial), Path(folder).absolute())
 
 
-@contextlib.contextmanager
-def _looked(where: Settings | None) -> Iterator[Store]:
-    with contextlib.closing(open_to_look(where or settings())) as store:
-        yield store
+def _looked(where: Settings | None) -> contextlib.closing[Store]:
+    return contextlib.closing(open_to_look(where or settings()))
 
 
 def _identity(store: Store, job: JobSpec | str) -> str:

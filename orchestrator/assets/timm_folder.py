@@ -35,8 +35,9 @@ def model_of(folder: Path) -> BackboneSpec:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         arguments, input_size = dict(config.get("model_args", {})), config["pretrained_cfg"]["input_size"]
         arguments = {name: value for name, value in arguments.items() if name not in OWN}
-        eps = _norm_eps(folder)
-        return BackboneSpec(model=config["architecture"], args=arguments, image_size=input_size[-1], **eps)
+        return BackboneSpec(
+            model=config["architecture"], args=arguments, image_size=input_size[-1], norm_eps=_norm_eps(folder)
+        )
     except FileNotFoundError:
         raise NotFound(f"{folder} has no config.json: name the weights file, and the model with --model") from None
     except OSError as error:
@@ -48,11 +49,10 @@ def model_of(folder: Path) -> BackboneSpec:
         raise BadInput(f"{path} is not timm's description of a model ({type(error).__name__}: {error})") from error
 
 
-def _norm_eps(folder: Path) -> dict[str, float]:
-    """The epsilon that timm's config has no place for, where we wrote the folder."""
+def _norm_eps(folder: Path) -> Any:
+    """The epsilon that timm's config has no place for, where we wrote the folder; None: the model's own."""
     try:
         spec = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))["spec"]
-        eps = spec["backbone"].get("norm_eps")
+        return spec["backbone"].get("norm_eps")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
-    return {} if eps is None else {"norm_eps": eps}
+        return None

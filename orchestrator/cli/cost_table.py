@@ -46,7 +46,7 @@ def _published(reference: Reference | None) -> list[str]:
     """A line for each row of published values, rows without trials last."""
     if reference is None:
         return []
-    rows = [(row, values) for row, values in reference.values.items()]
+    rows = list(reference.values.items())
     rows += [(f"{row.name} ({row.source})", row.values) for row in reference.rows]
     text = ["", *textwrap.wrap(f"Published values that the report will set beside ours: {reference.source}", WIDTH)]
     for row, values in rows:

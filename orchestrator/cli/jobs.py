@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import INTERRUPTED, UNFINISHED, a_spec, echo, flags, output, places, say, show, working
+from orchestrator.cli.options import (
+    INTERRUPTED,
+    UNFINISHED,
+    a_spec,
+    echo,
+    flags,
+    output,
+    places,
+    say,
+    say_retry,
+    show,
+    working,
+)
 from orchestrator.cli.streams import output_may_be_unread
 from orchestrator.settings import Settings, shown
 
@@ -89,7 +101,7 @@ def again() -> str:
 
 def finish(done: Submitted, where: Settings) -> int:
     """Prints the report and the last lines of a submit. Returns its exit code."""
-    from orchestrator.records.states import JobState, TrialState
+    from orchestrator.records.states import JobState
     from orchestrator.report.build import build
     from orchestrator.report.publish import text
     from orchestrator.store.store import open_to_look
@@ -97,14 +109,13 @@ def finish(done: Submitted, where: Settings) -> int:
     store = open_to_look(where)
     with output_may_be_unread():
         echo(text(build(store, done.job_id, full=False), "text", where))
-    counts = store.jobs.get(done.job_id).counts
+    job = store.jobs.get(done.job_id)
     store.close()
     tally = done.tally
     say(f"{done.job_id}: {done.state}; {tally.started} trials started, {tally.already_done} already done")
     if done.tracking:
         say(done.tracking)
-    if counts[TrialState.failed] + counts[TrialState.cancelled]:
-        say(f"to run what failed again:\n  python -m orchestrator retry {done.job_id}{flags(where)}")
+    say_retry(job, where)
     others = " ".join(path.suffix for form, path in done.files.items() if form != "html")
     say(f"report:  {done.files['html']}  (and {others} beside it)")
     say(f"MLflow and Ray in a browser:  python -m orchestrator ui{flags(where, 'tracking_uri', 'address')}")

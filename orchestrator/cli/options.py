@@ -9,13 +9,17 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from orchestrator.printable import printable
+from orchestrator.records.states import TrialState
 from orchestrator.report.formatting import printable_lines
 from orchestrator.settings import Settings, settings, shown
+
+if TYPE_CHECKING:
+    from orchestrator.records.rows import JobRow
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, SIGTERM, SIGHUP or `cancel`."""
@@ -85,6 +89,12 @@ def flags(where: Settings, *names: str) -> str:
         if value is not None and value != getattr(by_folder, name):
             told += [f"--{name.replace('_', '-')}", shown(str(value))]
     return "".join(f" {shlex.quote(each)}" for each in told)
+
+
+def say_retry(job: JobRow, where: Settings) -> None:
+    """Says how to run a job's failed and cancelled trials again, if it has any."""
+    if job.counts[TrialState.failed] + job.counts[TrialState.cancelled]:
+        say(f"to run what failed again:\n  python -m orchestrator retry {job.id}{flags(where)}")
 
 
 @contextlib.contextmanager

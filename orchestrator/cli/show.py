@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.options import UNFINISHED, echo, flags, output, places, printed, say, working
-from orchestrator.records.states import TrialState
+from orchestrator.cli.options import UNFINISHED, echo, output, places, printed, say, say_retry, working
 from orchestrator.settings import Settings
 
 
@@ -148,8 +147,7 @@ def report(job: str | None, where: Settings, table: Path | None, form: str, chec
     with working(f"building the report of {identity}"):
         text = publish.text(build(store, identity, full=bool(FORMATS[form].suffix)), form, where)
     echo(text, end=form == "text")
-    counts = store.jobs.get(identity).counts
-    if form == "text" and sys.stderr.isatty() and counts[TrialState.failed] + counts[TrialState.cancelled]:
-        say(f"to run what failed again:\n  python -m orchestrator retry {identity}{flags(where, 'tracking_uri')}")
+    if form == "text" and sys.stderr.isatty():
+        say_retry(store.jobs.get(identity), where)
     if form == "html" and sys.stdout.isatty():
         say(f"written: {publish.publish(store, identity, where)['html']}")

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.records.states import TrialState
-from orchestrator.records.trial_files import stored_file
+from orchestrator.records.trial_files import TRIALS, stored_file
 from orchestrator.rules.retention import RESULTS, Reason, Trial, reasons
 from workers.fault_injection import fault_point
 
@@ -108,7 +108,7 @@ class Removed:
 
 def plan(store: Store, storage: Path, options: Options | None = None) -> RemovalPlan:
     """Finds what is not needed, by the present state of the store and the files in `storage`. Changes nothing."""
-    root = storage.resolve() / "trials"
+    root = storage.resolve() / TRIALS
     scan = _StorageScan(store, storage, options or Options())
     for folder in _trial_folders(root, scan.plan.notes):
         scan.add_folder(folder)
@@ -119,7 +119,7 @@ def plan(store: Store, storage: Path, options: Options | None = None) -> Removal
 
 def remove(store: Store, storage: Path, removal: RemovalPlan) -> Removed:
     """Removes what `plan` found and what has not changed since; files of a trial while no driver can claim it."""
-    root, done = storage.resolve() / "trials", Removed()
+    root, done = storage.resolve() / TRIALS, Removed()
     by_trial: dict[str, list[Item]] = defaultdict(list)
     for item in removal.items:
         by_trial[item.key].append(item)

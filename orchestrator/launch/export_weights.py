@@ -18,6 +18,7 @@ from orchestrator.report.lineage import lineage
 from tasks.backbones import safetensors_header
 from tasks.backbones.loading import UNTRAINED_NORM, load_notes
 from tasks.backbones.preprocessing import Preprocessing, published
+from workers.checkpoint import AVERAGED
 
 if TYPE_CHECKING:
     from torch import nn
@@ -172,7 +173,7 @@ def _lineage(store: Store, trained: TrainedModel, sha256: str) -> dict[str, Any]
         "figures": to_json(row.figures),
         "metrics": to_json(row.metrics),
         "data_digest": row.data_digest,
-        "weights": {"averaged": trained.file.path.endswith("averaged.safetensors"), "sha256": trained.file.sha256},
+        "weights": {"averaged": Path(trained.file.path).name == AVERAGED, "sha256": trained.file.sha256},
         "exported": {"file": WEIGHTS, "sha256": sha256},
         "follows_from": to_json(lineage(store, row)),
         "code": {"git_commit": row.git_commit, "git_dirty": row.git_dirty},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.assets.convert_weights import digest
 from orchestrator.errors import BadInput, NotFound
 from tasks.backbones.model_arguments import usual_image_size
 from tasks.backbones.spec import BackboneSpec
@@ -255,9 +255,7 @@ def _init(weights: str | None, root: Path) -> dict[str, Any] | None:
     path = file if file.is_file() else root / file
     if not path.is_file():
         raise NotFound(f"--weights {weights}: no such file here or below the data root {root}")
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"kind": "file", "name": file.stem, "path": str(path.absolute()), "sha256": digest}
+    return {"kind": "file", "name": file.stem, "path": str(path.absolute()), "sha256": digest(path)}
 
 
 def _backbone(model: str, side: int, init: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:

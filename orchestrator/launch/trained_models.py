@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +71,7 @@ def spec_of(row: TrialRow) -> TrialSpec:
     a plugin of it cannot be had."""
     use_recorded(row.spec, f"trial {row.key[:12]}")
     try:
-        return TrialSpec.model_validate(json.loads(json.dumps(row.spec)))
+        return TrialSpec.model_validate(row.spec)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -9,7 +9,7 @@ from orchestrator.records.recorded_spec import label
 from orchestrator.report.formatting import duration
 from orchestrator.report.model import Cell, GroupReport, StageCount
 from orchestrator.report.provenance import processors
-from orchestrator.report.wording import edge_text
+from orchestrator.report.wording import edge_text, reason_without_error
 
 if TYPE_CHECKING:
     from orchestrator.records.rows import JobRow, PlacedRow, TrialRow
@@ -66,16 +66,12 @@ def _failed(placed: Sequence[PlacedRow]) -> Iterable[str]:
         yield f"and {len(lost) - SHOWN} more failed or cancelled trials"
 
 
-def _why(cell: Cell) -> str:
-    """Why a cell has no value, without the error of a trial that failed, which stands with the trial."""
-    reason = cell.reason or cell.state
-    return reason.partition("; ")[0] if cell.state in ("failed", "cancelled") else reason
-
-
 def _without_value(cells: Sequence[Cell], left: float | None = None) -> Iterable[str]:
     empty = [cell for cell in cells if cell.state in ("failed", "cancelled", "diverged", "missing", "undecided")]
     incomplete = [cell for cell in empty if cell.state != "missing" or cell.reason.startswith("incomplete")]
-    yield from dict.fromkeys(f"{cell.row} on {cell.column} has no value: {_why(cell)}" for cell in incomplete)
+    yield from dict.fromkeys(
+        f"{cell.row} on {cell.column} has no value: {reason_without_error(cell) or cell.state}" for cell in incomplete
+    )
     unfinished = [cell for cell in cells if cell.state in ("running", "pending", "not run")]
     waiting = {(cell.row, cell.column) for cell in (*empty, *unfinished)}
     waiting -= {(cell.row, cell.column) for cell in incomplete}

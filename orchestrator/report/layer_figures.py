@@ -31,16 +31,36 @@ def _figure(results: JobResults, wanted: Mapping[str, Any]) -> LayerFigure:
     stage = wanted["stage"] or results.stage
     trials = [trial for trial in results.placed if trial.stage == stage]
     members = _by_row(results, trials, wanted)
-    figures = [name for name in (wanted["figure"], wanted["anchor"]) if name]
-    done = [trial.key for each in members.values() for trial in each if trial.state == "done"]
+    beside = wanted.get("beside", ())
+    figures = [name for name in (wanted["figure"], *beside, wanted["anchor"]) if name]
+    shown = [trial for each in members.values() for trial in each]
+    done = [trial.key for trial in shown if trial.state == "done"]
     measured = results.store.measured
     if wanted["form"] == "epochs":
-        rows = _reported(results, [trial.key for each in members.values() for trial in each], figures)
+        rows = _reported(results, [trial.key for trial in shown], figures)
     elif results.full:
         rows = measured.of(done, figures)
     else:  # a terminal shows means alone
         rows = measured.layer_means(done, figures, other_layers=wanted["form"] == "matrix")
-    metric, seeds = _metric(trials, wanted["figure"]), _asked(results, stage, trials)
+    seeds = _asked(results, stage, trials)
+    return replace(
+        _drawn(wanted, stage, trials, members, rows, seeds),
+        beside=tuple(
+            _drawn({**wanted, "figure": name, "title": ""}, stage, trials, members, rows, seeds) for name in beside
+        ),
+    )
+
+
+def _drawn(
+    wanted: Mapping[str, Any],
+    stage: str,
+    trials: Sequence[PlacedRow],
+    members: Mapping[str, Sequence[PlacedRow]],
+    rows: Mapping[str, Sequence[MeasurementRow]],
+    seeds: Sequence[str],
+) -> LayerFigure:
+    """A single figure. `trials`: of its stage; `members`: those of each panel; `rows`: what they measured, by key."""
+    metric = _metric(trials, wanted["figure"])
     return LayerFigure(
         name=file_name(wanted["title"]),
         title=wanted["title"],
@@ -52,17 +72,8 @@ def _figure(results: JobResults, wanted: Mapping[str, Any]) -> LayerFigure:
         caption=wanted["caption"],
         low=wanted["low"],
         high=wanted["high"],
-        **_in_words(wanted),
-        beside=tuple(
-            _figure(results, {**wanted, "figure": name, "beside": [], "title": ""}) for name in wanted.get("beside", ())
-        ),
+        axis=wanted.get("axis") or ("epoch" if wanted["form"] == "epochs" else LayerFigure.axis),
     )
-
-
-def _in_words(wanted: Mapping[str, Any]) -> dict[str, str]:
-    """The title of the axis, where it is not that of layers."""
-    axis = wanted.get("axis") or ("epoch" if wanted["form"] == "epochs" else "")
-    return {"axis": axis} if axis else {}
 
 
 def _reported(results: JobResults, keys: Sequence[str], figures: Sequence[str]) -> dict[str, list[MeasurementRow]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.records.recorded_spec import lookup, setting_at
+from orchestrator.records.recorded_spec import label, lookup, setting_at
 from orchestrator.report.model import SettingRow
 from orchestrator.report.wording import field_title
 
@@ -136,5 +136,5 @@ def setting_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"({', '.join(map(setting_text, value))})"
     if isinstance(value, Mapping):
-        return str(value.get("name") or value.get("kind") or dict(value))
+        return label(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

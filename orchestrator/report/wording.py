@@ -285,6 +285,11 @@ def leading_note(report: Report) -> str:
     return "best of its column, or its difference to that, paired by seed, has a 95 % interval that contains 0"
 
 
+def reason_without_error(cell: Cell) -> str:
+    """Why a cell has no value, without the error of a trial that failed, which stands once, with the trial."""
+    return cell.reason.partition("; ")[0] if cell.state in ("failed", "cancelled") else cell.reason
+
+
 def notes(report: Report) -> list[str]:
     """Reasons for missing numbers, where published values are from, and what early stopping saved."""
     lines = []
@@ -292,9 +297,7 @@ def notes(report: Report) -> list[str]:
     for cell in report.cells:
         shown = cell.state != "absent" and cell.reason not in remedies
         if cell.value is None and cell.reason and shown:
-            failed = cell.state in ("failed", "cancelled")  # the error stands once, with the trial
-            reason = cell.reason.partition("; ")[0] if failed else cell.reason
-            lines.append(f"{cell.row} on {cell.column}: {cell.state} ({reason})")
+            lines.append(f"{cell.row} on {cell.column}: {cell.state} ({reason_without_error(cell)})")
     for mean in report.means:
         if reason := mean_reason(mean):
             lines.append(

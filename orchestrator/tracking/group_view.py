@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.records.rows import ChoiceRow, PlacedRow
+from orchestrator.records.rows import PlacedRow
 from orchestrator.records.states import TrialState
 from orchestrator.tracking.names import metric_of
 
@@ -40,12 +40,12 @@ class Best:
         return {name: math.fsum(f[name] for f in each) / len(each) for name in each[0] if all(name in f for f in each)}
 
 
-def best(rows: Sequence[PlacedRow], winners: Iterable[ChoiceRow]) -> Best | None:
+def best(rows: Sequence[PlacedRow], taken: Collection[str]) -> Best | None:
     """The best setting of a group's trials so far; None while no setting has a finite value at each of its seeds. Once
-    a later stage took one, that is it. Of a figure without a better direction, only a single setting."""
+    a later stage took one (`taken`: keys of its trials), that is it. Of a figure without a better direction, only a
+    single setting."""
     settings = _by_setting(rows)
     known = [(value, members) for members in settings.values() if (value := _mean(members)) is not None]
-    taken = {w.key for w in winners if w.group == rows[0].group and rows[0].stage in w.sources}
     chosen = [pair for pair in known if any(row.key in taken for row in pair[1])]
     if not known or (_undirected(rows[0]) and len(settings) > 1):
         return None

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 from orchestrator.errors import BackendUnreachable
 from orchestrator.paths import inside
-from orchestrator.records.rows import ChoiceRow, JobRow, PlacedRow, ReportRow, TrialRow
+from orchestrator.records.rows import JobRow, PlacedRow, ReportRow, TrialRow
 from orchestrator.records.states import JobState, TrialState
 from orchestrator.records.trial_files import stored_file, trial_folder
 from orchestrator.settings import masked, private_folder
@@ -231,7 +231,7 @@ class Mirror:
             status = run_view.group_status(rows, alive, driven, taken)
             if leave():
                 raise _OutOfTime("out of time before the groups' runs in MLflow were closed")
-            self._write_best(run, rows, winners, status != run.status and status[0] == "FINISHED")
+            self._write_best(run, rows, taken, status != run.status and status[0] == "FINISHED")
             if status == run.status:
                 continue
             self._group(job, rows)
@@ -246,13 +246,13 @@ class Mirror:
             self._runs.end(run, status, max((row.ended for row in rows if row.ended), default=None))
             self._runs.record((stage, group, ""), run, None)
 
-    def _write_best(self, run: Run, rows: Sequence[PlacedRow], winners: Sequence[ChoiceRow], closes: bool) -> None:
+    def _write_best(self, run: Run, rows: Sequence[PlacedRow], taken: set[str], closes: bool) -> None:
         """Writes the group's best value after each trial that is done by now; and when the group `closes` every figure
-        of its best setting, and the setting."""
+        of its best setting, and the setting. `taken`: keys of the trials that a later stage took."""
         through, done = max(0, run.through - 1), sum(row.state is TrialState.done for row in rows)
         if not closes and done <= through:
             return
-        found = group_view.best(rows, winners)
+        found = group_view.best(rows, taken)
         figures: Mapping[str, float] = {}
         params: Mapping[str, str] = {}
         if closes and found is not None:

@@ -170,10 +170,9 @@ def leading_settings(search: SearchReport) -> set[int]:
 
 
 def _told(search: SearchReport, each: SearchSetting) -> str:
-    value = "" if each.value is None else figures.text(each.value, search.figure)
-    unit = f" {search.figure.unit}".rstrip()
+    value = "" if each.value is None else figures.with_unit(each.value, search.figure)
     how = f" after epoch {each.epoch}, stopped" if each.state == "stopped" and each.epoch is not None else ""
-    first = f"{each.number}: {value}{unit} on {search.split}{how}{', chosen' if each.chosen else ''}"
+    first = f"{each.number}: {value} on {search.split}{how}{', chosen' if each.chosen else ''}"
     return "\n".join([first, *at_words(search, each)])
 
 

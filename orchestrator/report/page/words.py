@@ -10,6 +10,7 @@ from orchestrator.report.drawings import Scatter, SearchReport
 from orchestrator.report.formatting import short
 from orchestrator.report.importance import FEW, FEWEST
 from orchestrator.report.layer_panels import LayerFigure
+from orchestrator.report.layer_words import LINES
 from orchestrator.report.model import GroupReport
 from orchestrator.report.page.data import at_words, curve_name, leading_settings
 from orchestrator.report.wording import field_title
@@ -65,16 +66,25 @@ def plot_words(plot: Scatter) -> str:
 
 
 def layer_words(figure: LayerFigure) -> str:
-    """The figure's title, and of each panel the mean of its first and of its last layer."""
+    """The figure's title, and of each panel the mean of its first and of its last layer, or epoch; then the same of the
+    figures beside it."""
+    at = figure.axis if figure.form in LINES else "layer"
+    told = [
+        f"{figures.title(each.figure)} of each {at}. {_panels_words(each, at)}" for each in (figure, *figure.beside)
+    ]
+    return f"{figure.title}: {'. '.join(told)}"
+
+
+def _panels_words(figure: LayerFigure, at: str) -> str:
     told = []
     for panel in figure.panels:
         means = {layer: mean for layer in panel.layers if (mean := panel.mean(layer)) is not None}
         if means:
             first, last = min(means), max(means)
-            told.append(f"{panel.row}: layer {first} {means[first]:.4g}, layer {last} {means[last]:.4g}")
+            told.append(f"{panel.row}: {at} {first} {means[first]:.4g}, {at} {last} {means[last]:.4g}")
         else:
             told.append(f"{panel.row}: {panel.reason or 'no number'}")
-    return f"{figure.title}: {figures.title(figure.figure)} of each layer. {'; '.join(told)}"
+    return "; ".join(told)
 
 
 def search_words(search: SearchReport) -> str:
@@ -90,7 +100,7 @@ def search_words(search: SearchReport) -> str:
     if best is None or best.value is None:
         return f"{', '.join(counts)}."
     extreme = "Highest" if search.figure.better == "higher" else "Lowest"
-    value = f"{figures.text(best.value, search.figure)}{_unit(search)}"
+    value = figures.with_unit(best.value, search.figure)
     found = f"{extreme} {search.figure.title} on {search.split}: {value}, setting {best.number}"
     return f"{', '.join(counts)}. {found} ({', '.join(at_words(search, best))})."
 
@@ -155,10 +165,6 @@ def importance_note(search: SearchReport) -> str:
         return f"Not computed: {why}."
     few = f"; of fewer than {FEW} settings a hint, no more" if full < FEW else ""
     return f"{search.importance_by}, from {full} settings in full{few}."
-
-
-def _unit(search: SearchReport) -> str:
-    return f" {search.figure.unit}".rstrip()
 
 
 def _of(search: SearchReport) -> str:

@@ -123,7 +123,7 @@ def test_the_best_of_a_group_is_the_best_mean_over_whole_sets_of_seeds() -> None
     whole = [*rows[:3], placed_at("b1", 1, 0.2, 0.7)]
     assert [each.key for each in best(whole, []).rows] == ["b0", "b1"]  # type: ignore[union-attr]
     winner = ChoiceRow("refine", "digits/RAND", "a0", 0.6, "top1", sources=["grid"])
-    taken = best(whole, [winner])
+    taken = best(whole, run_view.chosen(whole, [winner]))
     assert taken is not None
     assert taken.rows[0].key == "a0", "what a stage took counts, whatever another rule would say"
     note = run_view.group_note(taken, complete=True)

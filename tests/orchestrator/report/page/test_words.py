@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from orchestrator.report.drawings import Scatter, ScatterPoint
 from orchestrator.report.formats.html_page import html
 from orchestrator.report.layer_panels import LayerFigure, Panel, SeedLayers
@@ -40,3 +42,11 @@ def test_layers(whole: Report) -> None:
     figure = LayerFigure("distance", "Mean attention distance", "mean", whole.cells[0].figure, "final", (), panels)
     told = layer_words(figure)
     assert told.endswith("RAND: layer 0 0.5, layer 2 1; SUP: waits for grid")
+
+
+def test_figures_over_epochs_say_epochs_and_what_is_beside(whole: Report) -> None:
+    panels = (Panel("RAND", (SeedLayers(0, "key", (1, 3), (0.5, 0.25)),)),)
+    beside = LayerFigure("", "", "epochs", whole.cells[0].figure, "final", (), panels, axis="epoch")
+    told = layer_words(replace(beside, title="Figure 7", beside=(beside,)))
+    part = "top-1 accuracy (%) of each epoch. RAND: epoch 1 0.5, epoch 3 0.25"
+    assert told == f"Figure 7: {part}. {part}"
