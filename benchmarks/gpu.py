@@ -17,7 +17,7 @@ fails, hangs or crashes costs no other; one that exceeds its time is stopped, an
 last; the same figures with machine, versions and date are written to benchmarks/results/ (or --out FILE).
 
 What to do with the result of a GPU:
-1. Commit the file in benchmarks/results/, and copy its figures to README with machine and date.
+1. Commit the file in benchmarks/results/, and copy its figures to docs/benchmarks.md with machine and date.
 2. Each speed row names the specs whose guessed `resources.images_per_second` it replaces (also the cost in the comment
    at the head of the spec). The fastest variant of SwinV2-B becomes the `runtime` (compile, channels_last) and
    `optim.micro_batch` of the paper profiles, with the figure beside it.

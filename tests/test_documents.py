@@ -11,7 +11,7 @@ import pytest
 from documents import DOCS, PAGES, ROOT, commands, files, without_blocks
 
 from orchestrator.cli.main import cli
-from orchestrator.spec.load import load
+from orchestrator.spec.load import load, profiles
 
 IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
@@ -38,6 +38,14 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 def test_every_page_can_be_reached_from_readme() -> None:
     linked = set(re.findall(r"\]\(docs/([\w-]+\.md)\)", (ROOT / "README.md").read_text()))
     assert {path.name for path in DOCS.glob("*.md")} <= linked
+
+
+def test_readme_lists_every_spec_with_its_profiles() -> None:
+    rows = dict(re.findall(r"^\| \[(\w+)\]\(specs/\1\.yaml\) (.+)$", (ROOT / "README.md").read_text(), re.MULTILINE))
+    specs = list((ROOT / "specs").glob("*.yaml"))
+    assert rows.keys() == {path.stem for path in specs}
+    for path in specs:  # of laptop there is a column, and every spec has smoke
+        assert set(profiles(path)) - {"laptop", "smoke"} <= set(re.findall(r"`(\w+)`", rows[path.stem])), path.stem
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)

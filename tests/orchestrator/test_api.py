@@ -92,7 +92,7 @@ def where(tmp_path: Path) -> api.Settings:
     return found
 
 
-def test_readmes_question_has_one_answer_in_sql_and_as_a_frame(
+def test_the_pages_question_has_one_answer_in_sql_and_as_a_frame(
     where: api.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (query,) = re.findall(r"```sql\n(.+?)```", PAGE, re.DOTALL)

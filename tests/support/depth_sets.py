@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from shared_folders import shared_folder
 
 SIDE = 16
 COUNTS = {"train": 30, "val": 8, "test": 6}
@@ -85,9 +83,7 @@ def write_kitti(root: Path, counts: Sequence[int] = (4, 2), size: tuple[int, int
 @cache
 def shared() -> Path:
     """One set of pairs of your own for all tests of this process, which only read it."""
-    folder = Path(tempfile.mkdtemp(prefix="pairs-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return write_own(folder / "rooms")
+    return write_own(shared_folder("pairs") / "rooms")
 
 
 def described(path: Path | None = None, **fields: Any) -> dict[str, Any]:

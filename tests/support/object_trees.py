@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from shared_folders import shared_folder
 
 from tasks.detection.task import Detection
 from workers.trial import TrialSpec
@@ -91,9 +89,7 @@ def write(base: Path) -> Path:
 @functools.cache
 def shared_tree() -> Path:
     """One tree for all tests of a process, which none changes."""
-    folder = tempfile.mkdtemp(prefix="objects-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return write(Path(folder))
+    return write(shared_folder("objects"))
 
 
 def described(**fields: Any) -> dict[str, Any]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from shared_folders import shared_folder
 
 SIDE = 96
 IMAGES = {"train": 14, "val": 8, "test": 5}
@@ -128,6 +126,4 @@ def published_crowdpose(root: Path) -> Path:
 @functools.cache
 def shared_tree() -> Path:
     """A COCO tree that all tests of a run share; none may change it."""
-    folder = Path(tempfile.mkdtemp(prefix="persons-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return coco_tree(folder / "people")
+    return coco_tree(shared_folder("persons") / "people")

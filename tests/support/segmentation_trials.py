@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from class_map_trees import HEIGHT, WIDTH, numbers, write_map
 from PIL import Image
+from shared_folders import shared_folder
 
 from tasks.segmentation.task import Segmentation
 from workers.trial import TrialSpec
@@ -52,9 +50,7 @@ def write(base: Path, counts: dict[str, int] | None = None, side: tuple[int, int
 @functools.cache
 def shared_tree() -> Path:
     """One tree for all tests of a process, which none changes."""
-    folder = tempfile.mkdtemp(prefix="maps-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return write(Path(folder))
+    return write(shared_folder("maps"))
 
 
 def described(base: Path | None = None, **fields: Any) -> dict[str, Any]:

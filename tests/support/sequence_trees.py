@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import json
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from shared_folders import shared_folder
 
 from tasks.datasets import describe
 from tasks.datasets.sequences import lasot_lists
@@ -169,6 +167,4 @@ def all_four(root: Path) -> Path:
 @cache
 def shared_sequences() -> Path:
     """Sequences of one's own for all tests of this process, which only read them."""
-    folder = Path(tempfile.mkdtemp(prefix="sequences-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return own(folder / "own")
+    return own(shared_folder("sequences") / "own")

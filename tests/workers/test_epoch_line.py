@@ -1,3 +1,5 @@
+"""The line that a trial logs after each epoch: what it says, and that it says it once."""
+
 from __future__ import annotations
 
 import logging
@@ -9,7 +11,9 @@ from tiny_task import trial
 
 from workers.actor import TrialActor
 from workers.epoch_line import epoch_line
+from workers.errors import Stopped
 from workers.messages import Report
+from workers.ray_train import _ToActor
 from workers.state import RankContext
 from workers.train import train
 
@@ -39,8 +43,6 @@ def test_every_epoch_is_logged_once_also_after_a_resume(tmp_path: Path, caplog: 
         emitted.append(report)
 
     caplog.set_level(logging.INFO, "workers")
-    from workers.errors import Stopped
-
     with pytest.raises(Stopped):
         train(spec, RankContext(tmp_path, tmp_path, token=1), stop_after_two, lambda: len(emitted) >= 2)
     train(spec, RankContext(tmp_path, tmp_path, token=2), lambda report: None, lambda: False)
@@ -51,8 +53,6 @@ def test_every_epoch_is_logged_once_also_after_a_resume(tmp_path: Path, caplog: 
 
 
 def test_what_rank_0_of_several_workers_logs_goes_through_the_actor(caplog: pytest.LogCaptureFixture) -> None:
-    from workers.ray_train import _ToActor
-
     caplog.set_level(logging.INFO, "workers")
     actor: Any = TrialActor(lambda *_: None)  # type: ignore[arg-type, return-value]
     _ToActor(actor.note).handle(logging.LogRecord("workers.train", logging.INFO, "", 1, "epoch %d/2", (1,), None))

@@ -1,3 +1,5 @@
+"""What a report is built from: cells, chosen settings, curves, and why a cell has no value."""
+
 from __future__ import annotations
 
 import math

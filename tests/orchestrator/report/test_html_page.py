@@ -1,3 +1,5 @@
+"""The page of a report: well-formed, safe with any names, self-contained, with links that lead somewhere."""
+
 from __future__ import annotations
 
 import re

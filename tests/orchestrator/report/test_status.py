@@ -1,3 +1,5 @@
+"""What `ls`, `status` and `describe` say of jobs and trials, from the store alone."""
+
 from __future__ import annotations
 
 import json

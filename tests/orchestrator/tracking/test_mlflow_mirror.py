@@ -193,7 +193,7 @@ def test_many_epochs_and_parameters_go_in_few_calls(world: World, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr("mlflow.MlflowClient", Watched)
         assert world.sync() == Synced(runs=2, metrics=2702, closed=2)
-    # 4 for 2,701 metrics, 2 more for 235 params; 2 for the group
+    # 4 for 2,701 metrics, 2 more for 235 params; 3 for the group
     assert len(sizes) == 9
     assert max(sizes) > (700, 0)
     run = world.run_of("grid", "digits", key)

@@ -1,3 +1,5 @@
+"""What a run in MLflow shows of a trial and of a group."""
+
 from __future__ import annotations
 
 import math

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+import object_trees as trees
 import pytest
 import torch
 from torch import nn
@@ -22,20 +23,8 @@ from tasks.detection.model import TERMS, Detector
 from tasks.detection.options import DetectorOptions
 from tasks.detection.pyramid import Pyramid
 
-SMALL = DetectorOptions(
-    channels=8,
-    anchor_scale=4,
-    anchors=32,
-    proposals_per_level=60,
-    proposals=30,
-    regions=16,
-    box_channels=16,
-    mask_channels=8,
-)
-SWIN = BackboneSpec(
-    model="swinv2_tiny_window8_256", image_size=64,
-    args={"patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4},
-)  # fmt: skip
+SMALL = DetectorOptions.model_validate(trees.SMALL)
+SWIN = BackboneSpec.model_validate(trees.SWIN)
 VIT = BackboneSpec(model="vit_tiny_patch16_224", image_size=64, args={"embed_dim": 16, "depth": 2, "num_heads": 2})
 RESNET = BackboneSpec(model="resnet10t", image_size=64)
 
