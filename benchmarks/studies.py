@@ -5,8 +5,10 @@
     python benchmarks/studies.py --profile smoke       tries the script out in minutes; both pages stay
     python benchmarks/studies.py specs/drop_layers.yaml --profile laptop_depth      a further study of a spec
     python benchmarks/studies.py specs/pose.yaml specs/depth.yaml --together        one folder: pre-training is run once
+    python benchmarks/studies.py --folder runs/studies/FOLDER                       a call that was stopped goes on
 
-Each study is the command that a user types, in a folder of its own, with a local Ray of its own and tracking on.
+Each study is the command that a user types, in a folder of its own unless you ask otherwise, with a local Ray of its
+own and tracking on.
 One of the two pages has a place for each, between `<!-- study: NAME -->` (the spec's file name without .yaml) and
 `<!-- end of study -->`; for another profile than laptop it may have one, `<!-- study: NAME PROFILE -->`. The place gets
 the report's table and choices, then seconds, machine, versions and commit. The pages are written when all studies are
@@ -73,7 +75,7 @@ def place(pages: Pages, spec: Path, profile: str) -> Place:
 
 
 def study(spec: Path, profile: str, folder: Path, cpus: int, place: Place) -> str:
-    """Runs one study in a fresh folder; returns what the page says of it."""
+    """Runs one study in a folder, which may hold trials of it; returns what the page says of it."""
     from job import submit  # both bring Ray, which a test of this script does not need
     from noop import end_cluster
 
@@ -160,13 +162,14 @@ def main() -> None:
     parser.add_argument("--cpus", type=int, default=os.cpu_count(), help="CPUs of the local cluster (none: all)")
     parser.add_argument("--together", action="store_true", help="in one folder: what a study did, the next finds done")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "studies", help="where each call makes a folder")
+    parser.add_argument("--folder", type=Path, help="an earlier call's folder: what it did is found done")
     given = parser.parse_args()
     specs = given.specs or [path for path in sorted((ROOT / "specs").glob("*.yaml")) if "laptop" in profiles(path)]
     pages = {path: path.read_text() for path in PAGES}
     places = {
         spec: place(pages, spec, given.profile) for spec in specs
     }  # a missing one is an error before anything runs
-    folder = given.runs.resolve() / f"{given.profile}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = (given.folder or given.runs / f"{given.profile}-{datetime.now():%Y%m%d-%H%M%S}").resolve()
     texts: dict[Place, str] = {}
     for spec, where in places.items():
         print(f"{spec.stem}, {given.profile}: running", flush=True)
