@@ -12,7 +12,7 @@ from tasks.datasets.loaders import Pipeline, SampleLoaders
 from tasks.datasets.sequences.types import Pixels, SequenceSet
 from tasks.datasets.transforms import Normalizing
 from tasks.errors import DataError
-from tasks.tracking.crops import Floats, corners, has_area
+from tasks.tracking.crops import Floats, clipped, corners, has_area
 from tasks.tracking.options import TrackingAugment
 from tasks.tracking.sampler import CutPair, OnDevice, PairSamples, Sampling, collated
 
@@ -41,10 +41,14 @@ class Tracked:
         self.boxes = corners(self.annotated.boxes)
         """(frames, 4) left, top, right, bottom; the first alone where the others are not public."""
         if not has_area(self.boxes[0]) or not self.annotated.visible[0]:
-            raise DataError(
-                f"{some.name}: sequence {self.name} cannot be tracked: its first frame does not show the object (box "
-                f"{', '.join(f'{value:g}' for value in self.annotated.boxes[0])}); leave the sequence out"
-            )
+            raise self._untrackable("does not show the object")
+
+    def _untrackable(self, why: str) -> DataError:
+        box = ", ".join(f"{value:g}" for value in self.annotated.boxes[0])
+        return DataError(
+            f"{self._set.name}: sequence {self.name} cannot be tracked: its first box ({box}) {why}; correct it, or "
+            "leave the sequence out"
+        )
 
     @property
     def name(self) -> str:
@@ -64,8 +68,17 @@ class Tracked:
         return width, height
 
     def frames(self, known: int = 1) -> Iterator[Pixels]:
-        """The first one, then all but the first `known`. Raises DataError for one that cannot be read."""
-        files = (self.annotated.frames[0], *self.annotated.frames[known:])
+        """The first one, then all but the first `known`. Raises DataError for one that cannot be read, and for a first
+        box outside of its frame."""
+        read = self._read((self.annotated.frames[0], *self.annotated.frames[known:]))
+        first = next(read)
+        height, width = first.shape[:2]
+        if not has_area(clipped(self.first_box, width, height)):
+            raise self._untrackable(f"lies outside of its frame of {width} x {height} pixels")
+        yield first
+        yield from read
+
+    def _read(self, files: Sequence[str]) -> Iterator[Pixels]:
         if self._pool is None:
             yield from map(self._set.image, files)
             return

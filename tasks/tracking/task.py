@@ -13,6 +13,7 @@ from tasks.datasets import find_dataset
 from tasks.datasets.augment import MAX_SIDE, MEAN_STD
 from tasks.datasets.labelled.card import DIGEST
 from tasks.datasets.one_set import OneDataSet
+from tasks.datasets.sequences.dataset import StillImages
 from tasks.datasets.sequences.described import SequencesDescription, SequencesField
 from tasks.datasets.sequences.got10k_lists import Taken
 from tasks.metrics import Measurement, Metric, Summary, percent
@@ -104,6 +105,11 @@ class Tracking(OneDataSet[TrackingData]):
     @model_validator(mode="after")
     def _parts_fit(self) -> Tracking:
         data = self._data
+        if isinstance(data.whole, StillImages):
+            raise ValueError(
+                f"dataset {data.name} has still images, which nothing is tracked in: name it in train_sets, and "
+                "sequences in dataset"
+            )
         if data.whole.counts and not data.whole.counts.get(self.evaluate):
             known = ", ".join(part for part in ("val", "test") if data.whole.counts.get(part))
             raise ValueError(f"{data.name} has no {self.evaluate} part; set evaluate to {known}")
