@@ -37,7 +37,7 @@ class Tracked:
     def __init__(self, some: SequenceSet, index: int, pool: ThreadPoolExecutor | None = None) -> None:
         """`pool`: decodes each frame while the one before it is looked at. Raises DataError for annotations that cannot
         be read, or a first frame that does not show the object."""
-        self._set, self._pool, self.annotated = some, pool, some.load(index)
+        self._set, self._index, self._pool, self.annotated = some, index, pool, some.load(index)
         self.boxes = corners(self.annotated.boxes)
         """(frames, 4) left, top, right, bottom; the first alone where the others are not public."""
         if not has_area(self.boxes[0]) or not self.annotated.visible[0]:
@@ -61,6 +61,17 @@ class Tracked:
 
     def __len__(self) -> int:
         return len(self.annotated.frames)
+
+    def far_one(self) -> Tracked:
+        """The sequence half of the set further on: neighbours often show alike objects (LaSOT's lists go by category).
+        Raises DataError when there is none."""
+        count = len(self._set)
+        if count < 2:
+            raise DataError(
+                f"{self._set.name} has one sequence of {self._set.part}, and task.other_template needs another one's "
+                "template: set it to false"
+            )
+        return Tracked(self._set, (self._index + count // 2) % count, self._pool)
 
     def size(self) -> tuple[int, int]:
         """Width and height of the frames. Raises DataError for one that cannot be read."""

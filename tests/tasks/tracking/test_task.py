@@ -51,7 +51,11 @@ def described(path: Path) -> dict[str, Any]:
         ({"train_sets": ["lasot", "bears"]}, "unknown data set 'bears'"),
         (
             {"dataset": "got10k", "evaluate": "test", "baselines": True},
-            "boxes, and those of got10k test are not public",
+            "baselines needs boxes, and those of got10k test are not public: set baselines to false",
+        ),
+        (
+            {"dataset": "trackingnet", "evaluate": "test", "other_template": True},
+            "other_template needs boxes, .* set other_template to false",
         ),
         ({"fusion": {"width": 30, "heads": 4}}, "heads 4 do not divide width 30: use one of 1, 2, 3, 5"),
     ],
@@ -250,6 +254,23 @@ def test_figures_and_rows_of_an_evaluation(tmp_path: Path) -> None:
     assert some.facts(model)["tracking"]["frames"] == 16
     again = dict(some.summarize(list(some.measure(model, loaders.evaluation()))).figures)
     assert again == summary.figures
+
+
+def test_figures_with_another_template_are_asked_for(tmp_path: Path) -> None:
+    fields = {"dataset": described(shared_sequences())}
+    some, plain = task(**fields, other_template=True, baselines=True), task(**fields)
+    assert "other_template" in some.key_content(key_content(some))
+    assert "other_template" not in plain.key_content(key_content(plain))
+    loaders = opened(some, tmp_path)
+    torch.manual_seed(0)
+    model = some.build(TINY, None).eval()
+    parts = json.loads(json.dumps(list(some.measure(model, loaders.evaluation()))))
+    assert some.facts(model)["tracking"]["frames"] == 16
+    found = some.summarize(parts).figures
+    assert list(found)[-3:] == ["still", "match", "other"]
+    assert [metric.title for metric in some.metrics][-1] == "SUC with another's template"
+    before = plain.summarize(list(plain.measure(model, loaders.evaluation()))).figures
+    assert {name: found[name] for name in before} == before
 
 
 def test_a_sequence_that_does_not_show_its_object_at_first_is_refused() -> None:
