@@ -10,9 +10,10 @@ profile on eight sequences in memory, eight at once and one after the other, who
 sides take turns; times are those of the processor, in one thread, so other work on the machine matters little.
 
 The tracker is compared a second time in `--threads` threads (by default as many as the CPU has cores) and by the clock,
-since processor time does not say how long two threads take together. Other work on the machine changes this row: it
-counts on a quiet machine alone. Each row has the machine's load (of the last minute, from the operating system) before
-and after; of this row the first should be near 0, or near 1 after a part that ran in one thread.
+since processor time does not say how long two threads take together. Other work on the machine slows the many short
+passes of one sequence more than the few of a batch, and so flatters the ratio: the row counts (`counts`) on a quiet
+machine alone. Each row has the machine's load (of the last minute, from the operating system) before and after; of this
+row the first should be near 0, or near 1 after a part that ran in one thread.
 
 A table, and JSON in benchmarks/results/.
 """
@@ -53,6 +54,8 @@ MEAN, STD = np.array((0.485, 0.456, 0.406), np.float32), np.array((0.229, 0.224,
 NEAR = 1e-3
 """Pixels that boxes of both ways of tracking may be apart."""
 BATCH = 16
+BUSY = 1.3
+"""Load before a row that is timed by the clock: one thread of this script makes 1, and more is other work."""
 
 
 def boxes_of(number: int, width: int, height: int, frames: int) -> NDArray[np.float64]:
@@ -146,12 +149,16 @@ def by_hand(folder: Path) -> Iterator[Any]:
         yield [torch.stack(each) for each in zip(*batch, strict=True)]
 
 
+def load() -> float:
+    return round(os.getloadavg()[0], 1)
+
+
 def compare(
     what: str, sides: dict[str, Callable[[], Any]], samples: int, rounds: int, aim: str, threads: int = 1
 ) -> dict[str, Any]:
     """Both sides in turns; samples/s of each at its median, and the ratio of the first to the second, of neighbours. In
     one thread in processor time, in several by the clock."""
-    before = os.getloadavg()[0]
+    before = load()
     seconds, _ = in_turns(sides, rounds, time.process_time if threads == 1 else time.perf_counter)
     first, second = seconds.values()
     ratios = [b / a for a, b in zip(first, second, strict=True)]
@@ -159,7 +166,7 @@ def compare(
         "what": what, **{name: samples / statistics.median(each) for name, each in seconds.items()},
         "ratio": statistics.median(ratios), "ratios": ratios, "aim": aim, "threads": threads,
         "clock": "processor time" if threads == 1 else "wall clock",
-        "load": [round(load, 1) for load in (before, os.getloadavg()[0])],
+        "load": [before, load()], "counts": threads == 1 or before < BUSY,
     }  # fmt: skip
 
 
@@ -193,9 +200,9 @@ class InMemory:
 
 def tracker_rows(frames: int, sequences: int, rounds: int, threads: int) -> list[dict[str, Any]]:
     """In one thread, and in `threads`."""
-    from orchestrator.spec import load
+    from orchestrator import spec
 
-    laptop = load(ROOT / "specs" / "tracking.yaml", "laptop").trial
+    laptop = spec.load(ROOT / "specs" / "tracking.yaml", "laptop").trial
     task, backbone = Tracking.model_validate(laptop["task"]), BackboneSpec.model_validate(laptop["backbone"])
     torch.manual_seed(0)
     model = task.build(backbone, None).eval()
@@ -225,9 +232,10 @@ def show(row: dict[str, Any]) -> None:
     names = [name for name in ("ours", "by_hand", "together", "one_by_one") if name in row]
     values = ", ".join(f"{name} {row[name]:.1f}" for name in names)
     (low, high), (before, after) = (min(row["ratios"]), max(row["ratios"])), row["load"]
+    words = "" if row["counts"] else "; the machine was not quiet, so this row does not count"
     print(
         f"{row['what']}: {values}, ratio {row['ratio']:.2f} ({low:.2f} to {high:.2f}; {row['aim']}); threads "
-        f"{row['threads']}, {row['clock']}, load {before} to {after}",
+        f"{row['threads']}, {row['clock']}, load {before} to {after}{words}",
         flush=True,
     )
 
@@ -245,7 +253,7 @@ def main() -> None:
     torch.set_num_threads(1)
     about = {
         "date": date.today().isoformat(), "cpu": platform.machine(), "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1), "versions": {name: version(name) for name in ("torch", "timm", "pillow")},
+        "load": load(), "versions": {name: version(name) for name in ("torch", "timm", "pillow")},
     }  # fmt: skip
     print(json.dumps(about))
     rows = []

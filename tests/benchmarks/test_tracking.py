@@ -24,5 +24,5 @@ def test_the_tracker_part_is_measured(tmp_path: Path) -> None:
     for row in rows:
         assert row["pixels_apart"] <= 1e-3
         assert row["ratio"] > 0
-        assert len(row["load"]) == 2
+        assert row["counts"] == (row["threads"] == 1 or row["load"][0] < 1.3)
     assert done.stdout.count("ratio") == 2
