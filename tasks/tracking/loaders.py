@@ -41,7 +41,7 @@ class Tracked:
         self.boxes = corners(self.annotated.boxes)
         """(frames, 4) left, top, right, bottom; the first alone where the others are not public."""
         if not has_area(self.boxes[0]) or not self.annotated.visible[0]:
-            raise self._untrackable("does not show the object")
+            raise self._untrackable("has no area, or is marked as hidden")
 
     def _untrackable(self, why: str) -> DataError:
         box = ", ".join(f"{value:g}" for value in self.annotated.boxes[0])

@@ -275,6 +275,6 @@ def test_figures_with_another_template_are_asked_for(tmp_path: Path) -> None:
 
 def test_a_sequence_that_does_not_show_its_object_at_first_is_refused() -> None:
     with pytest.raises(
-        DataError, match=r"squares: sequence square 0 cannot be tracked: its first box .* does not show"
+        DataError, match=r"squares: sequence square 0 cannot be tracked: its first box .* has no area, or is marked"
     ):
         Tracked(Squares(1, hidden={0: [0]}), 0)
