@@ -1,12 +1,19 @@
 """Tracking: pairs/s of the sampler beside code written by hand with OpenCV; the tracker in batches and alone.
 
-    python benchmarks/tracking.py                       two minutes on 2 cores
-    python benchmarks/tracking.py --parts tracker
+    python benchmarks/tracking.py                              three minutes on 2 cores
+    python benchmarks/tracking.py --parts tracker              on a quiet machine
+    python benchmarks/tracking.py --parts tracker --threads 1  in one thread alone
 
 `pairs`: from JPEGs (1280 x 720, made here) to normalised crops of 112 and 224 pixels with their box, with the
 operations of SwinTrack's configuration in both. `tracker`: frames/s of the model of specs/tracking.yaml's laptop
 profile on eight sequences in memory, eight at once and one after the other, whose boxes must agree to 0.001 pixels. The
 sides take turns; times are those of the processor, in one thread, so other work on the machine matters little.
+
+The tracker is compared a second time in `--threads` threads (by default as many as the CPU has cores) and by the clock,
+since processor time does not say how long two threads take together. Other work on the machine slows the many short
+passes of one sequence more than the few of a batch, and so flatters the ratio: the row counts (`counts`) on a quiet
+machine alone. Each row has the machine's load (of the last minute, from the operating system) before and after; of this
+row the first should be near 0, or near 1 after a part that ran in one thread.
 
 A table, and JSON in benchmarks/results/.
 """
@@ -20,6 +27,7 @@ import platform
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from datetime import date
 from importlib.metadata import version
@@ -46,6 +54,8 @@ MEAN, STD = np.array((0.485, 0.456, 0.406), np.float32), np.array((0.229, 0.224,
 NEAR = 1e-3
 """Pixels that boxes of both ways of tracking may be apart."""
 BATCH = 16
+BUSY = 1.3
+"""Load before a row that is timed by the clock: one thread of this script makes 1, and more is other work."""
 
 
 def boxes_of(number: int, width: int, height: int, frames: int) -> NDArray[np.float64]:
@@ -139,14 +149,24 @@ def by_hand(folder: Path) -> Iterator[Any]:
         yield [torch.stack(each) for each in zip(*batch, strict=True)]
 
 
-def compare(what: str, sides: dict[str, Callable[[], Any]], samples: int, rounds: int, aim: str) -> dict[str, Any]:
-    """Both sides in turns; samples/s of each at its median, and the ratio of the first to the second, of neighbours."""
-    seconds, _ = in_turns(sides, rounds)
+def load() -> float:
+    return round(os.getloadavg()[0], 1)
+
+
+def compare(
+    what: str, sides: dict[str, Callable[[], Any]], samples: int, rounds: int, aim: str, threads: int = 1
+) -> dict[str, Any]:
+    """Both sides in turns; samples/s of each at its median, and the ratio of the first to the second, of neighbours. In
+    one thread in processor time, in several by the clock."""
+    before = load()
+    seconds, _ = in_turns(sides, rounds, time.process_time if threads == 1 else time.perf_counter)
     first, second = seconds.values()
     ratios = [b / a for a, b in zip(first, second, strict=True)]
     return {
         "what": what, **{name: samples / statistics.median(each) for name, each in seconds.items()},
-        "ratio": statistics.median(ratios), "ratios": ratios, "aim": aim,
+        "ratio": statistics.median(ratios), "ratios": ratios, "aim": aim, "threads": threads,
+        "clock": "processor time" if threads == 1 else "wall clock",
+        "load": [before, load()], "counts": threads == 1 or before < BUSY,
     }  # fmt: skip
 
 
@@ -178,10 +198,11 @@ class InMemory:
         return iter([self._frames[0], *self._frames[known:]])
 
 
-def tracker_row(frames: int, sequences: int, rounds: int) -> dict[str, Any]:
-    from orchestrator.spec import load
+def tracker_rows(frames: int, sequences: int, rounds: int, threads: int) -> list[dict[str, Any]]:
+    """In one thread, and in `threads`."""
+    from orchestrator import spec
 
-    laptop = load(ROOT / "specs" / "tracking.yaml", "laptop").trial
+    laptop = spec.load(ROOT / "specs" / "tracking.yaml", "laptop").trial
     task, backbone = Tracking.model_validate(laptop["task"]), BackboneSpec.model_validate(laptop["backbone"])
     torch.manual_seed(0)
     model = task.build(backbone, None).eval()
@@ -191,13 +212,32 @@ def tracker_row(frames: int, sequences: int, rounds: int) -> dict[str, Any]:
         found = task.tracker(model).track(videos, at_once)
         return {id(video): boxes for video, boxes, _ in found}
 
-    together, alone = tracks(sequences), tracks(1)
-    apart = max(float(np.abs(together[name] - alone[name]).max()) for name in alone)
-    if apart > NEAR:
-        raise SystemExit(f"boxes of both ways of tracking are {apart:g} pixels apart, more than {NEAR:g}")
     sides = {"together": lambda: tracks(sequences), "one_by_one": lambda: tracks(1)}
-    row = compare(f"frames/s of the tracker, {sequences} sequences", sides, frames * sequences, rounds, "at least 2")
-    return {**row, "pixels_apart": apart}
+    rows = []
+    for count in dict.fromkeys((1, threads)):
+        torch.set_num_threads(count)
+        together, alone = tracks(sequences), tracks(1)
+        apart = max(float(np.abs(together[name] - alone[name]).max()) for name in alone)
+        if apart > NEAR:
+            raise SystemExit(
+                f"boxes of both ways of tracking in {count} threads are {apart:g} pixels apart, more than {NEAR:g}"
+            )
+        what = f"frames/s of the tracker, {sequences} sequences"
+        rows.append({**compare(what, sides, frames * sequences, rounds, "at least 2", count), "pixels_apart": apart})
+    torch.set_num_threads(1)
+    return rows
+
+
+def show(row: dict[str, Any]) -> None:
+    names = [name for name in ("ours", "by_hand", "together", "one_by_one") if name in row]
+    values = ", ".join(f"{name} {row[name]:.1f}" for name in names)
+    (low, high), (before, after) = (min(row["ratios"]), max(row["ratios"])), row["load"]
+    words = "" if row["counts"] else "; the machine was not quiet, so this row does not count"
+    print(
+        f"{row['what']}: {values}, ratio {row['ratio']:.2f} ({low:.2f} to {high:.2f}; {row['aim']}); threads "
+        f"{row['threads']}, {row['clock']}, load {before} to {after}{words}",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -206,27 +246,26 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=6, help="of 16 pairs, timed in each turn")
     parser.add_argument("--frames", type=int, default=30, help="of each sequence")
     parser.add_argument("--sequences", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the tracker's second row")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
     parser.add_argument("--out", type=Path, help="JSON file; default benchmarks/results/tracking-DATE-cpu.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     about = {
         "date": date.today().isoformat(), "cpu": platform.machine(), "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1), "versions": {name: version(name) for name in ("torch", "timm", "pillow")},
+        "load": load(), "versions": {name: version(name) for name in ("torch", "timm", "pillow")},
     }  # fmt: skip
     print(json.dumps(about))
     rows = []
     for part in options.parts:
-        row = (
-            pairs_row(options.batches, options.rounds)
+        some = (
+            [pairs_row(options.batches, options.rounds)]
             if part == "pairs"
-            else tracker_row(options.frames, options.sequences, options.rounds)
+            else tracker_rows(options.frames, options.sequences, options.rounds, options.threads)
         )
-        rows.append({"part": part, **row})
-        names = [name for name in ("ours", "by_hand", "together", "one_by_one") if name in row]
-        values = ", ".join(f"{name} {row[name]:.1f}" for name in names)
-        low, high = min(row["ratios"]), max(row["ratios"])
-        print(f"{row['what']}: {values}, ratio {row['ratio']:.2f} ({low:.2f} to {high:.2f}; {row['aim']})", flush=True)
+        rows += [{"part": part, **row} for row in some]
+        for row in some:
+            show(row)
     file = options.out or RESULTS / f"tracking-{about['date']}-cpu.json"
     asked = {name: value for name, value in vars(options).items() if name != "out"}
     content = {"script": "benchmarks/tracking.py", **about, "asked": asked, "rows": rows}

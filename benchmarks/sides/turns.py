@@ -1,4 +1,4 @@
-"""Times two sides in turns, in processor time."""
+"""Times two sides in turns, in processor time or by the clock."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def in_turns(sides: Mapping[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
+def in_turns(
+    sides: Mapping[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.process_time
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Seconds of each side in each of `rounds` turns after one that warms up, and what each gave last."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     given: dict[str, Any] = {}
     for turn in range(rounds + 1):
         for name in list(sides)[:: 1 if turn % 2 else -1]:
-            start = time.process_time()
+            start = clock()
             given[name] = sides[name]()
             if turn:
-                seconds[name].append(time.process_time() - start)
+                seconds[name].append(clock() - start)
     return seconds, given
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from orchestrator.launch.other_jobs import assumptions
 from orchestrator.plan.cost import Cost, StageCost
@@ -49,17 +51,39 @@ def _published(reference: Reference | None) -> list[str]:
     rows = list(reference.values.items())
     rows += [(f"{row.name} ({row.source})", row.values) for row in reference.rows]
     text = ["", *textwrap.wrap(f"Published values that the report will set beside ours: {reference.source}", WIDTH)]
+    digits = _digits([values for _, values in rows])
     for row, values in rows:
-        words = ", ".join(f"{column} {_figures(value)}" for column, value in values.items())
+        words = ", ".join(f"{column} {_figures(column, value, digits)}" for column, value in values.items())
         text += textwrap.wrap(f"{row}: {words}", WIDTH, initial_indent="  ", subsequent_indent="    ")
     return text
 
 
-def _figures(value: float | dict[str, float]) -> str:
+Values: TypeAlias = Mapping[str, float | dict[str, float]]
+"""Column -> its number, or its figures by name."""
+
+
+def _named(value: float | dict[str, float]) -> dict[str, float]:
+    return value if isinstance(value, dict) else {"": value}
+
+
+def _digits(rows: Sequence[Values]) -> dict[tuple[str, str], int]:
+    """Decimals of each column's figures: a column that has 69.4 prints 70.0, and not 70."""
+    most: dict[tuple[str, str], int] = {}
+    for values in rows:
+        for column, value in values.items():
+            for figure, number in _named(value).items():
+                decimals = len(f"{number:g}".partition(".")[2])
+                most[column, figure] = max(most.get((column, figure), 0), decimals)
+    return most
+
+
+def _figures(column: str, value: float | dict[str, float], digits: Mapping[tuple[str, str], int]) -> str:
     """One number, or the figures of a column with their names."""
-    if isinstance(value, dict):
-        return "; ".join(f"{figure} {number:g}" for figure, number in value.items())
-    return f"{value:g}"
+    words = {
+        figure: f"{number:g}" if "e" in f"{number:g}" else f"{number:.{digits[column, figure]}f}"
+        for figure, number in _named(value).items()
+    }
+    return "; ".join(f"{figure} {number}".lstrip() for figure, number in words.items())
 
 
 def _hours(hours: float) -> str:

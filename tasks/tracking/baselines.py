@@ -1,12 +1,15 @@
-"""What a tracker must beat: a box that never moves, and normalised cross-correlation with the first frame."""
+"""What a tracker must beat: a box that never moves, normalised cross-correlation with the first frame, and itself with
+another object's template."""
 
 from __future__ import annotations
+
+import copy
 
 import numpy as np
 
 from tasks.datasets.sequences.types import Pixels
 from tasks.tracking.crops import SEARCH_FACTOR, Floats, clipped, has_area, region
-from tasks.tracking.tracker import Video
+from tasks.tracking.tracker import Track, Tracker, Video
 
 LEAST_SIDE = 3
 """Pixels; a smaller template has no pattern to compare."""
@@ -44,6 +47,13 @@ def matched(video: Video) -> Floats:
         moved = video.first_box + np.tile(corner - box[:2], 2)
         boxes.append(moved if has_area(clipped(moved, frame.shape[1], frame.shape[0])) else boxes[-1])
     return np.stack(boxes)
+
+
+def misled(tracker: Tracker, video: Video, other: Video) -> Floats:
+    """(frames, 4): where the tracker finds the object of `other` in `video`, from the first box of `video` on. One that
+    compares with its template should do worse than with the right one. Tracked alone; the time is not counted."""
+    (track,) = [each for each in copy.copy(tracker).follow([Track(video, looked_for=other)], 1) if each.ended]
+    return np.stack(track.boxes)
 
 
 def _grey(frame: Pixels) -> Floats:

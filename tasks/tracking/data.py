@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -34,6 +34,8 @@ class FrameCounts(BaseModel):
     train: int = Field(default=0, ge=0, le=10**11)
     val: int = Field(default=0, ge=0, le=10**11)
     test: int = Field(default=0, ge=0, le=10**11)
+    unlike: dict[Literal["train", "val", "test"], Annotated[int, Field(ge=0, le=10**9)]] = Field(default={})
+    """Sequences of the parts of which another number was published."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class TrackingData:
     @property
     def all(self) -> dict[str, SequenceDataset]:
         """Every set by the name of its manifest, the evaluated one first."""
-        return {f"{place_of(each)}/{each.cut}": each for each in (self.whole, *self.trained)}
+        return {_manifest_name(each): each for each in (self.whole, *self.trained)}
 
     @property
     def protocol(self) -> Protocol:
@@ -74,7 +76,15 @@ class TrackingData:
     @property
     def caveats(self) -> tuple[str, ...]:
         """See Task.caveats."""
-        return tuple(dict.fromkeys(each.caveat for each in self.all.values() if each.caveat))
+        made = [each.caveat for each in self.all.values() if each.caveat]
+        used = [(self.whole, self.evaluate), *[(each, "train") for each in self.trained]]
+        counts = [(each, part, self._entry(each).unlike) for each, part in used]
+        other = [each.unlike_published(part, found[part]) for each, part, found in counts if part in found]
+        return tuple(dict.fromkeys([*made, *filter(None, other)]))
+
+    def _entry(self, dataset: SequenceDataset) -> FrameCounts:
+        """What planning found of one of the data sets; zeros before."""
+        return self.sizes.get(_manifest_name(dataset), FrameCounts())
 
     @property
     def manifest_names(self) -> tuple[str, ...]:
@@ -90,16 +100,22 @@ class TrackingData:
     @property
     def evaluation_samples(self) -> int:
         """Frames to track, as planning found them, or else as they are published (0 of described data)."""
-        entry = self.sizes.get(next(iter(self.all)))
-        return int(self.whole.frames.get(self.evaluate, 0) if entry is None else getattr(entry, self.evaluate))
+        if _manifest_name(self.whole) not in self.sizes:
+            return self.whole.frames.get(self.evaluate, 0)
+        return int(getattr(self._entry(self.whole), self.evaluate))
 
     def missing(self, root: Path) -> str | None:
         """See Task.missing_data."""
-        return next(filter(None, (each.missing(root) for each in self.all.values())), None)
+        absent = [(each.name, problem) for each in self.all.values() if (problem := each.missing(root))]
+        if not absent:
+            return None
+        (_, problem), *others = absent
+        names = ", ".join(name for name, _ in others)
+        return f"{problem} Not there either: {names} (`data ls` says how to get them)." if others else problem
 
     def planned(self, root: Path, folders: Sequence[Path]) -> Mapping[str, Mapping[str, Any]]:
         """See Task.planned_fields: `manifests`, and `sizes`. Nothing of a set that is missing, unless described."""
-        manifests, sizes = dict[str, str](), dict[str, dict[str, int]]()
+        manifests, sizes = dict[str, str](), dict[str, dict[str, Any]]()
         for name, each in self.all.items():
             if each.made:  # not made here: that takes minutes, and a plan none
                 manifests[name] = each.recipe()
@@ -113,6 +129,8 @@ class TrackingData:
             manifests[name], places = made.digest, folders_of(root, folders)
             lengths = [(part, entry["frames"]) for part, entry in zip(made.parts, made.annotations, strict=True)]
             sizes[name] = {each: sum(frames for part, frames in lengths if part == each) for each in PARTS}
+            if unlike := {part: made.counts[part] for part in PARTS if each.unlike_published(part, made.counts[part])}:
+                sizes[name]["unlike"] = unlike
             if each.own is None and not any(is_saved(folder / each.manifest_file, made.digest) for folder in places):
                 save_manifest(made, each.manifest_file, places)
         return {key: value for key, value in (("manifests", manifests), ("sizes", sizes)) if value}
@@ -152,6 +170,10 @@ class TrackingData:
                 found = each.recipe() if each.made else each.manifest_of(root).digest
                 check_planned(each.name, "sequences", self.manifests[name], found)
         return [each.open(root, "train") for each in self.trained], self.whole.open(root, self.evaluate)
+
+
+def _manifest_name(dataset: SequenceDataset) -> str:
+    return f"{place_of(dataset)}/{dataset.cut}"
 
 
 def place_of(dataset: SequenceDataset) -> str:

@@ -12,7 +12,7 @@ from tasks.datasets.loaders import Pipeline, SampleLoaders
 from tasks.datasets.sequences.types import Pixels, SequenceSet
 from tasks.datasets.transforms import Normalizing
 from tasks.errors import DataError
-from tasks.tracking.crops import Floats, corners, has_area
+from tasks.tracking.crops import Floats, clipped, corners, has_area
 from tasks.tracking.options import TrackingAugment
 from tasks.tracking.sampler import CutPair, OnDevice, PairSamples, Sampling, collated
 
@@ -37,14 +37,18 @@ class Tracked:
     def __init__(self, some: SequenceSet, index: int, pool: ThreadPoolExecutor | None = None) -> None:
         """`pool`: decodes each frame while the one before it is looked at. Raises DataError for annotations that cannot
         be read, or a first frame that does not show the object."""
-        self._set, self._pool, self.annotated = some, pool, some.load(index)
+        self._set, self._index, self._pool, self.annotated = some, index, pool, some.load(index)
         self.boxes = corners(self.annotated.boxes)
         """(frames, 4) left, top, right, bottom; the first alone where the others are not public."""
         if not has_area(self.boxes[0]) or not self.annotated.visible[0]:
-            raise DataError(
-                f"{some.name}: sequence {self.name} cannot be tracked: its first frame does not show the object (box "
-                f"{', '.join(f'{value:g}' for value in self.annotated.boxes[0])}); leave the sequence out"
-            )
+            raise self._untrackable("has no area, or is marked as hidden")
+
+    def _untrackable(self, why: str) -> DataError:
+        box = ", ".join(f"{value:g}" for value in self.annotated.boxes[0])
+        return DataError(
+            f"{self._set.name}: sequence {self.name} cannot be tracked: its first box ({box}) {why}; correct it, or "
+            "leave the sequence out"
+        )
 
     @property
     def name(self) -> str:
@@ -58,14 +62,34 @@ class Tracked:
     def __len__(self) -> int:
         return len(self.annotated.frames)
 
+    def far_one(self) -> Tracked:
+        """The sequence half of the set further on: neighbours often show alike objects (LaSOT's lists go by category).
+        Raises DataError when there is none."""
+        count = len(self._set)
+        if count < 2:
+            raise DataError(
+                f"{self._set.name} has one sequence of {self._set.part}, and task.other_template needs another one's "
+                "template: set it to false"
+            )
+        return Tracked(self._set, (self._index + count // 2) % count, self._pool)
+
     def size(self) -> tuple[int, int]:
         """Width and height of the frames. Raises DataError for one that cannot be read."""
         height, width = self._set.image(self.annotated.frames[0]).shape[:2]
         return width, height
 
     def frames(self, known: int = 1) -> Iterator[Pixels]:
-        """The first one, then all but the first `known`. Raises DataError for one that cannot be read."""
-        files = (self.annotated.frames[0], *self.annotated.frames[known:])
+        """The first one, then all but the first `known`. Raises DataError for one that cannot be read, and for a first
+        box outside of its frame."""
+        read = self._read((self.annotated.frames[0], *self.annotated.frames[known:]))
+        first = next(read)
+        height, width = first.shape[:2]
+        if not has_area(clipped(self.first_box, width, height)):
+            raise self._untrackable(f"lies outside of its frame of {width} x {height} pixels")
+        yield first
+        yield from read
+
+    def _read(self, files: Sequence[str]) -> Iterator[Pixels]:
         if self._pool is None:
             yield from map(self._set.image, files)
             return

@@ -7,14 +7,14 @@ import dataclasses
 import itertools
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from tasks.base import Batch, Piece
 from tasks.datasets.sequences.types import Protocol
-from tasks.tracking.baselines import matched, unmoved
+from tasks.tracking.baselines import matched, misled, unmoved
 from tasks.tracking.crops import Floats, sized
 from tasks.tracking.loaders import Tracked
 from tasks.tracking.metrics import SequenceFigures
@@ -26,10 +26,10 @@ SAID_EVERY_S = 30.0
 
 
 def measured(
-    tracker: Tracker, batches: Iterable[Batch], at_once: int, protocol: Protocol, baselines: bool
+    tracker: Tracker, batches: Iterable[Batch], at_once: int, protocol: Protocol, beside: Collection[str]
 ) -> Iterator[tuple[str, dict[str, Any] | Piece]]:
     """(item, part) of each sequence as it ends, see `part_of`; before that, where they are kept, its pieces, see
-    `piece_of`. Tracks `at_once` of them, or as many as there are."""
+    `piece_of`. Tracks `at_once` of them, or as many as there are. `beside`: what is measured too, by name."""
     queue = iter(batches)
     first = next(queue, None)
     if first is None:
@@ -59,7 +59,7 @@ def measured(
             log.info("tracked %d of %d sequences, %.0f frames/s", ended, first["sequences"], speed)
         del items[id(track)]
         sequence, boxes = cast("Tracked", track.video), np.stack(track.boxes)
-        yield item, part_of(sequence, boxes, np.array(track.seconds), protocol, baselines)
+        yield item, part_of(sequence, boxes, np.array(track.seconds), protocol, beside, tracker)
 
 
 def piece_of(track: Track, known: int) -> Piece:
@@ -80,14 +80,20 @@ def continued(video: Tracked, pieces: Sequence[Any]) -> Track:
     return track
 
 
-def part_of(sequence: Tracked, boxes: Floats, seconds: Floats, protocol: Protocol, baselines: bool) -> dict[str, Any]:
-    """`model` (and `still`, `match`): fields of SequenceFigures. Where labels are not public in their place `name`,
-    `boxes` (x, y, width, height in pixels of each frame) and `seconds` (of each frame)."""
+def part_of(
+    sequence: Tracked, boxes: Floats, seconds: Floats, protocol: Protocol, beside: Collection[str], tracker: Tracker
+) -> dict[str, Any]:
+    """`model`, and those of `beside` (`still`, `match`, `other`): fields of SequenceFigures. Where labels are not
+    public in their place `name`, `boxes` (x, y, width, height in pixels of each frame) and `seconds` (of each)."""
     if not protocol.public_labels:
         return {"name": sequence.name, "boxes": sized(boxes).tolist(), "seconds": seconds.tolist()}
     tracks = {"model": boxes}
-    if baselines:
-        tracks |= {"still": unmoved(sequence), "match": matched(sequence)}
+    if "still" in beside:
+        tracks["still"] = unmoved(sequence)
+    if "match" in beside:
+        tracks["match"] = matched(sequence)
+    if "other" in beside:
+        tracks["other"] = misled(tracker, sequence, sequence.far_one())
     counted = sequence.annotated.counted
     size = sequence.size() if protocol.kind == "got10k" else None
     return {

@@ -13,6 +13,7 @@ from tasks.datasets import find_dataset
 from tasks.datasets.augment import MAX_SIDE, MEAN_STD
 from tasks.datasets.labelled.card import DIGEST
 from tasks.datasets.one_set import OneDataSet
+from tasks.datasets.sequences.dataset import StillImages
 from tasks.datasets.sequences.described import SequencesDescription, SequencesField
 from tasks.datasets.sequences.got10k_lists import Taken
 from tasks.metrics import Measurement, Metric, Summary, percent
@@ -33,8 +34,11 @@ Side = Annotated[int, Field(ge=16, le=MAX_SIDE)]
 RULES = 2
 """Raise it when the same options begin to mean other figures. 2: boxes are measured as the model gives them, annotated
 ones are clipped to the frame where SwinTrack's code and GOT-10k's toolkit do that."""
-BASELINES = {"still": "of a box that never moves", "match": "of cross-correlation"}
-"""Figures beside the model's, see tasks/tracking/baselines.py."""
+BESIDE = {
+    "baselines": {"still": "of a box that never moves", "match": "of cross-correlation"},
+    "other_template": {"other": "with another's template"},
+}
+"""Figures beside the model's, by the field that asks for them; see tasks/tracking/baselines.py."""
 
 
 class Tracking(OneDataSet[TrackingData]):
@@ -88,6 +92,10 @@ class Tracking(OneDataSet[TrackingData]):
     baselines: bool = False
     """Also measure a box that never moves and normalised cross-correlation with the first frame (skimage's
     match_template), as the figures `still` and `match`."""
+    other_template: bool = False
+    """Also measure the tracker with the template of another sequence, half of the set further on, as figure `other`. If
+    it is near the tracker's own, the tracker finds any object, without comparing it with its template. Everything is
+    then tracked twice, the second time one sequence after the other."""
     manifests: dict[Label, Annotated[str, Field(pattern=DIGEST)]] = Field(default={})
     """Name of a data set -> SHA-256 of its manifest, filled in by `submit`; see `Classify.manifests`."""
     sizes: dict[Label, FrameCounts] = Field(default={})
@@ -104,6 +112,11 @@ class Tracking(OneDataSet[TrackingData]):
     @model_validator(mode="after")
     def _parts_fit(self) -> Tracking:
         data = self._data
+        if isinstance(data.whole, StillImages):
+            raise ValueError(
+                f"dataset {data.name} has still images, which nothing is tracked in: name it in train_sets, and "
+                "sequences in dataset"
+            )
         if data.whole.counts and not data.whole.counts.get(self.evaluate):
             known = ", ".join(part for part in ("val", "test") if data.whole.counts.get(part))
             raise ValueError(f"{data.name} has no {self.evaluate} part; set evaluate to {known}")
@@ -111,11 +124,17 @@ class Tracking(OneDataSet[TrackingData]):
         twice = next((place for place in trained if trained.count(place) > 1), None)
         if twice is not None:
             raise ValueError(f"train_sets has {twice} twice, and gives every data set the same weight: name it once")
-        if self.baselines and not data.protocol.public_labels:
+        asked = next((field for field in BESIDE if getattr(self, field)), None)
+        if asked and not data.protocol.public_labels:
             raise ValueError(
-                f"baselines need boxes, and those of {data.name} {self.evaluate} are not public: set baselines to false"
+                f"{asked} needs boxes, and those of {data.name} {self.evaluate} are not public: set {asked} to false"
             )
         return self
+
+    @property
+    def _beside(self) -> dict[str, str]:
+        """Figures beside the model's, and what they are of."""
+        return {name: what for field, some in BESIDE.items() if getattr(self, field) for name, what in some.items()}
 
     @classmethod
     def data_of(cls, fields: Mapping[str, Any]) -> TrackingData:
@@ -127,7 +146,7 @@ class Tracking(OneDataSet[TrackingData]):
 
         own = METRICS[self._data.protocol.kind]
         short = {"success_mean": "SUC", "ao": "AO"}[own[0].name]
-        return (*own, *(percent(name, f"{short} {what}") for name, what in BASELINES.items() if self.baselines))
+        return (*own, *(percent(name, f"{short} {what}") for name, what in self._beside.items()))
 
     @property
     def measured_figures(self) -> Mapping[str, str]:
@@ -247,7 +266,7 @@ class Tracking(OneDataSet[TrackingData]):
         from tasks.tracking.measuring import measured
 
         tracker = self.tracker(model)
-        yield from measured(tracker, batches, self.inference.at_once, self._data.protocol, self.baselines)
+        yield from measured(tracker, batches, self.inference.at_once, self._data.protocol, self._beside)
         model.tracked = (tracker.frames, tracker.seconds)  # type: ignore[assignment]
 
     def summarize(self, parts: Sequence[tuple[str, Any]]) -> Summary:
@@ -258,11 +277,10 @@ class Tracking(OneDataSet[TrackingData]):
         if not protocol.public_labels:
             return Summary({}, submission=self._data.submission([part for _, part in parts]))
         of: dict[str, list[SequenceFigures]] = {
-            name: [SequenceFigures(**part[name]) for _, part in parts]
-            for name in ("model", *(BASELINES if self.baselines else ()))
+            name: [SequenceFigures(**part[name]) for _, part in parts] for name in ("model", *self._beside)
         }
         found, curve = figures(of["model"], protocol.kind)
-        found |= {name: figures(of[name], protocol.kind)[0][self.metric] for name in BASELINES if name in of}
+        found |= {name: figures(of[name], protocol.kind)[0][self.metric] for name in self._beside}
         rows = [
             Measurement(name, value, item=each.name)
             for each in of["model"]

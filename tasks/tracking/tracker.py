@@ -59,6 +59,8 @@ class Track:
     one."""
     seconds: list[float] = field(default_factory=list)
     """That each took: its share of the time for a batch."""
+    looked_for: Video | None = None
+    """The video whose first box gives the template, of another object; None: this one."""
 
     @property
     def ended(self) -> bool:
@@ -141,9 +143,11 @@ class Tracker:
         """The targets of the tracks, in their first frame or the last one that is known."""
         ahead = [track.video.frames(max(1, len(track.boxes))) for track in tracks]
         first = [next(frames) for frames in ahead]
+        others = [track.looked_for for track in tracks]
+        shown = [frame if other is None else next(other.frames()) for frame, other in zip(first, others, strict=True)]
         crops = [
-            cut(frame, region(track.video.first_box, TEMPLATE_FACTOR), self._model.template_side)
-            for frame, track in zip(first, tracks, strict=True)
+            cut(frame, region((other or track.video).first_box, TEMPLATE_FACTOR), self._model.template_side)
+            for frame, other, track in zip(shown, others, tracks, strict=True)
         ]
         tokens: Tensor = self._model(templates=self._batch(crops, rows))
         colours = [mean_colour(frame) for frame in first]

@@ -15,6 +15,7 @@ from recorded_study import Plot, Study
 
 from orchestrator import api
 from orchestrator.errors import NotFound
+from orchestrator.records.rows import MeasurementRow
 from orchestrator.store.store import open_store
 
 
@@ -107,6 +108,35 @@ def test_the_pages_question_has_one_answer_in_sql_and_as_a_frame(
     names: dict[str, Any] = {"api": api}
     exec(code, names)
     assert list(names["distance"].items()) == [(group, mean) for group, mean, _ in answer]
+
+
+def test_the_worst_sequences_of_the_page_on_tracking(tmp_path: Path) -> None:
+    """Each once, whatever the number of seeds; neither the curve nor another figure or row is taken for a sequence."""
+    page = (Path(__file__).parents[2] / "docs" / "tracking.md").read_text()
+    (query,) = re.findall(r"```sql\n(.+?)```", page, re.DOTALL)
+    for placeholder, name in (("tracking-laptop-..", JOB), ("stage = 'test'", "stage = 'analyse'")):
+        assert query.count(placeholder) == 1
+        query = query.replace(placeholder, name)
+
+    def sequences(row: str, seed: int) -> list[MeasurementRow]:
+        """Of 12: MIM is above SUP by 0.01 times the number of the sequence, less 0.05."""
+        above = {"SUP": 0.0, "MIM": 0.01, "RAND": 9.0}[row]
+        found = [
+            MeasurementRow(figure, "test", f"cup-{n}", None, None, value)
+            for n in range(12)
+            for figure, value in (("success_mean", 0.5 + above * (n - 5) + 0.1 * seed), ("ao", -5.0 * n * above))
+        ]
+        return [*found, MeasurementRow("success", "test", "", 50, None, 0.5)]
+
+    found = api.settings(folder=tmp_path)
+    with contextlib.closing(open_store(found.database_url)) as store:
+        measured_layers.record(store, rows=("SUP", "MIM", "RAND"), job_id=JOB, measures=sequences)
+    with sa.create_engine(found.database_url).connect() as connection:
+        answer = [tuple(row) for row in connection.execute(sa.text(query))]
+    assert answer == [
+        (f"cup-{n}", pytest.approx(60 + n - 5), pytest.approx(60))  # seeds 0, 1, 2
+        for n in range(10)
+    ]
 
 
 def test_measurements_are_those_of_the_view(where: api.Settings) -> None:

@@ -128,27 +128,32 @@ class SequenceDataset(OfficialDataset):
         if problem:
             finding.problems.append(self._short(problem))
             return finding
-        found: dict[Part, Surveyed] = {}
-        for part in PARTS:
-            try:
-                found[part] = self.surveyed(root, part, folders, whole=False)
-            except DataError as error:
-                finding.problems.append(self._short(error))
+        found = self._surveyed(root, folders, finding, whole=False)
         finding.opened = 0 if images else None
         for part, some in found.items():
             if some.names:
                 self.look(root, part, some, finding, images, watch)
         if not finding.problems and self.own is not None:
-            found = {part: self.surveyed(root, part, folders) for part in PARTS}
+            found = self._surveyed(root, folders, finding, whole=True)
         self._compare(found, folders, finding)
         return finding
+
+    def _surveyed(self, root: Path, folders: Sequence[Path], finding: Finding, whole: bool) -> dict[Part, Surveyed]:
+        """The parts that can be read; a fault for each other one."""
+        found: dict[Part, Surveyed] = {}
+        for part in PARTS:
+            try:
+                found[part] = self.surveyed(root, part, folders, whole)
+            except DataError as error:
+                finding.problems += {self._short(error)}.difference(finding.problems)  # two parts may have one fault
+        return found
 
     def _compare(self, found: Mapping[Part, Surveyed], folders: Sequence[Path], finding: Finding) -> None:
         """Adds the counts and the digest, and what does not agree with those that are published or were written."""
         try:
             made = self.manifest_from(found)
         except DataError as error:
-            finding.problems.append(self._short(error))
+            finding.problems += [] if finding.problems else [self._short(error)]
             return
         finding.counts, finding.digest, finding.split = made.counts, made.digest, made.cut
         stated = self.published()
@@ -158,8 +163,25 @@ class SequenceDataset(OfficialDataset):
                 finding.problems.append(
                     f"{made.counts[part]:,} sequences of {part}, {count:,} published: unpack all files of the set"
                 )
+            elif part in found and not self.protocol(part).public_labels:
+                self._compare_frames(part, sum(found[part].lengths), finding)
         if not finding.problems or self.own is None:
             compare_manifest(self.name, self.manifest_file, folders, finding)
+
+    def _compare_frames(self, part: Part, frames: int, finding: Finding) -> None:
+        """Of a part without boxes nothing else says that the last frames of a sequence are missing."""
+        if frames != self.frames.get(part, frames):
+            finding.notes.append(
+                f"{part}: {frames:,} frames, {self.frames[part]:,} published; the makers' server refuses the tracks of "
+                "a sequence whose last frames are missing"
+            )
+
+    def unlike_published(self, part: Part, sequences: int) -> str:
+        """Says that another number of sequences is here than was published; empty when it is the same."""
+        stated = self.published().get(part, sequences)
+        if sequences == stated:
+            return ""
+        return f"{self.name}: {sequences:,} of {stated:,} published sequences of {part}: compare with nothing published"
 
     def _short(self, problem: DataError | str) -> str:
         return str(problem).removeprefix(f"{self.name}: ")

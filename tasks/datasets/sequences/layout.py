@@ -94,8 +94,7 @@ class FolderLayout(ABC):
         place = self.place(part, sequence)
         boxes = read_boxes(base / place.boxes, self.name) - np.array([self.origin, self.origin, 0, 0])
         if part in self.first_only:
-            frames = frames_in(base, place.frames, self.name)
-            return self._without_boxes(place, sequence, boxes, frames)
+            return self._without_boxes(place, sequence, boxes, self.frames(base, place))
         shown = self.shown(base, place, len(boxes))
         look = look or self.strict
         frames = self.looked(base, place, sequence, len(boxes)) if look else self._numbered(place, len(boxes))
@@ -103,8 +102,8 @@ class FolderLayout(ABC):
         visible = shown.visible & has_area
         if part != "train":
             self._check_first(base / place.boxes, sequence, boxes, visible)
-        if self.strict and (shown.visible & ~has_area).any():
-            raise DataError(self.without_area(place, sequence, boxes, shown.visible & ~has_area))
+        if self.strict:
+            self._check_own(place, part, sequence, boxes, shown.visible)
         counted = shown.counted & has_area if self.kind == "otb" else shown.counted
         return Sequence(sequence, frames, boxes, visible, counted, shown.fps)
 
@@ -122,15 +121,44 @@ class FolderLayout(ABC):
     def _numbered(self, place: Place, count: int) -> tuple[str, ...]:
         return tuple(f"{place.frames}/{self.frame(number)}" for number in range(count))
 
+    def frames(self, base: Path, place: Place) -> tuple[str, ...]:
+        """All frames in the folder, by number, below `base`. Raises DataError as `frames_in`, and where a published
+        sequence does not begin with its first frame: each box would then be taken for that of the frame before."""
+        frames = frames_in(base, place.frames, self.name)
+        if self.strict:
+            return frames
+        found = frames[0].rpartition("/")[2]
+        if _number(found) != _number(self.frame(0)):
+            raise DataError(
+                f"{self.name}: {base / place.frames} begins with frame {found}, and lacks {self.frame(0)}; get it again"
+            )
+        return frames
+
     def looked(self, base: Path, place: Place, sequence: str, boxes: int) -> tuple[str, ...]:
         """The frames in the folder, one for each box. Raises DataError for one that is missing, and for too many."""
-        frames = frames_in(base, place.frames, self.name)
+        frames = self.frames(base, place)
         if len(frames) < boxes or (len(frames) > boxes and self.strict):
             raise DataError(
                 f"{self.name}: sequence {sequence} has {len(frames)} frames in {place.frames} and {boxes} boxes in "
                 f"{place.boxes}; each frame needs its box: get both again"
             )
         return frames[:boxes]
+
+    def _check_own(self, place: Place, part: Part, sequence: str, boxes: Floats, shown: Flags) -> None:
+        """What is a mistake in data of one's own. `shown`: (frames,): those that are not marked as hidden."""
+        empty = shown & (boxes[:, 2:] <= 0).any(-1)
+        if empty.any():
+            raise DataError(self.without_area(place, sequence, boxes, empty))
+        if shown.any() and (np.abs(boxes[shown]) <= 1).all():
+            raise DataError(
+                f"{self.name}: {place.boxes}: all numbers of {sequence} lie within -1 and 1, as parts of a frame's "
+                "sides do; write x, y, width, height in pixels"
+            )
+        if part != "train" and not shown[1:].any():
+            raise DataError(
+                f"{self.name}: sequence {sequence} shows its object in the first frame alone, whose box is given, so "
+                "there is nothing to track; add frames that show it, or remove the folder"
+            )
 
     def without_area(self, place: Place, sequence: str, boxes: Floats, wrong: Flags) -> str:
         """The message about boxes without area. `wrong`: (frames,): which these are."""
@@ -182,8 +210,13 @@ def _images(folder: Path, name: str) -> list[tuple[int, str]]:
             f"{name}: cannot read the folder {folder} ({error.strerror or error}); unpack it again"
         ) from error
     images = [file for file in found if file.lower().endswith(SUFFIXES) and not ignored(file)]
-    numbers = {file: _NUMBER.search(file) for file in images}
-    return sorted((int(match[1]), file) for file, match in numbers.items() if match)
+    return sorted((number, file) for file in images if (number := _number(file)) is not None)
+
+
+def _number(file: str) -> int | None:
+    """The number that ends the name of a frame; None where none does."""
+    match = _NUMBER.search(file)
+    return int(match[1]) if match else None
 
 
 def check_folders(name: str, base: Path, listed: Path, folders: Mapping[str, str]) -> None:

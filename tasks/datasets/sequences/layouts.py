@@ -120,11 +120,23 @@ class Lasot(FolderLayout):
     def names(self, base: Path, part: Part) -> list[str]:
         if not base.is_dir() or part == "val":
             return []
-        path = base / ("training_set.txt" if part == "train" else "testing_set.txt")
-        names = read_names(path, self.name) if path.exists() else lasot_lists.sequences(part)
-        folders = {name: f"{name.rpartition('-')[0]}/{name}" for name in names}
-        check_folders(self.name, base, path if path.exists() else Path(f"LaSOT's list of {part}"), folders)
+        lists = {each: self._listed(base, each) for each in ("train", "test")}
+        (trained, training), (tested, testing) = lists.values()
+        if both := sorted({*trained} & {*tested}):
+            raise DataError(
+                f"{self.name}: {len(both):,} sequences are in {training} and in {testing}, so that trackers would be "
+                f"measured on what they learnt from: {first_few(both)}; take them out of one"
+            )
+        names, listed = lists[part]
+        check_folders(self.name, base, listed, {name: f"{name.rpartition('-')[0]}/{name}" for name in names})
         return names
+
+    def _listed(self, base: Path, part: str) -> tuple[list[str], Path]:
+        """The names of a part, and the list that has them."""
+        path = base / ("training_set.txt" if part == "train" else "testing_set.txt")
+        if path.exists():
+            return read_names(path, self.name), path
+        return lasot_lists.sequences(part), Path(f"LaSOT's list of {part}")
 
     def place(self, part: Part, sequence: str) -> Place:
         folder = f"{sequence.rpartition('-')[0]}/{sequence}"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tasks.datasets.contents import Content, contents, remembered_in
 from tasks.datasets.files import open_regular
 from tasks.datasets.images.source import StringTable
-from tasks.datasets.sequences.layout import FolderLayout, Place, frames_in
+from tasks.datasets.sequences.layout import FolderLayout, Place
 from tasks.datasets.sequences.types import Flags, Floats, Part, Protocol, Sequence, SequenceSet
 from tasks.errors import DataError
 
@@ -63,7 +63,7 @@ def survey(layout: FolderLayout, base: Path, root: Path, part: Part, folders: Se
 
 
 def _length(layout: FolderLayout, base: Path, part: Part, place: Place, boxes: int) -> int:
-    return len(frames_in(base, place.frames, layout.name)) if part in layout.first_only else boxes
+    return len(layout.frames(base, place)) if part in layout.first_only else boxes
 
 
 def counted_lines(path: Path) -> list[Content]:

@@ -133,7 +133,10 @@ def test_the_plan_lists_claims(tmp_path: Path) -> None:
 def test_the_plan_lists_published_values(tmp_path: Path) -> None:
     reference = Reference.model_validate({
         "source": "Table 6",
-        "values": {"SUP": {"upernet": 50.9, "coco": {"ap_box": 51.9, "ap_mask": 45.7}}},
+        "values": {
+            "MIM": {"upernet": 51.0, "lr": 1e-05},
+            "SUP": {"upernet": 50.9, "coco": {"ap_box": 51.9, "ap_mask": 45.7}},
+        },
         "rows": [{"name": "HRFormer", "source": "Yuan et al. 2021", "values": {"coco": 77}}],
     })  # fmt: skip
     (tmp_path / "spec.yaml").write_text(GOOD)
@@ -143,6 +146,7 @@ def test_the_plan_lists_published_values(tmp_path: Path) -> None:
     report = job.report.model_copy(update={"reference": reference})
     assert lines(job.model_copy(update={"report": report}), cost).endswith(
         "Published values that the report will set beside ours: Table 6\n"
+        "  MIM: upernet 51.0, lr 1e-05\n"
         "  SUP: upernet 50.9, coco ap_box 51.9; ap_mask 45.7\n"
         "  HRFormer (Yuan et al. 2021): coco 77"
     )

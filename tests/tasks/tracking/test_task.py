@@ -13,7 +13,7 @@ import pytest
 import torch
 from moving_squares import Squares
 from pydantic import ValidationError
-from sequence_trees import GOT10K_TRAIN, all_four, own, shared_sequences
+from sequence_trees import GOT10K_TRAIN, all_four, lasot, own, shared_sequences
 
 from tasks.backbones.spec import BackboneSpec
 from tasks.base import DataContext
@@ -45,12 +45,17 @@ def described(path: Path) -> dict[str, Any]:
         ({"dataset": "got10"}, r"unknown data set 'got10'; nearest: 'got10k'"),
         ({"dataset": "digits"}, r"unknown data set 'digits'; .*known: coco-boxes, got10k, lasot"),
         ({"dataset": "lasot", "evaluate": "val"}, "lasot has no val part; set evaluate to test"),
+        ({"dataset": "coco-boxes"}, "dataset coco-boxes has still images, .* name it in train_sets, and sequences in"),
         ({"train_sets": ["lasot", "got10k", "lasot"]}, "train_sets has lasot twice"),
         ({"train_sets": []}, "at least 1 item"),
         ({"train_sets": ["lasot", "bears"]}, "unknown data set 'bears'"),
         (
             {"dataset": "got10k", "evaluate": "test", "baselines": True},
-            "boxes, and those of got10k test are not public",
+            "baselines needs boxes, and those of got10k test are not public: set baselines to false",
+        ),
+        (
+            {"dataset": "trackingnet", "evaluate": "test", "other_template": True},
+            "other_template needs boxes, .* set other_template to false",
         ),
         ({"fusion": {"width": 30, "heads": 4}}, "heads 4 do not divide width 30: use one of 1, 2, 3, 5"),
     ],
@@ -138,7 +143,35 @@ def test_every_set_of_a_mixture_has_its_manifest(tmp_path: Path) -> None:
     assert set(mine.manifests) == {"lasot/official"}
     chosen = task(dataset="got10k", got10k_train="all").planned_fields(root)["manifests"]
     assert set(chosen) == {"got10k/all"}
-    assert task(dataset="got10k").missing_data(tmp_path / "nowhere").startswith("got10k: not found")  # type: ignore[union-attr]
+
+
+def test_all_sets_that_are_missing_are_named(tmp_path: Path) -> None:
+    lasot(tmp_path / "lasot")
+    assert task(dataset="lasot", evaluate="test").missing_data(tmp_path) is None
+    alone = task(dataset="got10k", train_sets=["got10k", "lasot"]).missing_data(tmp_path)
+    several = task(dataset="got10k", train_sets=["got10k", "trackingnet", "lasot", "coco-boxes"]).missing_data(tmp_path)
+    assert alone is not None
+    assert alone.startswith("got10k: not found")
+    assert several == f"{alone} Not there either: trackingnet, coco-boxes (`data ls` says how to get them)."
+
+
+def test_another_number_of_sequences_than_published_is_noted_in_tables(tmp_path: Path) -> None:
+    """Of the parts that are used, and not in the key: the manifests are in it."""
+    root = all_four(tmp_path)
+    fields = {"dataset": "got10k", "train_sets": ["lasot", "coco-boxes"]}
+    planned = task(**fields).planned_fields(root)
+    some = task(**fields, **planned)
+    no_comparison = "compare with nothing published"
+    assert some.caveats == (
+        f"got10k: 2 of 180 published sequences of val: {no_comparison}",
+        f"lasot: 3 of 1,120 published sequences of train: {no_comparison}",
+        f"coco-boxes: 4 of 117,266 published sequences of train: {no_comparison}",
+    )
+    assert task(**fields).caveats == task(**fields, manifests=planned["manifests"]).caveats == ()
+    plain = task(**fields, manifests=planned["manifests"])
+    assert some.key_content(key_content(some)) == plain.key_content(key_content(plain))
+    mine = described(own(tmp_path / "own"))
+    assert task(dataset=mine, **task(dataset=mine).planned_fields(root)).caveats == ()
 
 
 def opened(some: Tracking, root: Path, **context: Any) -> TrackingLoaders:
@@ -223,6 +256,25 @@ def test_figures_and_rows_of_an_evaluation(tmp_path: Path) -> None:
     assert again == summary.figures
 
 
+def test_figures_with_another_template_are_asked_for(tmp_path: Path) -> None:
+    fields = {"dataset": described(shared_sequences())}
+    some, plain = task(**fields, other_template=True, baselines=True), task(**fields)
+    assert "other_template" in some.key_content(key_content(some))
+    assert "other_template" not in plain.key_content(key_content(plain))
+    loaders = opened(some, tmp_path)
+    torch.manual_seed(0)
+    model = some.build(TINY, None).eval()
+    parts = json.loads(json.dumps(list(some.measure(model, loaders.evaluation()))))
+    assert some.facts(model)["tracking"]["frames"] == 16
+    found = some.summarize(parts).figures
+    assert list(found)[-3:] == ["still", "match", "other"]
+    assert [metric.title for metric in some.metrics][-1] == "SUC with another's template"
+    before = plain.summarize(list(plain.measure(model, loaders.evaluation()))).figures
+    assert {name: found[name] for name in before} == before
+
+
 def test_a_sequence_that_does_not_show_its_object_at_first_is_refused() -> None:
-    with pytest.raises(DataError, match=r"squares: sequence square 0 cannot be tracked: its first frame does not show"):
+    with pytest.raises(
+        DataError, match=r"squares: sequence square 0 cannot be tracked: its first box .* has no area, or is marked"
+    ):
         Tracked(Squares(1, hidden={0: [0]}), 0)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from tasks.backbones.spec import BackboneSpec
 from tasks.base import Piece
-from tasks.tracking.baselines import matched, unmoved
+from tasks.errors import DataError
+from tasks.tracking.baselines import matched, misled, unmoved
 from tasks.tracking.crops import Floats
 from tasks.tracking.loaders import Tracked
 from tasks.tracking.measuring import continued, measured
@@ -140,7 +141,7 @@ def test_what_is_known_of_a_sequence_is_not_tracked_again() -> None:
             if f"{index}" not in parts
         ]
         with contextlib.suppress(Killed):
-            for item, part in measured(made, batches, 3, some.protocol, False):
+            for item, part in measured(made, batches, 3, some.protocol, ()):
                 if isinstance(part, Piece):
                     pieces.setdefault(item, []).append(json.loads(json.dumps(part.value)))
                 else:
@@ -244,6 +245,47 @@ def test_baselines() -> None:
     np.testing.assert_allclose(matched(video), video.boxes, atol=1)  # a pattern that never changes is found
     plain = Tracked(Squares(1, square=60), 0)  # nothing to find
     assert matched(plain).shape == plain.boxes.shape
+
+
+class Compares(SeesBright):
+    """Finds a bright object when its template shows one, and else the corner of the search region."""
+
+    def forward(
+        self, templates: Tensor | None = None, searches: Tensor | None = None, tokens: Tensor | None = None
+    ) -> Any:
+        if searches is None:
+            assert templates is not None
+            return templates.amax((1, 2, 3))[:, None, None]
+        assert tokens is not None
+        scores, boxes = super().forward(searches=searches)
+        boxes[tokens[:, 0, 0] < 1.5] = torch.tensor([0.1, 0.1, 0.2, 0.2])
+        return scores, boxes
+
+
+def test_another_objects_template_shows_whether_a_tracker_compares() -> None:
+    bright, dark = Tracked(Squares(1, square=255), 0), Tracked(Squares(1, square=60), 0)
+    for model, compares in ((SeesBright(), False), (Compares(), True)):
+        made = tracker(model)
+        ((_, own, _),) = made.track([bright], 1)
+        assert overlap(own, bright.boxes).min() > 0.85
+        np.testing.assert_array_equal(misled(made, bright, bright), own)
+        assert made.frames == len(bright)  # what was tracked for comparison does not count
+        other = misled(made, bright, dark)
+        np.testing.assert_array_equal(other[0], bright.first_box)
+        assert (overlap(other, bright.boxes)[1:].mean() < 0.2) == compares
+        assert np.array_equal(other, own) != compares
+
+
+def test_the_other_sequence_is_half_of_the_set_further_on() -> None:
+    for count, others in ((2, [1, 0]), (5, [2, 3, 4, 0, 1])):
+        some = Squares(count)
+        assert [Tracked(some, index).far_one().name for index in range(count)] == [
+            f"square {index}" for index in others
+        ]
+    with pytest.raises(
+        DataError, match=r"squares has one sequence of train, .* task\.other_template .* set it to false"
+    ):
+        Tracked(Squares(1), 0).far_one()
 
 
 def test_a_template_of_a_pixel_or_two_is_not_looked_for() -> None:

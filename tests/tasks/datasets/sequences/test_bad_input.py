@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tasks.datasets.sequences.catalog import COCO_BOXES, GOT10K, LASOT, TRACKING
 from tasks.datasets.sequences.dataset import SequenceDataset
 from tasks.datasets.sequences.types import Part
 from tasks.errors import DataError
+from tasks.tracking.loaders import Tracked
 
 
 def edited(path: Path, change: Callable[[list[str]], list[str]]) -> None:
@@ -65,6 +67,35 @@ def test_a_missing_frame_in_the_middle(root: Path) -> None:
         TRACKINGNET.open(root, "test")
 
 
+def test_a_missing_first_frame(root: Path) -> None:
+    """Every box would be taken for that of the frame before: without a word where boxes are not public, and where
+    frames follow after the last box."""
+    for folder, first, last in (
+        ("got10k/test/GOT-10k_Test_000002", "00000001.jpg", ""),
+        ("trackingnet/TEST/frames/a1qoB1eERn0_0", "0.jpg", ""),
+        ("lasot/bear/bear-2/img", "00000001.jpg", "00000009.jpg"),
+    ):
+        frame = root / folder / first
+        frame.replace(frame.with_name(last)) if last else frame.unlink()
+    again = "; get it again"
+    refused(GOT10K, root, "test", rf".*Test_000002 begins with frame 00000002\.jpg, and lacks 00000001\.jpg{again}")
+    refused(TRACKINGNET, root, "test", rf".*a1qoB1eERn0_0 begins with frame 1\.jpg, and lacks 0\.jpg{again}")
+    refused(LASOT, root, "test", rf".*bear-2/img begins with frame 00000002\.jpg, and lacks 00000001\.jpg{again}")
+
+
+def test_missing_frames_at_the_end_of_a_part_without_boxes(root: Path) -> None:
+    """No file says how many there should be; all of the part together are known."""
+    card = replace(TRACKINGNET, counts={"train": 4, "test": 2}, frames={"test": 16})
+    assert card.check(root, {}, [], images=False).notes == []
+    (root / "trackingnet/TEST/frames/a1qoB1eERn0_0/7.jpg").unlink()
+    found = card.check(root, {}, [], images=False)
+    assert found.problems == []
+    assert found.notes == [
+        "test: 15 frames, 16 published; the makers' server refuses the tracks of a sequence whose last frames are "
+        "missing"
+    ]
+
+
 def test_two_frames_of_one_number(root: Path) -> None:
     shutil.copy(root / "mine/val/cup/frame10.png", root / "mine/val/cup/other10.png")
     refused(mine(root), root, "val", ".*val/cup has frame 10 twice: frame10.png and other10.png; remove one")
@@ -79,6 +110,50 @@ def test_a_box_without_area(root: Path) -> None:
     assert TRACKINGNET.open(root, "train").load(0).visible.tolist() == [True] * 2 + [False] + [True] * 5
     notes = TRACKINGNET.check(root, {}, [], images=False).notes
     assert notes == ["train: 1 boxes without area in frames that are not marked as hidden; not used"]
+
+
+def test_a_box_outside_of_its_frame(root: Path) -> None:
+    edited(root / "mine/val/cup/boxes.txt", line(4, "64,5,9,9"))
+    card = mine(root)
+    assert card.check(root, {}, [], images=False).problems == []
+    assert card.check(root, {}, [], images=True).problems == [
+        "val/cup/boxes.txt, line 4: the box of cup lies outside of its frame of 64 x 48 pixels; correct it, or mark "
+        "the frame as hidden"
+    ]
+    (root / "mine/val/cup/visible.txt").write_text("1 1 1 0 1 1 1 1")
+    assert card.check(root, {}, [], images=True).problems == []
+    edited(root / "lasot/bear/bear-2/groundtruth.txt", line(1, "5,-20,9,20"))
+    (fault,) = [each for each in LASOT.check(root, {}, [], images=False).problems if "published" not in each]
+    assert fault == (
+        "bear/bear-2/groundtruth.txt, line 1: the box of bear-2 lies outside of its frame of 64 x 48 pixels; correct "
+        "it, or leave the sequence out"
+    )
+    video = Tracked(LASOT.open(root, "test"), 1)
+    with pytest.raises(
+        DataError,
+        match=r"^lasot: sequence bear-2 cannot be tracked: its first box \(4, -21, 9, 20\) lies outside of its frame "
+        r"of 64 x 48 pixels; correct it, or leave the sequence out$",
+    ):
+        next(video.frames())
+
+
+def test_boxes_in_parts_of_the_frame(root: Path) -> None:
+    edited(root / "mine/train/boat/boxes.txt", lambda lines: ["0.1,0.2,0.3,0.4"] * len(lines))
+    refused(mine(root), root, "train", r"train/boat/boxes\.txt: all numbers of boat lie within -1 and 1, as parts of a "
+                                       "frame's sides do; write x, y, width, height in pixels")  # fmt: skip
+
+
+def test_an_object_that_only_the_first_frame_shows(root: Path) -> None:
+    """Its box is given, so that such a sequence would be tracked perfectly."""
+    words = ("sequence cup shows its object in the first frame alone, whose box is given, so there is nothing to track"
+             "; add frames that show it, or remove the folder")  # fmt: skip
+    (root / "mine/val/cup/visible.txt").write_text("1 0 0 0 0 0 0 0")
+    refused(mine(root), root, "val", words)
+    (root / "mine/val/cup/visible.txt").unlink()
+    edited(root / "mine/val/cup/boxes.txt", lambda lines: lines[:1])
+    for frame in range(10, 17):
+        (root / f"mine/val/cup/frame{frame}.png").unlink()
+    refused(mine(root), root, "val", words)
 
 
 def test_a_box_without_area_where_the_object_is_hidden_is_none(root: Path) -> None:
@@ -112,6 +187,18 @@ def test_a_name_in_the_list_without_a_folder(root: Path) -> None:
     refused(
         TRACKINGNET, root, "train", "1 of 4 sequences of .*TRAIN_n/anno have no folder: TRAIN_11/11abc_1; unpack .*"
     )
+
+
+def test_a_sequence_in_both_lists_of_lasot(root: Path) -> None:
+    """Also where one list is LaSOT's own, since no file names another."""
+    edited(root / "lasot/testing_set.txt", lambda lines: [*lines, "bear-3"])
+    words = ("1 sequences are in {} and in .*testing_set.txt, so that trackers would be measured on what they learnt "
+             "from: bear-3; take them out of one")  # fmt: skip
+    refused(LASOT, root, "train", words.format(r".*training_set\.txt"))
+    refused(LASOT, root, "test", words.format(r".*training_set\.txt"))
+    assert len(LASOT.check(root, {}, [], images=False).problems) == 1
+    (root / "lasot/training_set.txt").unlink()
+    refused(LASOT, root, "test", words.format("LaSOT's list of train"))
 
 
 def test_a_list_with_a_name_twice_or_outside_of_the_folder(root: Path) -> None:
@@ -199,6 +286,18 @@ def test_an_unreadable_frame(root: Path) -> None:
     opened = card.open(root, "val")
     with pytest.raises(Unreadable, match=r"mine: cannot read image .*frame12\.png \("):
         opened.image(opened.load(1).frames[3])
+
+
+@pytest.mark.parametrize("content", [b"", None], ids=["empty", "folder"])
+def test_a_frame_without_content_is_a_line_of_data_check(root: Path, content: bytes | None) -> None:
+    frame = root / "mine/val/cup/frame12.png"
+    frame.unlink()
+    frame.mkdir() if content is None else frame.write_bytes(content)
+    result = command(root, "check", root / "mine", "--kind", "sequences")
+    assert problems(result, "mine") == [
+        f"mine: 1 of 19 files are not there or empty: val/cup/frame12.png; they are looked for below {root}/mine"
+    ]
+    assert result.exit_code == 1
 
 
 def test_another_number_of_sequences_is_a_line_of_data_check(root: Path) -> None:
