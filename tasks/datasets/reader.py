@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from tasks.base import Batch, DataContext
 from tasks.datasets.images.decode import Unreadable
 from tasks.datasets.samples import Collate, Sample, Samples, Transform
-from tasks.datasets.transforms import derived_seed, seeded
+from tasks.datasets.transforms import derived_seed, seed_all, states_restored
 from tasks.errors import DataError
 
 Item = tuple[int, int]
@@ -60,23 +60,27 @@ class Reader:
 
 
 class _Items(Dataset[Any]):
-    """One sample at a time; pickles to worker processes."""
+    """The samples of a batch one after the other; pickles to worker processes."""
 
     def __init__(self, samples: Samples, transform: Transform, seed: int, replace: bool) -> None:
         self._samples, self._transform, self._seed, self._replace = samples, transform, seed, replace
 
-    def __getitem__(self, item: Item) -> tuple[Sample | None, int, list[str]]:
+    def __getitems__(self, items: Sequence[Item]) -> list[tuple[Sample | None, int, list[str]]]:
+        """As torch's loader asks for a batch. States of generators are kept and restored once for all of it."""
+        with states_restored():
+            return [self._read(*item) for item in items]
+
+    def _read(self, epoch: int, wanted: int) -> tuple[Sample | None, int, list[str]]:
         """The transformed sample (None: nothing could be read), its index, and what could not be read.
 
         Failures are values, not exceptions: one that comes from a worker process arrives as the text of a traceback.
         """
-        epoch, wanted = item
         failures: list[str] = []
         for tried in range(min(TRIES, len(self._samples)) if self._replace else 1):
             index = (wanted + tried) % len(self._samples)
             try:
-                with seeded(derived_seed(self._seed, "augment", epoch, wanted)):
-                    return self._transform(self._samples.sample(index)), index, failures
+                seed_all(derived_seed(self._seed, "augment", epoch, wanted))
+                return self._transform(self._samples.sample(index)), index, failures
             except Unreadable as error:
                 failures.append(str(error))
         return None, wanted, failures

@@ -37,18 +37,30 @@ def derived_seed(*parts: int | str) -> int:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seeds the three global generators that timm's transforms draw from, and restores their states afterwards."""
+def states_restored() -> Iterator[None]:
+    """Restores the states of the three global generators that timm's transforms draw from."""
     python, numpy, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
         torch.set_rng_state(torch_state)
+
+
+def seed_all(seed: int) -> None:
+    """Seeds these three. Within `states_restored`, which takes twenty times as long."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the three, and restores their states afterwards."""
+    with states_restored():
+        seed_all(seed)
+        yield
 
 
 def on_device(values: Tensor, device: torch.device | str) -> Tensor:

@@ -22,7 +22,7 @@ from tasks.datasets.images.decode import Unreadable
 from tasks.datasets.images.source import Files, StringTable
 from tasks.datasets.loaders import BatchTransform, Pipeline, SampleLoaders
 from tasks.datasets.samples import Sample, Samples, stacked
-from tasks.depth.augment import DepthScale, augmented
+from tasks.depth.augment import DepthScale, augmented, planes
 from tasks.depth.options import DepthAugment
 from tasks.depth.sliding import uncovered_columns
 from tasks.errors import DataError
@@ -142,7 +142,7 @@ def nearest(depth: Depth, height: int, width: int) -> Depth:
 
 def _tensors(sample: Sample, image: NDArray[np.uint8], depth: Depth) -> Sample:
     """Pixels in 8 bits: a quarter of the bytes to pass between processes and to a GPU."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    pixels = torch.from_numpy(planes(image))
     target = replace(sample.target, depth=torch.from_numpy(np.ascontiguousarray(depth))[None])
     return replace(sample, image=pixels, target=target)
 

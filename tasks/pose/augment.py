@@ -90,9 +90,9 @@ def draw(augment: PoseAugment, person: Person, skeleton: Skeleton, size: Size, g
             centre,
             scale,
         )
-    scale = scale * np.clip(1 + normal[0] * augment.scale, 1 - augment.scale, 1 + augment.scale)
+    scale = scale * min(max(1 + normal[0] * augment.scale, 1 - augment.scale), 1 + augment.scale)
     turned = uniform[6] < augment.rotation_prob
-    rotation = float(np.clip(normal[1] * augment.rotation, -augment.rotation_limit, augment.rotation_limit))
+    rotation = float(min(max(normal[1] * augment.rotation, -augment.rotation_limit), augment.rotation_limit))
     return Drawn(
         centre=centre,
         scale=scale,

@@ -132,7 +132,8 @@ def warped_images(images: Tensor, matrices: Floats, size: Size) -> Tensor:
     x = torch.arange(size[1], device=images.device, dtype=torch.float32)
     y = torch.arange(size[0], device=images.device, dtype=torch.float32)[:, None]
     # no matrix product, and no affine_grid, which makes one: see warped_points
-    grid = torch.empty(len(images), *size, 2, device=images.device)
+    planes = torch.empty(len(images), 2, *size, device=images.device)  # all x, then all y: a CPU fills them faster
     for i in (0, 1):
-        torch.add(rows[:, i, 0] * x, rows[:, i, 1] * y + rows[:, i, 2], out=grid[..., i])
+        torch.add(rows[:, i, 0] * x, rows[:, i, 1] * y + rows[:, i, 2], out=planes[:, i])
+    grid = planes.permute(0, 2, 3, 1)
     return functional.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)

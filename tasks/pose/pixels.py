@@ -53,7 +53,8 @@ def with_holes(images: Tensor, grids: Tensor) -> Tensor:
     step = unit.clamp(min=1)  # without a grid: holes of side 0
     columns = (torch.arange(images.shape[-1], device=images.device) - x) % step < hole
     rows = (torch.arange(images.shape[-2], device=images.device) - y) % step < hole
-    return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
+    kept = 1 - rows.to(images.dtype)[:, None, :, None] * columns.to(images.dtype)[:, None, None, :]
+    return images * kept  # on a CPU masked_fill takes ten times as long
 
 
 Strength = Tensor | float
@@ -87,15 +88,20 @@ def _turned(images: Tensor, shift: Strength) -> Tensor:
     red, green, blue = torch.split(images, 1, 1)
     greatest, least = torch.maximum(torch.maximum(red, green), blue), torch.minimum(torch.minimum(red, green), blue)
     span = greatest - least
-    rest = torch.where(greatest == green, (blue - red).add_(span, alpha=2), (red - green).add_(span, alpha=4))
-    sixths = torch.where(greatest == red, green - blue, rest)
-    sixths = sixths.div_(span.clamp(min=_LEAST_SPAN)).add_(6 * shift)
-    sixths.sub_(torch.floor(sixths / 6), alpha=6)  # 0 to 6: red 0, green 2, blue 4
-    parts = (sixths - 3).abs_().sub_(1), 2 - (sixths - 2).abs_(), 2 - (sixths - 4).abs_()
+    # to blend by 1 or 0 is to choose, in a fifth of the time that torch.where takes on a CPU
+    is_red, is_green = (torch.eq(greatest, channel, out=torch.empty_like(span)) for channel in (red, green))
+    sixths = (red - green).add_(span, alpha=4).lerp_((blue - red).add_(span, alpha=2), is_green)
+    sixths = sixths.lerp_(green - blue, is_red).div_(span.clamp(min=_LEAST_SPAN)).add_(6 * shift)
+    sixths.sub_((sixths / 6).floor_(), alpha=6)  # 0 to 6: red 0, green 2, blue 4
     out = torch.empty_like(images)
-    for channel, part in zip(torch.split(out, 1, 1), parts, strict=True):
-        torch.addcmul(least, span, part.clamp_(0, 1), out=channel)
-    return out
+    parts = torch.split(out, 1, 1)
+    for part, place in zip(parts, (3, 2, 4), strict=True):
+        torch.sub(sixths, place, out=part).abs_()
+    parts[0].sub_(1)
+    for part in parts[1:]:
+        torch.sub(2, part, out=part)
+    out.clamp_(0, 1)
+    return torch.addcmul(least, span, out, out=out)
 
 
 _CHANGES: tuple[Callable[[Tensor, Strength], Tensor], ...] = (_brighter, _contrasted, _saturated, _turned)

@@ -106,16 +106,26 @@ def _plain_jpeg(content: BinaryIO) -> NDArray[np.uint8] | None:
         return None
     if image.format != "JPEG" or image.mode not in _AS_THEY_ARE or image.width * image.height > MOST_PIXELS:
         return None
-    content.seek(0)
-    encoded = content.read(MOST_BYTES + 1)
-    if len(encoded) > MOST_BYTES:
+    encoded = whole(content)
+    if encoded is None:
         return None
     try:
-        planes = decode_jpeg(torch.frombuffer(bytearray(encoded), dtype=torch.uint8), ImageReadMode.RGB)
+        planes = decode_jpeg(torch.frombuffer(encoded, dtype=torch.uint8), ImageReadMode.RGB)
     except RuntimeError:
         return None
     pixels: NDArray[np.uint8] = planes.permute(1, 2, 0).numpy()
     return pixels
+
+
+def whole(content: BinaryIO) -> bytearray | None:
+    """All bytes of a file. None for a file that is empty, larger than MOST_BYTES, or shorter than it says. (To read up
+    to a bound costs as much memory as the bound, and with it the time of a twentieth of a JPEG.)"""
+    size = content.seek(0, os.SEEK_END)
+    content.seek(0)
+    if not 0 < size <= MOST_BYTES:
+        return None
+    read = bytearray(size)
+    return read if content.readinto(read) == size else None  # type: ignore[attr-defined]
 
 
 def _decoded(content: BinaryIO) -> Image.Image:

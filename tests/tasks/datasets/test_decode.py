@@ -275,6 +275,14 @@ def test_pixels_are_those_of_the_image_to_the_bit(name: str, tmp_path: Path) -> 
         assert np.array_equal(pixels, wanted)
 
 
+def test_a_whole_file_is_read_up_to_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "MOST_BYTES", 5)
+    assert [decode.whole(io.BytesIO(bytes(size))) for size in (0, 1, 5, 6)] == [None, bytes(1), bytes(5), None]
+    read_to_the_end = io.BytesIO(b"abc")
+    read_to_the_end.read()
+    assert decode.whole(read_to_the_end) == b"abc"
+
+
 def test_jpegs_of_the_usual_kinds_are_not_left_to_pillow() -> None:
     fast = {name for name, content in jpegs().items() if decode._plain_jpeg(io.BytesIO(content)) is not None}
     assert fast == jpegs().keys() - {"CMYK", "PNG"}

@@ -241,7 +241,8 @@ def test_unreadable_images_up_to_a_share_are_replaced_by_the_next(
         assert len(other["images"]) == len(row)
         for position, index in enumerate(row):
             used = 5 if index in (3, 4) else index
-            assert torch.equal(other["images"][position], stands_in[(0, used)][0].image)
+            ((sample, _, _),) = stands_in.__getitems__([(0, used)])
+            assert torch.equal(other["images"][position], sample.image)
             assert other["labels"][position] == train[1][used]
             assert index in (3, 4) or torch.equal(one["images"][position], other["images"][position])
     assert len(loaders.unreadable) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tasks.depth.augment import (
     depth_as_pixels,
     draw,
     gamma_table,
-    looked_up,
+    planes,
     shifted_hsv,
 )
 
@@ -56,9 +57,9 @@ def test_brightness_contrast_and_gamma_are_albumentations(golden: dict[str, NDAr
     for (factor, added), expected in zip(
         golden["brightness_contrast"], golden["brightness_contrast_images"], strict=True
     ):
-        assert np.array_equal(looked_up(image, contrast_brightness_table(factor, added)), expected)
+        assert np.array_equal(contrast_brightness_table(factor, added)[image], expected)
     for exponent, expected in zip(golden["gamma"], golden["gamma_images"], strict=True):
-        assert np.array_equal(looked_up(image, gamma_table(float(exponent))), expected)
+        assert np.array_equal(gamma_table(float(exponent))[image], expected)
 
 
 def test_shifts_of_hue_saturation_and_value_are_albumentations(golden: dict[str, NDArray[Any]]) -> None:
@@ -112,13 +113,36 @@ def test_the_arrays_that_come_in_stay_as_they_are() -> None:
     assert (changed.dtype, its_depth.dtype) == (np.uint8, np.float32)
 
 
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("tables", [{}, {"contrast_brightness": (1.1, 0.1)}, {"gamma": 0.9}])
+@pytest.mark.parametrize("hsv", [None, (0.0, 0.0, 0.0), (5.0, 5.0, 5.0)])
+def test_whatever_is_drawn_makes_new_arrays(flip: bool, tables: dict[str, Any], hsv: Any) -> None:
+    image, depth = numbered(8, 12)
+    for pixels in (image, depth):
+        pixels.flags.writeable = False  # as those of the node's cache
+    changed = apply(image, depth, (6, 9), replace(NOTHING, flip=flip, hsv=hsv, top=1, left=2, **tables), "scaled", NYU)
+    for new, old in zip(changed, (image, depth), strict=True):
+        assert not np.shares_memory(new, old)
+        assert new.flags.writeable
+
+
+def test_planes_are_those_of_the_image() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    beside_each_other = np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0)
+    for each in (image, image[1:4, 2:6], beside_each_other):
+        made = planes(each)
+        assert made.flags.c_contiguous
+        assert np.array_equal(made, each.transpose(2, 0, 1))
+    assert np.shares_memory(planes(beside_each_other), beside_each_other)
+
+
 def test_colours_change_the_image_alone() -> None:
     image, depth = after(Drawn(0, 0, False, None, (0.9, 0.2), 1.2, (10, 0, 0)))
     plain, its_depth = after(NOTHING)
     assert np.array_equal(depth, its_depth)
     assert not np.array_equal(image, plain)
-    bright = looked_up(plain, contrast_brightness_table(0.9, 0.2))
-    assert np.array_equal(image, shifted_hsv(looked_up(bright, gamma_table(1.2)), 10, 0, 0))
+    bright = contrast_brightness_table(0.9, 0.2)[plain]
+    assert np.array_equal(image, shifted_hsv(gamma_table(1.2)[bright], 10, 0, 0))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +158,7 @@ def test_a_strip_lies_in_the_whole_image_over_its_whole_height(strip: tuple[int,
     mirrored, _ = after(Drawn(2, 5, True, strip, None, None, None))
     assert np.array_equal(mirrored, expected[:, ::-1])
     darker, _ = after(Drawn(2, 5, False, strip, (0.5, 0), None, None))
-    assert np.array_equal(darker, looked_up(expected, contrast_brightness_table(0.5, 0)))
+    assert np.array_equal(darker, contrast_brightness_table(0.5, 0)[expected])
 
 
 def test_depth_is_shown_from_black_to_white() -> None:
