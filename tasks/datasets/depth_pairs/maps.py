@@ -25,10 +25,14 @@ def read_raw(path: Path, name: str) -> NDArray[np.float32]:
     `name`: the data set, for messages. Raises Unreadable for a file that cannot be read, that has 8 bits or several
     channels, and for numbers that are no depth (NaN, infinite, negative).
     """
+    from PIL import UnidentifiedImageError
+
     try:
         return _checked(path)
     except _Refused as error:
         reason, remedy = error.args
+    except UnidentifiedImageError:
+        reason, remedy = "it is no PNG or TIFF file", "save it as one of 16 bits, or get it again"
     except Exception as error:  # whatever a decoder raises on damaged bytes
         reason, remedy = str(error) or type(error).__name__, "get this file again"
     raise Unreadable(f"{name}: cannot read depth map {path} ({reason}); {remedy}")
@@ -41,9 +45,13 @@ def _checked(path: Path) -> NDArray[np.float32]:
         raise _Refused(f"{path.stat().st_size:,} bytes, more than {MOST_BYTES:,}", "make it smaller")
     with open_regular(path) as file, Image.open(file, formats=("PNG", "TIFF")) as image:
         if image.mode not in DEEP:
+            colours = len(image.getbands()) > 1 or image.mode == "P"
             raise _Refused(
                 f"its mode is {image.mode}, 8 bits a channel, and a depth map has one channel of 16 bits",
-                "it was converted on the way: take the original file",
+                "the list names the image first and its depth map second; or it was converted on the way: take the "
+                "original file"
+                if colours
+                else "it was converted on the way: take the original file",
             )
         if image.width * image.height > MOST_PIXELS:
             raise _Refused(f"{image.width * image.height:,} pixels, more than {MOST_PIXELS:,}", "make it smaller")
