@@ -129,8 +129,8 @@ BAD: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
         rescaled(1000), {}, r"no number is above 255, so these look like 16-bit maps that were read as 8-bit: take the "
         r"original files; if they are, the numbers look like metres \(steps_per_metre 1, middle depth \d m\)"),
     "a range in millimetres": (
-        nothing, {"longest": 10_000}, r"the range ends at 10000 m; longest looks like millimetres \(it is in metres: 10\)"
-        r", or the numbers look like metres \(steps_per_metre 1, middle depth 49\d\d m\)"),
+        nothing, {"longest": 10_000}, r"the range ends at 10000 m; longest looks like millimetres \(it is in "
+        r"metres: 10\), or the numbers look like metres \(steps_per_metre 1, middle depth 49\d\d m\)"),
     "marks of unknown depth": (
         marked, {}, r"rooms: the depth maps of 1 of 7 images that were opened hold 65535, which is 65\.53 m where the "
         r"range ends at 10 m: train/rgb_001\.png; it looks like a mark for an unknown depth, .*: write 0"),
