@@ -16,6 +16,7 @@ from PIL import Image
 
 from tasks.base import DataContext
 from tasks.datasets.depth_pairs.dataset import KITTI_EIGEN, NYUV2
+from tasks.datasets.depth_pairs.described import DepthPairs
 from tasks.datasets.depth_pairs.pairs import read_pairs
 from tasks.datasets.loaders import Pipeline, SampleLoaders
 from tasks.depth.data import DepthSamples, collated, nearest
@@ -273,6 +274,16 @@ def test_data_check_counts_opens_and_notes_what_the_lists_leave_out(tmp_path: Pa
     assert finding.notes[-1] == "1 images of test have no depth map (None in the list) and are left out"
     for path in (tmp_path / "nyu_depth_v2").rglob("*depth*.png"):
         spoil(path, lambda depth: (depth // 100).astype(np.uint16))
-    lines = NYUV2.check(tmp_path, {}, [], images=False).problems
-    assert len(lines) == 2, "a line for each list"
-    assert all("these look like 16-bit maps that were read as 8-bit" in line for line in lines)
+    (line,) = NYUV2.check(tmp_path, {}, [], images=False).problems
+    assert "these look like 16-bit maps that were read as 8-bit" in line
+
+
+def test_data_check_names_the_list_of_another_unit(tmp_path: Path) -> None:
+    folder = write_own(tmp_path / "rooms", COUNTS)
+    for path in folder.glob("test/depth_*.png"):
+        spoil(path, lambda depth: depth * 6)
+    info = DepthPairs.model_validate(described(folder)).info(tmp_path)
+    (line,) = info.check(tmp_path, {}, [], images=False).problems
+    assert re.match(
+        r"list of test: the middle depth is 30\.?\d* m with steps_per_metre 1000, and the range ends at 10 m", line
+    )
