@@ -277,7 +277,7 @@ class Pose(OneDataSet[PoseData]):
         truth = [image for _, part in parts for image in part["truth"]]
         found = evaluation.results([part for _, part in parts], self._rules)
         if not self._data.labelled:
-            name = "person_keypoints_test-dev2017_results"
+            name = evaluation.SUBMISSION
             content = evaluation.submission(found, [image["id"] for image in truth], len(self.skeleton), f"{name}.json")
             return Summary({}, submission=(f"{name}.zip", content))
         alike = evaluation.similarities(found, truth, self._rules)

@@ -71,7 +71,7 @@ def test_without_public_labels_the_result_is_a_submission(root: Path, tmp_path: 
     with zipfile.ZipFile(name) as archive:
         (entry,) = archive.namelist()
         results = json.loads(archive.read(entry))
-    assert entry == "person_keypoints_test-dev2017_results.json"
+    assert entry == "person_keypoints_test-dev2017_pose_results.json"  # [test set]_[algorithm]
     images = json.loads((root / "coco" / "annotations" / "image_info_test-dev2017.json").read_text())["images"]
     check_results(results, [image["id"] for image in images], 17)
     assert {each["image_id"] for each in results} == {image["id"] for n, image in enumerate(images) if n != trees.EMPTY}
