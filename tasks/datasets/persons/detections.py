@@ -81,7 +81,7 @@ def _in_images(found: Boxes, persons: Persons) -> str:
     sizes = persons.sizes[found.image_of][:, ::-1]
     low, sides = found.boxes[:, :2], found.boxes[:, 2:]
     middles = low + sides / 2
-    beside = ((middles < 0) | (middles > sizes)).any(-1)
+    beside = np.asarray(((middles < 0) | (middles > sizes)).any(-1))
     of_others = f"lie outside of their images{_first(found, persons, beside)}, so these are boxes of other images"
     faults = (
         (beside, 0.5, of_others),
