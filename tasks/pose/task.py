@@ -232,7 +232,10 @@ class Pose(OneDataSet[PoseData]):
         from tasks.pose.loaders import PoseInput, PoseLoaders
 
         how = PoseInput(self.padding, self.skeleton, self.augment, self.normalize)
-        return PoseLoaders(*self._data.read(context.root), how, context)
+        training, measured = self._data.read(context.root)
+        if self._evaluator == "crowdpose":  # before the training, not after it
+            measured.persons.check_crowd_index(self._data.name)
+        return PoseLoaders(training, measured, how, context)
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         """`loss`: the mean squared error of heat maps, over all joints and pixels; joints without label add nothing."""

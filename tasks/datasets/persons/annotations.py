@@ -76,6 +76,15 @@ class Persons:
         area, as in the public code."""
         return ~self.crowd & self.shows_joints & self.has_area
 
+    def check_crowd_index(self, name: str) -> None:
+        """Raises DataError for an image without a crowd index, which CrowdPose's figures need. `name`: the data set."""
+        without = self.ids[np.isnan(self.crowd_index)]
+        if len(without):
+            raise DataError(
+                f"{name}: {len(without):,} of {len(self.ids):,} images have no crowdIndex (first: image {without[0]}), "
+                "which CrowdPose's easy, medium and hard need: set task.evaluator: coco, or take annotations with it"
+            )
+
     def taken(self, images: NDArray[np.int64]) -> Persons:
         """These images alone, with their persons."""
         place = np.full(len(self.ids), -1)

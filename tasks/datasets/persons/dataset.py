@@ -161,6 +161,8 @@ class PoseDataset(OfficialDataset):
 
     def _check_boxes(self, root: Path, base: Path, finding: Finding) -> None:
         """Adds faults of the detected boxes that are there, and how much of them and of annotations is left out."""
+        import numpy as np
+
         from tasks.datasets.persons.detections import ground_truth, read_boxes
 
         for part, files in self.part_files.items():
@@ -171,6 +173,11 @@ class PoseDataset(OfficialDataset):
                 without = ground_truth(persons).left_out
                 if without:
                     finding.notes.append(f"{part}: {without:,} persons whose box has no area are left out")
+                unstated = int(np.isnan(persons.areas).sum())
+                if unstated and self.skeleton == "coco":
+                    finding.notes.append(
+                        f"{part}: {unstated:,} persons without area: OKS takes 0.53 of their box, as for CrowdPose"
+                    )
                 if files.detections and (base / files.detections).exists():
                     boxes = read_boxes(base / files.detections, self.name, part, persons)
                     left_out = f"; {boxes.left_out:,} without area are left out" if boxes.left_out else ""

@@ -18,6 +18,7 @@ from tasks.datasets.persons.described import CocoDescription
 from tasks.datasets.persons.detections import ground_truth, read_boxes
 from tasks.datasets.persons.task_data import PoseData
 from tasks.errors import DataError
+from tasks.pose.scores import CROWD_AREA
 
 TRAIN = "annotations/person_keypoints_train2017.json"
 VAL = "annotations/person_keypoints_val2017.json"
@@ -154,6 +155,16 @@ def test_a_trial_refuses_other_data_than_it_was_planned_with(tree: Path, tmp_pat
     trees.changed(tree / TRAIN, lambda content: content["annotations"][0].update(area=3.0))
     with pytest.raises(DataError, match=r"the annotations are not those .* put those back, or submit the job again"):
         data(tree, manifests=manifests).read(tree)
+
+
+def test_data_check_says_what_is_left_out_and_what_is_assumed(tree: Path) -> None:
+    trees.changed(tree / BOXES, lambda content: content[0].update(bbox=[5, 5, 0, 20]))
+    trees.changed(tree / VAL, lambda content: content["annotations"][0].pop("area") and None)
+    trees.changed(tree / VAL, lambda content: content["annotations"][1].update(bbox=[5, 5, 0, 20]))
+    checked = command(tree, "check", str(tree), "--kind", "coco").stdout
+    assert f"val: 20 detected boxes in {BOXES}; 1 without area are left out" in checked
+    assert "val: 1 persons whose box has no area are left out" in checked
+    assert f"val: 1 persons without area: OKS takes {CROWD_AREA} of their box, as for CrowdPose" in checked
 
 
 def test_a_written_manifest_is_believed(tmp_path: Path) -> None:

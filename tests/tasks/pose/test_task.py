@@ -297,6 +297,16 @@ def test_places_and_sizes_stay_out_of_the_key(tmp_path: Path) -> None:
     assert unsized.key == published.key
 
 
+def test_crowdposes_figures_need_a_crowd_index_before_anything_is_trained(tmp_path: Path) -> None:
+    base = trees.coco_tree(tmp_path / "people")
+    path = base / "annotations" / "person_keypoints_val2017.json"
+    trees.changed(path, lambda content: content["images"][3].pop("crowdIndex") and None)
+    trial = pose_trial(described(dataset={"kind": "coco", "path": str(base)}, evaluator="crowdpose"))
+    line = r"people: 1 of 8 images have no crowdIndex \(first: image 203\), .*: set task\.evaluator: coco, or take anno"
+    with pytest.raises(DataError, match=line):
+        loaders(trial, tmp_path)
+
+
 def test_an_unreadable_image_ends_the_trial_with_its_name(tmp_path: Path) -> None:
     base = trees.coco_tree(tmp_path / "people")
     (base / "val2017" / "000000000200.png").write_bytes(b"nothing")
