@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
 
 from orchestrator.launch.other_jobs import assumptions
 from orchestrator.plan.cost import Cost, StageCost
@@ -50,28 +49,17 @@ def _published(reference: Reference | None) -> list[str]:
     rows = list(reference.values.items())
     rows += [(f"{row.name} ({row.source})", row.values) for row in reference.rows]
     text = ["", *textwrap.wrap(f"Published values that the report will set beside ours: {reference.source}", WIDTH)]
-    decimals = _decimals(value for _, values in rows for value in values.values())
     for row, values in rows:
-        words = ", ".join(f"{column} {_figures(value, decimals)}" for column, value in values.items())
+        words = ", ".join(f"{column} {_figures(value)}" for column, value in values.items())
         text += textwrap.wrap(f"{row}: {words}", WIDTH, initial_indent="  ", subsequent_indent="    ")
     return text
 
 
-def _decimals(values: Iterable[float | dict[str, float]]) -> dict[str, int]:
-    """Of each figure ("": the first) as many as its most precise value has: 2.240 beside 0.335, which YAML reads as
-    2.24."""
-    found: dict[str, int] = {}
-    for value in values:
-        for figure, number in (value if isinstance(value, dict) else {"": value}).items():
-            found[figure] = max(found.get(figure, 0), len(f"{number:.12g}".partition(".")[2]))
-    return found
-
-
-def _figures(value: float | dict[str, float], decimals: Mapping[str, int]) -> str:
+def _figures(value: float | dict[str, float]) -> str:
     """One number, or the figures of a column with their names."""
     if isinstance(value, dict):
-        return "; ".join(f"{figure} {number:.{decimals[figure]}f}" for figure, number in value.items())
-    return f"{value:.{decimals['']}f}"
+        return "; ".join(f"{figure} {number:g}" for figure, number in value.items())
+    return f"{value:g}"
 
 
 def _hours(hours: float) -> str:

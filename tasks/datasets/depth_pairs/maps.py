@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,19 @@ DEEP = ("I;16", "I;16B", "I;16L", "I", "F")
 MOST_IN_8_BITS = 255
 
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+
 class _Refused(Exception):
     """(reason, remedy)"""
+
+
+def _in_its_place(image: Image.Image) -> str:
+    """What to do about an image of 8 bits."""
+    original = "it was converted on the way: take the original file"
+    colours = len(image.getbands()) > 1 or image.mode == "P"
+    return f"the list names the image first and its depth map second; or {original}" if colours else original
 
 
 def read_raw(path: Path, name: str) -> NDArray[np.float32]:
@@ -45,13 +57,9 @@ def _checked(path: Path) -> NDArray[np.float32]:
         raise _Refused(f"{path.stat().st_size:,} bytes, more than {MOST_BYTES:,}", "make it smaller")
     with open_regular(path) as file, Image.open(file, formats=("PNG", "TIFF")) as image:
         if image.mode not in DEEP:
-            colours = len(image.getbands()) > 1 or image.mode == "P"
             raise _Refused(
                 f"its mode is {image.mode}, 8 bits a channel, and a depth map has one channel of 16 bits",
-                "the list names the image first and its depth map second; or it was converted on the way: take the "
-                "original file"
-                if colours
-                else "it was converted on the way: take the original file",
+                _in_its_place(image),
             )
         if image.width * image.height > MOST_PIXELS:
             raise _Refused(f"{image.width * image.height:,} pixels, more than {MOST_PIXELS:,}", "make it smaller")
