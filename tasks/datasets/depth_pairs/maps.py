@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,18 +15,14 @@ DEEP = ("I;16", "I;16B", "I;16L", "I", "F")
 MOST_IN_8_BITS = 255
 
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-
 class _Refused(Exception):
     """(reason, remedy)"""
 
 
-def _in_its_place(image: Image.Image) -> str:
-    """What to do about an image of 8 bits."""
+def _in_its_place(mode: str) -> str:
+    """What to do about an image of 8 bits, by Pillow's mode."""
     original = "it was converted on the way: take the original file"
-    colours = len(image.getbands()) > 1 or image.mode == "P"
+    colours = mode not in ("1", "L")
     return f"the list names the image first and its depth map second; or {original}" if colours else original
 
 
@@ -59,7 +54,7 @@ def _checked(path: Path) -> NDArray[np.float32]:
         if image.mode not in DEEP:
             raise _Refused(
                 f"its mode is {image.mode}, 8 bits a channel, and a depth map has one channel of 16 bits",
-                _in_its_place(image),
+                _in_its_place(image.mode),
             )
         if image.width * image.height > MOST_PIXELS:
             raise _Refused(f"{image.width * image.height:,} pixels, more than {MOST_PIXELS:,}", "make it smaller")
