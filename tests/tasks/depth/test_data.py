@@ -160,6 +160,14 @@ def test_one_fault_is_one_line_before_anything_is_trained(name: str, tmp_path: P
     assert "\n" not in str(caught.value)
 
 
+def test_a_mean_map_of_other_images_is_refused_before_the_training(tmp_path: Path) -> None:
+    folder = write_own(tmp_path / "rooms", COUNTS)
+    write_pair(folder / "val/rgb_001.png", folder / "val/depth_001.png", *pair(0, SIDE, SIDE + 4))
+    line = r"image val/rgb_001\.png has \(16, 20\) and the training maps \(16, 16\) pixels .*: set task\.baseline none"
+    with pytest.raises(DataError, match=line):
+        opened(folder, task={"baseline": "mean_map"})
+
+
 def test_a_crop_larger_than_the_image_is_refused(tmp_path: Path) -> None:
     folder = write_own(tmp_path / "rooms", COUNTS)
     crop = (
