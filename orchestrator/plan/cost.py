@@ -142,13 +142,17 @@ def _hours(planned: PlannedTrial, seconds: Mapping[str, float], name: str) -> fl
 
 def _too_large(ran: Sequence[PlannedTrial], nodes: Sequence[Node]) -> list[str]:
     """A line for each kind of trial that does not fit on the empty cluster."""
-    lines: dict[str, None] = {}
+    stages: dict[str, dict[str, None]] = {}
     empty = [node.amounts for node in nodes]
-    for planned in {planned.resources.model_dump_json(): planned for planned in ran}.values():
+    for planned in {(planned.stage, planned.resources.model_dump_json()): planned for planned in ran}.values():
         if not fits(empty, planned.resources):
             need = f"{planned.resources.workers} x {amounts_text(worker_needs(planned.resources))}"
-            lines[f"stage {planned.stage}: a trial needs {need}, which does not fit on the cluster"] = None
-    return list(lines)
+            stages.setdefault(need, {})[planned.stage] = None
+    return [
+        f"stage{'s' if len(names) > 1 else ''} {', '.join(names)}: a trial needs {need}, which does not "
+        "fit on the cluster"
+        for need, names in stages.items()
+    ]
 
 
 def _lower_bound(ideal: Simulation, nodes: Sequence[Node]) -> float | None:

@@ -14,7 +14,13 @@ from tasks.datasets.manifest import Manifest, saved_digest
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from tasks.datasets.images.source import Source
+
+GLANCE = 32
+"""Images of a part whose size is compared where not all are opened, at even distances."""
 
 
 def look_at_files(
@@ -50,6 +56,34 @@ def look_at_files(
     finding.opened = len(present)
     if faults:
         finding.problems.append(f"{len(faults):,} of {len(paths):,} images cannot be read: {first_few(faults)}")
+
+
+def glance(count: int) -> range:
+    """`GLANCE` rows of `count`, or a few more."""
+    return range(0, count, max(1, count // GLANCE))
+
+
+def other_sizes(source: Source, names: Sequence[str], stated: NDArray[np.int64], rows: Sequence[int]) -> list[str]:
+    """The images of these rows that have another size than their annotations state, each with both. Files that are
+    missing or damaged are not among them.
+
+    `names`: of all images of the source. `stated`: (n, 2), height and width in pixels.
+    """
+    from tasks.datasets.images.decode import image_size
+    from tasks.datasets.images.source import Files
+
+    wrong = []
+    for row in rows:
+        try:
+            if isinstance(source, Files):
+                height, width = image_size(Path(source.where(row)), source.name)
+            else:
+                width, height = source.image(row).size
+        except DataError:
+            continue
+        if (height, width) != tuple(stated[row].tolist()):
+            wrong.append(f"{names[row]} ({height} x {width}, not {stated[row][0]} x {stated[row][1]})")
+    return wrong
 
 
 def compare_manifest(name: str, file: str, folders: Sequence[Path], finding: Finding) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.datasets.files import open_regular
+from tasks.datasets.files import first_few, open_regular, plain, repeated
+from tasks.datasets.images.decode import MOST_PIXELS
 from tasks.errors import DataError
 
 LARGEST = 2**32
@@ -65,3 +66,36 @@ def whole(entry: Mapping[str, Any], key: str, of: str) -> int:
     if isinstance(given, bool) or abs(number) >= LARGEST_ID or (isinstance(given, float) and given != number):
         raise ValueError(f"{of}: {key} {value!r} is no whole number of at most 18 digits; write one")
     return number
+
+
+def image_entry(entry: Mapping[str, Any]) -> tuple[int, str, tuple[int, int]]:
+    """Id, file, and height and width in pixels of an entry of 'images', which has an id. Raises ValueError."""
+    of = f"image {entry['id']}"
+    if not isinstance(entry.get("file_name"), str):
+        raise ValueError(f"{of} has no file_name; write the file that shows it")
+    number, height, width = (whole(entry, key, of) for key in ("id", "height", "width"))
+    if min(height, width) < 1:
+        raise ValueError(f"{of} of {height} x {width} pixels")
+    if height * width > MOST_PIXELS:
+        raise ValueError(f"{of} of {height} x {width} pixels, more than {MOST_PIXELS:,}; make it smaller")
+    return number, plain(entry["file_name"]), (height, width)
+
+
+def positions(images: Sequence[tuple[int, str, tuple[int, int]]]) -> dict[int, int]:
+    """The place of each image by its id. Raises ValueError where two have one id or one file."""
+    found = {number: place for place, (number, *_) in enumerate(images)}
+    if len(found) < len(images):
+        raise ValueError(f"two images have the id {repeated(number for number, *_ in images)[0]}; give each its own")
+    if files := repeated(file for _, file, _ in images):
+        raise ValueError(f"{len(files)} files are of two images each: {first_few(files)}; name each once")
+    return found
+
+
+def is_crowd(entry: Mapping[str, Any], of: str) -> bool:
+    """`iscrowd` of an annotation; False where it is not stated. Raises ValueError."""
+    given = entry.get("iscrowd")
+    if given in (None, 0, "0"):
+        return False
+    if given not in (1, "1"):
+        raise ValueError(f"{of}: iscrowd {given!r} is neither 0 nor 1")
+    return True

@@ -177,6 +177,15 @@ def _from_zero_to_one(pixels: Tensor) -> Tensor:
     return torch.from_numpy(np.divide(pixels.numpy(), np.float32(255)))  # in one pass: a third of torch's time
 
 
+def check_mean_map(image: str, size: tuple[int, ...], mean: Tensor) -> None:
+    """Raises DataError for an image that has another size (height, width) than the training maps."""
+    if size != tuple(mean.shape[1:]):
+        raise DataError(
+            f"image {image} has {size} and the training maps {tuple(mean.shape[1:])} pixels (height, width): set "
+            "task.baseline none"
+        )
+
+
 class WithMeanMap(FromZeroToOne):
     """Adds `mean_map` (n, 1, h, w) to batches of evaluation: the mean depth of every pixel over the training maps."""
 
@@ -188,9 +197,8 @@ class WithMeanMap(FromZeroToOne):
         """Raises DataError for an image that counts and has another size than the training maps."""
         mean = self._mean.to(batch["depth"][0].device)
         for depth, name, apart in zip(batch["depth"], batch["names"], batch["apart"], strict=True):
-            if depth.shape != mean.shape and not apart:
-                sizes = " and the training maps ".join(str(tuple(each.shape[1:])) for each in (depth, mean))
-                raise DataError(f"image {name} has {sizes} pixels (height, width): set task.baseline none")
+            if not apart:
+                check_mean_map(name, tuple(depth.shape[1:]), mean)
         return {**super().evaluate(batch, indices), "mean_map": [mean] * len(batch["names"])}
 
 
@@ -217,7 +225,12 @@ def depth_loaders(
     facts = _windows_of(layout.name, sizes, windows, how.format)
     without = pairs.train.without + pairs.evaluation.without
     train = DepthSamples(layout, pairs.train)
-    batches = WithMeanMap(mean_map(train, how)) if baseline else FromZeroToOne()
+    batches = FromZeroToOne()
+    if baseline:
+        mean = mean_map(train, how)
+        for each, size in zip(measured, sizes, strict=True):  # before the training, not after it
+            check_mean_map(each.image, size, mean)
+        batches = WithMeanMap(mean)
     pipeline = Pipeline(how.train, how.evaluate, collated, batches, EVALUATION_BATCH)
     loaders = SampleLoaders(train, DepthSamples(layout, pairs.evaluation, pairs.apart), pipeline, context)
     loaders.preprocessing = {

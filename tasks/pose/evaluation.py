@@ -28,6 +28,12 @@ PERSON = 1
 EASY, HARD = 0.2, 0.8
 """Crowd indices below which an image is easy, and from which it is hard: the official evaluator's. (Its paper says 0.1
 and 0.8.)"""
+SUBMISSION = "person_keypoints_test-dev2017_pose_results"
+"""Name of the file for COCO's server, which asks for person_keypoints_[test set]_[algorithm]_results; the algorithm is
+called `pose`."""
+DECIMALS = {"places": 2, "scores": 6}
+"""Of pixels and scores in a submission: all digits of test-dev's poses would fill some 300 MB; COCO recommends tenths
+of a pixel."""
 _ACCURACIES = {"ap50": 0.5, "ap75": 0.75}
 
 
@@ -162,14 +168,21 @@ def _best(poses: Floats, person: Mapping[str, Any], rules: Rules) -> float:
 
 
 def submission(found: Sequence[Result], images: Iterable[int], joints: int, name: str) -> bytes:
-    """A zip file with the results as one JSON file `name`, as COCO's server takes them. Raises DataError."""
+    """A zip file with the results, rounded, as one JSON file `name`, as COCO's server takes them. Raises DataError."""
     check_results(found, images, joints)
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         entry = zipfile.ZipInfo(name)  # with a fixed date, so that equal results give equal files
         entry.compress_type = zipfile.ZIP_DEFLATED
-        archive.writestr(entry, json.dumps(list(found), separators=(",", ":"), allow_nan=False))
+        rounded = [_rounded(each) for each in found]
+        archive.writestr(entry, json.dumps(rounded, separators=(",", ":"), allow_nan=False))
     return content.getvalue()
+
+
+def _rounded(result: Result) -> Result:
+    decimals = (DECIMALS["places"], DECIMALS["places"], DECIMALS["scores"])
+    joints = [round(value, decimals[place % 3]) for place, value in enumerate(result["keypoints"])]
+    return {**result, "keypoints": joints, "score": round(result["score"], DECIMALS["scores"])}
 
 
 def check_results(found: Any, images: Iterable[int], joints: int) -> None:

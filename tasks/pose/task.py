@@ -232,7 +232,10 @@ class Pose(OneDataSet[PoseData]):
         from tasks.pose.loaders import PoseInput, PoseLoaders
 
         how = PoseInput(self.padding, self.skeleton, self.augment, self.normalize)
-        return PoseLoaders(*self._data.read(context.root), how, context)
+        training, measured = self._data.read(context.root)
+        if self._evaluator == "crowdpose":  # before the training, not after it
+            measured.persons.check_crowd_index(self._data.name)
+        return PoseLoaders(training, measured, how, context)
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         """`loss`: the mean squared error of heat maps, over all joints and pixels; joints without label add nothing."""
@@ -277,7 +280,7 @@ class Pose(OneDataSet[PoseData]):
         truth = [image for _, part in parts for image in part["truth"]]
         found = evaluation.results([part for _, part in parts], self._rules)
         if not self._data.labelled:
-            name = "person_keypoints_test-dev2017_results"
+            name = evaluation.SUBMISSION
             content = evaluation.submission(found, [image["id"] for image in truth], len(self.skeleton), f"{name}.json")
             return Summary({}, submission=(f"{name}.zip", content))
         alike = evaluation.similarities(found, truth, self._rules)

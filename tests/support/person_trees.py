@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,13 @@ def paint(folder: Path, content: Mapping[str, Any]) -> None:
                     row, column = int(y), int(x)
                     pixels[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = 255 if seen else 60
         Image.fromarray(pixels).save(folder / entry["file_name"])
+
+
+def changed(path: Path, change: Callable[[Any], Any]) -> None:
+    """Writes a JSON file again, changed in place or as `change` returns it."""
+    content = json.loads(path.read_text())
+    result = change(content)
+    path.write_text(json.dumps(content if result is None else result))
 
 
 def write(path: Path, content: Any) -> None:

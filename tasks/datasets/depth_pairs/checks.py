@@ -35,27 +35,19 @@ def check(
     compare_manifest(layout.name, file_name(layout.name), folders, finding)
     if images:
         finding.opened = 0
-    for part in layout.parts:
-        _check_part(layout, part, images, watch, finding)
+    found = {part: _check_part(layout, part, images, watch, finding) for part in layout.parts}
+    _check_numbers(layout, {part: opened for part, opened in found.items() if opened}, finding)
     return finding
 
 
-def _check_part(layout: DepthLayout, part: Part, images: bool, watch: Watch, finding: Finding) -> None:
+def _check_part(layout: DepthLayout, part: Part, images: bool, watch: Watch, finding: Finding) -> list[survey.Looked]:
+    """Notes the faults of files; what those hold that can be read."""
     pairs = read_pairs(layout.name, layout.base, layout.lists[part])
     if pairs.without:
         finding.notes.append(f"{pairs.without} images of {part} have no depth map (None in the list) and are left out")
-
-    def note(look: Callable[[], object]) -> bool:
-        """False when it found a fault, which is noted."""
-        try:
-            look()
-        except DataError as error:
-            finding.problems.append(_short(layout.name, error))
-            return False
-        return True
-
-    if not note(lambda: survey.check_files(layout, pairs, part)):
-        return
+    if problem := _fault(layout, lambda: survey.check_files(layout, pairs, part)):
+        finding.problems.append(problem)
+        return []
     rows = range(len(pairs)) if images else survey.spread(len(pairs), survey.GLANCE)
     found, faults = _looked(layout, pairs, rows, watch)
     if faults:
@@ -64,8 +56,33 @@ def _check_part(layout: DepthLayout, part: Part, images: bool, watch: Watch, fin
         )
     if images:
         finding.opened = (finding.opened or 0) + len(rows)
-    if found and note(lambda: survey.check_unit(layout.name, found, layout.format)) and part != "train":
-        note(lambda: survey.check_truth(layout.name, found, layout.format))
+    return found
+
+
+def _check_numbers(layout: DepthLayout, found: Mapping[Part, Sequence[survey.Looked]], finding: Finding) -> None:
+    """Unit and range: a line for each list where they are wrong, one for all where they are wrong in all. Then images
+    without ground truth."""
+
+    def unit(opened: Sequence[survey.Looked]) -> str:
+        return _fault(layout, lambda: survey.check_unit(layout.name, opened, layout.format))
+
+    wrong = {part: problem for part, opened in found.items() if (problem := unit(opened))}
+    of_all = unit([each for opened in found.values() for each in opened]) if len(wrong) == len(found) > 1 else ""
+    finding.problems += [of_all] if of_all else [f"list of {part}: {problem}" for part, problem in wrong.items()]
+    for part, opened in found.items():
+        if part == "train" or part in wrong:
+            continue
+        if problem := _fault(layout, lambda opened=opened: survey.check_truth(layout.name, opened, layout.format)):  # type: ignore[misc]
+            finding.problems.append(problem)
+
+
+def _fault(layout: DepthLayout, look: Callable[[], object]) -> str:
+    """What is wrong; empty when nothing is."""
+    try:
+        look()
+    except DataError as error:
+        return _short(layout.name, error)
+    return ""
 
 
 def _looked(

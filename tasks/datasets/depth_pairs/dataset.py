@@ -118,7 +118,8 @@ KITTI_EIGEN = DepthDataset(
     name="kitti-eigen",
     title="KITTI",
     source="folder",
-    split="Eigen's, with the improved ground truth, by your lists; val only if you write a list of it",
+    split="Eigen's, by your lists: of his 697 test images, which the paper counts, the 652 that have the improved "
+    "ground truth; val only if you write a list of it",
     how_to_get=(
         "Get the raw images of KITTI and data_depth_annotated, both into kitti, and GLPDepth's lists "
         "eigen_benchmark/train_list.txt and test_list.txt as kitti/train_list.txt and test_list.txt; their names lie "

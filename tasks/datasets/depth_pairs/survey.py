@@ -22,6 +22,10 @@ from tasks.errors import DataError
 Depth = NDArray[np.float32]
 UNITS = ((1, "metres"), (256, "KITTI's 1/256 m"), (1000, "millimetres"))
 """Steps per metre that are tried when a range is impossible."""
+MILLIMETRES = 1000
+"""In a metre."""
+MOST_IN_16_BITS = 65535
+"""Many programs write it where no depth is known."""
 NEAR = 0.01
 """Share of the longest depth: a middle depth below it is not one of scenes that this range was chosen for."""
 
@@ -40,6 +44,8 @@ class Looked:
     middle: float
     """Median of the known numbers of the depth map, as they are in the file; NaN: none is known."""
     largest: float
+    whole: bool
+    """All numbers are whole."""
     evaluated: bool
     """It has ground truth where it is evaluated."""
 
@@ -76,6 +82,7 @@ def looked(layout: DepthLayout, image: str, depth: str) -> Looked:
         image, (raw.shape[0], raw.shape[1]),
         float(np.median(known)) if known.size else float("nan"),
         float(known.max()) if known.size else 0.0,
+        bool((known == np.rint(known)).all()),
         _has_truth(raw, layout.format),
     )  # fmt: skip
 
@@ -112,28 +119,52 @@ def kb_crop(values: NDArray[Values], name: str, image: str) -> NDArray[Values]:
 
 def check_unit(name: str, looked: Sequence[Looked], format: DepthFormat) -> None:
     """Raises DataError when the numbers of the depth maps, taken together, cannot be depths in this range; the message
-    says which unit they look like."""
+    says which unit they look like. Also for a mark of unknown depth that would be learnt as a depth."""
     middles = [each.middle for each in looked if each.middle == each.middle]
     if not middles:
         raise DataError(f"{name}: none of the {len(looked)} depth maps that were opened has a pixel above 0")
-    middle, largest = float(np.median(middles)), max(each.largest for each in looked)
+    middle = float(np.median(middles))
     metres = middle / format.steps_per_metre
     if NEAR * format.longest <= metres <= format.longest:
+        _check_marks(name, looked, format)
         return
-    stated = f"the middle depth is {metres:.4g} m with steps_per_metre {format.steps_per_metre:g}"
-    range_ = f"and the range ends at {format.longest:g} m"
-    if largest <= MOST_IN_8_BITS and metres < format.longest:
+    stated = (
+        f"the middle depth is {metres:.4g} m with steps_per_metre {format.steps_per_metre:g}, and the range ends at "
+        f"{format.longest:g} m"
+    )
+    fitting = _fitting(middle, format)
+    eight_bits = all(each.whole and each.largest <= MOST_IN_8_BITS for each in looked)
+    if eight_bits and metres < format.longest:
+        otherwise = f"; if they are, {', or '.join(fitting)}" if fitting else ""
         raise DataError(
-            f"{name}: {stated}, {range_}; no number is above {MOST_IN_8_BITS}, so these look like 16-bit maps that "
-            "were read as 8-bit: take the original files"
+            f"{name}: {stated}; no number is above {MOST_IN_8_BITS}, so these look like 16-bit maps that were read as "
+            f"8-bit: take the original files{otherwise}"
         )
-    fitting = [
+    raise DataError(f"{name}: {stated}; {', or '.join(fitting) or 'no usual unit fits: correct longest'}")
+
+
+def _fitting(middle: float, format: DepthFormat) -> list[str]:
+    """What could be wrong: longest in millimetres, and the units in which the middle number is a depth in the range."""
+    found, longest = [], format.longest / MILLIMETRES
+    if longest >= 1 and NEAR * longest <= middle / format.steps_per_metre <= longest:
+        found.append(f"longest looks like millimetres (it is in metres: {longest:g})")
+    units = [
         f"{words} (steps_per_metre {steps}, middle depth {middle / steps:.4g} m)"
         for steps, words in UNITS
         if NEAR * format.longest <= middle / steps <= format.longest and steps != format.steps_per_metre
     ]
-    looks = f"the numbers look like {' or '.join(fitting)}" if fitting else "no usual unit fits: correct longest"
-    raise DataError(f"{name}: {stated}, {range_}; {looks}")
+    return [*found, *([f"the numbers look like {' or '.join(units)}"] if units else [])]
+
+
+def _check_marks(name: str, looked: Sequence[Looked], format: DepthFormat) -> None:
+    """Raises DataError for the largest number of 16 bits where it is beyond the range."""
+    marked = [each.image for each in looked if each.largest == MOST_IN_16_BITS]
+    if marked and MOST_IN_16_BITS / format.steps_per_metre > format.longest:
+        raise DataError(
+            f"{name}: the depth maps of {len(marked)} of {len(looked)} images that were opened hold {MOST_IN_16_BITS}, "
+            f"which is {MOST_IN_16_BITS / format.steps_per_metre:.4g} m where the range ends at {format.longest:g} m: "
+            f"{first_few(marked)}; it looks like a mark for an unknown depth, and would be learnt as a depth: write 0"
+        )
 
 
 def check_truth(name: str, looked: Sequence[Looked], format: DepthFormat) -> None:

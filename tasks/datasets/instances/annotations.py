@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks.datasets.coco_json import entries_of, read_json, whole
-from tasks.datasets.files import first_few, plain, repeated
-from tasks.datasets.images.decode import MOST_PIXELS
+from tasks.datasets.coco_json import entries_of, image_entry, is_crowd, positions, read_json, whole
+from tasks.datasets.files import repeated
 from tasks.datasets.images.source import StringTable
 from tasks.datasets.instances.types import Flags, Floats, Integers, Pixels, Rle
 from tasks.errors import DataError
@@ -117,7 +116,7 @@ def read_annotations(path: Path, name: str) -> Annotated:
     content = read_json(path, name)
     try:
         classes = _classes(entries_of(content, "categories"))
-        images = [_image(each) for each in entries_of(content, "images")]
+        images = [image_entry(each) for each in entries_of(content, "images")]
         return _annotated(classes, images, entries_of(content, "annotations"))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         reason = f"an entry has no {error}" if isinstance(error, KeyError) else error
@@ -136,18 +135,6 @@ def _classes(entries: list[Mapping[str, Any]]) -> dict[int, str]:
     return dict(found)
 
 
-def _image(entry: Mapping[str, Any]) -> tuple[int, str, tuple[int, int]]:
-    of = f"image {entry['id']}"
-    if not isinstance(entry.get("file_name"), str):
-        raise ValueError(f"{of} has no file_name; write the file that shows it")
-    number, height, width = (whole(entry, key, of) for key in ("id", "height", "width"))
-    if min(height, width) < 1:
-        raise ValueError(f"{of} of {height} x {width} pixels")
-    if height * width > MOST_PIXELS:
-        raise ValueError(f"{of} of {height} x {width} pixels, more than {MOST_PIXELS:,}; make it smaller")
-    return number, plain(entry["file_name"]), (height, width)
-
-
 @dataclass(frozen=True)
 class _Object:
     image: int
@@ -164,12 +151,7 @@ class _Object:
 def _annotated(
     classes: Mapping[int, str], images: list[tuple[int, str, tuple[int, int]]], annotations: list[Mapping[str, Any]]
 ) -> Annotated:
-    position = {number: i for i, (number, _, _) in enumerate(images)}
-    if len(position) < len(images):
-        twice = repeated([number for number, _, _ in images])
-        raise ValueError(f"two images have the id {twice[0]}; give each its own")
-    if files := repeated([file for _, file, _ in images]):
-        raise ValueError(f"{len(files)} files are of two images each: {first_few(files)}; name each once")
+    position = positions(images)
     label = {number: i for i, number in enumerate(classes)}
     objects = [_object(entry, position, label, images) for entry in annotations]
     objects.sort(key=lambda each: each.image)  # stable: the order of the file within an image
@@ -212,8 +194,8 @@ def _object(
     covered = int(mask.area(rle))
     box = _box(entry, number, size)
     return _Object(
-        image, box, label[category], _crowd(entry, number), _area(entry, number, covered), covered > 0,
-        covered > 0 and _iou(box, mask.toBbox(rle).tolist()) < 0.5, rle["counts"],
+        image, box, label[category], is_crowd(entry, f"annotation {number}"), _area(entry, number, covered),
+        covered > 0, covered > 0 and _iou(box, mask.toBbox(rle).tolist()) < 0.5, rle["counts"],
     )  # fmt: skip
 
 
@@ -222,15 +204,6 @@ def _iou(one: Sequence[float], other: Sequence[float]) -> float:
     across, down = (max(0.0, min(one[i] + one[i + 2], other[i] + other[i + 2]) - max(one[i], other[i])) for i in (0, 1))
     both = across * down
     return both / (one[2] * one[3] + other[2] * other[3] - both) if both else 0.0
-
-
-def _crowd(entry: Mapping[str, Any], number: Any) -> bool:
-    given = entry.get("iscrowd")
-    if given in (None, 0, "0"):
-        return False
-    if given not in (1, "1"):
-        raise ValueError(f"annotation {number}: iscrowd {given!r} is neither 0 nor 1")
-    return True
 
 
 def _area(entry: Mapping[str, Any], number: Any, covered: int) -> float:

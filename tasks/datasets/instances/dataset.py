@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.datasets.annotated import PARTS, AnnotatedDataset, ImageCounts, Part
-from tasks.datasets.checks import look_at_files
+from tasks.datasets.checks import glance, look_at_files, other_sizes
 from tasks.datasets.files import first_few, plain
 from tasks.datasets.info import Finding, Watch
 from tasks.datasets.manifest import Manifest
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tasks.datasets.instances.types import InstanceSet
 
 COCO_CLASSES = 80
-GLANCE = 32
-"""Images of a part whose size `data check` compares where it does not open all, at even distances."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,38 +124,21 @@ class InstanceDataset(AnnotatedDataset):
             )
 
     def _other_sizes(self, root: Path, images: bool) -> list[str]:
-        """The images whose files have another size than the annotations state: of a few, or with `images` of all. Files
-        that are missing or damaged are not among them."""
+        """The images whose files have another size than the annotations state: of a few, or with `images` of all."""
+        from tasks.datasets.images.open import open_images
+
         base, wrong = self.base(root), list[str]()
         for part in PARTS:
             if not self.has(base, part):
                 continue
             found = self.read(root, part)
             names = self.image_names(part, found)
-            rows = range(0, len(names), 1 if images else max(1, len(names) // GLANCE))
-            for row, size in zip(rows, self._sizes(base, [names[row] for row in rows]), strict=True):
-                stated = tuple(found.sizes[row].tolist())
-                if size not in (None, stated):
-                    wrong.append(f"{names[row]} ({size[0]} x {size[1]}, not {stated[0]} x {stated[1]})")
-        return wrong
-
-    def _sizes(self, base: Path, names: Sequence[str]) -> Iterator[Any]:
-        """(height, width) of each image; None: it cannot be read."""
-        from tasks.datasets.images.decode import image_size
-        from tasks.datasets.images.open import open_images
-        from tasks.datasets.images.source import Files
-
-        paths = [base / name for name in names]
-        try:
-            source = open_images(self.name, base, paths)
-        except DataError:
-            yield from [None] * len(paths)
-            return
-        for row, path in enumerate(paths):
             try:
-                yield image_size(path, self.name) if isinstance(source, Files) else source.image(row).size[::-1]
+                source = open_images(self.name, base, [base / name for name in names])
             except DataError:
-                yield None
+                continue
+            wrong += other_sizes(source, names, found.sizes, range(len(names)) if images else glance(len(names)))
+        return wrong
 
     def files(self, root: Path) -> tuple[list[Path], list[int] | None]:
         base = self.base(root)

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.datasets.coco_json import listed, read_json
-from tasks.datasets.files import plain
+from tasks.datasets.coco_json import entries_of, image_entry, is_crowd, positions, read_json, whole
 from tasks.errors import DataError
 
 PERSON = 1
@@ -77,6 +76,15 @@ class Persons:
         area, as in the public code."""
         return ~self.crowd & self.shows_joints & self.has_area
 
+    def check_crowd_index(self, name: str) -> None:
+        """Raises DataError for an image without a crowd index, which CrowdPose's figures need. `name`: the data set."""
+        without = self.ids[np.isnan(self.crowd_index)]
+        if len(without):
+            raise DataError(
+                f"{name}: {len(without):,} of {len(self.ids):,} images have no crowdIndex (first: image {without[0]}), "
+                "which CrowdPose's easy, medium and hard need: set task.evaluator: coco, or take annotations with it"
+            )
+
     def taken(self, images: NDArray[np.int64]) -> Persons:
         """These images alone, with their persons."""
         place = np.full(len(self.ids), -1)
@@ -131,39 +139,48 @@ def read_persons(path: Path, name: str, joints: int, labelled: bool = True) -> P
     """
     content = read_json(path, name)
     try:
-        images = [_image(each) for each in listed(content, "images")]
-        annotations = [each for each in listed(content, "annotations") if _is_person(each)] if labelled else []
-        return _persons(images, annotations, joints, labelled)
+        images = [image_entry(each) for each in entries_of(content, "images")]
+        crowd_index = [_crowd_index(each) for each in content["images"]]
+        annotations = [each for each in entries_of(content, "annotations") if _is_person(each)] if labelled else []
+        return _persons(images, crowd_index, annotations, joints, labelled)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else error
+        reason = f"an entry has no {error}" if isinstance(error, KeyError) else error
         raise DataError(f"{name}: {path}: {reason}") from error
 
 
-def _image(entry: Mapping[str, Any]) -> tuple[str, int, tuple[int, int], float]:
-    index = entry.get("crowdIndex")
-    size = int(entry["height"]), int(entry["width"])
-    if min(size) < 1:
-        raise ValueError(f"image {entry['id']} of {size[0]} x {size[1]} pixels")
-    return plain(entry["file_name"]), int(entry["id"]), size, float("nan") if index is None else float(index)
+def _crowd_index(entry: Mapping[str, Any]) -> float:
+    """CrowdPose's; nan where it is not stated."""
+    given = entry.get("crowdIndex")
+    if given is None:
+        return float("nan")
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given < np.inf:
+        raise ValueError(
+            f"image {entry['id']}: crowdIndex {given!r} is no number from 0 on; leave it out, or write one"
+        )
+    return float(given)
 
 
 def _is_person(entry: Mapping[str, Any]) -> bool:
     return bool(entry.get("category_id", PERSON) == PERSON)
 
 
-def _persons(images: list[Any], annotations: list[Mapping[str, Any]], joints: int, labelled: bool) -> Persons:
-    position = {image[1]: i for i, image in enumerate(images)}
-    if len(position) < len(images):
-        raise ValueError("two images have one id")
+def _persons(
+    images: list[tuple[int, str, tuple[int, int]]],
+    crowd_index: list[float],
+    annotations: list[Mapping[str, Any]],
+    joints: int,
+    labelled: bool,
+) -> Persons:
+    position = positions(images)
     if labelled and not annotations:
         raise ValueError("no annotation is of a person")
     rows = [_person(entry, position, joints) for entry in annotations]
     rows.sort(key=lambda row: row[0])  # stable: the order of the file within an image
     found = Persons(
-        files=[image[0] for image in images],
-        ids=np.array([image[1] for image in images], dtype=np.int64),
-        sizes=np.array([image[2] for image in images], dtype=np.int64).reshape(-1, 2),
-        crowd_index=np.array([image[3] for image in images], dtype=np.float64),
+        files=[file for _, file, _ in images],
+        ids=np.array([number for number, *_ in images], dtype=np.int64),
+        sizes=np.array([size for *_, size in images], dtype=np.int64).reshape(-1, 2),
+        crowd_index=np.array(crowd_index, dtype=np.float64),
         labelled=labelled,
         image_of=np.array([row[0] for row in rows], dtype=np.int64),
         person_ids=np.array([row[1] for row in rows], dtype=np.int64),
@@ -172,32 +189,79 @@ def _persons(images: list[Any], annotations: list[Mapping[str, Any]], joints: in
         areas=np.array([row[4] for row in rows], dtype=np.float64),
         crowd=np.array([row[5] for row in rows], dtype=np.bool_),
     )
-    if labelled and not found.shows_joints.any():
-        raise ValueError(f"none of the {len(rows)} persons has a labelled joint, so there is nothing to learn from")
+    if labelled:
+        _check_places(found)
     return found
+
+
+def _check_places(found: Persons) -> None:
+    """Raises ValueError where nobody can be learnt from or found, and where joints or boxes of most persons are no
+    pixels of their images: a model learns from those without a word."""
+    if not found.shows_joints.any():
+        raise ValueError(
+            f"none of the {len(found.crowd)} persons has a labelled joint, so there is nothing to learn from"
+        )
+    usable = found.usable
+    count = int(usable.sum())
+    if not count:
+        raise ValueError(
+            f"none of the {len(usable):,} persons can be learnt from or found: each is a crowd (iscrowd 1), has no "
+            "labelled joint, or a box without area in its image; bbox is x, y, width and height in pixels"
+        )
+    low, joints = found.boxes[usable][:, :2], found.joints[usable]
+    high = low + found.boxes[usable][:, 2:]
+    seen = joints[..., 2] > 0
+    inside = ((joints[..., :2] >= low[:, None] - 1) & (joints[..., :2] <= high[:, None] + 1)).all(-1) & seen
+    apart = int((2 * inside.sum(-1) < seen.sum(-1)).sum())
+    if 2 * apart > count:
+        raise ValueError(
+            f"most joints of {apart:,} of {count:,} persons lie outside of their boxes: keypoints are x and y in pixels"
+            " of the image, bbox is x, y, width and height in pixels; correct whichever is not"
+        )
+    beyond = int((high > found.sizes[found.image_of[usable]][:, ::-1] + 1).any(-1).sum())
+    if 2 * beyond > count:
+        raise ValueError(
+            f"the boxes of {beyond:,} of {count:,} persons end outside of their images: bbox is x, y, width and height "
+            "in pixels, and not two corners"
+        )
 
 
 def _person(entry: Mapping[str, Any], position: Mapping[int, int], joints: int) -> tuple[Any, ...]:
     """Image, id, box, joints, area, crowd."""
-    number = entry["id"]
+    of = f"annotation {entry['id']}"
     if "keypoints" not in entry:
         raise ValueError(
-            f"annotation {number} has no keypoints: this needs the annotations of joints "
-            "(person_keypoints_*.json), not those of boxes or masks alone"
+            f"{of} has no keypoints: this needs the annotations of joints (person_keypoints_*.json), not those of "
+            "boxes or masks alone"
         )
-    if entry["image_id"] not in position:
-        raise ValueError(f"annotation {number} is of image {entry['image_id']}, which the list of images lacks")
-    places, box = [float(v) for v in entry["keypoints"]], [float(v) for v in entry["bbox"]]
+    number, owner = (whole(entry, key, of) for key in ("id", "image_id"))
+    if owner not in position:
+        raise ValueError(f"{of} is of image {owner}, which the list of images lacks")
+    places, box = (_numbers(entry, key, of) for key in ("keypoints", "bbox"))
     if len(places) != 3 * joints:
-        raise ValueError(
-            f"annotation {number} has {len(places)} numbers in keypoints; {joints} joints have {3 * joints}"
-        )
+        raise ValueError(f"{of} has {len(places)} numbers in keypoints; {joints} joints have {3 * joints}")
     if len(box) != 4:
-        raise ValueError(f"annotation {number} has {len(box)} numbers in bbox; a box has 4: x, y, width, height")
+        raise ValueError(f"{of} has {len(box)} numbers in bbox; a box has 4: x, y, width, height")
     if not np.isfinite([*places, *box]).all():
-        raise ValueError(f"annotation {number} has a number that is not finite")
-    area = entry.get("area")
-    return (
-        position[entry["image_id"]], int(number), box, places, float("nan") if area is None else float(area),
-        bool(entry.get("iscrowd", 0)),
-    )  # fmt: skip
+        raise ValueError(f"{of} has a number that is not finite")
+    return position[owner], number, box, places, _area(entry, of), is_crowd(entry, of)
+
+
+def _numbers(entry: Mapping[str, Any], key: str, of: str) -> list[float]:
+    given = entry.get(key)
+    if not isinstance(given, list):
+        raise ValueError(f"{of} has no {key}, or no list of numbers there; write one")
+    try:
+        return [float(value) for value in given]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{of}: {key} has something that is no number ({error})") from error
+
+
+def _area(entry: Mapping[str, Any], of: str) -> float:
+    """Square pixels; nan where it is not stated."""
+    given = entry.get("area")
+    if given is None:
+        return float("nan")
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given < np.inf:
+        raise ValueError(f"{of}: area {given!r} is no number of square pixels; write one, or leave it out")
+    return float(given)

@@ -26,7 +26,9 @@ COCO_KEYPOINTS = PoseDataset(
     "Simple Baseline and HRNet (their README links it) into coco/person_detection_results.",
     part_files={
         # 149,813 and 6,352 persons: "=> load .. samples" in the logs of HRNet's code; 104,125 boxes: "Total boxes" in
-        # those of Simple Baseline's code. 56,599 images of train with a person that has a joint: not looked up
+        # those of Simple Baseline's code, and 407 steps of 256 in ViTPose's (logs/vitpose-b-simple.log.json, commit
+        # 33f49cf). 56,599 images of train with a person that has a joint, and 20,288 of test-dev:
+        # ultralytics/ultralytics, cfg/datasets/coco-pose.yaml, commit 0f3f439
         "train": PartFiles("coco/annotations/person_keypoints_train2017.json", "coco/train2017", image_count=56_599,
                            persons=149_813),
         "val": PartFiles("coco/annotations/person_keypoints_val2017.json", "coco/val2017",
@@ -46,9 +48,11 @@ CROWDPOSE = PoseDataset(
     needs=("crowdpose/json/crowdpose_train.json", "crowdpose/json/crowdpose_val.json",
            "crowdpose/json/crowdpose_test.json", "crowdpose/images"),
     how_to_get="Get images.zip and the annotations from github.com/Jeff-sjtu/CrowdPose into crowdpose/images and "
-    "crowdpose/json. Detected boxes (the paper's are of a Cascade Mask R-CNN and are not published) into "
-    "crowdpose/person_detection_results, or task.boxes_file.",
-    # 20,000 images with 80,000 persons in the paper of the data set; persons by part are estimates, for cost alone
+    "crowdpose/json. Detected boxes (the paper's are of a Cascade Mask R-CNN and are not published; those that the "
+    "configurations of mmpose take are of YOLOv3: det_for_crowd_test_0.1_0.5.json) as "
+    "crowdpose/person_detection_results/crowdpose_test_detections.json, or anywhere with task.boxes_file.",
+    # 20,000 images with 80,000 persons in the paper of the data set; how many are in which part, and how many boxes a
+    # detector finds there, no public source that we found says: estimates, for cost alone
     part_files={
         part: PartFiles(f"crowdpose/json/crowdpose_{part}.json", "crowdpose/images",
                         f"crowdpose/{_BOXES}/crowdpose_{part}_detections.json",

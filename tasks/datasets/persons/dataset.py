@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.datasets.checks import compare_manifest, look_at_files
-from tasks.datasets.files import plain
+from tasks.datasets.checks import compare_manifest, glance, look_at_files, other_sizes
+from tasks.datasets.files import first_few, plain, repeated
 from tasks.datasets.info import Finding, Watch, unwatched
 from tasks.datasets.manifest import FOLDER, Manifest
 from tasks.datasets.official import OfficialDataset
@@ -106,6 +106,11 @@ class PoseDataset(OfficialDataset):
         if not images:
             where = base / self.part_files[self.labelled_parts[0]].annotations
             raise DataError(f"{self.name}: no annotations of any part: {where}. {self.how_to_get}")
+        if twice := repeated(images):
+            raise DataError(
+                f"{self.name}: {len(twice):,} images are in two parts, so that the model would be measured on what it "
+                f"learnt from: {first_few(twice)}"
+            )
         return Manifest(f"{self.name}/official", images, annotations, parts, rule=self.split)
 
     def check(
@@ -131,10 +136,33 @@ class PoseDataset(OfficialDataset):
         self._check_boxes(root, base, finding)
         compare_manifest(self.name, self.manifest_file, [root / FOLDER, *folders], finding)
         look_at_files(self.name, base, made, images, watch, finding)
+        self._check_sizes(root, base, images, finding)
         return finding
+
+    def _check_sizes(self, root: Path, base: Path, images: bool, finding: Finding) -> None:
+        """Adds the images that have another size than their annotations: of a few, or with `images` of all."""
+        from tasks.datasets.images.open import open_images
+
+        wrong = list[str]()
+        for part, files in self.part_files.items():
+            try:
+                if not (base / files.annotations).exists():
+                    continue
+                persons = self.read(root, part)
+                names = self.image_names(part, persons)
+                source = open_images(self.name, base, [base / name for name in names])
+            except DataError:
+                continue  # which `_check_boxes` or `look_at_files` says
+            wrong += other_sizes(source, names, persons.sizes, range(len(names)) if images else glance(len(names)))
+        if wrong:
+            finding.problems.append(
+                f"{len(wrong):,} images have another size than their annotations say: {first_few(wrong)}"
+            )
 
     def _check_boxes(self, root: Path, base: Path, finding: Finding) -> None:
         """Adds faults of the detected boxes that are there, and how much of them and of annotations is left out."""
+        import numpy as np
+
         from tasks.datasets.persons.detections import ground_truth, read_boxes
 
         for part, files in self.part_files.items():
@@ -145,9 +173,17 @@ class PoseDataset(OfficialDataset):
                 without = ground_truth(persons).left_out
                 if without:
                     finding.notes.append(f"{part}: {without:,} persons whose box has no area are left out")
+                unstated = int(np.isnan(persons.areas).sum())
+                if unstated and self.skeleton == "coco":
+                    finding.notes.append(
+                        f"{part}: {unstated:,} persons without area: OKS takes 0.53 of their box, as for CrowdPose"
+                    )
                 if files.detections and (base / files.detections).exists():
                     boxes = read_boxes(base / files.detections, self.name, part, persons)
-                    finding.notes.append(f"{part}: {len(boxes.scores):,} detected boxes in {files.detections}")
+                    left_out = f"; {boxes.left_out:,} without area are left out" if boxes.left_out else ""
+                    finding.notes.append(
+                        f"{part}: {len(boxes.scores):,} detected boxes in {files.detections}{left_out}"
+                    )
                 elif files.detections:
                     finding.notes.append(f"{part}: no {files.detections}, so task.boxes: ground_truth alone")
             except DataError as error:

@@ -239,4 +239,20 @@ class PoseData:
         base = self.whole.base(root)
         training = Opened(open_annotated(self.name, base, names, "train"), whole, ground_truth(whole))
         own = self.whole.image_names(self.evaluate, evaluated)
-        return training, Opened(open_annotated(self.name, base, own, self.evaluate), evaluated, boxes)
+        measured = Opened(open_annotated(self.name, base, own, self.evaluate), evaluated, boxes)
+        for part, opened, files in ((self.train, training, names), (self.evaluate, measured, own)):
+            self._check_sizes(part, opened, files)
+        return training, measured
+
+    def _check_sizes(self, part: str, opened: Opened, names: Sequence[str]) -> None:
+        """Raises DataError for images of another size than their annotations say, by a look at a few of them."""
+        from tasks.datasets.checks import glance, other_sizes
+        from tasks.datasets.files import first_few
+
+        rows = glance(len(names))
+        if wrong := other_sizes(opened.images, names, opened.persons.sizes, rows):
+            raise DataError(
+                f"{self.name}: {len(wrong)} of {len(rows)} images of {part} that were looked at have another size than "
+                f"their annotations say: {first_few(wrong)}; boxes and joints are in pixels of the image: correct the "
+                "files or the annotations"
+            )

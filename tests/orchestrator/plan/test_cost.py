@@ -350,6 +350,10 @@ def test_what_fits_on_no_node_is_said() -> None:
     assert (found.makespan_hours, found.lower_bound_hours) == (None, None)
     assert found.problems == ["stage grid: a trial needs 1 x CPU 1, a100 1, which does not fit on the cluster"]
     assert found.trials == 16
+    both = cost(
+        job({**PRETRAIN, "resources": {"custom": {"a100": 1}}}, custom), nothing, DurationModel(), [Node(cpus=2)]
+    )
+    assert [each.partition(":")[0] for each in both.problems] == [f"stages {PRETRAIN['name']}, grid"]
     big = cost(job(PRETRAIN, resources={"cpus": 4}), nothing, DurationModel(), [Node(cpus=2), Node(cpus=2)])
     assert (big.makespan_hours, len(big.problems)) == (None, 1)
     assert big.lower_bound_hours == pytest.approx(big.longest_chain_hours)  # 4 CPUs there, on two nodes

@@ -1,9 +1,8 @@
-"""Persons in the published layouts of COCO and CrowdPose: what is read, what is left out, a line for each fault."""
+"""Persons in the published layouts of COCO and CrowdPose: what is read, and what is left out."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from tasks.datasets.persons.described import CocoDescription
 from tasks.datasets.persons.detections import ground_truth, read_boxes
 from tasks.datasets.persons.task_data import PoseData
 from tasks.errors import DataError
+from tasks.pose.scores import CROWD_AREA
 
 TRAIN = "annotations/person_keypoints_train2017.json"
 VAL = "annotations/person_keypoints_val2017.json"
@@ -34,12 +34,6 @@ def data(base: Path, **options: Any) -> PoseData:
     whole = CocoDescription.model_validate({"kind": "coco", "path": str(base)})
     chosen = {"train": "train", "evaluate": "val", "boxes": "detections", "boxes_file": None}
     return PoseData.of(whole, {**chosen, **options})
-
-
-def changed(path: Path, change: Callable[[Any], Any]) -> None:
-    content = json.loads(path.read_text())
-    result = change(content)
-    path.write_text(json.dumps(content if result is None else result))
 
 
 def coco(name: str = "coco-keypoints") -> PoseDataset:
@@ -123,7 +117,7 @@ def test_parts_together_keep_each_person_with_its_image(tree: Path) -> None:
 def test_boxes_are_read_of_persons_alone_in_the_order_of_images(tree: Path) -> None:
     persons = data(tree).whole.read(tree, "val")
     written = [each for each in json.loads((tree / BOXES).read_text()) if each["category_id"] == 1]
-    changed(tree / BOXES, lambda content: content[::-1])
+    trees.changed(tree / BOXES, lambda content: content[::-1])
     boxes = read_boxes(tree / BOXES, "people", "val", persons)
     assert len(boxes.scores) == len(written)
     assert (np.diff(boxes.image_of) >= 0).all()
@@ -132,82 +126,12 @@ def test_boxes_are_read_of_persons_alone_in_the_order_of_images(tree: Path) -> N
 
 def test_a_box_without_area_is_left_out_and_counted(tree: Path) -> None:
     persons = data(tree).whole.read(tree, "val")
-    changed(tree / BOXES, lambda content: content[0].update(bbox=[5, 5, 0, 20]))
+    trees.changed(tree / BOXES, lambda content: content[0].update(bbox=[5, 5, 0, 20]))
     boxes = read_boxes(tree / BOXES, "people", "val", persons)
     assert (boxes.left_out, len(boxes.scores)) == (1, 20)
-    changed(tree / VAL, lambda content: content["annotations"][0].update(bbox=[5, 5, 0, 20]))
+    trees.changed(tree / VAL, lambda content: content["annotations"][0].update(bbox=[5, 5, 0, 20]))
     found = ground_truth(data(tree).whole.read(tree, "val"))
     assert (found.left_out, len(found.scores)) == (1, 20)
-
-
-MISTAKES: dict[str, tuple[str, Callable[[Any], Any], str]] = {
-    "annotations of boxes": (
-        TRAIN, lambda c: c["annotations"][3].pop("keypoints") and None,
-        r"annotation 100003 has no keypoints: this needs the annotations of joints \(person_keypoints_\*\.json\)",
-    ),
-    "another skeleton": (
-        TRAIN, lambda c: c["annotations"][0].update(keypoints=[1.0] * 42),
-        r"42 numbers in keypoints; 17 joints have 51",
-    ),
-    "image id without entry": (
-        TRAIN, lambda c: c["annotations"][0].update(image_id=999),
-        r"annotation 100000 is of image 999, which the list of images lacks",
-    ),
-    "nan in a box": (
-        TRAIN, lambda c: c["annotations"][0].update(bbox=[float("nan"), 0, 5, 5]),
-        r"100000 has a number that is not finite",
-    ),
-    "box of two": (TRAIN, lambda c: c["annotations"][0].update(bbox=[1, 2]), r"2 numbers in bbox; a box has 4"),
-    "no person": (
-        TRAIN, lambda c: [each.update(category_id=2) for each in c["annotations"]] and None,
-        r"no annotation is of a person",
-    ),
-    "all joints invisible": (
-        TRAIN, lambda c: [each.update(keypoints=[0] * 51) for each in c["annotations"]] and None,
-        r"none of the 39 persons has a labelled joint, so there is nothing to learn from",
-    ),
-    "no annotations": (TRAIN, lambda c: c.pop("annotations") and None, r"no list 'annotations', so these are no annot"),
-    "a list": (TRAIN, lambda c: [c], r"no list 'images', so these are no annotations in COCO's form"),
-    "image without height": (VAL, lambda c: c["images"][0].pop("height") and None, r"val2017\.json: no 'height'"),
-    "images twice": (VAL, lambda c: c["images"].append(c["images"][0]), r"two images have one id"),
-    "file outside": (VAL, lambda c: c["images"][0].update(file_name="../a.png"), r"'\.\./a\.png' names no file below"),
-    "boxes of another part": (
-        BOXES, lambda c: [each.update(image_id=1) for each in c[:2]] and None,
-        r"2 of 21 boxes are in images that val does not have \(first: image 1\): these are boxes of another data set",
-    ),
-    "boxes without score": (BOXES, lambda c: c[0].pop("score") and None, r"a box without 'score'; needs a list of"),
-    "boxes in a mapping": (BOXES, lambda c: {"annotations": c}, r"no list of boxes as detectors write them"),
-    "no box of a person": (BOXES, lambda c: [{**c[0], "category_id": 5}], r"has no box of a person \(cat"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", MISTAKES)
-def test_wrong_files_are_one_line_with_file_entry_and_reason(name: str, tree: Path) -> None:
-    file, change, message = MISTAKES[name]
-    changed(tree / file, change)
-    with pytest.raises(DataError, match=message) as caught:
-        data(tree).read(tree)
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith("people: ")
-
-
-def test_damaged_and_missing_files_are_named(tree: Path) -> None:
-    (tree / TRAIN).write_text('{"images": [')
-    with pytest.raises(DataError, match=r"people: .*train2017\.json is no JSON file .*; get this file again"):
-        data(tree).read(tree)
-    (tree / TRAIN).unlink()
-    with pytest.raises(DataError, match=r"no .*train2017\.json, the annotations of train"):
-        data(tree).read(tree)
-    (tree / BOXES).unlink()
-    with pytest.raises(DataError, match=r"no boxes .*: name one in task.boxes_file, or set task.boxes: ground_truth"):
-        data(tree).read(tree)
-    assert data(tree, boxes="ground_truth").missing(tree) is None
-
-
-def test_an_image_id_without_file_is_found_before_training(tree: Path) -> None:
-    (tree / "val2017" / "000000000203.png").unlink()
-    with pytest.raises(DataError, match=r"1 of 8 images that the annotations of val name are not below .*203\.png"):
-        data(tree).read(tree)
 
 
 def test_digests_follow_content_and_not_place(tree: Path, tmp_path: Path) -> None:
@@ -216,21 +140,31 @@ def test_digests_follow_content_and_not_place(tree: Path, tmp_path: Path) -> Non
     assert list(first["manifests"].values()) == list(data(other).planned(other, [tmp_path])["manifests"].values())
     assert list(first["sizes"].values()) == [{"train": 39, "val": 21}, {"val": 21}]
     joints, boxes = first["manifests"].values()
-    changed(tree / VAL, lambda content: content["annotations"][0]["keypoints"].__setitem__(0, 1.0))
+    trees.changed(tree / VAL, lambda content: content["annotations"][0]["keypoints"].__setitem__(0, 1.0))
     assert [each == joints for each in data(tree).planned(tree, [tmp_path])["manifests"].values()] == [False, False]
-    changed(tree / BOXES, lambda content: content[0].update(score=0.111))
+    trees.changed(tree / BOXES, lambda content: content[0].update(score=0.111))
     assert boxes not in data(tree).planned(tree, [tmp_path])["manifests"].values()
 
 
 def test_a_trial_refuses_other_data_than_it_was_planned_with(tree: Path, tmp_path: Path) -> None:
     manifests = data(tree).planned(tree, [tmp_path])["manifests"]
     data(tree, manifests=manifests).read(tree)
-    changed(tree / BOXES, lambda content: content[0].update(score=0.111))
+    trees.changed(tree / BOXES, lambda content: content[0].update(score=0.111))
     with pytest.raises(DataError, match=r"the detected boxes are not those that the trial was planned with"):
         data(tree, manifests=manifests).read(tree)
-    changed(tree / TRAIN, lambda content: content["annotations"][0].update(area=3.0))
+    trees.changed(tree / TRAIN, lambda content: content["annotations"][0].update(area=3.0))
     with pytest.raises(DataError, match=r"the annotations are not those .* put those back, or submit the job again"):
         data(tree, manifests=manifests).read(tree)
+
+
+def test_data_check_says_what_is_left_out_and_what_is_assumed(tree: Path) -> None:
+    trees.changed(tree / BOXES, lambda content: content[0].update(bbox=[5, 5, 0, 20]))
+    trees.changed(tree / VAL, lambda content: content["annotations"][0].pop("area") and None)
+    trees.changed(tree / VAL, lambda content: content["annotations"][1].update(bbox=[5, 5, 0, 20]))
+    checked = command(tree, "check", str(tree), "--kind", "coco").stdout
+    assert f"val: 20 detected boxes in {BOXES}; 1 without area are left out" in checked
+    assert "val: 1 persons whose box has no area are left out" in checked
+    assert f"val: 1 persons without area: OKS takes {CROWD_AREA} of their box, as for CrowdPose" in checked
 
 
 def test_a_written_manifest_is_believed(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from depth_sets import SIDE, described, pair, spoil, write_kitti, write_nyuv2, write_own, write_pair
+from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.base import DataContext
 from tasks.datasets.depth_pairs.dataset import KITTI_EIGEN, NYUV2
+from tasks.datasets.depth_pairs.described import DepthPairs
 from tasks.datasets.depth_pairs.pairs import read_pairs
 from tasks.datasets.loaders import Pipeline, SampleLoaders
 from tasks.depth.data import DepthSamples, collated, nearest
@@ -63,6 +65,29 @@ def rescaled(divisor: int) -> Callable[[Path], None]:
     return change
 
 
+def in_metres(folder: Path) -> None:
+    """Depth maps of floating-point metres in TIFF files."""
+    for part in ("train", "val", "test"):
+        for path in (folder / part).glob("depth_*.png"):
+            Image.fromarray((np.asarray(Image.open(path)) / 1000).astype(np.float32)).save(path.with_suffix(".tif"))
+        path = folder / f"{part}.txt"
+        path.write_text(path.read_text().replace(".png\n", ".tif\n"))
+
+
+def marked(folder: Path) -> None:
+    """Unknown depths of a training map are 65535."""
+
+    def mark(depth: NDArray[Any]) -> NDArray[Any]:
+        return np.where(np.arange(len(depth))[:, None] < 3, np.uint16(65535), depth)
+
+    spoil(folder / "train/depth_001.png", mark)
+
+
+def exchanged(folder: Path) -> None:
+    path = folder / "val.txt"
+    path.write_text("\n".join(" ".join(reversed(line.split())) for line in path.read_text().splitlines()))
+
+
 def no_truth(folder: Path) -> None:
     spoil(folder / "val/depth_002.png", np.zeros_like)
 
@@ -98,6 +123,23 @@ BAD: dict[str, tuple[Callable[[Path], None], dict[str, Any], str]] = {
         r"the middle depth is 0\.00\d+ m with steps_per_metre 1000, .* look like 16-bit maps that were read as 8-bit"),
     "centimetres": (
         rescaled(10), {"longest": 600}, r"the range ends at 600 m; the numbers look like metres \(steps_per_metre 1, "),
+    "metres in floating point": (
+        in_metres, {}, r"the middle depth is 0\.00\d+ m with steps_per_metre 1000, .* at 10 m; the "
+        r"numbers look like metres \(steps_per_metre 1, middle depth 4\.9\d+ m\)$"),
+    "whole metres": (
+        rescaled(1000), {}, r"no number is above 255, so these look like 16-bit maps that were read as 8-bit: take the "
+        r"original files; if they are, the numbers look like metres \(steps_per_metre 1, middle depth \d m\)"),
+    "a range in millimetres": (
+        nothing, {"longest": 10_000}, r"the range ends at 10000 m; longest looks like millimetres \(it is in "
+        r"metres: 10\), or the numbers look like metres \(steps_per_metre 1, middle depth 49\d\d m\)"),
+    "marks of unknown depth": (
+        marked, {}, r"rooms: the depth maps of 1 of 7 images that were opened hold 65535, which is 65\.53 m where the "
+        r"range ends at 10 m: train/rgb_001\.png; it looks like a mark for an unknown depth, .*: write 0"),
+    "image and depth map exchanged": (
+        exchanged, {}, r"depth map .*val/rgb_000\.png \(its mode is RGB, .*\); the list names the image first and "),
+    "another format": (
+        lambda folder: np.save((folder / "val/depth_000.png").open("wb"), pair(0)[1]), {},
+        r"cannot read depth map .*val/depth_000\.png \(it is no PNG or TIFF file\); save it as one of 16 bits"),
     "no usual unit": (nothing, {"longest": 1e6}, r"no usual unit fits: correct longest"),
     "no ground truth": (
         no_truth, {}, r"rooms: 1 of 3 images to evaluate have no ground truth in the part that is evaluated "
@@ -116,6 +158,14 @@ def test_one_fault_is_one_line_before_anything_is_trained(name: str, tmp_path: P
     with pytest.raises(DataError, match=line) as caught:
         opened(folder, **fields)
     assert "\n" not in str(caught.value)
+
+
+def test_a_mean_map_of_other_images_is_refused_before_the_training(tmp_path: Path) -> None:
+    folder = write_own(tmp_path / "rooms", COUNTS)
+    write_pair(folder / "val/rgb_001.png", folder / "val/depth_001.png", *pair(0, SIDE, SIDE + 4))
+    line = r"image val/rgb_001\.png has \(16, 20\) and the training maps \(16, 16\) pixels .*: set task\.baseline none"
+    with pytest.raises(DataError, match=line):
+        opened(folder, task={"baseline": "mean_map"})
 
 
 def test_a_crop_larger_than_the_image_is_refused(tmp_path: Path) -> None:
@@ -232,6 +282,16 @@ def test_data_check_counts_opens_and_notes_what_the_lists_leave_out(tmp_path: Pa
     assert finding.notes[-1] == "1 images of test have no depth map (None in the list) and are left out"
     for path in (tmp_path / "nyu_depth_v2").rglob("*depth*.png"):
         spoil(path, lambda depth: (depth // 100).astype(np.uint16))
-    lines = NYUV2.check(tmp_path, {}, [], images=False).problems
-    assert len(lines) == 2, "a line for each list"
-    assert all("these look like 16-bit maps that were read as 8-bit" in line for line in lines)
+    (line,) = NYUV2.check(tmp_path, {}, [], images=False).problems
+    assert "these look like 16-bit maps that were read as 8-bit" in line
+
+
+def test_data_check_names_the_list_of_another_unit(tmp_path: Path) -> None:
+    folder = write_own(tmp_path / "rooms", COUNTS)
+    for path in folder.glob("test/depth_*.png"):
+        spoil(path, lambda depth: depth * 6)
+    info = DepthPairs.model_validate(described(folder)).info(tmp_path)
+    (line,) = info.check(tmp_path, {}, [], images=False).problems
+    assert re.match(
+        r"list of test: the middle depth is 30\.?\d* m with steps_per_metre 1000, and the range ends at 10 m", line
+    )

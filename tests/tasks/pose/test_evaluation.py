@@ -219,7 +219,12 @@ def test_a_submission_is_a_zip_of_one_json_list() -> None:
     content = submission(kept, [4, 9, 11], 17, "person_keypoints_test-dev2017_x_results.json")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert archive.namelist() == ["person_keypoints_test-dev2017_x_results.json"]
-        assert json.loads(archive.read(archive.namelist()[0])) == kept
+        written = json.loads(archive.read(archive.namelist()[0]))
+    assert [each["image_id"] for each in written] == [each["image_id"] for each in kept]
+    for got, wanted in zip(written, kept, strict=True):
+        np.testing.assert_allclose(got["keypoints"], wanted["keypoints"], rtol=0, atol=0.005)
+        assert got["score"] == pytest.approx(wanted["score"], abs=5e-7)
+        assert max(len(str(value)) for value in got["keypoints"]) < 10
     assert content == submission(kept, [4, 9, 11], 17, "person_keypoints_test-dev2017_x_results.json")
 
 

@@ -71,7 +71,7 @@ def test_without_public_labels_the_result_is_a_submission(root: Path, tmp_path: 
     with zipfile.ZipFile(name) as archive:
         (entry,) = archive.namelist()
         results = json.loads(archive.read(entry))
-    assert entry == "person_keypoints_test-dev2017_results.json"
+    assert entry == "person_keypoints_test-dev2017_pose_results.json"  # [test set]_[algorithm]
     images = json.loads((root / "coco" / "annotations" / "image_info_test-dev2017.json").read_text())["images"]
     check_results(results, [image["id"] for image in images], 17)
     assert {each["image_id"] for each in results} == {image["id"] for n, image in enumerate(images) if n != trees.EMPTY}
@@ -295,6 +295,16 @@ def test_places_and_sizes_stay_out_of_the_key(tmp_path: Path) -> None:
     assert planned(boxes_file=str(copy)).task.evaluation_samples == 9
     unsized = pose_trial({**plain, "manifests": dict(published.task.manifests)})  # type: ignore[attr-defined]
     assert unsized.key == published.key
+
+
+def test_crowdposes_figures_need_a_crowd_index_before_anything_is_trained(tmp_path: Path) -> None:
+    base = trees.coco_tree(tmp_path / "people")
+    path = base / "annotations" / "person_keypoints_val2017.json"
+    trees.changed(path, lambda content: content["images"][3].pop("crowdIndex") and None)
+    trial = pose_trial(described(dataset={"kind": "coco", "path": str(base)}, evaluator="crowdpose"))
+    line = r"people: 1 of 8 images have no crowdIndex \(first: image 203\), .*: set task\.evaluator: coco, or take anno"
+    with pytest.raises(DataError, match=line):
+        loaders(trial, tmp_path)
 
 
 def test_an_unreadable_image_ends_the_trial_with_its_name(tmp_path: Path) -> None:
