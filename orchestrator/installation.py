@@ -44,7 +44,7 @@ PACKAGES = {
     "uvicorn": "uvicorn",
     "yaml": "pyyaml",
 }
-"""What the code imports, and the package that brings it. Not `transformers`, which one task alone needs and asks for."""
+"""What the code imports, and the package that brings it; without `transformers`, for which the one task asks itself."""
 _ROOT = Path(__file__).parents[1]
 
 

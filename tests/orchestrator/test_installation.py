@@ -1,4 +1,4 @@
-"""The command given to a Python that lacks a package of the project is one line; a mistake of our own is a traceback."""
+"""A Python that lacks a package of the project is told in one line; a mistake of our own keeps its traceback."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ def test_an_older_python_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: py
         program.run()
     assert end.value.code == 2
     found = ".".join(map(str, sys.version_info[:2]))
-    assert capsys.readouterr().err == f"error: {sys.executable} is Python {found}, and the project needs 99.7 or newer\n"
+    told = f"error: {sys.executable} is Python {found}, and the project needs 99.7 or newer\n"
+    assert capsys.readouterr().err == told
 
 
 def test_what_the_code_imports_is_in_the_list_under_the_name_of_its_package() -> None:
