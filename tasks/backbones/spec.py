@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -328,6 +329,7 @@ class BackboneSpec(BaseModel):
                 raise ValueError(f"{name} is not set here: {instead}")
         if empty := [name for name, value in args.items() if value is None]:
             raise ValueError(f"timm drops arguments that are null and uses its own default: leave out {empty[0]}")
+        _check_numbers("args", args, MOST)
         return args
 
     @property
@@ -335,6 +337,23 @@ class BackboneSpec(BaseModel):
         """False where the channels-last layout slows a GPU down: the large depthwise kernels of RepLKNet (on an H100 in
         benchmarks/results/gpu-2026-11-26-h100.json 0.73 of a plain loop without it; SwinV2-B gains 12 %)."""
         return not self.model.startswith("replknet")
+
+
+MOST, MOST_LAYERS = 1_000_000, 1_000
+"""Of a whole number among `args`; of one that counts layers, each of which takes a hundredth of a second to make."""
+_COUNTS_LAYERS = re.compile("depth|layer|block")
+
+
+def _check_numbers(name: str, value: Any, most: int) -> None:
+    """Raises ValueError for a whole number at any depth of the value that no model can have."""
+    if isinstance(value, int) and value > most:
+        raise ValueError(f"{name} {value}: at most {most:,}")
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _check_numbers(key, part, MOST_LAYERS if _COUNTS_LAYERS.search(str(key)) else most)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            _check_numbers(name, part, most)
 
 
 _DECIDED_ELSEWHERE = {
