@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -34,8 +35,9 @@ class FromFile(BaseModel):
     kind: Literal["file"] = "file"
     name: Label
     path: FilePath
-    """Absolute, or relative to the data root, or a URI: `file://`, or `https://` (`weights fetch` downloads it once;
-    trials never do). Always .safetensors: `weights import` makes one from other people's checkpoints."""
+    """Absolute, below the home folder (~), or relative to the data root, or a URI: `file://`, or `https://` (`weights
+    fetch` downloads it once; trials never do). Always .safetensors: `weights import` makes one from other people's
+    checkpoints."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """None: not filled in yet. Such a trial can be planned and costed but not run: `missing` returns what to write.
     Once filled in, it identifies the content: it enters the trial's key, and the path no longer does."""
@@ -68,7 +70,8 @@ class FromFile(BaseModel):
         """Path of the file on this machine. `root`: the data root."""
         if self.remote:
             return fetched(self.path, str(self.sha256), root)
-        return root / (unquote(urlsplit(self.path).path) if self.path.startswith("file://") else self.path)
+        address = self.path.startswith("file://")
+        return root / (unquote(urlsplit(self.path).path) if address else os.path.expanduser(self.path))
 
     def missing(self, root: Path) -> str | None:
         """None if the file is there with this SHA-256, else what to do. `root`: the data root. Reads the file."""

@@ -293,5 +293,7 @@ def test_where_a_file_is_expected() -> None:
     root = Path("/data")
     assert FromFile(name="M", path="w/m.safetensors").local(root) == Path("/data/w/m.safetensors")
     assert FromFile(name="M", path="file:///there/my%20m.safetensors").local(root) == Path("/there/my m.safetensors")
+    assert FromFile(name="M", path="~/m.safetensors").local(root) == Path.home() / "m.safetensors"
+    assert FromFile(name="M", path="~nobody-here/m.safetensors").local(root) == root / "~nobody-here/m.safetensors"
     remote = FromFile(name="M", path="https://example.org/a/m.safetensors?v=1", sha256=digest)
     assert remote.local(root) == Path("/data/weights/abababababab-m.safetensors")
