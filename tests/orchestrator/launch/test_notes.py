@@ -165,15 +165,12 @@ def test_weights_of_a_stage_that_prepared_its_images_otherwise_are_told_once(
     here: str, there: str, init: str, told: bool, tmp_path: Path
 ) -> None:
     path = tmp_path / "spec.yaml"
-    path.write_text(STAGES.replace("HERE", here).replace("THERE", there).replace("INIT", init))
-    half, imagenet = (
-        {"mean": "0.5", "deviation": "0.5"},
-        {"mean": "0.485 0.456 0.406", "deviation": "0.229 0.224 0.225"},
-    )
-    theirs, ours = (half if each == "half" else imagenet for each in (there, here))
+    path.write_text(STAGES.replace("THERE", there).replace("HERE", here).replace("INIT", init))
+    mean = {"half": "0.5", "imagenet": "0.485 0.456 0.406"}
+    deviation = {"half": "0.5", "imagenet": "0.229 0.224 0.225"}
     line = (
-        f"weights MIM: trained with other preprocessing, by stage pretrain: mean {theirs['mean']} (here {ours['mean']}), "
-        f"standard deviation {theirs['deviation']} (here {ours['deviation']})"
+        f"weights MIM: trained with other preprocessing, by stage pretrain: mean {mean[there]} (here {mean[here]}), "
+        f"standard deviation {deviation[there]} (here {deviation[here]})"
     )
     assert [each for each in caveats(load(path)) if "preprocessing" in each] == [line] * told
 
