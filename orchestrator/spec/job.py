@@ -133,7 +133,9 @@ class Stage(SpecModel):
     sweep: Sweep = SingleSetting()
     """With `from` (and no neighbourhood): every winner at every point, for example over seeds."""
     per: Annotated[list[Path_], BeforeValidator(as_list)] = Field(default=[], max_length=50)
-    """Fields that form a group; a winner is chosen in each. A stage with `from` has the groups of its source."""
+    """Fields that form a group; a winner is chosen in each. A stage with `from` has the groups of its source. Where
+    such a stage reads test, groups may differ in nothing but what the report compares (rows, columns, x axes) and the
+    seed: to measure one winner for each learning rate on test would be to choose the learning rate by it."""
     from_: Annotated[list[Label], BeforeValidator(as_list)] = Field(default=[], alias="from", max_length=MAX_STAGES)
     """Stages whose winner this one takes, one for each group over all of them together."""
     neighbourhood: Neighbourhood | None = None
