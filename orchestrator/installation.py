@@ -57,8 +57,7 @@ def problem(error: ImportError) -> str | None:
     if name not in PACKAGES:
         return None
     package = PACKAGES[name]
-    found = importlib.util.find_spec(name)
-    if found is None or found.origin is None:  # a folder of that name where the user works is no package
+    if importlib.util.find_spec(name) is None:
         return f"the package {package} is not installed in {sys.executable}; {_remedy()}"
     try:
         version, wanted = metadata.version(package), _requirements().get(package, "")

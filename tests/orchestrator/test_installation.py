@@ -52,14 +52,6 @@ def test_a_missing_package_is_one_line_with_the_python_and_the_remedy(packages: 
     assert line.endswith(f"{shlex.quote(sys.executable)} -m pip install -e {shlex.quote(str(ROOT))}")
 
 
-def test_a_folder_of_the_name_is_not_taken_for_the_package(packages: Path) -> None:
-    (packages / "click").unlink()
-    (packages / "click").mkdir()
-    done = call(packages, "ls")
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"error: the package click is not installed in {sys.executable}; ")
-
-
 def test_with_every_package_the_command_runs(packages: Path) -> None:
     done = call(packages, "schema")
     assert (done.returncode, done.stderr) == (0, "")
