@@ -126,7 +126,7 @@ def found(name: str, kind: str | None = None, fields: Sequence[str] = (), root: 
 
 def _path(name: str, root: Path) -> str | None:
     """How a spec would write the path: below the data root, where it is there. None: nothing is there."""
-    here = Path(name).expanduser()
+    here = Path(os.path.expanduser(name))
     if here.exists():
         whole, start = os.path.abspath(here), os.path.abspath(root)
         return os.path.relpath(whole, start) if whole.startswith(f"{start}{os.sep}") else whole

@@ -140,7 +140,7 @@ def signed_by(path: Path) -> dict[str, Any] | None:
 
 def token_path() -> Path:
     """The file of the token: RAY_AUTH_TOKEN_PATH, or Ray's own place."""
-    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or TOKEN_PATH).expanduser()
+    return Path(os.path.expanduser(os.environ.get("RAY_AUTH_TOKEN_PATH") or TOKEN_PATH))
 
 
 def private_token() -> None:
@@ -155,7 +155,7 @@ def private_token() -> None:
     try:
         if not path.parent.exists():
             private_folder(path.parent)
-        elif path == TOKEN_PATH.expanduser():
+        elif path == Path(os.path.expanduser(TOKEN_PATH)):
             _take_rights(path.parent)
         if not path.exists() or not path.stat().st_size:
             _write_token(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -251,7 +252,7 @@ def _init(weights: str | None, root: Path) -> dict[str, Any] | None:
         if config_of(weights) is None:
             raise BadInput(f"--weights {weights}: this timm has no such weights (all: timm.list_pretrained())")
         return {"kind": "timm", "name": tag, "tag": weights}
-    file = Path(weights).expanduser()
+    file = Path(os.path.expanduser(weights))
     path = file if file.is_file() else root / file
     if not path.is_file():
         raise NotFound(f"--weights {weights}: no such file here or below the data root {root}")

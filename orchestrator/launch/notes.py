@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from orchestrator.spec.job import JobSpec
 from orchestrator.spec.sweep import points
 from orchestrator.spec.trial_fields import apply
 from tasks import task_class
-from tasks.backbones.spec import BackboneSpec, FromFile, FromTimm, Init, inits
+from tasks.backbones.preprocessing import differences_of_stage
+from tasks.backbones.spec import BackboneSpec, FromFile, FromStage, FromTimm, Init, inits
 from tasks.base import Task
 
 _PARTS = ("task", "backbone", "optim.epochs")
@@ -32,7 +33,7 @@ def missing(job: JobSpec, root: Path) -> list[str]:
     """Data sets and weights that trials of the job need and that are not on this machine, each with the remedy. Looks
     whether files are there; their content is looked at when the job is submitted. `root`: the data root.
     """
-    kinds = list(_kinds(job))
+    kinds = _kinds(job)
     sources = [init for kind in kinds for _, init in [*inits(kind.task), *inits(kind.backbone)]]
     weights = {init.model_dump_json(): init for init in sources}.values()
     answers = [*(kind.task.missing_data(root) for kind in kinds), *(_missing_weights(init, root) for init in weights)]
@@ -52,7 +53,20 @@ def _missing_weights(init: Init, root: Path) -> str | None:
 def caveats(job: JobSpec) -> list[str]:
     """What figures of the job's trials will be noted for in its tables."""
     others = [line for kind in _kinds(job) for line in kind.task.all_caveats(kind.backbone)]
-    return list(dict.fromkeys([*others, *training_caveats(job)]))
+    return list(dict.fromkeys([*others, *_preprocessing_caveats(job), *training_caveats(job)]))
+
+
+def _preprocessing_caveats(job: JobSpec) -> list[str]:
+    """Weights of a stage that were trained on images of another mean or deviation than those they are used on."""
+    by_stage = _by_stage(job)
+    found = []
+    for kinds in by_stage.values():
+        for kind in kinds:
+            init = kind.backbone.init
+            if isinstance(init, FromStage) and init.job is None:
+                trained = [each.task.prepares for each in by_stage.get(init.stage, [])]
+                found += differences_of_stage(init, trained, kind.task.prepares)
+    return found
 
 
 def training_caveats(job: JobSpec) -> list[str]:
@@ -61,11 +75,16 @@ def training_caveats(job: JobSpec) -> list[str]:
     return list(dict.fromkeys(line for kind in trained for line in kind.task.training_caveats(kind.backbone)))
 
 
-def _kinds(job: JobSpec) -> Iterator[_Kind]:
-    """Each task with each backbone that trials of the job may have, once. A stage with `from` has those that any trial
-    of its sources may become as a winner."""
+def _kinds(job: JobSpec) -> list[_Kind]:
+    """Each task with each backbone that trials of the job may have, once."""
+    return list({id(kind): kind for kinds in _by_stage(job).values() for kind in kinds}.values())
+
+
+def _by_stage(job: JobSpec) -> dict[str, list[_Kind]]:
+    """Those of each stage; what several stages have is one object. A stage with `from` has those that any trial of its
+    sources may become as a winner."""
     by_stage: dict[str, list[dict[str, Any]]] = {}
-    seen: set[str] = set()
+    kinds: dict[str, _Kind] = {}
     for stage in job.stages:
         bases = [fields for name in stage.from_ for fields in by_stage[name]] or [_parts_of(job.trial)]
         settings = _distinct(_chosen(point) for point in points(stage.sweep))
@@ -73,12 +92,11 @@ def _kinds(job: JobSpec) -> Iterator[_Kind]:
         by_stage[stage.name] = _distinct(made)
         for fields in by_stage[stage.name]:
             text = json.dumps(fields, sort_keys=True)
-            if text in seen:
-                continue
-            seen.add(text)
-            task = task_class(fields["task"]["kind"]).model_validate(fields["task"])
-            trains = task.makes_steps and fields.get("optim", {}).get("epochs") != 0
-            yield _Kind(task, BackboneSpec.model_validate(fields["backbone"]), trains)
+            if text not in kinds:
+                task = task_class(fields["task"]["kind"]).model_validate(fields["task"])
+                trains = task.makes_steps and fields.get("optim", {}).get("epochs") != 0
+                kinds[text] = _Kind(task, BackboneSpec.model_validate(fields["backbone"]), trains)
+    return {name: [kinds[json.dumps(each, sort_keys=True)] for each in made] for name, made in by_stage.items()}
 
 
 def _parts_of(trial: Mapping[str, Any]) -> dict[str, Any]:

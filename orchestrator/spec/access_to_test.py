@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import json
 from collections.abc import Collection
 
 from orchestrator.records.recorded_spec import varied_paths
 from orchestrator.spec.job import JobSpec, Stage
-from orchestrator.spec.sweep import Grid, Search, apart
+from orchestrator.spec.sweep import Grid, Search, apart, axis_values
 
 
 def why_refused(job: JobSpec, number: int) -> str | None:
@@ -51,9 +53,35 @@ def _axes(job: JobSpec, number: int) -> list[str]:
     """Paths of which the stage's trials have several values: of its own sweep, or of the groups of its sources."""
     stage = job.stages[number]
     own = varied_paths(stage.sweep.model_dump(mode="json", by_alias=True))
-    sources = _sources(job, number)
-    groups = [path for source in sources for path in _axes(job, source) if path in _per(job, number)]
+    per = _per(job, number)
+    groups = [
+        inner
+        for source in _sources(job, number)
+        for path in _axes(job, source)
+        for field in per
+        if (inner := _inner(job, path, field))
+    ]
     return list(dict.fromkeys([*groups, *own]))
+
+
+def _inner(job: JobSpec, axis: str, field: str) -> str | None:
+    """The field along which the groups of `field` differ where trials differ along `axis`: the axis where it lies in
+    the section that forms the groups (`per: optim` of values of optim.lr), the field where its section is the axis and
+    the values of that differ in it, None where neither lies in the other."""
+    if axis == field or axis.startswith(f"{field}."):
+        return axis
+    if not field.startswith(f"{axis}."):
+        return None
+    steps = field.removeprefix(f"{axis}.").split(".")
+    values = {
+        json.dumps(
+            functools.reduce(lambda part, step: part.get(step) if isinstance(part, dict) else None, steps, value)
+        )
+        for stage in job.stages
+        for axes in (stage.sweep.grid if isinstance(stage.sweep, Grid) else [])
+        for value in (axis_values(axes[axis]) if axis in axes else [])
+    }
+    return field if len(values) > 1 else None
 
 
 def _sources(job: JobSpec, number: int) -> list[int]:

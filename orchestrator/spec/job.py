@@ -32,6 +32,17 @@ PLANNER_ONLY = ("may_test", "batch_workers", "plugins")
 """The fields of a trial that no spec may set."""
 
 
+SMALLEST_AMOUNT = 0.0001
+"""Of a resource: what Ray refuses to go below (RESOURCE_UNIT_SCALING)."""
+RESERVED = {
+    "": "a name has at least one character",
+    "CPU": "write resources.cpus",
+    "GPU": "write resources.gpus",
+    **dict.fromkeys(("memory", "object_store_memory", "bundle"), "Ray keeps this name for itself; choose another"),
+}
+"""Names that no custom resource may have in Ray, and what to do."""
+
+
 class Resources(SpecModel):
     """The resources that one trial holds while it runs."""
 
@@ -71,6 +82,23 @@ class Resources(SpecModel):
             raise ValueError("above 1 only whole GPUs are possible")
         return gpus
 
+    @field_validator("cpus", "gpus")
+    @classmethod
+    def _not_too_small(cls, amount: float) -> float:
+        if 0 < amount < SMALLEST_AMOUNT:
+            raise ValueError(f"Ray counts in steps of {SMALLEST_AMOUNT}; write at least that, or 0")
+        return amount
+
+    @field_validator("custom")
+    @classmethod
+    def _other_names(cls, custom: dict[str, float]) -> dict[str, float]:
+        for name, amount in custom.items():
+            if name in RESERVED:
+                raise ValueError(f"{name}: {RESERVED[name]}")
+            if 0 < amount < SMALLEST_AMOUNT:
+                raise ValueError(f"{name}: Ray counts in steps of {SMALLEST_AMOUNT}; write at least that, or 0")
+        return custom
+
 
 class Near(SpecModel):
     """Values to try around the winner's value: multiples of it, or steps from it."""
@@ -105,7 +133,9 @@ class Stage(SpecModel):
     sweep: Sweep = SingleSetting()
     """With `from` (and no neighbourhood): every winner at every point, for example over seeds."""
     per: Annotated[list[Path_], BeforeValidator(as_list)] = Field(default=[], max_length=50)
-    """Fields that form a group; a winner is chosen in each. A stage with `from` has the groups of its source."""
+    """Fields that form a group; a winner is chosen in each. A stage with `from` has the groups of its source. Where
+    such a stage reads test, groups may differ in nothing but what the report compares (rows, columns, x axes) and the
+    seed: to measure one winner for each learning rate on test would be to choose the learning rate by it."""
     from_: Annotated[list[Label], BeforeValidator(as_list)] = Field(default=[], alias="from", max_length=MAX_STAGES)
     """Stages whose winner this one takes, one for each group over all of them together."""
     neighbourhood: Neighbourhood | None = None

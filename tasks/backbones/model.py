@@ -131,9 +131,21 @@ def _from_timm(spec: BackboneSpec, classes: int, size: tuple[int, int], any_size
         raise ValueError(f"{title}: {error}{nearest_arguments(spec.model, given)}") from error
     except (AssertionError, ArithmeticError, LookupError) as error:  # arguments that timm takes and cannot use
         raise ValueError(f"{title}: {type(error).__name__}: {error}") from error
+    except RuntimeError as error:
+        if _needs_content_or_memory(error):
+            raise
+        raise ValueError(f"{title}: {error}") from error
     if any_size and "img_size" in options and "dynamic_img_size" not in options:
         raise ValueError(f"timm model {spec.model} takes images of one size only; use a Swin, SwinV2, ViT or ResNet")
     return cast("nn.Module", model)
+
+
+def _needs_content_or_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch may be about more than shapes, such as a size below zero.
+
+    On the meta device there is no memory that could be short, and what asks for content there names the device.
+    """
+    return torch.get_default_device().type != "meta" or isinstance(error, NotImplementedError) or "meta" in str(error)
 
 
 def _check_tag(name: str) -> None:

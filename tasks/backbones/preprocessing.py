@@ -1,14 +1,15 @@
-"""Compares how a task prepares images with how those were prepared that published weights were trained on."""
+"""Compares how a task prepares images with how those were prepared that its weights were trained on."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
-    from tasks.backbones.spec import Init
+    from tasks.backbones.spec import FromStage, Init
 
 Channels = tuple[float, float, float]
 """A number for red, green and blue."""
@@ -68,15 +69,39 @@ def differences(init: Init, own: Preprocessing | None) -> list[str]:
     if own is None or stated is None:
         return []
     pairs = (
-        ("mean", _numbers(stated.mean), _numbers(own.mean)),
-        ("standard deviation", _numbers(stated.std), _numbers(own.std)),
+        *_colours(stated, own),
         ("interpolation", stated.interpolation, own.interpolation),
         ("evaluation crop", f"{stated.eval_crop:g}", f"{round(own.eval_crop, 4):g}"),
     )
+    return _line(init, "by timm's word for the tag", pairs)
+
+
+def differences_of_stage(
+    init: FromStage, trained: Sequence[Preprocessing | None], own: Preprocessing | None
+) -> list[str]:
+    """Likewise for weights of an earlier stage, of whose tasks `trained` says how they prepare images: a line if every
+    one of them, and all say it, reduces and divides pixels by other numbers than `own`. Resizing may differ."""
+    known = [each for each in trained if each is not None]
+    if own is None or not known or len(known) < len(trained):
+        return []
+    if any((each.mean, each.std) == (own.mean, own.std) for each in known):
+        return []
+    return _line(init, f"by stage {init.stage}", _colours(known[0], own))
+
+
+def _colours(theirs: Preprocessing, ours: Preprocessing) -> tuple[tuple[str, str, str], ...]:
+    """(what, theirs, ours) of the numbers that pixels are reduced and divided by."""
+    return (
+        ("mean", _numbers(theirs.mean), _numbers(ours.mean)),
+        ("standard deviation", _numbers(theirs.std), _numbers(ours.std)),
+    )
+
+
+def _line(init: Init, by: str, pairs: Iterable[tuple[str, str, str]]) -> list[str]:
     unlike = [f"{what} {theirs} (here {ours})" for what, theirs, ours in pairs if theirs != ours]
     if not unlike:
         return []
-    return [f"weights {init.name}: trained with other preprocessing, by timm's word for the tag: {', '.join(unlike)}"]
+    return [f"weights {init.name}: trained with other preprocessing, {by}: {', '.join(unlike)}"]
 
 
 def _numbers(values: Channels) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import operator
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -33,8 +35,9 @@ class FromFile(BaseModel):
     kind: Literal["file"] = "file"
     name: Label
     path: FilePath
-    """Absolute, or relative to the data root, or a URI: `file://`, or `https://` (`weights fetch` downloads it once;
-    trials never do). Always .safetensors: `weights import` makes one from other people's checkpoints."""
+    """Absolute, below the home folder (~), or relative to the data root, or a URI: `file://`, or `https://` (`weights
+    fetch` downloads it once; trials never do). Always .safetensors: `weights import` makes one from other people's
+    checkpoints."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """None: not filled in yet. Such a trial can be planned and costed but not run: `missing` returns what to write.
     Once filled in, it identifies the content: it enters the trial's key, and the path no longer does."""
@@ -67,7 +70,8 @@ class FromFile(BaseModel):
         """Path of the file on this machine. `root`: the data root."""
         if self.remote:
             return fetched(self.path, str(self.sha256), root)
-        return root / (unquote(urlsplit(self.path).path) if self.path.startswith("file://") else self.path)
+        address = self.path.startswith("file://")
+        return root / (unquote(urlsplit(self.path).path) if address else os.path.expanduser(self.path))
 
     def missing(self, root: Path) -> str | None:
         """None if the file is there with this SHA-256, else what to do. `root`: the data root. Reads the file."""
@@ -328,6 +332,7 @@ class BackboneSpec(BaseModel):
                 raise ValueError(f"{name} is not set here: {instead}")
         if empty := [name for name, value in args.items() if value is None]:
             raise ValueError(f"timm drops arguments that are null and uses its own default: leave out {empty[0]}")
+        _check_numbers("args", args, MOST)
         return args
 
     @property
@@ -335,6 +340,23 @@ class BackboneSpec(BaseModel):
         """False where the channels-last layout slows a GPU down: the large depthwise kernels of RepLKNet (on an H100 in
         benchmarks/results/gpu-2026-11-26-h100.json 0.73 of a plain loop without it; SwinV2-B gains 12 %)."""
         return not self.model.startswith("replknet")
+
+
+MOST, MOST_LAYERS = 1_000_000, 1_000
+"""Of a whole number among `args`; of one that counts layers, each of which takes a hundredth of a second to make."""
+_COUNTS_LAYERS = re.compile("depth|layer|block")
+
+
+def _check_numbers(name: str, value: Any, most: int) -> None:
+    """Raises ValueError for a whole number at any depth of the value that no model can have."""
+    if isinstance(value, int) and value > most:
+        raise ValueError(f"{name} {value}: at most {most:,}")
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _check_numbers(key, part, MOST_LAYERS if _COUNTS_LAYERS.search(str(key)) else most)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            _check_numbers(name, part, most)
 
 
 _DECIDED_ELSEWHERE = {

@@ -24,7 +24,7 @@ def own_names() -> frozenset[str]:
     """The same without plugins, read from timm's source files and ours."""
     package = importlib.util.find_spec("timm")
     if package is None or package.origin is None:
-        raise ModuleNotFoundError("timm is not installed, though this project requires it")
+        raise ModuleNotFoundError("timm is not installed, though this project requires it", name="timm")
     files = [*(Path(package.origin).parent / "models").glob("*.py"), Path(__file__).parent / "replknet.py"]
     return frozenset(name for file in files for name in _REGISTERED.findall(file.read_text(encoding="utf-8")))
 

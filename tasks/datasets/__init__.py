@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -78,7 +79,7 @@ def describe(path: str, kind: str | None, fields: Mapping[str, str], root: Path)
 
     Raises ValueError naming a field that is wrong.
     """
-    kind = kind or _looks_like(root / Path(path).expanduser())
+    kind = kind or _looks_like(root / Path(os.path.expanduser(path)))
     try:
         described = DESCRIBED[kind].model_validate({"kind": kind.removesuffix("_instances"), "path": path, **fields})
     except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path, PurePath
@@ -64,7 +65,7 @@ class DatasetDescription(BaseModel, ABC):
 
     def base(self, root: Path) -> Path:
         """Where the data lie. `root`: the data root."""
-        return root / Path(self.path).expanduser()
+        return root / Path(os.path.expanduser(self.path))
 
     @abstractmethod
     def info(self, root: Path) -> DatasetInfo:

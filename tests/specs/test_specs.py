@@ -179,6 +179,26 @@ def test_k12_paper_profile_is_the_papers_protocol() -> None:
     assert {row: round(mean, 1) for row, mean in means.items()} == {"SUP": 89.7, "MIM": 86.1}  # as in Table 1
 
 
+@pytest.mark.parametrize(
+    ("name", "profile"),
+    [
+        ("cog", "paper"), ("cog", "table7"), ("inat18", "paper"), ("inat18", "table7"), ("k12_grid", "paper"),
+        ("drop_layers", "cars"), ("imagenet_finetune", "paper"), ("imagenet_finetune", "replknet"),
+        *(("pretrain_simmim", profile) for profile in ("swinv2_b", "swinv2_l", "vit_b", "replknet")),
+    ],
+)  # fmt: skip
+def test_what_the_public_code_of_simmim_trains_has_the_learning_rate_that_it_has(name: str, profile: str) -> None:
+    """It reads the schedule after a step. Its configurations state rates at 512 images and multiply by batch / 512."""
+    for trial in Planner(assume_all(load(ROOT / "specs" / f"{name}.yaml", profile)), DurationModel()).specs():
+        optim = trial.optim
+        assert optim.lr_lag == 1
+        scaled = optim.lr_convention == "per_512" or name in ("k12_grid", "drop_layers")  # these two state the rates
+        expected = (5e-7 if trial.task.kind == "pretrain" else 2.5e-7) * (1 if scaled else optim.batch / 512)
+        assert optim.warmup_lr == pytest.approx(expected, rel=1e-12)
+        if optim.schedule == "cosine":
+            assert optim.min_lr == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize("profile", ["laptop", "cars"])
 def test_layers_are_dropped_with_one_recipe_for_every_depth(profile: str) -> None:
     job = load(ROOT / "specs" / "drop_layers.yaml", profile)

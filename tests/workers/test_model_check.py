@@ -90,6 +90,23 @@ def test_what_needs_content_is_left_to_the_trial(tmp_path: Path) -> None:
     assert problem(spec("swinv2_base_window12_192", SWIN), tmp_path / "raw.safetensors") is None
 
 
+@pytest.mark.parametrize(
+    ("model", "args", "said"),
+    [
+        ("vit_base_patch16_224", {**VIT, "embed_dim": -64}, "negative dimension -64"),
+        ("vit_base_patch16_224", {**VIT, "mlp_ratio": -1.0}, "negative dimension"),
+        ("vit_base_patch16_224", {**VIT, "depth": -1}, "must be non-negative"),
+        ("swinv2_base_window12_192", {**SWIN, "embed_dim": -96}, "negative dimension -96"),
+        ("resnet50", {"base_width": -64}, "negative dimension"),
+    ],
+)
+def test_a_size_that_no_tensor_can_have_is_told(model: str, args: dict[str, Any], said: str) -> None:
+    """It is known from shapes alone; what needs content is left to the trial all the same."""
+    found = str(problem(spec(model, args), None))
+    assert found.startswith(f"timm model {model} with {args}: ")
+    assert said in found
+
+
 @pytest.mark.parametrize("drop_path", [0.0, 0.1])
 def test_drop_path_counts(drop_path: float) -> None:
     found = problem(spec("vgg11", {}, drop_path=drop_path), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -74,7 +75,7 @@ class DepthPairs(DatasetDescription):
         return DepthDataset(
             name=self.name, title=self.name, source="folder", split="by the lists of pairs", licence="",
             how_to_get=f"{self.path} must be a folder with lists of pairs: `image depth` in each line",
-            folder=str(Path(self.path).expanduser()), lists=self._lists, counts=counts, format=self.format,
+            folder=os.path.expanduser(self.path), lists=self._lists, counts=counts, format=self.format,
             windows=None,
         )  # fmt: skip
 

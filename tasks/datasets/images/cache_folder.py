@@ -57,7 +57,12 @@ def node_cache_folder() -> CacheFolder | str:
     place = os.environ.get("ORCHESTRATOR_CACHE", "")
     if place == "off":
         return "off (ORCHESTRATOR_CACHE)"
-    folder = Path(os.path.expanduser(place) or tempfile.gettempdir()).absolute() / f"orchestrator-cache-{os.getuid()}"
+    home = os.path.expanduser(place)
+    if home.startswith("~"):
+        raise DataError(
+            f"ORCHESTRATOR_CACHE {place!r}: the home folder that ~ stands for is unknown; write a whole path"
+        )
+    folder = Path(home or tempfile.gettempdir()).absolute() / f"orchestrator-cache-{os.getuid()}"
     amount = os.environ.get("ORCHESTRATOR_CACHE_GB", "")
     try:
         gigabytes = float(amount or DEFAULT_GB)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -95,6 +96,7 @@ class ColumnsDescription(LabelledDescription):
             rows = [["image"]] * len(images)
         learnt = [i for i in range(len(rows)) if parts is None or parts[i] == "train"]
         classes = _in_order({value for i in learnt or range(len(rows)) for value in rows[i]})
+        self._refuse_one_number_twice(classes)
         ranks = {value: rank for rank, value in enumerate(classes)}
         self._refuse_unknown(rows, parts, ranks)
         names = [(class_names or {}).get(value, value) for value in classes]
@@ -104,6 +106,18 @@ class ColumnsDescription(LabelledDescription):
             raise DataError(f"{self.name}: no image has a label in column {self.labels!r}")
         numbers = [{ranks[value] for value in row} for row in rows]
         return Listing(images, [[int(n in row) for n in range(len(names))] for row in numbers], names, parts, groups)
+
+    def _refuse_one_number_twice(self, classes: Sequence[str]) -> None:
+        """Raises DataError for a class that a table writes as 1 and as 1.0, as programs do to a column with a gap: its
+        images would be of two classes."""
+        written: dict[str, str] = {}
+        for value in classes:
+            number = _WHOLE.fullmatch(value)
+            if number and written.setdefault(number[1], value) != value:
+                raise DataError(
+                    f"{self.name}: labels {written[number[1]]!r} and {value!r} of {self.path} are one number; write "
+                    "every label in one way"
+                )
 
     def _refuse_unknown(self, rows: list[list[str]], parts: list[str] | None, ranks: Mapping[str, int]) -> None:
         """Raises DataError for labels of val and test that no training image has."""
@@ -161,6 +175,10 @@ class ColumnsDescription(LabelledDescription):
 
     def _wrong(self, row: int, column: str | None, what: str, remedy: str) -> DataError:
         return DataError(f"{self.name}: {self.row_name(row)}: column {column!r} {what}; {remedy}")
+
+
+_WHOLE = re.compile(r"([+-]?\d+)(?:\.0*)?")
+"""A whole number as tables write it, with or without a point."""
 
 
 def _in_order(values: set[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
@@ -43,7 +44,7 @@ class ImageTable(ColumnsDescription):
 
     def base(self, root: Path) -> Path:
         """The folder of the images."""
-        return self.table(root).parent if self.images is None else root / Path(self.images).expanduser()
+        return self.table(root).parent if self.images is None else root / Path(os.path.expanduser(self.images))
 
     def missing(self, root: Path) -> str | None:
         path = self.table(root)

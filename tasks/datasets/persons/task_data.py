@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,7 @@ class PoseData:
         files = self.whole.part_files.get(self.evaluate)
         remedy = "name one in task.boxes_file, or set task.boxes: ground_truth"
         if self.boxes_file is not None:
-            path = root / Path(self.boxes_file).expanduser()
+            path = root / Path(os.path.expanduser(self.boxes_file))
         elif files is None or not files.detections:
             raise DataError(f"{self.whole.name} has no published boxes for {self.evaluate}: {remedy}")
         else:

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.engine.actor_handle import ActorHandle, held_by, name_of, of_name
 from orchestrator.engine.ray_backend import RayBackend
-from orchestrator.spec.job import Resources
+from orchestrator.spec.job import RESERVED, SMALLEST_AMOUNT, Resources
 
 
 @pytest.mark.parametrize("plugins", ["", "0123456789ab"])
@@ -31,3 +31,14 @@ def test_a_trial_never_runs_where_other_plugins_or_none_are_imported() -> None:
         assert found.plugins == own
         del backend._workers[found.name]
         assert backend._suiting(held) is None
+
+
+def test_ray_refuses_what_no_spec_may_ask_for() -> None:
+    from ray._common.utils import resources_from_ray_options
+    from ray._raylet import RESOURCE_UNIT_SCALING
+
+    assert round(1 / RESOURCE_UNIT_SCALING, 12) == SMALLEST_AMOUNT
+    for name in filter(None, RESERVED):
+        with pytest.raises(ValueError, match=name):
+            resources_from_ray_options({"resources": {name: 1}})
+    assert resources_from_ray_options({"resources": {"a100": 1}}) == {"a100": 1}

@@ -137,6 +137,44 @@ def test_nothing_is_said_of_augmentation_where_nothing_is_trained(write: Written
     assert training_caveats(load(path)) == []
 
 
+STAGES = """\
+name: own-weights
+trial:
+  task: {kind: classify, dataset: digits, augment: light, normalize: HERE}
+  backbone: {model: vit_tiny_patch16_224, image_size: 32, args: {patch_size: 4, embed_dim: 16, depth: 1, num_heads: 2}}
+  optim: {lr: 1e-3, batch: 20, epochs: 2, warmup_epochs: 1}
+stages:
+  - name: pretrain
+    override: {task: {kind: pretrain, dataset: digits-pretrain, mask_patch: 4, normalize: THERE, augment: {flip: 0}}}
+  - {name: grid, sweep: {grid: {optim.lr: [1e-3, 2e-3]}}, override: {backbone.init: {INIT}}}
+  - {name: final, from: grid, override: {task.train: trainval, task.evaluate: test}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "init", "told"),
+    [
+        ("imagenet", "half", "kind: stage, name: MIM, stage: pretrain", True),
+        ("half", "imagenet", "kind: stage, name: MIM, stage: pretrain", True),
+        ("half", "half", "kind: stage, name: MIM, stage: pretrain", False),
+        ("imagenet", "half", "kind: none", False),
+        ("imagenet", "half", "kind: stage, name: MIM, stage: pretrain, job: another", False),  # it is not known here
+    ],
+)
+def test_weights_of_a_stage_that_prepared_its_images_otherwise_are_told_once(
+    here: str, there: str, init: str, told: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(STAGES.replace("THERE", there).replace("HERE", here).replace("INIT", init))
+    mean = {"half": "0.5", "imagenet": "0.485 0.456 0.406"}
+    deviation = {"half": "0.5", "imagenet": "0.229 0.224 0.225"}
+    line = (
+        f"weights MIM: trained with other preprocessing, by stage pretrain: mean {mean[there]} (here {mean[here]}), "
+        f"standard deviation {deviation[there]} (here {deviation[here]})"
+    )
+    assert [each for each in caveats(load(path)) if "preprocessing" in each] == [line] * told
+
+
 def test_every_stage_and_axis_is_looked_at(write: Written) -> None:
     def sizes(grid: str) -> list[str]:
         job: JobSpec = load(write(grid, **{"image_size: 32": "image_size: 224"}))

@@ -104,6 +104,46 @@ def test_groups_that_the_report_hides_let_nobody_choose_on_test(tmp_path: Path) 
     assert len(Planner(job, DurationModel()).specs()) == 4
 
 
+RATES = (
+    "optim: [{lr: 1e-4, batch: 20, epochs: 4, warmup_epochs: 1}, {lr: 1e-3, batch: 20, epochs: 4, warmup_epochs: 1}]"
+)
+
+
+@pytest.mark.parametrize(
+    ("per", "axes", "hidden"),
+    [
+        ("optim", "optim.lr: [1e-4, 1e-3]", r"optim\.lr"),
+        ("task.dataset, optim", "task.dataset: [digits, faces], optim.lr: [1e-4, 1e-3]", r"optim\.lr"),
+        ("optim.lr", RATES, r"optim\.lr"),
+        ("optim", RATES, "optim"),
+    ],
+)
+def test_groups_may_be_formed_neither_by_a_section_nor_by_a_field_of_one(
+    per: str, axes: str, hidden: str, tmp_path: Path
+) -> None:
+    """Other spellings of one winner, measured on test, for each learning rate."""
+    grid = f"  - {{name: grid, per: [{per}], sweep: {{grid: {{{axes}}}}}}}\n"
+    near = "  - {name: near, from: grid, neighbourhood: {near: {optim.weight_decay: {multiply: [0.5, 2]}}}}\n"
+    for between, source in (("", "grid"), (near, "[grid, near]")):
+        final = f"  - {{name: final, from: {source}, override: {{task.train: trainval, task.evaluate: test}}}}\n"
+        head = HEAD.replace(", evaluate: test, train: trainval", "")
+        with pytest.raises(SpecError, match=rf"stages\.final: .*several values of {hidden}, "):
+            load(written(tmp_path, f"{head}stages:\n{grid}{between}{final}"))
+
+
+def test_groups_of_a_section_that_differ_in_what_the_report_compares_are_fine(tmp_path: Path) -> None:
+    tasks = "task: [{kind: classify, dataset: digits, val_fraction: 0.3}, {kind: classify, dataset: faces}]"
+    head = HEAD.replace(", evaluate: test, train: trainval", "")
+    final = "  - {name: final, from: grid, override: {task.train: trainval, task.evaluate: test}}\n"
+    for per, axes in (
+        ("task.dataset", tasks),
+        ("task.dataset, optim", tasks),
+    ):
+        grid = f"  - {{name: grid, per: [{per}], sweep: {{grid: {{{axes}, backbone.drop_path: [0, 0.1]}}}}}}\n"
+        job = load(written(tmp_path, f"{head}stages:\n{grid}{final}"))
+        assert StageGraph(job).may_test(job.stages[1])
+
+
 def test_weights_taken_from_a_stage_that_reads_test_are_refused(tmp_path: Path) -> None:
     stages = (
         "  - {name: first}\n"

@@ -179,7 +179,8 @@ def test_what_goes_together_is_allowed(case: str, write: Write) -> None:
 
 
 def test_a_plain_search_may_have_replicates(write: Write) -> None:
-    load(write(SEARCH.replace(FINAL, "    replicates: 3\n" + FINAL + "    replicates: 3\n")))
+    job = load(write(SEARCH.replace(FINAL, "    replicates: 3\n" + FINAL + "    replicates: 3\n")))
+    assert {stage: len(seeds) for stage, seeds in StageSeeds(job).of.items()} == {"search": 3, "final": 3}
 
 
 def seeds_of(*stages: dict[str, Any], seed: int = 0) -> dict[str, tuple[int, ...]]:

@@ -125,7 +125,7 @@ def test_a_database_of_another_program_is_left_alone(database_url: str) -> None:
 
 
 def test_without_create_nothing_is_made(database_url: str, tmp_path: Path) -> None:
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="nothing was submitted there yet"):
         open_store(database_url, create=False)
     assert not (tmp_path / "runs").exists()
     open_store(database_url).close()

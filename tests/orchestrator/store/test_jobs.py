@@ -40,7 +40,7 @@ def test_what_is_not_there_is_not_found(store: Store) -> None:
         lambda: store.jobs.find("no"),
         lambda: store.trials.find("no"),
     ):
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFound, match=r"^no (job|trial) "):
             ask()
     assert store.trials.snapshots(["no"]) == {}
     assert store.jobs.cancel_requested("no") is False
@@ -79,7 +79,7 @@ def test_find_job_by_name_and_prefix(store: Store) -> None:
     with pytest.raises(Conflict, match=r"abc2 \(same\).*abc1 \(same\)"):
         store.jobs.find("abc")
     for wrong in ("%", "", "_"):
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFound, match=r"^no job "):
             store.jobs.find(wrong)
     with pytest.raises(NotFound, match=r"^no job .*did you mean same"):
         store.jobs.find("sane")

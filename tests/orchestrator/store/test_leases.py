@@ -125,7 +125,7 @@ def test_adopt_goes_on_under_the_same_token(three: Store) -> None:
     assert three.leases.adopt("d2", key_of(2), 0) is False  # not running
     assert three.leases.adopt("d2", key_of(1), token) is True
     assert [(a.token, a.driver_id, a.cause) for a in three.trials.attempts(key_of(1))] == [(token, "d2", None)]
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLost, match=key_of(1)[:8]):
         three.trials.commit("d1", [Reported(key_of(1), token, 1, 1, {}, 1.0)])
     three.trials.commit("d2", [Reported(key_of(1), token, 1, 1, {}, 1.0), Finished(key_of(1), token, {"top1": 1.0})])
     assert three.leases.adopt("d2", key_of(1), token) is False  # ended
@@ -184,8 +184,8 @@ def test_the_database_itself_refuses_a_second_open_attempt(three: Store, databas
         "SELECT id, {}, 'x', 'x', 'x', 0 FROM trials WHERE key = '{}'"
     )
     for token in (1, 2):  # the same token, then a second open attempt
-        with pytest.raises(sa.exc.IntegrityError), engine.begin() as connection:
+        with pytest.raises(sa.exc.IntegrityError, match=r"(?i)unique"), engine.begin() as connection:
             connection.exec_driver_sql(add.format(token, key_of(1)))
-    with pytest.raises(sa.exc.IntegrityError), engine.begin() as connection:
+    with pytest.raises(sa.exc.IntegrityError, match=r"(?i)check"), engine.begin() as connection:
         connection.exec_driver_sql("UPDATE trials SET state = 'lost'")
     engine.dispose()

@@ -50,7 +50,7 @@ def test_only_what_nobody_runs_is_marked_as_stopped(three: Store) -> None:
     ended = three.trials.get(key_of(3))
     assert (ended.error_class, ended.error) == ("stopped", "given up")
     assert (ended.ended or 0) > ended.created
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLost, match=key_of(2)[:8]):
         three.trials.commit("d2", [Finished(key_of(2), lost[key_of(2)], {"top1": 0.9})])
     three.trials.commit("d1", [Finished(key_of(1), held[key_of(1)], {"top1": 0.9})])
 
@@ -68,6 +68,6 @@ def test_events_of_a_search_come_with_their_trials_or_not_at_all(three: Store) -
     with pytest.raises(Conflict, match="another process"):
         three.trials.place(JOB.id, [placement(6, "search")], [(AT, asked(3, key_of(6))), (AT, asked(2, key_of(6)))])
     assert three.search_log.events(JOB.id) == recorded
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match=f"no trial {key_of(6)[:12]} in this store"):
         three.trials.get(key_of(6))
     assert three.search_log.events("another job") == {}

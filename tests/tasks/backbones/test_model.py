@@ -46,6 +46,21 @@ def test_an_argument_that_timm_would_drop_is_refused() -> None:
         spec("replknet_31b", args={"small_kernel": None})
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"depth": 10**9}, "depth 1000000000: at most 1,000"),
+        ({"depths": [2, 2, 1001, 2]}, "depths 1001: at most 1,000"),
+        ({"embed_dim": 10**12}, "embed_dim 1000000000000: at most 1,000,000"),
+        ({"stem": {"layers": [[2000]]}}, "layers 2000: at most 1,000"),
+    ],
+)
+def test_a_number_that_would_take_all_memory_is_refused_with_the_spec(args: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        spec(args=args)
+    assert spec(args={"depth": 1000, "embed_dim": 1_000_000, "init_values": 1e9}).args["depth"] == 1000
+
+
 def test_image_size_and_drop_path_reach_the_model() -> None:
     vit = build(spec(image_size=24, drop_path=0.3), classes=5)
     assert vit.patch_embed.img_size == (24, 24)
@@ -278,5 +293,7 @@ def test_where_a_file_is_expected() -> None:
     root = Path("/data")
     assert FromFile(name="M", path="w/m.safetensors").local(root) == Path("/data/w/m.safetensors")
     assert FromFile(name="M", path="file:///there/my%20m.safetensors").local(root) == Path("/there/my m.safetensors")
+    assert FromFile(name="M", path="~/m.safetensors").local(root) == Path.home() / "m.safetensors"
+    assert FromFile(name="M", path="~nobody-here/m.safetensors").local(root) == root / "~nobody-here/m.safetensors"
     remote = FromFile(name="M", path="https://example.org/a/m.safetensors?v=1", sha256=digest)
     assert remote.local(root) == Path("/data/weights/abababababab-m.safetensors")

@@ -25,6 +25,16 @@ def test_an_impossible_limit_is_refused(folder: Path, monkeypatch: pytest.Monkey
         node_cache_folder()
 
 
+def test_a_home_that_is_unknown_makes_no_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", "~nobody-of-this-name/cache")
+    with pytest.raises(
+        DataError, match="ORCHESTRATOR_CACHE '~nobody-of-this-name/cache': the home folder that ~ stands"
+    ):
+        node_cache_folder()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_others_can_write_to_is_refused(folder: Path) -> None:
     folder.mkdir(parents=True)
     for mode in (0o777, 0o720, 0o702):

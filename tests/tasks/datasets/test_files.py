@@ -214,6 +214,33 @@ def test_what_is_odd_in_a_folder_of_ones_own_is_named(paths: list[str], said: st
         planned(tmp_path)
 
 
+UNKNOWN = "~nobody-of-this-name/x"
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        {"kind": "folder", "path": UNKNOWN},
+        {"kind": "table", "path": f"{UNKNOWN}.csv"},
+        {"kind": "huggingface", "path": UNKNOWN},
+    ],
+    ids=lambda description: description["kind"],
+)
+def test_a_home_that_is_unknown_is_a_folder_that_is_not_there(description: dict[str, str], tmp_path: Path) -> None:
+    task = Classify.model_validate({"kind": "classify", "dataset": description})
+    assert f"{tmp_path}/{description['path']}" in str(task.missing_data(tmp_path))
+    with pytest.raises(DataError, match="~nobody-of-this-name"):
+        task.planned_fields(tmp_path)
+
+
+def test_a_home_is_replaced_in_one_way() -> None:
+    """`Path.expanduser` raises RuntimeError where nobody has the name, which nothing catches."""
+    root = Path(__file__).parents[3]
+    packages = ("orchestrator", "tasks", "workers")
+    found = [path for name in packages for path in (root / name).rglob("*.py") if ".expanduser()" in path.read_text()]
+    assert found == []
+
+
 def test_a_link_that_leads_back_is_named(tmp_path: Path) -> None:
     for name in ("a/1.jpg", "a/2.jpg"):
         trees.draw(tmp_path / "own" / name, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -143,6 +144,20 @@ def test_numbers_are_classes_in_their_order(tmp_path: Path, rows: list[Row]) -> 
         planned(tmp_path, {"kind": "table", "path": f"lab/birds{suffix}"})
     for path in (tmp_path / "splits").glob("birds*.jsonl"):
         assert '"names": ["9", "10"]' in path.read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize("other", ["9.0", "9."])
+def test_a_number_that_is_written_in_two_ways_is_refused(tmp_path: Path, rows: list[Row], other: str) -> None:
+    """Half of a class's images would be of a class of their own."""
+    for i, row in enumerate(rows):
+        row["label"] = ("9", "10", other)[i % 3]
+    tables.write_csv(tmp_path / "lab" / "birds.csv", rows)
+    with pytest.raises(DataError, match=rf"labels '9' and '{re.escape(other)}' of lab/birds.csv are one number"):
+        planned(tmp_path, TABLE)
+    for row in rows:
+        row["label"] = str(row["label"]).replace(other, "09")  # a code with its zero is another one
+    tables.write_csv(tmp_path / "lab" / "birds.csv", rows)
+    planned(tmp_path, TABLE)
 
 
 def test_a_table_without_labels_is_for_pretraining_and_analysis(tmp_path: Path, rows: list[Row]) -> None:
