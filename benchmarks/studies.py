@@ -93,7 +93,7 @@ def study(spec: Path, profile: str, folder: Path, cpus: int, place: Place) -> st
         shutil.copyfile(figure, pictures / f"{named}-{figure.name}")
     trials = len({line["key"] for line in report["trials"]})
     count = f"{trials} trial{'s' * (trials != 1)}"
-    count += f", {found} of them done by an earlier study," if found else ""
+    count += f", {found} of them done before," if found else ""
     return "\n\n".join(
         [
             results(printed("report", folder, "-f", "md"), f"{os.path.relpath(RESULTS, place.page.parent)}/{named}-"),
@@ -164,6 +164,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "studies", help="where each call makes a folder")
     parser.add_argument("--folder", type=Path, help="an earlier call's folder: what it did is found done")
     given = parser.parse_args()
+    if given.folder and not given.folder.is_dir():
+        parser.error(f"--folder {given.folder}: no such folder")
     specs = given.specs or [path for path in sorted((ROOT / "specs").glob("*.yaml")) if "laptop" in profiles(path)]
     pages = {path: path.read_text() for path in PAGES}
     places = {

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 from collections.abc import Collection
 
-from orchestrator.records.recorded_spec import varied_paths
+from orchestrator.records.recorded_spec import setting_at, varied_paths
 from orchestrator.spec.job import JobSpec, Stage
 from orchestrator.spec.sweep import Grid, Search, apart, axis_values
 
@@ -72,11 +71,8 @@ def _inner(job: JobSpec, axis: str, field: str) -> str | None:
         return axis
     if not field.startswith(f"{axis}."):
         return None
-    steps = field.removeprefix(f"{axis}.").split(".")
     values = {
-        json.dumps(
-            functools.reduce(lambda part, step: part.get(step) if isinstance(part, dict) else None, steps, value)
-        )
+        json.dumps(setting_at({axis: value}, field))
         for stage in job.stages
         for axes in (stage.sweep.grid if isinstance(stage.sweep, Grid) else [])
         for value in (axis_values(axes[axis]) if axis in axes else [])
