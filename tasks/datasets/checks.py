@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tasks.datasets.images.source import Source
 
 GLANCE = 32
-"""Images of a part whose size is compared where not all are opened, at even distances."""
+"""Images of a part whose size is compared where not all are opened."""
 
 
 def look_at_files(
@@ -58,9 +58,11 @@ def look_at_files(
         finding.problems.append(f"{len(faults):,} of {len(paths):,} images cannot be read: {first_few(faults)}")
 
 
-def glance(count: int) -> range:
-    """`GLANCE` rows of `count`, or a few more."""
-    return range(0, count, max(1, count // GLANCE))
+def spread(count: int, wanted: int) -> Sequence[int]:
+    """At most `wanted` rows of `count`, at even distances from the first to the last."""
+    if count <= wanted:
+        return range(count)
+    return sorted({round(place * (count - 1) / (wanted - 1)) for place in range(wanted)})
 
 
 def other_sizes(source: Source, names: Sequence[str], stated: NDArray[np.int64], rows: Sequence[int]) -> list[str]:

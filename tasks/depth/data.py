@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks.base import Batch, DataContext
+from tasks.datasets.checks import spread
 from tasks.datasets.depth_pairs import survey
 from tasks.datasets.depth_pairs.layout import DepthFormat, DepthLayout
 from tasks.datasets.depth_pairs.maps import read_raw
@@ -213,7 +214,7 @@ def depth_loaders(
     for part, what in ((pairs.train, "train"), (pairs.evaluation, "the part to evaluate"), (pairs.apart, "apart")):
         if part is not None:
             survey.check_files(layout, part, what)
-    learnt = survey.look(layout, pairs.train, survey.spread(len(pairs.train), survey.GLANCE))
+    learnt = survey.look(layout, pairs.train, spread(len(pairs.train), survey.GLANCE))
     measured = survey.look(layout, pairs.evaluation, range(len(pairs.evaluation)))
     survey.check_unit(layout.name, [*learnt, *measured], how.format)
     survey.check_truth(layout.name, measured, how.format)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tasks.datasets.checks import compare_manifest
+from tasks.datasets.checks import compare_manifest, spread
 from tasks.datasets.depth_pairs import survey
 from tasks.datasets.depth_pairs.layout import DepthLayout, Part
 from tasks.datasets.depth_pairs.pairs import Pairs, file_name, manifest, read_pairs
@@ -48,7 +48,7 @@ def _check_part(layout: DepthLayout, part: Part, images: bool, watch: Watch, fin
     if problem := _fault(layout, lambda: survey.check_files(layout, pairs, part)):
         finding.problems.append(problem)
         return []
-    rows = range(len(pairs)) if images else survey.spread(len(pairs), survey.GLANCE)
+    rows = range(len(pairs)) if images else spread(len(pairs), survey.GLANCE)
     found, faults = _looked(layout, pairs, rows, watch)
     if faults:
         finding.problems.append(

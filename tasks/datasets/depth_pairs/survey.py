@@ -176,10 +176,3 @@ def check_truth(name: str, looked: Sequence[Looked], format: DepthFormat) -> Non
             f"evaluated (window {format.window}) between {format.shortest:g} and {format.longest:g} m: "
             f"{first_few(without)}; leave them out of the list, or correct range and unit"
         )
-
-
-def spread(count: int, wanted: int) -> list[int]:
-    """At most `wanted` rows of `count`, at even distances from the first to the last."""
-    if count <= wanted:
-        return list(range(count))
-    return sorted({round(place * (count - 1) / (wanted - 1)) for place in range(wanted)})

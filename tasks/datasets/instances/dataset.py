@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.datasets.annotated import PARTS, AnnotatedDataset, ImageCounts, Part
-from tasks.datasets.checks import glance, look_at_files, other_sizes
+from tasks.datasets.checks import GLANCE, look_at_files, other_sizes, spread
 from tasks.datasets.files import first_few, plain
 from tasks.datasets.info import Finding, Watch
 from tasks.datasets.manifest import Manifest
@@ -137,7 +137,8 @@ class InstanceDataset(AnnotatedDataset):
                 source = open_images(self.name, base, [base / name for name in names])
             except DataError:
                 continue
-            wrong += other_sizes(source, names, found.sizes, range(len(names)) if images else glance(len(names)))
+            rows = range(len(names)) if images else spread(len(names), GLANCE)
+            wrong += other_sizes(source, names, found.sizes, rows)
         return wrong
 
     def files(self, root: Path) -> tuple[list[Path], list[int] | None]:

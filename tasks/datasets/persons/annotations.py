@@ -218,7 +218,14 @@ def _check_places(found: Persons) -> None:
             f"most joints of {apart:,} of {count:,} persons lie outside of their boxes: keypoints are x and y in pixels"
             " of the image, bbox is x, y, width and height in pixels; correct whichever is not"
         )
-    beyond = int((high > found.sizes[found.image_of[usable]][:, ::-1] + 1).any(-1).sum())
+    sizes = found.sizes[found.image_of[usable]]
+    beyond, exchanged = (int((high > sides + 1).any(-1).sum()) for sides in (sizes[:, ::-1], sizes))
+    if 10 * beyond > count and 10 * exchanged < beyond:
+        raise ValueError(
+            f"the boxes of {beyond:,} of {count:,} persons end outside of their images, and of {exchanged:,} if height "
+            "and width are exchanged, as CrowdPose's first files have them: get newer ones, or exchange the two in "
+            "every entry of 'images'"
+        )
     if 2 * beyond > count:
         raise ValueError(
             f"the boxes of {beyond:,} of {count:,} persons end outside of their images: bbox is x, y, width and height "

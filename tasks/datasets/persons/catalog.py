@@ -47,9 +47,11 @@ CROWDPOSE = PoseDataset(
     licence="for research; images by the terms of MSCOCO, MPII and AI Challenger",
     needs=("crowdpose/json/crowdpose_train.json", "crowdpose/json/crowdpose_val.json",
            "crowdpose/json/crowdpose_test.json", "crowdpose/images"),
+    # height and width of train and test: issue 12 of the data set's repository, and open-mmlab/mmpose, issues 308, 310
     how_to_get="Get images.zip and the annotations from github.com/Jeff-sjtu/CrowdPose into crowdpose/images and "
-    "crowdpose/json. Detected boxes (the paper's are of a Cascade Mask R-CNN and are not published; those that the "
-    "configurations of mmpose take are of YOLOv3: det_for_crowd_test_0.1_0.5.json) as "
+    "crowdpose/json (files of before April 2021 have height and width exchanged). Detected boxes (the paper's are of a "
+    "Cascade Mask R-CNN and are not published; those that the configurations of mmpose take are of YOLOv3: "
+    "det_for_crowd_test_0.1_0.5.json) as "
     "crowdpose/person_detection_results/crowdpose_test_detections.json, or anywhere with task.boxes_file.",
     # 20,000 images with 80,000 persons in the paper of the data set; how many are in which part, and how many boxes a
     # detector finds there, no public source that we found says: estimates, for cost alone

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.datasets.checks import compare_manifest, glance, look_at_files, other_sizes
+from tasks.datasets.checks import GLANCE, compare_manifest, look_at_files, other_sizes, spread
 from tasks.datasets.files import first_few, plain, repeated
 from tasks.datasets.info import Finding, Watch, unwatched
 from tasks.datasets.manifest import FOLDER, Manifest
@@ -122,8 +122,10 @@ class PoseDataset(OfficialDataset):
             finding.problems += [f"{root / name} is not there" for name in self.needs if not (root / name).exists()]
             return finding
         try:
-            made = self.manifest_of(root)
             base = self.base(root)
+            there = [part for part, files in self.part_files.items() if (base / files.annotations).exists()]
+            persons = {part: self.read(root, part) for part in there}
+            made = self.manifest_of(root, persons)
         except DataError as error:
             finding.problems.append(str(error).removeprefix(f"{self.name}: "))
             return finding
@@ -133,61 +135,57 @@ class PoseDataset(OfficialDataset):
             if wanted and found != wanted and (found or part not in self.optional):
                 finding.problems.append(f"{found:,} images of {part} that count, expected {wanted:,}")
         finding.expected = sum(self.part_files[part].image_count for part in self.labelled_parts) or None
-        self._check_boxes(root, base, finding)
+        self._check_boxes(base, persons, finding)
         compare_manifest(self.name, self.manifest_file, [root / FOLDER, *folders], finding)
         look_at_files(self.name, base, made, images, watch, finding)
-        self._check_sizes(root, base, images, finding)
+        self._check_sizes(base, persons, images, finding)
         return finding
 
-    def _check_sizes(self, root: Path, base: Path, images: bool, finding: Finding) -> None:
+    def _check_sizes(self, base: Path, persons: Mapping[Part, Persons], images: bool, finding: Finding) -> None:
         """Adds the images that have another size than their annotations: of a few, or with `images` of all."""
         from tasks.datasets.images.open import open_images
 
         wrong = list[str]()
-        for part, files in self.part_files.items():
+        for part, each in persons.items():
+            names = self.image_names(part, each)
             try:
-                if not (base / files.annotations).exists():
-                    continue
-                persons = self.read(root, part)
-                names = self.image_names(part, persons)
                 source = open_images(self.name, base, [base / name for name in names])
             except DataError:
-                continue  # which `_check_boxes` or `look_at_files` says
-            wrong += other_sizes(source, names, persons.sizes, range(len(names)) if images else glance(len(names)))
+                continue  # which `look_at_files` says
+            rows = range(len(names)) if images else spread(len(names), GLANCE)
+            wrong += other_sizes(source, names, each.sizes, rows)
         if wrong:
             finding.problems.append(
                 f"{len(wrong):,} images have another size than their annotations say: {first_few(wrong)}"
             )
 
-    def _check_boxes(self, root: Path, base: Path, finding: Finding) -> None:
+    def _check_boxes(self, base: Path, persons: Mapping[Part, Persons], finding: Finding) -> None:
         """Adds faults of the detected boxes that are there, and how much of them and of annotations is left out."""
         import numpy as np
 
         from tasks.datasets.persons.detections import ground_truth, read_boxes
 
-        for part, files in self.part_files.items():
+        for part, each in persons.items():
+            if without := ground_truth(each).left_out:
+                finding.notes.append(f"{part}: {without:,} persons whose box has no area are left out")
+            unstated = int(np.isnan(each.areas).sum())
+            if unstated and self.skeleton == "coco":
+                finding.notes.append(
+                    f"{part}: {unstated:,} persons without area: OKS takes 0.53 of their box, as for CrowdPose"
+                )
+            detections = self.part_files[part].detections
+            if not detections:
+                continue
+            if not (base / detections).exists():
+                finding.notes.append(f"{part}: no {detections}, so task.boxes: ground_truth alone")
+                continue
             try:
-                if not (base / files.annotations).exists():
-                    continue
-                persons = self.read(root, part)
-                without = ground_truth(persons).left_out
-                if without:
-                    finding.notes.append(f"{part}: {without:,} persons whose box has no area are left out")
-                unstated = int(np.isnan(persons.areas).sum())
-                if unstated and self.skeleton == "coco":
-                    finding.notes.append(
-                        f"{part}: {unstated:,} persons without area: OKS takes 0.53 of their box, as for CrowdPose"
-                    )
-                if files.detections and (base / files.detections).exists():
-                    boxes = read_boxes(base / files.detections, self.name, part, persons)
-                    left_out = f"; {boxes.left_out:,} without area are left out" if boxes.left_out else ""
-                    finding.notes.append(
-                        f"{part}: {len(boxes.scores):,} detected boxes in {files.detections}{left_out}"
-                    )
-                elif files.detections:
-                    finding.notes.append(f"{part}: no {files.detections}, so task.boxes: ground_truth alone")
+                boxes = read_boxes(base / detections, self.name, part, each)
             except DataError as error:
                 finding.problems.append(str(error).removeprefix(f"{self.name}: "))
+                continue
+            left_out = f"; {boxes.left_out:,} without area are left out" if boxes.left_out else ""
+            finding.notes.append(f"{part}: {len(boxes.scores):,} detected boxes in {detections}{left_out}")
 
     def files(self, root: Path) -> tuple[list[Path], list[int] | None]:
         base = self.base(root)

@@ -247,10 +247,10 @@ class PoseData:
 
     def _check_sizes(self, part: str, opened: Opened, names: Sequence[str]) -> None:
         """Raises DataError for images of another size than their annotations say, by a look at a few of them."""
-        from tasks.datasets.checks import glance, other_sizes
+        from tasks.datasets.checks import GLANCE, other_sizes, spread
         from tasks.datasets.files import first_few
 
-        rows = glance(len(names))
+        rows = spread(len(names), GLANCE)
         if wrong := other_sizes(opened.images, names, opened.persons.sizes, rows):
             raise DataError(
                 f"{self.name}: {len(wrong)} of {len(rows)} images of {part} that were looked at have another size than "

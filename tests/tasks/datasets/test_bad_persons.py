@@ -40,6 +40,16 @@ def of_all(content: Any, change: Callable[[dict[str, Any]], Any]) -> None:
         change(each)
 
 
+def wide_as_tall(content: Any) -> None:
+    """Everything twice as wide, and images that are said to be twice as tall."""
+    for image in content["images"]:
+        image["height"] *= 2
+    for each in content["annotations"]:
+        x, y, width, height = each["bbox"]
+        rows = np.array(each["keypoints"]).reshape(-1, 3) * [2, 1, 1]
+        each.update(bbox=[2 * x, y, 2 * width, height], keypoints=rows.ravel().tolist())
+
+
 def corners(box: list[float]) -> list[float]:
     """Two corners of what is given as corner and size."""
     x, y, width, height = box
@@ -122,6 +132,11 @@ MISTAKES: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "boxes as corners": (
         TRAIN, lambda c: of_all(c, lambda each: each.update(bbox=corners(each["bbox"]))),
         r"the boxes of 26 of 39 persons end outside of their images: bbox is .* in pixels, and not two corners",
+    ),
+    "height and width exchanged": (
+        TRAIN, wide_as_tall,
+        r"the boxes of 24 of 32 persons end outside of their images, and of 0 if height and width are exchanged, as "
+        r"CrowdPose's first files have them: get newer ones, or exchange the two in every entry of 'images'",
     ),
     "joints as shares": (
         TRAIN, lambda c: of_all(c, lambda each: each.update(keypoints=moved(each, 1 / trees.SIDE, 0))),

@@ -12,6 +12,8 @@ import pytest
 from data_commands import command
 
 from tasks.datasets import find_dataset
+from tasks.datasets.coco_json import read_json
+from tasks.datasets.persons import annotations
 from tasks.datasets.persons.annotations import Persons, read_persons, together
 from tasks.datasets.persons.dataset import PoseDataset
 from tasks.datasets.persons.described import CocoDescription
@@ -165,6 +167,18 @@ def test_data_check_says_what_is_left_out_and_what_is_assumed(tree: Path) -> Non
     assert f"val: 20 detected boxes in {BOXES}; 1 without area are left out" in checked
     assert "val: 1 persons whose box has no area are left out" in checked
     assert f"val: 1 persons without area: OKS takes {CROWD_AREA} of their box, as for CrowdPose" in checked
+
+
+def test_data_check_reads_each_file_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def counted(path: Path, name: str) -> Any:
+        read.append(path.name)
+        return read_json(path, name)
+
+    monkeypatch.setattr(annotations, "read_json", counted)
+    assert command(tree, "check", str(tree), "--kind", "coco").exit_code == 0
+    assert sorted(read) == sorted(path.name for path in (tree / "annotations").iterdir())
 
 
 def test_a_written_manifest_is_believed(tmp_path: Path) -> None:
