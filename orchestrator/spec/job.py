@@ -34,6 +34,7 @@ PLANNER_ONLY = ("may_test", "batch_workers", "plugins")
 
 SMALLEST_AMOUNT = 0.0001
 """Of a resource: what Ray refuses to go below (RESOURCE_UNIT_SCALING)."""
+TOO_SMALL = f"Ray counts in steps of {SMALLEST_AMOUNT}; write at least that, or 0"
 RESERVED = {
     "": "a name has at least one character",
     "CPU": "write resources.cpus",
@@ -86,7 +87,7 @@ class Resources(SpecModel):
     @classmethod
     def _not_too_small(cls, amount: float) -> float:
         if 0 < amount < SMALLEST_AMOUNT:
-            raise ValueError(f"Ray counts in steps of {SMALLEST_AMOUNT}; write at least that, or 0")
+            raise ValueError(TOO_SMALL)
         return amount
 
     @field_validator("custom")
@@ -94,9 +95,9 @@ class Resources(SpecModel):
     def _other_names(cls, custom: dict[str, float]) -> dict[str, float]:
         for name, amount in custom.items():
             if name in RESERVED:
-                raise ValueError(f"{name}: {RESERVED[name]}")
+                raise ValueError(f"{name or '(no name)'}: {RESERVED[name]}")
             if 0 < amount < SMALLEST_AMOUNT:
-                raise ValueError(f"{name}: Ray counts in steps of {SMALLEST_AMOUNT}; write at least that, or 0")
+                raise ValueError(f"{name}: {amount:g}: {TOO_SMALL}")
         return custom
 
 
