@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from analysis_task import Trained, measured
+from safetensors import safe_open
 from timm.utils import ModelEmaV3
 from tiny_task import after, digest, outcome_values, run, trial, trial_of, weights_of
 from torch import nn
@@ -17,9 +19,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+import workers.train
 from tasks.backbones.spec import FromTrial
 from workers.averaged import Average
-from workers.checkpoint import Folder
+from workers.checkpoint import AVERAGED, Folder
 from workers.errors import Stopped
 from workers.optim_spec import EmaSpec
 from workers.trial import Span
@@ -118,6 +121,19 @@ def test_its_figures_are_those_of_the_weights_that_are_handed_on(tmp_path: Path)
     again = trial(init=FromTrial(name="x", trial=key), epochs=0, warmup_epochs=0)
     measured_again, _ = run(again, tmp_path / "again", parents={key: made.weights})
     assert measured_again.figures["top1"] == made.figures["ema_top1"]
+
+
+def test_both_files_of_weights_carry_the_models_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a trial that is chosen by its averaged weights and hands on the others."""
+    monkeypatch.setattr(workers.train, "weights_metadata", lambda model: {"windows": "seven"})
+    outcome, _ = run(trial(ema={**EMA, "choose": True}), tmp_path)
+    assert outcome.weights is not None
+    averaged = tmp_path / AVERAGED
+    assert outcome.facts["averaged_weights"] == hashlib.sha256(averaged.read_bytes()).hexdigest()
+    assert outcome.weights.sha256 not in ("", outcome.facts["averaged_weights"])
+    for path in (averaged, outcome.weights.path):
+        with safe_open(path, "pt") as file:
+            assert file.metadata() == {"windows": "seven"}
 
 
 def test_a_stopped_trial_goes_on_to_the_same_bits(tmp_path: Path) -> None:

@@ -9,9 +9,12 @@ import torch
 from points_task import Points, Spread, SummedPoints
 from tiny_task import Tiny, assert_close, outcome_values, run, trial_of, weights_of
 
+import workers.train
 from tasks.base import Batch, DataContext
 from workers.errors import ErrorClass, TrialError
+from workers.gradients import gradients
 from workers.prepare import seed_of
+from workers.state import TrainingState
 from workers.throughput import flops_per_image
 
 
@@ -105,6 +108,19 @@ def test_every_pass_of_a_step_begins_from_the_steps_own_seed(tmp_path: Path) -> 
 
     run(trial_of(Watched(), micro_batch=4, epochs=1, warmup_epochs=0), tmp_path)
     assert seeds[-8:] == [seed_of(3, "step", step) for step in range(4) for _ in range(2)]
+
+
+def test_a_micro_batch_that_fitted_is_known_to_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several workers then leave the exchange of gradients to DistributedDataParallel, which overlaps it."""
+    known = []
+
+    def watched(run: TrainingState, batch: Batch) -> dict[str, torch.Tensor]:
+        known.append(run.micro_batch_fits)
+        return gradients(run, batch)
+
+    monkeypatch.setattr(workers.train, "gradients", watched)
+    run(trial_of(Tiny(memory=(3,)), epochs=1, warmup_epochs=0), tmp_path)
+    assert known == [False, True, True, True]
 
 
 def test_operations_of_a_summed_loss_are_counted(tmp_path: Path) -> None:

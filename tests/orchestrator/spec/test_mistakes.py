@@ -156,7 +156,7 @@ BAD = {
                                      "nearest: RAND"),
     "part of a GPU too many": ("report:\n", "resources: {gpus: §1.5}\nreport:\n", "above 1 only whole GPUs"),
     "too little of a processor": ("report:\n", "resources: {cpus: §1e-5}\nreport:\n", "Ray counts in steps of 0.0001"),
-    "too little of a resource": ("report:\n", "resources: {custom: §{a100: 1e-5}}\nreport:\n", "a100: 1e-05: Ray counts in"),
+    "too little of a resource": ("report:\n", "resources: {custom: §{a100: 1e-5}}\nreport:\n", "a100: 1e-05: Ray "),
     "processors as a resource": ("report:\n", "resources: {custom: §{CPU: 1}}\nreport:\n", "CPU: write resources.cpus"),
     "memory as a resource": ("report:\n", "resources: {custom: §{memory: 8}}\nreport:\n", "Ray keeps this name for"),
     "a resource without a name": ("report:\n", 'resources: {custom: §{"": 1}}\nreport:\n', "at least one character"),
