@@ -25,7 +25,8 @@ from orchestrator.spec import load
 from orchestrator.spec.job import job_id
 from orchestrator.spec.load import profiles
 from orchestrator.spec.seeds import StageSeeds
-from orchestrator.spec.sweep import points
+from orchestrator.spec.sweep import Grid, axis_values, points
+from tasks.backbones.dropped_layers import drawn_blocks
 
 ROOT = Path(__file__).parents[2]
 CASES = [(path, name) for path in SPECS for name in dict.fromkeys([load(path).profile, *profiles(path)])]
@@ -318,6 +319,16 @@ def test_figure_5_and_drawn_layers_on_depth_are_the_papers_protocol() -> None:
         for trial in trials:
             assert (trial.optim, trial.task, trial.runtime) == (recipe.optim, recipe.task, recipe.runtime)
             assert (trial.backbone.image_size, trial.backbone.norm_eps, trial.backbone.drop_path) == (480, 1e-6, 0.3)
+
+
+@pytest.mark.parametrize(("profile", "pool", "left"), [("laptop", 6, 3), ("laptop_depth", 4, 2), ("paper", 18, 9)])
+def test_no_draw_of_blocks_is_the_baseline(profile: str, pool: int, left: int) -> None:
+    sweep = load(ROOT / "specs/sampled_layers.yaml", profile).stages[-1].sweep
+    assert isinstance(sweep, Grid)
+    draws = {draw for axes in sweep.grid for draw in axis_values(axes.get("backbone.sample_layers.draw", []))}
+    assert len(draws) == 5
+    for draw in draws:
+        assert drawn_blocks(pool, left, draw, "drawn") != tuple(range(left)), draw
 
 
 def test_figure_5_and_drawn_layers_on_pose_have_the_recipe_of_the_pose_spec() -> None:
