@@ -69,7 +69,8 @@ def problem(error: ImportError) -> str | None:
 
 
 def fits(version: str, wanted: str) -> bool:
-    """Whether a version such as 2.1.3 lies within bounds such as `>=2.1,<3`. Bounds of any other form fit."""
+    """Whether a version such as 2.1.3 lies within bounds such as `>=2.1,<3`. Bounds of any other form fit. Not by the
+    library packaging, which a Python with half of the packages may lack."""
     bounds = re.findall(r"(>=|<)\s*([\d.]+)", wanted)
     return all((_numbers(version) >= _numbers(limit)) is (sign == ">=") for sign, limit in bounds)
 

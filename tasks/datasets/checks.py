@@ -88,6 +88,18 @@ def other_sizes(source: Source, names: Sequence[str], stated: NDArray[np.int64],
     return wrong
 
 
+def other_sizes_below(name: str, base: Path, names: Sequence[str], stated: NDArray[np.int64], every: bool) -> list[str]:
+    """`other_sizes` of the images of these names below `base`: of a few, or of `every` one. None where they cannot be
+    opened, which `look_at_files` says."""
+    from tasks.datasets.images.open import open_images
+
+    try:
+        source = open_images(name, base, [base / each for each in names])
+    except DataError:
+        return []
+    return other_sizes(source, names, stated, range(len(names)) if every else spread(len(names), GLANCE))
+
+
 def compare_manifest(name: str, file: str, folders: Sequence[Path], finding: Finding) -> None:
     """Adds a fault when the manifest that is written in one of the folders is not that of the data (`finding.digest`).
 

@@ -11,11 +11,25 @@ from typing import Any
 import numpy as np
 from shared_folders import shared_folder
 
+from tasks.datasets.persons.described import CocoDescription
+from tasks.datasets.persons.task_data import PoseData
+
 SIDE = 96
 IMAGES = {"train": 14, "val": 8, "test": 5}
 CATEGORY = {"coco": ("person", 17), "crowdpose": ("person", 14)}
 EMPTY = 1
 """Position of an image in each part that shows nobody."""
+TRAIN = "annotations/person_keypoints_train2017.json"
+VAL = "annotations/person_keypoints_val2017.json"
+BOXES = "person_detection_results/val2017_detections.json"
+"""Files of a tree in COCO's layout."""
+
+
+def data(base: Path, **options: Any) -> PoseData:
+    """The data of a task on a tree in COCO's layout: detected boxes, unless the options say otherwise."""
+    whole = CocoDescription.model_validate({"kind": "coco", "path": str(base)})
+    chosen = {"train": "train", "evaluate": "val", "boxes": "detections", "boxes_file": None}
+    return PoseData.of(whole, {**chosen, **options})
 
 
 def person(rng: np.random.Generator, number: int, image: int, joints: int, area: bool) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.datasets.annotated import PARTS, AnnotatedDataset, ImageCounts, Part
-from tasks.datasets.checks import GLANCE, look_at_files, other_sizes, spread
+from tasks.datasets.checks import look_at_files, other_sizes_below
 from tasks.datasets.files import first_few, plain
 from tasks.datasets.info import Finding, Watch
 from tasks.datasets.manifest import Manifest
@@ -125,20 +125,11 @@ class InstanceDataset(AnnotatedDataset):
 
     def _other_sizes(self, root: Path, images: bool) -> list[str]:
         """The images whose files have another size than the annotations state: of a few, or with `images` of all."""
-        from tasks.datasets.images.open import open_images
-
         base, wrong = self.base(root), list[str]()
         for part in PARTS:
-            if not self.has(base, part):
-                continue
-            found = self.read(root, part)
-            names = self.image_names(part, found)
-            try:
-                source = open_images(self.name, base, [base / name for name in names])
-            except DataError:
-                continue
-            rows = range(len(names)) if images else spread(len(names), GLANCE)
-            wrong += other_sizes(source, names, found.sizes, rows)
+            if self.has(base, part):
+                found = self.read(root, part)
+                wrong += other_sizes_below(self.name, base, self.image_names(part, found), found.sizes, images)
         return wrong
 
     def files(self, root: Path) -> tuple[list[Path], list[int] | None]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.datasets.checks import GLANCE, compare_manifest, look_at_files, other_sizes, spread
+from tasks.datasets.checks import compare_manifest, look_at_files, other_sizes_below
 from tasks.datasets.files import first_few, plain, repeated
 from tasks.datasets.info import Finding, Watch, unwatched
 from tasks.datasets.manifest import FOLDER, Manifest
@@ -143,17 +143,9 @@ class PoseDataset(OfficialDataset):
 
     def _check_sizes(self, base: Path, persons: Mapping[Part, Persons], images: bool, finding: Finding) -> None:
         """Adds the images that have another size than their annotations: of a few, or with `images` of all."""
-        from tasks.datasets.images.open import open_images
-
         wrong = list[str]()
         for part, each in persons.items():
-            names = self.image_names(part, each)
-            try:
-                source = open_images(self.name, base, [base / name for name in names])
-            except DataError:
-                continue  # which `look_at_files` says
-            rows = range(len(names)) if images else spread(len(names), GLANCE)
-            wrong += other_sizes(source, names, each.sizes, rows)
+            wrong += other_sizes_below(self.name, base, self.image_names(part, each), each.sizes, images)
         if wrong:
             finding.problems.append(
                 f"{len(wrong):,} images have another size than their annotations say: {first_few(wrong)}"

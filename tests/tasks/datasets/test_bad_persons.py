@@ -10,28 +10,18 @@ import numpy as np
 import person_trees as trees
 import pytest
 from data_commands import command
+from person_trees import BOXES, TRAIN, VAL, data
 from PIL import Image
 
 from tasks.datasets import find_dataset
 from tasks.datasets.persons.dataset import PoseDataset
-from tasks.datasets.persons.described import CocoDescription
 from tasks.datasets.persons.task_data import PoseData
 from tasks.errors import DataError
-
-TRAIN = "annotations/person_keypoints_train2017.json"
-VAL = "annotations/person_keypoints_val2017.json"
-BOXES = "person_detection_results/val2017_detections.json"
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     return trees.coco_tree(tmp_path / "people")
-
-
-def data(base: Path, **options: Any) -> PoseData:
-    whole = CocoDescription.model_validate({"kind": "coco", "path": str(base)})
-    chosen = {"train": "train", "evaluate": "val", "boxes": "detections", "boxes_file": None}
-    return PoseData.of(whole, {**chosen, **options})
 
 
 def of_all(content: Any, change: Callable[[dict[str, Any]], Any]) -> None:

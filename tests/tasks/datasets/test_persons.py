@@ -10,6 +10,7 @@ import numpy as np
 import person_trees as trees
 import pytest
 from data_commands import command
+from person_trees import BOXES, TRAIN, VAL, data
 
 from tasks.datasets import find_dataset
 from tasks.datasets.coco_json import read_json
@@ -22,20 +23,10 @@ from tasks.datasets.persons.task_data import PoseData
 from tasks.errors import DataError
 from tasks.pose.scores import CROWD_AREA
 
-TRAIN = "annotations/person_keypoints_train2017.json"
-VAL = "annotations/person_keypoints_val2017.json"
-BOXES = "person_detection_results/val2017_detections.json"
-
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     return trees.coco_tree(tmp_path / "people")
-
-
-def data(base: Path, **options: Any) -> PoseData:
-    whole = CocoDescription.model_validate({"kind": "coco", "path": str(base)})
-    chosen = {"train": "train", "evaluate": "val", "boxes": "detections", "boxes_file": None}
-    return PoseData.of(whole, {**chosen, **options})
 
 
 def coco(name: str = "coco-keypoints") -> PoseDataset:
