@@ -202,6 +202,8 @@ class ScatterPoint:
     y: float
     x_word: str = ""
     """Where the field is null: the word for it, at the place `x` that the plot gives it beside the numbers."""
+    interval: float | None = None
+    """Half the width of the 95 % interval of `y` over seeds; None for fewer than three, and for several settings."""
 
 
 @dataclass(frozen=True)

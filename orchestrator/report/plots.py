@@ -12,6 +12,7 @@ from orchestrator.report.figures import UNKNOWN, scaled, title
 from orchestrator.report.formatting import finite
 from orchestrator.report.model import Cell
 from orchestrator.report.replicates import by_seed, by_setting
+from orchestrator.report.statistics import mean_interval
 from orchestrator.report.wording import field_title
 
 if TYPE_CHECKING:
@@ -27,21 +28,21 @@ def plots(results: JobResults, cells: Sequence[Cell]) -> tuple[Scatter, ...]:
     first = cells[:: len(results.figures)]
     several = len({column.name for column in results.columns}) > 1
     named = {f"{cell.row}, {cell.column}" if several else cell.row: cell for cell in first}
-    settings = {row.key: row.settings for row in results.placed if results.x_paths}
+    trials = {row.key: row for row in results.placed if results.x_paths}
     rows = {row: [cell for cell in first if cell.row == row] for row in results.rows}
     return tuple(
-        _curves(results, plot, rows, settings)
+        _curves(results, plot, rows, trials)
         if plot["x"] == results.column_path
-        else _curves(results, plot, {name: [cell] for name, cell in named.items()}, settings)
-        if _varies(plot["x"], first, settings)
+        else _curves(results, plot, {name: [cell] for name, cell in named.items()}, trials)
+        if _varies(plot["x"], first, trials)
         else _scatter(results, plot, named)
         for plot in results.table.get("plots", [])
     )
 
 
-def _varies(path: str, cells: Sequence[Cell], settings: Mapping[str, Mapping[str, Any]]) -> bool:
+def _varies(path: str, cells: Sequence[Cell], trials: Mapping[str, PlacedRow]) -> bool:
     """True if the trials of a cell differ in this field."""
-    values = ([settings[key].get(path) for key in cell.keys if key in settings] for cell in cells)
+    values = ([trials[key].settings.get(path) for key in cell.keys if key in trials] for cell in cells)
     return any(len(set(map(label, each))) > 1 for each in values)
 
 
@@ -115,16 +116,17 @@ def _curves(
     results: JobResults,
     plot: Mapping[str, Any],
     curves: Mapping[str, Sequence[Cell]],
-    settings: Mapping[str, Mapping[str, Any]],
+    trials: Mapping[str, PlacedRow],
 ) -> Scatter:
-    """Curves by name, each from the trials of its cells: the mean over their seeds at each value of a field.
+    """Curves by name, each from the trials of its cells: the mean over their seeds at each value of a field, with its
+    interval.
 
-    `settings`: by trial. A trial in which the field is null (such as no block dropped) has a place of its own, left of
-    the numbers.
+    `trials`: by key. One in which the field is null (such as no block dropped) has a place of its own, left of the
+    numbers.
     """
     cells = [cell for each in curves.values() for cell in each]
     recorded = results.store.trials.figures({key for cell in cells for key in cell.keys})
-    places = _places(plot["x"], [settings[key] for cell in cells for key in cell.keys if key in settings])
+    places = _places(plot["x"], [trials[key].settings for cell in cells for key in cell.keys if key in trials])
     dots: list[ScatterPoint] = []
     left_out: list[str] = []
     without_error: list[str] = []
@@ -133,7 +135,7 @@ def _curves(
         points: dict[str, dict[str, float]] = {}
         for cell in of_curve:
             for key in cell.keys:
-                x = label(settings.get(key, {}).get(plot["x"]))
+                x = label(trials[key].settings.get(plot["x"])) if key in trials else ""
                 y = scaled(recorded.get(key, {}).get(cell.figure.name), cell.figure)
                 if x in places and y is not None:
                     points.setdefault(x, {})[key] = y
@@ -141,12 +143,13 @@ def _curves(
             left_out += [name] if any(cell.keys for cell in of_curve) else []
             continue
         for x, values in points.items():
-            y = _height(sum(values.values()) / len(values), metric, plot["y"])[1]
+            mean, interval = _over_seeds(values, trials)
+            y = _height(mean, metric, plot["y"])[1]
             if y is None:
                 without_error.append(name)
                 break
             word = NULL if x == label(None) else ""
-            dots.append(ScatterPoint(name, tuple(values), places[x], y, word))
+            dots.append(ScatterPoint(name, tuple(values), places[x], y, word, interval))
     return Scatter(
         plot["title"],
         field_title(plot["x"]),
@@ -156,6 +159,12 @@ def _curves(
         tuple(without_error),
         curves=True,
     )
+
+
+def _over_seeds(values: Mapping[str, float], trials: Mapping[str, PlacedRow]) -> tuple[float, float | None]:
+    """The mean of some trials' values, and half the width of its interval if they differ in their seeds alone."""
+    mean, interval = mean_interval(list(values.values()))
+    return mean, interval if len(by_setting(trials[key] for key in values)) == 1 else None
 
 
 def _places(path: str, settings: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from html import escape
 
-from orchestrator.report.drawings import Scatter
+from orchestrator.report.drawings import Scatter, ScatterPoint
 from orchestrator.report.svg.elements import FONT, diamond, nice, rule, text
 
 _W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 520, 300, 52, 130, 28, 40
 _COLOUR = ' style="fill: var(--{})"'
 """Of an axis: that of its marks."""
+LOOKS = 6
+"""Colours, with dashes of their own, that the style sheet has for curves (.c0, .c1, ..)."""
+_ASIDE = 6.0
+"""Distance of the first curve of a plot from the last, where they are at the same place."""
+_NAME = 13.0
+"""Least distance of two names, one below the other."""
 
 
 def _second(plot: Scatter, x: Callable[[float], float]) -> list[str]:
@@ -33,15 +39,17 @@ def _second(plot: Scatter, x: Callable[[float], float]) -> list[str]:
 
 
 def scatter_svg(plot: Scatter, words: str = "") -> str:
-    """Dots with their names beside them, or curves with a name at their ends; name and numbers when pointed at. Empty
-    without dots. `words`: what it shows, for readers who do not see it."""
+    """Dots with their names beside them, or curves with a name at their ends, each in its colour, and a whisker for the
+    95 % interval of a dot; name and numbers when pointed at. Empty without dots. `words`: what it shows, for readers
+    who do not see it."""
     if not plot.dots:
         return ""
     null = {dot.x: dot.x_word for dot in plot.dots if dot.x_word}
     numbers = [dot.x for dot in plot.dots if not dot.x_word] or [dot.x for dot in plot.dots]
     ticks = _ticks(plot.curves, numbers)
     left, right = min([ticks[0], *null]), ticks[-1]
-    y_ticks = nice(min(dot.y for dot in plot.dots), max(dot.y for dot in plot.dots))
+    ends = [dot.y + sign * (dot.interval or 0.0) for dot in plot.dots for sign in (-1, 1)]
+    y_ticks = nice(min(ends), max(ends))
 
     def x(value: float) -> float:
         return _LEFT + (_W - _LEFT - _RIGHT) * (value - left) / (right - left)
@@ -55,22 +63,59 @@ def scatter_svg(plot: Scatter, words: str = "") -> str:
     shown = [*null.items(), *((tick, f"{tick:g}") for tick in ticks if tick not in null)]
     parts += [text(x(at), _H - _BOTTOM + 16, word, 11) for at, word in shown]
     parts.append(text((_LEFT + _W - _RIGHT) / 2, _H - 4, plot.x_name, 12))
-    for name in dict.fromkeys(dot.name for dot in plot.dots) if plot.curves else ():
-        points = " ".join(f"{x(dot.x):.1f},{y(dot.y):.1f}" for dot in plot.dots if dot.name == name)
-        parts.append(f'<polyline class="line chosen" points="{points}"/>')
-    last = {dot.name: dot for dot in plot.dots}
-    for dot in plot.dots:
-        tip = f"{dot.name}: {plot.x_name} {dot.x_word or f'{dot.x:.4g}'}, {plot.y_name} {dot.y:.4g}"
-        parts.append(
-            f'<g data-tip="{escape(tip)}"><title>{escape(tip)}</title>'
-            f'<circle class="dot chosen" cx="{x(dot.x):.1f}" cy="{y(dot.y):.1f}" r="4.5"/></g>'
-        )
-        if not plot.curves or dot is last[dot.name]:
-            parts.append(text(x(dot.x) + 8, y(dot.y) + 4, dot.name, 11, "start"))
+    if plot.curves:
+        parts += _curves(plot, x, y)
+    for dot in () if plot.curves else plot.dots:
+        parts.append(_dot(plot, dot, x(dot.x), y(dot.y), "chosen"))
+        parts.append(text(x(dot.x) + 8, y(dot.y) + 4, dot.name, 11, "start"))
     parts += _second(plot, x)
     inner = "".join(parts)
     title = escape(words or plot.title or f"{plot.y_name} against {plot.x_name}")
     return f'<svg class="scatter" viewBox="0 0 {_W} {_H}" role="img" aria-label="{title}" {FONT}>{inner}</svg>'
+
+
+def _curves(plot: Scatter, x: Callable[[float], float], y: Callable[[float], float]) -> list[str]:
+    """Lines, whiskers, dots, and the names at the ends, of the first curve to the last: each in a look of its own and a
+    little beside the others, so that no whisker hides another."""
+    names = list(dict.fromkeys(dot.name for dot in plot.dots))
+    parts, labels = [], {}
+    for number, name in enumerate(names):
+        look = f"of c{number % LOOKS}"
+        aside = _ASIDE * (number - (len(names) - 1) / 2) / max(len(names) - 1, 1)
+        dots = [dot for dot in plot.dots if dot.name == name]
+        places = [(x(dot.x) + aside, y(dot.y)) for dot in dots]
+        parts.append(f'<polyline class="line {look}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in places)}"/>')
+        for dot, (at, height) in zip(dots, places, strict=True):
+            if dot.interval:
+                parts.append(_whisker(look, at, y(dot.y - dot.interval), y(dot.y + dot.interval)))
+            parts.append(_dot(plot, dot, at, height, look))
+        labels[name] = (*places[-1], look)
+    heights = _apart([height for _, height, _ in labels.values()])
+    for (name, (at, _, look)), height in zip(labels.items(), heights, strict=True):
+        parts.append(text(at + 10, height + 4, name, 11, "start", extra=f' class="{look}"'))
+    return parts
+
+
+def _apart(heights: list[float]) -> list[float]:
+    """Heights of names, moved down where two would touch, and all up where the last would leave the picture."""
+    moved = list(heights)
+    low = -float("inf")
+    for index in sorted(range(len(heights)), key=heights.__getitem__):
+        moved[index] = low = max(heights[index], low + _NAME)
+    over = max(0.0, low - (_H - 6))
+    return [height - over for height in moved]
+
+
+def _whisker(look: str, at: float, low: float, high: float) -> str:
+    caps = f"M{at - 3:.1f} {low:.1f}h6M{at - 3:.1f} {high:.1f}h6"
+    return f'<path class="whisker {look}" d="M{at:.1f} {low:.1f}V{high:.1f}{caps}"/>'
+
+
+def _dot(plot: Scatter, dot: ScatterPoint, at: float, height: float, look: str) -> str:
+    spread = f" ± {dot.interval:.2g}" if dot.interval is not None else ""
+    tip = escape(f"{dot.name}: {plot.x_name} {dot.x_word or f'{dot.x:.4g}'}, {plot.y_name} {dot.y:.4g}{spread}")
+    circle = f'<circle class="dot {look}" cx="{at:.1f}" cy="{height:.1f}" r="4.5"/>'
+    return f'<g data-tip="{tip}"><title>{tip}</title>{circle}</g>'
 
 
 def _ticks(curves: bool, numbers: list[float]) -> list[float]:

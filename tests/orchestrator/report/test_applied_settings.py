@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def test_a_plot_over_the_columns_is_a_curve_for_each_row_and_null_has_its_place(
 ) -> None:
     """Figure 5 of the paper: the chosen recipe with more and more blocks dropped; null is the whole model."""
     monkeypatch.setattr(membership, "BEAT_S", 0.2)
-    drop = FINAL | {"from": "grid", "sweep": {"grid": {"backbone.drop_last": [None, 0, 2, 3], "seed": [0, 1]}}}
+    drop = FINAL | {"from": "grid", "sweep": {"grid": {"backbone.drop_last": [None, 0, 2, 3], "seed": [0, 1, 2]}}}
     shown = {"columns": "backbone.drop_last", "averages": [], "plots": [{"x": "backbone.drop_last"}]}
     study = job(PRETRAIN, SEARCH, drop, report=shown)
     store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
@@ -69,14 +70,22 @@ def test_a_plot_over_the_columns_is_a_curve_for_each_row_and_null_has_its_place(
         for dot, column in zip(dots, told.columns, strict=True):
             cell = told.at[row, column.name]
             assert (dot.keys, dot.y) == (cell.keys, cell.value)
+            assert dot.interval == pytest.approx(cell.interval)
+            assert dot.interval is not None
+            assert dot.interval > 0
     page = html(told)
     drawing = page[page.index('<svg class="scatter"') :]
     drawing = drawing[: drawing.index("</svg>")]
     assert drawing.count("<polyline") == 2
+    assert drawing.count('class="whisker of c0"') == drawing.count('class="whisker of c1"') == 4
+    for look, row in (("c0", "RAND"), ("c1", "SUP")):
+        assert f'class="line of {look}"' in drawing
+        assert f' class="of {look}">{row}</text>' in drawing, "the name has the colour of its line"
+    assert "95 % intervals of the mean over seeds" in page
     for word in ("null", "0", "2", "3"):
         assert f">{word}</text>" in drawing
     assert ">-1</text>" not in drawing
-    assert "RAND: blocks dropped null, top-1 accuracy" in page
+    assert re.search(r"RAND: blocks dropped null, top-1 accuracy \(%\) [0-9.]+ ± [0-9.]+<", page)
     assert verify(store, job_id(study)) == []
     store.close()
 

@@ -256,7 +256,9 @@ def test_trials_over_a_field_are_a_curve_and_no_best_of_them_is_taken(tmp_path: 
     assert min(dot.y for dot in curve.dots) == pytest.approx(0.04)
     assert error.without_error == ("SUP, nyu",)
     page = html(report)
-    assert page.count('<polyline class="line chosen"') >= 1
+    assert page.count('<polyline class="line of c0"') == 1
+    assert all(dot.interval is None for dot in curve.dots), "one seed has no interval"
+    assert "whisker" not in html(report).partition("</style>")[2]
     assert "optimistic" not in page
     assert verify(store, "curve") == []
     store.close()

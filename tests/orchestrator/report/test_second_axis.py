@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from k12_job import PRETRAIN, RAND, SUP, figures, grid, job
 
 from orchestrator.engine import membership
 from orchestrator.report.build import build
-from orchestrator.report.drawings import Scatter
+from orchestrator.report.drawings import Scatter, ScatterPoint
 from orchestrator.report.formats.html_page import html
 from orchestrator.report.model import Report
 from orchestrator.report.svg.scatter import scatter_svg
@@ -125,3 +126,19 @@ def test_the_drawing_says_which_mark_is_which_figure(told: tuple[Store, Report])
     assert [heights[n] for n in rising] == sorted(heights, reverse=True), "larger values are higher"
     alone = Scatter(plot.title, plot.x_name, plot.y_name, plot.dots)
     assert "○" not in scatter_svg(alone), "one figure needs no legend"
+
+
+def test_curves_that_end_together_have_their_names_apart_and_none_leaves_the_picture() -> None:
+    names = [f"row {n}" for n in range(8)]
+    dots = tuple(ScatterPoint(name, (name,), float(at), 1.0 * (at == 0), "", 0.1) for name in names for at in (0, 1))
+    drawn = scatter_svg(Scatter("", "x", "y", dots, curves=True)).replace("<svg ", f'<svg xmlns="{SVG[1:-1]}" ')
+    root = ElementTree.fromstring(drawn)
+    heights = sorted(float(each.attrib["y"]) for each in root.iter(f"{SVG}text") if each.text in names)
+    assert len(heights) == 8
+    assert min(high - low for low, high in itertools.pairwise(heights)) >= 12
+    assert heights[-1] < float(root.attrib["viewBox"].split()[3])
+    lines = [each.attrib for each in root.iter(f"{SVG}polyline")]
+    assert len({line["points"] for line in lines}) == 8, "none hides another"
+    assert [line["class"] for line in lines[5:7]] == ["line of c5", "line of c0"], (
+        "a seventh has the first's look again"
+    )

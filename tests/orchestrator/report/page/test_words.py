@@ -29,10 +29,11 @@ def test_heat_maps(whole: Report) -> None:
 
 
 def test_plots() -> None:
-    dots = (ScatterPoint("RAND", ("a",), 0.5, 12.345), ScatterPoint("SUP", ("b",), 1.0, 3.0, "null"))
+    dots = (ScatterPoint("RAND", ("a",), 0.5, 12.345), ScatterPoint("SUP", ("b",), 1.0, 3.0, "null", 0.123))
     plot = Scatter("", "distance", "error rate (%)", dots, second_name="loss", second=(ScatterPoint("RAND", (), 1, 2),))
     assert plot_words(plot) == (
-        "error rate (%) against distance. distance, error rate (%) of RAND (0.5, 12.35); SUP (null, 3). loss: RAND 2"
+        "error rate (%) against distance. distance, error rate (%) of RAND (0.5, 12.35); SUP (null, 3 ± 0.12). "
+        "loss: RAND 2"
     )
 
 
