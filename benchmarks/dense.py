@@ -11,8 +11,11 @@ Ours warps and colours poses where the model is, here the CPU of the main proces
 Evaluation: 6,352 boxes of 17 joints, against pycocotools, which must give the same figures. Step: the laptop profiles'
 model in our loop against a loop written by hand, on batches in memory. Both make the heat maps of a batch in its step;
 the loaders' part counts them for both too. (Until 27 November 2026 those of the loop by hand lay ready, made before its
-time began, while ours were counted twice.) The end of an epoch (report, log line) counts for ours alone: with
-`--steps 8` it is 1 to 2 % of the time; an epoch of the pose laptop profile has 297 steps.
+time began, while ours were counted twice.) Ours takes the norm of the gradient in every step, to notice a trial that
+diverges; in a second row the loop by hand does too, as the public code of SimMIM. The end of an epoch (report, log
+line) counts for ours alone: with `--steps 8` it is 1 to 2 % of the time; an epoch of the pose laptop profile has 297
+steps. The loop by hand has its own process, as a script would: what our loop sets for its process
+(workers/host_memory.py) must not help it.
 
 The sides take turns, and a ratio is of neighbours in time, so that other work on the machine slows both alike. All in
 one thread a process. Without worker processes a time is that of the processor, else of the clock.
@@ -51,7 +54,11 @@ def rows_of(part: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     if part == "coco":
         return [evaluation.compare(options.boxes, options.rounds)]
     if part == "steps":
-        return [steps.compare(kind, options.steps, options.rounds) for kind in ("pose", "depth")]
+        return [
+            steps.compare(kind, options.steps, options.rounds, norm)
+            for kind in ("pose", "depth")
+            for norm in (False, True)
+        ]
     return [loaders.compare(part, options.batches, options.rounds, options.workers)]
 
 

@@ -7,12 +7,12 @@ Loader: images/s from JPEGs of 640 x 480 with 7 polygons each (made here) to inp
 the pipeline of torchvision's references: polygons to masks, v2.ScaleJitter, its FixedSizeCrop (which is in no package,
 so written here), flip, floats, normalised. Evaluation: 20 detections of each of 5,000 images, boxes and masks, against
 pycocotools, which must give the same 24 figures. Step: the laptop profile's detector in our loop against torchvision's
-MaskRCNN over the same pyramid in a plain loop, on batches in memory.
+MaskRCNN over the same pyramid in a plain loop, on batches in memory, in a process of its own as a script would have.
 
 Memory: the most that turning 100 detections of each image into codes of masks takes, against the references' pasting (a
 process each; Linux).
 
-The sides take turns in one process and one thread; times are of the processor, and a ratio is of neighbours in time. A
+The sides take turns, each in one thread; times are of the processor, and a ratio is of neighbours in time. A
 part without its peer (pip install '.[benchmarks]') is left out. A table, and JSON in benchmarks/results/.
 """
 

@@ -9,9 +9,9 @@ with colours and squares drawn again, against the same with v2.RandomPhotometric
 matrix of 150 classes, against torchmetrics and numpy, which must count the same; and images of 854 x 640 in sliding
 squares to classes in the size of their files, against a loop by hand as mmsegmentation's, one image at a time; each
 with the memory that it takes. Steps: the laptop profile's UperNet and Mask2Former in our loop against transformers'
-models over the same maps in a plain loop, on batches in memory.
+models over the same maps in a plain loop, on batches in memory, in a process of its own as a script would have.
 
-The sides take turns in one process and one thread; times are of the processor, and a ratio is of neighbours in time. A
+The sides take turns, each in one thread; times are of the processor, and a ratio is of neighbours in time. A
 table, and JSON in benchmarks/results/.
 """
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from workers import host_memory
 from workers.errors import LIMIT_GRACE_S, Stopped
 from workers.messages import (
     Acknowledgement,
@@ -161,6 +162,7 @@ class TrialActor:
             event = self._logged_run(assignment)
         except BaseException as error:  # not even its log can be written
             event = classify_error(error)
+        host_memory.give_back()
         with self._changed:
             self._events.append(event)
             self._ended = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
@@ -195,10 +195,11 @@ def average_gradients(model: nn.Module) -> None:
             dist.all_reduce(parameter.grad)
 
 
-def clip(model: nn.Module, limit: float) -> torch.Tensor:
-    """Scales the gradient down to an L2 norm of `limit` (0: does not), and returns its norm before that."""
-    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm([cast("torch.Tensor", parameter.grad) for parameter in parameters])
+def clip(parameters: Sequence[nn.Parameter], limit: float) -> torch.Tensor:
+    """Scales the gradient of all parameters down to an L2 norm of `limit` (0: does not), and returns its norm before
+    that."""
+    gradients = [gradient for parameter in parameters if (gradient := parameter.grad) is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
     if limit > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import random
 from collections.abc import Callable, Iterator
@@ -74,7 +75,7 @@ class Draws:
         """A forward and backward pass over these samples of this rank's share."""
         self._marks, self._own, self.calls, self.active = {}, own, 0, True
         self._factors = ()
-        own_words = self._take(self.rows)
+        own_words = self._take(self.rows) if self.rows else self._all
         if self._rates and not self._counts:
             self._factors = self._factors_of(own_words)
         try:
@@ -175,7 +176,7 @@ class Draws:
 
     def expected_state(self, before: Tensor) -> Tensor:
         """The state of torch's global generator on the CPU after a pass, if nothing but these layers drew from it."""
-        if self._counts:
+        if self._counts or not self._marks:
             return before
         generator = torch.Generator()
         generator.set_state(before)
@@ -348,8 +349,7 @@ class Watch:
         return any(not _same(was, now) for was, now in zip(others, others_now, strict=True))
 
     def _states(self) -> list[Any]:
-        _, keys, position, *gauss = np.random.get_state(legacy=True)
-        states = [torch.default_generator.get_state(), np.array(keys), (position, *gauss), random.getstate()]
+        states = [torch.default_generator.get_state(), _numpys_state(), random.getstate()]
         if self._device.type == "cuda":
             states.append(torch.cuda.get_rng_state(self._device))
         return states
@@ -358,4 +358,13 @@ class Watch:
 def _same(was: Any, now: Any) -> bool:
     if isinstance(was, Tensor):
         return torch.equal(was, now)
-    return bool(np.array_equal(was, now)) if isinstance(was, np.ndarray) else bool(was == now)
+    return bool(was == now)
+
+
+def _numpys_state() -> object:
+    """Of NumPy's global generator. np.random.get_state makes an array of it and takes thirty times as long; what that
+    has in addition, a normal number kept for the next call, comes only from a draw that changes this state too."""
+    generator = np.random.get_bit_generator()  # type: ignore[attr-defined]
+    if isinstance(generator, np.random.MT19937):  # 624 words, and the number of those used up
+        return ctypes.string_at(generator.ctypes.state_address, 625 * 4)
+    return repr(generator.state)

@@ -120,7 +120,7 @@ def _accumulate(
             if totals is not None:
                 terms = _divided(terms, totals)
             moved = [(buffer, buffer.clone()) for buffer in again]
-            run.draws.check_backward((terms["loss"] * weight).backward)
+            run.draws.check_backward((terms["loss"] * weight if weight != 1 else terms["loss"]).backward)
             for buffer, once in moved:
                 buffer.copy_(once)
         if watch.unexplained(run.draws):

@@ -21,7 +21,7 @@ from tasks.backbones.spec import FromTrial, Init
 from tasks.backbones.swin_windows import check_same_windows
 from tasks.base import DataContext, Loaders
 from tasks.errors import DataError
-from workers import distributed
+from workers import distributed, host_memory
 from workers.averaged import Average
 from workers.checkpoint import Folder, digest_in_name, load_state
 from workers.draws import Draws, around_block, draw_for_the_global_batch
@@ -150,6 +150,8 @@ def _set_up(trial: TrialSpec, place: RankContext) -> Numerics:
     torch.use_deterministic_algorithms(trial.runtime.deterministic)  # False too: the process may have run another trial
     numerics = Numerics.of(trial.runtime, trial.backbone, place.device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = numerics.tf32
+    if numerics.device.type == "cpu":
+        host_memory.keep_freed()
     if numerics.device.type == "cuda":
         torch.cuda.set_device(numerics.device)
         torch.cuda.reset_peak_memory_stats(numerics.device)

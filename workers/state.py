@@ -173,6 +173,11 @@ class TrainingState:
         return seconds
 
     @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """Of the model: to find them among its modules takes a small model half as long as the norm of its gradient."""
+        return list(self.model.parameters())
+
+    @cached_property
     def statistics(self) -> list[torch.Tensor]:
         """Buffers that a forward pass in training moves."""
         return distributed.running_statistics(self.model)

@@ -112,7 +112,7 @@ def _train_round(run: TrainingState, batches: Iterator[Batch], stop: Callable[[]
         throughput.measure_flops(run, batch)
         set_lr(run.optimizer, run.schedule, progress.step)
         terms = gradients(run, batch)
-        terms["grad_norm"] = distributed.clip(run.model, run.trial.optim.clip)
+        terms["grad_norm"] = distributed.clip(run.parameters, run.trial.optim.clip)
         run.optimizer.step()
         if run.average is not None:
             run.average.update(run.progress.step + 1)

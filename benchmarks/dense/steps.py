@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -100,9 +101,13 @@ def depth_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 
 class ByHand:
-    """The same training in a loop written by hand: AdamW, a cosine a step, the loss read every step."""
+    """The same training in a loop written by hand: AdamW, a cosine a step, the loss read every step.
 
-    def __init__(self, kind: str, trial: Any) -> None:
+    `norm`: the norm of the gradient too, as the loop of SimMIM's public code does; ours needs it to notice a trial that
+    diverges.
+    """
+
+    def __init__(self, kind: str, trial: Any, norm: bool = False) -> None:
         torch.manual_seed(trial.seed)
         self._loss = {"pose": pose_loss, "depth": depth_loss}[kind]
         steps = trial.task.steps
@@ -112,7 +117,7 @@ class ByHand:
         groups = param_groups_weight_decay(self.model, optim.weight_decay)
         self._optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True)
         self._schedule = CosineLRScheduler(self._optimizer, t_initial=optim.epochs * steps, t_in_epochs=False)
-        self._step = 0
+        self._step, self._norm = 0, norm
 
     def first_loss(self) -> float:
         with torch.no_grad():
@@ -120,28 +125,33 @@ class ByHand:
 
     def epoch(self) -> float:
         """Seconds of an epoch, of the processor."""
-        started, total = time.process_time(), 0.0
+        started, total, norms = time.process_time(), 0.0, 0.0
         self.model.train()
         for batch in self._batches:
             loss = self._loss(self.model, batch)
             self._optimizer.zero_grad()
             loss.backward()
             self._schedule.step_update(self._step)
+            if self._norm:
+                gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+                norms += float(torch.nn.utils.get_total_norm(gradients))
             self._optimizer.step()
             total += loss.item()
             self._step += 1
         return time.process_time() - started
 
 
-def compare(kind: str, steps: int, epochs: int) -> dict[str, Any]:
-    """Images/s of each loop (medians over epochs of `steps` batches), and the ratio of each pair of epochs."""
+def compare(kind: str, steps: int, epochs: int, norm: bool) -> dict[str, Any]:
+    """Images/s of each loop (medians over epochs of `steps` batches), and the ratio of each pair of epochs. `norm`: see
+    `ByHand`."""
     trial = _trial(kind, steps, epochs + 1)
-    other = ByHand(kind, trial)
-    _same_loss(trial, other)
-    ours, plain = epochs_in_turns(trial, other.epoch)
+    _same_loss(trial, ByHand(kind, trial))
+    ours, plain = epochs_in_turns(trial, partial(ByHand, kind, trial, norm))
     ratios = [two / one for one, two in zip(ours, plain, strict=True)]
+    told = ", both with the gradient's norm" if norm else ""
     return {
-        "part": f"{kind} step", "what": "images/s of training", "batch": BATCH, "steps": steps, "epochs": epochs,
+        "part": f"{kind} step", "what": f"images/s of training{told}", "norm": norm, "batch": BATCH,
+        "steps": steps, "epochs": epochs,
         "clock": "processor time", "ours": steps * BATCH / statistics.median(ours),
         "by_hand": steps * BATCH / statistics.median(plain), "ratio": statistics.median(ratios), "ratios": ratios,
         "aim": "at least 1.0",

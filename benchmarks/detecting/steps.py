@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -88,16 +89,20 @@ def torchvisions(trial: Trial) -> MaskRCNN:
     ).train()  # fmt: skip
 
 
-def compare(steps: int, rounds: int) -> dict[str, Any]:
-    """Epochs of `steps` batches in turns."""
-    task = {"kind": "detection", "dataset": "scene-objects", "detector": DETECTOR, "steps": steps}
-    optim = {"lr": 1e-4, "batch": BATCH, "epochs": rounds + 1, "warmup_epochs": 0, "clip": 0}
-    trial = Trial.model_validate({"task": task, "backbone": BACKBONE.model_dump(), "optim": optim})
+def plain_loop(trial: Trial) -> PlainLoop:
     model = torchvisions(trial)
 
     def loss(batch: Batch) -> Tensor:
         return torch.stack(list(model(list(batch["images"]), batch["targets"]).values())).sum()
 
-    other = PlainLoop(model, batches(steps), loss, trial.optim.lr)
-    made = in_turns_with_the_loop("step", trial, "torchvision in a plain loop", other, steps * BATCH)
+    return PlainLoop(model, batches(trial.task.steps), loss, trial.optim.lr)
+
+
+def compare(steps: int, rounds: int) -> dict[str, Any]:
+    """Epochs of `steps` batches in turns."""
+    task = {"kind": "detection", "dataset": "scene-objects", "detector": DETECTOR, "steps": steps}
+    optim = {"lr": 1e-4, "batch": BATCH, "epochs": rounds + 1, "warmup_epochs": 0, "clip": 0}
+    trial = Trial.model_validate({"task": task, "backbone": BACKBONE.model_dump(), "optim": optim})
+    peer = "torchvision in a plain loop"
+    made = in_turns_with_the_loop("step", trial, peer, partial(plain_loop, trial), steps * BATCH)
     return {**made, "batch": BATCH, "steps": steps}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -119,12 +120,16 @@ def mask2former(trial: Trial) -> tuple[nn.Module, Callable[[Batch], Tensor]]:
     return model, loss
 
 
+def plain_loop(decoder: str, trial: Trial) -> PlainLoop:
+    model, loss = {"upernet": upernet, "mask2former": mask2former}[decoder](trial)
+    return PlainLoop(model, batches(trial.task.steps), loss, trial.optim.lr)
+
+
 def compare(decoder: str, steps: int, rounds: int) -> dict[str, Any]:
     """Epochs of `steps` batches in turns."""
     task = {**TASK, "decoder": decoder, "steps": steps}
     optim = {"lr": 1e-4, "batch": BATCH, "epochs": rounds + 1, "warmup_epochs": 0, "clip": 0}
     trial = Trial.model_validate({"task": task, "backbone": BACKBONE.model_dump(), "optim": optim})
-    model, loss = {"upernet": upernet, "mask2former": mask2former}[decoder](trial)
-    other = PlainLoop(model, batches(steps), loss, trial.optim.lr)
-    made = in_turns_with_the_loop(f"{decoder} step", trial, "transformers in a plain loop", other, steps * BATCH)
+    peer, make_other = "transformers in a plain loop", partial(plain_loop, decoder, trial)
+    made = in_turns_with_the_loop(f"{decoder} step", trial, peer, make_other, steps * BATCH)
     return {**made, "batch": BATCH, "steps": steps}

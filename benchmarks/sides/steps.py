@@ -1,12 +1,19 @@
-"""The side of a training step that is ours: the real loop over batches in memory, in turns with a loop by hand."""
+"""The side of a training step that is ours: the real loop over batches in memory, in turns with a loop by hand.
+
+The loop by hand has its own process, as the script that it stands for: what our loop sets for its process must not help
+it.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -85,23 +92,60 @@ class PlainLoop:
         return time.process_time() - started
 
 
-def epochs_in_turns(trial: TrialSpec, other: Callable[[], float]) -> tuple[list[float], list[float]]:
-    """Seconds of the trial's epochs and of the other side's, which `other` gives, in turns; the first of both warms up
-    and is left out."""
+class Loop(Protocol):
+    def epoch(self) -> float:
+        """Trains an epoch; seconds of the processor."""
+
+
+@contextmanager
+def in_a_process(make: Callable[[], Loop]) -> Iterator[Callable[[], float]]:
+    """Gives what trains an epoch of the loop that `make`, which must be picklable, makes in a process of its own."""
+    ours, its = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(make, its), daemon=True)
+    process.start()
+    its.close()
+
+    def epoch() -> float:
+        ours.send("epoch")
+        return float(ours.recv())
+
+    try:
+        yield epoch
+    finally:
+        ours.close()
+        process.join()
+
+
+def _serve(make: Callable[[], Loop], asked: Connection) -> None:
+    torch.set_num_threads(1)
+    loop = make()
+    while True:
+        try:
+            asked.recv()
+        except EOFError:
+            return
+        asked.send(loop.epoch())
+
+
+def epochs_in_turns(trial: TrialSpec, make_other: Callable[[], Loop]) -> tuple[list[float], list[float]]:
+    """Seconds of the trial's epochs and of the other loop's, in turns; the first of both warms up and is left out."""
     ours: list[float] = []
     others: list[float] = []
 
-    def take_turns(report: Report) -> None:
-        ours.append(time.process_time() - CLOCK[-1])
-        others.append(other())
+    with tempfile.TemporaryDirectory() as folder, in_a_process(make_other) as other:
 
-    with tempfile.TemporaryDirectory() as folder:
+        def take_turns(report: Report) -> None:
+            ours.append(time.process_time() - CLOCK[-1])
+            others.append(other())
+
         place = RankContext(folder=Path(folder), data_root=Path(folder), device="cpu", threads=1)
         train(trial, place, take_turns, lambda: False)
     return ours[1:], others[1:]
 
 
-def in_turns_with_the_loop(part: str, trial: TrialSpec, peer: str, other: PlainLoop, samples: int) -> dict[str, Any]:
+def in_turns_with_the_loop(
+    part: str, trial: TrialSpec, peer: str, make_other: Callable[[], PlainLoop], samples: int
+) -> dict[str, Any]:
     """`samples`: of an epoch."""
-    ours, others = epochs_in_turns(trial, other.epoch)
+    ours, others = epochs_in_turns(trial, make_other)
     return row(part, "images/s of training", {"ours": ours, peer: others}, samples, "at least 1.0")

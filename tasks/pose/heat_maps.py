@@ -48,15 +48,16 @@ def targets(
     extent = on_device(torch.tensor([map_size[1], map_size[0]]), joints.device)
     inside = ((middle - radius < extent) & (middle + radius + 1 >= 0)).all(-1)
     weights = ((visible >= 0.5) & inside).float()
-    x, y = (_bump(places[..., i], middle[..., i], map_size[1 - i], radius, sigma) for i in (0, 1))
+    bumps = _bumps(places, middle, max(map_size), radius, sigma)  # both axes in one go
+    x, y = bumps[..., 0, : map_size[1]], bumps[..., 1, : map_size[0]]
     return y[..., :, None] * x[..., None, :] * weights[..., None, None], weights
 
 
-def _bump(places: Tensor, middle: Tensor, side: int, radius: int, sigma: float) -> Tensor:
-    """(n, k, side): a Gaussian along one axis, zero beyond `radius` of `middle`."""
+def _bumps(places: Tensor, middle: Tensor, side: int, radius: int, sigma: float) -> Tensor:
+    """(n, k, 2, side): a Gaussian along each axis, zero beyond `radius` of `middle`; `places`, `middle` (n, k, 2)."""
     positions = torch.arange(side, device=places.device, dtype=torch.float32)
-    bump = torch.exp(-((positions - places[..., None]) ** 2) / (2 * sigma**2))
-    return bump * ((positions - middle[..., None]).abs() <= radius)
+    bumps = torch.exp(-((positions - places[..., None]) ** 2) / (2 * sigma**2))
+    return bumps * ((positions - middle[..., None]).abs() <= radius)
 
 
 def loss(predicted: Tensor, wanted: Tensor, weights: Tensor, factor: float) -> Tensor:

@@ -81,6 +81,19 @@ def test_an_actor_runs_one_trial_after_another(tmp_path: Path) -> None:
     assert len(second.events) == len(actor.poll(None, 0).events) == 4
 
 
+def test_an_actor_whose_trial_ended_gives_its_memory_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+
+    def fails(*_: Any) -> Outcome:
+        given.append("failed")
+        raise ValueError("no")
+
+    monkeypatch.setattr("workers.host_memory.give_back", lambda: given.append("back"))
+    for execute in (three_epochs, fails):
+        all_of(actor := TrialActor(execute), actor.start(assignment(tmp_path)))
+    assert given == ["back", "failed", "back"]
+
+
 @pytest.mark.parametrize(("seed", "token"), [(1, 1), (0, 2)])
 def test_what_a_sleeper_says_of_the_trial_before_drops_no_news_of_the_next_one(
     tmp_path: Path, seed: int, token: int

@@ -351,7 +351,8 @@ def test_watch_sees_every_global_generator() -> None:
     draws = Draws(4, torch.arange(4), CPU, counts_calls=False)
     sources: list[tuple[Callable[[], object], bool]] = [
         (lambda: None, False), (lambda: torch.rand(1), True), (lambda: torch.empty(3).bernoulli_(0.5), True),
-        (lambda: np.random.rand(), True), (lambda: random.random(), True), (lambda: draws.word_of_each(4), False),
+        (lambda: np.random.rand(), True), (lambda: np.random.randn(), True), (lambda: np.random.rand(312), True),
+        (lambda: random.random(), True), (lambda: draws.word_of_each(4), False),
         (lambda: torch.rand(1, generator=torch.Generator()), False),
     ]  # fmt: skip
     for source, seen in sources:
@@ -361,3 +362,15 @@ def test_watch_sees_every_global_generator() -> None:
             draws.word_of_each(4)
             source()
         assert watch.unexplained(draws) is seen
+
+
+def test_watch_sees_a_generator_that_somebody_gave_numpy() -> None:
+    draws, usual = Draws(4, torch.arange(4), CPU, counts_calls=False), np.random.get_bit_generator()
+    np.random.set_bit_generator(np.random.PCG64(1))
+    try:
+        watch = Watch(CPU)
+        assert not watch.unexplained(draws)
+        np.random.rand()
+        assert watch.unexplained(draws)
+    finally:
+        np.random.set_bit_generator(usual)
