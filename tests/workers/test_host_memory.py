@@ -38,8 +38,8 @@ full = resident()
 host_memory.give_back()
 print(full - resident())
 """
-"""Prints the page faults of a step that gets all its memory from the kernel, those of one that has the memory of the step
-before, and the bytes that giving back returned."""
+"""Prints the page faults of a step that gets all its memory from the kernel, those of one that has the memory of the
+step before, and the bytes that giving back returned."""
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library has no such setting")
