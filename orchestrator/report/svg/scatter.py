@@ -51,8 +51,10 @@ def scatter_svg(plot: Scatter, words: str = "") -> str:
     ends = [dot.y + sign * (dot.interval or 0.0) for dot in plot.dots for sign in (-1, 1)]
     y_ticks = nice(min(ends), max(ends))
 
+    inset = 1.5 * _ASIDE if plot.curves else 0.0
+
     def x(value: float) -> float:
-        return _LEFT + (_W - _LEFT - _RIGHT) * (value - left) / (right - left)
+        return _LEFT + inset + (_W - _LEFT - _RIGHT - 2 * inset) * (value - left) / (right - left)
 
     def y(value: float) -> float:
         return _H - _BOTTOM - (_H - _TOP - _BOTTOM) * (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
@@ -90,9 +92,10 @@ def _curves(plot: Scatter, x: Callable[[float], float], y: Callable[[float], flo
                 parts.append(_whisker(look, at, y(dot.y - dot.interval), y(dot.y + dot.interval)))
             parts.append(_dot(plot, dot, at, height, look))
         labels[name] = (*places[-1], look)
+    right = max(at for at, _, _ in labels.values()) + 10
     heights = _apart([height for _, height, _ in labels.values()])
-    for (name, (at, _, look)), height in zip(labels.items(), heights, strict=True):
-        parts.append(text(at + 10, height + 4, name, 11, "start", extra=f' class="{look}"'))
+    for (name, (_, _, look)), height in zip(labels.items(), heights, strict=True):
+        parts.append(text(right, height + 4, name, 11, "start", extra=f' class="{look}"'))
     return parts
 
 
