@@ -100,7 +100,7 @@ def _unlike(cells: Sequence[Cell], behind: Mapping[str, TrialRow]) -> Iterable[s
     digests: dict[str, set[str]] = {}
     seeds: dict[str, set[tuple[int, ...]]] = {}
     optimistic: dict[str, None] = {}
-    caveats: dict[str, None] = {}
+    caveats: dict[str, dict[str, None]] = {}
     for cell in cells:
         if cell.value is not None:
             seeds.setdefault(cell.column, set()).add(cell.seeds)
@@ -109,9 +109,12 @@ def _unlike(cells: Sequence[Cell], behind: Mapping[str, TrialRow]) -> Iterable[s
                 optimistic[f"{what}: an optimistic number"] = None
         for trial in (behind[key] for key in cell.keys if key in behind):
             digests.setdefault(cell.column, set()).update({trial.data_digest} if trial.data_digest else ())
-            caveats |= dict.fromkeys(f"{cell.column}: {caveat}" for caveat in _caveats_of(trial))
+            for caveat in _caveats_of(trial):
+                caveats.setdefault(caveat, {})[cell.column] = None
     yield from optimistic
-    yield from sorted(caveats)
+    columns = {cell.column for cell in cells}
+    for caveat, of in sorted(caveats.items(), key=lambda each: (*each[1], each[0])):
+        yield f"{'all columns' if len(of) > 1 and columns == set(of) else ', '.join(of)}: {caveat}"
     for column, different in digests.items():
         if len(different) > 1:
             yield f"{column}: its cells were not measured on the same data ({len(different)} digests)"
