@@ -247,7 +247,7 @@ def _spread(bench: Bench, how: str) -> tuple[dict[str, torch.Tensor], bool]:
                 with run.numerics.autocast():
                     loss = trial.task.loss(wrapped, part)["loss"]
                 (loss / 2).backward()  # type: ignore[no-untyped-call]
-        distributed.clip(run.model, trial.optim.clip)
+        distributed.clip(run.parameters, trial.optim.clip)
         optimizer.step()
     saved = distributed.whole_optimizer(run.model, optimizer, keep=True)
     again = optimizer_of(run.model, run.groups, trial.optim)

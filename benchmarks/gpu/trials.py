@@ -197,7 +197,7 @@ class Steps:
             self.batch = next(self._batches)
             set_lr(self.run.optimizer, self.run.schedule, self.run.progress.step)
             losses.append(gradients(self.run, self.batch)["loss"].detach().reshape(()))
-            distributed.clip(self.run.model, self.run.trial.optim.clip)
+            distributed.clip(self.run.parameters, self.run.trial.optim.clip)
             self.run.optimizer.step()
             self.run.progress.step += 1
         return torch.stack(losses)
