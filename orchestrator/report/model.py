@@ -344,10 +344,10 @@ class Report:
         return next(s for s in self.scales if (s.column, s.figure.name) == (group.column, drawn.figure.name))
 
 
-FORM = 6
+FORM = 7
 """1: before figures came with their metrics (until 2026-11); columns and choices had the name of a figure alone.
 2: without `Provenance.processors`. 3: before replicates and claims; two seeds had an interval, and a heat map showed
 the best seed. 4: without `joined`, `others` and `Cell.submissions`. 5: without searches, settings, the spec, hours, and
-the curves of trials that were not chosen."""
+the curves of trials that were not chosen. 6: without intervals of the points of a plot."""
 MAPS = 8
 """Largest number of groups for which a terminal shows the heat maps too."""

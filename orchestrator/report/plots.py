@@ -143,13 +143,12 @@ def _curves(
             left_out += [name] if any(cell.keys for cell in of_curve) else []
             continue
         for x, values in points.items():
-            mean, interval = _over_seeds(values, trials)
-            y = _height(mean, metric, plot["y"])[1]
+            y = _height(sum(values.values()) / len(values), metric, plot["y"])[1]
             if y is None:
                 without_error.append(name)
                 break
             word = NULL if x == label(None) else ""
-            dots.append(ScatterPoint(name, tuple(values), places[x], y, word, interval))
+            dots.append(ScatterPoint(name, tuple(values), places[x], y, word, _interval(values, trials)))
     return Scatter(
         plot["title"],
         field_title(plot["x"]),
@@ -161,10 +160,10 @@ def _curves(
     )
 
 
-def _over_seeds(values: Mapping[str, float], trials: Mapping[str, PlacedRow]) -> tuple[float, float | None]:
-    """The mean of some trials' values, and half the width of its interval if they differ in their seeds alone."""
-    mean, interval = mean_interval(list(values.values()))
-    return mean, interval if len(by_setting(trials[key] for key in values)) == 1 else None
+def _interval(values: Mapping[str, float], trials: Mapping[str, PlacedRow]) -> float | None:
+    """Half the width of the interval of some trials' mean, if they differ in their seeds alone."""
+    alone = len(by_setting(trials[key] for key in values)) == 1
+    return mean_interval(list(values.values()))[1] if alone else None
 
 
 def _places(path: str, settings: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -16,6 +16,7 @@ from orchestrator.report import build
 from orchestrator.report.caveats import ANY_COUNT
 from orchestrator.report.formats.html_page import html
 from orchestrator.report.formats.terminal import terminal
+from orchestrator.report.json_values import to_json
 from orchestrator.report.verify import verify
 from orchestrator.spec.job import job_id
 from orchestrator.store.store import open_store
@@ -86,6 +87,10 @@ def test_a_plot_over_the_columns_is_a_curve_for_each_row_and_null_has_its_place(
     for word in ("null", "0", "2", "3"):
         assert f">{word}</text>" in drawing
     assert ">-1</text>" not in drawing
+    saved = to_json(told)
+    for dot in saved["plots"][0]["dots"]:
+        del dot["interval"]
+    assert verify(store, job_id(study), {**saved, "form": 6}) == [], "saved before points had intervals"
     assert re.search(r"RAND: blocks dropped null, top-1 accuracy \(%\) [0-9.]+ ± [0-9.]+<", page)
     assert verify(store, job_id(study)) == []
     store.close()
