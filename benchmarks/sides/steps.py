@@ -10,8 +10,7 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -97,46 +96,33 @@ class Loop(Protocol):
         """Trains an epoch; seconds of the processor."""
 
 
-@contextmanager
-def in_a_process(make: Callable[[], Loop]) -> Iterator[Callable[[], float]]:
-    """Gives what trains an epoch of the loop that `make`, which must be picklable, makes in a process of its own."""
-    ours, its = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(make, its), daemon=True)
-    process.start()
-    its.close()
-
-    def epoch() -> float:
-        ours.send("epoch")
-        return float(ours.recv())
-
-    try:
-        yield epoch
-    finally:
-        ours.close()
-        process.join()
+_MADE: list[Loop] = []
+"""The loop by hand, in its process."""
 
 
-def _serve(make: Callable[[], Loop], asked: Connection) -> None:
+def _make(make: Callable[[], Loop]) -> None:
     torch.set_num_threads(1)
-    loop = make()
-    while True:
-        try:
-            asked.recv()
-        except EOFError:
-            return
-        asked.send(loop.epoch())
+    _MADE.append(make())
+
+
+def _epoch_by_hand() -> float:
+    return _MADE[0].epoch()
 
 
 def epochs_in_turns(trial: TrialSpec, make_other: Callable[[], Loop]) -> tuple[list[float], list[float]]:
-    """Seconds of the trial's epochs and of the other loop's, in turns; the first of both warms up and is left out."""
+    """Seconds of the trial's epochs and of the other loop's, in turns; the first of both warms up and is left out.
+    `make_other` goes to the other process, so it must be picklable."""
     ours: list[float] = []
     others: list[float] = []
-
-    with tempfile.TemporaryDirectory() as folder, in_a_process(make_other) as other:
+    spawned = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(1, spawned, initializer=_make, initargs=(make_other,)) as by_hand,
+    ):
 
         def take_turns(report: Report) -> None:
             ours.append(time.process_time() - CLOCK[-1])
-            others.append(other())
+            others.append(by_hand.submit(_epoch_by_hand).result())
 
         place = RankContext(folder=Path(folder), data_root=Path(folder), device="cpu", threads=1)
         train(trial, place, take_turns, lambda: False)

@@ -205,6 +205,11 @@ class ScatterPoint:
     interval: float | None = None
     """Half the width of the 95 % interval of `y` over seeds; None for fewer than three, and for several settings."""
 
+    @property
+    def height(self) -> str:
+        """`y` in words, with its interval: 0.471 ± 0.012."""
+        return f"{self.y:.4g}" if self.interval is None else f"{self.y:.4g} ± {self.interval:.2g}"
+
 
 @dataclass(frozen=True)
 class Scatter:

@@ -59,14 +59,10 @@ def _roles(group: GroupReport, values: Sequence[Sequence[float | None]], text: C
 
 def plot_words(plot: Scatter) -> str:
     """A plot's title, then each of its points: Error rate against mean attention distance; RAND (0.31, 12.4), .."""
-    dots = [f"{dot.name} ({dot.x_word or f'{dot.x:.4g}'}, {dot.y:.4g}{_half(dot.interval)})" for dot in plot.dots]
+    dots = [f"{dot.name} ({dot.x_word or f'{dot.x:.4g}'}, {dot.height})" for dot in plot.dots]
     told = f"{plot.title or f'{plot.y_name} against {plot.x_name}'}. {plot.x_name}, {plot.y_name} of {'; '.join(dots)}"
     second = [f"{dot.name} {dot.y:.4g}" for dot in plot.second]
     return f"{told}. {plot.second_name}: {'; '.join(second)}" if second else told
-
-
-def _half(interval: float | None) -> str:
-    return "" if interval is None else f" ± {interval:.2g}"
 
 
 def layer_words(figure: LayerFigure) -> str:

@@ -115,8 +115,7 @@ def _whisker(look: str, at: float, low: float, high: float) -> str:
 
 
 def _dot(plot: Scatter, dot: ScatterPoint, at: float, height: float, look: str) -> str:
-    spread = f" ± {dot.interval:.2g}" if dot.interval is not None else ""
-    tip = escape(f"{dot.name}: {plot.x_name} {dot.x_word or f'{dot.x:.4g}'}, {plot.y_name} {dot.y:.4g}{spread}")
+    tip = escape(f"{dot.name}: {plot.x_name} {dot.x_word or f'{dot.x:.4g}'}, {plot.y_name} {dot.height}")
     circle = f'<circle class="dot {look}" cx="{at:.1f}" cy="{height:.1f}" r="4.5"/>'
     return f'<g data-tip="{tip}"><title>{tip}</title>{circle}</g>'
 

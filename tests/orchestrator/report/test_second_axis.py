@@ -16,6 +16,7 @@ from orchestrator.report.build import build
 from orchestrator.report.drawings import Scatter, ScatterPoint
 from orchestrator.report.formats.html_page import html
 from orchestrator.report.model import Report
+from orchestrator.report.svg import scatter
 from orchestrator.report.svg.scatter import scatter_svg
 from orchestrator.spec.job import job_id
 from orchestrator.store.store import Store, open_store
@@ -142,3 +143,6 @@ def test_curves_that_end_together_have_their_names_apart_and_none_leaves_the_pic
     assert [line["class"] for line in lines[5:7]] == ["line of c5", "line of c0"], (
         "a seventh has the first's look again"
     )
+    style = (Path(scatter.__file__).parents[1] / "templates" / "report.css").read_text()
+    assert all(f"\n.c{look} {{ --mark: " in style for look in range(scatter.LOOKS))
+    assert f".c{scatter.LOOKS} " not in style
