@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tasks.datasets.photographs import PhotoPart
 from tasks.datasets.scenes.shapes import CLASSES, Placement, drawn
+from tasks.datasets.scenes.shares import Counts, share_of, write_in_processes
 from tasks.datasets.scenes.textures import Floats, Pixels, Textures, blended, shades, tinted
 
 NAME = "scene-crops"
@@ -92,9 +93,16 @@ def _shifted(pixels: Pixels, levels: int) -> Pixels:
 
 
 def write(folder: Path) -> None:
-    """Writes FILE. Raises OSError and DataError."""
-    whole = [(part, index) for part, (_, count) in COUNTS.items() for index in range(count)]
-    images = np.empty((len(whole), SIDE, SIDE, 3), np.uint8)
-    for row, (part, index) in enumerate(whole):
+    """Writes FILE, in as many processes as there are cores. Raises OSError and DataError."""
+    counts = {part: count for part, (_, count) in COUNTS.items()}
+    shape = (sum(counts.values()), SIDE, SIDE, 3)
+    np.lib.format.open_memmap(folder / FILE, mode="w+", dtype=np.uint8, shape=shape)
+    write_in_processes(write_share, folder, NAME, counts)
+
+
+def write_share(folder: Path, counts: Counts, share: int, shares: int) -> None:
+    """Fills the rows of this share in FILE. Raises OSError and DataError."""
+    images = np.load(folder / FILE, mmap_mode="r+")
+    for row, (part, index) in zip(range(share, len(images), shares), share_of(counts, share, shares), strict=True):
         images[row] = crop(part, index).pixels
-    np.save(folder / FILE, images)
+    images.flush()

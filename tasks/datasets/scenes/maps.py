@@ -12,7 +12,7 @@ from tasks.datasets.scenes.objects import CATEGORIES, SIDE, Piece, cut_out, draw
 from tasks.datasets.scenes.rooms import SIDE as ROOM
 from tasks.datasets.scenes.rooms import Paint, drawn_room, nearest, painted
 from tasks.datasets.scenes.shapes import CLASSES as SHAPES
-from tasks.datasets.scenes.shares import write_in_processes
+from tasks.datasets.scenes.shares import Counts, share_of, write_in_processes
 from tasks.datasets.scenes.textures import Pixels, Textures
 
 NAME, SMALL = "scene-maps", "scene-maps-small"
@@ -80,7 +80,7 @@ def write(folder: Path, name: str = NAME) -> None:
     """Writes images, maps and the list of classes, in as many processes as there are cores. Raises OSError and
     DataError."""
     prepare(folder, name)
-    write_in_processes(write_share, folder, name)
+    write_in_processes(write_share, folder, name, SETS[name])
 
 
 def prepare(folder: Path, name: str) -> None:
@@ -92,12 +92,11 @@ def prepare(folder: Path, name: str) -> None:
     (folder / "objectInfo150.txt").write_text(f"Idx\tName\n{rows}")
 
 
-def write_share(folder: Path, name: str, share: int, shares: int) -> None:
-    """Writes every image and map whose number leaves this remainder. Raises OSError and DataError."""
+def write_share(folder: Path, counts: Counts, share: int, shares: int) -> None:
+    """Writes every image and map of this share. Raises OSError and DataError."""
     from PIL import Image
 
-    whole = [(part, index) for part, count in SETS[name].items() for index in range(count)]
-    for part, index in whole[share::shares]:
+    for part, index in share_of(counts, share, shares):
         made, file = mapped(part, index), f"ADE_{part}_{index + 1:08d}.png"
         Image.fromarray(made.pixels).save(folder / "images" / FOLDERS[part] / file, compress_level=3)
         Image.fromarray(made.classes).save(folder / "annotations" / FOLDERS[part] / file, compress_level=3)

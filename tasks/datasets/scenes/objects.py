@@ -16,7 +16,7 @@ from tasks.datasets.photographs import PhotoPart
 from tasks.datasets.scenes.figures import Canvas, Patch
 from tasks.datasets.scenes.people import run_lengths
 from tasks.datasets.scenes.shapes import OUTLINES, Placement, box_of, cover
-from tasks.datasets.scenes.shares import write_in_processes
+from tasks.datasets.scenes.shares import Counts, share_of, write_in_processes
 from tasks.datasets.scenes.textures import Pixels, Textures, shades, tinted
 
 NAME, SMALL = "scene-objects", "scene-objects-small"
@@ -183,7 +183,7 @@ def write(folder: Path, name: str = NAME) -> None:
     for part in SETS[name]:
         (folder / f"{part}2017").mkdir()
     (folder / "annotations").mkdir()
-    gather(folder, name, write_in_processes(write_share, folder, name))
+    gather(folder, name, write_in_processes(write_share, folder, name, SETS[name]))
 
 
 def gather(folder: Path, name: str, shares: int) -> None:
@@ -202,14 +202,12 @@ def gather(folder: Path, name: str, shares: int) -> None:
         path.unlink()
 
 
-def write_share(folder: Path, name: str, share: int, shares: int) -> None:
-    """Writes every image whose number leaves this remainder, and its annotations beside. Raises OSError and
-    DataError."""
+def write_share(folder: Path, counts: Counts, share: int, shares: int) -> None:
+    """Writes every image of this share, and its annotations beside. Raises OSError and DataError."""
     from PIL import Image
 
     entries = []
-    whole = [(part, index) for part, count in SETS[name].items() for index in range(count)]
-    for part, index in whole[share::shares]:
+    for part, index in share_of(counts, share, shares):
         made = scene(part, index)
         Image.fromarray(made.pixels).save(folder / f"{part}2017" / _file(index + 1), compress_level=3)
         entries += [{"part": part, "annotation": annotation(each, index + 1)} for each in made.objects]

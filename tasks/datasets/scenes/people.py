@@ -15,6 +15,7 @@ from tasks.datasets.photographs import PhotoPart
 from tasks.datasets.scenes.crops import parted
 from tasks.datasets.scenes.figures import JOINTS, Canvas, Figure, Patch, drawn_figure, drawn_look, placed, placed_parts
 from tasks.datasets.scenes.shapes import CLASSES, OUTLINES, Placement, box_of
+from tasks.datasets.scenes.shares import Counts, share_of, write_in_processes
 from tasks.datasets.scenes.textures import Pixels, Textures
 
 NAME = "scene-people"
@@ -144,12 +145,13 @@ def crowd_index(persons: Sequence[Person]) -> float:
     return float(np.mean(ratios)) if ratios else 0.0
 
 
-def annotation(person: Person, number: int, image: int) -> dict[str, Any]:
-    """COCO's entry of a person. `area`: the number of pixels that show it. Joints outside of the image are 0, 0, 0."""
+def annotation(person: Person, image: int) -> dict[str, Any]:
+    """COCO's entry of a person, but for its `id`. `area`: the number of pixels that show it. Joints outside of the
+    image are 0, 0, 0."""
     places = np.round(person.figure.joints, 2) * (person.flags > 0)[:, None]
     triples = [[x, y, flag] for (x, y), flag in zip(places.tolist(), person.flags.tolist(), strict=True)]
     return {
-        "id": number, "image_id": image, "category_id": 1, "iscrowd": 0,
+        "image_id": image, "category_id": 1, "iscrowd": 0,
         "keypoints": [value for triple in triples for value in triple],
         "num_keypoints": int((person.flags > 0).sum()),
         "bbox": list(person.box), "area": int(person.mask.sum()),
@@ -164,24 +166,23 @@ def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
     return [int(length) for length in np.diff([0, *changes.tolist(), mask.size])]
 
 
-def detections(part: PhotoPart, images: Sequence[Sequence[Person]]) -> list[dict[str, Any]]:
-    """Boxes as a detector would give them, in the form of COCO's result files: jittered, some missed, some false, some
-    twice; better boxes have higher scores on the whole. `images`: the persons of each, whose ids count from 1."""
+def detections(part: PhotoPart, index: int, persons: Sequence[Person]) -> list[dict[str, Any]]:
+    """Boxes in an image as a detector would give them, in the form of COCO's result files: jittered, some missed, some
+    false, some twice; better boxes have higher scores on the whole. `persons`: of the image."""
     found = []
-    for index, persons in enumerate(images):
-        random = np.random.default_rng([SEED, 7, list(COUNTS).index(part), index])
-        for person in persons:
-            if random.random() < 0.06:
-                continue
-            for worse in (1.0, 2.5) if random.random() < 0.1 else (1.0,):
-                jitter = random.normal(0, 0.04 * worse, 4)
-                score = 1 / (1 + np.exp(-random.normal(2.5 / worse, 0.8)))
-                found.append(_detection(index + 1, _jittered(person.box, jitter), score))
-        for _ in range(int(random.poisson(0.4))):
-            width, height = random.uniform(0.12, 0.5) * SIDE, random.uniform(0.25, 0.9) * SIDE
-            corner = random.uniform(0, 1, 2) * [SIDE - width, SIDE - height]
-            score = 1 / (1 + np.exp(-random.normal(-1.5, 1.0)))
-            found.append(_detection(index + 1, [*corner.tolist(), width, height], score))
+    random = np.random.default_rng([SEED, 7, list(COUNTS).index(part), index])
+    for person in persons:
+        if random.random() < 0.06:
+            continue
+        for worse in (1.0, 2.5) if random.random() < 0.1 else (1.0,):
+            jitter = random.normal(0, 0.04 * worse, 4)
+            score = 1 / (1 + np.exp(-random.normal(2.5 / worse, 0.8)))
+            found.append(_detection(index + 1, _jittered(person.box, jitter), score))
+    for _ in range(int(random.poisson(0.4))):
+        width, height = random.uniform(0.12, 0.5) * SIDE, random.uniform(0.25, 0.9) * SIDE
+        corner = random.uniform(0, 1, 2) * [SIDE - width, SIDE - height]
+        score = 1 / (1 + np.exp(-random.normal(-1.5, 1.0)))
+        found.append(_detection(index + 1, [*corner.tolist(), width, height], score))
     return found
 
 
@@ -200,28 +201,52 @@ def _detection(image: int, box: list[float], score: float) -> dict[str, Any]:
 
 
 def write(folder: Path) -> None:
-    """Writes the images and files of all parts. Raises OSError and DataError."""
-    from PIL import Image
-
+    """Writes the images and files of all parts, in as many processes as there are cores. Raises OSError and
+    DataError."""
     (folder / "annotations").mkdir()
     (folder / "person_detection_results").mkdir()
-    for part, count in COUNTS.items():
+    for part in COUNTS:
         (folder / f"{part}2017").mkdir()
-        images: list[dict[str, Any]] = []
-        persons: list[tuple[Person, ...]] = []
-        for index in range(count):
-            made, file = scene(part, index), f"{index + 1:012d}.png"
-            Image.fromarray(made.pixels).save(folder / f"{part}2017" / file, compress_level=3)
-            persons.append(made.persons)
-            crowd = round(crowd_index(made.persons), 4)
-            images.append({"id": index + 1, "file_name": file, "width": SIDE, "height": SIDE, "crowdIndex": crowd})
-        whole = [(index + 1, person) for index, found in enumerate(persons) for person in found]
-        entries = [annotation(person, number, image) for number, (image, person) in enumerate(whole, 1)]
-        content = {"info": INFO, "images": images, "annotations": entries, "categories": [CATEGORY]}
+    _gather(folder, write_in_processes(write_share, folder, NAME, COUNTS))
+
+
+def write_share(folder: Path, counts: Counts, share: int, shares: int) -> None:
+    """Writes every image of this share, and what annotations and detections say of it beside. Raises OSError and
+    DataError."""
+    from PIL import Image
+
+    entries: list[dict[str, Any]] = []
+    for part, index in share_of(counts, share, shares):
+        made, file = scene(part, index), f"{index + 1:012d}.png"
+        Image.fromarray(made.pixels).save(folder / f"{part}2017" / file, compress_level=3)
+        crowd = round(crowd_index(made.persons), 4)
+        entries.append({
+            "part": part,
+            "image": {"id": index + 1, "file_name": file, "width": SIDE, "height": SIDE, "crowdIndex": crowd},
+            "annotations": [annotation(person, index + 1) for person in made.persons],
+            "detections": detections(part, index, made.persons),
+        })  # fmt: skip
+    (folder / f".share{share}.json").write_text(json.dumps(entries))
+
+
+def _gather(folder: Path, shares: int) -> None:
+    """Makes the files of annotations and detections of what the shares wrote, which are then removed."""
+    left = [folder / f".share{share}.json" for share in range(shares)]
+    whole = sorted((entry for path in left for entry in json.loads(path.read_text())), key=lambda e: e["image"]["id"])
+    for part in COUNTS:
+        found = [entry for entry in whole if entry["part"] == part]
+        persons = [person for entry in found for person in entry["annotations"]]
+        content = {
+            "info": INFO, "images": [entry["image"] for entry in found],
+            "annotations": [{"id": number, **person} for number, person in enumerate(persons, 1)],
+            "categories": [CATEGORY],
+        }  # fmt: skip
         (folder / "annotations" / f"person_keypoints_{part}2017.json").write_text(json.dumps(content))
         if part != "train":
             path = folder / "person_detection_results" / f"{part}2017_detections.json"
-            path.write_text(json.dumps(detections(part, persons)))
+            path.write_text(json.dumps([box for entry in found for box in entry["detections"]]))
+    for path in left:
+        path.unlink()
 
 
 INFO = {"description": "Generated: articulated figures over photographs; not real persons", "version": "1"}

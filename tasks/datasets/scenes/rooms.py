@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.datasets.photographs import PhotoPart, of_part, open_photograph, packaged
+from tasks.datasets.scenes.shares import Counts, share_of, write_in_processes
 from tasks.datasets.scenes.textures import Floats, Pixels, Texture, Textures
 
 NAME = "scene-rooms"
@@ -227,22 +227,28 @@ def stereo() -> Room:
 
 
 def write(folder: Path) -> None:
-    """Writes images, depth maps (16-bit PNG, millimetres, 0: unknown) and lists. Raises OSError and DataError."""
-    for part, count in COUNTS.items():
+    """Writes images, depth maps (16-bit PNG, millimetres, 0: unknown) and lists, in as many processes as there are
+    cores. Raises OSError and DataError."""
+    counts: dict[str, int] = dict([*COUNTS.items(), (STEREO, 1)])
+    for part in counts:
         (folder / part).mkdir()
-        lines = list(_saved(folder, part, (room(part, index) for index in range(count))))
+    write_in_processes(write_share, folder, NAME, counts)
+    for part, count in counts.items():
+        lines = (" ".join(_files(part, index)) for index in range(count))
         (folder / f"{part}.txt").write_text("\n".join(lines) + "\n")
-    (folder / STEREO).mkdir()
-    lines = list(_saved(folder, STEREO, iter([stereo()])))
-    (folder / f"{STEREO}.txt").write_text("\n".join(lines) + "\n")
 
 
-def _saved(folder: Path, below: str, rooms: Iterator[Room]) -> Iterator[str]:
-    """A line of the list for each."""
+def write_share(folder: Path, counts: Counts, share: int, shares: int) -> None:
+    """Writes every image of this share and its depth map. Raises OSError and DataError."""
     from PIL import Image
 
-    for number, made in enumerate(rooms, 1):
-        image, depth = f"{below}/{number:05d}.png", f"{below}/{number:05d}_depth.png"
+    for part, index in share_of(counts, share, shares):
+        made = stereo() if part == STEREO else room(part, index)
+        image, depth = _files(part, index)
         Image.fromarray(made.pixels).save(folder / image, compress_level=3)
         Image.fromarray(np.rint(made.depth * MILLIMETRES).astype(np.uint16)).save(folder / depth, compress_level=3)
-        yield f"{image} {depth}"
+
+
+def _files(part: str, index: int) -> tuple[str, str]:
+    """Image and depth map."""
+    return f"{part}/{index + 1:05d}.png", f"{part}/{index + 1:05d}_depth.png"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tasks.datasets.photographs import PhotoPart
 from tasks.datasets.scenes.shapes import CLASSES, OUTLINES, Placement, cover
-from tasks.datasets.scenes.shares import write_in_processes
+from tasks.datasets.scenes.shares import Counts, share_of, write_in_processes
 from tasks.datasets.scenes.textures import Floats, Pixels, Textures, blended, shades, tinted
 
 if TYPE_CHECKING:
@@ -262,13 +262,12 @@ def _paint(pixels: Pixels, thing: _Thing, place: Placement) -> tuple[NDArray[np.
 def write(folder: Path, name: str = NAME) -> None:
     """Writes frames, boxes.txt and visible.txt of all sequences, in as many processes as there are cores. Raises
     OSError and DataError."""
-    write_in_processes(write_share, folder, name)
+    write_in_processes(write_share, folder, name, SETS[name])
 
 
-def write_share(folder: Path, name: str, share: int, shares: int) -> None:
-    """Writes every sequence whose number leaves this remainder. Raises OSError and DataError."""
-    whole = [(part, index) for part, count in SETS[name].items() for index in range(count)]
-    for part, index in whole[share::shares]:
+def write_share(folder: Path, counts: Counts, share: int, shares: int) -> None:
+    """Writes every sequence of this share. Raises OSError and DataError."""
+    for part, index in share_of(counts, share, shares):
         write_track(folder / part / f"{index + 1:04d}", track(part, index))
 
 

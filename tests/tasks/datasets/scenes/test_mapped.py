@@ -80,7 +80,7 @@ def test_the_layout_is_ade20ks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(maps.SETS, maps.SMALL, {"train": 3, "val": 1, "test": 1})
     maps.prepare(tmp_path, maps.SMALL)
     for share in range(2):
-        maps.write_share(tmp_path, maps.SMALL, share, 2)
+        maps.write_share(tmp_path, maps.SETS[maps.SMALL], share, 2)
     images, classes = pairs("scene-maps-small", tmp_path, "images/training", "annotations/training")
     assert images == [f"images/training/ADE_train_{number:08d}.png" for number in (1, 2, 3)]
     read = read_map(tmp_path / classes[1], "scene-maps-small", len(CLASSES), zero_ignored=True)

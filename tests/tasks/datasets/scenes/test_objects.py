@@ -107,7 +107,7 @@ def test_the_layout_is_cocos_and_masks_are_exact(tmp_path: Path, monkeypatch: py
         (tmp_path / f"{part}2017").mkdir()
     (tmp_path / "annotations").mkdir()
     for share in range(3):
-        objects.write_share(tmp_path, objects.SMALL, share, 3)
+        objects.write_share(tmp_path, objects.SETS[objects.SMALL], share, 3)
     objects.gather(tmp_path, objects.SMALL, 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["annotations", "test2017", "train2017", "val2017"]
     found = objects_of(tmp_path)

@@ -120,8 +120,8 @@ def test_left_and_right_limbs_differ_in_look() -> None:
 def test_area_box_and_mask_agree_and_masks_do_not_overlap() -> None:
     for scene in SCENES:
         covered = np.zeros((people.SIDE, people.SIDE), int)
-        for number, person in enumerate(scene.persons, 1):
-            entry = people.annotation(person, number, 1)
+        for person in scene.persons:
+            entry = people.annotation(person, 1)
             left, top, width, height = entry["bbox"]
             assert entry["area"] == person.mask.sum() == person.mask[top : top + height, left : left + width].sum() > 0
             assert decoded(entry["segmentation"]).sum() == entry["area"]
@@ -163,8 +163,9 @@ def test_the_crowd_index_is_that_of_its_definition() -> None:
 
 
 def test_detections_are_scored_jittered_missed_and_false() -> None:
-    found = people.detections("val", [scene.persons for scene in SCENES])
-    assert found == people.detections("val", [scene.persons for scene in SCENES])
+    each = [people.detections("val", index, scene.persons) for index, scene in enumerate(SCENES)]
+    assert each == [people.detections("val", index, scene.persons) for index, scene in enumerate(SCENES)]
+    found = [entry for entries in each for entry in entries]
     right, wrong, missed = [], [], 0
     for image, scene in enumerate(SCENES, 1):
         mine = [entry for entry in found if entry["image_id"] == image]

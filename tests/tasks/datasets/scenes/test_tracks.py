@@ -150,7 +150,7 @@ def test_the_small_set_is_the_beginning_of_the_large_one() -> None:
 def test_processes_share_a_set_and_write_it_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(tracks.SETS, tracks.SMALL, {"train": 3, "val": 1, "test": 1})
     for share in range(2):
-        tracks.write_share(tmp_path, tracks.SMALL, share, 2)
+        tracks.write_share(tmp_path, tracks.SETS[tracks.SMALL], share, 2)
     layout = Own("scene-tracks")
     assert layout.names(tmp_path, "train") == ["0001", "0002", "0003"]
     read = layout.read(tmp_path, "train", "0002", look=True)
