@@ -50,7 +50,7 @@ def targets(
     weights = ((visible >= 0.5) & inside).float()
     bumps = _bumps(places, middle, max(map_size), radius, sigma)  # both axes in one go
     x, y = bumps[..., 0, : map_size[1]], bumps[..., 1, : map_size[0]]
-    return y[..., :, None] * x[..., None, :] * weights[..., None, None], weights
+    return (y * weights[..., None])[..., :, None] * x[..., None, :], weights
 
 
 def _bumps(places: Tensor, middle: Tensor, side: int, radius: int, sigma: float) -> Tensor:
@@ -66,7 +66,8 @@ def loss(predicted: Tensor, wanted: Tensor, weights: Tensor, factor: float) -> T
     Maps (n, k, h, w), `weights` (n, k). A joint of weight 0 adds nothing, but counts in the mean. `factor`: 0.5 in
     Simple Baseline and UDP, 1 in mmpose and PCT.
     """
-    return factor * ((predicted.float() - wanted) * weights[..., None, None]).square().mean()
+    weights = weights[..., None, None]
+    return factor * torch.nn.functional.mse_loss(predicted.float() * weights, wanted * weights)
 
 
 def decoded(maps: Tensor, input_size: Size, blur: int | None) -> tuple[Tensor, Tensor]:
