@@ -95,8 +95,8 @@ def _shifted(pixels: Pixels, levels: int) -> Pixels:
 def write(folder: Path) -> None:
     """Writes FILE, in as many processes as there are cores. Raises OSError and DataError."""
     counts = {part: count for part, (_, count) in COUNTS.items()}
-    shape = (sum(counts.values()), SIDE, SIDE, 3)
-    np.lib.format.open_memmap(folder / FILE, mode="w+", dtype=np.uint8, shape=shape)
+    # written whole: a full disk is an error here, and would kill a process that fills a part
+    np.save(folder / FILE, np.zeros((sum(counts.values()), SIDE, SIDE, 3), np.uint8))
     write_in_processes(write_share, folder, NAME, counts)
 
 
