@@ -19,7 +19,7 @@ from tasks.backbones.frozen import train_mode
 from tasks.base import Batch
 from tasks.errors import DataError
 from tasks.metrics import Summary
-from workers import denormals, distributed, throughput
+from workers import distributed, throughput
 from workers.averaged import Average
 from workers.checkpoint import AVERAGED, Folder
 from workers.epoch_line import epoch_line
@@ -111,10 +111,9 @@ def _train_round(run: TrainingState, batches: Iterator[Batch], stop: Callable[[]
     while batch is not None:
         throughput.measure_flops(run, batch)
         set_lr(run.optimizer, run.schedule, progress.step)
-        with denormals.flushed(run.numerics.device):
-            terms = gradients(run, batch)
-            terms["grad_norm"] = distributed.clip(run.parameters, run.trial.optim.clip)
-            run.optimizer.step()
+        terms = gradients(run, batch)
+        terms["grad_norm"] = distributed.clip(run.parameters, run.trial.optim.clip)
+        run.optimizer.step()
         if run.average is not None:
             run.average.update(run.progress.step + 1)
         batch = timed.take()  # made while a GPU still computes

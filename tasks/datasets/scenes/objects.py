@@ -16,7 +16,7 @@ from tasks.datasets.photographs import PhotoPart
 from tasks.datasets.scenes.figures import Canvas, Patch
 from tasks.datasets.scenes.people import run_lengths
 from tasks.datasets.scenes.shapes import OUTLINES, Placement, box_of, cover
-from tasks.datasets.scenes.shares import Counts, share_of, write_in_processes
+from tasks.datasets.scenes.shares import Counts, save_entries, share_of, take_entries, write_in_processes
 from tasks.datasets.scenes.textures import Pixels, Textures, shades, tinted
 
 NAME, SMALL = "scene-objects", "scene-objects-small"
@@ -187,9 +187,8 @@ def write(folder: Path, name: str = NAME) -> None:
 
 
 def gather(folder: Path, name: str, shares: int) -> None:
-    """Makes the annotation files of what the shares wrote, which are then removed."""
-    left = [folder / f".share{share}.json" for share in range(shares)]
-    found = [entry for path in left for entry in json.loads(path.read_text())]
+    """Makes the annotation files of what the shares kept."""
+    found = take_entries(folder, shares)
     for part, count in SETS[name].items():
         images = [{"id": i, "file_name": _file(i), "width": SIDE, "height": SIDE} for i in range(1, count + 1)]
         entries = sorted((each["annotation"] for each in found if each["part"] == part), key=lambda e: e["image_id"])
@@ -198,8 +197,6 @@ def gather(folder: Path, name: str, shares: int) -> None:
             "annotations": [{"id": number, **entry} for number, entry in enumerate(entries, 1)],
         }  # fmt: skip
         (folder / "annotations" / f"instances_{part}2017.json").write_text(json.dumps(content))
-    for path in left:
-        path.unlink()
 
 
 def write_share(folder: Path, counts: Counts, share: int, shares: int) -> None:
@@ -211,7 +208,7 @@ def write_share(folder: Path, counts: Counts, share: int, shares: int) -> None:
         made = scene(part, index)
         Image.fromarray(made.pixels).save(folder / f"{part}2017" / _file(index + 1), compress_level=3)
         entries += [{"part": part, "annotation": annotation(each, index + 1)} for each in made.objects]
-    (folder / f".share{share}.json").write_text(json.dumps(entries))
+    save_entries(folder, share, entries)
 
 
 def _file(number: int) -> str:

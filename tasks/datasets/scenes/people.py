@@ -15,7 +15,7 @@ from tasks.datasets.photographs import PhotoPart
 from tasks.datasets.scenes.crops import parted
 from tasks.datasets.scenes.figures import JOINTS, Canvas, Figure, Patch, drawn_figure, drawn_look, placed, placed_parts
 from tasks.datasets.scenes.shapes import CLASSES, OUTLINES, Placement, box_of
-from tasks.datasets.scenes.shares import Counts, share_of, write_in_processes
+from tasks.datasets.scenes.shares import Counts, save_entries, share_of, take_entries, write_in_processes
 from tasks.datasets.scenes.textures import Pixels, Textures
 
 NAME = "scene-people"
@@ -226,13 +226,12 @@ def write_share(folder: Path, counts: Counts, share: int, shares: int) -> None:
             "annotations": [annotation(person, index + 1) for person in made.persons],
             "detections": detections(part, index, made.persons),
         })  # fmt: skip
-    (folder / f".share{share}.json").write_text(json.dumps(entries))
+    save_entries(folder, share, entries)
 
 
 def _gather(folder: Path, shares: int) -> None:
-    """Makes the files of annotations and detections of what the shares wrote, which are then removed."""
-    left = [folder / f".share{share}.json" for share in range(shares)]
-    whole = sorted((entry for path in left for entry in json.loads(path.read_text())), key=lambda e: e["image"]["id"])
+    """Makes the files of annotations and detections of what the shares kept."""
+    whole = sorted(take_entries(folder, shares), key=lambda entry: entry["image"]["id"])
     for part in COUNTS:
         found = [entry for entry in whole if entry["part"] == part]
         persons = [person for entry in found for person in entry["annotations"]]
@@ -245,8 +244,6 @@ def _gather(folder: Path, shares: int) -> None:
         if part != "train":
             path = folder / "person_detection_results" / f"{part}2017_detections.json"
             path.write_text(json.dumps([box for entry in found for box in entry["detections"]]))
-    for path in left:
-        path.unlink()
 
 
 INFO = {"description": "Generated: articulated figures over photographs; not real persons", "version": "1"}

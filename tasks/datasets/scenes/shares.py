@@ -22,6 +22,20 @@ def share_of(counts: Counts, share: int, shares: int) -> list[tuple[Any, int]]:
     return [(part, index) for part, count in counts.items() for index in range(count)][share::shares]
 
 
+def save_entries(folder: Path, share: int, entries: list[dict[str, Any]]) -> None:
+    """Keeps what a share has to say of its images, as JSON, until `take_entries`."""
+    (folder / f".share{share}.json").write_text(json.dumps(entries))
+
+
+def take_entries(folder: Path, shares: int) -> list[dict[str, Any]]:
+    """What all shares kept, one after the other; nothing of it is left in the folder."""
+    files = [folder / f".share{share}.json" for share in range(shares)]
+    entries = [entry for file in files for entry in json.loads(file.read_text())]
+    for file in files:
+        file.unlink()
+    return entries
+
+
 def write_in_processes(
     write_share: Callable[[Path, Counts, int, int], None], folder: Path, name: str, counts: Counts
 ) -> int:
