@@ -167,14 +167,28 @@ def test_a_trial_whose_code_the_node_lacks_fails_at_once_as_a_code_error(pool: R
     assert "\x1b" not in failure.message
 
 
+def taken_over(pool: RayBackend, worker: Any) -> tuple[RayBackend, WorkerUpdate]:
+    """Another driver, to which the actor belongs now, and what it found.
+
+    `adopt` does not wait, and the actor answers several calls at a time: what is asked next may be answered first.
+    """
+    import ray
+
+    other = RayBackend(pool._prefix, says_where, owner="other")
+    found = next(each for each in other.foreign_actors() if each.worker.name == worker.name)
+    other.adopt(found)
+    deadline = time.monotonic() + 30
+    while ray.get(worker.handle.poll.remote(None, 0.0)).owner != "other":
+        assert time.monotonic() < deadline
+    return other, found
+
+
 def test_an_actor_that_another_driver_took_over_is_no_longer_ours(pool: RayBackend, tmp_path: Path) -> None:
     """As after a lease that ran out: nothing is started on it, and nothing said of a process that died."""
     worker = give(pool, tmp_path, 17)
     while not pool.poll(1.0):
         pass
-    other = RayBackend(pool._prefix, says_where, owner="other")
-    found = next(each for each in other.foreign_actors() if each.worker.name == worker.name)
-    other.adopt(found)
+    other, found = taken_over(pool, worker)
     pool.acknowledge(found.update, worker)  # type: ignore[arg-type]
     end = end_of(pool, worker)
     assert (end.update, end.reason) == (None, "another driver has taken over its process")
@@ -191,9 +205,7 @@ def test_a_driver_that_lost_an_actor_neither_stops_nor_ends_it(pool: RayBackend,
     worker = give(pool, tmp_path, 17)
     while not (answers := pool.poll(1.0)):
         pass
-    other = RayBackend(pool._prefix, says_where, owner="other")
-    found = next(each for each in other.foreign_actors() if each.worker.name == worker.name)
-    other.adopt(found)
+    other, found = taken_over(pool, worker)
     pool.stop(answers[0].worker)
     pool.retire(answers[0].worker)
     assert worker.name not in pool._workers
