@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import uuid
@@ -140,3 +141,15 @@ def finished(ray_cluster: str, spec: Path, tmp_path_factory: pytest.TempPathFact
     assert "MLflow lacks a part of this job" in done.stderr
     assert "Traceback" not in done.stderr
     return runs
+
+
+@pytest.fixture
+def signals_as_in_a_terminal() -> Iterator[None]:
+    """Ctrl-C and a closed terminal end processes, also where the tests run under nohup or in a script's background:
+    there both are ignored, and every process that a test starts would inherit that."""
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    for kind, handler in before.items():
+        signal.signal(kind, handler)

@@ -303,6 +303,7 @@ def test_a_reader_that_leaves_gets_no_traceback() -> None:
 # Stopping and going on
 
 
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
 def test_cancel_and_ctrl_c_stop_at_a_checkpoint_and_the_printed_line_goes_on(
     ray_cluster: str, command: Command, tmp_path: Path
 ) -> None:

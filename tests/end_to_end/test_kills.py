@@ -109,6 +109,7 @@ def test_a_driver_killed_at_every_named_point_loses_nothing(
     assert set(begun(tmp_path).values()) == {1}
 
 
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
 def test_a_start_that_was_interrupted_leaves_one_cluster(own: Path, spec: Path) -> None:
     """Ctrl-C while Ray starts: the cluster goes on starting, and the next command uses it."""
     driver = begin("submit", spec, "--runs", own, "--cpus", "2", "--no-tracking", **doomed(own))

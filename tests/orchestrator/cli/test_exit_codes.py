@@ -138,6 +138,7 @@ def test_a_code_comes_with_one_message(
         assert out == ""
 
 
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
 def test_ctrl_c_ends_with_130_and_no_word(runs: Path, tmp_path: Path) -> None:
     (arguments,) = [prepare(runs, tmp_path, 0) for code, _, prepare in PROVOKED if code == 130]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "ORCH"))}

@@ -58,6 +58,7 @@ def test_closed_streams_are_opened_so_that_no_file_gets_their_number(closed: str
     assert done.stderr == ("" if "2>&-" in closed else "words\n")
 
 
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
 def test_ctrl_c_while_modules_are_imported(tmp_path: Path) -> None:
     """A module that is imported late waits; the signal comes then."""
     (tmp_path / "click.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")

@@ -227,6 +227,7 @@ def test_a_request_to_cancel_while_the_cluster_starts_is_kept(
     assert state is JobState.done, "submitted again, it runs"
 
 
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_each_signal_stops_at_checkpoints_and_says_for_how_long(
     store: Store, tmp_path: Path, kind: signal.Signals, caplog: pytest.LogCaptureFixture

@@ -249,6 +249,7 @@ def test_a_new_database_of_mlflow_is_private(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
 
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
 def test_the_command_prints_the_address_and_ends_with_ctrl_c(migrated: Path, tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     folder.mkdir()
@@ -256,20 +257,23 @@ def test_the_command_prints_the_address_and_ends_with_ctrl_c(migrated: Path, tmp
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "ORCH"))}
     command = ["-m", "orchestrator", "ui", "--runs", str(folder), "--port", "0", "--address", "elsewhere:6379"]
     process = subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True, env=environment)
-    assert process.stderr is not None
-    said = []
-    while not said or not said[-1].startswith("Ctrl-C"):
-        said.append(process.stderr.readline())
-        assert said[-1], said
-    link = said[0].removeprefix("MLflow UI:").strip()
-    address, _, token = link.partition("/?token=")
-    assert len(token) >= 40
-    with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(address, timeout=30)
-    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-    assert browser.open(link, timeout=30).status == 200
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    try:
+        assert process.stderr is not None
+        said = []
+        while not said or not said[-1].startswith("Ctrl-C"):
+            said.append(process.stderr.readline())
+            assert said[-1], said
+        link = said[0].removeprefix("MLflow UI:").strip()
+        address, _, token = link.partition("/?token=")
+        assert len(token) >= 40
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(address, timeout=30)
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        assert browser.open(link, timeout=30).status == 200
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
     with pytest.raises(urllib.error.URLError, match="refused"):
         urllib.request.urlopen(address, timeout=30)
 
