@@ -53,7 +53,7 @@ def _published(reference: Reference | None) -> list[str]:
     text = ["", *textwrap.wrap(f"Published values that the report will set beside ours: {reference.source}", WIDTH)]
     digits = _digits([values for _, values in rows])
     for row, values in rows:
-        words = ", ".join(f"{column} {_figures(column, value, digits)}" for column, value in values.items())
+        words = ", ".join(f"{column} {_figures(value, digits)}" for column, value in values.items())
         text += textwrap.wrap(f"{row}: {words}", WIDTH, initial_indent="  ", subsequent_indent="    ")
     return text
 
@@ -66,21 +66,21 @@ def _named(value: float | dict[str, float]) -> dict[str, float]:
     return value if isinstance(value, dict) else {"": value}
 
 
-def _digits(rows: Sequence[Values]) -> dict[tuple[str, str], int]:
-    """Decimals of each column's figures: a column that has 69.4 prints 70.0, and not 70."""
-    most: dict[tuple[str, str], int] = {}
+def _digits(rows: Sequence[Values]) -> dict[str, int]:
+    """Decimals of each figure, in all columns: beside 69.4 stands 70.0, and not 70."""
+    most: dict[str, int] = {}
     for values in rows:
-        for column, value in values.items():
+        for value in values.values():
             for figure, number in _named(value).items():
-                decimals = len(f"{number:g}".partition(".")[2])
-                most[column, figure] = max(most.get((column, figure), 0), decimals)
+                decimals = 0 if "e" in f"{number:g}" else len(f"{number:g}".partition(".")[2])
+                most[figure] = max(most.get(figure, 0), decimals)
     return most
 
 
-def _figures(column: str, value: float | dict[str, float], digits: Mapping[tuple[str, str], int]) -> str:
+def _figures(value: float | dict[str, float], digits: Mapping[str, int]) -> str:
     """One number, or the figures of a column with their names."""
     words = {
-        figure: f"{number:g}" if "e" in f"{number:g}" else f"{number:.{digits[column, figure]}f}"
+        figure: f"{number:g}" if "e" in f"{number:g}" else f"{number:.{digits[figure]}f}"
         for figure, number in _named(value).items()
     }
     return "; ".join(f"{figure} {number}".lstrip() for figure, number in words.items())

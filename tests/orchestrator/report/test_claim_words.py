@@ -148,7 +148,7 @@ def test_the_plan_lists_published_values(tmp_path: Path) -> None:
         "Published values that the report will set beside ours: Table 6\n"
         "  MIM: upernet 51.0, lr 1e-05\n"
         "  SUP: upernet 50.9, coco ap_box 51.9; ap_mask 45.7\n"
-        "  HRFormer (Yuan et al. 2021): coco 77"
+        "  HRFormer (Yuan et al. 2021): coco 77.0"
     )
     assert "Published" not in lines(job.model_copy(update={"report": ReportSpec()}), cost)
 
